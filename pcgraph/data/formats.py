@@ -72,7 +72,7 @@ def read_idx(path: str | Path, *, dims: int | None = None) -> Bytes:
     with _reading(path), _opened(path) as stream:
         magic = _up_to(stream, 4)
         if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] != _UNSIGNED_BYTE or magic[3] == 0:
-            needed = f"0000 08 {dims:02x}" if dims else "0000 08 and the number of dimensions"
+            needed = f"00 00 08 {dims:02x}" if dims else "00 00 08 and the number of dimensions"
             raise DataError(
                 f"{path} is no IDX file of unsigned bytes: its first four bytes should be {needed}, in hexadecimal "
                 f"(found {magic.hex(' ') or 'an empty file'}). Fetch the file again.",
@@ -143,14 +143,15 @@ def read_cifar10_archive(path: str | Path, members: Sequence[str]) -> list[tuple
     path = Path(path)
     wanted = set(members)
     found: dict[str, tuple[Bytes, Bytes]] = {}
-    with _reading(path), tarfile.open(path, "r:*") as archive:
-        for entry in archive:
-            name = entry.name.rsplit("/", 1)[-1]
-            stream = archive.extractfile(entry) if name in wanted and entry.isfile() else None
-            if stream is not None:
-                found[name] = _records(_up_to(stream, None), path / name)
-                if len(found) == len(wanted):
-                    break
+    with _reading(path), gzip.open(path, "rb") as packed:
+        with tarfile.open(fileobj=packed, mode="r:") as archive:
+            for entry in archive:
+                name = entry.name.rsplit("/", 1)[-1]
+                stream = archive.extractfile(entry) if name in wanted and entry.isfile() else None
+                if stream is not None:
+                    found[name] = _records(_up_to(stream, None), path / name)
+        while packed.read(_CHUNK):  # to its very end, where gzip keeps the checksum
+            pass
     missing = [name for name in members if name not in found]
     if missing:
         raise DataError(f"{path} lacks {', '.join(missing)} (found {', '.join(sorted(found)) or 'none'}).", path=path)

@@ -25,7 +25,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Sampler, Subset
+from torch.utils.data import Dataset, Sampler, Subset
 
 from ..errors import ConfigError, DataError
 
@@ -88,14 +88,15 @@ def labels_of(data: object) -> Tensor:
     """
     if isinstance(data, Subset):
         return labels_of(data.dataset)[torch.as_tensor(list(data.indices), dtype=torch.int64)]
-    for name in ("labels", "targets"):
-        data = getattr(data, name, data)
+    found = getattr(data, "labels", getattr(data, "targets", data))
     try:
-        labels = torch.as_tensor(cast(Any, data)).detach().cpu()
+        if isinstance(found, Dataset):
+            raise TypeError("a data set without labels")
+        labels = torch.as_tensor(cast(Any, found)).detach().cpu()
     except (TypeError, ValueError, RuntimeError) as problem:
         raise DataError(
-            f"stream-aligned batches need labels: a tensor of them, or a data set with .labels or .targets "
-            f"(found {type(data).__name__})."
+            "labels are needed: a tensor of them, or a data set with .labels or .targets "
+            f"(found {type(found).__name__})."
         ) from problem
     if labels.ndim != 1 or labels.is_complex() or labels.is_floating_point():
         raise DataError(

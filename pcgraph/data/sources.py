@@ -335,14 +335,19 @@ def _folders(source: Source, root: str | Path | None) -> list[Path]:
     if given is not None:
         base = Path(given).expanduser()
         folders += [base / name for name in names]
-        others = {_plain(n) for o in CATALOGUE.values() if o.name != source.name for n in (o.name, *o.folders)}
-        if _plain(base.name) not in others:
+        if _named_like(base, source) is None:
             folders.append(base)
     if root is None:
         folders += [SYSTEM_FOLDER / source.name]
         cache = _cache()
         folders += [cache / source.name] if cache is not None else []
     return folders
+
+
+def _named_like(folder: Path, source: Source) -> str | None:
+    """The other set whose name a folder has, if any."""
+    others = {_plain(n): o.name for o in CATALOGUE.values() if o is not source for n in (o.name, *o.folders)}
+    return others.get(_plain(folder.name))
 
 
 def _in_folder(source: Source, split: str, folder: Path) -> tuple[Path, ...] | None:
@@ -422,6 +427,9 @@ def _not_found(
         f"Put the files into {place} (plain or .gz), from {source.mirrors[0]}"
         + (", and set PCGRAPH_DATA to the folder above it." if root is None else "."),
     ]
+    other = _named_like(Path(root), source) if root is not None else None
+    if other is not None:
+        lines.append(f"{root} itself was passed over, since by its name it holds {other}.")
     if source.name == "fashion-mnist":
         lines.append("On Debian and Ubuntu, 'apt install dataset-fashion-mnist' brings them.")
     return DataError("\n".join(lines), path=place)
