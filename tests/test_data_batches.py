@@ -353,6 +353,22 @@ def test_a_state_of_other_batches_is_refused_and_changes_nothing(change, key):
         batches.load_state_dict({k: v for k, v in before.items() if k != "epoch"})
 
 
+@pytest.mark.parametrize("aligned", [True, False])
+def test_a_state_of_other_labels_is_refused(aligned):
+    """If this fails, a run resumed with another fraction or split of the same size goes on without a word."""
+    one, other = (Images(torch.rand(4, 2), labels) for labels in ([0, 1, 0, 1], [0, 1, 1, 0]))
+    state = one.batches(2, stream_aligned=aligned).state_dict()
+    with pytest.raises(ConfigError, match="labels_crc32"):
+        other.batches(2, stream_aligned=aligned).load_state_dict(state)
+
+
+def test_a_class_that_is_named_but_empty_is_not_left_out():
+    """If this fails, the streams of a set that lost a class are aligned to fewer classes than the network has."""
+    images = Images(torch.rand(4, 2), [0, 1, 0, 1], ["a", "b", "c"])
+    with pytest.raises(DataError, match="found none of class 2 of 3"):
+        images.batches(3, stream_aligned=True)
+
+
 @quick
 @given(counts=class_counts, seed=st.integers(0, 99), data=st.data())
 def test_every_beginning_of_a_stratified_order_is_balanced(counts, seed, data):

@@ -195,6 +195,7 @@ def test_files_of_another_set_are_not_taken(tmp_path, monkeypatch):
         ("train-images-idx3-ubyte", gzip.compress(idx(pixels("train")))[:-20], "cut off or damaged"),
         ("train-images-idx3-ubyte", idx(pixels("train"))[:-1], "31360 bytes .found 31359"),
     ],
+    ids=["fewer images", "fewer labels", "label", "shape", "labels for images", "cut gzip", "short"],
 )
 def test_malformed_sets_are_refused_by_name(tmp_path, name, content, says):
     """If this fails, a damaged file is trained on, or the error does not say which file is to be fetched again."""
