@@ -1,0 +1,165 @@
+"""Reading what :func:`pcgraph.check` is given: the graph, the clamps, the phases."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from typing import Any
+
+import networkx as nx
+import numpy as np
+from numpy.typing import NDArray
+
+from pcgraph.errors import ClampError, GraphError, nearest
+
+Entries = Callable[[Hashable, Hashable, Hashable], Any]
+Clamps = dict[Hashable, Any]
+
+COLLECTIONS = (set, frozenset, list, tuple, Mapping)
+KNOWN_SHOWN = 10
+
+
+def declared_graph(graph_or_net: Any) -> nx.DiGraph:
+    """The NetworkX graph behind a declaration or a network, checked to be directed and not empty."""
+    graph = graph_or_net if isinstance(graph_or_net, nx.Graph) else getattr(graph_or_net, "graph", None)
+    if not isinstance(graph, nx.Graph):
+        raise GraphError(
+            f"check() needs an nx.DiGraph, an nx.MultiDiGraph or a network (got {type(graph_or_net).__name__})",
+            found=graph_or_net,
+        )
+    if not graph.is_directed():
+        raise GraphError(
+            f"predictions have a direction: needs an nx.DiGraph or nx.MultiDiGraph (got {type(graph).__name__}). "
+            "Use graph.to_directed() if every edge predicts both ways.",
+            found=graph,
+        )
+    if len(graph) == 0:
+        raise GraphError("the graph has no nodes: there is nothing to check. Add some with graph.add_node.")
+    return graph
+
+
+def phases(graph: nx.DiGraph, clamped: Any) -> dict[Hashable, Any] | None:
+    """The clamps by phase, or None if `clamped` is of one phase.
+
+    A mapping is a table of phases exactly when none of its keys is a node and each of its values is a set, a
+    list, a tuple or a mapping of nodes.
+    """
+    if not isinstance(clamped, Mapping) or not clamped:
+        return None
+    if not all(isinstance(value, COLLECTIONS) for value in clamped.values()):
+        return None
+    both = [key for key in clamped if key in graph]
+    if not both:
+        return dict(clamped)
+    sets = [key for key, value in clamped.items() if isinstance(value, set | frozenset | Mapping)]
+    if sets:
+        raise ClampError(
+            f"clamped is read as phases, since {sets[0]!r} is given a set of nodes, but {both[0]!r} is also the name "
+            "of a node. Name the phase otherwise.",
+            node=both[0],
+        )
+    return None
+
+
+def clamps(graph: nx.DiGraph, clamped: Any, phase: Hashable | None = None) -> Clamps:
+    """The clamped nodes, each with the mask of a partial clamp or None."""
+    where = "" if phase is None else f" in phase {phase!r}"
+    if isinstance(clamped, str | bytes) or not isinstance(clamped, Iterable):
+        raise ClampError(
+            f"clamped{where} must be a collection of nodes, such as {{{clamped!r}}} (got {clamped!r})", node=None
+        )
+    if isinstance(clamped, Mapping):
+        items = [(node, getattr(value, "mask", None)) for node, value in clamped.items()]
+    else:
+        items = [(node, None) for node in clamped]
+    return {_known(graph, node, where): mask for node, mask in items}
+
+
+def _known(graph: nx.DiGraph, node: Any, where: str) -> Hashable:
+    try:
+        found = node in graph.nodes
+        hash(node)
+    except TypeError:
+        raise ClampError(f"a node's name is hashable (got {node!r} as a clamp{where})", node=None) from None
+    if found:
+        return node  # type: ignore[no-any-return]
+    by_text = {str(known): known for known in reversed(list(graph.nodes))}
+    guess = nearest(str(node), by_text)
+    nodes = list(graph.nodes)
+    shown = ", ".join(map(repr, nodes[:KNOWN_SHOWN])) + (", …" if len(nodes) > KNOWN_SHOWN else "")
+    hint = f": did you mean {by_text[guess]!r}?" if guess is not None else "."
+    raise ClampError(f"no node is named {node!r}, clamped{where}{hint} Nodes: {shown}.", node=node)
+
+
+def size(graph: nx.DiGraph, node: Hashable) -> int:
+    """The number of neurons in a group."""
+    shape = graph.nodes[node].get("shape")
+    try:
+        found = math.prod(shape) if isinstance(shape, Iterable) else int(shape)
+    except (TypeError, ValueError):
+        found = 0
+    if found < 1:
+        raise GraphError(
+            f'level="neurons" needs the shape of every node: node {node!r} has shape {shape!r}', where=node, found=shape
+        )
+    return found
+
+
+def shape_of(graph: nx.DiGraph, node: Hashable) -> tuple[int, ...]:
+    """A group's shape as a tuple."""
+    shape = graph.nodes[node]["shape"]
+    return tuple(shape) if isinstance(shape, Iterable) else (int(shape),)
+
+
+def mask_of(graph: nx.DiGraph, node: Hashable, mask: Any) -> NDArray[np.bool_]:
+    """Which neurons a partial clamp fixes in every sample, flattened."""
+    array = np.asarray(mask.cpu() if hasattr(mask, "cpu") else mask, dtype=bool)
+    neurons = size(graph, node)
+    if (
+        array.size == 0
+        or array.size % neurons
+        or array.shape[array.ndim - len(shape_of(graph, node)) :] != shape_of(graph, node)
+    ):
+        raise ClampError(
+            f"the mask of {node!r} must have shape {shape_of(graph, node)}, or a batch of it (found {array.shape})",
+            node=node,
+        )
+    return np.asarray(array.reshape(-1, neurons).all(axis=0))
+
+
+def entries_of(graph_or_net: Any, graph: nx.DiGraph) -> Entries:
+    """A function of (source, target, key) that returns the stored entries of an edge, None where it is dense."""
+    lookup = getattr(graph_or_net, "transform", None) if graph_or_net is not graph else None
+
+    def declared(u: Hashable, v: Hashable, key: Hashable) -> Any:
+        data = graph.edges[(u, v, key) if graph.is_multigraph() else (u, v)]
+        return data.get("transform")
+
+    def entries(u: Hashable, v: Hashable, key: Hashable) -> NDArray[np.int64] | None:
+        if lookup is not None:
+            transform = lookup(u, v, key) if graph.is_multigraph() else lookup(u, v)
+        else:
+            transform = declared(u, v, key)
+        m, n = size(graph, u), size(graph, v)
+        if transform == "identity" if isinstance(transform, str) else False:
+            return np.stack([np.arange(min(m, n))] * 2)
+        if not hasattr(transform, "entries"):
+            return None
+        found = transform.entries(shape_of(graph, u), shape_of(graph, v))
+        if found is None:
+            return None
+        array = np.asarray(found.cpu() if hasattr(found, "cpu") else found).astype(np.int64)
+        if (
+            array.ndim != 2
+            or len(array) != 2
+            or (array.size and (array.min() < 0 or array[0].max() >= m or array[1].max() >= n))
+        ):
+            raise GraphError(
+                f"the entries of {u!r} → {v!r} must be a (2, entries) array of source neurons below {m} and target "
+                f"neurons below {n}",
+                where=(u, v),
+                found=array,
+            )
+        return array
+
+    return entries

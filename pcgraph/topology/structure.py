@@ -1,0 +1,265 @@
+"""The graph as numbers: groups or neurons, edges as two arrays, and Kahn's algorithm on them.
+
+NetworkX has topological orders and components, but of a graph as it stands. Here the edges into known nodes are cut,
+roots without a value block, and on the level of neurons a dense edge is one vertex between two groups (a *hub*) so
+that it costs m + n and not m·n. That one loop is written here, on flat lists, for graphs of millions of edges; the
+rest (components) is asked of NetworkX.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+
+import networkx as nx
+import numpy as np
+from numpy.typing import NDArray
+
+from pcgraph.errors import GraphError, nearest
+from pcgraph.topology import arguments
+from pcgraph.topology.witness import Neuron
+
+__all__ = ["Structure", "of_groups", "of_neurons"]
+
+Index = NDArray[np.int64]
+Flags = NDArray[np.bool_]
+Node = Hashable
+
+
+@dataclass(frozen=True, eq=False)
+class Structure:
+    """Vertices 0 to ``count - 1`` are nodes (groups or neurons); those from `count` on are hubs.
+
+    Attributes
+    ----------
+    groups : list of node
+        The nodes of the declaration.
+    offsets : ndarray
+        Vertices ``offsets[g]`` to ``offsets[g + 1] - 1`` belong to group g.
+    level : {"groups", "neurons"}
+    vertices : int
+    source, target : ndarray
+        The edges; none is given twice on the level of groups.
+    clamped, root, prior : ndarray of bool, ``(vertices,)``
+        Has a clamped value; belongs to a group that no edge enters; is such a root with a prior.
+    """
+
+    groups: list[Node]
+    offsets: Index
+    level: str
+    vertices: int
+    source: Index
+    target: Index
+    clamped: Flags
+    root: Flags
+    prior: Flags
+
+    @property
+    def count(self) -> int:
+        """Vertices that are nodes."""
+        return int(self.offsets[-1])
+
+    @cached_property
+    def names(self) -> list[Node]:
+        """What each vertex (but no hub) is called in a report."""
+        if self.level == "groups":
+            return self.groups
+        sizes = np.diff(self.offsets).tolist()
+        return [Neuron(group, i) for group, size in zip(self.groups, sizes) for i in range(size)]
+
+    @cached_property
+    def group_index(self) -> dict[Node, int]:
+        """The number of each group."""
+        return {group: g for g, group in enumerate(self.groups)}
+
+    def find(self, nodes: Iterable[Node]) -> Flags:
+        """The vertices of the named nodes; on the level of neurons, a group stands for all of its neurons."""
+        found = np.zeros(self.vertices, dtype=bool)
+        for node in nodes:
+            neuron = isinstance(node, Neuron) and self.level == "neurons"
+            g = self.group_index.get(node.node if neuron else node)  # type: ignore[attr-defined]
+            if g is None:
+                guess = nearest(str(node), map(str, self.groups))
+                raise GraphError(
+                    f"no node is named {node!r}" + (f": did you mean {guess}?" if guess else ""), where=node
+                )
+            start, stop = int(self.offsets[g]), int(self.offsets[g + 1])
+            if neuron:
+                found[start + node.index] = True  # type: ignore[attr-defined]
+            else:
+                found[start:stop] = True
+        return found
+
+    def called(self, vertices: Iterable[int]) -> tuple[Node, ...]:
+        """Names of vertices, hubs left out."""
+        names, count = self.names, self.count
+        return tuple(names[v] for v in vertices if v < count)
+
+    @cached_property
+    def in_degree(self) -> Index:
+        """Edges into each vertex."""
+        return np.bincount(self.target, minlength=self.vertices)
+
+    @cached_property
+    def out_degree(self) -> Index:
+        """Edges out of each vertex."""
+        return np.bincount(self.source, minlength=self.vertices)
+
+    @cached_property
+    def unknown(self) -> Flags:
+        """Free roots without a prior that something reads: no order can give them a value."""
+        return np.asarray(self.root & ~self.clamped & ~self.prior & (self.out_degree > 0))
+
+    @cached_property
+    def isolated(self) -> Flags:
+        """Roots that nothing reads."""
+        return np.asarray(self.root & (self.out_degree == 0))
+
+    @cached_property
+    def outgoing(self) -> tuple[list[int], list[int]]:
+        """Edges by source, as (start of each vertex's targets, targets)."""
+        starts = np.concatenate([[0], np.cumsum(self.out_degree)])
+        return starts.tolist(), self.target[np.argsort(self.source, kind="stable")].tolist()
+
+    def sweep(self, given: Flags, asked: Flags | None = None) -> list[int]:
+        """The largest set of vertices that can be computed from `given` ones, in an order (Kahn's algorithm).
+
+        A vertex is computed when all it reads is given or computed. Roots without a known value never are; nor
+        is what was not `asked` for.
+        """
+        count_down = self.in_degree.copy()
+        count_down[self.unknown] += 1
+        if asked is not None:
+            count_down[: self.count][~asked[: self.count]] += 1
+        count_down[given] = -1
+        queue = np.flatnonzero(given).tolist()
+        first = len(queue)
+        queue += np.flatnonzero(count_down == 0).tolist()
+        missing = count_down.tolist()
+        starts, targets = self.outgoing
+        for u in queue:
+            for v in targets[starts[u] : starts[u + 1]]:
+                left = missing[v] - 1
+                missing[v] = left
+                if left == 0:
+                    queue.append(v)
+        return queue[first:]
+
+    def depths(self) -> tuple[list[int], Flags]:
+        """The longest path to each vertex in the clamp-cut graph, and which vertices no free cycle precedes.
+
+        A hub costs nothing, so that a dense edge is one step.
+        """
+        sources = self.clamped | self.unknown
+        order = self.sweep(sources)
+        reached = sources.copy()
+        reached[order] = True
+        depth = [0] * self.vertices
+        starts, targets = self.outgoing
+        cut, count = sources.tolist(), self.count
+        for u in chain(np.flatnonzero(sources).tolist(), order):
+            here = depth[u]
+            for v in targets[starts[u] : starts[u + 1]]:
+                there = here + (v < count)
+                if there > depth[v] and not cut[v]:
+                    depth[v] = there
+        return depth, reached
+
+    def edges_among(self, kept: Flags) -> tuple[Index, Index]:
+        """The edges between vertices of `kept`."""
+        both = kept[self.source] & kept[self.target]
+        return self.source[both], self.target[both]
+
+    @cached_property
+    def as_networkx(self) -> nx.DiGraph:
+        """The whole graph on vertex numbers, for NetworkX's algorithms."""
+        graph = nx.DiGraph()
+        graph.add_nodes_from(range(self.vertices))
+        graph.add_edges_from(zip(self.source.tolist(), self.target.tolist()))
+        return graph
+
+
+def of_groups(graph: nx.DiGraph, clamps: arguments.Clamps) -> Structure:
+    """Every node of the declaration is one vertex; a partly clamped one is free, since some of its neurons are."""
+    groups = list(graph.nodes)
+    index = {node: g for g, node in enumerate(groups)}
+    counts = np.fromiter((len(readers) for _, readers in graph.adjacency()), dtype=np.int64, count=len(groups))
+    readers = chain.from_iterable(readers for _, readers in graph.adjacency())
+    target = np.fromiter(map(index.__getitem__, readers), dtype=np.int64, count=int(counts.sum()))
+    clamped = np.zeros(len(groups), dtype=bool)
+    clamped[[index[node] for node, mask in clamps.items() if mask is None]] = True
+    root = np.bincount(target, minlength=len(groups)) == 0
+    return Structure(
+        groups=groups,
+        offsets=np.arange(len(groups) + 1),
+        level="groups",
+        vertices=len(groups),
+        source=np.repeat(np.arange(len(groups)), counts),
+        target=target,
+        clamped=clamped,
+        root=root,
+        prior=root & _has_prior(graph),
+    )
+
+
+def of_neurons(graph: nx.DiGraph, clamps: arguments.Clamps, entries: arguments.Entries) -> Structure:
+    """Every neuron is one vertex; all dense edges into a group share one hub.
+
+    A neuron that no stored entry enters, in a group that an edge enters, is no root: it is predicted by its bias.
+    """
+    groups = list(graph.nodes)
+    index = {node: g for g, node in enumerate(groups)}
+    sizes = np.array([arguments.size(graph, node) for node in groups], dtype=np.int64)
+    offsets = np.concatenate([[0], np.cumsum(sizes)])
+    span = [np.arange(a, b) for a, b in zip(offsets[:-1].tolist(), offsets[1:].tolist())]
+    sources: list[Index] = []
+    targets: list[Index] = []
+    hubs: dict[int, int] = {}
+    dense: set[tuple[int, int]] = set()
+    for u, v, key in _edges(graph):
+        g, h = index[u], index[v]
+        stored = entries(u, v, key)
+        if stored is not None:
+            sources.append(stored[0] + offsets[g])
+            targets.append(stored[1] + offsets[h])
+        elif (g, h) not in dense:
+            dense.add((g, h))
+            hub = hubs.setdefault(h, int(offsets[-1]) + len(hubs))
+            sources.append(span[g])
+            targets.append(np.full(len(span[g]), hub))
+    for h, hub in hubs.items():
+        sources.append(np.full(len(span[h]), hub))
+        targets.append(span[h])
+    vertices = int(offsets[-1]) + len(hubs)
+    clamped = np.zeros(vertices, dtype=bool)
+    for node, mask in clamps.items():
+        clamped[span[index[node]]] = True if mask is None else arguments.mask_of(graph, node, mask)
+
+    def per_group(flags: Flags) -> Flags:
+        return np.concatenate([np.repeat(flags, sizes), np.zeros(len(hubs), dtype=bool)])
+
+    root = np.array([graph.in_degree(node) == 0 for node in groups], dtype=bool)
+    empty = np.zeros(0, dtype=np.int64)
+    return Structure(
+        groups=groups,
+        offsets=offsets,
+        level="neurons",
+        vertices=vertices,
+        source=np.concatenate([empty, *sources]),
+        target=np.concatenate([empty, *targets]),
+        clamped=clamped,
+        root=per_group(root),
+        prior=per_group(root & _has_prior(graph)),
+    )
+
+
+def _has_prior(graph: nx.DiGraph) -> Flags:
+    return np.array([data.get("prior") is not None for _, data in graph.nodes(data=True)], dtype=bool)
+
+
+def _edges(graph: nx.DiGraph) -> Iterable[tuple[Node, Node, Node]]:
+    if graph.is_multigraph():
+        return graph.edges(keys=True)  # type: ignore[no-any-return]
+    return ((u, v, None) for u, v in graph.edges())

@@ -1,0 +1,290 @@
+"""Re-checking a witness from the graph alone.
+
+Nothing here is shared with the code that finds witnesses, not even the reading of the graph: whoever doubts
+:func:`pcgraph.check` reads this file and Theorem 1. Every check is one pass over nodes and edges (on the level of
+neurons: over neurons, stored entries and, for a dense edge, its two ends).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Hashable, Iterable, Mapping
+from typing import Any
+
+import networkx as nx
+import numpy as np
+from numpy.typing import NDArray
+
+from pcgraph.topology import witness as claims
+
+__all__ = ["verify"]
+
+NEVER = np.iinfo(np.int64).max
+
+
+def verify(graph_or_net: Any, clamped: Iterable[Hashable], witness: object, *, level: str = "groups") -> bool:
+    """Whether a witness shows what it claims, for this graph and these clamps.
+
+    Parameters
+    ----------
+    graph_or_net : nx.DiGraph, nx.MultiDiGraph or network
+    clamped : iterable of node, or mapping from node
+        As given to :func:`pcgraph.check`, of one phase.
+    witness : object
+        Of a verdict, a sweep or a repair. Of a repair its sufficiency is checked; that it is smallest is not (no
+        short proof of that is known).
+    level : {"groups", "neurons"}
+
+    Returns
+    -------
+    bool
+
+    Raises
+    ------
+    TypeError
+        If `witness` is none of the classes of :mod:`pcgraph.topology.witness`.
+
+    Examples
+    --------
+    >>> graph = nx.DiGraph([("x", "h"), ("h", "h"), ("h", "y")])
+    >>> verify(graph, {"x", "y"}, claims.FreeCycle(("h",)))
+    True
+    >>> verify(graph, {"x", "y"}, claims.SweepOrder(("h",)))
+    False
+    """
+    facts = _Facts(graph_or_net, clamped, level)
+    match witness:
+        case claims.FreeCycle(nodes):
+            return facts.cycle(nodes, free=True)
+        case claims.GraphCycle(nodes):
+            return facts.cycle(nodes, free=False)
+        case claims.FreeRoot(node):
+            return facts.free_root(node)
+        case claims.UnclampedRoot(node):
+            return facts.has(node) and facts.is_root(node) and not facts.is_clamped(node)
+        case claims.GraphOrder(nodes):
+            return facts.graph_order(nodes)
+        case claims.SweepOrder(nodes):
+            return facts.sweep(nodes, (), (), None)
+        case claims.Sweep(order, blocked, initialised, among, found):
+            holds = facts.sweep(order, blocked, initialised, among)
+            return holds and (found is None) == (not blocked) and (found is None or facts.blocks(found, witness))
+        case claims.Repair(nodes, order):
+            return facts.sweep(order, (), nodes, None)
+        case claims.NotSupplied(node, parent):
+            return facts.has(node) and facts.has(parent) and not facts.is_clamped(parent) and facts.edge(parent, node)
+        case claims.Clamped(node, target):
+            return facts.has(node) and facts.is_clamped(node) and not (target and facts.is_root(node))
+        case claims.Nothing(target):
+            return facts.nothing(target)
+    raise TypeError(f"verify() knows the claims of pcgraph.topology.witness (got {type(witness).__name__})")
+
+
+Place = tuple[Hashable, int]
+
+
+class _Facts:
+    """The graph, group by group. On the level of groups every group has one member and every edge is dense."""
+
+    def __init__(self, graph_or_net: Any, clamped: Iterable[Hashable], level: str) -> None:
+        if level not in ("groups", "neurons"):
+            raise ValueError(f'level is "groups" or "neurons" (got {level!r})')
+        self.net = graph_or_net
+        self.graph: nx.DiGraph = graph_or_net if isinstance(graph_or_net, nx.Graph) else graph_or_net.graph
+        self.neurons = level == "neurons"
+        self.shape = {v: self._shape(v) for v in self.graph.nodes}
+        self.clamped = {v: np.zeros(math.prod(shape), dtype=bool) for v, shape in self.shape.items()}
+        for v in clamped:
+            self.clamped[v][:] = self._clamped_part(v, clamped)
+
+    def _shape(self, v: Hashable) -> tuple[int, ...]:
+        if not self.neurons:
+            return (1,)
+        shape = self.graph.nodes[v]["shape"]
+        return (shape,) if isinstance(shape, int | np.integer) else tuple(shape)
+
+    def _clamped_part(self, v: Hashable, clamped: Iterable[Hashable]) -> Any:
+        mask = getattr(clamped[v], "mask", None) if isinstance(clamped, Mapping) else None
+        if mask is None:
+            return True
+        if not self.neurons:
+            return False
+        mask = np.asarray(mask.cpu() if hasattr(mask, "cpu") else mask, dtype=bool)
+        return mask.reshape(-1, math.prod(self.shape[v])).all(axis=0)
+
+    def place(self, node: Any) -> Place:
+        if self.neurons:
+            return (node.node, node.index) if isinstance(node, claims.Neuron) else (None, -1)
+        return (node, 0)
+
+    def has(self, node: Hashable) -> bool:
+        group, i = self.place(node)
+        return group in self.shape and 0 <= i < len(self.clamped[group])
+
+    def is_clamped(self, node: Hashable) -> bool:
+        group, i = self.place(node)
+        return bool(self.clamped[group][i])
+
+    def is_root(self, node: Hashable) -> bool:
+        return self.graph.in_degree(self.place(node)[0]) == 0  # type: ignore[no-any-return]
+
+    def entries(self, edge: tuple[Any, ...]) -> NDArray[np.int64] | None:
+        """The stored entries of one edge; None: every pair."""
+        if not self.neurons:
+            return None
+        u, v = edge[:2]
+        transform = self.graph.edges[edge].get("transform") if self.net is self.graph else self.net.transform(*edge)
+        if isinstance(transform, str) and transform == "identity":
+            return np.vstack([np.arange(math.prod(self.shape[u]))] * 2)
+        stored = transform.entries(self.shape[u], self.shape[v]) if hasattr(transform, "entries") else None
+        if stored is None:
+            return None
+        return np.asarray(stored.cpu() if hasattr(stored, "cpu") else stored, dtype=np.int64)
+
+    def edges(self) -> list[tuple[Any, ...]]:
+        return list(self.graph.edges(keys=True) if self.graph.is_multigraph() else self.graph.edges())
+
+    def reads(self) -> dict[Hashable, NDArray[np.bool_]]:
+        """Which neurons something reads."""
+        read = {v: np.zeros_like(flags) for v, flags in self.clamped.items()}
+        for edge in self.edges():
+            stored = self.entries(edge)
+            read[edge[0]][slice(None) if stored is None else stored[0]] = True
+        return read
+
+    def free_root(self, node: Hashable) -> bool:
+        if not self.has(node) or self.is_clamped(node) or not self.is_root(node):
+            return False
+        group, i = self.place(node)
+        return self.graph.nodes[group].get("prior") is None and bool(self.reads()[group][i])
+
+    def edge(self, a: Hashable, b: Hashable) -> bool:
+        return self.path([(self.place(a), self.place(b))])
+
+    def path(self, steps: list[tuple[Place, Place]]) -> bool:
+        """Whether each step is an edge."""
+        wanted: dict[tuple[Hashable, Hashable], set[tuple[int, int]]] = {}
+        for (u, i), (v, j) in steps:
+            if not self.graph.has_edge(u, v):
+                return False
+            wanted.setdefault((u, v), set()).add((i, j))
+        for (u, v), pairs in wanted.items():
+            keys = self.graph[u][v] if self.graph.is_multigraph() else [None]
+            for key in keys:
+                stored = self.entries((u, v) if key is None and not self.graph.is_multigraph() else (u, v, key))
+                pairs -= pairs.copy() if stored is None else set(zip(*stored.tolist()))
+            if pairs:
+                return False
+        return True
+
+    def cycle(self, nodes: Collection[Hashable], *, free: bool) -> bool:
+        nodes = list(nodes)
+        if not nodes or not all(map(self.has, nodes)) or len(set(nodes)) < len(nodes):
+            return False
+        if free and any(map(self.is_clamped, nodes)):
+            return False
+        places = list(map(self.place, nodes))
+        return self.path(list(zip(places, places[1:] + places[:1])))
+
+    def flags(self, nodes: Iterable[Hashable]) -> dict[Hashable, NDArray[np.bool_]]:
+        found = {v: np.zeros_like(flags) for v, flags in self.clamped.items()}
+        for node in nodes:
+            group, i = self.place(node)
+            found[group][i] = True
+        return found
+
+    def positions(self, order: Collection[Hashable]) -> dict[Hashable, NDArray[np.int64]] | None:
+        """Each node's place in the order, `NEVER` for the others; None where the order is not of distinct nodes."""
+        position = {v: np.full(len(flags), NEVER) for v, flags in self.clamped.items()}
+        for k, node in enumerate(order):
+            if not self.has(node):
+                return None
+            group, i = self.place(node)
+            if position[group][i] != NEVER:
+                return None
+            position[group][i] = k
+        return position
+
+    def graph_order(self, order: Collection[Hashable]) -> bool:
+        position = self.positions(order)
+        if position is None or any((at == NEVER).any() for at in position.values()):
+            return False
+        for v in self.graph.nodes:
+            if self.graph.in_degree(v) == 0 and not self.clamped[v].all():
+                return False
+        return all(self.edge_ascends(edge, position, position) for edge in self.edges())
+
+    def edge_ascends(self, edge: tuple[Any, ...], ready: dict[Hashable, Any], position: dict[Hashable, Any]) -> bool:
+        """Whether what each neuron in the order reads over this edge is ready before its turn."""
+        stored = self.entries(edge)
+        before, turn = ready[edge[0]], position[edge[1]]
+        if stored is None:
+            first = turn.min()
+            return bool(first == NEVER or before.max() < first)
+        turns = turn[stored[1]]
+        return bool(((turns == NEVER) | (before[stored[0]] < turns)).all())
+
+    def sweep(
+        self,
+        order: Collection[Hashable],
+        blocked: Collection[Hashable],
+        initialised: Collection[Hashable],
+        among: Collection[Hashable] | None,
+    ) -> bool:
+        """Whether `order` sweeps, with `initialised` given, all that was asked for except `blocked`, which nothing can.
+
+        None of the blocked can be computed first: each is a root without a value, or reads one that is blocked or
+        was not asked for. So no larger set can be swept.
+        """
+        position = self.positions(order)
+        given = [*blocked, *initialised, *(() if among is None else among)]
+        if position is None or not all(map(self.has, given)):
+            return False
+        stuck, supplied = self.flags(blocked), self.flags(initialised)
+        asked = None if among is None else self.flags(among)
+        read = self.reads()
+        known: dict[Hashable, NDArray[np.bool_]] = {}
+        ready: dict[Hashable, NDArray[np.int64]] = {}
+        for v, clamped in self.clamped.items():
+            known[v] = clamped | supplied[v]
+            swept = position[v] != NEVER
+            wanted = ~known[v] if asked is None else ~known[v] & asked[v]
+            if (swept & stuck[v]).any() or ((swept | stuck[v]) != wanted).any():
+                return False
+            ready[v] = np.where(known[v], -1, position[v])
+            if self.graph.in_degree(v) == 0:
+                unknown = read[v] & (self.graph.nodes[v].get("prior") is None)
+                if (swept & unknown).any():
+                    return False
+                stuck[v] &= ~unknown
+        if not all(self.edge_ascends(edge, ready, position) for edge in self.edges()):
+            return False
+        return self.all_stuck(stuck, {v: at == NEVER for v, at in ready.items()})
+
+    def all_stuck(self, stuck: dict[Hashable, Any], missing: dict[Hashable, Any]) -> bool:
+        """Whether each of the stuck reads something that never becomes known."""
+        for edge in self.edges():
+            stored = self.entries(edge)
+            if stored is not None:
+                stuck[edge[1]][stored[1][missing[edge[0]][stored[0]]]] = False
+            elif missing[edge[0]].any():
+                stuck[edge[1]][:] = False
+        return not any(flags.any() for flags in stuck.values())
+
+    def blocks(self, found: Any, sweep: claims.Sweep) -> bool:
+        """Whether the sweep's own witness is about nodes it calls blocked."""
+        match found:
+            case claims.FreeCycle(nodes):
+                return set(nodes) <= sweep.blocked and self.cycle(nodes, free=True)
+            case claims.FreeRoot(node):
+                return node in sweep.blocked and self.free_root(node)
+            case claims.NotSupplied(node, parent):
+                if node not in sweep.blocked or sweep.among is None or not self.has(parent):
+                    return False
+                outside = parent not in sweep.among and parent not in sweep.initialised
+                return outside and not self.is_clamped(parent) and self.edge(parent, node)
+        return False
+
+    def nothing(self, target: bool) -> bool:
+        groups = [v for v, flags in self.clamped.items() if flags.any()]
+        return all(target and self.graph.in_degree(v) == 0 for v in groups)
