@@ -1,0 +1,40 @@
+"""pcgraph: predictive coding networks on arbitrary graphs.
+
+Declare a network as a NetworkX directed graph of neuron groups; ask which state initializers it admits; compile graph,
+clamps and initializer into a plan that computes only what is needed; run inference and local learning with it.
+"""
+
+from pcgraph import activations, energies, errors, graphs, transforms
+from pcgraph.clamps import Masked
+from pcgraph.errors import ClampError, Diverged, GraphError, InvalidInitializer, PCGraphError
+from pcgraph.initializers import Forward, Normal, Zero
+from pcgraph.learning import InferenceResult
+from pcgraph.model import PCNetwork
+from pcgraph.optimizers import SGD, Adam
+from pcgraph.plan import Plan
+from pcgraph.topology import check
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "SGD",
+    "Adam",
+    "ClampError",
+    "Diverged",
+    "Forward",
+    "GraphError",
+    "InferenceResult",
+    "InvalidInitializer",
+    "Masked",
+    "Normal",
+    "PCGraphError",
+    "PCNetwork",
+    "Plan",
+    "Zero",
+    "activations",
+    "check",
+    "energies",
+    "errors",
+    "graphs",
+    "transforms",
+]

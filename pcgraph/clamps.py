@@ -1,0 +1,149 @@
+"""What is known of a batch: clamped values, whole or in part, and the checks they must pass before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pcgraph.errors import ClampError
+from pcgraph.network import Network
+
+__all__ = ["Clamps", "Masked"]
+
+
+@dataclass(frozen=True, eq=False)
+class Masked:
+    """A partial clamp: the neurons where `mask` is true are fixed to `values`, the others are free.
+
+    Parameters
+    ----------
+    values : Tensor, shape (batch, *shape)
+        What lies where the mask is false is ignored.
+    mask : Tensor of bool, shape (batch, *shape) or (*shape)
+    """
+
+    values: Tensor
+    mask: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Clamps:
+    """Validated clamps of one batch, by canonical node number.
+
+    Attributes
+    ----------
+    batch : int
+    values : dict
+        Fully clamped node -> (batch, *shape).
+    masked : dict
+        Partly clamped node -> (values, mask), both (batch, *shape), values zero where the mask is false.
+    """
+
+    batch: int
+    values: dict[int, Tensor]
+    masked: dict[int, tuple[Tensor, Tensor]]
+
+    @property
+    def clamped(self) -> frozenset[int]:
+        """Canonical numbers of the fully clamped nodes."""
+        return frozenset(self.values)
+
+    @classmethod
+    def check(cls, net: Network, clamps: Mapping[Hashable, Tensor | Masked], *, finite: bool = True) -> Clamps:
+        """Validate `clamps` against `net`.
+
+        Parameters
+        ----------
+        net : Network
+        clamps : mapping
+            Node -> Tensor of shape (batch, *shape), or :class:`Masked`.
+        finite : bool
+            Whether to look for NaN and infinity, which on a GPU waits for the device.
+
+        Raises
+        ------
+        ClampError
+            Nothing clamped, an unknown node, a wrong shape, batch, dtype or device, or a value that is not finite.
+        """
+        if not isinstance(clamps, Mapping):
+            raise ClampError(f"clamps are a mapping node -> tensor (found {type(clamps).__name__})")
+        if not clamps:
+            raise ClampError("nothing is clamped: give at least one node a value, as in net.infer({'x': x}, ...)")
+        values: dict[int, Tensor] = {}
+        masked: dict[int, tuple[Tensor, Tensor]] = {}
+        batch: tuple[Hashable, int] | None = None
+        for node, given in clamps.items():
+            i = net.structure.require_node(node, ClampError)
+            tensor = given.values if isinstance(given, Masked) else given
+            _check_tensor(net, node, tensor)
+            if batch is None:
+                batch = (node, tensor.shape[0])
+            elif tensor.shape[0] != batch[1]:
+                raise ClampError(
+                    f"all clamps of a run have one batch size (found {batch[1]} for {batch[0]!r} and "
+                    f"{tensor.shape[0]} for {node!r})",
+                    node=node,
+                )
+            if isinstance(given, Masked):
+                mask = _check_mask(net, node, given)
+                tensor = torch.where(mask, tensor, torch.zeros((), dtype=tensor.dtype, device=tensor.device))
+                masked[i] = (tensor, mask)
+            else:
+                values[i] = tensor.detach()
+            if finite and not _is_finite(tensor):
+                raise ClampError(
+                    f"the clamp of {node!r} must be finite (found {int((~torch.isfinite(tensor)).sum())} values that "
+                    "are NaN or infinite)",
+                    node=node,
+                )
+        assert batch is not None
+        if batch[1] == 0:
+            raise ClampError("the batch is empty: clamps need at least one sample", node=batch[0])
+        return cls(batch[1], values, masked)
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    return bool(torch.isfinite(tensor.sum())) or bool(torch.isfinite(tensor).all())
+
+
+def _check_tensor(net: Network, node: Hashable, tensor: Tensor) -> None:
+    if not isinstance(tensor, Tensor):
+        raise ClampError(
+            f"the clamp of {node!r} must be a torch.Tensor or pcgraph.Masked (found {type(tensor).__name__})", node=node
+        )
+    shape = net.structure.shape(node)
+    if tuple(tensor.shape[1:]) != shape or tensor.dim() == 0:
+        wanted = ", ".join(["batch", *map(str, shape)])
+        raise ClampError(
+            f"the clamp of {node!r} needs shape ({wanted}) (found {tuple(tensor.shape)})"
+            + ("; flatten it with x.flatten(1)" if tensor[:1].numel() == torch.Size(shape).numel() else ""),
+            node=node,
+        )
+    if tensor.dtype != net.dtype:
+        what = "one_hot(...)" if not tensor.dtype.is_floating_point and len(shape) == 1 else "it"
+        raise ClampError(
+            f"the clamp of {node!r} needs dtype {net.dtype} (found {tensor.dtype}): convert {what} with "
+            f".to({net.dtype}), or the network with net.to(...)",
+            node=node,
+        )
+    if tensor.device != net.device:
+        raise ClampError(
+            f"the clamp of {node!r} needs to be on {net.device}, where the network is (found {tensor.device}): "
+            f"use .to({str(net.device)!r})",
+            node=node,
+        )
+
+
+def _check_mask(net: Network, node: Hashable, given: Masked) -> Tensor:
+    mask, shape = given.mask, tuple(given.values.shape)
+    if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.device != net.device:
+        found = f"{mask.dtype} on {mask.device}" if isinstance(mask, Tensor) else type(mask).__name__
+        raise ClampError(f"the mask of {node!r} needs to be a bool tensor on {net.device} (found {found})", node=node)
+    if tuple(mask.shape) not in (shape, shape[1:]):
+        raise ClampError(
+            f"the mask of {node!r} needs shape {shape} or {shape[1:]} (found {tuple(mask.shape)})", node=node
+        )
+    return mask.expand(shape)

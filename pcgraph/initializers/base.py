@@ -1,0 +1,173 @@
+"""What an initializer is: what it requires, what it lays out, what it writes, what it remembers.
+
+An initialization assigns ``h^(0)`` (paper, Section 3). It is a list of actions in order: *given* nodes get values
+from an initializer, *swept* nodes get their own prediction, ``h_v = mu_v``, in topological order. The list depends on
+the graph and the clamps alone, so that a plan can be made of it before there is any data.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from pcgraph.errors import InvalidInitializer
+from pcgraph.topology import Report, Verdict
+
+if TYPE_CHECKING:
+    from pcgraph.network import Network
+
+__all__ = ["Block", "Context", "Given", "Initializer", "Layout", "Swept", "require"]
+
+Node = Hashable
+
+
+@dataclass(frozen=True)
+class Given:
+    """These nodes get their value from `source`, by ``source.init(block, out, context)``."""
+
+    source: Initializer
+    nodes: tuple[Node, ...]
+
+
+@dataclass(frozen=True)
+class Swept:
+    """These nodes get their own prediction, in this order."""
+
+    nodes: tuple[Node, ...]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The actions of an initialization, in order. Every free node is written by at least one."""
+
+    actions: tuple[Given | Swept, ...]
+
+
+@dataclass(frozen=True)
+class Block:
+    """Neighbouring nodes of one shape, to be written together.
+
+    Attributes
+    ----------
+    nodes : tuple
+        Names.
+    shape : tuple of int
+        Of one node's state, without the batch.
+    group : str
+        Name of the group of all nodes of this shape.
+    start, stop : int
+        Positions in that group.
+    number : int
+        Of the first node, among all nodes of the network.
+    """
+
+    nodes: tuple[Node, ...]
+    shape: tuple[int, ...]
+    group: str
+    start: int
+    stop: int
+    number: int
+
+
+@dataclass(frozen=True)
+class Context:
+    """What an initializer may look at.
+
+    Attributes
+    ----------
+    batch : int
+    clamps : mapping
+        Fully clamped node -> (batch, *shape).
+    labels : Tensor or None
+        Class numbers (batch,), where they were given.
+    network : Network
+    settle : callable
+        ``settle(clamped, init, steps, optimizer, tolerance) -> states`` runs another inference first; only
+        :class:`~pcgraph.Equilibrium` needs it.
+    """
+
+    batch: int
+    clamps: Mapping[Node, Tensor]
+    labels: Tensor | None
+    network: Network
+    settle: Callable[..., Any] | None
+
+
+class Initializer(nn.Module):
+    """Base class of every initializer. Write :meth:`requirement` and :meth:`init`.
+
+    What an initializer remembers is a buffer, what it learns is a parameter.
+    """
+
+    #: Whether :meth:`init` writes nothing but zeros, so that products of these states need not be computed.
+    writes_zeros: bool = False
+
+    def requirement(self, report: Report) -> Verdict:
+        """Whether a graph and its clamps admit this initializer, from a report of :func:`pcgraph.check`."""
+        raise TypeError(f"{type(self).__name__} must define requirement(report) -> Verdict")
+
+    def init(self, block: Block, out: Tensor, context: Context) -> None:
+        """Write the states of `block` into `out`, shape (nodes, batch, *shape)."""
+        raise TypeError(f"{type(self).__name__} must define init(block, out, context)")
+
+    def observe(self, result: Any) -> None:
+        """Learn or remember from a finished inference; called by ``result.backward()`` and by nothing else."""
+
+    def learn(self, result: Any) -> None:
+        """Observe `result`, and let all parts do so."""
+        self.observe(result)
+        for part in self.parts():
+            part.learn(result)
+
+    def layout(self, report: Report, context: Context | None = None) -> Layout:
+        """The actions for this graph and these clamps. The default gives every free node a value by :meth:`init`."""
+        return Layout((Given(self, report.free),))
+
+    def ready(self, context: Context | None) -> Hashable:
+        """What the layout depends on beyond the graph, the clamps and the settings: a hashable, the same for the same."""
+        return None
+
+    def parts(self) -> tuple[Initializer, ...]:
+        """Initializers that this one hands over to; they observe results as well."""
+        return ()
+
+
+def require(initializer: Initializer, report: Report) -> None:
+    """Refuse an initializer that does not hold.
+
+    Raises
+    ------
+    InvalidInitializer
+        With the verdict, its witness and its remedy.
+    """
+    if not isinstance(initializer, Initializer):
+        raise InvalidInitializer(
+            f"init= needs a pcgraph initializer, as in init=pcgraph.Forward() (found {initializer!r})"
+        )
+    initializer.requirement(report).require()
+
+
+def noise(salt: tuple[int, ...], like: Tensor) -> Tensor:
+    """A standard normal draw with the shape, dtype and device of `like`, the same for the same `salt`.
+
+    It is drawn on the CPU's generator, so that it does not depend on the device.
+    """
+    seed = int.from_bytes(hashlib.blake2b(repr(salt).encode(), digest_size=8).digest(), "little") >> 1
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(like.shape, generator=generator, dtype=torch.float32).to(like)
+
+
+def only(layout: Layout, nodes: Iterable[Node]) -> list[Given | Swept]:
+    """The actions of `layout` on `nodes` alone."""
+    wanted = set(nodes)
+    kept: list[Given | Swept] = []
+    for action in layout.actions:
+        here = tuple(n for n in action.nodes if n in wanted)
+        if here:
+            kept.append(Given(action.source, here) if isinstance(action, Given) else Swept(here))
+    return kept

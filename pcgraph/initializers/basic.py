@@ -1,0 +1,59 @@
+"""Initializers that look neither at the data nor at the weights: Zero and Normal (paper, Section 3, items 1 and 2)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pcgraph.errors import ConfigError
+from pcgraph.initializers.base import Block, Context, Initializer, noise
+from pcgraph.topology import Report, Verdict
+
+__all__ = ["Normal", "Zero"]
+
+
+class Zero(Initializer):
+    """I_0: every free state starts at zero. Admitted by every graph."""
+
+    writes_zeros = True
+
+    def requirement(self, report: Report) -> Verdict:  # noqa: D102
+        return report.verdicts["zero"]
+
+    def init(self, block: Block, out: Tensor, context: Context) -> None:  # noqa: D102
+        out.zero_()
+
+
+class Normal(Initializer):
+    """I_N: every free state is drawn from a normal distribution. Admitted by every graph.
+
+    Parameters
+    ----------
+    mean, std : float
+        The paper writes N(a, b) with the variance b; here it is the standard deviation.
+    seed : int
+        The draw depends on the seed and on how many results this initializer has observed: the same batch twice
+        without a ``backward()`` in between starts from the same states, and evaluation disturbs nothing.
+    """
+
+    def __init__(self, mean: float = 0.0, std: float = 1.0, *, seed: int = 0) -> None:
+        super().__init__()
+        if not std >= 0 or std == float("inf"):
+            raise ConfigError(f"std must be finite and not negative (found {std!r})", key="std")
+        self.mean, self.std, self.seed = float(mean), float(std), int(seed)
+        self._observed = 0
+
+    def requirement(self, report: Report) -> Verdict:  # noqa: D102
+        return report.verdicts["normal"]
+
+    def init(self, block: Block, out: Tensor, context: Context) -> None:  # noqa: D102
+        out.copy_(noise((self.seed, self._observed, block.number), out).mul_(self.std).add_(self.mean))
+
+    def observe(self, result: object) -> None:  # noqa: D102
+        self._observed += 1
+
+    def get_extra_state(self) -> Tensor:  # noqa: D102
+        return torch.tensor(self._observed)
+
+    def set_extra_state(self, state: Tensor) -> None:  # noqa: D102
+        self._observed = int(state)

@@ -1,0 +1,247 @@
+"""How a bucket of like edges is computed: forward, back to the sources, and for the weights.
+
+    forward   A[target] += W phi(H[source])
+    pull      E[source] -= phi'(H[source]) * (W^T S[target])
+    weights   dF/dW      = -S[target] phi(H[source])^T, averaged over the batch      (paper, Eq 4, sign corrected)
+
+A kernel binds an operation of the plan to a workspace once; what it returns runs without looking anything up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pcgraph.kernels.workspace import Step, Workspace
+from pcgraph.network import Bucket
+from pcgraph.plan.operations import Forward, Index, Pull, numbers, rows
+
+__all__ = ["Edges", "batched_forward", "batched_pull", "batched_weights", "dense_forward", "dense_pull", "dense_weights"]
+
+#: Bytes of gathered states that a batched product handles at a time: about what a core's cache holds.
+CHUNK = 4 * 2**20
+#: A gradient is written into this tensor, scaled by this factor.
+Learn = Callable[[Tensor, float], None]
+
+
+class Edges:
+    """Some edges of a bucket, seen from a workspace: rows of their sources, targets and weights."""
+
+    def __init__(self, ws: Workspace, call: Forward | Pull, edges: Index | None = None) -> None:
+        s = ws.plan.structure
+        self.bucket: Bucket = s.buckets[call.bucket]
+        which = numbers(call.edges) if edges is None else edges
+        self.count = len(which)
+        self.source = s.position[s.source[which]]
+        self.target = s.position[s.target[which]]
+        local = which - self.bucket.start
+        self.row = local if self.bucket.weight is None else self.bucket.weight[local]
+        self.source_group, self.target_group = self.bucket.source_group, self.bucket.target_group
+
+    def weight(self, ws: Workspace) -> Tensor:
+        """(edges, out, in): a view where the rows are neighbours, else a copy that is refreshed for every run."""
+        packed = ws.net.weights[self.bucket.name].detach()
+        where = rows(self.row) if (np.diff(self.row) > 0).all() else self.row
+        if isinstance(where, slice):
+            return packed[where]
+        index = ws.index(where)
+        assert isinstance(index, Tensor)
+        copy = ws.empty(len(where), *packed.shape[1:])
+        ws.refresh.append(lambda: torch.index_select(packed, 0, index, out=copy))
+        ws.refresh[-1]()
+        return copy
+
+
+# -- one product an edge ----------------------------------------------------------------------------------------------
+
+
+def dense_forward(ws: Workspace, call: Forward) -> Step:
+    """One product for one edge; the bias folded in where the target is fresh."""
+    edge = Edges(ws, call)
+    h, a = ws.h[edge.source_group][int(edge.source[0])], ws.a[edge.target_group][int(edge.target[0])]
+    w, phi = edge.weight(ws)[0].t(), edge.bucket.phi
+    bias = ws.bias(edge.target_group, slice(int(edge.target[0]), int(edge.target[0]) + 1)) if call.fresh else None
+
+    def source() -> Tensor:
+        return h if phi.is_identity else _apply(ws, edge.bucket, phi, h)
+
+    if not call.fresh:
+        return lambda: torch.addmm(a, source(), w, out=a)
+    if bias is None:
+        return lambda: torch.mm(source(), w, out=a)
+    row = bias[0, 0]
+    return lambda: torch.addmm(row, source(), w, out=a)
+
+
+def dense_pull(ws: Workspace, call: Pull) -> Step:
+    """One transposed product for one edge, straight into the gradient of the source."""
+    edge = Edges(ws, call)
+    h, e = ws.h[edge.source_group][int(edge.source[0])], ws.e[edge.source_group][int(edge.source[0])]
+    s, w, phi = ws.s[edge.target_group][int(edge.target[0])], edge.weight(ws)[0], edge.bucket.phi
+    if phi.is_identity:
+        return lambda: torch.addmm(e, s, w, alpha=-1, out=e)
+
+    def run() -> None:
+        back = torch.mm(s, w, out=ws.scratch("back", *e.shape))
+        e.sub_(_pull_phi(ws, edge.bucket, back, h))
+
+    return run
+
+
+def dense_weights(ws: Workspace, call: Pull) -> Learn:
+    """One outer product for one edge."""
+    edge = Edges(ws, call)
+    h = ws.h[edge.source_group][int(edge.source[0])]
+    s, phi, row = ws.s[edge.target_group][int(edge.target[0])].t(), edge.bucket.phi, int(edge.row[0])
+
+    def run(grad: Tensor, scale: float) -> None:
+        x = h if phi.is_identity else _apply(ws, edge.bucket, phi, h)
+        torch.addmm(grad[row], s, x, alpha=-scale, out=grad[row])
+
+    return run
+
+
+# -- many edges in one batched product ----------------------------------------------------------------------------------
+
+
+def _chunks(ws: Workspace, call: Forward | Pull) -> list[Edges]:
+    """The edges of a call in pieces whose gathered states fit the cache."""
+    bucket = ws.plan.structure.buckets[call.bucket]
+    groups = ws.plan.structure.groups
+    width = max(groups[bucket.source_group].size, groups[bucket.target_group].size)
+    item = ws.batch * width * torch.empty((), dtype=ws.dtype).element_size()
+    which = numbers(call.edges)
+    step = max(1, CHUNK // item) if ws.device.type == "cpu" else len(which)
+    return [Edges(ws, call, which[i : i + step]) for i in range(0, len(which), step)]
+
+
+def _ascending(values: Index) -> bool:
+    return bool((np.diff(values) > 0).all())
+
+
+def _gather(ws: Workspace, buffer: Tensor, positions: Index, name: str) -> Callable[[], Tensor]:
+    """Rows of a buffer: a slice where they are neighbours, else copied into scratch."""
+    where = rows(positions) if _ascending(positions) else positions
+    if isinstance(where, slice):
+        view = buffer[where]
+        return lambda: view
+    index = ws.index(where)
+    shape = (len(positions), *buffer.shape[1:])
+    return lambda: torch.index_select(buffer, 0, index, out=ws.scratch(name, *shape))  # type: ignore[arg-type]
+
+
+def batched_forward(ws: Workspace, call: Forward) -> Step:
+    """Gather the sources, one batched product, and a sum over each target's fan-in."""
+    steps = [_batched_forward(ws, call, edges) for edges in _chunks(ws, call)]
+    return steps[0] if len(steps) == 1 else lambda: _each(steps)
+
+
+def _batched_forward(ws: Workspace, call: Forward, edges: Edges) -> Step:
+    a, phi, bucket = ws.a[edges.target_group], edges.bucket.phi, edges.bucket
+    w = edges.weight(ws).transpose(1, 2)
+    states = _gather(ws, ws.h[edges.source_group], edges.source, "source")
+
+    def source() -> Tensor:
+        return states() if phi.is_identity else _apply(ws, bucket, phi, states())
+
+    target = rows(edges.target) if _ascending(edges.target) else edges.target
+    if isinstance(target, slice):
+        out = a[target]
+        if not call.fresh:
+            return lambda: torch.baddbmm(out, source(), w, out=out)
+        bias = ws.bias(edges.target_group, target)
+        if bias is None:
+            return lambda: torch.bmm(source(), w, out=out)
+        return lambda: torch.baddbmm(bias, source(), w, out=out)
+    index = ws.index(target)
+    assert isinstance(index, Tensor)
+    bias = ws.bias(edges.target_group, target) if call.fresh else None
+    shape = (edges.count, ws.batch, a.shape[2])
+
+    def run() -> None:
+        product = torch.bmm(source(), w, out=ws.scratch("product", *shape))
+        if call.fresh:
+            a.index_copy_(0, index, product if bias is None else product.add_(bias))
+        else:
+            a.index_add_(0, index, product)
+
+    return run
+
+
+def batched_pull(ws: Workspace, call: Pull) -> Step:
+    """Gather the targets' signals, one batched product, and a sum over each source's fan-out."""
+    steps = [_batched_pull(ws, edges) for edges in _chunks(ws, call)]
+    return steps[0] if len(steps) == 1 else lambda: _each(steps)
+
+
+def _batched_pull(ws: Workspace, edges: Edges) -> Step:
+    e, phi, bucket = ws.e[edges.source_group], edges.bucket.phi, edges.bucket
+    w = edges.weight(ws)
+    signals = _gather(ws, ws.s[edges.target_group], edges.target, "signal")
+    source = rows(edges.source) if _ascending(edges.source) else edges.source
+    if isinstance(source, slice) and phi.is_identity:
+        out = e[source]
+        return lambda: torch.baddbmm(out, signals(), w, alpha=-1, out=out)
+    index = torch.from_numpy(edges.source).to(ws.device)
+    states = _gather(ws, ws.h[edges.source_group], edges.source, "source")
+    shape = (edges.count, ws.batch, e.shape[2])
+
+    def run() -> None:
+        back = torch.bmm(signals(), w, out=ws.scratch("product", *shape))
+        if not phi.is_identity:
+            back = _pull_phi(ws, bucket, back, states())
+        e.index_add_(0, index, back, alpha=-1)
+
+    return run
+
+
+def batched_weights(ws: Workspace, call: Pull) -> Learn:
+    """One batched outer product; edges that share a weight add up."""
+    parts = [_batched_weights(ws, edges) for edges in _chunks(ws, call)]
+
+    def run(grad: Tensor, scale: float) -> None:
+        for part in parts:
+            part(grad, scale)
+
+    return run
+
+
+def _batched_weights(ws: Workspace, edges: Edges) -> Learn:
+    phi, bucket = edges.bucket.phi, edges.bucket
+    signals = _gather(ws, ws.s[edges.target_group], edges.target, "signal")
+    states = _gather(ws, ws.h[edges.source_group], edges.source, "source")
+    where = rows(edges.row) if _ascending(edges.row) else edges.row
+    index = torch.from_numpy(edges.row).to(ws.device)
+
+    def run(grad: Tensor, scale: float) -> None:
+        x = states() if phi.is_identity else _apply(ws, bucket, phi, states())
+        s = signals().transpose(1, 2)
+        if isinstance(where, slice):
+            torch.baddbmm(grad[where], s, x, alpha=-scale, out=grad[where])
+        else:
+            grad.index_add_(0, index, torch.bmm(s, x), alpha=-scale)
+
+    return run
+
+
+def _each(steps: list[Step]) -> None:
+    for step in steps:
+        step()
+
+
+# -- activations on edges -----------------------------------------------------------------------------------------------
+
+
+def _shaped(ws: Workspace, bucket: Bucket, x: Tensor) -> Tensor:
+    return x.reshape(-1, *ws.plan.structure.groups[bucket.source_group].shape)
+
+
+def _apply(ws: Workspace, bucket: Bucket, phi: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    return phi(_shaped(ws, bucket, x)).reshape(x.shape)
+
+
+def _pull_phi(ws: Workspace, bucket: Bucket, back: Tensor, x: Tensor) -> Tensor:
+    return bucket.phi.pullback(_shaped(ws, bucket, back), _shaped(ws, bucket, x)).reshape(x.shape)

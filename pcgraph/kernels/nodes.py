@@ -1,0 +1,136 @@
+"""What is done for every node of a run at once: activations, errors, signals."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pcgraph.kernels.workspace import Step, Workspace, take
+from pcgraph.plan.operations import Activate, Errors, Fill, Restore, Save, ZeroGradient, numbers
+
+__all__ = ["activate", "errors", "fill", "restore", "save", "zero_gradient"]
+
+
+def fill(ws: Workspace, op: Fill) -> Step:
+    """A[rows] = bias; for roots with a prior, the prior."""
+    a, index = ws.a[op.group], ws.index(op.rows)
+    start = ws.plan.structure.groups[op.group].start
+    priors = {k: ws.plan.structure.priors[start + int(i)] for k, i in enumerate(numbers(op.rows)) if start + int(i) in ws.plan.structure.priors}
+    value = ws.bias(op.group, op.rows)
+    if priors:
+        rows = ws.empty(len(numbers(op.rows)), 1, a.shape[2]).zero_()
+        if value is not None:
+            rows += value
+        for k, prior in priors.items():
+            rows[k, 0] = prior.flatten().to(rows)
+        value = rows
+    if isinstance(index, slice):
+        view = a[index]
+        if value is None:
+            return lambda: view.zero_()
+        return lambda: view.copy_(value)
+    if value is None:
+        return lambda: a.index_fill_(0, index, 0.0)
+    return lambda: a.index_copy_(0, index, value.expand(len(index), *a.shape[1:]))
+
+
+def save(ws: Workspace, op: Save) -> Step:
+    """Rows `at` of the base = A[rows]."""
+    base, a, where, at = ws.base[op.base], ws.a[op.group], ws.index(op.rows), ws.index(op.at)
+    return lambda: _put(base, at, take(a, where))
+
+
+def restore(ws: Workspace, op: Restore) -> Step:
+    """A[rows] = rows `at` of the base."""
+    base, a, where, at = ws.base[op.base], ws.a[op.group], ws.index(op.rows), ws.index(op.at)
+    return lambda: _put(a, where, take(base, at))
+
+
+def _put(buffer: Tensor, where: Tensor | slice, value: Tensor) -> None:
+    if isinstance(where, slice):
+        buffer[where].copy_(value)
+    else:
+        buffer.index_copy_(0, where, value)
+
+
+def zero_gradient(ws: Workspace, op: ZeroGradient) -> Step:
+    """E[rows] = 0."""
+    e, where = ws.e[op.group], ws.index(op.rows)
+    if isinstance(where, slice):
+        view = e[where]
+        return lambda: view.zero_()
+    return lambda: e.index_fill_(0, where, 0.0)
+
+
+def activate(ws: Workspace, op: Activate) -> Step:
+    """H[rows] = σ(A[rows])."""
+    run = ws.plan.structure.runs[op.run]
+    h, a, sigma = ws.h[run.group], ws.a[run.group], run.activation
+    where, shape = ws.index(op.rows), ws.plan.structure.groups[run.group].shape
+    if isinstance(where, slice):
+        source, target = a[where].view(-1, *shape), h[where].view(-1, *shape)
+        return lambda: sigma(source, out=target)
+    return lambda: h.index_copy_(0, where, sigma(take(a, where).view(-1, *shape)).view(-1, *h.shape[1:]))
+
+
+def errors(ws: Workspace, op: Errors) -> Step:
+    """M = σ(A); E = dF/dH of the node's own energy; S = σ'(A) ⊙ (-dF/dM)."""
+    run = ws.plan.structure.runs[op.run]
+    group = ws.plan.structure.groups[run.group]
+    where = ws.index(op.rows)
+    precision = None
+    if run.precision is not None:
+        precision = torch.from_numpy(run.precision[numbers(op.rows) - run.start]).to(ws.h[0]).view(-1, 1, 1)
+    buffers = (ws.h[run.group], ws.a[run.group], ws.m[run.group], ws.e[run.group], ws.s[run.group])
+    if isinstance(where, slice):
+        return _errors(ws, op, *(b[where] for b in buffers), group.shape, precision)
+    h, a, m, e, s = (torch.empty_like(take(b, where)) for b in buffers)
+    inner = _errors(ws, op, h, a, m, e, s, group.shape, precision)
+
+    def gathered() -> None:
+        torch.index_select(buffers[0], 0, where, out=h)
+        torch.index_select(buffers[1], 0, where, out=a)
+        inner()
+        if buffers[2] is not buffers[1]:
+            buffers[2].index_copy_(0, where, m)
+        buffers[3].index_copy_(0, where, e)
+        buffers[4].index_copy_(0, where, s)
+
+    return gathered
+
+
+def _errors(
+    ws: Workspace, op: Errors, h: Tensor, a: Tensor, m: Tensor, e: Tensor, s: Tensor, shape: tuple[int, ...],
+    precision: Tensor | None,
+) -> Step:  # fmt: skip
+    run = ws.plan.structure.runs[op.run]
+    sigma, energy = run.activation, run.energy
+    assert energy is not None
+    flat = tuple(t.view(-1, *shape) for t in (h, a, m, e, s))
+
+    def predict() -> Tensor:
+        if sigma.is_identity:
+            if ws.m[run.group] is not ws.a[run.group]:
+                m.copy_(a)
+            return a
+        sigma(flat[1], out=flat[2])
+        return m
+
+    def gaussian() -> None:
+        torch.sub(h, predict(), out=e)
+        if precision is not None:
+            e.mul_(precision)
+        if sigma.is_identity:
+            s.copy_(e)
+        else:
+            sigma.pullback(flat[3], flat[1], out=flat[4], mu=flat[2])
+
+    def general() -> None:
+        own, sent = ws.net.energy_of(op.run).error(flat[0], predict().view(flat[0].shape))
+        flat[3].copy_(own)
+        if sigma.is_identity:
+            flat[4].copy_(sent)
+        else:
+            sigma.pullback(sent, flat[1], out=flat[4], mu=flat[2])
+
+    return gaussian if run.gaussian else general

@@ -1,0 +1,128 @@
+"""The buffers of one run, and what is bound to them.
+
+For every group of nodes of one shape: H the states, A what comes in, M the predictions, E the errors (during a step
+also the gradient of the states), S the signals that errors send back, each ``(nodes, batch, size)``. They are made
+once; a step allocates nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pcgraph.network import Network
+from pcgraph.plan import Plan
+from pcgraph.plan.operations import Rows, numbers, rows
+
+__all__ = ["Step", "Workspace", "take"]
+
+Step = Callable[[], object]
+
+
+class Workspace:
+    """Buffers for `plan` on `net` with a batch of `batch` samples.
+
+    Attributes
+    ----------
+    h, a, m, e, s : list of Tensor
+        By group; a group whose nodes are all roots without a prior has only `h`.
+    base : dict
+        (level, group) -> kept contributions.
+    refresh : list of callables
+        To be run at the start of every run, since the weights may have changed.
+    cache : dict
+        What kernels keep between their calls.
+    """
+
+    def __init__(self, plan: Plan, net: Network, batch: int) -> None:
+        self.plan, self.net, self.batch = plan, net, batch
+        self.dtype, self.device = net.dtype, net.device
+        s = plan.structure
+        self.h: list[Tensor] = []
+        self.a: list[Tensor] = []
+        self.m: list[Tensor] = []
+        self.e: list[Tensor] = []
+        self.s: list[Tensor] = []
+        for g, group in enumerate(s.groups):
+            shape = (group.count, batch, group.size)
+            self.h.append(self.empty(*shape))
+            runs = [run for run in s.runs if run.group == g and run.energy is not None]
+            shape = shape if runs else (0, batch, group.size)
+            linear = all(run.activation.is_identity for run in runs)
+            self.a.append(self.empty(*shape))
+            self.m.append(self.a[g] if linear else self.empty(*shape))
+            self.e.append(torch.zeros(shape, dtype=self.dtype, device=self.device))
+            self.s.append(torch.zeros(shape, dtype=self.dtype, device=self.device))
+        self.base = {
+            key: self.empty(len(where), batch, s.groups[key[1]].size) for key, where in plan.bases.items()
+        }
+        self.refresh: list[Step] = []
+        self.cache: dict[Any, Any] = {}
+        self._scratch: dict[str, Tensor] = {}
+        self.pointers = self._pointers()
+
+    def _pointers(self) -> tuple[int, ...]:
+        return tuple(p.data_ptr() for p in self.net.parameters())
+
+    @property
+    def stale(self) -> bool:
+        """Whether parameters have been replaced since the views on them were taken."""
+        return self.pointers != self._pointers()
+
+    def empty(self, *shape: int) -> Tensor:
+        """An uninitialised tensor of the run's dtype and device."""
+        return torch.empty(shape, dtype=self.dtype, device=self.device)
+
+    def scratch(self, name: str, *shape: int) -> Tensor:
+        """A tensor whose content lasts until the next call with this name."""
+        size = math.prod(shape)
+        flat = self._scratch.get(name)
+        if flat is None or flat.numel() < size:
+            flat = self._scratch[name] = self.empty(size)
+        return flat[:size].view(shape)
+
+    def index(self, which: Rows) -> Tensor | slice:
+        """Rows as something a tensor on this device can be indexed with."""
+        if isinstance(which, slice):
+            return which
+        key = ("index", id(which))
+        if key not in self.cache:
+            self.cache[key] = (which, torch.from_numpy(np.ascontiguousarray(which)).to(self.device))
+        return self.cache[key][1]  # type: ignore[no-any-return]
+
+    def bias_index(self, group: int, which: Rows) -> Tensor | slice:
+        """The rows of the packed bias that belong to these nodes, each of which has one."""
+        has = self.net.bias_rows(f"bias_{self.plan.structure.groups[group].name}")
+        return self.index(rows(np.searchsorted(has, numbers(which))))
+
+    def bias(self, group: int, which: Rows) -> Tensor | None:
+        """Current biases of these nodes, ``(nodes, 1, size)``, zero where a node has none; None if none has one.
+
+        It is a view of the parameter, or a copy that is refreshed for every run.
+        """
+        name = f"bias_{self.plan.structure.groups[group].name}"
+        if name not in self.net.biases:
+            return None
+        wanted = numbers(which)
+        inside = np.isin(wanted, self.net.bias_rows(name))
+        if not inside.any():
+            return None
+        packed = self.net.biases[name].detach().flatten(1).unsqueeze(1)
+        source = self.bias_index(group, wanted[inside])
+        if inside.all() and isinstance(source, slice):
+            return packed[source]
+        copy = self.empty(len(wanted), 1, packed.shape[2]).zero_()
+        to = torch.from_numpy(np.flatnonzero(inside)).to(self.device)
+        self.refresh.append(lambda: copy.index_copy_(0, to, take(packed, source)))
+        self.refresh[-1]()
+        return copy
+
+
+def take(buffer: Tensor, which: Tensor | slice) -> Tensor:
+    """Rows of a buffer: a view for a slice, a copy for an index."""
+    return buffer[which] if isinstance(which, slice) else buffer.index_select(0, which)

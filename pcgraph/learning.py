@@ -1,0 +1,106 @@
+"""Learning: local weight gradients at the final states (paper, Eq 4, sign corrected).
+
+    dF/dW_uv = -s_v phi_uv(h_u)^T        dF/db_v = -s_v        averaged over the batch
+
+Each needs what lies at the two ends of its edge and nothing else.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from pcgraph.errors import ConfigError
+from pcgraph.inference import Inference
+from pcgraph.kernels import Workspace, bind_weights, take
+from pcgraph.kernels.others import module_weights
+
+__all__ = ["InferenceResult"]
+
+
+class InferenceResult(Inference):
+    """The outcome of an inference, from which the network can learn."""
+
+    _learned = False
+
+    @torch.no_grad()
+    def backward(self) -> None:
+        """Add the local gradients to the ``.grad`` of the network's parameters, and let the initializer remember.
+
+        The energy is averaged over the batch here, as losses are. Edges that no error has reached get exactly zero.
+
+        Raises
+        ------
+        ConfigError
+            It was called before on this result, or the result is of a sweep alone and holds no errors.
+        """
+        if self._learned:
+            raise ConfigError("backward() was already called on this result; run net.infer(...) again")
+        if self.plan.final is None:
+            raise ConfigError("this result comes from a sweep without errors; run net.infer(...) to learn from it")
+        self._learned = True
+        scale = 1.0 / self.batch
+        _weights(self._ws, scale)
+        _biases(self._ws, scale)
+        self._energies(scale)
+        self.init.learn(self)
+
+    def _energies(self, scale: float) -> None:
+        """Gradients of an energy's own parameters (a learned precision, say), by autograd."""
+        ws = self._ws
+        for op in ws.plan.final.errors if ws.plan.final else ():
+            run = ws.plan.structure.runs[op.run]
+            if run.gaussian:
+                continue
+            energy = ws.net.energy_of(op.run)
+            parameters = [p for p in energy.parameters() if p.requires_grad]
+            if parameters:
+                index, shape = ws.index(op.rows), ws.plan.structure.groups[run.group].shape
+                h, mu = take(ws.h[run.group], index), take(ws.m[run.group], index)
+                with torch.enable_grad():
+                    total = energy.energy(h.reshape(-1, *shape), mu.reshape(-1, *shape)).sum() * scale
+                    grads = torch.autograd.grad(total, parameters, allow_unused=True)
+                for parameter, grad in zip(parameters, grads):
+                    if grad is not None:
+                        parameter.grad = grad if parameter.grad is None else parameter.grad.add_(grad)
+
+
+def _gradient(parameter: nn.Parameter) -> Tensor:
+    if parameter.grad is None:
+        parameter.grad = torch.zeros_like(parameter)
+    return parameter.grad
+
+
+def _weights(ws: Workspace, scale: float) -> None:
+    if "learn" not in ws.cache:
+        ws.cache["learn"] = [
+            (ws.net.weights[ws.plan.structure.buckets[call.bucket].name], bind_weights(ws, call))
+            for call in ws.plan.weights
+            if call.kernel != "module"
+        ]
+    for parameter in ws.net.weights.values():
+        if parameter.requires_grad:
+            _gradient(parameter)
+    for parameter, learn in ws.cache["learn"]:
+        learn(parameter.grad, scale)
+    for call in ws.plan.weights:
+        if call.kernel == "module":
+            module_weights(ws, call, scale)
+
+
+def _biases(ws: Workspace, scale: float) -> None:
+    for name, parameter in ws.net.biases.items():
+        if parameter.requires_grad:
+            _gradient(parameter)
+    for group, where in ws.plan.biases:
+        name = f"bias_{ws.plan.structure.groups[group].name}"
+        parameter = ws.net.biases[name]
+        if not parameter.requires_grad:
+            continue
+        sums = take(ws.s[group], ws.index(where)).sum(1)
+        rows = ws.bias_index(group, where)
+        gradient = _gradient(parameter).view(parameter.shape[0], -1)
+        if isinstance(rows, slice):
+            gradient[rows].sub_(sums, alpha=scale)
+        else:
+            gradient.index_add_(0, rows, sums, alpha=-scale)

@@ -1,0 +1,187 @@
+"""PCNetwork: a network that can be planned, run and asked."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping
+from typing import Any
+
+import networkx as nx
+import torch
+from torch import Tensor
+
+from pcgraph.clamps import Clamps, Masked
+from pcgraph.errors import ClampError, ConfigError
+from pcgraph.inference import Planner, Settings, _Program, prepare, run
+from pcgraph.initializers import Context, Forward, Initializer
+from pcgraph.kernels import Workspace
+from pcgraph.learning import InferenceResult
+from pcgraph.network import Network
+from pcgraph.optimizers import StateOptimizer
+from pcgraph.plan import Plan, pins_of
+
+__all__ = ["PCNetwork"]
+
+Node = Hashable
+
+
+class PCNetwork(Network):
+    """A predictive coding network on an arbitrary graph.
+
+    Parameters
+    ----------
+    graph : nx.DiGraph or nx.MultiDiGraph
+        Nodes are groups of neurons, with the attributes ``shape`` (required), ``activation``, ``bias``, ``energy``,
+        ``precision``, ``prior``; edges are predictions, with ``transform``, ``activation``, ``trainable``, ``share``.
+        It is copied and never changed.
+    seed : int
+        For the weights. torch's global generator is neither read nor moved.
+    dtype : torch.dtype, optional
+        Of parameters and states; torch's default dtype if None.
+    device : torch.device or str, optional
+
+    Raises
+    ------
+    GraphError
+        The declaration is wrong; the message names the node or edge.
+
+    Examples
+    --------
+    >>> import networkx as nx
+    >>> graph = nx.DiGraph()
+    >>> graph.add_node("x", shape=784)
+    >>> graph.add_node("h", shape=64, activation="gelu")
+    >>> graph.add_node("y", shape=10)
+    >>> nx.add_path(graph, ["x", "h", "y"])
+    >>> net = PCNetwork(graph, seed=0)
+    >>> net.predict({"x": torch.zeros(5, 784)}, "y").shape
+    torch.Size([5, 10])
+    """
+
+    def __init__(
+        self,
+        graph: nx.DiGraph,
+        *,
+        seed: int = 0,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> None:
+        super().__init__(graph, seed=seed, dtype=dtype, device=device)
+        self._planner = Planner(self)
+        self._forward = [Forward()]
+
+    def plan(
+        self, clamped: Iterable[Node], *, init: Initializer, steps: int, optimizer: StateOptimizer | None = None,
+        masked: Iterable[Node] = (), kernels: Mapping[str, str] | None = None,
+    ) -> Plan:  # fmt: skip
+        """The plan that :meth:`infer` would run.
+
+        Parameters
+        ----------
+        clamped, masked : iterable of nodes
+            Known wholly, and in part.
+        init : Initializer
+        steps : int
+        optimizer : StateOptimizer, optional
+            Its promises decide what may be skipped; without one those of plain SGD are taken.
+        kernels : mapping, optional
+            Bucket name -> kernel, to overrule the written rule.
+
+        Raises
+        ------
+        InvalidInitializer, ClampError, ConfigError
+        """
+        numbers = [frozenset(self.structure.require_node(n, ClampError) for n in group) for group in (clamped, masked)]
+        if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
+            raise ConfigError(f"steps must be an integer that is not negative (found {steps!r})", key="steps")
+        return self._planner.plan(numbers[0], numbers[1], init, steps, optimizer, pins=pins_of(kernels))
+
+    def infer(
+        self, clamps: Mapping[Node, Tensor | Masked], *, init: Initializer, steps: int,
+        optimizer: StateOptimizer | None = None, labels: Tensor | None = None, trace: bool = False, check: bool = True,
+        kernels: Mapping[str, str] | None = None,
+    ) -> InferenceResult:  # fmt: skip
+        """Run inference: initialise the free states, then move them down the energy.
+
+        Parameters
+        ----------
+        clamps : mapping
+            Node -> Tensor (batch, *shape), or :class:`pcgraph.Masked`.
+        init : Initializer
+        steps : int
+            T, the number of inference steps.
+        optimizer : StateOptimizer, optional
+            How states move; needed if `steps` is above 0.
+        labels : Tensor, optional, shape (batch,)
+            Classes, for :class:`pcgraph.Average` where no clamp is one-hot.
+        trace : bool
+            Keep the energy of every step.
+        check : bool
+            Look for clamps and energies that are not finite. On a GPU that waits for the device.
+        kernels : mapping, optional
+            Bucket name -> kernel, to overrule the written rule.
+
+        Raises
+        ------
+        ClampError, ConfigError, InvalidInitializer
+            Before anything runs.
+        Diverged
+            The energy is not finite at the end.
+        """
+        plan, checked, context = prepare(
+            self, self._planner, clamps, init, steps, optimizer, labels, finite=check, pins=pins_of(kernels)
+        )
+        ws = Workspace(plan, self, checked.batch)
+        kept = run(ws, _Program(ws, optimizer), checked, optimizer, context, Settings(trace=trace, check=check))
+        return InferenceResult(ws, checked, init, labels, kept)
+
+    def predict(
+        self, clamps: Mapping[Node, Tensor | Masked], node: Node, *, init: Initializer | None = None,
+        steps: int | None = None, optimizer: StateOptimizer | None = None,
+    ) -> Tensor:  # fmt: skip
+        """What the network predicts for one node, shape (batch, *shape).
+
+        Where Proposition 3.2 holds for these clamps, by a sweep over the node's ancestors. Elsewhere there is no
+        sweep, and `init` and `steps` are required: the answer is then the node's state after that many steps.
+
+        Raises
+        ------
+        InvalidInitializer
+            There is no sweep, and neither `init` nor `steps` was given.
+        """
+        target = self.structure.require_node(node, ClampError)
+        if init is None and steps is None:
+            checked = Clamps.check(self, clamps)
+            names = self.structure.nodes
+            context = Context(checked.batch, {names[i]: v for i, v in checked.values.items()}, None, self, None)
+            ancestors = self._ancestors(target, checked.clamped)
+            plan = self._planner.plan(
+                checked.clamped, frozenset(checked.masked), self._forward[0], 0, None, context, only=ancestors
+            )
+            ws = Workspace(plan, self, checked.batch)
+            run(ws, _Program(ws, None), checked, None, context, Settings(check=False))
+            return InferenceResult(ws, checked, self._forward[0], None, None).states[node]
+        if init is None or steps is None:
+            raise ConfigError("predict needs both init= and steps=, or neither", key="init" if init is None else "steps")
+        return self.infer(clamps, init=init, steps=steps, optimizer=optimizer).states[node]
+
+    def _ancestors(self, node: int, clamped: frozenset[int]) -> frozenset[int]:
+        found, stack = {node}, [node]
+        graph, names, number = self.graph, self.structure.nodes, self.structure.number
+        while stack:
+            i = stack.pop()
+            if i in clamped:
+                continue
+            for parent in graph.pred[names[i]]:
+                j = number[parent]
+                if j not in found:
+                    found.add(j)
+                    stack.append(j)
+        return frozenset(found)
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = super().__getstate__() if hasattr(super(), "__getstate__") else self.__dict__.copy()
+        return {**state, "_planner": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._planner = Planner(self)

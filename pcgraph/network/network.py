@@ -1,0 +1,222 @@
+"""A validated structure with its parameters.
+
+The model, for a node v with parents u (paper, Definition 3.1 with one activation per node):
+
+    a_v  = b_v + sum_u f_uv(phi_uv(h_u))
+    mu_v = sigma_v(a_v)
+    e_v  = h_v - mu_v
+    F    = sum_{v in V_E} E_v(h_v, mu_v)         V_E: nodes with a parent, and roots with a prior
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Hashable
+from typing import Any
+
+import networkx as nx
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pcgraph.energies import Energy
+from pcgraph.errors import GraphError
+from pcgraph.network.structure import Bucket, Index, Structure
+from pcgraph.transforms import Transform
+
+__all__ = ["Network"]
+
+Node = Hashable
+
+
+class Network(nn.Module):
+    """Structure and parameters of a predictive coding network; :class:`pcgraph.PCNetwork` adds how to run it.
+
+    Parameters
+    ----------
+    graph : nx.DiGraph or nx.MultiDiGraph
+        The declaration. It is copied and never changed.
+    seed : int
+        For the weights. torch's global generator is neither read nor moved.
+    dtype : torch.dtype, optional
+        Of the parameters and states; torch's default dtype if None.
+    device : torch.device or str, optional
+    """
+
+    def __init__(
+        self,
+        graph: nx.DiGraph,
+        *,
+        seed: int = 0,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> None:
+        super().__init__()
+        if not isinstance(graph, nx.DiGraph):
+            Structure(graph)  # says what is wrong with it
+        self.graph: nx.DiGraph = nx.freeze(_copy_graph(graph, {}))
+        self.structure = Structure(self.graph)
+        self.weights = nn.ParameterDict()
+        self.biases = nn.ParameterDict()
+        self.edge_modules = nn.ModuleDict()
+        self.energies = nn.ModuleDict()
+        self._bias_rows: dict[str, Index] = {}
+        self._bias_row: dict[int, tuple[str, int]] = {}
+        self._make_biases()
+        for bucket in self.structure.buckets:
+            if bucket.kind == "linear":
+                self._make_weight(bucket)
+            elif bucket.kind == "module":
+                self.edge_modules[bucket.name] = bucket.transform
+                bucket.transform.requires_grad_(bucket.trainable)
+        for i, run in enumerate(self.structure.runs):
+            if run.energy is not None and not run.gaussian:
+                self.energies[str(i)] = run.energy
+        self.register_buffer("_probe", torch.zeros(()), persistent=False)
+        self._reset(seed)
+        self.to(dtype=dtype or torch.get_default_dtype(), device=device)
+
+    # -- parameters -----------------------------------------------------------------------------------------------
+
+    def _make_weight(self, bucket: Bucket) -> None:
+        a, z = self.structure.groups[bucket.source_group], self.structure.groups[bucket.target_group]
+        self.weights[bucket.name] = nn.Parameter(
+            torch.empty(bucket.rows, z.size, a.size), requires_grad=bucket.trainable
+        )
+
+    def _make_biases(self) -> None:
+        s = self.structure
+        for group in s.groups:
+            rows = np.flatnonzero(s.has_bias[group.start : group.start + group.count])
+            if len(rows):
+                name = f"bias_{group.name}"
+                self._bias_rows[name] = rows
+                self.biases[name] = nn.Parameter(torch.empty(len(rows), *group.shape))
+                for row, position in enumerate(rows):
+                    self._bias_row[group.start + int(position)] = (name, row)
+
+    @torch.no_grad()
+    def _reset(self, seed: int) -> None:
+        """Kaiming-uniform as in ``nn.Linear``: U(-1/sqrt(n), 1/sqrt(n)), n the neurons that reach the target."""
+        generator = torch.Generator().manual_seed(seed)
+        s = self.structure
+        bound = torch.from_numpy(1.0 / np.sqrt(np.maximum(s.fan_in, 1)))
+        for bucket in s.buckets:
+            if bucket.kind == "linear":
+                weight = self.weights[bucket.name]
+                target = torch.from_numpy(s.target[bucket.start : bucket.stop])
+                limit = bound[target]
+                if bucket.weight is not None:
+                    limit = torch.empty(bucket.rows, dtype=limit.dtype).index_copy_(
+                        0, torch.from_numpy(bucket.weight), limit
+                    )
+                draw = torch.rand(weight.shape, generator=generator, dtype=torch.float32)
+                weight.copy_((2 * draw - 1) * limit.view(-1, 1, 1).to(torch.float32))
+        for group in s.groups:
+            name = f"bias_{group.name}"
+            if name in self.biases:
+                bias = self.biases[name]
+                limit = bound[torch.from_numpy(group.start + self._bias_rows[name])].to(torch.float32)
+                draw = torch.rand(bias.shape, generator=generator, dtype=torch.float32)
+                bias.copy_((2 * draw - 1) * limit.view(-1, *[1] * len(group.shape)))
+
+    def energy_of(self, run: int) -> Energy:
+        """The energy of the nodes of a run that is not Gaussian."""
+        return self.energies[str(run)]  # type: ignore[return-value]
+
+    def weight(self, u: Node, v: Node, key: Hashable | None = None) -> Tensor:
+        """The weight of the edge `u` -> `v` as a view, shape (neurons of v, neurons of u): read it, or write into it.
+
+        Parameters
+        ----------
+        u, v : node names
+        key : hashable, optional
+            Which of several parallel edges, as in ``nx.MultiDiGraph``.
+
+        Raises
+        ------
+        GraphError
+            No such edge, or one whose transform has no single weight; :meth:`transform` gives that.
+
+        Examples
+        --------
+        >>> import networkx as nx
+        >>> import pcgraph
+        >>> net = pcgraph.PCNetwork(pcgraph.graphs.chain([3, 2]))
+        >>> net.weight("x", "y").shape
+        torch.Size([2, 3])
+        """
+        i = self.structure.edge_number(u, v, key)
+        bucket = self.structure.buckets[int(self.structure.bucket_of[i])]
+        if bucket.kind != "linear":
+            raise GraphError(
+                f"the edge {u!r} -> {v!r} is a {type(bucket.transform).__name__}, which has no dense weight; "
+                "net.transform(u, v) is the transform itself",
+                where=(u, v),
+            )
+        row = i - bucket.start if bucket.weight is None else int(bucket.weight[i - bucket.start])
+        return self.weights[bucket.name].detach()[row]
+
+    def bias_rows(self, name: str) -> Index:
+        """Positions in their group of the nodes that the rows of a packed bias belong to."""
+        return self._bias_rows[name]
+
+    def bias(self, v: Node) -> Tensor:
+        """The bias of node `v` as a view of its shape.
+
+        Raises
+        ------
+        GraphError
+            A root, or a node declared with ``bias=False``.
+        """
+        place = self.bias_place(v)
+        if place is None:
+            raise GraphError(f"node {v!r} has no bias: it is a root, or was declared with bias=False", where=v)
+        return self.biases[place[0]].detach()[place[1]]
+
+    def bias_place(self, v: Node) -> tuple[str, int] | None:
+        """Name and row of the packed bias of `v`; None if it has none."""
+        return self._bias_row.get(self.structure.require_node(v))
+
+    def transform(self, u: Node, v: Node, key: Hashable | None = None) -> Transform:
+        """The transform of the edge `u` -> `v`."""
+        i = self.structure.edge_number(u, v, key)
+        return self.structure.buckets[int(self.structure.bucket_of[i])].transform
+
+    # -- facts ----------------------------------------------------------------------------------------------------
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the states and, as a rule, the parameters."""
+        return self._probe.dtype  # type: ignore[union-attr,return-value]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters lie."""
+        return self._probe.device  # type: ignore[union-attr,return-value]
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Network:
+        """Copy the parameters; the structure is shared, since it never changes. Modules on edges are copied too."""
+        twin = type(self)(_copy_graph(self.graph, memo), dtype=self.dtype, device=self.device)
+        twin.load_state_dict(self.state_dict())
+        return twin.train(self.training)
+
+    def extra_repr(self) -> str:  # noqa: D102
+        s = self.structure
+        return f"{len(s.nodes)} nodes, {len(s.source)} edges, {sum(p.numel() for p in self.parameters()):,} parameters"
+
+
+def _copy_graph(graph: nx.DiGraph, memo: dict[int, Any]) -> nx.DiGraph:
+    """The declaration with modules of its own; one that stands on several edges stays one."""
+
+    def copied(data: dict[str, Any]) -> dict[str, Any]:
+        return {k: copy.deepcopy(v, memo) if isinstance(v, nn.Module) else v for k, v in data.items()}
+
+    twin: nx.DiGraph = nx.MultiDiGraph() if graph.is_multigraph() else nx.DiGraph()
+    twin.graph.update(graph.graph)
+    twin.add_nodes_from((node, copied(data)) for node, data in graph.nodes(data=True))
+    if graph.is_multigraph():
+        twin.add_edges_from((u, v, k, copied(data)) for u, v, k, data in graph.edges(keys=True, data=True))
+    else:
+        twin.add_edges_from((u, v, copied(data)) for u, v, data in graph.edges(data=True))
+    return twin

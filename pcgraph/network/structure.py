@@ -1,0 +1,511 @@
+"""The validated, frozen structure of a network: who is connected to whom, and in which order it all lies in memory.
+
+Nodes of one shape form a *group*: their states lie side by side in one tensor ``(nodes, batch, *shape)``. Edges
+that do the same between the same two groups form a *bucket*: their weights lie side by side in one tensor
+``(edges, out, in)``. Inside a group nodes are sorted by what is computed for them (activation, energy) and then
+topologically, so that neighbouring layers of a chain are slices of one buffer; inside a bucket edges are sorted by
+target, then source, so that a bucket of scalar edges is a CSR matrix as it stands.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import networkx as nx
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pcgraph import activations, energies, transforms
+from pcgraph.activations import Activation
+from pcgraph.energies import Energy, Gaussian
+from pcgraph.errors import ClampError, GraphError, nearest
+from pcgraph.transforms import Identity, Linear, Transform
+
+__all__ = ["Bucket", "Group", "Run", "Structure"]
+
+Node = Hashable
+Shape = tuple[int, ...]
+Index = NDArray[np.int64]
+
+NODE_ATTRIBUTES = ("shape", "activation", "bias", "energy", "precision", "prior")
+EDGE_ATTRIBUTES = ("transform", "activation", "trainable", "share")
+
+
+@dataclass(frozen=True)
+class Group:
+    """The nodes of one shape: canonical numbers `start` to `start + count - 1`."""
+
+    shape: Shape
+    start: int
+    count: int
+
+    @property
+    def size(self) -> int:
+        """Neurons of one node."""
+        return math.prod(self.shape)
+
+    @property
+    def name(self) -> str:
+        """The shape as part of a parameter's name, as in ``bias_28x28``."""
+        return "x".join(map(str, self.shape))
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """Neighbours in a group for which the same elementwise work is done.
+
+    `start` and `stop` are positions in the group. `energy` is None for roots without a prior.
+    """
+
+    group: int
+    start: int
+    stop: int
+    activation: Activation
+    energy: Energy | None
+    precision: NDArray[np.float64] | None
+    is_root: bool
+
+    @property
+    def gaussian(self) -> bool:
+        """Whether the energy is the default one, whose precisions are kept in `precision`."""
+        return type(self.energy) is Gaussian
+
+
+@dataclass(frozen=True, eq=False)
+class Bucket:
+    """Edges that do the same: canonical numbers `start` to `stop - 1`.
+
+    Attributes
+    ----------
+    kind : {"linear", "sparse", "identity", "module"}
+    name : str
+        Of its parameter, or of its module, in the network.
+    source_group, target_group : int
+    phi : Activation
+        What the edge does to the source's state first.
+    transform : Transform
+    trainable : bool
+    weight : ndarray or None
+        Which row of the parameter each edge uses; None where edge i uses row i.
+    rows : int
+        Rows of the parameter.
+    """
+
+    kind: str
+    name: str
+    source_group: int
+    target_group: int
+    start: int
+    stop: int
+    phi: Activation
+    transform: Transform
+    trainable: bool
+    weight: Index | None
+    rows: int
+
+    @property
+    def count(self) -> int:
+        """Number of edges."""
+        return self.stop - self.start
+
+
+def show(where: Any) -> str:
+    """An edge as ``'a' -> 'b'``, a node as it is."""
+    if isinstance(where, tuple) and len(where) in (2, 3):
+        return f"edge {where[0]!r} -> {where[1]!r}" + (f" (key {where[2]!r})" if len(where) == 3 else "")
+    return f"node {where!r}"
+
+
+
+
+def _check_attributes(attributes: Mapping[Any, Any], known: tuple[str, ...], where: Any, text: str) -> None:
+    for key in attributes:
+        if isinstance(key, str) and key not in known:
+            meant = nearest(key, known, cutoff=0.8)
+            if meant:
+                raise GraphError(
+                    f"{text} has the attribute {key!r}, which is nearly {meant!r}: write {meant!r} if that was meant, "
+                    "or rename it",
+                    where=where,
+                    found=key,
+                )
+
+
+def _shape(value: Any, node: Node) -> Shape:
+    items = value if isinstance(value, tuple | list | torch.Size) else (value,)
+    good = len(items) > 0 and all(
+        isinstance(i, int | np.integer) and not isinstance(i, bool) and i > 0 for i in items
+    )
+    if not good:
+        raise GraphError(
+            f"node {node!r} needs a shape that is a positive int or a tuple of them (found {value!r})",
+            where=node,
+            found=value,
+        )
+    return tuple(int(i) for i in items)
+
+
+@dataclass
+class _NodeSpec:
+    shape: Shape
+    activation: Activation
+    energy: Energy
+    precision: float
+    bias: bool
+    prior: Any
+
+
+def _node_spec(node: Node, attributes: Mapping[str, Any]) -> _NodeSpec:
+    _check_attributes(attributes, NODE_ATTRIBUTES, node, f"node {node!r}")
+    if "shape" not in attributes:
+        raise GraphError(
+            f"node {node!r} needs a shape (found none): graph.add_node({node!r}, shape=...)", where=node
+        )
+    shape = _shape(attributes["shape"], node)
+    try:
+        activation = activations.get(attributes.get("activation"))
+        energy = energies.get(attributes.get("energy"), attributes.get("precision"))
+    except GraphError as error:
+        raise GraphError(f"node {node!r}: {error}", where=node, found=error.found) from None
+    bias = attributes.get("bias", True)
+    if not isinstance(bias, bool | np.bool_):
+        raise GraphError(f"node {node!r} needs bias=True or bias=False (found {bias!r})", where=node, found=bias)
+    prior = attributes.get("prior")
+    if prior is not None:
+        prior = torch.as_tensor(prior, dtype=torch.float64)
+        try:
+            prior = prior.expand(shape).clone()
+        except RuntimeError:
+            raise GraphError(
+                f"the prior of node {node!r} must broadcast to its shape {shape} (found shape {tuple(prior.shape)})",
+                where=node,
+                found=attributes["prior"],
+            ) from None
+        if not torch.isfinite(prior).all():
+            raise GraphError(f"the prior of node {node!r} must be finite", where=node, found=attributes["prior"])
+    precision = energy.precision if type(energy) is Gaussian else 1.0
+    return _NodeSpec(shape, activation, energy, precision, bool(bias), prior)
+
+
+@dataclass(frozen=True, eq=False)
+class _EdgeSpec:
+    kind: str
+    transform: Transform
+    phi: Activation
+    trainable: bool
+    share: Hashable | None
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        module = id(self.transform) if self.kind in ("module", "sparse") else None
+        phi = self.phi.name if self.phi.named else id(self.phi.function)
+        return (self.kind, module, phi, self.trainable)
+
+
+def _kind(transform: Transform) -> str:
+    if isinstance(transform, Linear):
+        return "linear"
+    if isinstance(transform, Identity):
+        return "identity"
+    return "module"
+
+
+_DEFAULT_EDGE = _EdgeSpec("linear", Linear(), activations.get(None), True, None)
+
+
+def _edge_spec(where: tuple[Any, ...], attributes: Mapping[str, Any]) -> _EdgeSpec:
+    if not attributes:
+        return _DEFAULT_EDGE
+    _check_attributes(attributes, EDGE_ATTRIBUTES, where, show(where))
+    try:
+        transform = transforms.get(attributes.get("transform"))
+        phi = activations.get(attributes.get("activation"))
+    except GraphError as error:
+        raise GraphError(f"{show(where)}: {error}", where=where, found=error.found) from None
+    trainable = attributes.get("trainable", True)
+    if not isinstance(trainable, bool | np.bool_):
+        raise GraphError(
+            f"{show(where)} needs trainable=True or trainable=False (found {trainable!r})", where=where, found=trainable
+        )
+    share = attributes.get("share")
+    try:
+        hash(share)
+    except TypeError:
+        raise GraphError(f"{show(where)} needs a hashable share key (found {share!r})", where=where, found=share) from None
+    return _EdgeSpec(_kind(transform), transform, phi, bool(trainable), share)
+
+
+def _ranks(graph: nx.DiGraph) -> dict[Node, int]:
+    """A topological order of the condensation, by longest-path depth, so that nodes swept together are neighbours."""
+    declared = {node: i for i, node in enumerate(graph)}
+    depth: dict[Node, int] = {}
+    for component in reversed(list(nx.strongly_connected_components(graph))):
+        own = max((depth[p] + 1 for n in component for p in graph.pred[n] if p in depth), default=0)
+        depth.update(dict.fromkeys(component, own))
+    return {node: i for i, node in enumerate(sorted(graph, key=lambda n: (depth[n], declared[n])))}
+
+
+class Structure:
+    """Everything about a network but its numbers. Built once, never changed.
+
+    Parameters
+    ----------
+    graph : nx.DiGraph or nx.MultiDiGraph
+        The declaration; it is read, not kept.
+
+    Attributes
+    ----------
+    nodes : tuple
+        Node names in canonical order.
+    groups : tuple of Group
+    runs : tuple of Run
+    buckets : tuple of Bucket
+    source, target : ndarray of int64, shape (edges,)
+        Canonical numbers of each edge's ends, edges in canonical order.
+    has_energy : ndarray of bool, shape (nodes,)
+        V_E: nodes with a parent, and roots with a prior.
+    priors : dict
+        Canonical number of a root with a prior -> its value.
+    """
+
+    def __init__(self, graph: nx.DiGraph) -> None:
+        if not isinstance(graph, nx.Graph) or not graph.is_directed():
+            raise GraphError(
+                f"a network is declared as nx.DiGraph or nx.MultiDiGraph (found {type(graph).__name__}); "
+                "for an undirected graph say which way predictions go, or use graph.to_directed() for both",
+                found=type(graph).__name__,
+            )
+        if len(graph) == 0:
+            raise GraphError("a network needs at least one node (found an empty graph)")
+        specs = {node: _node_spec(node, attributes) for node, attributes in graph.nodes(data=True)}
+        self._lay_out_nodes(graph, specs)
+        self._lay_out_edges(graph)
+
+    # -- nodes ----------------------------------------------------------------------------------------------------
+
+    def _lay_out_nodes(self, graph: nx.DiGraph, specs: dict[Node, _NodeSpec]) -> None:
+        rank = _ranks(graph)
+        kinds: dict[Any, int] = {}
+
+        def kind(node: Node) -> tuple[bool, bool, int]:
+            spec = specs[node]
+            root = graph.in_degree(node) == 0
+            silent = root and spec.prior is None
+            energy = "gaussian" if type(spec.energy) is Gaussian else id(spec.energy)
+            activation = None if root else (spec.activation.name if spec.activation.named else id(spec.activation.function))
+            label = (activation, None if silent else energy)
+            return (not silent, not root, kinds.setdefault(label, len(kinds)))
+
+        by_rank = sorted(specs, key=rank.__getitem__)
+        kind_of = {node: kind(node) for node in by_rank}
+        members: dict[Shape, list[Node]] = {}
+        for node in by_rank:
+            members.setdefault(specs[node].shape, []).append(node)
+        ordered: list[Node] = []
+        groups: list[Group] = []
+        for shape in sorted(members):
+            nodes = sorted(members[shape], key=kind_of.__getitem__)
+            groups.append(Group(shape, len(ordered), len(nodes)))
+            ordered += nodes
+        self.nodes: tuple[Node, ...] = tuple(ordered)
+        self.groups: tuple[Group, ...] = tuple(groups)
+        self.number: dict[Node, int] = {node: i for i, node in enumerate(ordered)}
+        self.rank: Index = np.array([rank[n] for n in ordered], dtype=np.int64)
+        self.group_of: Index = np.repeat(np.arange(len(groups)), [g.count for g in groups])
+        self.position: Index = np.concatenate([np.arange(g.count) for g in groups])
+        self.is_root: NDArray[np.bool_] = np.array([graph.in_degree(n) == 0 for n in ordered])
+        self.priors: dict[int, torch.Tensor] = {
+            i: specs[n].prior for i, n in enumerate(ordered) if self.is_root[i] and specs[n].prior is not None
+        }
+        for node in ordered:
+            if specs[node].prior is not None and graph.in_degree(node):
+                raise GraphError(
+                    f"node {node!r} has a prior and incoming edges: a prior is the prediction of a root; "
+                    "remove it, or remove the edges",
+                    where=node,
+                )
+        self.has_energy: NDArray[np.bool_] = ~self.is_root
+        self.has_energy[list(self.priors)] = True
+        self.has_bias: NDArray[np.bool_] = np.array([specs[n].bias for n in ordered]) & ~self.is_root
+        self.runs: tuple[Run, ...] = tuple(self._runs(specs, kind_of))
+
+    def _runs(self, specs: dict[Node, _NodeSpec], kind_of: dict[Node, Any]) -> Iterable[Run]:
+        for g, group in enumerate(self.groups):
+            nodes = self.nodes[group.start : group.start + group.count]
+            start = 0
+            for stop in range(1, len(nodes) + 1):
+                if stop < len(nodes) and kind_of[nodes[stop]] == kind_of[nodes[start]]:
+                    continue
+                spec, i = specs[nodes[start]], group.start + start
+                precision = np.array([specs[n].precision for n in nodes[start:stop]])
+                root = bool(self.is_root[i])
+                yield Run(
+                    g, start, stop,
+                    activations.get(None) if root else spec.activation,
+                    spec.energy if self.has_energy[i] else None,
+                    None if (precision == 1.0).all() else precision,
+                    root,
+                )  # fmt: skip
+                start = stop
+
+    # -- edges ----------------------------------------------------------------------------------------------------
+
+    def _lay_out_edges(self, graph: nx.DiGraph) -> None:
+        multi = graph.is_multigraph()
+        rows = graph.edges(keys=True, data=True) if multi else graph.edges(data=True)
+        specs: list[_EdgeSpec] = []
+        spec_ids: dict[Any, int] = {}
+        source, target, spec_of = [], [], []
+        shared: dict[int, Hashable] = {}
+        number = self.number
+        for i, row in enumerate(rows):
+            spec = _edge_spec(row[:-1], row[-1])
+            key = spec.key if spec is not _DEFAULT_EDGE else None
+            if key is None:
+                key = _DEFAULT_EDGE.key
+            which = spec_ids.get(key)
+            if which is None:
+                which = spec_ids[key] = len(specs)
+                specs.append(spec)
+            if spec.share is not None:
+                shared[i] = spec.share
+            source.append(number[row[0]])
+            target.append(number[row[1]])
+            spec_of.append(which)
+        src, dst = np.array(source, dtype=np.int64), np.array(target, dtype=np.int64)
+        kind = np.array(spec_of, dtype=np.int64)
+        count = len(self.groups)
+        label = (kind * count + self.group_of[src]) * count + self.group_of[dst]
+        order = np.lexsort((np.arange(len(src)), src, dst, label))
+        self.source: Index = src[order]
+        self.target: Index = dst[order]
+        self._declared_position: Index = order
+        self._declared = tuple(graph.edges(keys=True) if multi else graph.edges())
+        label = label[order]
+        starts = np.flatnonzero(np.r_[True, label[1:] != label[:-1]]) if len(label) else np.array([], dtype=np.int64)
+        self.bucket_of: Index = np.zeros(len(label), dtype=np.int64)
+        buckets: list[Bucket] = []
+        names: dict[str, int] = {}
+        seen_shares: dict[Hashable, int] = {}
+        for b, (start, stop) in enumerate(zip(starts, [*starts[1:], len(label)])):
+            self.bucket_of[start:stop] = b
+            spec = specs[int(kind[order[start]])]
+            buckets.append(self._bucket(spec, b, int(start), int(stop), shared, seen_shares, names))
+        self.buckets: tuple[Bucket, ...] = tuple(buckets)
+
+    def _bucket(
+        self, spec: _EdgeSpec, b: int, start: int, stop: int,
+        shared: dict[int, Hashable], seen_shares: dict[Hashable, int], names: dict[str, int],
+    ) -> Bucket:  # fmt: skip
+        source, target = int(self.group_of[self.source[start]]), int(self.group_of[self.target[start]])
+        a, z = self.groups[source], self.groups[target]
+        found = spec.transform.fits(a.shape, z.shape)
+        if found is not None:
+            where = self.edge(start)
+            raise GraphError(
+                f"{show(where)}: the transform {type(spec.transform).__name__} leads from shape {a.shape} to {found}, "
+                f"but {where[1]!r} has shape {z.shape}; change the target's shape to {found}, or the transform",
+                where=where,
+                found=found,
+            )
+        weight, rows = None, stop - start
+        if shared:
+            keys = [shared.get(int(i)) for i in self._declared_position[start:stop]]
+            weight, rows = self._share(keys, b, start, seen_shares)
+        name = f"{spec.kind}_{a.name}_to_{z.name}"
+        if not spec.phi.is_identity:
+            name += f"_after_{spec.phi.name}"
+        if not spec.trainable:
+            name += "_fixed"
+        name = "".join(c if c.isalnum() or c == "_" else "_" for c in name)
+        names[name] = names.get(name, 0) + 1
+        if names[name] > 1:
+            name += f"_{names[name]}"
+        return Bucket(spec.kind, name, source, target, start, stop, spec.phi, spec.transform, spec.trainable, weight, rows)
+
+    def _share(
+        self, keys: list[Hashable | None], b: int, start: int, seen: dict[Hashable, int]
+    ) -> tuple[Index | None, int]:
+        if all(key is None for key in keys):
+            return None, len(keys)
+        row_of: dict[Hashable, int] = {}
+        weight, rows = [], 0
+        for i, key in enumerate(keys):
+            if key is not None and seen.setdefault(key, b) != b:
+                where = self.edge(start + i)
+                raise GraphError(
+                    f"{show(where)} shares the weight {key!r} with an edge of another transform, shape, activation or "
+                    "trainability; edges that share a weight must agree in all of them",
+                    where=where,
+                    found=key,
+                )
+            if key is None or key not in row_of:
+                weight.append(rows)
+                if key is not None:
+                    row_of[key] = rows
+                rows += 1
+            else:
+                weight.append(row_of[key])
+        return np.array(weight, dtype=np.int64), rows
+
+    # -- look-ups -------------------------------------------------------------------------------------------------
+
+    def edge(self, i: int) -> tuple[Any, ...]:
+        """The declared edge ``(u, v)`` or ``(u, v, key)`` with canonical number `i`."""
+        return tuple(self._declared[int(self._declared_position[i])])
+
+    def edge_number(self, u: Node, v: Node, key: Hashable | None = None) -> int:
+        """The canonical number of an edge.
+
+        Raises
+        ------
+        GraphError
+            There is no such edge, or several parallel ones and no key.
+        """
+        for node in (u, v):
+            self.require_node(node)
+        found = np.flatnonzero((self.source == self.number[u]) & (self.target == self.number[v]))
+        if key is not None:
+            found = np.array([i for i in found if self.edge(i)[2:] == (key,)], dtype=np.int64)
+        if len(found) == 0:
+            text = f" with key {key!r}" if key is not None else ""
+            raise GraphError(f"there is no edge {u!r} -> {v!r}{text}", where=(u, v))
+        if len(found) > 1:
+            keys = sorted(repr(self.edge(i)[2]) for i in found)
+            raise GraphError(
+                f"there are {len(found)} parallel edges {u!r} -> {v!r}: give the key, one of {', '.join(keys)}",
+                where=(u, v),
+            )
+        return int(found[0])
+
+    def require_node(self, node: Node, error: type[GraphError] | type[ClampError] = GraphError) -> int:
+        """The canonical number of `node`; `error`, with the nearest name, if there is no such node."""
+        try:
+            return self.number[node]
+        except (KeyError, TypeError):
+            guess = nearest(node, [n for n in self.nodes if isinstance(n, str)]) if isinstance(node, str) else None
+            hint = f"; did you mean {guess!r}?" if guess else ""
+            raise error(f"there is no node {node!r} in the graph{hint}") from None
+
+    def shape(self, node: Node) -> Shape:
+        """Shape of a node's state, without the batch."""
+        return self.groups[int(self.group_of[self.require_node(node)])].shape
+
+    def place(self, i: int) -> tuple[int, int]:
+        """Group and position in it of the node with canonical number `i`."""
+        return int(self.group_of[i]), int(self.position[i])
+
+    @cached_property
+    def fan_in(self) -> Index:
+        """Neurons that reach each node through weighted edges, shape (nodes,)."""
+        result = np.zeros(len(self.nodes), dtype=np.int64)
+        for bucket in self.buckets:
+            if bucket.kind == "linear":
+                size = self.groups[bucket.source_group].size
+                np.add.at(result, self.target[bucket.start : bucket.stop], size)
+        return result

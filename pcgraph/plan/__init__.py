@@ -1,0 +1,7 @@
+"""Plans: what is computed, in which order, and nothing that is provably zero or unchanged."""
+
+from pcgraph.plan.choice import KERNELS
+from pcgraph.plan.compile import Request, Stage, pins_of
+from pcgraph.plan.plan import Matmuls, Plan, make_plan
+
+__all__ = ["KERNELS", "Matmuls", "Plan", "Request", "Stage", "make_plan", "pins_of"]

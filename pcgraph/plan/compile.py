@@ -1,0 +1,408 @@
+"""From structure + clamps + initializer + steps to a plan: which operation follows which."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from pcgraph.errors import InvalidInitializer
+from pcgraph.initializers import Given, Initializer, Layout
+from pcgraph.network import Structure
+from pcgraph.plan.choice import choose
+from pcgraph.plan.flow import Flow, Mask, flow
+from pcgraph.plan.operations import (
+    Activate, Errors, Fill, Forward, Index, Operation, Pull, Restore, Rows, Save, Write, ZeroGradient, rows,
+)  # fmt: skip
+
+__all__ = ["NEVER", "Request", "Stage", "compile_plan"]
+
+#: The level of an edge whose source never moves.
+NEVER = np.iinfo(np.int64).max
+#: The number of no initializer: a swept root without a prior, which nothing reads, is zero.
+NOTHING = -1
+#: A bucket's edges are widened to the neighbours between them where that adds at most a quarter.
+WIDEN = 1.25
+#: Rows of a run that fall into more pieces than this are gathered instead.
+PIECES = 4
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a plan is for.
+
+    Attributes
+    ----------
+    clamped, masked : frozenset of int
+        Canonical numbers of the nodes that are known wholly, and in part.
+    layout : Layout
+    steps : int
+    fixes_zero, stateless : bool
+        Of the state optimizer: a zero gradient moves nothing; nothing is remembered between steps.
+    only : frozenset of int or None
+        Nodes that matter; None for all. With it nothing but the initialization is run.
+    device : str
+    pins : tuple of (bucket name, kernel)
+    """
+
+    clamped: frozenset[int]
+    masked: frozenset[int]
+    layout: Layout
+    steps: int
+    fixes_zero: bool = True
+    stateless: bool = True
+    only: frozenset[int] | None = None
+    device: str = "cpu"
+    pins: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """One inference step: `forward` on what has moved, `errors`, then gradients and the move itself."""
+
+    forward: tuple[Operation, ...]
+    errors: tuple[Errors, ...]
+    zero: tuple[ZeroGradient, ...]
+    pull: tuple[Pull, ...]
+    moves: tuple[tuple[int, Rows], ...]
+
+
+@dataclass
+class Parts:
+    """What the compiler hands to the plan."""
+
+    flow: Flow
+    initializers: tuple[Initializer, ...] = ()
+    prologue: tuple[Operation, ...] = ()
+    stages: tuple[Stage, ...] = ()
+    final: Stage | None = None
+    weights: tuple[Pull, ...] = ()
+    biases: tuple[tuple[int, Rows], ...] = ()
+    bases: dict[tuple[int, int], Index] = field(default_factory=dict)
+    kernels: tuple[str, ...] = ()
+    free: Mask = field(default_factory=lambda: np.zeros(0, dtype=bool))
+    exact: Mask = field(default_factory=lambda: np.zeros(0, dtype=bool))
+    waves: int = 0
+
+
+class _Compiler:
+    def __init__(self, structure: Structure, request: Request) -> None:
+        self.s, self.r = structure, request
+        n = len(structure.nodes)
+        clamped = np.zeros(n, dtype=bool)
+        clamped[list(request.clamped)] = True
+        self.free = ~clamped
+        self.masked = np.zeros(n, dtype=bool)
+        self.masked[list(request.masked)] = True
+        self.only = np.ones(n, dtype=bool)
+        if request.only is not None:
+            self.only[:] = False
+            self.only[list(request.only)] = True
+        self.kernels = tuple(choose(structure, b, request.device, dict(request.pins)) for b in structure.buckets)
+        self.vanishes = np.ones(n, dtype=bool)
+        for run in structure.runs:
+            if run.energy is not None and not run.energy.zero_at_prediction:
+                start = structure.groups[run.group].start
+                self.vanishes[start + run.start : start + run.stop] = False
+        self.by_target = _Adjacency(structure.target, n)
+        self.by_source = _Adjacency(structure.source, n)
+        self.initializers: list[Initializer] = []
+        self.waves = 0
+
+    # -- what the initialization leaves behind ----------------------------------------------------------------------
+
+    def actions(self) -> list[tuple[int | None, Index]]:
+        """(initializer index or None for a sweep, canonical numbers) in order, free relevant nodes only."""
+        result: list[tuple[int | None, Index]] = []
+        for action in self.r.layout.actions:
+            numbers = np.array([self.s.number[n] for n in action.nodes], dtype=np.int64)
+            numbers = numbers[self.free[numbers] & self.only[numbers]] if len(numbers) else numbers
+            which = None
+            if isinstance(action, Given):
+                if not any(i is action.source for i in self.initializers):
+                    self.initializers.append(action.source)
+                which = next(k for k, i in enumerate(self.initializers) if i is action.source)
+            if len(numbers):
+                result.append((which, numbers))
+        priors = np.array([i for i in self.s.priors if self.free[i] and self.only[i]], dtype=np.int64)
+        named = np.concatenate([numbers for _, numbers in result]) if result else priors[:0]
+        priors = np.sort(np.setdiff1d(priors, named))
+        return [(None, priors), *result] if len(priors) else result
+
+    def outcome(self, actions: Sequence[tuple[int | None, Index]]) -> None:
+        """`exact`: swept and left alone; `zero`: only ever written by an initializer of zeros."""
+        n = len(self.s.nodes)
+        written = np.full(n, -1)
+        swept, self.zero = np.zeros(n, dtype=bool), np.zeros(n, dtype=bool)
+        position = 0
+        first = np.full(n, True)
+        for which, numbers in actions:
+            position += 1
+            swept[numbers] = which is None
+            zeros = which is not None and self.initializers[which].writes_zeros
+            self.zero[numbers] = zeros & (first[numbers] | self.zero[numbers])
+            first[numbers] = False
+            written[numbers] = position
+        missing = self.free & self.only & (written < 0)
+        if missing.any():
+            names = [self.s.nodes[i] for i in np.flatnonzero(missing)[:5]]
+            raise InvalidInitializer(
+                f"the initializer leaves {int(missing.sum())} free nodes without a value ({', '.join(map(repr, names))}"
+                f"{', ...' if missing.sum() > 5 else ''}); its layout must name every free node"
+            )
+        late = np.zeros(n, dtype=bool)
+        np.logical_or.at(late, self.s.target, written[self.s.source] > written[self.s.target])
+        self.exact = swept & ~late & ~self.masked & self.vanishes & self.s.has_energy
+        self.zero &= ~self.masked
+
+    def levels(self, moved: Flow) -> None:
+        """`level[e]`: the first step before which edge e is computed anew."""
+        first = np.full(len(self.s.nodes), NEVER)
+        for t in range(len(moved.moves) - 1, -1, -1):
+            first[moved.moves[t]] = t + 1
+        self.level: Index = first[self.s.source]
+        for bucket, kernel in zip(self.s.buckets, self.kernels):
+            if kernel in ("batched", "sparse"):
+                level = self.level[bucket.start : bucket.stop]
+                for t in np.unique(level[level != NEVER]):
+                    hit = np.flatnonzero(level <= t)
+                    low, high = int(hit[0]), int(hit[-1]) + 1
+                    if len(hit) * WIDEN >= high - low:
+                        np.minimum(level[low:high], t, out=level[low:high])
+
+    def provably_zero(self) -> Mask:
+        """Edges that carry nothing before the first move: a zero state through a linear map."""
+        result = self.zero[self.s.source]
+        for bucket in self.s.buckets:
+            if bucket.kind == "module" or bucket.phi.at_zero != 0.0:
+                result[bucket.start : bucket.stop] = False
+        return result
+
+    def plan_bases(self) -> dict[tuple[int, int], Index]:
+        """Which nodes need, at which level, a copy of what their slower edges contribute."""
+        s, level = self.s, self.level
+        highest = np.full(len(s.nodes), -1)
+        np.maximum.at(highest, s.target[~self.silent], level[~self.silent])
+        self.based: dict[int, Mask] = {}
+        bases: dict[tuple[int, int], Index] = {}
+        for t in np.unique(level[level != NEVER]):
+            mask = np.zeros(len(s.nodes), dtype=bool)
+            mask[s.target[level == t]] = True
+            mask &= highest > t
+            if mask.any():
+                self.based[int(t)] = mask
+                for g, group in enumerate(s.groups):
+                    where = np.flatnonzero(mask[group.start : group.start + group.count])
+                    if len(where):
+                        bases[int(t), g] = where
+        self.bases = bases
+        return bases
+
+    # -- emitting ---------------------------------------------------------------------------------------------------
+
+    def by_group(self, mask: Mask) -> Iterator[tuple[int, Index]]:
+        """(group, positions) of the nodes in `mask`."""
+        for g, group in enumerate(self.s.groups):
+            where = np.flatnonzero(mask[group.start : group.start + group.count])
+            if len(where):
+                yield g, where
+
+    def copies(self, kind: type[Save] | type[Restore], t: int, mask: Mask) -> Iterator[Operation]:
+        for g, where in self.by_group(mask):
+            yield kind((t, g), g, rows(where), rows(np.searchsorted(self.bases[t, g], where)))
+
+    def products(self, edges: Index, filled: Mask) -> Iterator[Operation]:
+        """Forward operations for `edges` (sorted); marks their targets as filled."""
+        s = self.s
+        cuts = np.flatnonzero(np.diff(s.bucket_of[edges])) + 1
+        for part in np.split(edges, cuts) if len(edges) else []:
+            b = int(s.bucket_of[part[0]])
+            kernel = self.kernels[b]
+            if kernel == "dense":
+                for e in part:
+                    v = s.target[e]
+                    yield Forward(b, kernel, slice(int(e), int(e) + 1), not filled[v])
+                    filled[v] = True
+                continue
+            targets = s.target[part]
+            empty = ~filled[targets]
+            fresh = kernel == "batched" and bool(empty.all()) and bool((np.diff(targets) > 0).all())
+            if not fresh and empty.any():
+                mask = np.zeros(len(filled), dtype=bool)
+                mask[targets[empty]] = True
+                for g, where in self.by_group(mask):
+                    yield Fill(g, rows(where))
+            filled[targets] = True
+            yield Forward(b, kernel, rows(part), fresh)
+
+    def accumulate(self, nodes: Mask, keep: bool) -> Iterator[Operation]:
+        """Everything that comes into `nodes` before the first move; slowest edges first, so that bases can be kept."""
+        s = self.s
+        filled = np.zeros(len(s.nodes), dtype=bool)
+        edges = np.flatnonzero(nodes[s.target]) if nodes.sum() > 64 else self.by_target.edges(np.flatnonzero(nodes))
+        level = self.level[edges] if keep else np.full(len(edges), NEVER)
+        for t in np.unique(level)[::-1]:
+            if t != NEVER and int(t) in self.based:
+                yield from self.copies(Save, int(t), self.based[int(t)] & nodes)
+            part = edges[(level == t) & ~self.silent[edges]]
+            yield from self.products(part, filled)
+        for g, where in self.by_group(nodes & ~filled):
+            yield Fill(g, rows(where))
+
+    def sweep(self, numbers: Index) -> Iterator[Operation]:
+        """Waves of nodes whose swept parents all lie in earlier waves."""
+        s = self.s
+        pending = np.zeros(len(s.nodes), dtype=bool)
+        pending[numbers] = True
+        missing = np.bincount(s.target[pending[s.source]], minlength=len(s.nodes))
+        frontier = np.sort(numbers[missing[numbers] == 0])
+        done = 0
+        while len(frontier):
+            self.waves += 1
+            done += len(frontier)
+            wave = np.zeros(len(s.nodes), dtype=bool)
+            wave[frontier] = True
+            yield from self.writes(NOTHING, wave & ~s.has_energy)
+            wave &= s.has_energy
+            exact = wave & self.exact
+            if exact.any():
+                yield from self.accumulate(exact, keep=True)
+            if (wave & ~exact).any():
+                yield from self.accumulate(wave & ~exact, keep=False)
+            for which, where in self.pieces(wave):
+                yield Activate(which, where)
+            children = s.target[self.by_source.edges(frontier)]
+            np.subtract.at(missing, children, 1)
+            children = np.unique(children)
+            frontier = children[(missing[children] == 0) & pending[children]]
+        if done != len(numbers):
+            raise InvalidInitializer("the initializer's layout sweeps nodes that lie on a cycle of swept nodes")
+
+    def pieces(self, mask: Mask, energy: bool = False) -> Iterator[tuple[int, Rows]]:
+        """(run, rows) that cover `mask`: slices where few suffice, else row numbers."""
+        for i, run in enumerate(self.s.runs):
+            start = self.s.groups[run.group].start
+            where = np.flatnonzero(mask[start + run.start : start + run.stop]) + run.start
+            if not len(where) or (energy and run.energy is None):
+                continue
+            parts = np.split(where, np.flatnonzero(np.diff(where) > 1) + 1)
+            for part in parts if len(parts) <= PIECES else [where]:
+                yield i, rows(part)
+
+    def group_pieces(self, mask: Mask) -> Iterator[tuple[int, Rows]]:
+        for g, where in self.by_group(mask):
+            parts = np.split(where, np.flatnonzero(np.diff(where) > 1) + 1)
+            for part in parts if len(parts) <= PIECES else [where]:
+                yield g, rows(part)
+
+    def calls(self, edges: Mask, widen: bool) -> Iterator[Pull]:
+        """Pull operations for the edges in the mask."""
+        for b, (bucket, kernel) in enumerate(zip(self.s.buckets, self.kernels)):
+            hit = np.flatnonzero(edges[bucket.start : bucket.stop]) + bucket.start
+            if not len(hit):
+                continue
+            if kernel in ("dense", "module"):
+                yield from (Pull(b, kernel, slice(int(e), int(e) + 1)) for e in hit)
+                continue
+            low, high = int(hit[0]), int(hit[-1]) + 1
+            wide = widen and kernel in ("batched", "sparse") and len(hit) * WIDEN >= high - low
+            yield Pull(b, kernel, slice(low, high) if wide else rows(hit))
+
+    # -- stages -----------------------------------------------------------------------------------------------------
+
+    def forward(self, t: int) -> tuple[Operation, ...]:
+        """What is computed anew before step `t` (or, for t == steps, after the last one)."""
+        s = self.s
+        edges = np.flatnonzero(self.level <= t)
+        top = np.full(len(s.nodes), -1)
+        np.maximum.at(top, s.target[edges], self.level[edges])
+        filled = np.zeros(len(s.nodes), dtype=bool)
+        result: list[Operation] = []
+        for level, based in self.based.items():
+            mask = based & (top == level)
+            if mask.any():
+                result += self.copies(Restore, level, mask)
+                filled |= mask
+        result += self.products(edges, filled)
+        return tuple(result)
+
+    def stage(self, moved: Flow, t: int, last: bool) -> Stage:
+        z = moved.error(t)
+        errors = tuple(Errors(i, where) for i, where in self.pieces(z, energy=True))
+        forward = self.forward(t) if t else ()
+        if last:
+            return Stage(forward, errors, (), (), ())
+        d = moved.move(t) if self.r.stateless else moved.moves[-1]
+        zero = tuple(ZeroGradient(g, where) for g, where in self.by_group_rows(d & ~z))
+        pull = tuple(self.calls(z[self.s.target] & self.free[self.s.source], widen=True))
+        return Stage(forward, errors, zero, pull, tuple(self.group_pieces(d)))
+
+    def by_group_rows(self, mask: Mask) -> Iterator[tuple[int, Rows]]:
+        return ((g, rows(where)) for g, where in self.by_group(mask))
+
+    def compile(self) -> Parts:
+        s, r = self.s, self.r
+        actions = self.actions()
+        self.outcome(actions)
+        steps = r.steps if r.only is None else 0
+        moved = flow(s, self.free, self.exact, steps, r.fixes_zero)
+        self.levels(moved)
+        self.silent = self.provably_zero()
+        parts = Parts(moved, bases=self.plan_bases(), kernels=self.kernels, free=self.free, exact=self.exact)
+        prologue: list[Operation] = []
+        for which, numbers in actions:
+            if which is None:
+                prologue += self.sweep(numbers)
+            else:
+                mask = np.zeros(len(s.nodes), dtype=bool)
+                mask[numbers] = True
+                prologue += self.writes(which, mask)
+        if r.only is None:
+            prologue += self.accumulate(s.has_energy & ~self.exact, keep=True)
+            last = len(moved.moves)
+            parts.stages = tuple(self.stage(moved, t, False) for t in range(min(steps, last + 1)))
+            parts.final = self.stage(moved, steps, True) if steps <= last else Stage(
+                self.stage(moved, last, False).forward, self.stage(moved, last, True).errors, (), (), ()
+            )
+            self.learn(parts, moved.error(steps))
+        parts.prologue = tuple(prologue)
+        parts.initializers = tuple(self.initializers)
+        parts.waves = self.waves
+        return parts
+
+    def writes(self, which: int, mask: Mask) -> Iterator[Write]:
+        for g, where in self.by_group(mask):
+            for part in np.split(where, np.flatnonzero(np.diff(where) > 1) + 1):
+                yield Write(which, g, slice(int(part[0]), int(part[-1]) + 1))
+
+    def learn(self, parts: Parts, z: Mask) -> None:
+        trainable = np.zeros(len(self.s.source), dtype=bool)
+        for bucket in self.s.buckets:
+            trainable[bucket.start : bucket.stop] = bucket.trainable and bucket.kind != "identity"
+        parts.weights = tuple(self.calls(z[self.s.target] & trainable, widen=True))
+        parts.biases = tuple(self.by_group_rows(z & self.s.has_bias))
+
+
+class _Adjacency:
+    """Edges by one of their ends."""
+
+    def __init__(self, ends: Index, nodes: int) -> None:
+        self.order = np.argsort(ends, kind="stable")
+        self.start = np.concatenate([[0], np.cumsum(np.bincount(ends, minlength=nodes))]).astype(np.int64)
+
+    def edges(self, nodes: Index) -> Index:
+        """Edge numbers at these nodes, sorted."""
+        if not len(nodes):
+            return np.zeros(0, dtype=np.int64)
+        return np.sort(np.concatenate([self.order[self.start[n] : self.start[n + 1]] for n in nodes]))
+
+
+def compile_plan(structure: Structure, request: Request) -> Parts:
+    """Run the compiler."""
+    return _Compiler(structure, request).compile()
+
+
+def pins_of(pins: Mapping[str, str] | None) -> tuple[tuple[str, str], ...]:
+    """A hashable form of pins."""
+    return tuple(sorted((pins or {}).items()))

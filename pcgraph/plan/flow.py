@@ -1,0 +1,81 @@
+"""Which states move, and which errors may differ from zero, in each inference step: pure set arithmetic.
+
+With ``Z_t`` the nodes whose error may be non-zero before step t, ``D_t`` the nodes whose state moves in step t, ``U``
+the free nodes and ``V_E`` the nodes with an energy:
+
+    Z_0     = V_E without the nodes that were swept and left alone
+    D_t     = (Z_t & U) | (pa(Z_t) & U)
+    Z_{t+1} = Z_t | (D_t & V_E) | ch(D_t)
+
+Both grow monotonically, so that after at most as many distinct steps as the graph has levels one steady step repeats.
+The rule needs two promises: an energy's errors vanish at the prediction (else its node is in Z from the start), and
+the state optimizer does not move a state whose gradient was always zero (else every free node is in every D).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pcgraph.network import Structure
+
+__all__ = ["Flow", "flow"]
+
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class Flow:
+    """``errors[t]`` is Z_t for t = 0..k and ``moves[t]`` is D_t for t = 0..k-1, as masks over the nodes.
+
+    The last entries repeat up to the last step: step t has ``moves[min(t, k - 1)]``.
+    """
+
+    steps: int
+    errors: tuple[Mask, ...]
+    moves: tuple[Mask, ...]
+
+    def error(self, t: int) -> Mask:
+        """Z_t, for t from 0 to `steps`."""
+        return self.errors[min(t, len(self.errors) - 1)]
+
+    def move(self, t: int) -> Mask:
+        """D_t, for t from 0 to `steps` - 1."""
+        return self.moves[min(t, len(self.moves) - 1)]
+
+
+def flow(structure: Structure, free: Mask, exact: Mask, steps: int, fixes_zero: bool) -> Flow:
+    """Iterate the rule above until it repeats or `steps` are done.
+
+    Parameters
+    ----------
+    structure : Structure
+    free : ndarray of bool, shape (nodes,)
+        U; partly clamped nodes are in it.
+    exact : ndarray of bool, shape (nodes,)
+        Nodes whose error is exactly zero after the initialization.
+    steps : int
+    fixes_zero : bool
+        Of the state optimizer.
+    """
+    source, target, has_energy = structure.source, structure.target, structure.has_energy
+    z = has_energy & ~exact
+    errors, moves = [z], []
+    for _ in range(steps):
+        if fixes_zero:
+            d = z & free
+            d[source[z[target]]] = True
+            d &= free
+        else:
+            d = free.copy()
+        grown = z | (d & has_energy)
+        grown[target[d[source]]] = True
+        steady = bool(moves) and bool((d == moves[-1]).all()) and bool((grown == z).all())
+        if steady:
+            break
+        moves.append(d)
+        errors.append(grown)
+        z = grown
+    return Flow(steps, tuple(errors), tuple(moves))

@@ -1,0 +1,190 @@
+"""The plan: everything that will be computed, in order, and nothing that need not be."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from pcgraph.initializers import Initializer
+from pcgraph.network import Structure
+from pcgraph.plan.compile import Parts, Request, Stage, compile_plan
+from pcgraph.plan.flow import Flow
+from pcgraph.plan.operations import Forward, Index, Operation, Pull, Rows, Write, numbers
+
+__all__ = ["Matmuls", "Plan", "make_plan"]
+
+
+@dataclass(frozen=True)
+class Matmuls:
+    """Products of a weight with a batch of states, counted by edge.
+
+    Attributes
+    ----------
+    init, forward, backward, weights : int
+        In the initialization; on what has moved; of errors back to their sources; of the weight gradients.
+    """
+
+    init: int
+    forward: int
+    backward: int
+    weights: int
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.init + self.forward + self.backward + self.weights
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What to run for one structure, one set of clamps, one initializer and one number of steps. It never changes.
+
+    It holds names, numbers and steps; no weights and no data. Make one with ``net.plan(...)``.
+
+    Attributes
+    ----------
+    structure : Structure
+    request : Request
+        What the plan was asked for.
+    flow : Flow
+        Which errors may differ from zero, and which states move, at each step.
+    initializers : tuple of Initializer
+        Those that write states, in the order that the plan numbers them.
+    prologue : tuple of operations
+        The initialization, and all that comes in before the first step.
+    stages : tuple of Stage
+        Distinct steps; the last one repeats.
+    final : Stage or None
+        After the last step: what moved in it, and the errors.
+    weights : tuple of Pull
+        The edges whose weight gradients are computed.
+    biases : tuple of (group, rows)
+        The nodes whose bias gradients are computed.
+    bases : dict
+        (level, group) -> positions of the nodes for which the contribution of slower edges is kept.
+    kernels : tuple of str
+        For each bucket.
+    """
+
+    structure: Structure
+    request: Request
+    flow: Flow
+    initializers: tuple[Initializer, ...]
+    prologue: tuple[Operation, ...]
+    stages: tuple[Stage, ...]
+    final: Stage | None
+    weights: tuple[Pull, ...]
+    biases: tuple[tuple[int, Rows], ...]
+    bases: dict[tuple[int, int], Index]
+    kernels: tuple[str, ...]
+    free: np.ndarray[Any, np.dtype[np.bool_]]
+    exact: np.ndarray[Any, np.dtype[np.bool_]]
+    waves: int
+
+    @property
+    def steps(self) -> int:
+        """Inference steps T."""
+        return self.request.steps
+
+    def stage(self, t: int) -> Stage:
+        """What step `t` runs."""
+        return self.stages[min(t, len(self.stages) - 1)]
+
+    # -- counting -----------------------------------------------------------------------------------------------------
+
+    def _edges(self, call: Forward | Pull) -> int:
+        if self.structure.buckets[call.bucket].kind == "identity":
+            return 0
+        return len(numbers(call.edges))
+
+    def _flop(self, call: Forward | Pull) -> int:
+        bucket = self.structure.buckets[call.bucket]
+        if bucket.kind != "linear":
+            return 0
+        a, z = self.structure.groups[bucket.source_group], self.structure.groups[bucket.target_group]
+        return 2 * a.size * z.size * len(numbers(call.edges))
+
+    def _total(self, count: Any) -> tuple[int, int, int, int]:
+        def over(operations: Any, kind: type) -> int:
+            return sum(count(o) for o in operations if isinstance(o, kind))
+
+        repeats = Counter(min(t, len(self.stages) - 1) for t in range(self.steps)) if self.stages else Counter()
+        forward = sum(over(self.stages[i].forward, Forward) * n for i, n in repeats.items())
+        forward += over(self.final.forward, Forward) if self.final else 0
+        backward = sum(over(self.stages[i].pull, Pull) * n for i, n in repeats.items())
+        return over(self.prologue, Forward), forward, backward, over(self.weights, Pull)
+
+    @cached_property
+    def matmuls(self) -> Matmuls:
+        """How many products the whole run needs, weight gradients included."""
+        return Matmuls(*self._total(self._edges))
+
+    def flops(self, batch: int) -> int:
+        """Floating-point operations in matrix products for one batch, weight gradients included (2 per multiply-add)."""
+        return batch * sum(self._total(self._flop))
+
+    # -- for people ---------------------------------------------------------------------------------------------------
+
+    def explain(self) -> str:
+        """The plan in words: kernels by bucket, initialization, distinct steps, products."""
+        s = self.structure
+        lines = [
+            f"Plan for {len(s.nodes)} nodes and {len(s.source)} edges, {self.steps} inference steps",
+            f"  clamped: {self._names(~self.free)}",
+            f"  exact after initialization (error 0): {self._names(self.exact)}",
+        ]
+        lines.append("  buckets:")
+        for bucket, kernel in zip(s.buckets, self.kernels):
+            lines.append(f"    {bucket.name}: {bucket.count} edges, {kernel}")
+        writers = sorted({o.initializer for o in self.prologue if isinstance(o, Write) and o.initializer >= 0})
+        given = ", ".join(type(self.initializers[i]).__name__ for i in writers) or "none"
+        lines.append(f"  initialization: values from {given}; {self.waves} sweep waves")
+        repeats = Counter(min(t, len(self.stages) - 1) for t in range(self.steps)) if self.stages else Counter()
+        seen = 0
+        for i, stage in enumerate(self.stages):
+            n = repeats[i]
+            span = f"step {seen}" if n == 1 else f"steps {seen} to {seen + n - 1}"
+            seen += n
+            moved = sum(len(numbers(where)) for _, where in stage.moves)
+            lines.append(
+                f"  {span}: {sum(map(self._edges, _calls(stage.forward)))} forward and "
+                f"{sum(map(self._edges, stage.pull))} backward products, {moved} states move"
+            )
+        if self.final:
+            lines.append(f"  after the last step: {sum(map(self._edges, _calls(self.final.forward)))} forward products")
+        m = self.matmuls
+        lines.append(f"  weight gradients: {m.weights} products")
+        lines.append(f"  in all: {m.total} products, {self.flops(1) / 1e6:.3g} MFLOP a sample")
+        return "\n".join(lines)
+
+    def _names(self, mask: Any) -> str:
+        names = [str(self.structure.nodes[i]) for i in np.flatnonzero(mask)[:8]]
+        more = int(mask.sum()) - len(names)
+        return (", ".join(names) or "none") + (f" and {more} more" if more > 0 else "")
+
+    def __repr__(self) -> str:
+        return f"Plan({len(self.structure.nodes)} nodes, steps={self.steps}, {self.matmuls.total} products)"
+
+
+def _calls(operations: tuple[Operation, ...]) -> list[Forward]:
+    return [o for o in operations if isinstance(o, Forward)]
+
+
+def make_plan(structure: Structure, request: Request) -> Plan:
+    """Compile a plan.
+
+    Raises
+    ------
+    InvalidInitializer
+        The layout leaves a free node without a value, or sweeps a cycle.
+    """
+    parts: Parts = compile_plan(structure, request)
+    assert isinstance(parts.flow, Flow)
+    return Plan(
+        structure, request, parts.flow, parts.initializers, parts.prologue, parts.stages, parts.final, parts.weights,
+        parts.biases, parts.bases, parts.kernels, parts.free, parts.exact, parts.waves,
+    )  # fmt: skip
