@@ -79,14 +79,14 @@ class Gaussian(Energy):
             raise GraphError(f"a precision is a positive number (found {precision!r})", found=precision)
         self.precision = float(precision)
 
-    def energy(self, h: Tensor, mu: Tensor) -> Tensor:  # noqa: D102
+    def energy(self, h: Tensor, mu: Tensor) -> Tensor:
         return 0.5 * self.precision * (h - mu).flatten(1).square().sum(1)
 
-    def error(self, h: Tensor, mu: Tensor) -> tuple[Tensor, Tensor]:  # noqa: D102
+    def error(self, h: Tensor, mu: Tensor) -> tuple[Tensor, Tensor]:
         e = (h - mu) * self.precision
         return e, e
 
-    def extra_repr(self) -> str:  # noqa: D102
+    def extra_repr(self) -> str:
         return f"precision={self.precision:g}"
 
 

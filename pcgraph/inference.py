@@ -299,9 +299,7 @@ def _run(
         assert optimizer is not None
         for k, (group, where, nodes) in enumerate(moves):
             memory = memories.setdefault((group, k), {}) if len(moves) else {}
-            if not memory:
-                memory["lr"] = _rates(ws, optimizer, nodes)
-            elif isinstance(memory["lr"], Tensor) and memory["lr"].shape[0] != len(nodes):
+            if not memory or (isinstance(memory["lr"], Tensor) and memory["lr"].shape[0] != len(nodes)):
                 memory["lr"] = _rates(ws, optimizer, nodes)
             memory["step"] = t
             _step(ws, optimizer, group, where, memory)

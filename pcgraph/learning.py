@@ -40,6 +40,9 @@ class InferenceResult(Inference):
             raise ConfigError("this result comes from a sweep without errors; run net.infer(...) to learn from it")
         self._learned = True
         scale = 1.0 / self.batch
+        for parameter in self._ws.net.parameters():
+            if parameter.requires_grad:
+                _gradient(parameter)
         _weights(self._ws, scale)
         _biases(self._ws, scale)
         self._energies(scale)
@@ -62,7 +65,7 @@ class InferenceResult(Inference):
                     grads = torch.autograd.grad(total, parameters, allow_unused=True)
                 for parameter, grad in zip(parameters, grads):
                     if grad is not None:
-                        parameter.grad = grad if parameter.grad is None else parameter.grad.add_(grad)
+                        _gradient(parameter).add_(grad)
 
 
 def _gradient(parameter: nn.Parameter) -> Tensor:
@@ -78,9 +81,6 @@ def _weights(ws: Workspace, scale: float) -> None:
             for call in ws.plan.weights
             if call.kernel != "module"
         ]
-    for parameter in ws.net.weights.values():
-        if parameter.requires_grad:
-            _gradient(parameter)
     for parameter, learn in ws.cache["learn"]:
         learn(parameter.grad, scale)
     for call in ws.plan.weights:
@@ -89,9 +89,6 @@ def _weights(ws: Workspace, scale: float) -> None:
 
 
 def _biases(ws: Workspace, scale: float) -> None:
-    for name, parameter in ws.net.biases.items():
-        if parameter.requires_grad:
-            _gradient(parameter)
     for group, where in ws.plan.biases:
         name = f"bias_{ws.plan.structure.groups[group].name}"
         parameter = ws.net.biases[name]

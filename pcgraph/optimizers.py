@@ -108,7 +108,7 @@ class SGD(StateOptimizer):
         self.momentum = float(momentum)
         self.nesterov = bool(nesterov)
 
-    def step(self, state: Tensor, grad: Tensor, memory: dict[str, Any]) -> None:  # noqa: D102
+    def step(self, state: Tensor, grad: Tensor, memory: dict[str, Any]) -> None:
         if self.momentum:
             if "momentum" not in memory:
                 memory["momentum"] = torch.zeros_like(state)
@@ -143,7 +143,7 @@ class Adam(StateOptimizer):
         self.betas = betas
         self.eps = eps
 
-    def step(self, state: Tensor, grad: Tensor, memory: dict[str, Any]) -> None:  # noqa: D102
+    def step(self, state: Tensor, grad: Tensor, memory: dict[str, Any]) -> None:
         first, second = self.betas
         if "mean" not in memory:
             memory["mean"], memory["square"] = torch.zeros_like(state), torch.zeros_like(state)

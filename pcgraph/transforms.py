@@ -51,20 +51,20 @@ class Linear(Transform):
     It has no bias of its own: the bias belongs to the node. Shapes of several dimensions are flattened.
     """
 
-    def fits(self, source_shape: Shape, target_shape: Shape) -> Shape | None:  # noqa: D102
+    def fits(self, source_shape: Shape, target_shape: Shape) -> Shape | None:
         return None
 
 
 class Identity(Transform):
     """The source's state as it is. Source and target have the same shape."""
 
-    def output_shape(self, input_shape: Shape) -> Shape:  # noqa: D102
+    def output_shape(self, input_shape: Shape) -> Shape:
         return tuple(input_shape)
 
-    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
+    def forward(self, x: Tensor) -> Tensor:
         return x
 
-    def entries(self, source_shape: Shape, target_shape: Shape) -> Tensor | None:  # noqa: D102
+    def entries(self, source_shape: Shape, target_shape: Shape) -> Tensor | None:
         return torch.arange(math.prod(source_shape)).expand(2, -1)
 
 
@@ -81,7 +81,7 @@ class Module(Transform):
         super().__init__()
         self.module = module
 
-    def output_shape(self, input_shape: Shape) -> Shape:  # noqa: D102
+    def output_shape(self, input_shape: Shape) -> Shape:
         parameter = next(self.module.parameters(), None)
         like = torch.empty(()) if parameter is None else parameter
         was_training = self.module.training
@@ -90,14 +90,14 @@ class Module(Transform):
                 y = self.module.eval()(torch.zeros((1, *input_shape), dtype=like.dtype, device=like.device))
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
             raise GraphError(
-                f"the module {type(self.module).__name__} does not take an input of shape {tuple(input_shape)}: {error}",
+                f"the module {type(self.module).__name__} takes no input of shape {tuple(input_shape)}: {error}",
                 found=tuple(input_shape),
             ) from error
         finally:
             self.module.train(was_training)
         return tuple(y.shape[1:])
 
-    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
+    def forward(self, x: Tensor) -> Tensor:
         return self.module(x)  # type: ignore[no-any-return]
 
 

@@ -17,10 +17,10 @@ class Zero(Initializer):
 
     writes_zeros = True
 
-    def requirement(self, report: Report) -> Verdict:  # noqa: D102
+    def requirement(self, report: Report) -> Verdict:
         return report.verdicts["zero"]
 
-    def init(self, block: Block, out: Tensor, context: Context) -> None:  # noqa: D102
+    def init(self, block: Block, out: Tensor, context: Context) -> None:
         out.zero_()
 
 
@@ -43,17 +43,17 @@ class Normal(Initializer):
         self.mean, self.std, self.seed = float(mean), float(std), int(seed)
         self._observed = 0
 
-    def requirement(self, report: Report) -> Verdict:  # noqa: D102
+    def requirement(self, report: Report) -> Verdict:
         return report.verdicts["normal"]
 
-    def init(self, block: Block, out: Tensor, context: Context) -> None:  # noqa: D102
+    def init(self, block: Block, out: Tensor, context: Context) -> None:
         out.copy_(noise((self.seed, self._observed, block.number), out).mul_(self.std).add_(self.mean))
 
-    def observe(self, result: object) -> None:  # noqa: D102
+    def observe(self, result: object) -> None:
         self._observed += 1
 
-    def get_extra_state(self) -> Tensor:  # noqa: D102
+    def get_extra_state(self) -> Tensor:
         return torch.tensor(self._observed)
 
-    def set_extra_state(self, state: Tensor) -> None:  # noqa: D102
+    def set_extra_state(self, state: Tensor) -> None:
         self._observed = int(state)

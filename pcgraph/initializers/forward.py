@@ -42,7 +42,7 @@ class Forward(Initializer):
         self.roots = roots
         self.fallback = fallback
 
-    def requirement(self, report: Report) -> Verdict:  # noqa: D102
+    def requirement(self, report: Report) -> Verdict:
         if self.roots is None and self.fallback is None:
             return report.verdicts["forward"]
         for part in self.parts():
@@ -51,7 +51,7 @@ class Forward(Initializer):
                 return verdict
         return report.verdicts["forward(roots)" if self.fallback is None else "forward(fallback)"]
 
-    def layout(self, report: Report, context: Context | None = None) -> Layout:  # noqa: D102
+    def layout(self, report: Report, context: Context | None = None) -> Layout:
         roots = tuple(report.free_roots) if self.roots is not None else ()
         sweep = report.sweep(initialised=frozenset(roots))
         actions: list[Given | Swept] = []
@@ -62,8 +62,8 @@ class Forward(Initializer):
             actions += only(self.fallback.layout(report, context), left)
         return Layout((*actions, Swept(tuple(n for n in sweep.order if n not in set(roots)))))
 
-    def ready(self, context: Context | None) -> object:  # noqa: D102
+    def ready(self, context: Context | None) -> object:
         return tuple(part.ready(context) for part in self.parts())
 
-    def parts(self) -> tuple[Initializer, ...]:  # noqa: D102
+    def parts(self) -> tuple[Initializer, ...]:
         return tuple(part for part in (self.roots, self.fallback) if part is not None)

@@ -15,7 +15,8 @@ def fill(ws: Workspace, op: Fill) -> Step:
     """A[rows] = bias; for roots with a prior, the prior."""
     a, index = ws.a[op.group], ws.index(op.rows)
     start = ws.plan.structure.groups[op.group].start
-    priors = {k: ws.plan.structure.priors[start + int(i)] for k, i in enumerate(numbers(op.rows)) if start + int(i) in ws.plan.structure.priors}
+    known = ws.plan.structure.priors
+    priors = {k: known[start + int(i)] for k, i in enumerate(numbers(op.rows)) if start + int(i) in known}
     value = ws.bias(op.group, op.rows)
     if priors:
         rows = ws.empty(len(numbers(op.rows)), 1, a.shape[2]).zero_()
@@ -81,11 +82,11 @@ def errors(ws: Workspace, op: Errors) -> Step:
     precision = None
     if run.precision is not None:
         precision = torch.from_numpy(run.precision[numbers(op.rows) - run.start]).to(ws.h[0]).view(-1, 1, 1)
-    buffers = (ws.h[run.group], ws.a[run.group], ws.m[run.group], ws.e[run.group], ws.s[run.group])
+    buffers = [ws.h[run.group], ws.a[run.group], ws.m[run.group], ws.e[run.group], ws.s[run.group]]
     if isinstance(where, slice):
-        return _errors(ws, op, *(b[where] for b in buffers), group.shape, precision)
-    h, a, m, e, s = (torch.empty_like(take(b, where)) for b in buffers)
-    inner = _errors(ws, op, h, a, m, e, s, group.shape, precision)
+        return _errors(ws, op, [b[where] for b in buffers], group.shape, precision)
+    h, a, m, e, s = rows = [torch.empty_like(take(b, where)) for b in buffers]
+    inner = _errors(ws, op, rows, group.shape, precision)
 
     def gathered() -> None:
         torch.index_select(buffers[0], 0, where, out=h)
@@ -100,9 +101,9 @@ def errors(ws: Workspace, op: Errors) -> Step:
 
 
 def _errors(
-    ws: Workspace, op: Errors, h: Tensor, a: Tensor, m: Tensor, e: Tensor, s: Tensor, shape: tuple[int, ...],
-    precision: Tensor | None,
-) -> Step:  # fmt: skip
+    ws: Workspace, op: Errors, buffers: list[Tensor], shape: tuple[int, ...], precision: Tensor | None
+) -> Step:
+    h, a, m, e, s = buffers
     run = ws.plan.structure.runs[op.run]
     sigma, energy = run.activation, run.energy
     assert energy is not None

@@ -104,6 +104,5 @@ def module_weights(ws: Workspace, call: Pull, scale: float) -> None:
         _, y = record[number]
         grads = torch.autograd.grad(y, parameters, s[target].view(y.shape), retain_graph=True, allow_unused=True)
         for parameter, grad in zip(parameters, grads):
-            if grad is not None:
-                grad = grad * -scale
-                parameter.grad = grad if parameter.grad is None else parameter.grad.add_(grad)
+            if grad is not None and parameter.grad is not None:
+                parameter.grad.sub_(grad, alpha=scale)

@@ -56,6 +56,7 @@ class Network(nn.Module):
             Structure(graph)  # says what is wrong with it
         self.graph: nx.DiGraph = nx.freeze(_copy_graph(graph, {}))
         self.structure = Structure(self.graph)
+        self._probe: Tensor
         self.weights = nn.ParameterDict()
         self.biases = nn.ParameterDict()
         self.edge_modules = nn.ModuleDict()
@@ -188,12 +189,12 @@ class Network(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """Of the states and, as a rule, the parameters."""
-        return self._probe.dtype  # type: ignore[union-attr,return-value]
+        return self._probe.dtype
 
     @property
     def device(self) -> torch.device:
         """Where the parameters lie."""
-        return self._probe.device  # type: ignore[union-attr,return-value]
+        return self._probe.device
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Network:
         """Copy the parameters; the structure is shared, since it never changes. Modules on edges are copied too."""
@@ -201,7 +202,7 @@ class Network(nn.Module):
         twin.load_state_dict(self.state_dict())
         return twin.train(self.training)
 
-    def extra_repr(self) -> str:  # noqa: D102
+    def extra_repr(self) -> str:
         s = self.structure
         return f"{len(s.nodes)} nodes, {len(s.source)} edges, {sum(p.numel() for p in self.parameters()):,} parameters"
 

@@ -471,12 +471,12 @@ class Structure:
             self.require_node(node)
         found = np.flatnonzero((self.source == self.number[u]) & (self.target == self.number[v]))
         if key is not None:
-            found = np.array([i for i in found if self.edge(i)[2:] == (key,)], dtype=np.int64)
+            found = np.array([i for i in found if self.edge(int(i))[2:] == (key,)], dtype=np.int64)
         if len(found) == 0:
             text = f" with key {key!r}" if key is not None else ""
             raise GraphError(f"there is no edge {u!r} -> {v!r}{text}", where=(u, v))
         if len(found) > 1:
-            keys = sorted(repr(self.edge(i)[2]) for i in found)
+            keys = sorted(repr(self.edge(int(i))[2]) for i in found)
             raise GraphError(
                 f"there are {len(found)} parallel edges {u!r} -> {v!r}: give the key, one of {', '.join(keys)}",
                 where=(u, v),

@@ -13,7 +13,19 @@ from pcgraph.network import Structure
 from pcgraph.plan.choice import choose
 from pcgraph.plan.flow import Flow, Mask, flow
 from pcgraph.plan.operations import (
-    Activate, Errors, Fill, Forward, Index, Operation, Pull, Restore, Rows, Save, Write, ZeroGradient, rows,
+    Activate,
+    Errors,
+    Fill,
+    Forward,
+    Index,
+    Operation,
+    Pull,
+    Restore,
+    Rows,
+    Save,
+    Write,
+    ZeroGradient,
+    rows,
 )  # fmt: skip
 
 __all__ = ["NEVER", "Request", "Stage", "compile_plan"]

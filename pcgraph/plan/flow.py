@@ -62,7 +62,8 @@ def flow(structure: Structure, free: Mask, exact: Mask, steps: int, fixes_zero: 
     """
     source, target, has_energy = structure.source, structure.target, structure.has_energy
     z = has_energy & ~exact
-    errors, moves = [z], []
+    errors: list[Mask] = [z]
+    moves: list[Mask] = []
     for _ in range(steps):
         if fixes_zero:
             d = z & free

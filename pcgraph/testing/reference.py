@@ -74,7 +74,7 @@ def _with_energy(net: Network) -> list[Node]:
 
 
 def predictions(net: Network, states: Mapping[Node, Tensor]) -> States:
-    """mu of every node that has an energy, each (batch, *shape)."""
+    """Mu of every node that has an energy, each (batch, *shape)."""
     batch = next(iter(states.values())).shape[0]
     return {v: _mu(net, v, states, batch) for v in _with_energy(net)}
 
