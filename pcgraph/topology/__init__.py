@@ -64,6 +64,7 @@ __all__ = [
     "UnclampedRoot",
     "Verdict",
     "check",
+    "check_phase",
     "check_phases",
     "verify",
 ]
@@ -130,7 +131,7 @@ def check(
 def check_phases(
     graph_or_net: Any, phases: Mapping[Hashable, Any], *, level: Level = "groups", repair: bool | Budget = True
 ) -> PhaseReport:
-    """Compare phases, such as training and test; for phases that share a name with a node, or for static types.
+    """:func:`check` for several phases, whatever their names.
 
     Parameters
     ----------
@@ -149,6 +150,30 @@ def check_phases(
     graph = arguments.declared_graph(graph_or_net)
     clamps = {phase: arguments.clamps(graph, nodes, phase) for phase, nodes in phases.items()}
     return PhaseReport({p: _check_one(graph_or_net, graph, nodes, level, repair) for p, nodes in clamps.items()})
+
+
+def check_phase(
+    graph_or_net: Any,
+    clamped: Iterable[Hashable] | Mapping[Hashable, Any] = (),
+    *,
+    level: Level = "groups",
+    repair: bool | Budget = True,
+) -> Report:
+    """:func:`check` for the clamps of one phase, whatever a mapping's values look like.
+
+    Parameters
+    ----------
+    graph_or_net, clamped, level, repair
+        As in :func:`check`, except that a mapping is never read as a table of phases.
+
+    Examples
+    --------
+    >>> import networkx as nx
+    >>> check_phase(nx.DiGraph([("x", "y")]), {"x": [0.5, 1.0]}).order
+    ('y',)
+    """
+    graph = arguments.declared_graph(graph_or_net)
+    return _check_one(graph_or_net, graph, arguments.clamps(graph, clamped), level, repair)
 
 
 def _check_one(graph_or_net: Any, graph: Any, clamps: arguments.Clamps, level: Level, repair: bool | Budget) -> Report:

@@ -33,6 +33,10 @@ if TYPE_CHECKING:
 
 __all__ = ["all_verdicts"]
 
+SWEEP_THE_REST = (
+    "Use Forward(fallback=Zero()), which sweeps what can be swept: all of it, once every free cycle holds a clamp."
+)
+
 
 def all_verdicts(report: Report) -> dict[str, Verdict]:
     """A verdict for each initializer in its plainest form, by name."""
@@ -65,8 +69,7 @@ def forward(report: Report) -> Verdict:
         cycle = GraphCycle(tuple(report.graph_cycle))
         reason = f"needs a directed acyclic graph (found the {cycle})"
         if report.cycle is not None:
-            free = FreeCycle(tuple(report.cycle))
-            return Verdict(False, reason, cycle, _break(free), who)
+            return Verdict(False, reason, cycle, SWEEP_THE_REST, who)
         return Verdict(False, reason, cycle, _cut(report), who)
     root = report.unclamped_roots[0]
     found = f"found {listing([*map(name, report.unclamped_roots)])}"
@@ -76,7 +79,7 @@ def forward(report: Report) -> Verdict:
 
 def _break(cycle: FreeCycle) -> str:
     which = f"Clamp {name(cycle.nodes[0])}" if len(cycle.nodes) == 1 else "Clamp one of them"
-    return f"{which}, or use Forward(fallback=Zero())."
+    return f"{which} (report.repair names a smallest set for all cycles), or use Forward(fallback=Zero())."
 
 
 def _cut(report: Report) -> str:
@@ -154,9 +157,8 @@ def equilibrium(report: Report) -> Verdict:
     if report.a_target is None:
         note = "No target is clamped, so there is none to release: its first phase is ordinary inference."
         return Verdict(True, "holds on any graph", Nothing(target=True), note, who)
-    return Verdict(
-        True, "holds on any graph; targets are released first", Clamped(report.a_target, target=True), "", who
-    )
+    target = Clamped(report.a_target, target=True)
+    return Verdict(True, "holds on any graph; targets are released first", target, "", who)
 
 
 def per_node(report: Report) -> Verdict:

@@ -28,12 +28,14 @@ def verify(graph_or_net: Any, clamped: Iterable[Hashable], witness: object, *, l
     Parameters
     ----------
     graph_or_net : nx.DiGraph, nx.MultiDiGraph or network
+        The declaration.
     clamped : iterable of node, or mapping from node
         As given to :func:`pcgraph.check`, of one phase.
     witness : object
         Of a verdict, a sweep or a repair. Of a repair its sufficiency is checked; that it is smallest is not (no
         short proof of that is known).
     level : {"groups", "neurons"}
+        Of the report that the witness is from.
 
     Returns
     -------
@@ -101,7 +103,7 @@ class _Facts:
         if not self.neurons:
             return (1,)
         shape = self.graph.nodes[v]["shape"]
-        return (shape,) if isinstance(shape, int | np.integer) else tuple(shape)
+        return tuple(shape) if isinstance(shape, Iterable) else (int(shape),)
 
     def _clamped_part(self, v: Hashable, clamped: Iterable[Hashable]) -> Any:
         mask = getattr(clamped[v], "mask", None) if isinstance(clamped, Mapping) else None
