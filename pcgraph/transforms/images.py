@@ -1,0 +1,263 @@
+"""Convolution, pooling and upsampling: torch's layers as edges, between states of shape (channels, height, width).
+
+A convolution has a bias by channel of its own, as in torch. A node's bias is by neuron, so a node that convolutions
+feed is as a rule declared with ``bias=False``.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+from pcgraph.errors import GraphError
+from pcgraph.transforms.base import Shape, Transform, uniform_, vjp
+
+__all__ = ["AvgPool2d", "Conv2d", "ConvTranspose2d", "MaxPool2d", "Upsample"]
+
+Size = int | tuple[int, int]
+PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
+DECLARED = 0  # the seed of a transform that no network has drawn yet
+
+
+class _Image(Transform):
+    """From (channels, height, width) to (channels, height, width); torch computes the shape, without data."""
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        shape = tuple(input_shape)
+        try:
+            if len(shape) != 3:
+                raise ValueError("it needs (channels, height, width)")
+            bare = {name: p.detach().to("meta") for name, p in self.named_parameters()}
+            y = torch.func.functional_call(self, bare, (torch.empty((1, *shape), device="meta"),))
+        except (RuntimeError, ValueError, TypeError) as error:
+            raise GraphError(
+                f"{self} takes no state of shape {shape}: {str(error).strip().splitlines()[0]}", found=shape
+            ) from error
+        return tuple(y.shape[1:])
+
+
+class _Convolution(_Image):
+    """What the two convolutions share: their gradients by torch's own backward kernel, and how they are drawn."""
+
+    weight: Tensor
+    bias: Tensor | None
+    in_channels: int
+    out_channels: int
+    kernel_size: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: tuple[int, ...] | str
+    dilation: tuple[int, ...]
+    transposed: bool
+    output_padding: tuple[int, ...]
+    groups: int
+    padding_mode: PaddingMode
+
+    def _own_fan_in(self) -> int:
+        return self.weight[0].numel()
+
+    def fan_in(self, input_shape: Shape) -> int:
+        return self._own_fan_in()
+
+    def reset_parameters(self, generator: torch.Generator | None = None, fan_in: int | None = None) -> None:
+        """Kaiming-uniform, as in torch: U(-1/sqrt(n), 1/sqrt(n)) for weight and bias, n the neurons that come in."""
+        generator = torch.Generator().manual_seed(DECLARED) if generator is None else generator
+        bound = (fan_in or self._own_fan_in()) ** -0.5
+        uniform_(self.weight, bound, generator)
+        if self.bias is not None:
+            uniform_(self.bias, bound, generator)
+
+    def _plain(self) -> bool:
+        return self.padding_mode == "zeros" and not isinstance(self.padding, str)
+
+    def _backward(self, g: Tensor, x: Tensor, wanted: list[bool]) -> tuple[Tensor, Tensor, Tensor]:
+        bias = None if self.bias is None else [self.bias.shape[0]]
+        return cast(
+            tuple[Tensor, Tensor, Tensor],
+            torch.ops.aten.convolution_backward(
+                g.contiguous(), x, self.weight.detach(), bias, self.stride, self.padding, self.dilation,
+                self.transposed, self.output_padding, self.groups, wanted,
+            ),
+        )  # fmt: skip
+
+    @torch.no_grad()
+    def pullback(self, g: Tensor, x: Tensor) -> Tensor:
+        """The vector-Jacobian product with respect to the input, shape as `x`."""
+        return self._backward(g, x, [True, False, False])[0] if self._plain() else vjp(self, g, x)[0]
+
+    @torch.no_grad()
+    def weight_grad(self, g: Tensor, x: Tensor) -> dict[str, Tensor]:
+        """The gradients of ``weight`` and, where there is one, ``bias``."""
+        if not self._plain():
+            return vjp(self, g, x)[1]
+        _, weight, bias = self._backward(g, x, [False, True, self.bias is not None])
+        return {"weight": weight} if self.bias is None else {"weight": weight, "bias": bias}
+
+    def config(self) -> dict[str, Any]:
+        names = ["in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups"]
+        names += ["padding_mode", *(["output_padding"] if self.transposed else [])]
+        return {**_listed({name: getattr(self, name) for name in names}), "bias": self.bias is not None}
+
+
+def _pair(value: Any) -> Any:
+    """A size as torch wants it; a list, as it comes from a file, becomes a tuple."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _listed(values: dict[str, Any]) -> dict[str, Any]:
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+
+
+class Conv2d(nn.Conv2d, _Convolution):
+    """A two-dimensional convolution, as :class:`torch.nn.Conv2d` and with its arguments.
+
+    A network draws its weight and bias from the network's seed. To keep weights of your own, pass an ``nn.Conv2d``, or
+    write into ``net.transform(u, v).weight`` afterwards.
+
+    Parameters
+    ----------
+    in_channels, out_channels : int
+    kernel_size, stride, padding, dilation : int or pair of int
+        `padding` may also be ``"same"`` or ``"valid"``.
+    groups : int
+    bias : bool
+        One value a channel, beside the bias by neuron of the target node.
+    padding_mode : {"zeros", "reflect", "replicate", "circular"}
+
+    Examples
+    --------
+    >>> Conv2d(3, 64, 3, stride=2, padding=1).output_shape((3, 32, 32))
+    (64, 16, 16)
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: Size, stride: Size = 1, padding: Size | str = 0,
+        dilation: Size = 1, groups: int = 1, bias: bool = True, padding_mode: PaddingMode = "zeros",
+    ) -> None:  # fmt: skip
+        super().__init__(
+            in_channels, out_channels, _pair(kernel_size), _pair(stride), _pair(padding), _pair(dilation), groups, bias,
+            padding_mode,
+        )  # fmt: skip
+
+    def reset_parameters(self, generator: torch.Generator | None = None, fan_in: int | None = None) -> None:
+        _Convolution.reset_parameters(self, generator, fan_in)
+
+
+class ConvTranspose2d(nn.ConvTranspose2d, _Convolution):
+    """The transposed convolution, as :class:`torch.nn.ConvTranspose2d` and with its arguments.
+
+    Its weights are drawn as those of torch: n is ``out_channels / groups * kernel height * kernel width``.
+
+    Parameters
+    ----------
+    in_channels, out_channels : int
+    kernel_size, stride, padding, output_padding, dilation : int or pair of int
+    groups : int
+    bias : bool
+
+    Examples
+    --------
+    >>> ConvTranspose2d(8, 3, 4, stride=2, padding=1).output_shape((8, 16, 16))
+    (3, 32, 32)
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: Size, stride: Size = 1, padding: Size = 0,
+        output_padding: Size = 0, groups: int = 1, bias: bool = True, dilation: Size = 1,
+        padding_mode: PaddingMode = "zeros",
+    ) -> None:  # fmt: skip
+        super().__init__(
+            in_channels, out_channels, _pair(kernel_size), _pair(stride), _pair(padding), _pair(output_padding), groups,
+            bias, _pair(dilation), padding_mode,
+        )  # fmt: skip
+
+    def reset_parameters(self, generator: torch.Generator | None = None, fan_in: int | None = None) -> None:
+        _Convolution.reset_parameters(self, generator, fan_in)
+
+
+class MaxPool2d(nn.MaxPool2d, _Image):
+    """The maximum over windows, as :class:`torch.nn.MaxPool2d`.
+
+    Parameters
+    ----------
+    kernel_size : int or pair of int
+    stride : int or pair of int, optional
+        The kernel size if None.
+    padding, dilation : int or pair of int
+    ceil_mode : bool
+
+    Examples
+    --------
+    >>> MaxPool2d(2).output_shape((64, 16, 16))
+    (64, 8, 8)
+    """
+
+    def __init__(
+        self, kernel_size: Size, stride: Size | None = None, padding: Size = 0, dilation: Size = 1,
+        ceil_mode: bool = False,
+    ) -> None:  # fmt: skip
+        super().__init__(_pair(kernel_size), _pair(stride), _pair(padding), _pair(dilation), ceil_mode=ceil_mode)
+
+    def config(self) -> dict[str, Any]:
+        names = ("kernel_size", "stride", "padding", "dilation", "ceil_mode")
+        return _listed({name: getattr(self, name) for name in names})
+
+
+class AvgPool2d(nn.AvgPool2d, _Image):
+    """The mean over windows, as :class:`torch.nn.AvgPool2d`.
+
+    Parameters
+    ----------
+    kernel_size : int or pair of int
+    stride : int or pair of int, optional
+        The kernel size if None.
+    padding : int or pair of int
+    ceil_mode : bool
+    count_include_pad : bool
+
+    Examples
+    --------
+    >>> AvgPool2d(4).output_shape((8, 16, 16))
+    (8, 4, 4)
+    """
+
+    def __init__(
+        self, kernel_size: Size, stride: Size | None = None, padding: Size = 0, ceil_mode: bool = False,
+        count_include_pad: bool = True,
+    ) -> None:  # fmt: skip
+        super().__init__(_pair(kernel_size), _pair(stride), _pair(padding), ceil_mode, count_include_pad)
+
+    def config(self) -> dict[str, Any]:
+        names = ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad")
+        return _listed({name: getattr(self, name) for name in names})
+
+
+class Upsample(nn.Upsample, _Image):
+    """A larger image by interpolation, as :class:`torch.nn.Upsample`.
+
+    Parameters
+    ----------
+    size : int or pair of int, optional
+        Height and width of the result; or
+    scale_factor : float or pair of float, optional
+        how many times larger it is.
+    mode : {"nearest", "bilinear", "bicubic", "nearest-exact"}
+    align_corners : bool, optional
+        For the modes that interpolate.
+
+    Examples
+    --------
+    >>> Upsample(scale_factor=2).output_shape((8, 7, 7))
+    (8, 14, 14)
+    """
+
+    def __init__(
+        self, size: Size | None = None, scale_factor: float | tuple[float, float] | None = None, mode: str = "nearest",
+        align_corners: bool | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(_pair(size), _pair(scale_factor), mode, align_corners)
+
+    def config(self) -> dict[str, Any]:
+        names = ("size", "scale_factor", "mode", "align_corners")
+        return _listed({name: getattr(self, name) for name in names})

@@ -1,0 +1,126 @@
+"""Transforms by name."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from pcgraph.errors import GraphError, unknown_name
+from pcgraph.transforms.base import Identity, Linear, Transform
+from pcgraph.transforms.images import AvgPool2d, Conv2d, ConvTranspose2d, MaxPool2d, Upsample
+from pcgraph.transforms.masked import MaskedLinear
+from pcgraph.transforms.modules import Module
+from pcgraph.transforms.shapes import Activate, Flatten, Reshape
+
+__all__ = ["TRANSFORMS", "from_config", "get", "name_of"]
+
+#: The transforms that have a name. Add your own class, with a ``config()``, and graphs with it can be saved.
+TRANSFORMS: dict[str, type[Transform]] = {
+    "linear": Linear,
+    "identity": Identity,
+    "conv2d": Conv2d,
+    "conv_transpose2d": ConvTranspose2d,
+    "max_pool2d": MaxPool2d,
+    "avg_pool2d": AvgPool2d,
+    "upsample": Upsample,
+    "flatten": Flatten,
+    "reshape": Reshape,
+    "activate": Activate,
+    "masked_linear": MaskedLinear,
+}
+
+
+def _class(name: str) -> type[Transform]:
+    if name not in TRANSFORMS:
+        raise GraphError(unknown_name("transform", name, TRANSFORMS), found=name)
+    return TRANSFORMS[name]
+
+
+def from_config(name: str, config: Mapping[str, Any]) -> Transform:
+    """The transform with this name and these arguments: the inverse of ``name_of(t), t.config()``.
+
+    Raises
+    ------
+    GraphError
+        An unknown name, or arguments that the class does not take.
+
+    Examples
+    --------
+    >>> from_config("max_pool2d", {"kernel_size": 2}).output_shape((1, 4, 4))
+    (1, 2, 2)
+    """
+    kind = _class(name)
+    try:
+        return kind(**config)
+    except TypeError as error:
+        raise GraphError(
+            f"the transform {name!r} is made with {_arguments(kind)} (found {dict(config)!r}: {error})",
+            found=dict(config),
+        ) from error
+
+
+def _arguments(kind: type[Transform]) -> str:
+    return str(inspect.signature(kind)) if kind.__init__ is not Transform.__init__ else "()"
+
+
+def name_of(transform: Transform) -> str:
+    """The name under which the transform's class is registered.
+
+    Raises
+    ------
+    GraphError
+        It has none.
+
+    Examples
+    --------
+    >>> name_of(Flatten())
+    'flatten'
+    """
+    for name, kind in TRANSFORMS.items():
+        if type(transform) is kind:
+            return name
+    raise GraphError(
+        f"the transform {type(transform).__name__} has no name: register its class, as in "
+        f"pcgraph.transforms.TRANSFORMS['my_transform'] = {type(transform).__name__}",
+        found=transform,
+    )
+
+
+def get(spec: str | nn.Module | None) -> Transform:
+    """The transform that `spec` names or is; None is :class:`Linear`.
+
+    Raises
+    ------
+    GraphError
+        An unknown name, one of a transform that needs arguments, or something that is no ``nn.Module``.
+
+    Examples
+    --------
+    >>> get("identity")
+    Identity()
+    """
+    if spec is None:
+        return Linear()
+    if isinstance(spec, str):
+        kind = _class(spec)
+        needed = [
+            n for n, p in inspect.signature(kind.__init__).parameters.items()
+            if n != "self" and p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD
+        ]  # fmt: skip
+        if needed:
+            raise GraphError(
+                f"the transform {spec!r} needs {', '.join(needed)}: give an instance, as in "
+                f"transform=pcgraph.transforms.{kind.__name__}(...)",
+                found=spec,
+            )
+        return kind()
+    if isinstance(spec, Transform):
+        return spec
+    if isinstance(spec, nn.Module):
+        return Module(spec)
+    raise GraphError(
+        f"a transform is a name, a pcgraph.transforms.Transform or an nn.Module instance (found {spec!r})", found=spec
+    )
