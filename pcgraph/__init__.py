@@ -7,7 +7,7 @@ clamps and initializer into a plan that computes only what is needed; run infere
 from pcgraph import activations, energies, errors, graphs, transforms
 from pcgraph.clamps import Masked
 from pcgraph.errors import ClampError, Diverged, GraphError, InvalidInitializer, PCGraphError
-from pcgraph.initializers import Forward, Normal, Zero
+from pcgraph.initializers import Average, Equilibrium, Forward, Initializer, Memory, Normal, Null, PerNode, Zero
 from pcgraph.learning import InferenceResult
 from pcgraph.model import PCNetwork
 from pcgraph.optimizers import SGD, Adam
@@ -19,16 +19,22 @@ __version__ = "0.1.0"
 __all__ = [
     "SGD",
     "Adam",
+    "Average",
     "ClampError",
     "Diverged",
+    "Equilibrium",
     "Forward",
     "GraphError",
     "InferenceResult",
+    "Initializer",
     "InvalidInitializer",
     "Masked",
+    "Memory",
     "Normal",
+    "Null",
     "PCGraphError",
     "PCNetwork",
+    "PerNode",
     "Plan",
     "Zero",
     "activations",

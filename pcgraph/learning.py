@@ -36,8 +36,6 @@ class InferenceResult(Inference):
         """
         if self._learned:
             raise ConfigError("backward() was already called on this result; run net.infer(...) again")
-        if self.plan.final is None:
-            raise ConfigError("this result comes from a sweep without errors; run net.infer(...) to learn from it")
         self._learned = True
         scale = 1.0 / self.batch
         for parameter in self._ws.net.parameters():
@@ -51,7 +49,7 @@ class InferenceResult(Inference):
     def _energies(self, scale: float) -> None:
         """Gradients of an energy's own parameters (a learned precision, say), by autograd."""
         ws = self._ws
-        for op in ws.plan.final.errors if ws.plan.final else ():
+        for op in ws.plan.final.errors:
             run = ws.plan.structure.runs[op.run]
             if run.gaussian:
                 continue

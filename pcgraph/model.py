@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pcgraph.clamps import Clamps, Masked
 from pcgraph.errors import ClampError, ConfigError
-from pcgraph.inference import Planner, Settings, _Program, prepare, run
+from pcgraph.inference import Planner, Program, Settings, prepare, run
 from pcgraph.initializers import Context, Forward, Initializer
 from pcgraph.kernels import Workspace
 from pcgraph.learning import InferenceResult
@@ -131,7 +131,7 @@ class PCNetwork(Network):
             self, self._planner, clamps, init, steps, optimizer, labels, finite=check, pins=pins_of(kernels)
         )
         ws = Workspace(plan, self, checked.batch)
-        kept = run(ws, _Program(ws, optimizer), checked, optimizer, context, Settings(trace=trace, check=check))
+        kept = run(ws, Program(ws, optimizer), checked, optimizer, context, Settings(trace=trace, check=check))
         return InferenceResult(ws, checked, init, labels, kept)
 
     def predict(
@@ -158,10 +158,11 @@ class PCNetwork(Network):
                 checked.clamped, frozenset(checked.masked), self._forward[0], 0, None, context, only=ancestors
             )
             ws = Workspace(plan, self, checked.batch)
-            run(ws, _Program(ws, None), checked, None, context, Settings(check=False))
+            run(ws, Program(ws, None), checked, None, context, Settings(check=False))
             return InferenceResult(ws, checked, self._forward[0], None, None).states[node]
         if init is None or steps is None:
-            raise ConfigError("predict needs both init= and steps=, or neither", key="init" if init is None else "steps")
+            missing = "init" if init is None else "steps"
+            raise ConfigError("predict needs both init= and steps=, or neither", key=missing)
         return self.infer(clamps, init=init, steps=steps, optimizer=optimizer).states[node]
 
     def _ancestors(self, node: int, clamped: frozenset[int]) -> frozenset[int]:
@@ -176,12 +177,11 @@ class PCNetwork(Network):
                 if j not in found:
                     found.add(j)
                     stack.append(j)
-        return frozenset(found)
+        return frozenset(found - clamped)
 
     def __getstate__(self) -> dict[str, Any]:
-        state = super().__getstate__() if hasattr(super(), "__getstate__") else self.__dict__.copy()
-        return {**state, "_planner": None}
+        return {**self.__dict__, "_planner": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
+        self.__dict__.update(state)
         self._planner = Planner(self)

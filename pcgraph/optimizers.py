@@ -40,6 +40,11 @@ class StateOptimizer:
 
     fixes_zero: bool = False
 
+    @property
+    def stateless(self) -> bool:
+        """Whether a step leaves nothing behind for the next one. False is always right."""
+        return False
+
     def __init__(self, lr: Rate) -> None:
         self.lr = _check_rate(lr)
 
@@ -57,7 +62,9 @@ class StateOptimizer:
             return float(self.lr[node])
         if None in self.lr:
             return float(self.lr[None])
-        raise ConfigError(f"lr names no rate for the free node {node!r}: add it, or an entry None for the rest", key="lr")
+        raise ConfigError(
+            f"lr names no rate for the free node {node!r}: add it, or an entry None for the rest", key="lr"
+        )
 
     def step(self, state: Tensor, grad: Tensor, memory: dict[str, Any]) -> None:
         """Move `state` in place.
@@ -71,11 +78,6 @@ class StateOptimizer:
             broadcasts against `state`, ``"step"`` the number of steps before this one.
         """
         raise TypeError(f"{type(self).__name__} must define step(state, grad, memory)")
-
-    @property
-    def key(self) -> Hashable:
-        """What a plan depends on."""
-        return self.fixes_zero
 
 
 class SGD(StateOptimizer):
@@ -107,6 +109,10 @@ class SGD(StateOptimizer):
             raise ConfigError("nesterov needs a momentum above 0", key="nesterov")
         self.momentum = float(momentum)
         self.nesterov = bool(nesterov)
+
+    @property
+    def stateless(self) -> bool:
+        return self.momentum == 0
 
     def step(self, state: Tensor, grad: Tensor, memory: dict[str, Any]) -> None:
         if self.momentum:

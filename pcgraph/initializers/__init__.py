@@ -1,7 +1,28 @@
 """State initializers: where the free states start (paper, Sections 3 and 4)."""
 
+from pcgraph.initializers.average import Average
 from pcgraph.initializers.base import Block, Context, Given, Initializer, Layout, Swept, require
 from pcgraph.initializers.basic import Normal, Zero
+from pcgraph.initializers.equilibrium import Equilibrium
 from pcgraph.initializers.forward import Forward
+from pcgraph.initializers.memory import Memory
+from pcgraph.initializers.per_node import PerNode
+from pcgraph.initializers.remember import Null
 
-__all__ = ["Block", "Context", "Forward", "Given", "Initializer", "Layout", "Normal", "Swept", "Zero", "require"]
+__all__ = [
+    "Average",
+    "Block",
+    "Context",
+    "Equilibrium",
+    "Forward",
+    "Given",
+    "Initializer",
+    "Layout",
+    "Memory",
+    "Normal",
+    "Null",
+    "PerNode",
+    "Swept",
+    "Zero",
+    "require",
+]

@@ -87,7 +87,7 @@ class Context:
         Class numbers (batch,), where they were given.
     network : Network
     settle : callable
-        ``settle(clamped, init, steps, optimizer, tolerance) -> states`` runs another inference first; only
+        ``settle(known, nodes, steps, optimizer, tolerance, batch) -> (states, residual)`` relaxes some nodes first;
         :class:`~pcgraph.Equilibrium` needs it.
     """
 
@@ -129,7 +129,7 @@ class Initializer(nn.Module):
         return Layout((Given(self, report.free),))
 
     def ready(self, context: Context | None) -> Hashable:
-        """What the layout depends on beyond the graph, the clamps and the settings: a hashable, the same for the same."""
+        """What the layout depends on beyond graph, clamps and settings: a hashable, the same for the same."""
         return None
 
     def parts(self) -> tuple[Initializer, ...]:

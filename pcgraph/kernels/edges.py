@@ -19,7 +19,15 @@ from pcgraph.kernels.workspace import Step, Workspace
 from pcgraph.network import Bucket
 from pcgraph.plan.operations import Forward, Index, Pull, numbers, rows
 
-__all__ = ["Edges", "batched_forward", "batched_pull", "batched_weights", "dense_forward", "dense_pull", "dense_weights"]
+__all__ = [
+    "Edges",
+    "batched_forward",
+    "batched_pull",
+    "batched_weights",
+    "dense_forward",
+    "dense_pull",
+    "dense_weights",
+]
 
 #: Bytes of gathered states that a batched product handles at a time: about what a core's cache holds.
 CHUNK = 4 * 2**20
@@ -43,7 +51,7 @@ class Edges:
 
     def weight(self, ws: Workspace) -> Tensor:
         """(edges, out, in): a view where the rows are neighbours, else a copy that is refreshed for every run."""
-        packed = ws.net.weights[self.bucket.name].detach()
+        packed: Tensor = ws.net.weights[self.bucket.name].detach()
         where = rows(self.row) if (np.diff(self.row) > 0).all() else self.row
         if isinstance(where, slice):
             return packed[where]
@@ -104,7 +112,7 @@ def dense_weights(ws: Workspace, call: Pull) -> Learn:
     return run
 
 
-# -- many edges in one batched product ----------------------------------------------------------------------------------
+# -- many edges in one batched product --------------------------------------------------------------------------------
 
 
 def _chunks(ws: Workspace, call: Forward | Pull) -> list[Edges]:
@@ -155,7 +163,8 @@ def _batched_forward(ws: Workspace, call: Forward, edges: Edges) -> Step:
         bias = ws.bias(edges.target_group, target)
         if bias is None:
             return lambda: torch.bmm(source(), w, out=out)
-        return lambda: torch.baddbmm(bias, source(), w, out=out)
+        constant = bias
+        return lambda: torch.baddbmm(constant, source(), w, out=out)
     index = ws.index(target)
     assert isinstance(index, Tensor)
     bias = ws.bias(edges.target_group, target) if call.fresh else None
@@ -232,7 +241,7 @@ def _each(steps: list[Step]) -> None:
         step()
 
 
-# -- activations on edges -----------------------------------------------------------------------------------------------
+# -- activations on edges ---------------------------------------------------------------------------------------------
 
 
 def _shaped(ws: Workspace, bucket: Bucket, x: Tensor) -> Tensor:

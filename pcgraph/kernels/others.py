@@ -1,13 +1,22 @@
-"""Edges without packed weights: the identity, and modules with autograd on that one edge."""
+"""Edges without packed weights: the identity, and modules.
+
+A module that defines ``pullback`` is run without a graph and pulled back by it; any other is differentiated by autograd
+on its one edge. Its weights, at the end, by its ``weight_grad`` or else by autograd. All read the source's state as it
+lies in the buffer: an edge is evaluated anew whenever its source has moved, and pulled back before it moves again.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from pcgraph.kernels.edges import Edges
 from pcgraph.kernels.workspace import Step, Workspace
-from pcgraph.plan.operations import Forward, Pull
+from pcgraph.plan.operations import Forward, Pull, numbers
+from pcgraph.transforms.base import vjp
 
 __all__ = ["identity_forward", "identity_pull", "module_forward", "module_pull", "module_weights"]
 
@@ -47,62 +56,95 @@ def _index(ws: Workspace, numbers: object) -> Tensor:
     return torch.as_tensor(numbers, device=ws.device)
 
 
+class _Modules:
+    """The edges of a call on a bucket of one module: (source, target, canonical number), and how they are computed."""
+
+    def __init__(self, ws: Workspace, call: Forward | Pull) -> None:
+        edges = Edges(ws, call)
+        self.h, self.a = ws.h[edges.source_group], ws.a[edges.target_group]
+        self.e, self.s = ws.e[edges.source_group], ws.s[edges.target_group]
+        groups = ws.plan.structure.groups
+        self.shape, self.out_shape = groups[edges.source_group].shape, groups[edges.target_group].shape
+        self.phi = edges.bucket.phi
+        self.module: Any = ws.net.edge_modules[edges.bucket.name]
+        self.places = list(zip(edges.source.tolist(), edges.target.tolist(), numbers(call.edges).tolist()))
+        self.record: dict[int, tuple[Tensor, Tensor]] = ws.cache.setdefault("module", {})
+        self.pullback: Callable[[Tensor, Tensor], Tensor] | None = getattr(self.module, "pullback", None)
+
+    def state(self, source: int) -> Tensor:
+        return self.h[source].view(-1, *self.shape)
+
+    def carried(self, source: int) -> Tensor:
+        """phi(h), what the module sees."""
+        x = self.state(source)
+        return x if self.phi.is_identity else self.phi(x)
+
+    def signal(self, target: int, like: tuple[int, ...] | torch.Size) -> Tensor:
+        return self.s[target].view(-1, *like)
+
+
 def module_forward(ws: Workspace, call: Forward) -> Step:
-    """Run the module on its edge and keep the graph of that one evaluation."""
-    edges = Edges(ws, call)
-    h, a = ws.h[edges.source_group], ws.a[edges.target_group]
-    shape = ws.plan.structure.groups[edges.source_group].shape
-    module, phi = ws.net.edge_modules[edges.bucket.name], edges.bucket.phi
-    places = list(zip(edges.source.tolist(), edges.target.tolist(), _numbers(call)))
-    record: dict[int, tuple[Tensor, Tensor]] = ws.cache.setdefault("module", {})
+    """``A[target] += module(phi(H[source]))``; without a ``pullback`` the graph of that one evaluation is kept."""
+    on = _Modules(ws, call)
 
     def run() -> None:
-        for source, target, number in places:
-            with torch.enable_grad():
-                x = h[source].clone().view(-1, *shape).requires_grad_()
-                y = module(phi(x))
-            record[number] = (x, y)
-            a[target].add_(y.detach().reshape(a[target].shape))
+        for source, target, number in on.places:
+            if on.pullback is None:
+                with torch.enable_grad():
+                    x = on.state(source).clone().requires_grad_()
+                    y = on.module(on.phi(x))
+                on.record[number] = (x, y)
+            else:
+                y = on.module(on.carried(source))
+            on.a[target].add_(y.detach().reshape(on.a[target].shape))
 
     return run
-
-
-def _numbers(call: Forward | Pull) -> list[int]:
-    if isinstance(call.edges, slice):
-        return list(range(call.edges.start, call.edges.stop))
-    return [int(i) for i in call.edges]
 
 
 def module_pull(ws: Workspace, call: Pull) -> Step:
-    """Pull the target's signal back through the kept graph."""
-    edges = Edges(ws, call)
-    e, s = ws.e[edges.source_group], ws.s[edges.target_group]
-    places = list(zip(edges.source.tolist(), edges.target.tolist(), _numbers(call)))
-    record: dict[int, tuple[Tensor, Tensor]] = ws.cache.setdefault("module", {})
+    """``E[source] -= phi'(H[source]) * pullback(S[target])``."""
+    on = _Modules(ws, call)
 
     def run() -> None:
-        for source, target, number in places:
-            x, y = record[number]
-            if not y.requires_grad:
-                continue
-            (back,) = torch.autograd.grad(y, x, s[target].view(y.shape), retain_graph=True, allow_unused=True)
+        for source, target, number in on.places:
+            if on.pullback is None:
+                back = _pull_recorded(on, target, number)
+            else:
+                back = on.pullback(on.signal(target, on.out_shape), on.carried(source))
+                if not on.phi.is_identity:
+                    back = on.phi.pullback(back, on.state(source))
             if back is not None:
-                e[source].sub_(back.view(e[source].shape))
+                on.e[source].sub_(back.reshape(on.e[source].shape))
 
     return run
+
+
+def _pull_recorded(on: _Modules, target: int, number: int) -> Tensor | None:
+    x, y = on.record[number]
+    if not y.requires_grad:
+        return None
+    (back,) = torch.autograd.grad(y, x, on.signal(target, y.shape[1:]), retain_graph=True, allow_unused=True)
+    return back
 
 
 def module_weights(ws: Workspace, call: Pull, scale: float) -> None:
     """Accumulate the gradient of the module's parameters into their ``.grad``."""
-    edges = Edges(ws, call)
-    module, s = ws.net.edge_modules[edges.bucket.name], ws.s[edges.target_group]
-    parameters = [p for p in module.parameters() if p.requires_grad]
-    if not parameters:
+    on = _Modules(ws, call)
+    trained = {name: p for name, p in on.module.named_parameters() if p.requires_grad}
+    if not trained:
         return
-    record: dict[int, tuple[Tensor, Tensor]] = ws.cache.setdefault("module", {})
-    for target, number in zip(edges.target.tolist(), _numbers(call)):
-        _, y = record[number]
-        grads = torch.autograd.grad(y, parameters, s[target].view(y.shape), retain_graph=True, allow_unused=True)
-        for parameter, grad in zip(parameters, grads):
-            if grad is not None and parameter.grad is not None:
-                parameter.grad.sub_(grad, alpha=scale)
+    weight_grad = getattr(on.module, "weight_grad", None)
+    for source, target, number in on.places:
+        if weight_grad is not None:
+            grads = weight_grad(on.signal(target, on.out_shape), on.carried(source))
+        elif on.pullback is not None:
+            grads = vjp(on.module, on.signal(target, on.out_shape), on.carried(source))[1]
+        else:
+            _, y = on.record[number]
+            found = torch.autograd.grad(
+                y, list(trained.values()), on.signal(target, y.shape[1:]), retain_graph=True, allow_unused=True
+            )
+            grads = dict(zip(trained, found))
+        for name, parameter in trained.items():
+            if grads[name] is not None and parameter.grad is not None:
+                parameter.grad.sub_(grads[name], alpha=scale)

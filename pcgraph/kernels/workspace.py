@@ -30,7 +30,7 @@ class Workspace:
     Attributes
     ----------
     h, a, m, e, s : list of Tensor
-        By group; a group whose nodes are all roots without a prior has only `h`.
+        By group; a group whose nodes are all roots without a prior has only `h`, and `e` if one of them is free.
     base : dict
         (level, group) -> kept contributions.
     refresh : list of callables
@@ -49,14 +49,15 @@ class Workspace:
         self.e: list[Tensor] = []
         self.s: list[Tensor] = []
         for g, group in enumerate(s.groups):
-            shape = (group.count, batch, group.size)
-            self.h.append(self.empty(*shape))
+            full, none = (group.count, batch, group.size), (0, batch, group.size)
+            self.h.append(self.empty(*full))
             runs = [run for run in s.runs if run.group == g and run.energy is not None]
-            shape = shape if runs else (0, batch, group.size)
+            shape = full if runs else none
+            free = bool(plan.free[group.start : group.start + group.count].any())
             linear = all(run.activation.is_identity for run in runs)
             self.a.append(self.empty(*shape))
             self.m.append(self.a[g] if linear else self.empty(*shape))
-            self.e.append(torch.zeros(shape, dtype=self.dtype, device=self.device))
+            self.e.append(torch.zeros(full if free else shape, dtype=self.dtype, device=self.device))
             self.s.append(torch.zeros(shape, dtype=self.dtype, device=self.device))
         self.base = {
             key: self.empty(len(where), batch, s.groups[key[1]].size) for key, where in plan.bases.items()
@@ -112,7 +113,7 @@ class Workspace:
         inside = np.isin(wanted, self.net.bias_rows(name))
         if not inside.any():
             return None
-        packed = self.net.biases[name].detach().flatten(1).unsqueeze(1)
+        packed: Tensor = self.net.biases[name].detach().flatten(1).unsqueeze(1)
         source = self.bias_index(group, wanted[inside])
         if inside.all() and isinstance(source, slice):
             return packed[source]

@@ -69,7 +69,8 @@ class Network(nn.Module):
                 self._make_weight(bucket)
             elif bucket.kind == "module":
                 self.edge_modules[bucket.name] = bucket.transform
-                bucket.transform.requires_grad_(bucket.trainable)
+                if not bucket.trainable:
+                    bucket.transform.requires_grad_(False)
         for i, run in enumerate(self.structure.runs):
             if run.energy is not None and not run.gaussian:
                 self.energies[str(i)] = run.energy
@@ -98,10 +99,13 @@ class Network(nn.Module):
 
     @torch.no_grad()
     def _reset(self, seed: int) -> None:
-        """Kaiming-uniform as in ``nn.Linear``: U(-1/sqrt(n), 1/sqrt(n)), n the neurons that reach the target."""
+        """Kaiming-uniform as in ``nn.Linear``: U(-1/sqrt(n), 1/sqrt(n)), n the neurons that reach the target.
+
+        A bias whose node no drawn weight reaches starts at zero. Transforms draw their own parameters, or keep them.
+        """
         generator = torch.Generator().manual_seed(seed)
         s = self.structure
-        bound = torch.from_numpy(1.0 / np.sqrt(np.maximum(s.fan_in, 1)))
+        bound = torch.from_numpy((s.fan_in > 0) / np.sqrt(np.maximum(s.fan_in, 1)))
         for bucket in s.buckets:
             if bucket.kind == "linear":
                 weight = self.weights[bucket.name]
@@ -120,6 +124,9 @@ class Network(nn.Module):
                 limit = bound[torch.from_numpy(group.start + self._bias_rows[name])].to(torch.float32)
                 draw = torch.rand(bias.shape, generator=generator, dtype=torch.float32)
                 bias.copy_((2 * draw - 1) * limit.view(-1, *[1] * len(group.shape)))
+        for bucket in s.buckets:
+            if bucket.kind == "module":
+                bucket.transform.reset_parameters(generator, int(s.fan_in[s.target[bucket.start : bucket.stop]].max()))
 
     def energy_of(self, run: int) -> Energy:
         """The energy of the nodes of a run that is not Gaussian."""
@@ -156,7 +163,8 @@ class Network(nn.Module):
                 where=(u, v),
             )
         row = i - bucket.start if bucket.weight is None else int(bucket.weight[i - bucket.start])
-        return self.weights[bucket.name].detach()[row]
+        packed: Tensor = self.weights[bucket.name].detach()
+        return packed[row]
 
     def bias_rows(self, name: str) -> Index:
         """Positions in their group of the nodes that the rows of a packed bias belong to."""
@@ -173,7 +181,8 @@ class Network(nn.Module):
         place = self.bias_place(v)
         if place is None:
             raise GraphError(f"node {v!r} has no bias: it is a root, or was declared with bias=False", where=v)
-        return self.biases[place[0]].detach()[place[1]]
+        packed: Tensor = self.biases[place[0]].detach()
+        return packed[place[1]]
 
     def bias_place(self, v: Node) -> tuple[str, int] | None:
         """Name and row of the packed bias of `v`; None if it has none."""

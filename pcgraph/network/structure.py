@@ -10,7 +10,7 @@ target, then source, so that a bucket of scalar edges is a CSR matrix as it stan
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -20,21 +20,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pcgraph import activations, energies, transforms
+from pcgraph import activations
 from pcgraph.activations import Activation
 from pcgraph.energies import Energy, Gaussian
 from pcgraph.errors import ClampError, GraphError, nearest
-from pcgraph.transforms import Identity, Linear, Transform
+from pcgraph.network.declaration import DEFAULT_EDGE, EdgeSpec, NodeSpec, edge_spec, node_spec, show
+from pcgraph.transforms import Transform
 
 __all__ = ["Bucket", "Group", "Run", "Structure"]
 
 Node = Hashable
 Shape = tuple[int, ...]
 Index = NDArray[np.int64]
-
-NODE_ATTRIBUTES = ("shape", "activation", "bias", "energy", "precision", "prior")
-EDGE_ATTRIBUTES = ("transform", "activation", "trainable", "share")
-
 
 @dataclass(frozen=True)
 class Group:
@@ -114,132 +111,6 @@ class Bucket:
         return self.stop - self.start
 
 
-def show(where: Any) -> str:
-    """An edge as ``'a' -> 'b'``, a node as it is."""
-    if isinstance(where, tuple) and len(where) in (2, 3):
-        return f"edge {where[0]!r} -> {where[1]!r}" + (f" (key {where[2]!r})" if len(where) == 3 else "")
-    return f"node {where!r}"
-
-
-
-
-def _check_attributes(attributes: Mapping[Any, Any], known: tuple[str, ...], where: Any, text: str) -> None:
-    for key in attributes:
-        if isinstance(key, str) and key not in known:
-            meant = nearest(key, known, cutoff=0.8)
-            if meant:
-                raise GraphError(
-                    f"{text} has the attribute {key!r}, which is nearly {meant!r}: write {meant!r} if that was meant, "
-                    "or rename it",
-                    where=where,
-                    found=key,
-                )
-
-
-def _shape(value: Any, node: Node) -> Shape:
-    items = value if isinstance(value, tuple | list | torch.Size) else (value,)
-    good = len(items) > 0 and all(
-        isinstance(i, int | np.integer) and not isinstance(i, bool) and i > 0 for i in items
-    )
-    if not good:
-        raise GraphError(
-            f"node {node!r} needs a shape that is a positive int or a tuple of them (found {value!r})",
-            where=node,
-            found=value,
-        )
-    return tuple(int(i) for i in items)
-
-
-@dataclass
-class _NodeSpec:
-    shape: Shape
-    activation: Activation
-    energy: Energy
-    precision: float
-    bias: bool
-    prior: Any
-
-
-def _node_spec(node: Node, attributes: Mapping[str, Any]) -> _NodeSpec:
-    _check_attributes(attributes, NODE_ATTRIBUTES, node, f"node {node!r}")
-    if "shape" not in attributes:
-        raise GraphError(
-            f"node {node!r} needs a shape (found none): graph.add_node({node!r}, shape=...)", where=node
-        )
-    shape = _shape(attributes["shape"], node)
-    try:
-        activation = activations.get(attributes.get("activation"))
-        energy = energies.get(attributes.get("energy"), attributes.get("precision"))
-    except GraphError as error:
-        raise GraphError(f"node {node!r}: {error}", where=node, found=error.found) from None
-    bias = attributes.get("bias", True)
-    if not isinstance(bias, bool | np.bool_):
-        raise GraphError(f"node {node!r} needs bias=True or bias=False (found {bias!r})", where=node, found=bias)
-    prior = attributes.get("prior")
-    if prior is not None:
-        prior = torch.as_tensor(prior, dtype=torch.float64)
-        try:
-            prior = prior.expand(shape).clone()
-        except RuntimeError:
-            raise GraphError(
-                f"the prior of node {node!r} must broadcast to its shape {shape} (found shape {tuple(prior.shape)})",
-                where=node,
-                found=attributes["prior"],
-            ) from None
-        if not torch.isfinite(prior).all():
-            raise GraphError(f"the prior of node {node!r} must be finite", where=node, found=attributes["prior"])
-    precision = energy.precision if type(energy) is Gaussian else 1.0
-    return _NodeSpec(shape, activation, energy, precision, bool(bias), prior)
-
-
-@dataclass(frozen=True, eq=False)
-class _EdgeSpec:
-    kind: str
-    transform: Transform
-    phi: Activation
-    trainable: bool
-    share: Hashable | None
-
-    @property
-    def key(self) -> tuple[Any, ...]:
-        module = id(self.transform) if self.kind in ("module", "sparse") else None
-        phi = self.phi.name if self.phi.named else id(self.phi.function)
-        return (self.kind, module, phi, self.trainable)
-
-
-def _kind(transform: Transform) -> str:
-    if isinstance(transform, Linear):
-        return "linear"
-    if isinstance(transform, Identity):
-        return "identity"
-    return "module"
-
-
-_DEFAULT_EDGE = _EdgeSpec("linear", Linear(), activations.get(None), True, None)
-
-
-def _edge_spec(where: tuple[Any, ...], attributes: Mapping[str, Any]) -> _EdgeSpec:
-    if not attributes:
-        return _DEFAULT_EDGE
-    _check_attributes(attributes, EDGE_ATTRIBUTES, where, show(where))
-    try:
-        transform = transforms.get(attributes.get("transform"))
-        phi = activations.get(attributes.get("activation"))
-    except GraphError as error:
-        raise GraphError(f"{show(where)}: {error}", where=where, found=error.found) from None
-    trainable = attributes.get("trainable", True)
-    if not isinstance(trainable, bool | np.bool_):
-        raise GraphError(
-            f"{show(where)} needs trainable=True or trainable=False (found {trainable!r})", where=where, found=trainable
-        )
-    share = attributes.get("share")
-    try:
-        hash(share)
-    except TypeError:
-        raise GraphError(f"{show(where)} needs a hashable share key (found {share!r})", where=where, found=share) from None
-    return _EdgeSpec(_kind(transform), transform, phi, bool(trainable), share)
-
-
 def _ranks(graph: nx.DiGraph) -> dict[Node, int]:
     """A topological order of the condensation, by longest-path depth, so that nodes swept together are neighbours."""
     declared = {node: i for i, node in enumerate(graph)}
@@ -282,13 +153,13 @@ class Structure:
             )
         if len(graph) == 0:
             raise GraphError("a network needs at least one node (found an empty graph)")
-        specs = {node: _node_spec(node, attributes) for node, attributes in graph.nodes(data=True)}
+        specs = {node: node_spec(node, attributes) for node, attributes in graph.nodes(data=True)}
         self._lay_out_nodes(graph, specs)
         self._lay_out_edges(graph)
 
     # -- nodes ----------------------------------------------------------------------------------------------------
 
-    def _lay_out_nodes(self, graph: nx.DiGraph, specs: dict[Node, _NodeSpec]) -> None:
+    def _lay_out_nodes(self, graph: nx.DiGraph, specs: dict[Node, NodeSpec]) -> None:
         rank = _ranks(graph)
         kinds: dict[Any, int] = {}
 
@@ -297,7 +168,8 @@ class Structure:
             root = graph.in_degree(node) == 0
             silent = root and spec.prior is None
             energy = "gaussian" if type(spec.energy) is Gaussian else id(spec.energy)
-            activation = None if root else (spec.activation.name if spec.activation.named else id(spec.activation.function))
+            sigma = spec.activation
+            activation = None if root else sigma.name if sigma.named else id(sigma.function)
             label = (activation, None if silent else energy)
             return (not silent, not root, kinds.setdefault(label, len(kinds)))
 
@@ -334,7 +206,7 @@ class Structure:
         self.has_bias: NDArray[np.bool_] = np.array([specs[n].bias for n in ordered]) & ~self.is_root
         self.runs: tuple[Run, ...] = tuple(self._runs(specs, kind_of))
 
-    def _runs(self, specs: dict[Node, _NodeSpec], kind_of: dict[Node, Any]) -> Iterable[Run]:
+    def _runs(self, specs: dict[Node, NodeSpec], kind_of: dict[Node, Any]) -> Iterable[Run]:
         for g, group in enumerate(self.groups):
             nodes = self.nodes[group.start : group.start + group.count]
             start = 0
@@ -358,16 +230,16 @@ class Structure:
     def _lay_out_edges(self, graph: nx.DiGraph) -> None:
         multi = graph.is_multigraph()
         rows = graph.edges(keys=True, data=True) if multi else graph.edges(data=True)
-        specs: list[_EdgeSpec] = []
+        specs: list[EdgeSpec] = []
         spec_ids: dict[Any, int] = {}
         source, target, spec_of = [], [], []
         shared: dict[int, Hashable] = {}
         number = self.number
         for i, row in enumerate(rows):
-            spec = _edge_spec(row[:-1], row[-1])
-            key = spec.key if spec is not _DEFAULT_EDGE else None
+            spec = edge_spec(row[:-1], row[-1])
+            key = spec.key if spec is not DEFAULT_EDGE else None
             if key is None:
-                key = _DEFAULT_EDGE.key
+                key = DEFAULT_EDGE.key
             which = spec_ids.get(key)
             if which is None:
                 which = spec_ids[key] = len(specs)
@@ -399,12 +271,15 @@ class Structure:
         self.buckets: tuple[Bucket, ...] = tuple(buckets)
 
     def _bucket(
-        self, spec: _EdgeSpec, b: int, start: int, stop: int,
+        self, spec: EdgeSpec, b: int, start: int, stop: int,
         shared: dict[int, Hashable], seen_shares: dict[Hashable, int], names: dict[str, int],
     ) -> Bucket:  # fmt: skip
         source, target = int(self.group_of[self.source[start]]), int(self.group_of[self.target[start]])
         a, z = self.groups[source], self.groups[target]
-        found = spec.transform.fits(a.shape, z.shape)
+        try:
+            found = spec.transform.fits(a.shape, z.shape)
+        except GraphError as error:
+            raise GraphError(f"{show(self.edge(start))}: {error}", where=self.edge(start), found=error.found) from error
         if found is not None:
             where = self.edge(start)
             raise GraphError(
@@ -426,7 +301,9 @@ class Structure:
         names[name] = names.get(name, 0) + 1
         if names[name] > 1:
             name += f"_{names[name]}"
-        return Bucket(spec.kind, name, source, target, start, stop, spec.phi, spec.transform, spec.trainable, weight, rows)
+        return Bucket(
+            spec.kind, name, source, target, start, stop, spec.phi, spec.transform, spec.trainable, weight, rows
+        )
 
     def _share(
         self, keys: list[Hashable | None], b: int, start: int, seen: dict[Hashable, int]
@@ -505,7 +382,7 @@ class Structure:
         """Neurons that reach each node through weighted edges, shape (nodes,)."""
         result = np.zeros(len(self.nodes), dtype=np.int64)
         for bucket in self.buckets:
-            if bucket.kind == "linear":
-                size = self.groups[bucket.source_group].size
+            size = bucket.transform.fan_in(self.groups[bucket.source_group].shape)
+            if size:
                 np.add.at(result, self.target[bucket.start : bucket.stop], size)
         return result

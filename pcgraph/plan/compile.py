@@ -53,7 +53,7 @@ class Request:
     fixes_zero, stateless : bool
         Of the state optimizer: a zero gradient moves nothing; nothing is remembered between steps.
     only : frozenset of int or None
-        Nodes that matter; None for all. With it nothing but the initialization is run.
+        Free nodes that matter; None for all. The others and their energies do not exist for the run.
     device : str
     pins : tuple of (bucket name, kernel)
     """
@@ -88,7 +88,7 @@ class Parts:
     initializers: tuple[Initializer, ...] = ()
     prologue: tuple[Operation, ...] = ()
     stages: tuple[Stage, ...] = ()
-    final: Stage | None = None
+    final: Stage = field(default_factory=lambda: Stage((), (), (), (), ()))
     weights: tuple[Pull, ...] = ()
     biases: tuple[tuple[int, Rows], ...] = ()
     bases: dict[tuple[int, int], Index] = field(default_factory=dict)
@@ -104,13 +104,14 @@ class _Compiler:
         n = len(structure.nodes)
         clamped = np.zeros(n, dtype=bool)
         clamped[list(request.clamped)] = True
-        self.free = ~clamped
         self.masked = np.zeros(n, dtype=bool)
         self.masked[list(request.masked)] = True
         self.only = np.ones(n, dtype=bool)
         if request.only is not None:
             self.only[:] = False
             self.only[list(request.only)] = True
+        self.free = ~clamped & self.only
+        self.alive = structure.has_energy & self.only
         self.kernels = tuple(choose(structure, b, request.device, dict(request.pins)) for b in structure.buckets)
         self.vanishes = np.ones(n, dtype=bool)
         for run in structure.runs:
@@ -129,7 +130,7 @@ class _Compiler:
         result: list[tuple[int | None, Index]] = []
         for action in self.r.layout.actions:
             numbers = np.array([self.s.number[n] for n in action.nodes], dtype=np.int64)
-            numbers = numbers[self.free[numbers] & self.only[numbers]] if len(numbers) else numbers
+            numbers = numbers[self.free[numbers]] if len(numbers) else numbers
             which = None
             if isinstance(action, Given):
                 if not any(i is action.source for i in self.initializers):
@@ -137,7 +138,7 @@ class _Compiler:
                 which = next(k for k, i in enumerate(self.initializers) if i is action.source)
             if len(numbers):
                 result.append((which, numbers))
-        priors = np.array([i for i in self.s.priors if self.free[i] and self.only[i]], dtype=np.int64)
+        priors = np.array([i for i in self.s.priors if self.free[i]], dtype=np.int64)
         named = np.concatenate([numbers for _, numbers in result]) if result else priors[:0]
         priors = np.sort(np.setdiff1d(priors, named))
         return [(None, priors), *result] if len(priors) else result
@@ -147,16 +148,14 @@ class _Compiler:
         n = len(self.s.nodes)
         written = np.full(n, -1)
         swept, self.zero = np.zeros(n, dtype=bool), np.zeros(n, dtype=bool)
-        position = 0
         first = np.full(n, True)
-        for which, numbers in actions:
-            position += 1
+        for position, (which, numbers) in enumerate(actions):
             swept[numbers] = which is None
             zeros = which is not None and self.initializers[which].writes_zeros
             self.zero[numbers] = zeros & (first[numbers] | self.zero[numbers])
             first[numbers] = False
             written[numbers] = position
-        missing = self.free & self.only & (written < 0)
+        missing = self.free & (written < 0)
         if missing.any():
             names = [self.s.nodes[i] for i in np.flatnonzero(missing)[:5]]
             raise InvalidInitializer(
@@ -165,7 +164,7 @@ class _Compiler:
             )
         late = np.zeros(n, dtype=bool)
         np.logical_or.at(late, self.s.target, written[self.s.source] > written[self.s.target])
-        self.exact = swept & ~late & ~self.masked & self.vanishes & self.s.has_energy
+        self.exact = swept & ~late & ~self.masked & self.vanishes & self.alive
         self.zero &= ~self.masked
 
     def levels(self, moved: Flow) -> None:
@@ -357,8 +356,8 @@ class _Compiler:
         s, r = self.s, self.r
         actions = self.actions()
         self.outcome(actions)
-        steps = r.steps if r.only is None else 0
-        moved = flow(s, self.free, self.exact, steps, r.fixes_zero)
+        steps = r.steps
+        moved = flow(s, self.alive, self.free, self.exact, steps, r.fixes_zero)
         self.levels(moved)
         self.silent = self.provably_zero()
         parts = Parts(moved, bases=self.plan_bases(), kernels=self.kernels, free=self.free, exact=self.exact)
@@ -370,14 +369,11 @@ class _Compiler:
                 mask = np.zeros(len(s.nodes), dtype=bool)
                 mask[numbers] = True
                 prologue += self.writes(which, mask)
-        if r.only is None:
-            prologue += self.accumulate(s.has_energy & ~self.exact, keep=True)
-            last = len(moved.moves)
-            parts.stages = tuple(self.stage(moved, t, False) for t in range(min(steps, last + 1)))
-            parts.final = self.stage(moved, steps, True) if steps <= last else Stage(
-                self.stage(moved, last, False).forward, self.stage(moved, last, True).errors, (), (), ()
-            )
-            self.learn(parts, moved.error(steps))
+        prologue += self.accumulate(self.alive & ~self.exact, keep=True)
+        last = len(moved.moves)
+        parts.stages = tuple(self.stage(moved, t, False) for t in range(min(steps, last + 1)))
+        parts.final = self.stage(moved, min(steps, last), True)
+        self.learn(parts, moved.error(steps))
         parts.prologue = tuple(prologue)
         parts.initializers = tuple(self.initializers)
         parts.waves = self.waves

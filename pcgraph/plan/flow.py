@@ -46,12 +46,14 @@ class Flow:
         return self.moves[min(t, len(self.moves) - 1)]
 
 
-def flow(structure: Structure, free: Mask, exact: Mask, steps: int, fixes_zero: bool) -> Flow:
+def flow(structure: Structure, has_energy: Mask, free: Mask, exact: Mask, steps: int, fixes_zero: bool) -> Flow:
     """Iterate the rule above until it repeats or `steps` are done.
 
     Parameters
     ----------
     structure : Structure
+    has_energy : ndarray of bool, shape (nodes,)
+        V_E.
     free : ndarray of bool, shape (nodes,)
         U; partly clamped nodes are in it.
     exact : ndarray of bool, shape (nodes,)
@@ -60,7 +62,7 @@ def flow(structure: Structure, free: Mask, exact: Mask, steps: int, fixes_zero: 
     fixes_zero : bool
         Of the state optimizer.
     """
-    source, target, has_energy = structure.source, structure.target, structure.has_energy
+    source, target = structure.source, structure.target
     z = has_energy & ~exact
     errors: list[Mask] = [z]
     moves: list[Mask] = []
@@ -73,6 +75,7 @@ def flow(structure: Structure, free: Mask, exact: Mask, steps: int, fixes_zero: 
             d = free.copy()
         grown = z | (d & has_energy)
         grown[target[d[source]]] = True
+        grown &= has_energy
         steady = bool(moves) and bool((d == moves[-1]).all()) and bool((grown == z).all())
         if steady:
             break

@@ -58,7 +58,7 @@ class Plan:
         The initialization, and all that comes in before the first step.
     stages : tuple of Stage
         Distinct steps; the last one repeats.
-    final : Stage or None
+    final : Stage
         After the last step: what moved in it, and the errors.
     weights : tuple of Pull
         The edges whose weight gradients are computed.
@@ -76,7 +76,7 @@ class Plan:
     initializers: tuple[Initializer, ...]
     prologue: tuple[Operation, ...]
     stages: tuple[Stage, ...]
-    final: Stage | None
+    final: Stage
     weights: tuple[Pull, ...]
     biases: tuple[tuple[int, Rows], ...]
     bases: dict[tuple[int, int], Index]
@@ -114,7 +114,7 @@ class Plan:
 
         repeats = Counter(min(t, len(self.stages) - 1) for t in range(self.steps)) if self.stages else Counter()
         forward = sum(over(self.stages[i].forward, Forward) * n for i, n in repeats.items())
-        forward += over(self.final.forward, Forward) if self.final else 0
+        forward += over(self.final.forward, Forward)
         backward = sum(over(self.stages[i].pull, Pull) * n for i, n in repeats.items())
         return over(self.prologue, Forward), forward, backward, over(self.weights, Pull)
 
@@ -124,7 +124,7 @@ class Plan:
         return Matmuls(*self._total(self._edges))
 
     def flops(self, batch: int) -> int:
-        """Floating-point operations in matrix products for one batch, weight gradients included (2 per multiply-add)."""
+        """Floating-point operations in matrix products for one batch, weight gradients included."""
         return batch * sum(self._total(self._flop))
 
     # -- for people ---------------------------------------------------------------------------------------------------
@@ -154,7 +154,7 @@ class Plan:
                 f"  {span}: {sum(map(self._edges, _calls(stage.forward)))} forward and "
                 f"{sum(map(self._edges, stage.pull))} backward products, {moved} states move"
             )
-        if self.final:
+        if self.steps:
             lines.append(f"  after the last step: {sum(map(self._edges, _calls(self.final.forward)))} forward products")
         m = self.matmuls
         lines.append(f"  weight gradients: {m.weights} products")

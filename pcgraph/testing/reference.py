@@ -25,7 +25,7 @@ States = dict[Node, Tensor]
 
 @dataclass(frozen=True)
 class Reference:
-    """What the reference computes: final states, energies per sample after every step, and gradients of all parameters."""
+    """Final states, energies per sample before each step and at the end, gradients of all parameters."""
 
     states: States
     trace: list[Tensor]
@@ -49,7 +49,8 @@ def _carry(net: Network, u: Node, v: Node, key: Any, data: Mapping[str, Any], h:
         bucket = net.structure.buckets[int(net.structure.bucket_of[i])]
         row = i - bucket.start if bucket.weight is None else int(bucket.weight[i - bucket.start])
         weight = net.weights[bucket.name][row]
-        return (x.flatten(1) @ weight.t()).reshape(-1, *shape)
+        carried: Tensor = x.flatten(1) @ weight.t()
+        return carried.reshape(-1, *shape)
     return net.transform(u, v, key)(x)  # type: ignore[no-any-return]
 
 
@@ -60,13 +61,14 @@ def _bias(net: Network, v: Node) -> Tensor | float:
 
 def _mu(net: Network, v: Node, states: Mapping[Node, Tensor], batch: int) -> Tensor:
     incoming = [e for e in _edges(net) if e[1] == v]
-    total: Any = _bias(net, v)
     if not incoming:
-        total = torch.as_tensor(net.graph.nodes[v]["prior"], dtype=net.dtype, device=net.device)
-        return total.expand(batch, *net.structure.shape(v))
+        prior = torch.as_tensor(net.graph.nodes[v]["prior"], dtype=net.dtype, device=net.device)
+        return prior.expand(batch, *net.structure.shape(v))
+    total: Any = _bias(net, v)
     for u, _, key, data in incoming:
         total = total + _carry(net, u, v, key, data, states[u])
-    return activations.get(net.graph.nodes[v].get("activation"))(total)
+    mu: Tensor = activations.get(net.graph.nodes[v].get("activation"))(total)
+    return mu
 
 
 def _with_energy(net: Network) -> list[Node]:
@@ -82,10 +84,23 @@ def predictions(net: Network, states: Mapping[Node, Tensor]) -> States:
 def energy(net: Network, states: Mapping[Node, Tensor]) -> Tensor:
     """F per sample, shape (batch,) (paper, Eq 1)."""
     total = torch.zeros(next(iter(states.values())).shape[0], dtype=net.dtype, device=net.device)
+    own = _own_energies(net)
     for v, mu in predictions(net, states).items():
         data = net.graph.nodes[v]
-        total = total + energies.get(data.get("energy"), data.get("precision")).to(total).energy(states[v], mu)
+        cost = own.get(v) or energies.get(data.get("energy"), data.get("precision"))
+        total = total + cost.to(total).energy(states[v], mu)
     return total
+
+
+def _own_energies(net: Network) -> dict[Node, energies.Energy]:
+    """Node -> the network's own energy module, which may have parameters, where it is not the default one."""
+    s = net.structure
+    return {
+        node: net.energy_of(i)
+        for i, run in enumerate(s.runs)
+        if run.energy is not None and not run.gaussian
+        for node in s.nodes[s.groups[run.group].start + run.start : s.groups[run.group].start + run.stop]
+    }
 
 
 def sweep(net: Network, states: Mapping[Node, Tensor], order: Iterable[Node]) -> States:

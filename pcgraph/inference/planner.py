@@ -1,0 +1,117 @@
+"""Reports and plans of one network, each made once; and the checks that come before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from functools import partial
+from typing import Any
+
+from torch import Tensor
+
+from pcgraph.clamps import Clamps, Masked
+from pcgraph.errors import ConfigError
+from pcgraph.inference.settle import settle
+from pcgraph.initializers import Context, Initializer, require
+from pcgraph.network import Network
+from pcgraph.optimizers import StateOptimizer
+from pcgraph.plan import Plan, Request, make_plan
+from pcgraph.topology import Report, check
+
+__all__ = ["Planner", "prepare"]
+
+Node = Hashable
+
+
+class Planner:
+    """Reports and plans of one network, each made once.
+
+    The cache is bounded: the oldest plan goes when `size` is reached.
+    """
+
+    def __init__(self, net: Network, size: int = 64) -> None:
+        self.net = net
+        self.size = size
+        self.reports: dict[Any, Report] = {}
+        self.plans: dict[Any, tuple[Initializer, Plan]] = {}
+
+    def report(self, clamped: frozenset[int], masked: frozenset[int]) -> Report:
+        """The topology report for these clamps."""
+        key = (clamped, masked)
+        if key not in self.reports:
+            names = self.net.structure.nodes
+            given: dict[Node, Any] = {names[i]: None for i in clamped}
+            given.update({names[i]: _Partial for i in masked})
+            self.reports[key] = check(self.net.graph, given, repair=False)
+            self._trim(self.reports)
+        return self.reports[key]
+
+    def plan(
+        self, clamped: frozenset[int], masked: frozenset[int], init: Initializer, steps: int,
+        optimizer: StateOptimizer | None = None, context: Context | None = None, only: frozenset[int] | None = None,
+        pins: tuple[tuple[str, str], ...] = (),
+    ) -> Plan:  # fmt: skip
+        """The plan for these clamps and this initializer.
+
+        Raises
+        ------
+        InvalidInitializer
+            The initializer does not hold for the graph and the clamps.
+        """
+        fixes_zero = optimizer is None or bool(optimizer.fixes_zero)
+        stateless = optimizer is None or bool(optimizer.stateless)
+        context = Context(0, {}, None, self.net, None) if context is None else context
+        device = self.net.device.type
+        key = (clamped, masked, id(init), init.ready(context) if isinstance(init, Initializer) else None, steps,
+               fixes_zero, stateless, only, device, pins)  # fmt: skip
+        if key not in self.plans:
+            report = self.report(clamped, masked)
+            require(init, report)
+            request = Request(
+                clamped, masked, init.layout(report, context), steps, fixes_zero, stateless, only, device, pins
+            )
+            self.plans[key] = (init, make_plan(self.net.structure, request))
+            self._trim(self.plans)
+        return self.plans[key][1]
+
+    def _trim(self, cache: dict[Any, Any]) -> None:
+        while len(cache) > self.size:
+            del cache[next(iter(cache))]
+
+
+class _Partial:
+    mask = True
+
+
+_PARTIAL = _Partial()
+
+
+def prepare(
+    net: Network, planner: Planner, clamps: Mapping[Node, Tensor | Masked], init: Initializer, steps: int,
+    optimizer: StateOptimizer | None, labels: Tensor | None, *, finite: bool = True,
+    pins: tuple[tuple[str, str], ...] = (),
+) -> tuple[Plan, Clamps, Context]:  # fmt: skip
+    """Check everything that can be checked before anything runs, and compile.
+
+    Raises
+    ------
+    ConfigError
+        Negative steps, or steps without a state optimizer.
+    ClampError, InvalidInitializer
+    """
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
+        raise ConfigError(f"steps must be an integer that is not negative (found {steps!r})", key="steps")
+    if steps and not isinstance(optimizer, StateOptimizer):
+        raise ConfigError(
+            f"{steps} inference steps need a state optimizer, as in optimizer=pcgraph.SGD(lr=0.1) "
+            f"(found {optimizer!r})",
+            key="optimizer",
+        )
+    checked = Clamps.check(net, clamps, finite=finite)
+    names = net.structure.nodes
+    context = Context(
+        checked.batch, {names[i]: v for i, v in checked.values.items()}, labels, net, partial(settle, net)
+    )
+    plan = planner.plan(
+        checked.clamped, frozenset(checked.masked), init, steps, optimizer if steps else None, context, pins=pins
+    )
+    return plan, checked, context

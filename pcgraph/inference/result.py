@@ -1,0 +1,150 @@
+"""What an inference leaves behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pcgraph.clamps import Clamps
+from pcgraph.initializers import Initializer
+from pcgraph.kernels import Workspace, take
+from pcgraph.plan import Plan
+from pcgraph.plan.operations import Rows, numbers
+
+__all__ = ["Inference", "NodeTensors", "node_energies", "total_energy"]
+
+Node = Hashable
+
+
+class Inference:
+    """The outcome of an inference. Everything is computed when it is first asked for.
+
+    Attributes
+    ----------
+    states, predictions, errors : mapping
+        Node -> (batch, *shape): h, mu and e = h - mu at the final states. Nodes without an energy predict nothing:
+        their error is zero and their prediction their state.
+    trace : Tensor or None, shape (steps + 1, batch)
+        The energy before each step and after the last, if it was asked for.
+    plan : Plan
+    """
+
+    def __init__(
+        self, ws: Workspace, clamps: Clamps, init: Initializer, labels: Tensor | None, trace: Tensor | None
+    ) -> None:
+        self.plan = ws.plan
+        self.clamps, self.init, self.labels, self.trace = clamps, init, labels, trace
+        self._ws = ws
+        self.states = NodeTensors(self.plan, ws.h)
+        self.predictions = NodeTensors(self.plan, ws.m, self._prediction)
+        self.errors = NodeTensors(self.plan, ws.e, self._error)
+
+    @property
+    def batch(self) -> int:
+        """Samples."""
+        return self.clamps.batch
+
+    @property
+    def clamped_values(self) -> dict[Node, Tensor]:
+        """Fully clamped node -> its value, (batch, *shape)."""
+        return {self.plan.structure.nodes[i]: value for i, value in self.clamps.values.items()}
+
+    @property
+    def free_nodes(self) -> frozenset[Node]:
+        """The nodes that were free, partly clamped ones included."""
+        return frozenset(self.plan.structure.nodes[i] for i in np.flatnonzero(self.plan.free))
+
+    def group_states(self, *, free_only: bool = False) -> Iterator[tuple[str, Tensor]]:
+        """(name of a group, its states (nodes, batch, size)), for all groups or those with a free node."""
+        for group, states in zip(self.plan.structure.groups, self._ws.h):
+            if not free_only or self.plan.free[group.start : group.start + group.count].any():
+                yield group.name, states
+
+    def _may_err(self, i: int) -> bool:
+        return bool(self.plan.flow.error(self.plan.steps)[i])
+
+    def _prediction(self, i: int) -> Tensor:
+        if not self._may_err(i):
+            return self.states.numbered(i)
+        g, p = self.plan.structure.place(i)
+        return self._ws.m[g][p].view(self.batch, *self.plan.structure.groups[g].shape)
+
+    def _error(self, i: int) -> Tensor:
+        if not self._may_err(i):
+            return torch.zeros_like(self.states.numbered(i))
+        return self.states.numbered(i) - self._prediction(i)
+
+    def run_energies(self) -> Iterator[tuple[int, Rows, Tensor]]:
+        """(run, rows, energies of shape (nodes, batch)) for the nodes whose error may differ from zero."""
+        for op in self.plan.final.errors:
+            yield op.run, op.rows, node_energies(self._ws, op.run, op.rows)
+
+    @property
+    def energy(self) -> Tensor:
+        """F per sample, shape (batch,) (paper, Eq 1)."""
+        return total_energy(self._ws)
+
+    @property
+    def node_energy(self) -> dict[Node, Tensor]:
+        """Node -> its energy per sample, shape (batch,); nodes without an energy are left out."""
+        s = self.plan.structure
+        zero = torch.zeros(self.batch, dtype=self._ws.dtype, device=self._ws.device)
+        result = {s.nodes[i]: zero for i in np.flatnonzero(s.has_energy)}
+        for run, where, energies in self.run_energies():
+            start = s.groups[s.runs[run].group].start
+            for k, position in enumerate(numbers(where)):
+                result[s.nodes[start + int(position)]] = energies[k]
+        return result
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(batch={self.batch}, steps={self.plan.steps}, energy={self.energy.mean():.6g})"
+
+
+class NodeTensors(Mapping[Node, Tensor]):
+    """Node -> tensor, over the buffers of a workspace."""
+
+    def __init__(self, plan: Plan, buffers: list[Tensor], read: Callable[[int], Tensor] | None = None) -> None:
+        self._structure, self._buffers = plan.structure, buffers
+        self._read = read or self.numbered
+
+    def numbered(self, i: int) -> Tensor:
+        """The tensor of the node with canonical number `i`, as a view."""
+        g, p = self._structure.place(i)
+        buffer = self._buffers[g]
+        return buffer[p].view(buffer.shape[1], *self._structure.groups[g].shape)
+
+    def __getitem__(self, node: Node) -> Tensor:
+        if node not in self._structure.number:
+            raise KeyError(node)
+        return self._read(self._structure.number[node])
+
+    def __iter__(self) -> Iterator[Node]:
+        return iter(self._structure.nodes)
+
+    def __len__(self) -> int:
+        return len(self._structure.nodes)
+
+
+def node_energies(ws: Workspace, which: int, where: Rows) -> Tensor:
+    run = ws.plan.structure.runs[which]
+    index = ws.index(where)
+    h, mu = take(ws.h[run.group], index), take(ws.m[run.group], index)
+    if run.gaussian:
+        energy = (h - mu).square_().sum(2).mul_(0.5)
+        if run.precision is not None:
+            energy *= torch.from_numpy(run.precision[numbers(where) - run.start]).to(energy).unsqueeze(1)
+        return energy
+    shape = ws.plan.structure.groups[run.group].shape
+    with torch.no_grad():
+        return ws.net.energy_of(which).energy(h.reshape(-1, *shape), mu.reshape(-1, *shape)).view(h.shape[:2])
+
+
+def total_energy(ws: Workspace, errors: Any = None) -> Tensor:
+    total = torch.zeros(ws.batch, dtype=ws.dtype, device=ws.device)
+    for op in ws.plan.final.errors if errors is None else errors:
+        total += node_energies(ws, op.run, op.rows).sum(0)
+    return total

@@ -1,0 +1,215 @@
+"""Inference: a plan run on a batch (paper, Eq 3 with its sign and transpose corrected).
+
+    h_u <- h_u - lr * ( 1[u in V_E] * dE_u/dh_u  -  sum_{v in ch(u)} J_uv^T s_v )   u free, all at once
+    s_v  = sigma_v'(a_v) * (-dE_v/dmu_v)                   for the Gaussian -dE/dmu = precision * e_v
+
+The energy is summed over a sample's neurons and not averaged over the batch, so that a rate means the same for every
+batch size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pcgraph.clamps import Clamps
+from pcgraph.errors import Diverged
+from pcgraph.inference.result import total_energy
+from pcgraph.initializers import Block, Context
+from pcgraph.kernels import Step, Workspace, bind
+from pcgraph.optimizers import StateOptimizer
+from pcgraph.plan.operations import Rows, Write, numbers
+
+__all__ = ["Program", "Settings", "run", "run_unchecked"]
+
+
+class Settings:
+    """How to run a plan, beyond the plan itself.
+
+    Attributes
+    ----------
+    trace : bool
+        Keep the energy per sample at every step.
+    check : bool
+        Look whether the energy is finite at the end, which on a GPU waits for the device.
+    """
+
+    def __init__(self, *, trace: bool = False, check: bool = True) -> None:
+        self.trace = trace
+        self.check = check
+
+
+class Program:
+    """A plan bound to a workspace: lists of functions of no arguments."""
+
+    def __init__(self, ws: Workspace, optimizer: StateOptimizer | None) -> None:
+        plan = ws.plan
+        self.ws = ws
+        self.prologue: list[Any] = []
+        for op in plan.prologue:
+            self.prologue.append(op if isinstance(op, Write) else bind(ws, [op])[0])
+        self.stages = [
+            (bind(ws, stage.forward), bind(ws, stage.errors), bind(ws, [*stage.zero, *stage.pull]),
+             [_move(ws, group, where) for group, where in stage.moves])
+            for stage in plan.stages
+        ]  # fmt: skip
+        self.final = (bind(ws, plan.final.forward), bind(ws, plan.final.errors))
+
+
+def _move(ws: Workspace, group: int, where: Rows) -> tuple[int, Tensor | slice, tuple[int, ...]]:
+    start = ws.plan.structure.groups[group].start
+    return group, ws.index(where), tuple((start + numbers(where)).tolist())
+
+
+@torch.no_grad()
+def run(
+    ws: Workspace, program: Program, clamps: Clamps, optimizer: StateOptimizer | None, context: Context,
+    settings: Settings,
+) -> Tensor | None:  # fmt: skip
+    """Run the bound plan; afterwards the workspace holds the final states. Returns the trace, if asked for.
+
+    Raises
+    ------
+    Diverged
+        The energy is not finite at the end.
+    """
+    trace = run_unchecked(ws, program, clamps, optimizer, context, settings.trace)
+    if settings.check and not bool(torch.isfinite(total_energy(ws).sum())):
+        raise _diagnose(ws, program, clamps, optimizer, context)
+    return trace
+
+
+def run_unchecked(
+    ws: Workspace, program: Program, clamps: Clamps, optimizer: StateOptimizer | None, context: Context, trace: bool,
+    watch: Callable[[int], bool] | None = None,
+) -> Tensor | None:  # fmt: skip
+    plan = ws.plan
+    for step in ws.refresh:
+        step()
+    for i, value in clamps.values.items():
+        g, p = plan.structure.place(i)
+        ws.h[g][p].copy_(value.reshape(ws.batch, -1))
+    masks = [_mask(ws, i, *pair) for i, pair in clamps.masked.items()]
+    _start(ws, program, masks, context)
+    energies: list[Tensor] = []
+    memories: dict[tuple[int, int], dict[str, Any]] = {}
+    for t in range(plan.steps):
+        forward, errors, pull, moves = program.stages[min(t, len(program.stages) - 1)]
+        if t:
+            _each(forward)
+        _each(errors)
+        if trace:
+            energies.append(total_energy(ws, plan.stage(t).errors))
+        _each(pull)
+        for e, _, _, free in masks:
+            e.mul_(free)
+        if watch is not None and watch(t):
+            break
+        assert optimizer is not None
+        for k, (group, where, nodes) in enumerate(moves):
+            memory = memories.setdefault((group, k), {}) if len(moves) else {}
+            if not memory or (isinstance(memory["lr"], Tensor) and memory["lr"].shape[0] != len(nodes)):
+                memory["lr"] = _rates(ws, optimizer, nodes)
+            memory["step"] = t
+            _step(ws, optimizer, group, where, memory)
+    if plan.steps:
+        _each(program.final[0])
+    _each(program.final[1])
+    if trace:
+        energies.append(total_energy(ws))
+    return torch.stack(energies) if trace else None
+
+
+def _each(steps: list[Step]) -> None:
+    for step in steps:
+        step()
+
+
+def _step(ws: Workspace, optimizer: StateOptimizer, group: int, where: Tensor | slice, memory: dict[str, Any]) -> None:
+    if isinstance(where, slice):
+        optimizer.step(ws.h[group][where], ws.e[group][where], memory)
+    else:
+        states = ws.h[group].index_select(0, where)
+        optimizer.step(states, ws.e[group].index_select(0, where), memory)
+        ws.h[group].index_copy_(0, where, states)
+
+
+def _rates(ws: Workspace, optimizer: StateOptimizer, nodes: tuple[int, ...]) -> float | Tensor:
+    if isinstance(optimizer.lr, float):
+        return optimizer.lr
+    rates = [optimizer.rate(ws.plan.structure.nodes[i]) for i in nodes]
+    if len(set(rates)) == 1:
+        return rates[0]
+    return torch.tensor(rates, dtype=ws.dtype, device=ws.device).view(-1, 1, 1)
+
+
+def _mask(ws: Workspace, i: int, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(error rows, values, mask, 1 where free) of a partly clamped node."""
+    g, p = ws.plan.structure.place(i)
+    e = ws.e[g][p]
+    flat = mask.reshape(ws.batch, -1)
+    ws.cache[("masked", i)] = (ws.h[g][p], values.reshape(ws.batch, -1), flat)
+    return e, values, flat, (~flat).to(ws.dtype)
+
+
+def _start(ws: Workspace, program: Program, masks: list[Any], context: Context) -> None:
+    """Initialise: writes and sweeps in the plan's order, partly clamped neurons put back after each."""
+    plan = ws.plan
+    held = [ws.cache[key] for key in ws.cache if isinstance(key, tuple) and key[0] == "masked"] if masks else []
+    for op in program.prologue:
+        if isinstance(op, Write):
+            _write(ws, op, context)
+        else:
+            op()
+        for h, values, mask in held:
+            torch.where(mask, values, h, out=h)
+    assert plan.initializers is not None
+
+
+def _write(ws: Workspace, op: Write, context: Context) -> None:
+    s = ws.plan.structure
+    group, out = s.groups[op.group], ws.h[op.group][op.rows]
+    if op.initializer < 0:
+        out.zero_()
+        return
+    first = group.start + op.rows.start
+    nodes = s.nodes[first : group.start + op.rows.stop]
+    block = Block(nodes, group.shape, group.name, op.rows.start, op.rows.stop, first)
+    ws.plan.initializers[op.initializer].init(block, out.view(len(nodes), ws.batch, *group.shape), context)
+
+
+def _diagnose(
+    ws: Workspace, program: Program, clamps: Clamps, optimizer: StateOptimizer | None, context: Context
+) -> Diverged:
+    """Run again, watching every step, and say where it broke."""
+    found: list[int] = []
+
+    def watch(t: int) -> bool:
+        if not bool(torch.isfinite(total_energy(ws, ws.plan.stage(t).errors).sum())):
+            found.append(t)
+        return bool(found)
+
+    run_unchecked(ws, program, clamps, optimizer, context, False, watch)
+    step = found[0] if found else ws.plan.steps
+    s = ws.plan.structure
+    worst, largest = 0, -1.0
+    for i in range(len(s.nodes)):
+        g, p = s.place(i)
+        size = float(ws.h[g][p].abs().max())
+        size = size if size == size else float("inf")
+        if size > largest:
+            worst, largest = i, size
+    node = s.nodes[worst]
+    advice = "use a smaller state rate" if step else "the weights or the initial states are too large"
+    rate = f" (now {optimizer!r})" if optimizer is not None and step else ""
+    return Diverged(
+        f"the energy is no longer finite at inference step {step} of {ws.plan.steps}: the largest state, "
+        f"{largest:.3g}, is in node {node!r}; {advice}{rate}, fewer steps, or a smaller learning rate of the weights. "
+        "No parameter was changed.",
+        step=step,
+        node=node,
+        largest=largest,
+    )

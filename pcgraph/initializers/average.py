@@ -1,0 +1,196 @@
+"""I_avg: start where the previous batches of the same class ended (paper, Section 4.1).
+
+    h_v,i^(0, b+1) = mean of h_v,j^(T, b) over the samples j with y_j = y_i          depth(v) > m      (Eq 7)
+    h_v,i^(0, b+1) = mu_v,i                                                          depth(v) <= m     (Eq 10)
+
+The means are kept in a bank with one row a class. A class that a batch lacks keeps its last mean, so that any
+composition of batches works; with stream-aligned batches the bank is Eq 7 exactly. The paper writes C/n for the
+factor, which is 1/n_c where every class has n/C samples; here it is 1/n_c.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pcgraph.errors import ClampError, ConfigError, InvalidInitializer
+from pcgraph.initializers.base import Block, Context, Given, Initializer, Layout, Swept
+from pcgraph.initializers.basic import Zero
+from pcgraph.initializers.forward import Forward
+from pcgraph.initializers.remember import Remembering
+from pcgraph.topology import Report, Verdict
+
+__all__ = ["Average"]
+
+Node = Hashable
+
+
+class Average(Remembering):
+    """Per-class means of the final states; the first layers may be swept. For training: at test time there is no class.
+
+    Parameters
+    ----------
+    by : node or None
+        The node whose one-hot clamp says the class. None: the classes are given as ``net.infer(..., labels=)``,
+        which, where given, are used in any case.
+    forward_depth : int
+        The paper's m: nodes of at most this depth (the longest path from the sources of the clamp-cut graph; the
+        layer index on a chain) are swept forward.
+    otherwise : Initializer, optional
+        For the first batch, and for samples of a class that has not been seen. The default is
+        ``Forward(fallback=Zero())``.
+    classes : int, optional
+        Number of classes; needed with ``by=None`` alone.
+
+    Notes
+    -----
+    In a batch with samples of unseen classes, those take the values of `otherwise` on the nodes that have means; nodes
+    of depth at most m are swept for all samples.
+    """
+
+    def __init__(
+        self, by: Node | None = "y", forward_depth: int = 0, otherwise: Initializer | None = None,
+        *, classes: int | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        if isinstance(forward_depth, bool) or not isinstance(forward_depth, int) or forward_depth < 0:
+            raise ConfigError(
+                f"forward_depth must be an integer that is not negative (found {forward_depth!r})", key="forward_depth"
+            )
+        if by is None and classes is None:
+            raise ConfigError("Average(by=None) needs classes=, since no clamp tells how many there are", key="classes")
+        self.by = by
+        self.forward_depth = forward_depth
+        self.otherwise = Forward(fallback=Zero()) if otherwise is None else otherwise
+        self.classes = classes
+        self._complete = False
+
+    def requirement(self, report: Report) -> Verdict:
+        if self.by is not None and self.by not in report.clamped - report.partial:
+            return Verdict(
+                False,
+                f"needs the class of every sample, known in training only (found no clamp on {self.by!r})",
+                None,
+                f"Clamp {self.by!r}, give the classes as labels= with Average(by=None, classes=...), or use Forward() "
+                "at test time.",
+                f"Average(by={self.by!r})",
+            )
+        first = self.otherwise.requirement(report)
+        if not first.valid:
+            return first
+        return Verdict(True, "holds on any graph, in training", None, "", f"Average(by={self.by!r})")
+
+    # -- classes ----------------------------------------------------------------------------------------------------
+
+    def _count(self, clamps: Any) -> int:
+        return self.classes if self.classes is not None else int(clamps[self.by].shape[1])
+
+    def labels_of(self, clamps: Any, labels: Tensor | None) -> Tensor:
+        """The class of every sample, shape (batch,)."""
+        if labels is not None:
+            return labels
+        if self.by is None:
+            raise InvalidInitializer("Average(by=None) needs the classes: net.infer(..., labels=labels)")
+        onehot: Tensor = clamps[self.by]
+        if onehot.dim() != 2:
+            raise ClampError(
+                f"Average(by={self.by!r}) reads the class from a one-hot clamp (found shape {tuple(onehot.shape)})",
+                node=self.by,
+            )
+        if not self._complete:
+            top = onehot.max(1).values
+            if not bool(((onehot == top.unsqueeze(1)).sum(1) == 1).all()) or not bool((onehot.sum(1) == top).all()):
+                raise ClampError(
+                    f"Average(by={self.by!r}) reads the class from a one-hot clamp (found rows that are not one-hot); "
+                    "give the classes as labels=",
+                    node=self.by,
+                )
+        return onehot.argmax(1)
+
+    def _check(self, labels: Tensor, count: int, batch: int) -> None:
+        if labels.shape != (batch,) or labels.dtype.is_floating_point:
+            raise ConfigError(
+                f"labels= needs one integer a sample, shape ({batch},) (found {tuple(labels.shape)}, {labels.dtype})",
+                key="labels",
+            )
+        if not self._complete and bool(((labels < 0) | (labels >= count)).any()):
+            raise ConfigError(
+                f"labels must be 0 to {count - 1} (found {int(labels.min())} to {int(labels.max())})", key="labels"
+            )
+
+    # -- laying out -------------------------------------------------------------------------------------------------
+
+    def ready(self, context: Context | None) -> object:
+        seen = self.recall("seen")
+        if context is not None and context.batch:
+            labels = self.labels_of(context.clamps, context.labels)
+            self._check(labels, self._count(context.clamps), context.batch)
+        if seen is None:
+            return ("first", self.otherwise.ready(context))
+        if self._complete or context is None or not context.batch or bool(seen[labels].all()):
+            return "ready"
+        return ("mixed", self.otherwise.ready(context))
+
+    def layout(self, report: Report, context: Context | None = None) -> Layout:
+        phase = self.ready(context)
+        if phase != "ready" and phase[0] == "first":  # type: ignore[index]
+            return self.otherwise.layout(report, context)
+        unknown = set(report.free_roots)
+        depth = report.depth
+        swept = [v for v in report.free if depth[v] <= self.forward_depth and v not in unknown]
+        kept = set(swept)
+        means = Given(self, tuple(v for v in report.free if v not in kept))
+        before = () if phase == "ready" else self.otherwise.layout(report, context).actions
+        return Layout((*before, means, Swept(tuple(sorted(swept, key=depth.__getitem__)))))
+
+    def init(self, block: Block, out: Tensor, context: Context) -> None:
+        bank, seen = self.recall(f"group_{block.group}"), self.recall("seen")
+        assert bank is not None
+        assert seen is not None
+        labels = self.labels_of(context.clamps, context.labels)
+        rows = bank[block.start : block.stop].index_select(1, labels).view(out.shape)
+        if self._complete:
+            out.copy_(rows)
+        else:
+            known = seen[labels].view(1, -1, *[1] * (out.dim() - 2))
+            torch.where(known, rows, out, out=out)
+
+    # -- remembering ------------------------------------------------------------------------------------------------
+
+    def observe(self, result: Any) -> None:
+        clamps = result.clamped_values
+        labels = self.labels_of(clamps, result.labels)
+        count = self._count(clamps)
+        number = torch.zeros(count, dtype=torch.int64, device=labels.device)
+        number.index_add_(0, labels, torch.ones_like(labels))
+        present = number > 0
+        divisor = number.clamp(min=1).view(1, -1, 1)
+        for name, states in result.group_states(free_only=True):
+            sums = states.new_zeros(states.shape[0], count, states.shape[2]).index_add_(1, labels, states)
+            means = sums / divisor.to(states.dtype)
+            bank = self.recall(f"group_{name}")
+            if bank is not None:
+                means = torch.where(present.view(1, -1, 1), means, bank)
+            self.remember(f"group_{name}", means)
+        seen = self.recall("seen")
+        self.remember("seen", present if seen is None else seen | present)
+        self._note_complete()
+
+    def _note_complete(self) -> None:
+        seen = self.recall("seen")
+        self._complete = self._complete or (seen is not None and bool(seen.all()))
+
+    def forget(self) -> None:
+        super().forget()
+        self._complete = False
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        super()._load_from_state_dict(*args)
+        self._complete = False
+        self._note_complete()
+
+    def parts(self) -> tuple[Initializer, ...]:
+        return (self.otherwise,)

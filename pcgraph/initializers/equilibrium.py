@@ -1,0 +1,115 @@
+"""Equilibrium: settle without the targets first, and start the clamped phase from there (paper, end of Section 3.1).
+
+The energy is minimised twice, as in equilibrium propagation: once with the targets released, once with them fixed.
+Where a sweep exists with the targets released, it is the exact fixed point of the first phase and is taken. Elsewhere
+the free graph is settled component by component in condensation order: whatever can be swept is swept, and each cycle
+runs until its states stop moving, everything before it being fixed and nothing behind it pulling on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable
+
+from torch import Tensor
+
+from pcgraph.errors import ConfigError
+from pcgraph.initializers.base import Block, Context, Initializer, Layout, Swept
+from pcgraph.optimizers import SGD, StateOptimizer
+from pcgraph.topology import Report, Verdict, check
+
+__all__ = ["Equilibrium"]
+
+Node = Hashable
+
+
+class Equilibrium(Initializer):
+    """A free phase before the clamped one. Admitted by every graph.
+
+    Parameters
+    ----------
+    release : iterable of nodes
+        The targets, which the first phase does not see.
+    steps : int
+        At most this many steps for each cyclic component of the free graph.
+    optimizer : StateOptimizer, optional
+        Of the first phase; the default is ``SGD(lr=0.1)``.
+    tolerance : float
+        A component has settled when no neuron's gradient of the energy is larger than this.
+
+    Attributes
+    ----------
+    residual : float
+        The largest gradient left by the last free phase; 0 where a sweep was taken.
+    """
+
+    def __init__(
+        self, release: Iterable[Node], steps: int = 200, optimizer: StateOptimizer | None = None, *,
+        tolerance: float = 1e-4,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        if isinstance(release, str):
+            release = (release,)
+        self.release = tuple(release)
+        if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+            raise ConfigError(f"steps must be a positive integer (found {steps!r})", key="steps")
+        if not tolerance > 0:
+            raise ConfigError(f"tolerance must be positive (found {tolerance!r})", key="tolerance")
+        self.steps, self.tolerance = steps, float(tolerance)
+        self.optimizer = SGD(lr=0.1) if optimizer is None else optimizer
+        self.residual = 0.0
+        self._settled: tuple[Context, dict[Node, Tensor]] | None = None
+
+    def requirement(self, report: Report) -> Verdict:
+        known = set(report.nodes)
+        for node in self.release:
+            if node not in known:
+                return Verdict(
+                    False, f"releases the node {node!r}, which the graph does not have", None,
+                    f"Name nodes of the graph: {', '.join(map(repr, report.nodes[:8]))}.", "Equilibrium(…)",
+                )  # fmt: skip
+        return report.verdicts["equilibrium"]
+
+    def layout(self, report: Report, context: Context | None = None) -> Layout:
+        """A sweep, if there is one that passes through no released node; else whatever :meth:`init` settles."""
+        assert context is not None
+        graph = context.network.graph
+        targets = set(self.release) & report.clamped
+        if report.partial or any(graph.out_degree(v) for v in targets):
+            return super().layout(report)
+        order = check(graph, report.clamped - targets, repair=False).order
+        if order is None:
+            return super().layout(report)
+        self.residual = 0.0
+        return Layout((Swept(tuple(v for v in order if v not in targets)),))
+
+    def init(self, block: Block, out: Tensor, context: Context) -> None:
+        if self._settled is None or self._settled[0] is not context:
+            self._settled = (context, self._free_phase(context))
+        states = self._settled[1]
+        for k, node in enumerate(block.nodes):
+            out[k].copy_(states[node])
+
+    def _free_phase(self, context: Context) -> dict[Node, Tensor]:
+        clamps = {v: h for v, h in context.clamps.items() if v not in self.release}
+        report = check(context.network.graph, clamps, repair=False)
+        known: dict[Node, Tensor] = dict(clamps)
+        residuals = [0.0]
+        assert context.settle is not None
+        for component in report.components:
+            todo = [v for v in component if v not in known]
+            if not todo:
+                continue
+            cyclic = len(report.sweep(initialised=[v for v in report.free if v in known], among=todo).order) < len(todo)
+            optimizer = self.optimizer if cyclic else None
+            states, residual = context.settle(
+                known, todo, self.steps if cyclic else 0, optimizer, self.tolerance, context.batch
+            )
+            known.update(states)
+            residuals.append(residual)
+        self.residual = max(residuals)
+        return known
+
+    def parts(self) -> tuple[Initializer, ...]:
+        return ()
+
+

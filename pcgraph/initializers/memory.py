@@ -1,0 +1,247 @@
+"""I_mem: recall where to start from what is observed, by modern Hopfield retrieval (paper, Section 4.2).
+
+    h_l,i^(0) = softmax( beta (o_i Q_l + b_l) K_l^T ) V_l                                    (Eq 8; the paper's delta)
+    L         = sum_l sum_i || softmax(...) V_l - h_l,i^(T) ||^2                             (Eq 9)
+
+``o_i`` is the concatenation of all observed values of sample i. beta multiplies inside the softmax and there is no
+1/sqrt(d). Several heads slice the embedding, and each head's softmax retrieves its slice of V. The loss is over free
+nodes, with ``h^(T)`` detached, and averaged over the batch like every gradient of parameters here.
+
+Before training ``V_l`` is fitted so that the memory starts where forward initialization would: the paper writes
+``V_l = A_l^+ h_fw,l``; the plain pseudo-inverse explodes, since A is numerically rank-deficient at large beta, so that
+the ridge regression ``min ||A V - h||^2 + ridge n ||V||^2`` is solved (n the batch size). A root has no forward value
+and is fitted to a standard normal draw.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pcgraph.errors import ConfigError
+from pcgraph.initializers.base import Block, Context, Given, Initializer, Layout, Swept
+from pcgraph.initializers.basic import Normal
+from pcgraph.network import Network
+from pcgraph.topology import Clamped, Report, Verdict
+
+__all__ = ["Memory"]
+
+Node = Hashable
+
+
+class Memory(Initializer):
+    """An associative memory for every node, or for named ones, read by the observed values.
+
+    Parameters
+    ----------
+    net : Network
+        Its shapes, dtype and device are taken; the memory's parameters must exist before the optimizer does.
+    nodes : iterable of nodes, optional
+        Those that have a memory; the default is every node that is not observed.
+    patterns : int
+        Stored patterns a node (the paper's p).
+    heads, embed_dim : int
+        `embed_dim` must be divisible by `heads`.
+    beta : float
+        Inverse temperature, the paper's δ.
+    observed : iterable of nodes, optional
+        Clamped nodes that are read. The default is every root and every leaf of the graph that is not in `nodes`.
+    ridge : float
+        Of the first fit, relative to the batch size.
+    seed : int
+        For Q, b, K; torch's global generator is neither read nor moved.
+    """
+
+    def __init__(
+        self, net: Network, nodes: Iterable[Node] | None = None, *, patterns: int = 24, heads: int = 16,
+        embed_dim: int = 128, beta: float = 200.0, observed: Iterable[Node] | None = None, ridge: float = 1e-4,
+        seed: int = 0,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        for name, value in (("patterns", patterns), ("heads", heads), ("embed_dim", embed_dim)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ConfigError(f"{name} must be a positive integer (found {value!r})", key=name)
+        if embed_dim % heads:
+            raise ConfigError(
+                f"embed_dim must be divisible by heads (found {embed_dim} and {heads})", key="embed_dim"
+            )
+        if not (beta >= 0 and math.isfinite(beta)) or not (ridge > 0 and math.isfinite(ridge)):
+            raise ConfigError(f"beta must be at least 0 and ridge above 0 (found {beta!r}, {ridge!r})", key="beta")
+        self.beta, self.heads, self.ridge = float(beta), heads, float(ridge)
+        self._choose(net, nodes, observed)
+        self._make(net, patterns, embed_dim, seed)
+        self.register_buffer("fitted", torch.zeros((), dtype=torch.bool))
+        self._fitted = False
+        self._start = Normal(seed=seed)
+        self._pending: dict[str, Tensor] = {}
+        self._attention_of: tuple[Any, Tensor] | None = None
+
+    def _choose(self, net: Network, nodes: Iterable[Node] | None, observed: Iterable[Node] | None) -> None:
+        graph = net.graph
+        named = None if nodes is None else tuple(nodes)
+        if observed is None:
+            ends = (v for v in graph if graph.in_degree(v) == 0 or graph.out_degree(v) == 0)
+            observed = [v for v in ends if named is None or v not in named]
+        self.observed = tuple(observed)
+        self.nodes = tuple(v for v in graph if v not in self.observed) if named is None else named
+        for node in (*self.nodes, *self.observed):
+            net.structure.require_node(node)
+        if not self.nodes or not self.observed:
+            raise ConfigError(
+                f"Memory needs nodes to fill and nodes to observe (found {list(self.nodes)} and "
+                f"{list(self.observed)}): "
+                "name them, as in Memory(net, nodes=['h0'], observed=['x'])",
+                key="nodes",
+            )
+        overlap = set(self.nodes) & set(self.observed)
+        if overlap:
+            raise ConfigError(f"Memory cannot both fill and observe {sorted(map(repr, overlap))}", key="observed")
+
+    def _make(self, net: Network, patterns: int, embed_dim: int, seed: int) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        width = sum(math.prod(net.structure.shape(v)) for v in self.observed)
+        count = len(self.nodes)
+
+        def uniform(bound: float, *shape: int) -> nn.Parameter:
+            draw = (2 * torch.rand(shape, generator=generator, dtype=torch.float32) - 1) * bound
+            return nn.Parameter(draw.to(dtype=net.dtype, device=net.device))
+
+        self.query = uniform(1 / math.sqrt(width), count, width, embed_dim)
+        self.query_bias = uniform(1 / math.sqrt(width), count, 1, embed_dim)
+        self.key = uniform(1 / math.sqrt(embed_dim), count, patterns, embed_dim)
+        self.values = nn.ParameterList(
+            nn.Parameter(torch.zeros(patterns, self._padded(math.prod(net.structure.shape(v)))).to(self.key))
+            for v in self.nodes
+        )
+
+    def _padded(self, size: int) -> int:
+        """The size with every head's slice equally wide."""
+        return -(-size // self.heads) * self.heads
+
+    # -- what it needs ------------------------------------------------------------------------------------------------
+
+    def requirement(self, report: Report) -> Verdict:
+        if report.a_clamp is None:
+            return report.verdicts["memory"]
+        known = report.clamped - report.partial
+        for node in self.observed:
+            if node not in known:
+                return Verdict(
+                    False,
+                    f"needs a clamp on all that it observes (found none on {node!r})",
+                    None,
+                    f"Clamp {node!r}, or name what is observed: Memory(net, observed=[...]).",
+                    "Memory(…)",
+                )
+        missing = [v for v in report.free if v not in set(self.nodes)]
+        if missing:
+            return Verdict(
+                True, f"holds for its {len(self.nodes)} nodes; {len(missing)} others need an initializer",
+                Clamped(self.observed[0]), "Use it in Forward(roots=Memory(...)) or PerNode.", "Memory(…)",
+            )  # fmt: skip
+        return Verdict(True, "holds on any graph with a clamped node", Clamped(self.observed[0]), "", "Memory(…)")
+
+    def ready(self, context: Context | None) -> object:
+        return "fitted" if self._fitted else "first"
+
+    def layout(self, report: Report, context: Context | None = None) -> Layout:
+        mine = tuple(v for v in report.free if v in set(self.nodes))
+        if self._fitted:
+            return Layout((Given(self, mine),))
+        sweep = report.sweep(initialised=report.free_roots)
+        roots = tuple(report.free_roots)
+        drawn = (*roots, *(v for v in report.free if v in sweep.blocked))
+        return Layout((Given(self._start, drawn), Swept(sweep.order), Given(self, mine)))
+
+    # -- recall -------------------------------------------------------------------------------------------------------
+
+    def _observations(self, clamps: Any) -> Tensor:
+        return torch.cat([clamps[v].flatten(1) for v in self.observed], 1)
+
+    def attention(self, observations: Tensor) -> Tensor:
+        """The softmax of Eq 8, shape (nodes, batch, heads, patterns)."""
+        query = torch.matmul(observations, self.query) + self.query_bias
+        query = query.view(*query.shape[:2], self.heads, -1).transpose(1, 2)
+        key = self.key.view(*self.key.shape[:2], self.heads, -1).permute(0, 2, 3, 1)
+        return torch.softmax(self.beta * torch.matmul(query, key), -1).transpose(1, 2)
+
+    def _read(self, attention: Tensor, values: Tensor, size: int) -> Tensor:
+        """One node's retrieval, shape (batch, size), from its attention (batch, heads, patterns)."""
+        slices = values.view(values.shape[0], self.heads, -1).transpose(0, 1)
+        return torch.matmul(attention.transpose(0, 1), slices).transpose(0, 1).flatten(1)[:, :size]
+
+    @torch.no_grad()
+    def init(self, block: Block, out: Tensor, context: Context) -> None:
+        if self._attention_of is None or self._attention_of[0] is not context:
+            self._attention_of = (context, self.attention(self._observations(context.clamps)))
+        attention = self._attention_of[1]
+        for k, node in enumerate(block.nodes):
+            i = self.nodes.index(node)
+            states = out[k].flatten(1)
+            values = self.values[i]
+            if not self._fitted:
+                values = self._pending[str(i)] = self.fit(attention[i], states)
+            out[k].copy_(self._read(attention[i], values, states.shape[1]).view(out[k].shape))
+
+    def fit(self, attention: Tensor, states: Tensor) -> Tensor:
+        """The ridge fit of one node's V to `states` (batch, size), head by head, solved in float64.
+
+        Parameters
+        ----------
+        attention : Tensor, shape (batch, heads, patterns)
+        states : Tensor, shape (batch, size)
+
+        Returns
+        -------
+        Tensor, shape (patterns, padded size)
+        """
+        size = states.shape[1]
+        target = torch.zeros(states.shape[0], self._padded(size), dtype=torch.float64, device=states.device)
+        target[:, :size] = states
+        a = attention.transpose(0, 1).double()
+        y = target.view(target.shape[0], self.heads, -1).transpose(0, 1)
+        root = math.sqrt(self.ridge * states.shape[0])
+        eye = torch.eye(a.shape[2], dtype=a.dtype, device=a.device).expand(self.heads, -1, -1)
+        q, r = torch.linalg.qr(torch.cat([a, root * eye], 1))
+        right = torch.matmul(q.transpose(1, 2), torch.cat([y, y.new_zeros(self.heads, a.shape[2], y.shape[2])], 1))
+        solution: Tensor = torch.linalg.solve_triangular(r, right, upper=True)
+        return solution.transpose(0, 1).flatten(1).to(states.dtype)
+
+    # -- learning -----------------------------------------------------------------------------------------------------
+
+    def loss(self, clamps: Any, targets: dict[Node, Tensor]) -> Tensor:
+        """Eq 9 over `targets`, averaged over the batch."""
+        attention = self.attention(self._observations(clamps))
+        total = attention.new_zeros(())
+        for node, states in targets.items():
+            i = self.nodes.index(node)
+            read = self._read(attention[i], self.values[i], states[0].numel())
+            total = total + (read - states.flatten(1)).square().sum()
+        return total / attention.shape[1]
+
+    def observe(self, result: Any) -> None:
+        """Keep the first fit, and add the gradient of Eq 9 to ``.grad`` of the memory's parameters."""
+        if not self._fitted:
+            with torch.no_grad():
+                for i, values in self._pending.items():
+                    self.values[int(i)].copy_(values)
+            self._fitted = True
+            self.fitted.fill_(True)  # type: ignore[operator]
+            self._pending = {}
+        free = result.free_nodes
+        targets = {v: result.states[v].detach() for v in self.nodes if v in free}
+        if not targets:
+            return
+        with torch.enable_grad():
+            self.loss(result.clamped_values, targets).backward()  # type: ignore[no-untyped-call]
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        super()._load_from_state_dict(*args)
+        self._fitted = bool(self.fitted)
+
+    def parts(self) -> tuple[Initializer, ...]:
+        return (self._start,)

@@ -1,0 +1,116 @@
+"""PerNode: another initializer for each node."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+
+from torch import nn
+
+from pcgraph.errors import GraphError
+from pcgraph.initializers.base import Context, Given, Initializer, Layout, Swept, only
+from pcgraph.initializers.basic import Normal
+from pcgraph.initializers.forward import Forward
+from pcgraph.topology import Report, Verdict
+
+__all__ = ["PerNode"]
+
+Node = Hashable
+
+
+class PerNode(Initializer):
+    """Named nodes start by initializers of their own, the others by `default`.
+
+    Nodes of ``Forward()``, and those that an ``Average`` sweeps, are swept last and together, from what the others
+    have given.
+
+    Parameters
+    ----------
+    nodes : mapping
+        Node -> Initializer.
+    default : Initializer
+        For the free nodes that `nodes` does not name.
+
+    Notes
+    -----
+    Refused, with the witness, where a swept node depends on one that has no value before it.
+    """
+
+    def __init__(self, nodes: Mapping[Node, Initializer], default: Initializer) -> None:
+        super().__init__()
+        self.default = default
+        self.members = nn.ModuleList()
+        self.of: dict[Node, Initializer] = dict(nodes)
+        for part in self.of.values():
+            if part is not default and not any(part is m for m in self.members):
+                self.members.append(part)
+        self._noise = Normal()
+
+    def _shares(self, report: Report) -> list[tuple[Initializer, tuple[Node, ...]]]:
+        known = set(report.nodes)
+        for node in self.of:
+            if node not in known:
+                raise GraphError(f"PerNode names the node {node!r}, which the graph does not have", where=node)
+        return [
+            (part, tuple(v for v in report.free if self.of.get(v, self.default) is part)) for part in self.parts()
+        ]
+
+    def requirement(self, report: Report) -> Verdict:
+        for part, nodes in self._shares(report):
+            if nodes and not _plain_forward(part):
+                verdict = part.requirement(report)
+                if not verdict.valid:
+                    return verdict
+        if not self.of:
+            return self.default.requirement(report)
+        given, asked = self._split(self._actions(report, None))
+        sweep = report.sweep(initialised=given, among=asked)
+        if sweep.complete:
+            return Verdict(True, "holds: every swept node has all it reads", sweep, "", "PerNode({…})")
+        return Verdict(
+            False,
+            f"needs a value for all that its swept nodes read (found the {sweep.witness})",
+            sweep.witness,
+            "Give one of these nodes another initializer, or clamp it.",
+            "PerNode({…})",
+        )
+
+    def layout(self, report: Report, context: Context | None = None) -> Layout:
+        if not self.of:
+            return self.default.layout(report, context)
+        actions = self._actions(report, context)
+        given, asked = self._split(actions)
+        order = report.sweep(initialised=given, among=asked).order
+        return Layout((*(a for a in actions if isinstance(a, Given)), Swept(order)))
+
+    def _actions(self, report: Report, context: Context | None) -> list[Given | Swept]:
+        """What each part does to its own nodes. A sweep that its part overwrites later is a draw here."""
+        result: list[Given | Swept] = []
+        for part, nodes in self._shares(report):
+            if _plain_forward(part):
+                result.append(Swept(nodes))
+                continue
+            own = only(part.layout(report, context), nodes)
+            for i, action in enumerate(own):
+                later = {v for after in own[i + 1 :] for v in after.nodes}
+                again = tuple(v for v in action.nodes if v in later)
+                if isinstance(action, Given):
+                    result.append(action)
+                    continue
+                result.append(Given(self._noise, again))
+                result.append(Swept(tuple(v for v in action.nodes if v not in later)))
+        return [a for a in result if a.nodes]
+
+    def _split(self, actions: list[Given | Swept]) -> tuple[frozenset[Node], frozenset[Node]]:
+        given = frozenset(v for a in actions if isinstance(a, Given) for v in a.nodes)
+        swept = frozenset(v for a in actions if isinstance(a, Swept) for v in a.nodes)
+        return given - swept, swept
+
+    def ready(self, context: Context | None) -> object:
+        return tuple(part.ready(context) for part in self.parts())
+
+    def parts(self) -> tuple[Initializer, ...]:
+        return (*(m for m in self.members if isinstance(m, Initializer)), self.default)
+
+
+def _plain_forward(part: Initializer) -> bool:
+    return isinstance(part, Forward) and not part.parts()

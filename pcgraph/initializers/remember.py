@@ -1,0 +1,96 @@
+"""Initializers that keep tensors from batch to batch; the simplest is Null (paper, Section 3, item 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from pcgraph.errors import ConfigError
+from pcgraph.initializers.base import Block, Context, Initializer, Layout
+from pcgraph.topology import Report, Verdict
+
+__all__ = ["Null", "Remembering"]
+
+
+class Remembering(Initializer):
+    """An initializer whose memory is buffers that come into being with the first batch.
+
+    They are in ``state_dict``, and ``load_state_dict`` makes them where they do not exist yet.
+    """
+
+    def remember(self, name: str, value: Tensor) -> None:
+        """Keep a copy of `value`, in place where the shape allows it."""
+        kept = self._buffers.get(name)
+        if kept is not None and kept.shape == value.shape and kept.dtype == value.dtype and kept.device == value.device:
+            kept.copy_(value)
+        else:
+            self.register_buffer(name, value.detach().clone())
+
+    def recall(self, name: str) -> Tensor | None:
+        """What was kept under this name, if anything."""
+        return self._buffers.get(name)
+
+    def forget(self) -> None:
+        """Start anew, as before the first batch."""
+        self._buffers.clear()
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
+        self._buffers.clear()
+        for key, value in state_dict.items():
+            name = key.removeprefix(prefix)
+            if key.startswith(prefix) and "." not in name and isinstance(value, Tensor) and name != "_extra_state":
+                self.register_buffer(name, value.detach().clone())
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+
+class Null(Remembering):
+    """I_0/: keep the final states of the previous batch, slot by slot. Admitted by every graph.
+
+    Parameters
+    ----------
+    first : Initializer
+        For the first batch, which has none before it.
+
+    Notes
+    -----
+    A batch of another size has no slots to take over from and is refused. Only results from which the network has
+    learned (``result.backward()``) are remembered, so that a validation pass in between changes nothing.
+    """
+
+    def __init__(self, first: Initializer) -> None:
+        super().__init__()
+        self.first = first
+
+    def requirement(self, report: Report) -> Verdict:
+        own = report.verdicts["null"]
+        return self.first.requirement(report) if own.valid else own
+
+    def ready(self, context: Context | None) -> object:
+        kept = next(iter(self._buffers.values()), None)
+        if kept is None:
+            return ("first", self.first.ready(context))
+        if context is not None and context.batch and context.batch != kept.shape[1]:
+            raise ConfigError(
+                f"Null() keeps the states of the previous batch, slot by slot, so every batch needs its size "
+                f"{kept.shape[1]} (found {context.batch}): drop the last, smaller batch of an epoch, or call "
+                "forget() on the initializer",
+                key="batch",
+            )
+        return "null"
+
+    def layout(self, report: Report, context: Context | None = None) -> Layout:
+        return super().layout(report) if self._buffers else self.first.layout(report, context)
+
+    def init(self, block: Block, out: Tensor, context: Context) -> None:
+        kept = self.recall(f"group_{block.group}")
+        assert kept is not None
+        out.copy_(kept[block.start : block.stop].view(out.shape))
+
+    def observe(self, result: Any) -> None:
+        for name, states in result.group_states(free_only=True):
+            self.remember(f"group_{name}", states)
+
+    def parts(self) -> tuple[Initializer, ...]:
+        return (self.first,)

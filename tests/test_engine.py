@@ -1,0 +1,241 @@
+"""The engine against the slow reference, in float64, on graphs drawn by Hypothesis and on fixed ones."""
+
+from __future__ import annotations
+
+import networkx as nx
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import pcgraph
+from pcgraph import SGD, Adam, Forward, Masked, Normal, PCNetwork, Zero
+from pcgraph.testing import reference
+from pcgraph.testing.strategies import digraphs, problems
+
+EXACT = {"rtol": 1e-10, "atol": 1e-12}
+
+
+def initial_states(net: PCNetwork, clamps, init, **kw):
+    return {v: h.clone() for v, h in net.infer(clamps, init=init, steps=0, **kw).states.items()}
+
+
+def reference_step(optimizer):
+    """One node's step, written from the formulas and independent of the library's optimizers."""
+    memory: dict = {}
+
+    def sgd(v, h, g, t):
+        if optimizer.momentum:
+            m = memory[v] = optimizer.momentum * memory.get(v, torch.zeros_like(h)) + g
+            g = g + optimizer.momentum * m if optimizer.nesterov else m
+        return h - optimizer.rate(v) * g
+
+    def adam(v, h, g, t):
+        b1, b2 = optimizer.betas
+        m, s = memory.get(v, (torch.zeros_like(h), torch.zeros_like(h)))
+        m, s = b1 * m + (1 - b1) * g, b2 * s + (1 - b2) * g * g
+        memory[v] = (m, s)
+        mean, square = m / (1 - b1 ** (t + 1)), s / (1 - b2 ** (t + 1))
+        return h - optimizer.rate(v) * mean / (square.sqrt() + optimizer.eps)
+
+    return sgd if isinstance(optimizer, SGD) else adam
+
+
+def assert_equal_to_reference(net, clamps, init, steps, optimizer, *, tolerance=EXACT, **kw):
+    start = initial_states(net, clamps, init, **kw)
+    net.zero_grad()
+    result = net.infer(clamps, init=init, steps=steps, optimizer=optimizer, trace=True, **kw)
+    expected = reference.infer(net, clamps, start, steps, reference_step(optimizer))
+    result.backward()
+    for v in net.graph:
+        torch.testing.assert_close(result.states[v], expected.states[v], **tolerance, msg=lambda m, v=v: f"{v}: {m}")
+    torch.testing.assert_close(result.trace, torch.stack(expected.trace), **tolerance)
+    torch.testing.assert_close(result.energy, expected.trace[-1], **tolerance)
+    by_node = sum(result.node_energy.values(), torch.zeros_like(result.energy))
+    torch.testing.assert_close(by_node, expected.trace[-1], **tolerance)
+    mu = reference.predictions(net, expected.states)
+    for v in mu:
+        torch.testing.assert_close(result.errors[v], expected.states[v] - mu[v], **tolerance)
+        torch.testing.assert_close(result.predictions[v], mu[v], **tolerance)
+    for name, parameter in net.named_parameters():
+        if parameter.requires_grad:
+            torch.testing.assert_close(parameter.grad, expected.gradients[name], **tolerance)
+    return result
+
+
+def double(*shape, seed=0):
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+OPTIMIZERS = st.sampled_from(
+    [SGD(lr=0.07), SGD(lr=0.05, momentum=0.8), SGD(lr=0.05, momentum=0.8, nesterov=True), Adam(lr=0.02)]
+)
+INITIALIZERS = st.sampled_from(["zero", "normal", "forward"])
+
+
+def initializer(name):
+    return {"zero": Zero(), "normal": Normal(std=0.3), "forward": Forward(fallback=Zero())}[name]
+
+
+@settings(max_examples=120, deadline=None)
+@given(
+    problem=problems(graphs=digraphs(max_nodes=7, activations=("identity", "tanh", "gelu", "sigmoid"))),
+    name=INITIALIZERS,
+    steps=st.integers(0, 6),
+    optimizer=OPTIMIZERS,
+    kernel=st.sampled_from([None, "dense", "batched"]),
+)
+def test_every_plan_equals_the_reference(problem, name, steps, optimizer, kernel):
+    """If this fails, some graph trains on wrong states or gradients."""
+    net = PCNetwork(problem.graph, seed=problem.seed, dtype=torch.float64)
+    clamps = {v: double(2, *net.structure.shape(v), seed=i) for i, v in enumerate(sorted(problem.clamped, key=str))}
+    if not clamps:
+        clamps = {next(iter(net.graph)): double(2, *net.structure.shape(next(iter(net.graph))))}
+    pins = {} if kernel is None else {b.name: kernel for b in net.structure.buckets if b.kind == "linear"}
+    assert_equal_to_reference(net, clamps, initializer(name), steps, optimizer, kernels=pins)
+
+
+ACTIVATIONS = [*pcgraph.activations.ACTIVATIONS, torch.sin, torch.nn.Softmax(dim=-1)]
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS, ids=str)
+@pytest.mark.parametrize("cyclic", [False, True])
+def test_every_activation_on_dags_and_cycles(activation, cyclic):
+    """Weight gradients and state updates equal autograd for every activation, self-loops and parallel edges included."""
+    graph = nx.MultiDiGraph()
+    graph.add_node("x", shape=3)
+    for name in "abc":
+        graph.add_node(name, shape=4, activation=activation)
+    graph.add_node("y", shape=2)
+    graph.add_edges_from([("x", "a"), ("a", "b"), ("b", "c"), ("a", "c"), ("c", "y"), ("b", "c"), ("x", "y")])
+    if cyclic:
+        graph.add_edges_from([("c", "a"), ("b", "b"), ("b", "b")])
+    net = PCNetwork(graph, dtype=torch.float64)
+    clamps = {"x": double(3, 3), "y": double(3, 2, seed=1)}
+    for init in (Normal(std=0.5), Forward(fallback=Zero())):
+        for steps in (1, 4):
+            assert_equal_to_reference(net, clamps, init, steps, SGD(lr=0.05))
+
+
+def everything() -> nx.MultiDiGraph:
+    """A graph with most of what can be declared."""
+    graph = nx.MultiDiGraph()
+    for name in "abcdef":
+        graph.add_node(name, shape=3, activation="gelu")
+    graph.add_node("x", shape=4)
+    graph.add_node("p", shape=(3,), prior=0.5, precision=3.0)
+    graph.add_node("y", shape=2, precision=2.0)
+    graph.nodes["d"]["precision"] = 0.5
+    graph.nodes["e"]["bias"] = False
+    for u, v in ["xa", "ab", "bc", "ca", "cd", "de", "ef", "fy", "aa", "bd", "bd", "xf", "af", "pf", "pa"]:
+        graph.add_edge(u, v)
+    graph.add_edge("d", "a", activation="tanh")
+    graph.add_edge("a", "f", transform="identity", activation="sigmoid")
+    graph.add_edge("b", "f", transform=torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Tanh()))
+    graph.add_edge("e", "c", share="s")
+    graph.add_edge("f", "c", share="s")
+    graph.add_edge("f", "d", trainable=False)
+    return graph
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2, 3, 9])
+@pytest.mark.parametrize("init", [Zero(), Normal(std=0.4), Forward(fallback=Zero()), Forward(fallback=Normal())], ids=repr)
+@pytest.mark.parametrize("optimizer", [SGD(0.05), SGD({"a": 0.1, None: 0.02}), SGD(0.03, 0.9), Adam(0.02)], ids=repr)
+def test_a_graph_with_everything(steps, init, optimizer):
+    """Priors, precisions, shared and fixed weights, edge activations, modules: alone each is easy to get right."""
+    net = PCNetwork(everything(), seed=1, dtype=torch.float64)
+    clamps = {"x": double(3, 4), "y": double(3, 2, seed=1)}
+    assert_equal_to_reference(net, clamps, init, steps, optimizer)
+    clamps["b"] = double(3, 3, seed=2)
+    assert_equal_to_reference(net, clamps, init, steps, optimizer)
+    clamps["d"] = Masked(double(3, 3, seed=3), double(3, 3, seed=4) > 0)
+    clamps["p"] = Masked(double(3, 3, seed=5), double(3, seed=6) > 0)
+    assert_equal_to_reference(net, clamps, init, steps, optimizer)
+
+
+class Decay(pcgraph.optimizers.StateOptimizer):
+    """Moves a state even where its gradient is zero, and says so."""
+
+    momentum, nesterov = 0.0, False
+
+    def step(self, state, grad, memory):
+        state.mul_(0.9).sub_(grad, alpha=memory["lr"])
+
+
+def test_an_optimizer_that_moves_zero_gradients_is_believed():
+    """A user's optimizer without promises costs speed and never the answer."""
+    net = PCNetwork(pcgraph.graphs.chain([3, 4, 4, 4, 2], activation="tanh"), dtype=torch.float64)
+    clamps = {"x": double(3, 3), "y": double(3, 2, seed=1)}
+    start = initial_states(net, clamps, Forward())
+    result = net.infer(clamps, init=Forward(), steps=3, optimizer=Decay(0.1))
+    expected = reference.infer(net, clamps, start, 3, lambda v, h, g, t: 0.9 * h - 0.1 * g)
+    result.backward()
+    for v in net.graph:
+        torch.testing.assert_close(result.states[v], expected.states[v], **EXACT)
+    for name, parameter in net.named_parameters():
+        torch.testing.assert_close(parameter.grad, expected.gradients[name], **EXACT)
+
+
+class Quartic(pcgraph.energies.Energy):
+    """An energy without promises, and none of its derivatives written."""
+
+    def energy(self, h, mu):
+        return ((h - mu).flatten(1) ** 4).sum(1) + (h * mu).flatten(1).sum(1)
+
+
+def test_an_energy_without_promises_is_never_skipped():
+    """Its errors do not vanish at the prediction, so that every node with it counts from the first step."""
+    graph = pcgraph.graphs.chain([3, 4, 4, 2], activation="tanh")
+    graph.nodes["h1"]["energy"] = Quartic()
+    graph.nodes["y"]["energy"] = Quartic()
+    net = PCNetwork(graph, dtype=torch.float64)
+    clamps = {"x": double(3, 3), "y": double(3, 2, seed=1)}
+    for steps in (0, 1, 3):
+        start = initial_states(net, clamps, Forward())
+        result = net.infer(clamps, init=Forward(), steps=steps, optimizer=SGD(0.1), trace=True)
+        expected = reference.infer(net, clamps, start, steps, lambda v, h, g, t: h - 0.1 * g)
+        for v in net.graph:
+            torch.testing.assert_close(result.states[v], expected.states[v], **EXACT)
+        torch.testing.assert_close(result.trace, torch.stack(expected.trace), **EXACT)
+
+
+@pytest.mark.parametrize("edges", [40, 400])
+def test_scalar_edges_as_a_csr_matrix(edges):
+    """Graphs of single neurons take the sparse kernel, parallel edges and self-loops included."""
+    graph = nx.gnm_random_graph(20, edges, seed=3, directed=True) if edges < 380 else nx.complete_graph(20, nx.DiGraph)
+    graph = nx.MultiDiGraph(graph)
+    graph.add_edges_from([(0, 0), (1, 2), (1, 2), (5, 5)])
+    nx.set_node_attributes(graph, 1, "shape")
+    nx.set_node_attributes(graph, "tanh", "activation")
+    graph.add_edge(3, 4, activation="sigmoid")
+    net = PCNetwork(graph, dtype=torch.float64)
+    clamps = {0: double(5, 1), 7: double(5, 1, seed=1)}
+    assert "sparse" in net.plan(clamps, init=Zero(), steps=3).kernels
+    for init in (Zero(), Normal(std=0.3), Forward(fallback=Zero())):
+        for optimizer in (SGD(0.05), Adam(0.02)):
+            assert_equal_to_reference(net, clamps, init, 4, optimizer)
+
+
+def test_a_masked_clamp_fixes_what_it_masks_and_frees_the_rest():
+    """Half an image is known: those pixels must never move, and the others must."""
+    net = PCNetwork(pcgraph.graphs.chain([6, 5, 4], activation="tanh"), dtype=torch.float64)
+    mask = torch.tensor([True, False, True, False, True, False])
+    values = double(3, 6)
+    clamps = {"x": Masked(values, mask), "y": double(3, 4, seed=1)}
+    result = assert_equal_to_reference(net, clamps, Zero(), 5, SGD(0.1))
+    assert torch.equal(result.states["x"][:, mask], values[:, mask])
+    assert (result.states["x"][:, ~mask] != 0).all()
+
+
+def test_float32_follows_float64():
+    """The precision that people train in agrees with the one that is proved."""
+    graph = pcgraph.graphs.chain([20, 30, 30, 30, 5])
+    x, y = double(16, 20), double(16, 5, seed=1)
+    results = []
+    for dtype in (torch.float64, torch.float32):
+        net = PCNetwork(graph, seed=3, dtype=dtype)
+        result = net.infer({"x": x.to(dtype), "y": y.to(dtype)}, init=Forward(), steps=6, optimizer=SGD(0.1))
+        result.backward()
+        results.append({**dict(result.states), **{n: p.grad for n, p in net.named_parameters()}})
+    for key, value in results[0].items():
+        torch.testing.assert_close(results[1][key].double(), value, rtol=1e-4, atol=1e-6)
