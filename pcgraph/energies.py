@@ -5,29 +5,59 @@ The energy of a network is the sum of its nodes' energies (paper, Eq 1, without 
 ``E = 1/2 * precision * ||h - mu||^2``.
 
 An energy enters inference by two derivatives: ``dE/dh`` pulls the node's own state, ``-dE/dmu`` is the error
-that it sends to its parents. For the Gaussian both are ``precision * (h - mu)``.
+that it sends to its parents. For the Gaussian both are ``precision * (h - mu)``. Each energy here is a negative
+log-likelihood of h under a distribution with the parameter mu, up to terms that depend on neither h, mu nor a
+parameter.
+
+An energy of your own takes one method:
+
+>>> class Cosh(Energy):
+...     def energy(self, h, mu):
+...         return torch.log(torch.cosh(h - mu)).flatten(1).sum(1)
+>>> Cosh().energy(torch.zeros(3, 2), torch.zeros(3, 2))
+tensor([0., 0., 0.])
+
+and is declared as ``graph.add_node("y", shape=10, energy=Cosh())``. With ``zero_at_prediction = True`` in its body
+plans may skip nodes that are at their prediction, which is right for this one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+import math
+from collections.abc import Sequence
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pcgraph.errors import GraphError, unknown_name
 
-__all__ = ["ENERGIES", "Energy", "Gaussian", "get"]
+__all__ = [
+    "ENERGIES",
+    "Bernoulli",
+    "CrossEntropy",
+    "Energy",
+    "Gaussian",
+    "Laplace",
+    "LearnedPrecision",
+    "from_config",
+    "get",
+    "name_of",
+]
 
 
-class Energy(torch.nn.Module):
+class Energy(nn.Module):
     """Base class of every energy. Write :meth:`energy`; the rest is optional.
+
+    Parameters of its own (``nn.Parameter``) are the network's, and learn with the weights.
 
     Attributes
     ----------
     zero_at_prediction : bool
-        True promises that both derivatives vanish at ``h == mu``. Only then may a plan skip a node whose state
-        equals its prediction. False costs speed and never the answer.
+        True promises that where ``h == mu`` the energy, both of its derivatives and the gradients of its parameters
+        are zero. Only then may a plan skip a node whose state equals its prediction. False costs speed and never the
+        answer.
     """
 
     zero_at_prediction: bool = False
@@ -45,16 +75,58 @@ class Energy(torch.nn.Module):
         """
         raise TypeError(f"{type(self).__name__} must define energy(h, mu) -> (batch,)")
 
+    def per_sample(self, h: Tensor, mu: Tensor) -> Tensor:
+        """:meth:`energy`, with a look at its shape.
+
+        Raises
+        ------
+        GraphError
+            It is not (batch,).
+        """
+        value = self.energy(h, mu)
+        if not isinstance(value, Tensor) or value.shape != h.shape[:1]:
+            found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise GraphError(
+                f"{type(self).__name__}.energy must return one number for each sample, shape {tuple(h.shape[:1])} "
+                f"(found {found}); sum over the neurons and not over the batch, as in x.flatten(1).sum(1)",
+                found=found,
+            )
+        return value
+
     def error(self, h: Tensor, mu: Tensor) -> tuple[Tensor, Tensor]:
         """``(dE/dh, -dE/dmu)``, each of shape (batch, *shape). The default takes them by autograd."""
         with torch.enable_grad():
             h, mu = h.detach().requires_grad_(), mu.detach().requires_grad_()
-            total = self.energy(h, mu).sum()
-            dh, dmu = torch.autograd.grad(total, (h, mu), allow_unused=True)
+            total = self.per_sample(h, mu).sum()
+            grads: Any = (None, None)
+            if total.requires_grad:
+                grads = torch.autograd.grad(total, (h, mu), allow_unused=True)
+        dh, dmu = grads
         return (
             torch.zeros_like(h) if dh is None else dh,
             torch.zeros_like(mu) if dmu is None else -dmu,
         )
+
+    def config(self) -> dict[str, Any]:
+        """The constructor's arguments, as data that JSON can hold.
+
+        Raises
+        ------
+        GraphError
+            The class takes arguments and does not define this method.
+        """
+        if inspect.signature(type(self).__init__).parameters.keys() - {"self", "args", "kwargs"}:
+            raise GraphError(
+                f"{type(self).__name__} cannot be saved: it takes arguments and defines no config() that returns them",
+                found=self,
+            )
+        return {}
+
+
+def _positive(value: Any, what: str) -> float:
+    if not (isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf")):
+        raise GraphError(f"a {what} is a positive number (found {value!r})", found=value)
+    return float(value)
 
 
 class Gaussian(Energy):
@@ -75,9 +147,7 @@ class Gaussian(Energy):
 
     def __init__(self, precision: float = 1.0) -> None:
         super().__init__()
-        if not (isinstance(precision, int | float) and 0 < precision < float("inf")):
-            raise GraphError(f"a precision is a positive number (found {precision!r})", found=precision)
-        self.precision = float(precision)
+        self.precision = _positive(precision, "precision")
 
     def energy(self, h: Tensor, mu: Tensor) -> Tensor:
         return 0.5 * self.precision * (h - mu).flatten(1).square().sum(1)
@@ -86,12 +156,212 @@ class Gaussian(Energy):
         e = (h - mu) * self.precision
         return e, e
 
+    def config(self) -> dict[str, Any]:
+        return {"precision": self.precision}
+
     def extra_repr(self) -> str:
         return f"precision={self.precision:g}"
 
 
-#: The energies that have a name, each made without arguments.
-ENERGIES: dict[str, Callable[[], Energy]] = {"gaussian": Gaussian}
+class LearnedPrecision(Energy):
+    """A Gaussian whose precision p is learned: ``1/2 * sum_i p_i (h_i - mu_i)^2 - 1/2 * sum_i log p_i``.
+
+    The second term, the log-determinant of the precision, makes it a proper negative log-likelihood: without it the
+    precision would shrink to zero, since that lowers the energy. At the minimum over p it is the inverse of the mean
+    squared error. Learned is ``log p``, so that p stays positive.
+
+    A node at its prediction still has an energy and still teaches its precision, so ``zero_at_prediction`` is False.
+
+    Parameters
+    ----------
+    precision : float
+        To start from.
+    shape : int or sequence of int, optional
+        The node's shape, for a precision by neuron; None for one that all neurons share.
+
+    Attributes
+    ----------
+    log_precision : Parameter, shape () or `shape`
+
+    References
+    ----------
+    R. Bogacz, "A tutorial on the free-energy framework for modelling perception and learning", 2017.
+
+    Examples
+    --------
+    >>> LearnedPrecision(4.0).energy(torch.ones(1, 3), torch.zeros(1, 3)).detach()  # 6 - 3/2 log 4
+    tensor([3.9206])
+    """
+
+    def __init__(self, precision: float = 1.0, shape: int | Sequence[int] | None = None) -> None:
+        super().__init__()
+        self._initial = _positive(precision, "precision")
+        self.shape = None if shape is None else (shape,) if isinstance(shape, int) else tuple(shape)
+        self.log_precision = nn.Parameter(torch.full(self.shape or (), math.log(self._initial)))
+
+    @property
+    def precision(self) -> Tensor:
+        """p, positive, shape () or `shape`."""
+        return self.log_precision.detach().exp()
+
+    def _logs(self, h: Tensor) -> Tensor:
+        if self.shape is not None and h.shape[1:] != self.shape:
+            raise GraphError(
+                f"a precision by neuron of shape {self.shape} needs a node of that shape (found {tuple(h.shape[1:])})",
+                found=tuple(h.shape[1:]),
+            )
+        return self.log_precision.expand(h.shape[1:])
+
+    def energy(self, h: Tensor, mu: Tensor) -> Tensor:
+        logs = self._logs(h)
+        return 0.5 * (logs.exp() * (h - mu).square() - logs).flatten(1).sum(1)
+
+    def error(self, h: Tensor, mu: Tensor) -> tuple[Tensor, Tensor]:
+        e = (h - mu) * self._logs(h).detach().exp()
+        return e, e
+
+    def config(self) -> dict[str, Any]:
+        return {"precision": self._initial, "shape": None if self.shape is None else list(self.shape)}
+
+    def extra_repr(self) -> str:
+        return "a scalar" if self.shape is None else f"by neuron, {self.shape}"
+
+
+class CrossEntropy(Energy):
+    """A softmax output: ``-sum_i h_i log softmax(mu)_i``; mu are logits, h one-hot or probabilities.
+
+    The softmax is over all neurons of the node. For clamped nodes, such as labels: in a *free* node h the energy is
+    linear and has no minimum, and inference drives the state without bound. What the network predicts for the node are
+    the logits.
+
+    References
+    ----------
+    L. Pinchetti et al., "Predictive Coding beyond Gaussian Distributions", 2022.
+
+    Examples
+    --------
+    >>> CrossEntropy().energy(torch.tensor([[0.0, 1.0]]), torch.zeros(1, 2))  # log 2
+    tensor([0.6931])
+    """
+
+    def energy(self, h: Tensor, mu: Tensor) -> Tensor:
+        return -(h.flatten(1) * mu.flatten(1).log_softmax(1)).sum(1)
+
+    def error(self, h: Tensor, mu: Tensor) -> tuple[Tensor, Tensor]:
+        logs = mu.flatten(1).log_softmax(1).view(mu.shape)
+        total = h.flatten(1).sum(1).view(-1, *[1] * (h.dim() - 1))
+        return -logs, h - total * logs.exp()
+
+
+class Bernoulli(Energy):
+    """A binary output by neuron: ``-sum_i [h_i log s(mu_i) + (1 - h_i) log(1 - s(mu_i))]``, s the logistic function.
+
+    mu are logits, h lies in [0, 1], as the pixels of an image do. Like :class:`CrossEntropy` it is linear in h, and
+    meant for clamped nodes.
+
+    Examples
+    --------
+    >>> Bernoulli().energy(torch.tensor([[0.0, 1.0]]), torch.zeros(1, 2))  # 2 log 2
+    tensor([1.3863])
+    """
+
+    def energy(self, h: Tensor, mu: Tensor) -> Tensor:
+        return (torch.logaddexp(mu, torch.zeros_like(mu)) - h * mu).flatten(1).sum(1)
+
+    def error(self, h: Tensor, mu: Tensor) -> tuple[Tensor, Tensor]:
+        return -mu, h - mu.sigmoid()
+
+
+class Laplace(Energy):
+    """``sum_i |h_i - mu_i| / scale``: every error counts by its sign alone, so that a few large ones do not dominate.
+
+    At ``h == mu`` the derivative is taken as 0, the middle of its range, so that ``zero_at_prediction`` holds. A free
+    state moved at a fixed rate does not come to rest: within one step of its prediction it goes back and forth.
+
+    Parameters
+    ----------
+    scale : float
+        The distribution's scale b, positive.
+
+    Examples
+    --------
+    >>> Laplace().energy(torch.tensor([[1.0, -2.0]]), torch.zeros(1, 2))
+    tensor([3.])
+    """
+
+    zero_at_prediction = True
+
+    def __init__(self, scale: float = 1.0) -> None:
+        super().__init__()
+        self.scale = _positive(scale, "scale")
+
+    def energy(self, h: Tensor, mu: Tensor) -> Tensor:
+        return (h - mu).flatten(1).abs().sum(1) / self.scale
+
+    def error(self, h: Tensor, mu: Tensor) -> tuple[Tensor, Tensor]:
+        e = (h - mu).sign_().div_(self.scale)
+        return e, e
+
+    def config(self) -> dict[str, Any]:
+        return {"scale": self.scale}
+
+    def extra_repr(self) -> str:
+        return f"scale={self.scale:g}"
+
+
+#: The energies that have a name. Add your own class, with a ``config()`` if it takes arguments, and graphs with it can
+#: be saved.
+ENERGIES: dict[str, type[Energy]] = {
+    "gaussian": Gaussian,
+    "learned_precision": LearnedPrecision,
+    "cross_entropy": CrossEntropy,
+    "bernoulli": Bernoulli,
+    "laplace": Laplace,
+}
+
+
+def _class(name: str) -> type[Energy]:
+    if name not in ENERGIES:
+        raise GraphError(unknown_name("energy", name, ENERGIES), found=name)
+    return ENERGIES[name]
+
+
+def from_config(name: str, config: dict[str, Any]) -> Energy:
+    """The energy with this name and these arguments: the inverse of ``name_of(e), e.config()``.
+
+    Raises
+    ------
+    GraphError
+        An unknown name, or arguments that the class does not take.
+
+    Examples
+    --------
+    >>> from_config("laplace", {"scale": 2.0})
+    Laplace(scale=2)
+    """
+    kind = _class(name)
+    try:
+        return kind(**config)
+    except TypeError as error:
+        raise GraphError(f"the energy {name!r} cannot be made with {config!r}: {error}", found=config) from error
+
+
+def name_of(energy: Energy) -> str:
+    """The name under which the energy's class is registered.
+
+    Raises
+    ------
+    GraphError
+        It has none.
+    """
+    for name, kind in ENERGIES.items():
+        if type(energy) is kind:
+            return name
+    raise GraphError(
+        f"the energy {type(energy).__name__} has no name: register its class, as in "
+        f"pcgraph.energies.ENERGIES['my_energy'] = {type(energy).__name__}",
+        found=energy,
+    )
 
 
 def get(spec: str | Energy | None, precision: float | None = None) -> Energy:
@@ -111,9 +381,7 @@ def get(spec: str | Energy | None, precision: float | None = None) -> Energy:
             found=precision,
         )
     if isinstance(spec, str):
-        if spec not in ENERGIES:
-            raise GraphError(unknown_name("energy", spec, ENERGIES), found=spec)
-        return ENERGIES[spec]()
+        return _class(spec)()
     if isinstance(spec, Energy):
         return spec
     raise GraphError(f"an energy is a name or a pcgraph.energies.Energy (found {spec!r})", found=spec)
