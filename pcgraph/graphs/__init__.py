@@ -1,0 +1,23 @@
+"""Ready-made declarations: functions that return an ``nx.DiGraph``, in NetworkX's manner.
+
+A graph is data: change it, join it to another with ``nx.compose``, add nodes and edges of your own, and then make a
+network of it.
+"""
+
+from pcgraph.graphs.convolutional import alexnet, vgg5
+from pcgraph.graphs.layered import chain, decoder, figure_9, lateral, residual, skip
+from pcgraph.graphs.recurrent import assemblies, fully_connected, random_groups
+
+__all__ = [
+    "alexnet",
+    "assemblies",
+    "chain",
+    "decoder",
+    "figure_9",
+    "fully_connected",
+    "lateral",
+    "random_groups",
+    "residual",
+    "skip",
+    "vgg5",
+]

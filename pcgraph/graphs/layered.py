@@ -1,0 +1,238 @@
+"""Layered graphs: chain, decoder, skip, residual, lateral, and the two graphs of Figure 9."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import networkx as nx
+
+from pcgraph.errors import GraphError
+
+__all__ = ["ActivationSpec", "Size", "chain", "decoder", "figure_9", "lateral", "residual", "skip"]
+
+Size = int | tuple[int, ...]
+ActivationSpec = str | Callable[..., Any]
+
+
+def _path(names: Sequence[str], sizes: Sequence[Size], activations: Sequence[ActivationSpec]) -> nx.DiGraph:
+    graph = nx.DiGraph()
+    for name, size, activation in zip(names, sizes, activations, strict=True):
+        graph.add_node(name, shape=size)
+        if activation != "identity":
+            graph.nodes[name]["activation"] = activation
+    nx.add_path(graph, names)
+    return graph
+
+
+def chain(
+    sizes: Sequence[Size], *, activation: ActivationSpec = "gelu", output_activation: ActivationSpec = "identity"
+) -> nx.DiGraph:
+    """A feed-forward chain ``x -> h1 -> ... -> y``.
+
+    Parameters
+    ----------
+    sizes : sequence of int or tuple
+        Shapes of the groups, input first; at least two.
+    activation : str or callable
+        Of the hidden groups.
+    output_activation : str or callable
+        Of ``y``; linear unless told otherwise.
+
+    Returns
+    -------
+    nx.DiGraph
+        Nodes ``"x"``, ``"h1"``, ..., ``"y"``.
+
+    Examples
+    --------
+    >>> list(chain([784, 512, 10]).edges)
+    [('x', 'h1'), ('h1', 'y')]
+    """
+    if len(sizes) < 2:
+        raise GraphError(f"a chain needs at least two sizes (found {list(sizes)!r})", found=sizes)
+    hidden = len(sizes) - 2
+    names = ["x", *(f"h{i + 1}" for i in range(hidden)), "y"]
+    return _path(names, sizes, ["identity", *[activation] * hidden, output_activation])
+
+
+def decoder(
+    sizes: Sequence[Size], *, activation: ActivationSpec = "gelu", output_activation: ActivationSpec = "identity"
+) -> nx.DiGraph:
+    """A generative chain ``h0 -> h1 -> ... -> x`` whose only observed group is its end (paper, Section 5.2).
+
+    ``h0`` is a root without a known value: strict forward initialization does not exist for it.
+
+    Parameters
+    ----------
+    sizes : sequence of int or tuple
+        Shapes of the groups, the latent ``h0`` first, the image ``x`` last; at least two.
+    activation, output_activation : str or callable
+        Of the hidden groups, and of ``x``.
+
+    Examples
+    --------
+    >>> list(decoder([64, 256, 256, 256, 784]).nodes)
+    ['h0', 'h1', 'h2', 'h3', 'x']
+    """
+    if len(sizes) < 2:
+        raise GraphError(f"a decoder needs at least two sizes (found {list(sizes)!r})", found=sizes)
+    hidden = len(sizes) - 2
+    names = [*(f"h{i}" for i in range(hidden + 1)), "x"]
+    return _path(names, sizes, ["identity", *[activation] * hidden, output_activation])
+
+
+def skip(
+    sizes: Sequence[Size], *, span: int = 2, activation: ActivationSpec = "gelu",
+    output_activation: ActivationSpec = "identity",
+) -> nx.DiGraph:  # fmt: skip
+    """A chain with an additional edge from every group to the one `span` further on.
+
+    ::
+
+        x -> h1 -> h2 -> y
+        x -------> h2
+             h1 -------> y
+
+    Parameters
+    ----------
+    sizes : sequence of int or tuple
+        Shapes of the groups, input first; more than `span`.
+    span : int
+        How far a skip edge reaches, at least 2.
+    activation, output_activation : str or callable
+        Of the hidden groups, and of ``y``.
+
+    Examples
+    --------
+    >>> list(skip([784, 512, 512, 10]).edges)
+    [('x', 'h1'), ('x', 'h2'), ('h1', 'h2'), ('h1', 'y'), ('h2', 'y')]
+    """
+    if not isinstance(span, int) or isinstance(span, bool) or not 2 <= span < len(sizes):
+        raise GraphError(
+            f"a skip edge spans at least 2 layers and at most {len(sizes) - 1}, the depth of {len(sizes)} groups "
+            f"(found {span!r})",
+            found=span,
+        )
+    graph = chain(sizes, activation=activation, output_activation=output_activation)
+    names = list(graph)
+    graph.add_edges_from(zip(names, names[span:]))
+    return graph
+
+
+def residual(
+    input_size: Size, width: int, output_size: Size, *, blocks: int = 2, inner: int | None = None,
+    activation: ActivationSpec = "gelu", output_activation: ActivationSpec = "identity",
+) -> nx.DiGraph:  # fmt: skip
+    """A stream of groups that each hand their state on and add what a hidden group makes of it.
+
+    ::
+
+        x -> r0 ============> r1 ============> r2 -> y        ===  identity
+               `--> m1 --'      `--> m2 --'
+
+    The prediction of ``r1`` is ``r0 + W m1 + b``, and that of ``m1`` is ``activation(W r0 + b)``.
+
+    Parameters
+    ----------
+    input_size, output_size : int or tuple
+        Shapes of ``x`` and ``y``.
+    width : int
+        Neurons of each group in the stream.
+    blocks : int
+        At least 1.
+    inner : int, optional
+        Neurons of the hidden group of a block; as many as `width` if None.
+    activation, output_activation : str or callable
+        Of the hidden groups, and of ``y``. The stream is linear.
+
+    References
+    ----------
+    K. He, X. Zhang, S. Ren, J. Sun, "Deep Residual Learning for Image Recognition", 2015.
+
+    Examples
+    --------
+    >>> graph = residual(784, 256, 10, blocks=1)
+    >>> list(graph.edges(data="transform"))
+    [('x', 'r0', None), ('r0', 'm1', None), ('r0', 'r1', 'identity'), ('m1', 'r1', None), ('r1', 'y', None)]
+    """
+    if not isinstance(blocks, int) or isinstance(blocks, bool) or blocks < 1:
+        raise GraphError(f"a residual graph needs at least one block (found {blocks!r})", found=blocks)
+    graph = _path(["x", "r0"], [input_size, width], ["identity", "identity"])
+    for i in range(1, blocks + 1):
+        before, middle, after = f"r{i - 1}", f"m{i}", f"r{i}"
+        graph.add_node(middle, shape=width if inner is None else inner, activation=activation)
+        graph.add_node(after, shape=width)
+        graph.add_edge(before, middle)
+        graph.add_edge(before, after, transform="identity")
+        graph.add_edge(middle, after)
+    graph.add_node("y", shape=output_size)
+    if output_activation != "identity":
+        graph.nodes["y"]["activation"] = output_activation
+    graph.add_edge(f"r{blocks}", "y")
+    return graph
+
+
+def lateral(
+    sizes: Sequence[Size], *, feedback: bool = False, activation: ActivationSpec = "gelu",
+    output_activation: ActivationSpec = "identity",
+) -> nx.DiGraph:  # fmt: skip
+    """A chain whose hidden groups also predict themselves, by an edge from the group to the same group.
+
+    Every self-loop is a cycle of a free node, so a topological sweep of the whole graph does not exist: use
+    ``Forward(fallback=...)`` or an initializer that does not sweep.
+
+    Parameters
+    ----------
+    sizes : sequence of int or tuple
+        Shapes of the groups, input first; at least three.
+    feedback : bool
+        Also an edge from every hidden group, and from ``y``, back to the hidden group before it.
+    activation, output_activation : str or callable
+        Of the hidden groups, and of ``y``.
+
+    Examples
+    --------
+    >>> list(lateral([784, 512, 10]).edges)
+    [('x', 'h1'), ('h1', 'y'), ('h1', 'h1')]
+    >>> list(lateral([784, 512, 10], feedback=True).in_edges("h1"))
+    [('x', 'h1'), ('h1', 'h1'), ('y', 'h1')]
+    """
+    if len(sizes) < 3:
+        raise GraphError(f"lateral edges need a hidden group, three sizes or more (found {list(sizes)!r})", found=sizes)
+    graph = chain(sizes, activation=activation, output_activation=output_activation)
+    names = list(graph)
+    graph.add_edges_from((name, name) for name in names[1:-1])
+    if feedback:
+        graph.add_edges_from(zip(names[2:], names[1:]))
+    return graph
+
+
+def figure_9(which: str = "top", *, activation: ActivationSpec = "tanh") -> nx.DiGraph:
+    """One of the two graphs of Figure 9: single neurons 0 to 5, the input at 0.
+
+    Parameters
+    ----------
+    which : {"top", "bottom"}
+        The acyclic graph, or the one of the same undirected edges with the cycle 1 -> 2 -> 4 -> 3 -> 1. (The
+        appendix's proof goes from 2 to 3 directly, an edge that the figure does not have.)
+    activation : str or callable
+        Of every neuron but the input.
+
+    Examples
+    --------
+    >>> import networkx as nx
+    >>> nx.is_directed_acyclic_graph(figure_9("top")), nx.find_cycle(figure_9("bottom"))
+    (True, [(1, 2), (2, 4), (4, 3), (3, 1)])
+    """
+    edges = {
+        "top": [(0, 1), (1, 2), (1, 3), (2, 4), (3, 4), (0, 4), (4, 5)],
+        "bottom": [(0, 1), (1, 2), (2, 4), (4, 3), (3, 1), (0, 4), (4, 5)],
+    }
+    if which not in edges:
+        raise GraphError(f"figure 9 has two graphs, 'top' and 'bottom' (found {which!r})", found=which)
+    graph = nx.DiGraph(name=f"figure 9, {which}")
+    graph.add_node(0, shape=1)
+    graph.add_nodes_from(range(1, 6), shape=1, activation=activation)
+    graph.add_edges_from(edges[which])
+    return graph
