@@ -7,13 +7,17 @@ Each needs what lies at the two ends of its edge and nothing else.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from pcgraph.errors import ConfigError
 from pcgraph.inference import Inference
-from pcgraph.kernels import Workspace, bind_weights, take
+from pcgraph.kernels import Learn, Workspace, bind_weights, take
 from pcgraph.kernels.others import module_weights
+from pcgraph.plan.operations import numbers
 
 __all__ = ["InferenceResult"]
 
@@ -38,9 +42,6 @@ class InferenceResult(Inference):
             raise ConfigError("backward() was already called on this result; run net.infer(...) again")
         self._learned = True
         scale = 1.0 / self.batch
-        for parameter in self._ws.net.parameters():
-            if parameter.requires_grad:
-                _gradient(parameter)
         _weights(self._ws, scale)
         _biases(self._ws, scale)
         self._energies(scale)
@@ -72,15 +73,48 @@ def _gradient(parameter: nn.Parameter) -> Tensor:
     return parameter.grad
 
 
+@dataclass
+class _Packed:
+    """One packed weight, the operations that write its gradient, and the rows that none of them writes."""
+
+    parameter: nn.Parameter
+    learn: list[Learn]
+    missed: Tensor
+    plain: bool
+
+
+def _packed(ws: Workspace) -> list[_Packed]:
+    result: list[_Packed] = []
+    for bucket in ws.plan.structure.buckets:
+        parameter = ws.net.weights.get(bucket.name)
+        if parameter is None or not parameter.requires_grad:
+            continue
+        calls = [call for call in ws.plan.weights if ws.plan.structure.buckets[call.bucket] is bucket]
+        written = np.zeros(bucket.rows, dtype=np.int64)
+        for call in calls:
+            edges = numbers(call.edges) - bucket.start
+            np.add.at(written, edges if bucket.weight is None else bucket.weight[edges], 1)
+        missed = torch.from_numpy(np.flatnonzero(written == 0)).to(ws.device)
+        plain = bool((written <= 1).all())
+        result.append(_Packed(parameter, [bind_weights(ws, call) for call in calls], missed, plain))
+    return result
+
+
 def _weights(ws: Workspace, scale: float) -> None:
     if "learn" not in ws.cache:
-        ws.cache["learn"] = [
-            (ws.net.weights[ws.plan.structure.buckets[call.bucket].name], bind_weights(ws, call))
-            for call in ws.plan.weights
-            if call.kernel != "module"
-        ]
-    for parameter, learn in ws.cache["learn"]:
-        learn(parameter.grad, scale)
+        ws.cache["learn"] = _packed(ws)
+    for packed in ws.cache["learn"]:
+        beta = 1.0
+        if packed.parameter.grad is None and packed.plain:
+            packed.parameter.grad = torch.empty_like(packed.parameter)
+            packed.parameter.grad.index_fill_(0, packed.missed, 0.0)
+            beta = 0.0
+        gradient = _gradient(packed.parameter)
+        for learn in packed.learn:
+            learn(gradient, scale, beta)
+    for parameter in ws.net.parameters():
+        if parameter.requires_grad:
+            _gradient(parameter)
     for call in ws.plan.weights:
         if call.kernel == "module":
             module_weights(ws, call, scale)

@@ -11,9 +11,8 @@ from torch import Tensor
 
 from pcgraph.clamps import Clamps, Masked
 from pcgraph.errors import ClampError, ConfigError
-from pcgraph.inference import Planner, Program, Settings, prepare, run
+from pcgraph.inference import Planner, Settings, prepare, run
 from pcgraph.initializers import Context, Forward, Initializer
-from pcgraph.kernels import Workspace
 from pcgraph.learning import InferenceResult
 from pcgraph.network import Network
 from pcgraph.optimizers import StateOptimizer
@@ -130,9 +129,9 @@ class PCNetwork(Network):
         plan, checked, context = prepare(
             self, self._planner, clamps, init, steps, optimizer, labels, finite=check, pins=pins_of(kernels)
         )
-        ws = Workspace(plan, self, checked.batch)
-        kept = run(ws, Program(ws, optimizer), checked, optimizer, context, Settings(trace=trace, check=check))
-        return InferenceResult(ws, checked, init, labels, kept)
+        ws = self._planner.acquire(plan, checked.batch)
+        kept = run(ws, checked, optimizer, context, Settings(trace=trace, check=check))
+        return InferenceResult(ws, checked, init, labels, kept, self._planner.release)
 
     def predict(
         self, clamps: Mapping[Node, Tensor | Masked], node: Node, *, init: Initializer | None = None,
@@ -157,9 +156,12 @@ class PCNetwork(Network):
             plan = self._planner.plan(
                 checked.clamped, frozenset(checked.masked), self._forward[0], 0, None, context, only=ancestors
             )
-            ws = Workspace(plan, self, checked.batch)
-            run(ws, Program(ws, None), checked, None, context, Settings(check=False))
-            return InferenceResult(ws, checked, self._forward[0], None, None).states[node]
+            ws = self._planner.acquire(plan, checked.batch)
+            run(ws, checked, None, context, Settings(check=False))
+            group, position = self.structure.place(target)
+            answer = ws.h[group][position].clone().view(-1, *self.structure.groups[group].shape)
+            self._planner.release(ws)
+            return answer
         if init is None or steps is None:
             missing = "init" if init is None else "steps"
             raise ConfigError("predict needs both init= and steps=, or neither", key=missing)

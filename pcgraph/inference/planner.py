@@ -10,14 +10,19 @@ from torch import Tensor
 
 from pcgraph.clamps import Clamps, Masked
 from pcgraph.errors import ConfigError
+from pcgraph.inference.run import Program
 from pcgraph.inference.settle import settle
 from pcgraph.initializers import Context, Initializer, require
+from pcgraph.kernels import Workspace
 from pcgraph.network import Network
 from pcgraph.optimizers import StateOptimizer
 from pcgraph.plan import Plan, Request, make_plan
 from pcgraph.topology import Report, check
 
 __all__ = ["Planner", "prepare"]
+
+#: Workspaces kept for the next run of the same plan.
+IDLE = 2
 
 Node = Hashable
 
@@ -33,6 +38,7 @@ class Planner:
         self.size = size
         self.reports: dict[Any, Report] = {}
         self.plans: dict[Any, tuple[Initializer, Plan]] = {}
+        self.idle: list[Workspace] = []
 
     def report(self, clamped: frozenset[int], masked: frozenset[int]) -> Report:
         """The topology report for these clamps."""
@@ -72,6 +78,23 @@ class Planner:
             self.plans[key] = (init, make_plan(self.net.structure, request))
             self._trim(self.plans)
         return self.plans[key][1]
+
+    def acquire(self, plan: Plan, batch: int) -> Workspace:
+        """A workspace for `plan`: one that is idle, or a new one."""
+        for i, ws in enumerate(self.idle):
+            if ws.plan is plan and ws.batch == batch:
+                del self.idle[i]
+                if not ws.stale:
+                    return ws
+                break
+        ws = Workspace(plan, self.net, batch)
+        ws.program = Program(ws)
+        return ws
+
+    def release(self, ws: Workspace) -> None:
+        """Take back a workspace that nobody looks into any more."""
+        if not ws.escaped:
+            self.idle = [*self.idle[1 - IDLE :], ws]
 
     def _trim(self, cache: dict[Any, Any]) -> None:
         while len(cache) > self.size:

@@ -12,7 +12,6 @@ from torch import Tensor
 from pcgraph.clamps import Clamps
 from pcgraph.initializers import Initializer
 from pcgraph.kernels import Workspace, take
-from pcgraph.plan import Plan
 from pcgraph.plan.operations import Rows, numbers
 
 __all__ = ["Inference", "NodeTensors", "node_energies", "total_energy"]
@@ -34,14 +33,19 @@ class Inference:
     """
 
     def __init__(
-        self, ws: Workspace, clamps: Clamps, init: Initializer, labels: Tensor | None, trace: Tensor | None
-    ) -> None:
+        self, ws: Workspace, clamps: Clamps, init: Initializer, labels: Tensor | None, trace: Tensor | None,
+        release: Callable[[Workspace], None],
+    ) -> None:  # fmt: skip
         self.plan = ws.plan
         self.clamps, self.init, self.labels, self.trace = clamps, init, labels, trace
-        self._ws = ws
-        self.states = NodeTensors(self.plan, ws.h)
-        self.predictions = NodeTensors(self.plan, ws.m, self._prediction)
-        self.errors = NodeTensors(self.plan, ws.e, self._error)
+        self._ws, self._release = ws, release
+        self.states = NodeTensors(ws, ws.h)
+        self.predictions = NodeTensors(ws, ws.m, self._prediction)
+        self.errors = NodeTensors(ws, ws.e, self._error)
+
+    def __del__(self) -> None:
+        if hasattr(self, "_release"):
+            self._release(self._ws)
 
     @property
     def batch(self) -> int:
@@ -105,10 +109,10 @@ class Inference:
 
 
 class NodeTensors(Mapping[Node, Tensor]):
-    """Node -> tensor, over the buffers of a workspace."""
+    """Node -> tensor, over the buffers of a workspace, which is not used again once somebody has looked."""
 
-    def __init__(self, plan: Plan, buffers: list[Tensor], read: Callable[[int], Tensor] | None = None) -> None:
-        self._structure, self._buffers = plan.structure, buffers
+    def __init__(self, ws: Workspace, buffers: list[Tensor], read: Callable[[int], Tensor] | None = None) -> None:
+        self._ws, self._structure, self._buffers = ws, ws.plan.structure, buffers
         self._read = read or self.numbered
 
     def numbered(self, i: int) -> Tensor:
@@ -120,6 +124,7 @@ class NodeTensors(Mapping[Node, Tensor]):
     def __getitem__(self, node: Node) -> Tensor:
         if node not in self._structure.number:
             raise KeyError(node)
+        self._ws.escaped = True
         return self._read(self._structure.number[node])
 
     def __iter__(self) -> Iterator[Node]:
@@ -140,7 +145,7 @@ def node_energies(ws: Workspace, which: int, where: Rows) -> Tensor:
         return energy
     shape = ws.plan.structure.groups[run.group].shape
     with torch.no_grad():
-        return ws.net.energy_of(which).energy(h.reshape(-1, *shape), mu.reshape(-1, *shape)).view(h.shape[:2])
+        return ws.net.energy_of(which).per_sample(h.reshape(-1, *shape), mu.reshape(-1, *shape)).view(h.shape[:2])
 
 
 def total_energy(ws: Workspace, errors: Any = None) -> Tensor:

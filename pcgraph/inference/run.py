@@ -45,7 +45,7 @@ class Settings:
 class Program:
     """A plan bound to a workspace: lists of functions of no arguments."""
 
-    def __init__(self, ws: Workspace, optimizer: StateOptimizer | None) -> None:
+    def __init__(self, ws: Workspace) -> None:
         plan = ws.plan
         self.ws = ws
         self.prologue: list[Any] = []
@@ -66,7 +66,7 @@ def _move(ws: Workspace, group: int, where: Rows) -> tuple[int, Tensor | slice, 
 
 @torch.no_grad()
 def run(
-    ws: Workspace, program: Program, clamps: Clamps, optimizer: StateOptimizer | None, context: Context,
+    ws: Workspace, clamps: Clamps, optimizer: StateOptimizer | None, context: Context,
     settings: Settings,
 ) -> Tensor | None:  # fmt: skip
     """Run the bound plan; afterwards the workspace holds the final states. Returns the trace, if asked for.
@@ -76,24 +76,36 @@ def run(
     Diverged
         The energy is not finite at the end.
     """
-    trace = run_unchecked(ws, program, clamps, optimizer, context, settings.trace)
-    if settings.check and not bool(torch.isfinite(total_energy(ws).sum())):
-        raise _diagnose(ws, program, clamps, optimizer, context)
+    trace = run_unchecked(ws, clamps, optimizer, context, settings.trace)
+    if settings.check and not _is_finite(ws):
+        raise _diagnose(ws, clamps, optimizer, context)
     return trace
 
 
+def _is_finite(ws: Workspace) -> bool:
+    """Whether the energy is finite, from the squared errors: one pass, nothing allocated."""
+    total = torch.zeros((), dtype=ws.dtype, device=ws.device)
+    for op in ws.plan.final.errors:
+        run = ws.plan.structure.runs[op.run]
+        if not run.gaussian or not isinstance(op.rows, slice):
+            return bool(torch.isfinite(total_energy(ws).sum()))
+        e = ws.e[run.group][op.rows].view(-1)
+        total += torch.dot(e, e)
+    return bool(torch.isfinite(total))
+
+
 def run_unchecked(
-    ws: Workspace, program: Program, clamps: Clamps, optimizer: StateOptimizer | None, context: Context, trace: bool,
+    ws: Workspace, clamps: Clamps, optimizer: StateOptimizer | None, context: Context, trace: bool,
     watch: Callable[[int], bool] | None = None,
 ) -> Tensor | None:  # fmt: skip
-    plan = ws.plan
+    plan, program = ws.plan, ws.program
     for step in ws.refresh:
         step()
     for i, value in clamps.values.items():
         g, p = plan.structure.place(i)
         ws.h[g][p].copy_(value.reshape(ws.batch, -1))
     masks = [_mask(ws, i, *pair) for i, pair in clamps.masked.items()]
-    _start(ws, program, masks, context)
+    _start(ws, masks, context)
     energies: list[Tensor] = []
     memories: dict[tuple[int, int], dict[str, Any]] = {}
     for t in range(plan.steps):
@@ -155,11 +167,11 @@ def _mask(ws: Workspace, i: int, values: Tensor, mask: Tensor) -> tuple[Tensor, 
     return e, values, flat, (~flat).to(ws.dtype)
 
 
-def _start(ws: Workspace, program: Program, masks: list[Any], context: Context) -> None:
+def _start(ws: Workspace, masks: list[Any], context: Context) -> None:
     """Initialise: writes and sweeps in the plan's order, partly clamped neurons put back after each."""
     plan = ws.plan
     held = [ws.cache[key] for key in ws.cache if isinstance(key, tuple) and key[0] == "masked"] if masks else []
-    for op in program.prologue:
+    for op in ws.program.prologue:
         if isinstance(op, Write):
             _write(ws, op, context)
         else:
@@ -182,7 +194,7 @@ def _write(ws: Workspace, op: Write, context: Context) -> None:
 
 
 def _diagnose(
-    ws: Workspace, program: Program, clamps: Clamps, optimizer: StateOptimizer | None, context: Context
+    ws: Workspace, clamps: Clamps, optimizer: StateOptimizer | None, context: Context
 ) -> Diverged:
     """Run again, watching every step, and say where it broke."""
     found: list[int] = []
@@ -192,7 +204,7 @@ def _diagnose(
             found.append(t)
         return bool(found)
 
-    run_unchecked(ws, program, clamps, optimizer, context, False, watch)
+    run_unchecked(ws, clamps, optimizer, context, False, watch)
     step = found[0] if found else ws.plan.steps
     s = ws.plan.structure
     worst, largest = 0, -1.0

@@ -71,8 +71,9 @@ def settle(
 
     with torch.no_grad():
         context = Context(batch, dict(known), None, net, None)
-        run_unchecked(ws, Program(ws, optimizer), clamps, optimizer, context, False, watch)
-    states = NodeTensors(ws.plan, ws.h)
+        ws.program = Program(ws)
+        run_unchecked(ws, clamps, optimizer, context, False, watch)
+    states = NodeTensors(ws, ws.h)
     return {v: states[v] for v in wanted}, residual[0]
 
 

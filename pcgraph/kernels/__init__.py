@@ -10,7 +10,7 @@ from pcgraph.kernels.edges import Learn
 from pcgraph.kernels.workspace import Step, Workspace, take
 from pcgraph.plan.operations import Activate, Errors, Fill, Forward, Pull, Restore, Save, ZeroGradient
 
-__all__ = ["Step", "Workspace", "bind", "bind_weights", "take"]
+__all__ = ["Learn", "Step", "Workspace", "bind", "bind_weights", "take"]
 
 _FORWARD: dict[str, Callable[[Workspace, Forward], Step]] = {
     "dense": edges.dense_forward,

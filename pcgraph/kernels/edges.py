@@ -31,8 +31,8 @@ __all__ = [
 
 #: Bytes of gathered states that a batched product handles at a time: about what a core's cache holds.
 CHUNK = 4 * 2**20
-#: A gradient is written into this tensor, scaled by this factor.
-Learn = Callable[[Tensor, float], None]
+#: Adds a weight gradient, scaled, to a tensor; or writes it where the last argument, beta, is 0.
+Learn = Callable[[Tensor, float, float], None]
 
 
 class Edges:
@@ -105,9 +105,9 @@ def dense_weights(ws: Workspace, call: Pull) -> Learn:
     h = ws.h[edge.source_group][int(edge.source[0])]
     s, phi, row = ws.s[edge.target_group][int(edge.target[0])].t(), edge.bucket.phi, int(edge.row[0])
 
-    def run(grad: Tensor, scale: float) -> None:
+    def run(grad: Tensor, scale: float, beta: float) -> None:
         x = h if phi.is_identity else _apply(ws, edge.bucket, phi, h)
-        torch.addmm(grad[row], s, x, alpha=-scale, out=grad[row])
+        torch.addmm(grad[row], s, x, beta=beta, alpha=-scale, out=grad[row])
 
     return run
 
@@ -211,9 +211,9 @@ def batched_weights(ws: Workspace, call: Pull) -> Learn:
     """One batched outer product; edges that share a weight add up."""
     parts = [_batched_weights(ws, edges) for edges in _chunks(ws, call)]
 
-    def run(grad: Tensor, scale: float) -> None:
+    def run(grad: Tensor, scale: float, beta: float) -> None:
         for part in parts:
-            part(grad, scale)
+            part(grad, scale, beta)
 
     return run
 
@@ -225,13 +225,15 @@ def _batched_weights(ws: Workspace, edges: Edges) -> Learn:
     where = rows(edges.row) if _ascending(edges.row) else edges.row
     index = torch.from_numpy(edges.row).to(ws.device)
 
-    def run(grad: Tensor, scale: float) -> None:
+    def run(grad: Tensor, scale: float, beta: float) -> None:
         x = states() if phi.is_identity else _apply(ws, bucket, phi, states())
         s = signals().transpose(1, 2)
         if isinstance(where, slice):
-            torch.baddbmm(grad[where], s, x, alpha=-scale, out=grad[where])
-        else:
+            torch.baddbmm(grad[where], s, x, beta=beta, alpha=-scale, out=grad[where])
+        elif beta:
             grad.index_add_(0, index, torch.bmm(s, x), alpha=-scale)
+        else:
+            grad.index_copy_(0, index, torch.bmm(s, x).mul_(-scale))
 
     return run
 

@@ -76,8 +76,10 @@ def scalar_weights(ws: Workspace, call: Pull) -> Learn:
     h, s = _flat(ws.h[edges.source_group]), _flat(ws.s[edges.target_group])
     pattern = _Matrix(ws, edges, edges.target, edges.source, (s.shape[0], h.shape[0]))
 
-    def run(grad: Tensor, scale: float) -> None:
+    def run(grad: Tensor, scale: float, beta: float) -> None:
         flat = grad.view(-1)
+        if not beta:
+            flat.index_fill_(0, pattern.row, 0.0)
         if ws.device.type == "cuda" or ws.dtype in (torch.float32, torch.float64):
             product = torch.sparse.sampled_addmm(pattern.matrix, s, _phi(edges, h).t(), beta=0.0, alpha=-scale)
             flat.index_add_(0, pattern.row, product.values())

@@ -37,6 +37,10 @@ class Workspace:
         To be run at the start of every run, since the weights may have changed.
     cache : dict
         What kernels keep between their calls.
+    program : object
+        The plan bound to these buffers.
+    escaped : bool
+        Whether somebody outside holds views of the buffers, so that they must not be used again.
     """
 
     def __init__(self, plan: Plan, net: Network, batch: int) -> None:
@@ -66,6 +70,8 @@ class Workspace:
         self.cache: dict[Any, Any] = {}
         self._scratch: dict[str, Tensor] = {}
         self.pointers = self._pointers()
+        self.escaped = False
+        self.program: Any = None
 
     def _pointers(self) -> tuple[int, ...]:
         return tuple(p.data_ptr() for p in self.net.parameters())
@@ -98,8 +104,7 @@ class Workspace:
 
     def bias_index(self, group: int, which: Rows) -> Tensor | slice:
         """The rows of the packed bias that belong to these nodes, each of which has one."""
-        has = self.net.bias_rows(f"bias_{self.plan.structure.groups[group].name}")
-        return self.index(rows(np.searchsorted(has, numbers(which))))
+        return self.index(rows(self.net.bias_row[self.plan.structure.groups[group].start + numbers(which)]))
 
     def bias(self, group: int, which: Rows) -> Tensor | None:
         """Current biases of these nodes, ``(nodes, 1, size)``, zero where a node has none; None if none has one.
@@ -110,7 +115,7 @@ class Workspace:
         if name not in self.net.biases:
             return None
         wanted = numbers(which)
-        inside = np.isin(wanted, self.net.bias_rows(name))
+        inside = self.net.bias_row[self.plan.structure.groups[group].start + wanted] >= 0
         if not inside.any():
             return None
         packed: Tensor = self.net.biases[name].detach().flatten(1).unsqueeze(1)

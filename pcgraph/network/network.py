@@ -61,8 +61,6 @@ class Network(nn.Module):
         self.biases = nn.ParameterDict()
         self.edge_modules = nn.ModuleDict()
         self.energies = nn.ModuleDict()
-        self._bias_rows: dict[str, Index] = {}
-        self._bias_row: dict[int, tuple[str, int]] = {}
         self._make_biases()
         for bucket in self.structure.buckets:
             if bucket.kind == "linear":
@@ -88,14 +86,12 @@ class Network(nn.Module):
 
     def _make_biases(self) -> None:
         s = self.structure
+        self.bias_row: Index = np.full(len(s.nodes), -1, dtype=np.int64)
         for group in s.groups:
             rows = np.flatnonzero(s.has_bias[group.start : group.start + group.count])
             if len(rows):
-                name = f"bias_{group.name}"
-                self._bias_rows[name] = rows
-                self.biases[name] = nn.Parameter(torch.empty(len(rows), *group.shape))
-                for row, position in enumerate(rows):
-                    self._bias_row[group.start + int(position)] = (name, row)
+                self.bias_row[group.start + rows] = np.arange(len(rows))
+                self.biases[f"bias_{group.name}"] = nn.Parameter(torch.empty(len(rows), *group.shape))
 
     @torch.no_grad()
     def _reset(self, seed: int) -> None:
@@ -121,7 +117,8 @@ class Network(nn.Module):
             name = f"bias_{group.name}"
             if name in self.biases:
                 bias = self.biases[name]
-                limit = bound[torch.from_numpy(group.start + self._bias_rows[name])].to(torch.float32)
+                rows = np.flatnonzero(s.has_bias[group.start : group.start + group.count])
+                limit = bound[torch.from_numpy(group.start + rows)].to(torch.float32)
                 draw = torch.rand(bias.shape, generator=generator, dtype=torch.float32)
                 bias.copy_((2 * draw - 1) * limit.view(-1, *[1] * len(group.shape)))
         for bucket in s.buckets:
@@ -166,10 +163,6 @@ class Network(nn.Module):
         packed: Tensor = self.weights[bucket.name].detach()
         return packed[row]
 
-    def bias_rows(self, name: str) -> Index:
-        """Positions in their group of the nodes that the rows of a packed bias belong to."""
-        return self._bias_rows[name]
-
     def bias(self, v: Node) -> Tensor:
         """The bias of node `v` as a view of its shape.
 
@@ -186,7 +179,10 @@ class Network(nn.Module):
 
     def bias_place(self, v: Node) -> tuple[str, int] | None:
         """Name and row of the packed bias of `v`; None if it has none."""
-        return self._bias_row.get(self.structure.require_node(v))
+        i = self.structure.require_node(v)
+        if self.bias_row[i] < 0:
+            return None
+        return f"bias_{self.structure.groups[int(self.structure.group_of[i])].name}", int(self.bias_row[i])
 
     def transform(self, u: Node, v: Node, key: Hashable | None = None) -> Transform:
         """The transform of the edge `u` -> `v`."""
