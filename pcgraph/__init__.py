@@ -13,6 +13,7 @@ from pcgraph.model import PCNetwork
 from pcgraph.optimizers import SGD, Adam
 from pcgraph.plan import Plan
 from pcgraph.topology import check
+from pcgraph.training import evaluate, fit
 
 __version__ = "0.1.0"
 
@@ -41,6 +42,8 @@ __all__ = [
     "check",
     "energies",
     "errors",
+    "evaluate",
+    "fit",
     "graphs",
     "transforms",
 ]

@@ -1,0 +1,190 @@
+"""What a loader yields, as clamps and labels.
+
+The rule, the same for training and for evaluation:
+
+* A mapping names its nodes itself; an entry ``"labels"`` that is no node holds the classes.
+* A tuple or list has as many entries as there are names, in their order. One more entry, of whole numbers with shape
+  (batch,), holds the classes. The entry of the name None is not used, that of ``"labels"``, if it is no node, holds the
+  classes.
+* A tensor alone is a tuple of one.
+* Whole numbers of shape (batch,) for a node of shape (C,), C > 1, are classes and become one-hot rows.
+* Arrays become tensors; tensors go to the network's device, and floating-point ones take its dtype.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pcgraph.clamps import Masked
+from pcgraph.errors import ClampError, ConfigError
+from pcgraph.network import Network
+
+__all__ = ["LABELS", "Batch", "check_names", "is_one_hot", "one_hot", "read_batch"]
+
+Node = Hashable
+LABELS = "labels"
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """One batch, as the engine takes it.
+
+    Attributes
+    ----------
+    clamps : dict
+        Node -> Tensor (batch, *shape), or :class:`pcgraph.Masked`.
+    labels : Tensor or None, shape (batch,)
+        The classes, where the batch has them.
+    """
+
+    clamps: dict[Node, Tensor | Masked]
+    labels: Tensor | None
+
+    @property
+    def size(self) -> int:
+        """Samples in the batch."""
+        first = next(iter(self.clamps.values()))
+        return len(first.values if isinstance(first, Masked) else first)
+
+
+def check_names(net: Network, names: Node | Sequence[Node | None], key: str) -> tuple[Node | None, ...]:
+    """The names that the entries of a tuple have, checked against the network.
+
+    A node's own name may stand for a sequence of one.
+
+    Raises
+    ------
+    ClampError
+        One of them is no node.
+    ConfigError
+        None of them is used, or one comes twice.
+    """
+    alone = isinstance(names, str) or not isinstance(names, list | tuple) or _is_node(net, names)
+    found: tuple[Node | None, ...] = (names,) if alone else tuple(names)  # type: ignore[arg-type]
+    used = [name for name in found if name is not None]
+    for name in used:
+        if name != LABELS or _is_node(net, name):
+            net.structure.require_node(name, ClampError)
+    if not used or len(set(used)) < len(used):
+        raise ConfigError(f"{key}= names one node for each entry of a batch, none twice (found {names!r})", key=key)
+    return found
+
+
+def _is_node(net: Network, name: Any) -> bool:
+    try:
+        return name in net.structure.number
+    except TypeError:
+        return False
+
+
+def read_batch(net: Network, batch: Any, names: tuple[Node | None, ...]) -> Batch:
+    """Turn what a loader yielded into clamps and labels, by the rule of this module.
+
+    Parameters
+    ----------
+    net : Network
+    batch : mapping, tuple, list, Tensor or ndarray
+    names : tuple
+        From :func:`check_names`.
+
+    Raises
+    ------
+    ClampError
+        The batch has another number of entries, or labels that are out of range.
+    """
+    entries = list(_entries(batch, names))
+    clamps: dict[Node, Tensor | Masked] = {}
+    labels: Tensor | None = None
+    for name, value in entries:
+        if name is None:
+            continue
+        if name == LABELS and not _is_node(net, LABELS):
+            labels = _labels(net, value)
+        else:
+            net.structure.require_node(name, ClampError)
+            clamps[name] = _value(net, name, value)
+    if not clamps:
+        raise ClampError("the batch clamps no node: give at least one a value, as in {'x': x}")
+    return Batch(clamps, labels)
+
+
+def _entries(batch: Any, names: tuple[Node | None, ...]) -> Iterable[tuple[Node | None, Any]]:
+    if isinstance(batch, Mapping):
+        return batch.items()
+    if isinstance(batch, Tensor | np.ndarray | Masked):
+        batch = (batch,)
+    if not isinstance(batch, tuple | list):
+        raise ClampError(f"a batch is a tuple of tensors or a mapping node -> tensor (found {type(batch).__name__})")
+    if len(batch) == len(names):
+        return zip(names, batch)
+    if len(batch) == len(names) + 1 and LABELS not in names and _are_classes(batch[-1]):
+        return zip((*names, LABELS), batch)
+    wanted = ", ".join(repr(name) for name in names)
+    raise ClampError(
+        f"a batch has one entry for each of ({wanted}), and may have the classes as one more, of whole numbers "
+        f"(found {len(batch)} entries): name them all, with None for one that is not to be clamped"
+    )
+
+
+def _are_classes(value: Any) -> bool:
+    if not isinstance(value, Tensor | np.ndarray):
+        return False
+    tensor = torch.as_tensor(value)
+    whole = not (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool)
+    return tensor.dim() == 1 and whole
+
+
+def _labels(net: Network, value: Any) -> Tensor:
+    if not _are_classes(value):
+        found = f"shape {tuple(value.shape)}, {value.dtype}" if hasattr(value, "dtype") else type(value).__name__
+        raise ClampError(f"labels are whole numbers of shape (batch,) (found {found})")
+    return torch.as_tensor(value).to(net.device, torch.int64, non_blocking=True)
+
+
+def _value(net: Network, node: Node, value: Any) -> Tensor | Masked:
+    if isinstance(value, Masked):
+        return Masked(_tensor(net, value.values), value.mask.to(net.device))
+    if not isinstance(value, Tensor | np.ndarray):
+        raise ClampError(
+            f"the batch needs a tensor for {node!r} (found {type(value).__name__}): collate_fn= of a DataLoader makes one",
+            node=node,
+        )
+    shape = net.structure.shape(node)
+    if len(shape) == 1 and shape[0] > 1 and _are_classes(value):
+        return one_hot(net, node, _labels(net, value))
+    return _tensor(net, value)
+
+
+def _tensor(net: Network, value: Any) -> Tensor:
+    tensor = torch.as_tensor(value)
+    dtype = net.dtype if tensor.is_floating_point() else tensor.dtype
+    return tensor.to(net.device, dtype, non_blocking=True)
+
+
+def one_hot(net: Network, node: Node, labels: Tensor) -> Tensor:
+    """Classes as rows with one 1, shape (batch, C), for a node of C neurons.
+
+    Raises
+    ------
+    ClampError
+        A class is negative, or too large.
+    """
+    classes = net.structure.shape(node)[0]
+    if len(labels) and (int(labels.min()) < 0 or int(labels.max()) >= classes):
+        bad = int(labels.min()) if int(labels.min()) < 0 else int(labels.max())
+        raise ClampError(
+            f"label {bad} is out of range: {node!r} has {classes} neurons, so classes are 0 to {classes - 1}", node=node
+        )
+    rows = torch.zeros(len(labels), classes, dtype=net.dtype, device=net.device)
+    return rows.scatter_(1, labels.unsqueeze(1), 1)
+
+
+def is_one_hot(rows: Tensor) -> Tensor:
+    """Whether every row has one 1 and zeros beside it, as a bool tensor of no dimensions (no wait for the device)."""
+    return ((rows == 1).sum(1) == 1).all() & ((rows != 0).sum(1) == 1).all()

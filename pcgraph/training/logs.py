@@ -1,0 +1,189 @@
+"""Where records go: a CSV or JSONL file, TensorBoard, a progress bar."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Sized
+from pathlib import Path
+from typing import Any, Protocol
+
+from tqdm.auto import tqdm
+
+from pcgraph.errors import ConfigError, DataError
+from pcgraph.training.records import EpochRecord, StepRecord
+
+__all__ = ["FileLog", "Log", "Progress", "TensorBoardLog", "open_log"]
+
+COLUMNS = ["kind", "epoch", "step", "samples", "energy", "accuracy", "lr", "seconds", "fell"]
+
+
+class Log(Protocol):
+    """Takes rows; forgets, on resuming, those that come after the checkpoint."""
+
+    def write(self, row: dict[str, Any]) -> None: ...
+
+    def rewind(self, step: int) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class FileLog:
+    """One line a record, each written out at once.
+
+    CSV has a header; a new name (of a validation's number, say) adds a column, for which the file is written anew.
+
+    Parameters
+    ----------
+    path : str or Path
+        Ending in ``.csv`` or ``.jsonl``.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.is_csv = self.path.suffix == ".csv"
+        if self.path.suffix not in (".csv", ".jsonl"):
+            raise ConfigError(f"a log ends in .csv or .jsonl (found {str(path)!r})", key="log")
+        self.columns = list(COLUMNS)
+        self._stream: io.TextIOWrapper | None = None
+
+    def write(self, row: dict[str, Any]) -> None:
+        if self._stream is None:
+            self._start([])
+        if self.is_csv and any(key not in self.columns for key in row):
+            self.columns += [key for key in row if key not in self.columns]
+            self._start(self._read())
+        assert self._stream is not None
+        self._stream.write(self._line(row))
+        self._stream.flush()
+
+    def rewind(self, step: int) -> None:
+        """Keep the rows up to `step` and go on after them; a line that was cut off is dropped."""
+        self._start([row for row in self._read() if int(row["step"]) <= step] if self.path.exists() else [])
+
+    def close(self) -> None:
+        if self._stream is not None:
+            self._stream.close()
+
+    def _line(self, row: dict[str, Any]) -> str:
+        if not self.is_csv:
+            return json.dumps(row) + "\n"
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerow(
+            [value if (value := row.get(name)) is not None else "" for name in self.columns]
+        )
+        return text.getvalue()
+
+    def _start(self, rows: list[dict[str, Any]]) -> None:
+        """Begin the file anew with these rows, all or nothing."""
+        self.close()
+        beside = self.path.with_name(self.path.name + ".new")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            head = {name: name for name in self.columns}
+            with open(beside, "w", encoding="utf-8", newline="") as stream:
+                stream.writelines(self._line(row) for row in ([head] if self.is_csv else []) + rows)
+            os.replace(beside, self.path)
+            self._stream = open(self.path, "a", encoding="utf-8", newline="")  # noqa: SIM115
+        except OSError as error:
+            text = f"the log {self.path} cannot be written: {error.strerror or error}"
+            raise DataError(text, path=self.path) from error
+
+    def _read(self) -> list[dict[str, Any]]:
+        text = self.path.read_text(encoding="utf-8")
+        lines = text.splitlines(keepends=True)
+        whole = [line for line in lines if line.endswith("\n")]
+        try:
+            if not self.is_csv:
+                return [json.loads(line) for line in whole]
+            reader = csv.DictReader(whole)
+            known = list(reader.fieldnames or [])
+            self.columns = known + [name for name in self.columns if name not in known]
+            return [dict(row) for row in reader]
+        except (ValueError, KeyError, csv.Error) as error:
+            raise DataError(f"{self.path} is no log of pcgraph: {error}", path=self.path) from error
+
+
+class TensorBoardLog:
+    """Scalars for TensorBoard, if it is installed."""
+
+    def __init__(self, folder: str | Path) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise ConfigError(
+                "tensorboard= needs TensorBoard, which is not installed: pip install tensorboard", key="tensorboard"
+            ) from error
+        self._writer: Any = SummaryWriter(str(folder))
+
+    def write(self, row: dict[str, Any]) -> None:
+        for name, value in row.items():
+            if name not in ("kind", "epoch", "step") and isinstance(value, int | float):
+                self._writer.add_scalar(f"{row['kind']}/{name}", value, row["step"])
+
+    def rewind(self, step: int) -> None:
+        """Nothing is taken back: TensorBoard shows the last value of a step."""
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+def open_log(log: str | Path | None, tensorboard: str | Path | None) -> list[Log]:
+    """The logs that were asked for."""
+    logs: list[Log] = []
+    if log is not None:
+        logs.append(FileLog(log))
+    if tensorboard is not None:
+        logs.append(TensorBoardLog(tensorboard))
+    return logs
+
+
+class Progress:
+    """A bar an epoch, with energy, accuracy and batches a second; nothing if it is off."""
+
+    def __init__(self, on: bool, epochs: int) -> None:
+        self.on, self.epochs = on, epochs
+        self._bar: Any = None
+
+    def start(self, epoch: int, loader: Any, done: int) -> None:
+        """Begin the bar of an epoch, of which `done` batches have been seen."""
+        if self.on:
+            total = len(loader) if isinstance(loader, Sized) else None
+            width = len(str(self.epochs))
+            self._bar = tqdm(
+                total=total, initial=done, unit="batch", desc=f"epoch {epoch + 1:{width}d}/{self.epochs}",
+                mininterval=0.2, dynamic_ncols=True,
+            )  # fmt: skip
+
+    def step(self, record: StepRecord | None) -> None:
+        """One batch more; a measured one shows its numbers."""
+        if self._bar is not None:
+            if record is not None:
+                self._bar.set_postfix(_shown(record.energy, record.accuracy), refresh=False)
+            self._bar.update()
+
+    def finish(self, record: EpochRecord | None) -> None:
+        """End the bar with the epoch's numbers."""
+        if self._bar is not None:
+            if record is not None:
+                shown = _shown(record.energy, record.accuracy)
+                shown |= {f"val {k.replace('_', ' ')}": _number(k, v) for k, v in record.validation.items()}
+                self._bar.set_postfix(shown, refresh=False)
+            self._bar.close()
+            self._bar = None
+
+    def say(self, text: str) -> None:
+        """A line beside the bar."""
+        if self.on:
+            tqdm.write(text)
+
+
+def _shown(energy: float | None, accuracy: float | None) -> dict[str, str]:
+    shown = {} if energy is None else {"energy": f"{energy:.4g}"}
+    return shown if accuracy is None else {**shown, "accuracy": f"{accuracy:.1%}"}
+
+
+def _number(name: str, value: float) -> str:
+    return f"{value:.2%}" if "accuracy" in name else f"{value:.4g}"

@@ -1,0 +1,186 @@
+"""What a run tells: one record a step or epoch, and the history of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pcgraph.learning import InferenceResult
+
+__all__ = ["EpochRecord", "History", "StepRecord"]
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """One training step, told after the parameters have moved.
+
+    Attributes
+    ----------
+    epoch : int
+        From 0.
+    step : int
+        Steps since the run began, this one included.
+    samples : int
+        In this batch.
+    energy : float or None
+        Mean per sample at the final states of the inference; None in steps that are not measured.
+    accuracy : float or None
+        Of the prediction by a sweep, before this step's update, from 0 to 1. None in steps that are not measured, and
+        where there is no sweep or no class.
+    lr : float
+        Rate of the optimizer's first group.
+    seconds : float
+        Since the beginning of the run, pauses between resumed parts left out.
+    result : InferenceResult or None
+        States and errors of this step, for callbacks; a history does not keep them.
+    """
+
+    epoch: int
+    step: int
+    samples: int
+    energy: float | None
+    accuracy: float | None
+    lr: float
+    seconds: float
+    result: InferenceResult | None = field(default=None, repr=False, compare=False)
+
+    kind = "step"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything but the result, for a log."""
+        return {"kind": self.kind, **{f.name: getattr(self, f.name) for f in fields(self) if f.name != "result"}}
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """One epoch, told after validation.
+
+    Attributes
+    ----------
+    epoch : int
+        From 0.
+    step : int
+        Steps since the run began.
+    samples : int
+        Seen in this epoch.
+    energy, accuracy : float or None
+        Means over the measured steps of this epoch, see :class:`StepRecord`.
+    lr : float
+    seconds : float
+        Since the beginning of the run.
+    validation : dict
+        Name -> number, from ``validate=``; empty without it.
+    fell : bool
+        The run has fallen over: it is far worse than it was before, see :class:`pcgraph.training.Watch`.
+    """
+
+    epoch: int
+    step: int
+    samples: int
+    energy: float | None
+    accuracy: float | None
+    lr: float
+    seconds: float
+    validation: Mapping[str, float] = field(default_factory=dict)
+    fell: bool = False
+
+    kind = "epoch"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything, for a log; the names of validation's numbers begin with ``validation_``."""
+        plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "validation"}
+        return {"kind": self.kind, **plain, **{f"validation_{k}": v for k, v in self.validation.items()}}
+
+    def __str__(self) -> str:
+        parts = [f"epoch {self.epoch}"]
+        parts += [f"energy {self.energy:.4g}"] if self.energy is not None else []
+        parts += [f"accuracy {self.accuracy:.2%}"] if self.accuracy is not None else []
+        parts += [f"validation {k} {v:.4g}" for k, v in self.validation.items()]
+        return ", ".join(parts)
+
+
+@dataclass
+class History:
+    """The records of a run.
+
+    Attributes
+    ----------
+    epochs : list of EpochRecord
+    steps : list of StepRecord
+        The measured ones.
+    stopped : str
+        Why the run ended: ``"finished"``, ``"early stopping"``, ``"callback"``, ``"interrupted"``, or the error.
+    warnings : list of str
+        What was warned of.
+    """
+
+    epochs: list[EpochRecord] = field(default_factory=list)
+    steps: list[StepRecord] = field(default_factory=list)
+    stopped: str = ""
+    warnings: list[str] = field(default_factory=list)
+
+    def __iter__(self) -> Iterator[EpochRecord]:
+        return iter(self.epochs)
+
+    def __len__(self) -> int:
+        return len(self.epochs)
+
+    def values(self, metric: str) -> list[float]:
+        """One number an epoch: a name of validation's numbers, or ``"energy"`` or ``"accuracy"`` of training.
+
+        Validation's numbers come first where both have the name; epochs without it are left out.
+        """
+        found = (metric_of(record, metric) for record in self.epochs)
+        return [value for value in found if value is not None]
+
+    def best(self, metric: str = "accuracy", *, largest: bool | None = None) -> EpochRecord | None:
+        """The first epoch with the best value, or None if there is none.
+
+        Parameters
+        ----------
+        metric : str
+            As in :meth:`values`.
+        largest : bool, optional
+            Whether larger is better; by default for accuracies alone.
+        """
+        sign = 1.0 if (is_larger_better(metric) if largest is None else largest) else -1.0
+        best: EpochRecord | None = None
+        top = -float("inf")
+        for record in self.epochs:
+            value = metric_of(record, metric)
+            if value is not None and sign * value > top:
+                best, top = record, sign * value
+        return best
+
+    def state_dict(self) -> dict[str, Any]:
+        """All of it as plain data."""
+        return {
+            "epochs": [_plain(r) for r in self.epochs],
+            "steps": [_plain(r) for r in self.steps],
+            "stopped": self.stopped,
+            "warnings": list(self.warnings),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what :meth:`state_dict` gave."""
+        self.epochs = [EpochRecord(**r) for r in state["epochs"]]
+        self.steps = [StepRecord(**r) for r in state["steps"]]
+        self.stopped, self.warnings = state["stopped"], list(state["warnings"])
+
+
+def _plain(record: StepRecord | EpochRecord) -> dict[str, Any]:
+    return {f.name: getattr(record, f.name) for f in fields(record) if f.name != "result"}
+
+
+def metric_of(record: EpochRecord, metric: str) -> float | None:
+    """A number of a record by name: validation's if it has one of this name, else training's."""
+    if metric in record.validation:
+        return record.validation[metric]
+    return {"energy": record.energy, "accuracy": record.accuracy}.get(metric)
+
+
+def is_larger_better(metric: str) -> bool:
+    """Whether this is a metric of which more is better: one with ``accuracy`` in its name."""
+    return "accuracy" in metric
