@@ -1,0 +1,478 @@
+"""Every initializer against what it is meant to do: reductions, worked examples, Eq 7 to 10, and drawn graphs."""
+
+from __future__ import annotations
+
+import networkx as nx
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn.functional import one_hot
+
+import pcgraph
+from pcgraph import SGD, Average, Equilibrium, Forward, InvalidInitializer, Memory, Normal, Null, PCNetwork, PerNode, Zero
+from pcgraph.errors import ClampError, ConfigError, GraphError
+from pcgraph.testing import reference
+from pcgraph.testing.strategies import digraphs, problems
+
+
+def double(*shape, seed=0):
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def classes(labels, count):
+    return one_hot(torch.tensor(labels), count).double()
+
+
+def start(net, clamps, init, **kw):
+    return {v: h.clone() for v, h in net.infer(clamps, init=init, steps=0, **kw).states.items()}
+
+
+def learn(net, clamps, init, steps=3, **kw):
+    """One inference from which the initializer remembers; returns the final states."""
+    result = net.infer(clamps, init=init, steps=steps, optimizer=SGD(0.1), **kw)
+    states = {v: h.clone() for v, h in result.states.items()}
+    result.backward()
+    net.zero_grad()
+    return states
+
+
+def chain(sizes=(3, 4, 4, 4, 2), **kw):
+    return PCNetwork(pcgraph.graphs.chain(sizes, activation="tanh"), dtype=torch.float64, **kw)
+
+
+def same(a, b):
+    assert a.keys() == b.keys()
+    for v in a:
+        assert torch.equal(a[v], b[v]), v
+
+
+def data(labels=(0, 1, 1, 0), seed=0):
+    return {"x": double(len(labels), 3, seed=seed), "y": classes(labels, 2)}
+
+
+# -- reductions, exactly ----------------------------------------------------------------------------------------------
+
+
+def test_average_as_deep_as_the_graph_is_forward():
+    """m at least the longest depth leaves nothing for the means."""
+    net, average = chain(), Average(forward_depth=4)
+    learn(net, data(), average)
+    same(start(net, data(seed=5), average), start(net, data(seed=5), Forward()))
+
+
+def test_average_on_a_first_batch_is_its_otherwise():
+    """Before anything was seen there are no means."""
+    net = chain()
+    for otherwise in (Zero(), Normal(seed=3), Forward()):
+        same(start(net, data(), Average(otherwise=otherwise)), start(net, data(), otherwise))
+    same(start(net, data(), Average()), start(net, data(), Forward()))
+
+
+@pytest.mark.parametrize("fallback", [Zero(), Normal()], ids=repr)
+def test_forward_with_a_fallback_is_forward_where_that_holds(fallback):
+    """On an acyclic graph with clamped roots nothing is left for the fallback."""
+    net = chain()
+    same(start(net, data(), Forward(fallback=fallback)), start(net, data(), Forward()))
+    same(start(net, data(), Forward(roots=fallback)), start(net, data(), Forward()))
+
+
+def test_equilibrium_on_a_dag_is_forward_and_its_exact_fixed_point():
+    """The free phase of an acyclic network ends where the sweep is: energy zero, nothing moves."""
+    net, init = chain(), Equilibrium(release="y")
+    same(start(net, data(), init), start(net, data(), Forward()))
+    assert init.residual == 0.0
+    free = {"x": data()["x"]}
+    swept = start(net, free, Forward())
+    settled = net.infer(free, init=Forward(), steps=20, optimizer=SGD(0.1))
+    same(swept, dict(settled.states))
+    assert torch.equal(settled.energy, torch.zeros(4, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("default", [Zero(), Normal(seed=2), Forward(), Forward(fallback=Zero())], ids=repr)
+def test_per_node_with_nothing_named_is_its_default(default):
+    """Naming no node changes nothing."""
+    net = chain()
+    same(start(net, data(), PerNode({}, default=default)), start(net, data(), default))
+
+
+def test_memory_without_sharpness_retrieves_the_mean_of_its_patterns():
+    """At beta = 0 every pattern weighs the same."""
+    net = chain()
+    memory = Memory(net, patterns=5, heads=2, embed_dim=6, beta=0.0)
+    learn(net, data(), memory)
+    with torch.no_grad():
+        for values in memory.values:
+            values.copy_(double(*values.shape, seed=int(values.numel())))
+    states = start(net, data(seed=9), memory)
+    for node, values in zip(memory.nodes, memory.values):
+        torch.testing.assert_close(states[node], values.mean(0).expand(4, -1)[:, : states[node].shape[1]])
+
+
+# -- Zero, Normal, Null ------------------------------------------------------------------------------------------------
+
+
+def test_zero_and_normal_have_the_moments_they_name():
+    """std is the standard deviation: the paper's N(a, b) has a variance."""
+    net = PCNetwork(pcgraph.graphs.chain([3, 400, 400, 2]))
+    clamps = {"x": torch.zeros(200, 3), "y": torch.zeros(200, 2)}
+    assert all((start(net, clamps, Zero())[v] == 0).all() for v in ("h1", "h2"))
+    states = start(net, clamps, Normal(mean=0.5, std=2.0))
+    for v in ("h1", "h2"):
+        assert abs(states[v].mean() - 0.5) < 0.05
+        assert abs(states[v].std() - 2.0) < 0.05
+    assert not torch.equal(states["h1"], states["h2"])
+
+
+def test_normal_draws_anew_after_learning_and_not_before():
+    """The same batch twice without learning starts the same; evaluation disturbs no draw."""
+    net, init = chain(), Normal(seed=4)
+    first = start(net, data(), init)
+    same(first, start(net, data(), init))
+    learn(net, data(), init)
+    assert not torch.equal(first["h1"], start(net, data(), init)["h1"])
+    assert not torch.equal(first["h1"], start(net, data(), Normal(seed=5))["h1"])
+
+
+def test_initializers_leave_the_global_generator_alone():
+    """A run that draws must not change what the user's own code draws next."""
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    net = chain()
+    start(net, data(), Normal())
+    Memory(net)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_null_keeps_the_final_states_slot_by_slot():
+    """Bit-equal to the previous batch's end, whatever was evaluated in between."""
+    net, null = chain(), Null(first=Forward())
+    same(start(net, data(), null), start(net, data(), Forward()))
+    final = learn(net, data(), null)
+    net.infer({"x": double(9, 3, seed=8)}, init=Forward(), steps=0)
+    net.predict({"x": double(11, 3, seed=8)}, "y")
+    begun = start(net, data(seed=3), null)
+    for v in ("h1", "h2", "h3"):
+        assert torch.equal(begun[v], final[v])
+
+
+def test_null_refuses_another_batch_size_and_says_so():
+    """Slots cannot be taken over from a batch of another size."""
+    net, null = chain(), Null(first=Zero())
+    learn(net, data(), null)
+    with pytest.raises(ConfigError, match=r"every batch needs its size 4 \(found 2\)"):
+        start(net, data((0, 1)), null)
+    null.forget()
+    same(start(net, data((0, 1)), null), start(net, data((0, 1)), Zero()))
+
+
+# -- Average -----------------------------------------------------------------------------------------------------------
+
+
+def test_average_by_hand_unbalanced_absent_and_unseen():
+    """Three classes; the first batch has one of class 0 and three of class 1, the second class 1 alone."""
+    graph = nx.DiGraph()
+    graph.add_node("x", shape=1)
+    graph.add_node("h", shape=2)
+    graph.add_node("y", shape=3)
+    nx.add_path(graph, ["x", "h", "y"])
+    net, init = PCNetwork(graph, dtype=torch.float64), Average(otherwise=Zero())
+
+    def clamps(labels, seed):
+        return {"x": double(len(labels), 1, seed=seed), "y": classes(labels, 3)}
+
+    first = learn(net, clamps([0, 1, 1, 1], 0), init)["h"]
+    begun = start(net, clamps([1, 2, 0, 1], 1), init)["h"]
+    mean1 = (first[1] + first[2] + first[3]) / 3
+    torch.testing.assert_close(begun, torch.stack([mean1, torch.zeros(2).double(), first[0], mean1]), rtol=0, atol=1e-15)
+    second = learn(net, clamps([1, 1], 2), init)["h"]
+    begun = start(net, clamps([0, 1, 2], 3), init)["h"]
+    expected = torch.stack([first[0], (second[0] + second[1]) / 2, torch.zeros(2).double()])
+    torch.testing.assert_close(begun, expected, rtol=0, atol=1e-15)
+
+
+def test_average_is_equation_7_on_balanced_streams_to_the_last_bit():
+    """Sub-minibatches of n/C samples in class order: C/n times the sum over the class, for every slot."""
+    net, init = chain(), Average()
+    labels = [0, 0, 0, 0, 1, 1, 1, 1]
+    final = learn(net, data(labels), init)
+    begun = start(net, data(labels, seed=4), init)
+    for v in ("h1", "h2", "h3"):
+        for i, label in enumerate(labels):
+            total = torch.zeros(final[v].shape[1], dtype=torch.float64)
+            for j in [j for j, other in enumerate(labels) if other == label]:
+                total = total + final[v][j]
+            assert torch.equal(begun[v][i], total / 4)
+
+
+@pytest.mark.parametrize("depth", [0, 1, 2, 3])
+def test_average_sweeps_the_first_layers(depth):
+    """Eq 10: layers up to m are predictions, the others class means."""
+    net, init = chain(), Average(forward_depth=depth)
+    final = learn(net, data(), init)
+    begun = start(net, data(seed=4), init)
+    mu = reference.predictions(net, begun)
+    for layer, v in enumerate(["h1", "h2", "h3"], start=1):
+        if layer <= depth:
+            torch.testing.assert_close(begun[v], mu[v], rtol=0, atol=1e-15)
+        else:
+            torch.testing.assert_close(begun[v][0], (final[v][0] + final[v][3]) / 2, rtol=0, atol=1e-15)
+
+
+def test_average_depth_is_the_longest_path():
+    """A skip edge must not make a deep node count as a first layer."""
+    graph = pcgraph.graphs.chain([3, 4, 4, 4, 2], activation="tanh")
+    graph.add_edge("x", "h3")
+    net, init = PCNetwork(graph, dtype=torch.float64), Average(forward_depth=1)
+    final = learn(net, data(), init)
+    begun = start(net, data(seed=4), init)
+    torch.testing.assert_close(begun["h3"][1], (final["h3"][1] + final["h3"][2]) / 2, rtol=0, atol=1e-15)
+
+
+def test_permuting_samples_inside_a_class_changes_no_mean():
+    """The mean of a class knows no order."""
+    order = [3, 2, 1, 0]
+    banks = []
+    for permutation in ([0, 1, 2, 3], order):
+        net, init = chain(), Average()
+        clamps = {k: v[permutation] for k, v in data((0, 1, 1, 0)).items()}
+        learn(net, clamps, init)
+        banks.append(start(net, data(seed=4), init))
+    for v in banks[0]:
+        torch.testing.assert_close(banks[0][v], banks[1][v], rtol=1e-13, atol=1e-15)
+
+
+def test_average_takes_labels_where_no_clamp_is_one_hot():
+    """A regression target says no class; labels= does."""
+    net, init = chain(), Average(by=None, classes=3)
+    clamps = {"x": double(3, 3), "y": double(3, 2, seed=1)}
+    with pytest.raises(InvalidInitializer, match="labels="):
+        start(net, clamps, init)
+    labels = torch.tensor([2, 0, 2])
+    final = learn(net, clamps, init, labels=labels)
+    begun = start(net, clamps, init, labels=torch.tensor([2, 2, 0]))
+    torch.testing.assert_close(begun["h2"][0], (final["h2"][0] + final["h2"][2]) / 2, rtol=0, atol=1e-15)
+    with pytest.raises(ClampError, match="one-hot"):
+        start(net, clamps, Average())
+    with pytest.raises(ConfigError, match="0 to 2"):
+        start(net, clamps, init, labels=torch.tensor([0, 3, 1]))
+
+
+# -- Memory ------------------------------------------------------------------------------------------------------------
+
+
+def independent_read(memory, i, observations, values):
+    """Eq 8 with heads, written as loops."""
+    q = observations @ memory.query[i] + memory.query_bias[i]
+    width = memory.key.shape[2] // memory.heads
+    slices = values.shape[1] // memory.heads
+    columns = []
+    for head in range(memory.heads):
+        part = slice(head * width, (head + 1) * width)
+        attention = torch.softmax(memory.beta * q[:, part] @ memory.key[i][:, part].t(), 1)
+        columns.append(attention @ values[:, head * slices : (head + 1) * slices])
+    return torch.cat(columns, 1), q
+
+
+@pytest.mark.parametrize("beta", [1.0, 200.0, 500.0])
+def test_memory_starts_at_the_ridge_fit_of_the_forward_states(beta):
+    """Finite at any sharpness, and no worse than the least-squares solution of the same ridge problem."""
+    net = chain((3, 5, 6, 2))
+    memory = Memory(net, patterns=7, heads=3, embed_dim=6, beta=beta, ridge=1e-4)
+    clamps = {"x": double(30, 3), "y": double(30, 2, seed=1)}
+    swept = start(net, clamps, Forward())
+    begun = start(net, clamps, memory)
+    observations = torch.cat([clamps[v] for v in memory.observed], 1)
+    for i, node in enumerate(memory.nodes):
+        attention = memory.attention(observations)[i].detach()
+        padded = torch.zeros(30, 6, dtype=torch.float64)
+        padded[:, : swept[node].shape[1]] = swept[node]
+        columns = []
+        for head in range(3):
+            a, y = attention[:, head], padded[:, 2 * head : 2 * head + 2]
+            root = (1e-4 * 30) ** 0.5
+            tall = torch.cat([a, root * torch.eye(7, dtype=torch.float64)])
+            wide = torch.cat([y, torch.zeros(7, 2, dtype=torch.float64)])
+            columns.append(a @ torch.linalg.lstsq(tall, wide, driver="gelsd").solution)
+        expected = torch.cat(columns, 1)[:, : swept[node].shape[1]]
+        assert torch.isfinite(begun[node]).all()
+        torch.testing.assert_close(begun[node], expected, rtol=1e-7, atol=1e-9)
+
+
+def test_memory_retrieves_equation_8_and_learns_equation_9():
+    """Retrieval and gradients equal an independent loop under autograd, for every parameter."""
+    net = chain((3, 5, 6, 2))
+    memory = Memory(net, patterns=7, heads=2, embed_dim=6, beta=3.0, seed=1)
+    clamps = {"x": double(6, 3), "y": double(6, 2, seed=1)}
+    learn(net, clamps, memory)
+    memory.zero_grad()
+    result = net.infer(clamps, init=memory, steps=3, optimizer=SGD(0.1))
+    final = {v: h.clone() for v, h in result.states.items()}
+    begun = start(net, clamps, memory)
+    result.backward()
+    observations = torch.cat([clamps[v] for v in memory.observed], 1)
+    loss = 0.0
+    for i, node in enumerate(memory.nodes):
+        read, _ = independent_read(memory, i, observations, memory.values[i])
+        torch.testing.assert_close(begun[node], read[:, : final[node].shape[1]].detach(), rtol=1e-12, atol=1e-14)
+        loss = loss + (read[:, : final[node].shape[1]] - final[node]).square().sum()
+    parameters = list(memory.parameters())
+    for parameter, expected in zip(parameters, torch.autograd.grad(loss / 6, parameters)):
+        torch.testing.assert_close(parameter.grad, expected, rtol=1e-10, atol=1e-13)
+
+
+def test_forward_from_a_memory_of_the_root():
+    """C.2: the memory for h0, then the sweep; the sweep's nodes have exactly no error."""
+    net = PCNetwork(pcgraph.graphs.decoder([4, 5, 6], activation="tanh"), dtype=torch.float64)
+    memory = Memory(net, nodes=["h0"], patterns=6, heads=2, embed_dim=4)
+    init = Forward(roots=memory)
+    clamps = {"x": double(5, 6)}
+    with pytest.raises(InvalidInitializer, match="h0"):
+        start(net, clamps, Forward())
+    result = net.infer(clamps, init=init, steps=0)
+    assert torch.equal(result.errors["h1"], torch.zeros(5, 5, dtype=torch.float64))
+    assert (result.states["h0"] != 0).any()
+    learn(net, clamps, init)
+    assert all(p.grad is not None for p in memory.parameters())
+
+
+def test_memory_refuses_what_it_cannot_observe():
+    """An observation that is not clamped is named before anything runs."""
+    net = PCNetwork(pcgraph.graphs.decoder([4, 5, 6]), dtype=torch.float64)
+    with pytest.raises(InvalidInitializer, match="'h0'"):
+        start(net, {"x": double(5, 6)}, Memory(net))
+    with pytest.raises(ConfigError, match="divisible"):
+        Memory(net, nodes=["h0"], heads=3, embed_dim=8)
+
+
+# -- Equilibrium, PerNode ----------------------------------------------------------------------------------------------
+
+
+def loop():
+    graph = pcgraph.graphs.chain([3, 4, 4, 2], activation="tanh")
+    graph.add_edge("h2", "h1")
+    graph.add_edge("y", "h2")
+    return PCNetwork(graph, seed=1, dtype=torch.float64)
+
+
+def test_equilibrium_on_a_cycle_settles_before_it_sees_the_target():
+    """With the target released, no gradient is left above the tolerance, and the target's value plays no part."""
+    net = loop()
+    init = Equilibrium(release="y", steps=3000, tolerance=1e-8)
+    clamps = data()
+    states = start(net, clamps, init)
+    assert 0 < init.residual <= 1e-8
+    other = start(net, {**clamps, "y": classes([1, 0, 0, 1], 2)}, init)
+    for v in ("h1", "h2"):
+        assert torch.equal(states[v], other[v])
+    mu = reference.predictions(net, {**states, "y": _released(net, states)})
+    for v in ("h1", "h2"):
+        torch.testing.assert_close(states[v], mu[v], rtol=0, atol=1e-6)
+
+
+def _released(net, states):
+    """The target's own settled value: here it is its prediction, since nothing else holds it."""
+    y = torch.zeros(4, 2, dtype=torch.float64)
+    for _ in range(500):
+        y = reference.predictions(net, {**states, "y": y})["y"]
+    return y
+
+
+def test_per_node_gives_each_node_its_own():
+    """Zero here, a draw there, and a sweep from both."""
+    net = chain()
+    init = PerNode({"h1": Zero(), "h2": Normal(seed=1), "h3": Forward()}, default=Zero())
+    states = start(net, data(), init)
+    assert (states["h1"] == 0).all()
+    assert (states["h2"] != 0).all()
+    mu = reference.predictions(net, states)
+    torch.testing.assert_close(states["h3"], mu["h3"], rtol=0, atol=1e-15)
+
+
+def test_per_node_refuses_a_sweep_that_reads_what_is_not_there():
+    """Two swept nodes on one cycle: neither can be first, and the cycle is named."""
+    net = loop()
+    with pytest.raises(InvalidInitializer) as caught:
+        start(net, data(), PerNode({"h1": Forward(), "h2": Forward()}, default=Zero()))
+    assert set(caught.value.witness.nodes) == {"h1", "h2"}
+    start(net, data(), PerNode({"h1": Forward()}, default=Zero()))
+    with pytest.raises(GraphError, match="'nobody'"):
+        start(net, data(), PerNode({"nobody": Zero()}, default=Zero()))
+
+
+# -- any initializer, any graph ----------------------------------------------------------------------------------------
+
+NAMES = ["zero", "normal", "null", "forward", "roots", "fallback", "average", "memory", "equilibrium", "per-node"]
+
+
+def make(name, net, clamped):
+    target = next((v for v in net.graph if v in clamped), None)
+    if name == "memory":
+        observed = sorted(clamped, key=str)[:1]
+        nodes = [v for v in net.graph if v not in clamped]
+        return Memory(net, nodes=nodes, observed=observed, patterns=3, heads=2, embed_dim=4)
+    return {
+        "zero": lambda: Zero(),
+        "normal": lambda: Normal(std=0.1),
+        "null": lambda: Null(first=Forward(fallback=Zero())),
+        "forward": lambda: Forward(),
+        "roots": lambda: Forward(roots=Normal()),
+        "fallback": lambda: Forward(fallback=Normal()),
+        "average": lambda: Average(by=None, classes=2, forward_depth=1),
+        "equilibrium": lambda: Equilibrium(release=[] if target is None else [target], steps=5, optimizer=SGD(0.01)),
+        "per-node": lambda: PerNode({v: Forward() for v in list(net.graph)[:2]}, default=Normal(std=0.1)),
+    }[name]()
+
+
+@settings(max_examples=150, deadline=None)
+@given(problem=problems(graphs=digraphs(max_nodes=6, activations=("tanh", "sigmoid"))), name=st.sampled_from(NAMES))
+def test_valid_runs_and_invalid_is_refused_with_the_same_witness(problem, name):
+    """The report's word holds: what it admits runs, finite and the same twice; what it refuses never starts."""
+    net = PCNetwork(problem.graph, seed=problem.seed, dtype=torch.float64)
+    clamped = problem.clamped or {next(iter(net.graph))}
+    if name == "memory" and len(clamped) == len(net.graph):
+        return
+    clamps = {v: double(4, *net.structure.shape(v), seed=i) for i, v in enumerate(sorted(clamped, key=str))}
+    verdict = pcgraph.check(net, clamped).verdict(make(name, net, clamped))
+    labels = torch.tensor([0, 1, 0, 1]) if name == "average" else None
+    if not verdict.valid:
+        with pytest.raises(InvalidInitializer) as caught:
+            net.infer(clamps, init=make(name, net, clamped), steps=2, optimizer=SGD(0.01), labels=labels)
+        assert caught.value.witness == verdict.witness
+        if verdict.witness is not None:
+            assert pcgraph.topology.verify(net, clamped, verdict.witness)
+        return
+    runs = []
+    for _ in range(2):
+        init = make(name, net, clamped)
+        states = []
+        for _ in range(3):
+            states.append(learn(net, clamps, init, steps=2, labels=labels))
+        runs.append(states)
+    for first, second in zip(*runs):
+        same(first, second)
+        assert all(torch.isfinite(h).all() for h in first.values())
+
+
+@pytest.mark.parametrize("name", ["null", "normal", "average", "memory"])
+def test_evaluation_never_teaches_and_memory_survives_a_reload(name):
+    """Stop, reload, continue: as if never stopped, to the last bit; a pass without backward() changes nothing."""
+    net = chain()
+
+    def build():
+        if name == "memory":
+            return Memory(net, patterns=3, heads=2, embed_dim=4)
+        return {"null": Null(first=Zero()), "normal": Normal(), "average": Average(forward_depth=1)}[name]
+
+    init = build()
+    learn(net, data(), init)
+    before = {k: v.clone() for k, v in init.state_dict().items()}
+    net.infer(data(seed=7), init=init, steps=2, optimizer=SGD(0.1))
+    for key, value in init.state_dict().items():
+        assert torch.equal(before[key], value)
+    again = build()
+    again.load_state_dict(before)
+    for seed in (1, 2):
+        same(start(net, data(seed=seed), init), start(net, data(seed=seed), again))
+        same(learn(net, data(seed=seed), init), learn(net, data(seed=seed), again))
