@@ -60,13 +60,16 @@ def shortest_cycle(source: Index, target: Index, vertices: int, count: int, visi
 
 def _pair(source: Index, target: Index, vertices: int, count: int) -> list[int] | None:
     """A cycle of one neuron and its group's own hub, or else of two vertices."""
-    here = source * vertices + target
-    both = np.isin(here, target * vertices + source)
-    with_hub = np.flatnonzero(both & (target >= count))
-    if len(with_hub):
-        return [int(source[with_hub[0]])]
-    pairs = np.flatnonzero(both & (source < count))
-    return [int(source[pairs[0]]), int(target[pairs[0]])] if len(pairs) else None
+    up = np.sort((source * vertices + target)[source < target])
+    down = np.sort((target * vertices + source)[source > target])
+    if len(up) == 0 or len(down) == 0:
+        return None
+    at = np.minimum(np.searchsorted(down, up), len(down) - 1)
+    low, high = np.divmod(up[down[at] == up], vertices)
+    if len(low) == 0:
+        return None
+    alone = np.flatnonzero(high >= count)
+    return [int(low[alone[0]])] if len(alone) else [int(low[0]), int(high[0])]
 
 
 @dataclass

@@ -50,7 +50,7 @@ class _Clock:
         return seconds is not None and time.monotonic() - self.start >= seconds
 
 
-class _Impossible(Exception):  # noqa: N818 (it is caught in this file, and no error)
+class _Impossible(Exception):
     """Too many vertices have been passed over: what is left has no solution."""
 
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-import networkx as nx
 import numpy as np
 from rich.table import Table
 
@@ -132,13 +131,8 @@ class Report:
     @cached_property
     def components(self) -> tuple[frozenset[Node], ...]:
         """The strongly connected components of the graph, each after all that it reads from."""
-        whole = self._structure.as_networkx
-        parts = list(nx.strongly_connected_components(whole))
-        condensed = nx.condensation(whole, parts)
-        first = {i: min(part) for i, part in enumerate(parts)}
-        order = nx.lexicographical_topological_sort(condensed, key=first.__getitem__)
-        named = (frozenset(self._structure.called(sorted(parts[i]))) for i in order)
-        return tuple(part for part in named if part)
+        parts = map(self._structure.called, self._structure.components())
+        return tuple(frozenset(part) for part in parts if part)
 
     @cached_property
     def depth(self) -> dict[Node, float]:
@@ -310,10 +304,8 @@ class Report:
     @cached_property
     def _dataless(self) -> list[tuple[Node, ...]]:
         structure = self._structure
-        parts = nx.weakly_connected_components(structure.as_networkx)
-        data = structure.clamped.tolist()
-        without = [sorted(part) for part in parts if len(part) > 1 and not any(data[v] for v in part)]
-        return [structure.called(part) for part in without]
+        parts = map(structure.called, structure.without(structure.clamped))
+        return [part for part in parts if len(part) > 1]
 
     @cached_property
     def verdicts(self) -> dict[str, Verdict]:

@@ -151,7 +151,7 @@ class _Facts:
         read = {v: np.zeros_like(flags) for v, flags in self.clamped.items()}
         for edge in self.edges():
             stored = self.entries(edge)
-            read[edge[0]][slice(None) if stored is None else stored[0]] = True
+            read[edge[0]][... if stored is None else stored[0]] = True
         return read
 
     def free_root(self, node: Hashable) -> bool:
@@ -214,17 +214,23 @@ class _Facts:
         for v in self.graph.nodes:
             if self.graph.in_degree(v) == 0 and not self.clamped[v].all():
                 return False
-        return all(self.edge_ascends(edge, position, position) for edge in self.edges())
+        return self.ascends(position, position)
 
-    def edge_ascends(self, edge: tuple[Any, ...], ready: dict[Hashable, Any], position: dict[Hashable, Any]) -> bool:
-        """Whether what each neuron in the order reads over this edge is ready before its turn."""
-        stored = self.entries(edge)
-        before, turn = ready[edge[0]], position[edge[1]]
-        if stored is None:
-            first = turn.min()
-            return bool(first == NEVER or before.max() < first)
-        turns = turn[stored[1]]
-        return bool(((turns == NEVER) | (before[stored[0]] < turns)).all())
+    def ascends(self, ready: dict[Hashable, Any], position: dict[Hashable, Any]) -> bool:
+        """Whether all that each neuron in the order reads is ready before its turn."""
+        last = {v: int(at.max()) for v, at in ready.items()}
+        first = {v: int(at.min()) for v, at in position.items()}
+        for edge in self.edges():
+            u, v = edge[:2]
+            stored = self.entries(edge)
+            if stored is None:
+                if first[v] != NEVER and last[u] >= first[v]:
+                    return False
+            else:
+                turns = position[v][stored[1]]
+                if ((turns != NEVER) & (ready[u][stored[0]] >= turns)).any():
+                    return False
+        return True
 
     def sweep(
         self,
@@ -259,18 +265,20 @@ class _Facts:
                 if (swept & unknown).any():
                     return False
                 stuck[v] &= ~unknown
-        if not all(self.edge_ascends(edge, ready, position) for edge in self.edges()):
+        if not self.ascends(ready, position):
             return False
         return self.all_stuck(stuck, {v: at == NEVER for v, at in ready.items()})
 
     def all_stuck(self, stuck: dict[Hashable, Any], missing: dict[Hashable, Any]) -> bool:
         """Whether each of the stuck reads something that never becomes known."""
+        some = {v for v, flags in missing.items() if flags.any()}
         for edge in self.edges():
+            u, v = edge[:2]
             stored = self.entries(edge)
             if stored is not None:
-                stuck[edge[1]][stored[1][missing[edge[0]][stored[0]]]] = False
-            elif missing[edge[0]].any():
-                stuck[edge[1]][:] = False
+                stuck[v][stored[1][missing[u][stored[0]]]] = False
+            elif u in some:
+                stuck[v][:] = False
         return not any(flags.any() for flags in stuck.values())
 
     def blocks(self, found: Any, sweep: claims.Sweep) -> bool:
