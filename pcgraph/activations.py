@@ -97,6 +97,10 @@ class Activation:
         """
         return self.pullback(torch.ones_like(a), a)
 
+    def __deepcopy__(self, memo: object) -> Activation:
+        """Itself, since it never changes: a copy of a named one is still that one."""
+        return self
+
     def __repr__(self) -> str:
         return f"Activation({self.name!r})"
 

@@ -11,6 +11,7 @@ from collections.abc import Hashable, Iterable
 from typing import Any
 
 __all__ = [
+    "BrokenPromise",
     "CheckpointError",
     "ClampError",
     "ConfigError",
@@ -131,6 +132,21 @@ class ConfigError(PCGraphError, ValueError):
     def __init__(self, message: str, *, key: str | None = None) -> None:
         super().__init__(message)
         self.key = key
+
+
+class BrokenPromise(PCGraphError, AssertionError):
+    """A class does not do what it promises, as :mod:`pcgraph.testing.conformance` has found.
+
+    Attributes
+    ----------
+    promised, found, remedy : str
+    """
+
+    def __init__(self, message: str, *, promised: str = "", found: str = "", remedy: str = "") -> None:
+        super().__init__(message)
+        self.promised = promised
+        self.found = found
+        self.remedy = remedy
 
 
 def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:

@@ -30,7 +30,8 @@ class _Image(Transform):
             if len(shape) != 3:
                 raise ValueError("it needs (channels, height, width)")
             bare = {name: p.detach().to("meta") for name, p in self.named_parameters()}
-            y = torch.func.functional_call(self, bare, (torch.empty((1, *shape), device="meta"),))
+            like = next(iter(bare.values()), torch.empty((), device="meta"))
+            y = torch.func.functional_call(self, bare, (like.new_empty((1, *shape)),))
         except (RuntimeError, ValueError, TypeError) as error:
             raise GraphError(
                 f"{self} takes no state of shape {shape}: {str(error).strip().splitlines()[0]}", found=shape

@@ -90,9 +90,15 @@ class Module(Transform):
         like = torch.empty(()) if parameter is None else parameter
         modes = {layer: layer.training for layer in self.module.modules()}
         try:
-            with torch.no_grad(), torch.random.fork_rng(devices=[]):
-                y: Any = self.module.eval()(torch.zeros((TRIAL, *shape), dtype=like.dtype, device=like.device))
+            with torch.enable_grad(), torch.random.fork_rng(devices=[]):
+                x = torch.zeros((TRIAL, *shape), dtype=like.dtype, device=like.device, requires_grad=True)
+                y: Any = self.module.eval()(x)
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
+            if "in-place" in str(error):
+                raise GraphError(
+                    f"the module {name} must leave its input as it is, but changes it in place; use inplace=False",
+                    found=self.module,
+                ) from error
             raise GraphError(f"the module {name} takes no input of shape {shape}: {error}", found=shape) from error
         finally:
             for layer, mode in modes.items():

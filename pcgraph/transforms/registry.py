@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -89,13 +89,19 @@ def name_of(transform: Transform) -> str:
     )
 
 
-def get(spec: str | nn.Module | None) -> Transform:
-    """The transform that `spec` names or is; None is :class:`Linear`.
+def get(spec: str | nn.Module | Sequence[Any] | None) -> Transform:
+    """The transform that `spec` names or is.
+
+    Parameters
+    ----------
+    spec : None, str, pair or nn.Module
+        None is :class:`Linear`; a name of :data:`TRANSFORMS` for one that needs no arguments; ``(name, arguments)``,
+        such as ``("max_pool2d", {"kernel_size": 2})``, which keeps a declaration pure data; or an instance.
 
     Raises
     ------
     GraphError
-        An unknown name, one of a transform that needs arguments, or something that is no ``nn.Module``.
+        An unknown name, wrong or missing arguments, or something that is no ``nn.Module``.
 
     Examples
     --------
@@ -117,10 +123,14 @@ def get(spec: str | nn.Module | None) -> Transform:
                 found=spec,
             )
         return kind()
+    if isinstance(spec, tuple | list) and len(spec) == 2 and isinstance(spec[0], str) and isinstance(spec[1], Mapping):
+        return from_config(*spec)
     if isinstance(spec, Transform):
         return spec
     if isinstance(spec, nn.Module):
         return Module(spec)
     raise GraphError(
-        f"a transform is a name, a pcgraph.transforms.Transform or an nn.Module instance (found {spec!r})", found=spec
+        "a transform is a name, a pair (name, arguments), a pcgraph.transforms.Transform or an nn.Module instance "
+        f"(found {spec!r})",
+        found=spec,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from collections.abc import Sequence as SequenceABC
 from typing import Any, cast
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from pcgraph.errors import GraphError
 from pcgraph.transforms.base import Linear, Shape, Transform
-from pcgraph.transforms.registry import from_config, get, name_of
+from pcgraph.transforms.registry import get, name_of
 
 __all__ = ["Sequence"]
 
@@ -22,8 +23,8 @@ class Sequence(Transform):
 
     Parameters
     ----------
-    parts : iterable of Transform, nn.Module or str
-        At least one; also ``[name, config]``, as :meth:`config` gives them. A dense ``Linear`` cannot be one of them,
+    parts : iterable
+        At least one, each whatever an edge's ``transform`` may be. A dense ``Linear`` cannot be one of them,
         since its weight lies in the network: use ``nn.Linear``.
 
     Examples
@@ -33,10 +34,10 @@ class Sequence(Transform):
     (64, 16, 16)
     """
 
-    def __init__(self, parts: Iterable[Transform | nn.Module | str | list[Any]]) -> None:
+    def __init__(self, parts: Iterable[Transform | nn.Module | str | SequenceABC[Any]]) -> None:
         super().__init__()
         parts = list(parts)
-        made = [from_config(*p) if isinstance(p, list) else get(p) for p in parts]
+        made = [get(part) for part in parts]
         if not made or any(isinstance(p, Linear) for p in made):
             raise GraphError(
                 "a Sequence needs at least one part, and none that is Linear, whose weight lies in the network "
