@@ -83,12 +83,12 @@ def _known(graph: nx.DiGraph, node: Any, where: str) -> Hashable:
         raise ClampError(f"a node's name is hashable (got {node!r} as a clamp{where})", node=None) from None
     if found:
         return node  # type: ignore[no-any-return]
-    by_text = {str(known): known for known in reversed(list(graph.nodes))}
-    guess = nearest(str(node), by_text)
+    by_text = {str(known).casefold(): known for known in reversed(list(graph.nodes))}
+    guess = nearest(str(node).casefold(), by_text)
     nodes = list(graph.nodes)
     shown = ", ".join(map(repr, nodes[:KNOWN_SHOWN])) + (", …" if len(nodes) > KNOWN_SHOWN else "")
     hint = f": did you mean {by_text[guess]!r}?" if guess is not None else "."
-    raise ClampError(f"no node is named {node!r}, clamped{where}{hint} Nodes: {shown}.", node=node)
+    raise ClampError(f"no node is named {node!r} (clamped{where}){hint} Nodes: {shown}.", node=node)
 
 
 def size(graph: nx.DiGraph, node: Hashable) -> int:

@@ -78,19 +78,23 @@ class Structure:
         """The vertices of the named nodes; on the level of neurons, a group stands for all of its neurons."""
         found = np.zeros(self.vertices, dtype=bool)
         for node in nodes:
-            neuron = isinstance(node, Neuron) and self.level == "neurons"
-            g = self.group_index.get(node.node if neuron else node)  # type: ignore[attr-defined]
-            if g is None:
-                guess = nearest(str(node), map(str, self.groups))
-                raise GraphError(
-                    f"no node is named {node!r}" + (f": did you mean {guess}?" if guess else ""), where=node
-                )
-            start, stop = int(self.offsets[g]), int(self.offsets[g + 1])
-            if neuron:
-                found[start + node.index] = True  # type: ignore[attr-defined]
+            if isinstance(node, Neuron) and self.level == "neurons":
+                start, stop = self.span(node.node)
+                if not 0 <= node.index < stop - start:
+                    raise GraphError(f"{node.node!r} has {stop - start} neurons (got neuron {node.index})", where=node)
+                found[start + node.index] = True
             else:
-                found[start:stop] = True
+                found[slice(*self.span(node))] = True
         return found
+
+    def span(self, group: Node) -> tuple[int, int]:
+        """The vertices of a group, from and to."""
+        g = self.group_index.get(group)
+        if g is None:
+            guess = nearest(str(group), map(str, self.groups))
+            hint = f": did you mean {guess}?" if guess else ""
+            raise GraphError(f"no node is named {group!r}{hint}", where=group)
+        return int(self.offsets[g]), int(self.offsets[g + 1])
 
     def called(self, vertices: Iterable[int]) -> tuple[Node, ...]:
         """Names of vertices, hubs left out."""

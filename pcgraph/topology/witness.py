@@ -108,7 +108,7 @@ class FreeRoot:
     node: Hashable
 
     def __str__(self) -> str:
-        return f"root {name(self.node)}"
+        return f"root {name(self.node)} without a value"
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ class UnclampedRoot:
     node: Hashable
 
     def __str__(self) -> str:
-        return f"root {name(self.node)}"
+        return f"root {name(self.node)} not clamped"
 
 
 @dataclass(frozen=True)

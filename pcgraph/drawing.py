@@ -1,0 +1,357 @@
+"""Pictures, by matplotlib (the extra ``plot``)."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Hashable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import networkx as nx
+
+from pcgraph.errors import ConfigError, PCGraphError
+from pcgraph.topology import Report, check_phase
+from pcgraph.topology.arguments import declared_graph
+from pcgraph.topology.witness import name
+from pcgraph.training import History
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["graph", "layout", "learning_curve"]
+
+Node = Hashable
+
+# Okabe and Ito's palette, which colour-blind readers can tell apart.
+RED, BLUE, GREY, INK, PAPER = "#D55E00", "#56B4E9", "#9A9A9A", "#222222", "#FFFFFF"
+LARGE = 60
+"""With more nodes than this they are drawn small."""
+LABELLED = 250
+"""With more nodes than this only the clamped and the offending ones bear a name."""
+WIDE, HIGH = 1.35, 0.85
+"""Inches from column to column and from row to row."""
+ROUNDS = 8
+
+
+def graph(
+    graph_or_net: Any,
+    clamped: Iterable[Node] | None = None,
+    path: str | Path | None = None,
+    *,
+    ax: Axes | None = None,
+    title: str | None = None,
+) -> Axes:
+    """Draw a declaration: columns are depths, clamped nodes are squares, what forbids a sweep is red.
+
+    Columns go from left to right by the longest path in the clamp-cut graph. Behind the nodes of finite depth the
+    strongly connected components with a cycle, and what comes after them, follow in the order of the condensation. A
+    clamped node that predicts nothing stands right of what predicts it. Edges into clamped nodes are dashed, since a
+    sweep does not use them; the offending cycle and the roots without a value are red.
+
+    Parameters
+    ----------
+    graph_or_net : nx.DiGraph, nx.MultiDiGraph or PCNetwork
+        The declaration.
+    clamped : iterable of node, optional
+        The clamped nodes; the default is none.
+    path : str or Path, optional
+        Write the picture here; the suffix says in which format.
+    ax : matplotlib Axes, optional
+        Draw into this one; the default is a new figure of a fitting size.
+    title : str, optional
+        Above the picture; the default says whether a sweep exists. An empty one is left out.
+
+    Returns
+    -------
+    matplotlib Axes
+
+    Examples
+    --------
+    >>> from pcgraph.graphs import figure_9
+    >>> axes = graph(figure_9("bottom"), {0})
+    >>> axes.get_title()
+    'no sweep exists: free cycle 1 → 2 → 4 → 3 → 1'
+    """
+    plt = _pyplot()
+    declared = declared_graph(graph_or_net)
+    report = check_phase(declared, () if clamped is None else clamped, repair=False)
+    columns, place = layout(declared, report)
+    if ax is None:
+        height = max(map(len, columns.values()))
+        scale = 1.0 if len(declared) <= LARGE else 0.55
+        size = (max(3.2, scale * WIDE * len(columns) + 0.8), max(2.4, scale * HIGH * height + 1.3))
+        _, ax = plt.subplots(figsize=size, layout="constrained")
+    _Picture(ax, declared, report, place).draw(columns)
+    ax.set_title(_title(report) if title is None else title, fontsize=10)
+    if path is not None:
+        ax.figure.savefig(path, dpi=150, bbox_inches="tight", facecolor=PAPER)  # type: ignore[union-attr]
+        plt.close(ax.figure)
+    return ax
+
+
+def layout(declared: nx.DiGraph, report: Report) -> tuple[dict[int, list[Node]], dict[Node, tuple[float, float]]]:
+    """Where each node stands: the nodes of each column from top to bottom, and their positions.
+
+    Parameters
+    ----------
+    declared : nx.DiGraph
+        The declaration.
+    report : Report
+        Its report, of groups.
+    """
+    column = _columns(declared, report)
+    columns: dict[int, list[Node]] = defaultdict(list)
+    for v in declared:
+        columns[column[v]].append(v)
+    ordered = {c: columns[c] for c in sorted(columns)}
+    _uncross(declared, ordered, column)
+    place = {}
+    for c, nodes in ordered.items():
+        for i, v in enumerate(nodes):
+            place[v] = (float(c), (len(nodes) - 1) / 2 - i)
+    return ordered, place
+
+
+def _columns(declared: nx.DiGraph, report: Report) -> dict[Node, int]:
+    """A column for each node: its depth, and for those without one the layers of the condensation behind it."""
+    column = {v: int(d) for v, d in report.depth.items() if math.isfinite(d)}
+    cut = nx.DiGraph()
+    cut.add_nodes_from(declared)
+    cut.add_edges_from((u, v) for u, v in declared.edges() if v not in report.clamped or v in report.partial)
+    for part in check_phase(cut, (), repair=False).components:
+        if not column.keys() & part:
+            before = [column[u] for v in part for u in cut.predecessors(v) if u in column]
+            start = 1 + max(before, default=0)
+            inside = cut.subgraph(part)
+            column |= {v: start + step for v, step in _unrolled(inside, declared, cut, column).items()}
+    for v in declared:
+        if v in report.clamped and v not in report.partial and declared.in_degree(v) and not declared.out_degree(v):
+            column[v] = 1 + max(column[u] for u in declared.predecessors(v))
+    used = {c: i for i, c in enumerate(sorted(set(column.values())))}
+    return {v: used[c] for v, c in column.items()}
+
+
+def _unrolled(piece: nx.DiGraph, declared: nx.DiGraph, cut: nx.DiGraph, column: dict[Node, int]) -> dict[Node, int]:
+    """Steps from where a component is entered, breadth first: a cycle runs from left to right and once back."""
+    order = [v for v in declared if v in piece]
+    entered = [v for v in order if any(u in column for u in cut.predecessors(v))] or order
+    step = {entered[0]: 0}
+    queue = list(step)
+    for u in queue:
+        for v in piece.successors(u):
+            if v not in step:
+                step[v] = step[u] + 1
+                queue.append(v)
+    return step
+
+
+def _uncross(declared: nx.DiGraph, columns: dict[int, list[Node]], column: dict[Node, int]) -> None:
+    """Order each column by the mean height of the neighbours in the others, to and fro (Sugiyama 1981)."""
+
+    def heights() -> dict[Node, float]:
+        return {v: (len(nodes) - 1) / 2 - i for nodes in columns.values() for i, v in enumerate(nodes)}
+
+    for turn in range(ROUNDS):
+        forwards = turn % 2 == 0
+        for c in sorted(columns, reverse=not forwards):
+            height = heights()
+
+            def mean(v: Node, forwards: bool = forwards, c: int = c, height: dict[Node, float] = height) -> float:
+                near = [*declared.predecessors(v), *declared.successors(v)]
+                beside = [height[u] for u in near if (column[u] < c if forwards else column[u] > c)]
+                return sum(beside) / len(beside) if beside else height[v]
+
+            columns[c].sort(key=lambda v, mean=mean: -mean(v))  # type: ignore[misc]
+
+
+def _clear(
+    start: tuple[float, float], stop: tuple[float, float], rad: float, others: list[tuple[float, float]]
+) -> bool:
+    """Whether matplotlib's arc of this curvature (a quadratic Bézier curve) keeps clear of the other nodes."""
+    (x, y), (x2, y2) = ((p[0] * WIDE, p[1] * HIGH) for p in (start, stop))
+    middle = (x + x2) / 2 + rad * (y2 - y), (y + y2) / 2 - rad * (x2 - x)
+    for i in range(1, 24):
+        t = i / 24
+        px = (1 - t) ** 2 * x + 2 * t * (1 - t) * middle[0] + t * t * x2
+        py = (1 - t) ** 2 * y + 2 * t * (1 - t) * middle[1] + t * t * y2
+        if any(math.hypot(px - a * WIDE, py - b * HIGH) < 0.28 for a, b in others):
+            return False
+    return True
+
+
+def _title(report: Report) -> str:
+    if report.theorem_1:
+        printed = "" if report.proposition_3_2 else " (but Proposition 3.2 does not hold)"
+        return f"a sweep exists{printed}"
+    return f"no sweep exists: {report.sweep().witness}"
+
+
+class _Picture:
+    """One drawing on one axes."""
+
+    def __init__(self, ax: Axes, declared: nx.DiGraph, report: Report, place: dict[Node, tuple[float, float]]) -> None:
+        self.ax = ax
+        self.declared = declared
+        self.report = report
+        self.place = place
+        self.full = len(place) <= LARGE
+        self.radius = 13.0 if self.full else 5.0
+        cycle = report.cycle or []
+        self.bad_edges = set(zip(cycle, cycle[1:] + cycle[:1]))
+        self.bad_nodes = {*cycle, *report.free_roots}
+        self.fixed = report.clamped - report.partial
+
+    def draw(self, columns: dict[int, list[Node]]) -> None:
+        for u, v in dict.fromkeys(self.declared.edges()):
+            self.edge(u, v)
+        self.nodes()
+        self.depths(columns)
+        xs, ys = zip(*self.place.values())
+        self.ax.set_xlim(min(xs) - 0.75, max(xs) + 0.6)
+        self.ax.set_ylim(min(ys) - 1.15, max(ys) + 0.85)
+        self.ax.axis("off")
+
+    def nodes(self) -> None:
+        for v, (x, y) in self.place.items():
+            bad, fixed = v in self.bad_nodes, v in self.fixed
+            self.ax.plot(
+                [x], [y], marker="s" if fixed else "o", markersize=2 * self.radius * (0.9 if fixed else 1),
+                markerfacecolor=BLUE if fixed else PAPER, markeredgecolor=RED if bad else INK,
+                markeredgewidth=2.4 if bad else 1.0, zorder=3,
+            )  # fmt: skip
+            if len(self.place) <= LABELLED or bad or fixed:
+                self.label(v, x, y, bad)
+
+    def label(self, v: Node, x: float, y: float, bad: bool) -> None:
+        text = name(v)
+        text = text if len(text) <= 16 else text[:15] + "…"
+        inside = self.full and len(text) <= 3
+        self.ax.annotate(
+            text, (x, y), xytext=(0, 0 if inside else -self.radius - 2), textcoords="offset points", ha="center",
+            va="center" if inside else "top", fontsize=9 if self.full else 6 if bad or fixed else 5, color=RED if bad else INK, zorder=4,
+        )  # fmt: skip
+
+    def edge(self, u: Node, v: Node) -> None:
+        (x, y), (x2, y2) = self.place[u], self.place[v]
+        bad, cut = (u, v) in self.bad_edges, v in self.fixed
+        style = {
+            "arrowstyle": "-|>", "color": RED if bad else GREY, "linewidth": 2.0 if bad else 0.9 if self.full else 0.5,
+            "linestyle": (0, (4, 3)) if cut else "solid", "mutation_scale": 11 if self.full else 6,
+            "shrinkA": self.radius, "shrinkB": self.radius + 1,
+        }  # fmt: skip
+        if u == v:
+            self.loop(x, y, style)
+            return
+        style["connectionstyle"] = f"arc3,rad={self.bend(u, v):.2f}"
+        style["alpha"] = 1.0 if bad or self.full else 0.5
+        self.ax.annotate("", (x2, y2), xytext=(x, y), arrowprops=style, zorder=2 if bad else 1)
+
+    def bend(self, u: Node, v: Node) -> float:
+        """The least curvature with which an edge meets no other node, bowed apart from an edge the other way."""
+        (x, y), (x2, y2) = self.place[u], self.place[v]
+        if not self.full:
+            return 0.25 if x2 <= x else -0.12 if abs(x2 - x) > 1 else 0.0
+        both = self.declared.has_edge(v, u)
+        outwards = -1 if y + y2 >= 0 else 1
+        sizes = [0.2, 0.32, 0.45, 0.6] if both or x2 <= x else [0.0, 0.15, 0.28, 0.42, 0.56]
+        signs = [1] if both or x2 <= x else [outwards, -outwards]
+        tries = [sign * size for size in sizes for sign in signs]
+        others = [p for w, p in self.place.items() if w not in (u, v)]
+        return next((rad for rad in tries if _clear((x, y), (x2, y2), rad, others)), tries[-1])
+
+    def loop(self, x: float, y: float, style: dict[str, Any]) -> None:
+        """A self-loop above the node, measured in points, so that it is round at every scale."""
+        out, up = 0.6 * self.radius, 0.8 * self.radius
+
+        def beside(points: float) -> Any:
+            return _offset_copy()(self.ax.transData, fig=self.ax.figure, x=points, y=up, units="points")
+
+        loop = {**style, "shrinkA": 1, "shrinkB": 1, "connectionstyle": "arc3,rad=-1.7"}
+        self.ax.annotate(
+            "", (x, y), xycoords=beside(out), xytext=(x, y), textcoords=beside(-out), arrowprops=loop, zorder=2
+        )
+
+    def depths(self, columns: dict[int, list[Node]]) -> None:
+        """Below each column, the depth that its free nodes share."""
+        low = min(y for _, y in self.place.values()) - 0.75
+        self.ax.text(min(columns) - 0.5, low, "depth", ha="center", va="top", fontsize=8, color=GREY)
+        for c, nodes in columns.items():
+            found = {self.report.depth[v] for v in nodes if v not in self.fixed} or {
+                self.report.depth[v] for v in nodes
+            }
+            text = "∞" if math.inf in found else ", ".join(f"{d:g}" for d in sorted(found))
+            cut = all(v in self.fixed and self.declared.in_degree(v) for v in nodes)
+            self.ax.text(c, low, "target" if cut else text, ha="center", va="top", fontsize=8, color=GREY)
+
+
+def _pyplot() -> Any:
+    try:
+        import matplotlib.pyplot as plt
+    except ImportError as error:
+        raise PCGraphError("pictures need matplotlib (not found): pip install pcgraph[plot]") from error
+    return plt
+
+
+def _offset_copy() -> Any:
+    from matplotlib.transforms import offset_copy
+
+    return offset_copy
+
+
+def learning_curve(
+    history: History, path: str | Path | None = None, *, title: str = "", judged: str = "validation"
+) -> Figure:
+    """Draw how a run went, epoch by epoch: its energy, and its accuracies.
+
+    Parameters
+    ----------
+    history : pcgraph.training.History
+        What ``fit`` returns.
+    path : str or Path, optional
+        Write the picture here; the suffix says in which format.
+    title : str
+        Above the picture.
+    judged : str
+        What ``validate=`` measured on, for the legend.
+
+    Returns
+    -------
+    matplotlib Figure
+
+    Raises
+    ------
+    ConfigError
+        No epoch was measured, so that there is nothing to draw.
+    """
+    measured = [record for record in history.epochs if record.energy is not None]
+    if not measured:
+        raise ConfigError("there is nothing to draw: the history has no measured epoch", key="history")
+    plt = _pyplot()
+    figure: Figure
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+    at = [record.epoch + 1 for record in measured]
+    left.plot(at, [record.energy for record in measured], marker="o", markersize=4, color=INK)
+    left.set(xlabel="epoch", ylabel="energy a sample, after inference", yscale="log", title="training")
+    for label, values, colour in (
+        ("training", [record.accuracy for record in measured], BLUE),
+        (judged, [record.validation.get("accuracy") for record in measured], RED),
+    ):
+        points = [(x, 100 * y) for x, y in zip(at, values) if y is not None]
+        if points:
+            right.plot(*zip(*points), marker="o", markersize=4, color=colour, label=label)
+            text, offset = f"{points[-1][1]:.1f} %", {"xytext": (6, 0), "textcoords": "offset points"}
+            right.annotate(text, points[-1], va="center", color=colour, annotation_clip=False, **offset)
+    right.set(xlabel="epoch", ylabel="accuracy (%)", title="accuracy of the prediction by a sweep")
+    if right.lines:
+        right.legend(frameon=False, loc="lower right")
+    for ax in (left, right):
+        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.grid(alpha=0.25)
+    figure.suptitle(title)
+    if path is not None:
+        figure.savefig(path, dpi=150, facecolor=PAPER)
+        plt.close(figure)
+    return figure
