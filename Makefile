@@ -1,0 +1,54 @@
+# make demo     train a small network on real images and draw what happened (QUICK=1: a shorter run)
+# make test     the test suite
+# make lint     ruff, and mypy --strict on pcgraph/
+# make venv     .venv alone;  make clean  removes it and the caches
+#
+# All that is needed beforehand is Python 3.11 or newer:  make demo PYTHON=python3.12  names another one.
+
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+# Every installation is held to the versions that the tests ran with.
+INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt
+JOBS ?= auto
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint venv clean
+
+help:
+	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
+
+demo: $(VENV)/.installed
+	@$(RUN) examples/demo.py $(if $(QUICK),--quick)
+
+test: $(VENV)/.installed-test
+	$(RUN) -m pytest -n $(JOBS)
+
+lint: $(VENV)/.installed-test
+	$(RUN) -m ruff check .
+	$(RUN) -m mypy
+
+venv: $(VENV)/.installed
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "pcgraph needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>&1 || echo missing)." >&2; \
+	  echo "Name another one, for example: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
+	@echo "Making $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+	  echo "Python's venv module is missing. On Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+
+# The stamps make both steps run again when what is to be installed has changed, and only then.
+$(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "Installing pcgraph and what it needs into $(VENV); torch is large, so this can take some minutes"
+	@$(INSTALL) -e ".[all]"
+	@touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	@echo "Installing the test tools into $(VENV)"
+	@$(INSTALL) -e ".[test]"
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find pcgraph tests examples -name __pycache__ -type d -prune -exec rm -rf {} +
