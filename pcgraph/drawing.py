@@ -230,7 +230,8 @@ class _Picture:
         inside = self.full and len(text) <= 3
         self.ax.annotate(
             text, (x, y), xytext=(0, 0 if inside else -self.radius - 2), textcoords="offset points", ha="center",
-            va="center" if inside else "top", fontsize=9 if self.full else 6 if bad or fixed else 5, color=RED if bad else INK, zorder=4,
+            va="center" if inside else "top", fontsize=9 if self.full else 5.5,
+            color=RED if bad else INK, zorder=4,
         )  # fmt: skip
 
     def edge(self, u: Node, v: Node) -> None:
@@ -333,17 +334,16 @@ def learning_curve(
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
     at = [record.epoch + 1 for record in measured]
     left.plot(at, [record.energy for record in measured], marker="o", markersize=4, color=INK)
-    left.set(xlabel="epoch", ylabel="energy a sample, after inference", yscale="log", title="training")
+    left.set(xlabel="epoch", ylabel="energy a sample, after inference", yscale="log", title="energy in training")
     for label, values, colour in (
         ("training", [record.accuracy for record in measured], BLUE),
         (judged, [record.validation.get("accuracy") for record in measured], RED),
     ):
         points = [(x, 100 * y) for x, y in zip(at, values) if y is not None]
         if points:
-            right.plot(*zip(*points), marker="o", markersize=4, color=colour, label=label)
-            text, offset = f"{points[-1][1]:.1f} %", {"xytext": (6, 0), "textcoords": "offset points"}
-            right.annotate(text, points[-1], va="center", color=colour, annotation_clip=False, **offset)
-    right.set(xlabel="epoch", ylabel="accuracy (%)", title="accuracy of the prediction by a sweep")
+            last = f"{label}, {points[-1][1]:.1f} % at the end"
+            right.plot(*zip(*points), marker="o", markersize=4, color=colour, label=last)
+    right.set(xlabel="epoch", ylabel="accuracy (%)", title="accuracy")
     if right.lines:
         right.legend(frameon=False, loc="lower right")
     for ax in (left, right):
