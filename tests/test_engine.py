@@ -101,7 +101,7 @@ ACTIVATIONS = [*pcgraph.activations.ACTIVATIONS, torch.sin, torch.nn.Softmax(dim
 @pytest.mark.parametrize("activation", ACTIVATIONS, ids=str)
 @pytest.mark.parametrize("cyclic", [False, True])
 def test_every_activation_on_dags_and_cycles(activation, cyclic):
-    """Weight gradients and state updates equal autograd for every activation, self-loops and parallel edges included."""
+    """Weight gradients and state updates equal autograd for every activation, self-loops, parallel edges included."""
     graph = nx.MultiDiGraph()
     graph.add_node("x", shape=3)
     for name in "abc":
@@ -139,7 +139,9 @@ def everything() -> nx.MultiDiGraph:
 
 
 @pytest.mark.parametrize("steps", [0, 1, 2, 3, 9])
-@pytest.mark.parametrize("init", [Zero(), Normal(std=0.4), Forward(fallback=Zero()), Forward(fallback=Normal())], ids=repr)
+@pytest.mark.parametrize(
+    "init", [Zero(), Normal(std=0.4), Forward(fallback=Zero()), Forward(fallback=Normal())], ids=repr
+)
 @pytest.mark.parametrize("optimizer", [SGD(0.05), SGD({"a": 0.1, None: 0.02}), SGD(0.03, 0.9), Adam(0.02)], ids=repr)
 def test_a_graph_with_everything(steps, init, optimizer):
     """Priors, precisions, shared and fixed weights, edge activations, modules: alone each is easy to get right."""
@@ -239,3 +241,31 @@ def test_float32_follows_float64():
         results.append({**dict(result.states), **{n: p.grad for n, p in net.named_parameters()}})
     for key, value in results[0].items():
         torch.testing.assert_close(results[1][key].double(), value, rtol=1e-4, atol=1e-6)
+
+
+def sparse_graph() -> nx.MultiDiGraph:
+    graph = nx.MultiDiGraph()
+    graph.add_node("x", shape=5)
+    graph.add_node("h", shape=(2, 4), activation="tanh")
+    graph.add_node("g", shape=8, activation="gelu")
+    graph.add_node("y", shape=3)
+    again = pcgraph.transforms.SparseLinear(density=0.3, seed=2)
+    mask = torch.rand(8, 5, generator=torch.Generator().manual_seed(0)) < 0.5
+    graph.add_edge("x", "h", transform=pcgraph.transforms.SparseLinear(mask=mask))
+    graph.add_edge("h", "h", transform=again)
+    graph.add_edge("h", "g", transform=again, activation="sigmoid")
+    graph.add_edge("g", "g", transform=pcgraph.transforms.SparseLinear(torch.tensor([[0, 1, 7], [3, 3, 0]])))
+    graph.add_edge("g", "h", transform=again, trainable=False)
+    graph.add_edge("g", "y")
+    graph.add_edge("h", "y", transform=pcgraph.transforms.SparseLinear(density=1.0))
+    return graph
+
+
+@pytest.mark.parametrize("init", [Zero(), Forward(fallback=Normal(std=0.3))], ids=repr)
+@pytest.mark.parametrize("optimizer", [SGD(0.05), Adam(0.02)], ids=repr)
+def test_stored_entries_between_groups(init, optimizer):
+    """SparseLinear edges, loops and shared patterns included, both ways and in their gradients."""
+    net = PCNetwork(sparse_graph(), dtype=torch.float64)
+    clamps = {"x": double(3, 5), "y": double(3, 3, seed=1)}
+    for steps in (0, 1, 4):
+        assert_equal_to_reference(net, clamps, init, steps, optimizer)

@@ -10,7 +10,19 @@ from hypothesis import strategies as st
 from torch.nn.functional import one_hot
 
 import pcgraph
-from pcgraph import SGD, Average, Equilibrium, Forward, InvalidInitializer, Memory, Normal, Null, PCNetwork, PerNode, Zero
+from pcgraph import (
+    SGD,
+    Average,
+    Equilibrium,
+    Forward,
+    InvalidInitializer,
+    Memory,
+    Normal,
+    Null,
+    PCNetwork,
+    PerNode,
+    Zero,
+)
 from pcgraph.errors import ClampError, ConfigError, GraphError
 from pcgraph.testing import reference
 from pcgraph.testing.strategies import digraphs, problems
@@ -185,7 +197,8 @@ def test_average_by_hand_unbalanced_absent_and_unseen():
     first = learn(net, clamps([0, 1, 1, 1], 0), init)["h"]
     begun = start(net, clamps([1, 2, 0, 1], 1), init)["h"]
     mean1 = (first[1] + first[2] + first[3]) / 3
-    torch.testing.assert_close(begun, torch.stack([mean1, torch.zeros(2).double(), first[0], mean1]), rtol=0, atol=1e-15)
+    expected = torch.stack([mean1, torch.zeros(2).double(), first[0], mean1])
+    torch.testing.assert_close(begun, expected, rtol=0, atol=1e-15)
     second = learn(net, clamps([1, 1], 2), init)["h"]
     begun = start(net, clamps([0, 1, 2], 3), init)["h"]
     expected = torch.stack([first[0], (second[0] + second[1]) / 2, torch.zeros(2).double()])

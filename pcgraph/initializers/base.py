@@ -106,6 +106,8 @@ class Initializer(nn.Module):
 
     #: Whether :meth:`init` writes nothing but zeros, so that products of these states need not be computed.
     writes_zeros: bool = False
+    #: Sequential matrix products that :meth:`init` takes, for the count of :attr:`pcgraph.Plan.smm`.
+    products: int = 0
 
     def requirement(self, report: Report) -> Verdict:
         """Whether a graph and its clamps admit this initializer, from a report of :func:`pcgraph.check`."""

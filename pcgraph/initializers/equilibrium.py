@@ -55,6 +55,7 @@ class Equilibrium(Initializer):
         if not tolerance > 0:
             raise ConfigError(f"tolerance must be positive (found {tolerance!r})", key="tolerance")
         self.steps, self.tolerance = steps, float(tolerance)
+        self.products = 2 * steps
         self.optimizer = SGD(lr=0.1) if optimizer is None else optimizer
         self.residual = 0.0
         self._settled: tuple[Context, dict[Node, Tensor]] | None = None

@@ -56,6 +56,8 @@ class Memory(Initializer):
         For Q, b, K; torch's global generator is neither read nor moved.
     """
 
+    products = 3
+
     def __init__(
         self, net: Network, nodes: Iterable[Node] | None = None, *, patterns: int = 24, heads: int = 16,
         embed_dim: int = 128, beta: float = 200.0, observed: Iterable[Node] | None = None, ridge: float = 1e-4,

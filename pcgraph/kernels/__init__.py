@@ -16,6 +16,7 @@ _FORWARD: dict[str, Callable[[Workspace, Forward], Step]] = {
     "dense": edges.dense_forward,
     "batched": edges.batched_forward,
     "sparse": sparse.scalar_forward,
+    "entries": sparse.entries_forward,
     "identity": others.identity_forward,
     "module": others.module_forward,
 }
@@ -23,6 +24,7 @@ _PULL: dict[str, Callable[[Workspace, Pull], Step]] = {
     "dense": edges.dense_pull,
     "batched": edges.batched_pull,
     "sparse": sparse.scalar_pull,
+    "entries": sparse.entries_pull,
     "identity": others.identity_pull,
     "module": others.module_pull,
 }
@@ -30,6 +32,7 @@ _WEIGHTS: dict[str, Callable[[Workspace, Pull], Learn]] = {
     "dense": edges.dense_weights,
     "batched": edges.batched_weights,
     "sparse": sparse.scalar_weights,
+    "entries": sparse.entries_weights,
 }
 _NODES: dict[type, Callable[[Workspace, Any], Step]] = {
     Fill: nodes.fill,

@@ -13,7 +13,7 @@ from pcgraph import activations, energies, transforms
 from pcgraph.activations import Activation
 from pcgraph.energies import Energy, Gaussian
 from pcgraph.errors import GraphError, nearest
-from pcgraph.transforms import Identity, Linear, Transform
+from pcgraph.transforms import Identity, Linear, SparseLinear, Transform
 
 __all__ = ["DEFAULT_EDGE", "EdgeSpec", "NodeSpec", "edge_spec", "node_spec", "show"]
 
@@ -122,6 +122,8 @@ def _kind(transform: Transform) -> str:
         return "linear"
     if isinstance(transform, Identity):
         return "identity"
+    if isinstance(transform, SparseLinear):
+        return "sparse"
     return "module"
 
 

@@ -63,7 +63,7 @@ class Network(nn.Module):
         self.energies = nn.ModuleDict()
         self._make_biases()
         for bucket in self.structure.buckets:
-            if bucket.kind == "linear":
+            if bucket.kind in ("linear", "sparse"):
                 self._make_weight(bucket)
             elif bucket.kind == "module":
                 self.edge_modules[bucket.name] = bucket.transform
@@ -80,9 +80,8 @@ class Network(nn.Module):
 
     def _make_weight(self, bucket: Bucket) -> None:
         a, z = self.structure.groups[bucket.source_group], self.structure.groups[bucket.target_group]
-        self.weights[bucket.name] = nn.Parameter(
-            torch.empty(bucket.rows, z.size, a.size), requires_grad=bucket.trainable
-        )
+        shape = (z.size, a.size) if bucket.kind == "linear" else (bucket.entries(self.structure.groups),)
+        self.weights[bucket.name] = nn.Parameter(torch.empty(bucket.rows, *shape), requires_grad=bucket.trainable)
 
     def _make_biases(self) -> None:
         s = self.structure
@@ -103,7 +102,7 @@ class Network(nn.Module):
         s = self.structure
         bound = torch.from_numpy((s.fan_in > 0) / np.sqrt(np.maximum(s.fan_in, 1)))
         for bucket in s.buckets:
-            if bucket.kind == "linear":
+            if bucket.kind in ("linear", "sparse"):
                 weight = self.weights[bucket.name]
                 target = torch.from_numpy(s.target[bucket.start : bucket.stop])
                 limit = bound[target]
@@ -112,7 +111,7 @@ class Network(nn.Module):
                         0, torch.from_numpy(bucket.weight), limit
                     )
                 draw = torch.rand(weight.shape, generator=generator, dtype=torch.float32)
-                weight.copy_((2 * draw - 1) * limit.view(-1, 1, 1).to(torch.float32))
+                weight.copy_((2 * draw - 1) * limit.view(-1, *[1] * (weight.dim() - 1)).to(torch.float32))
         for group in s.groups:
             name = f"bias_{group.name}"
             if name in self.biases:
@@ -131,6 +130,8 @@ class Network(nn.Module):
 
     def weight(self, u: Node, v: Node, key: Hashable | None = None) -> Tensor:
         """The weight of the edge `u` -> `v` as a view, shape (neurons of v, neurons of u): read it, or write into it.
+
+        Of a SparseLinear edge the stored values, shape (entries,), in the order of its ``entries``.
 
         Parameters
         ----------
@@ -153,7 +154,7 @@ class Network(nn.Module):
         """
         i = self.structure.edge_number(u, v, key)
         bucket = self.structure.buckets[int(self.structure.bucket_of[i])]
-        if bucket.kind != "linear":
+        if bucket.kind not in ("linear", "sparse"):
             raise GraphError(
                 f"the edge {u!r} -> {v!r} is a {type(bucket.transform).__name__}, which has no dense weight; "
                 "net.transform(u, v) is the transform itself",

@@ -110,6 +110,19 @@ class Bucket:
         """Number of edges."""
         return self.stop - self.start
 
+    def entries(self, groups: tuple[Group, ...]) -> int:
+        """Weights of one edge that the network keeps."""
+        a, z = groups[self.source_group], groups[self.target_group]
+        if self.kind == "linear":
+            return a.size * z.size
+        return self.pattern(groups).shape[1] if self.kind == "sparse" else 0
+
+    def pattern(self, groups: tuple[Group, ...]) -> torch.Tensor:
+        """The stored entries of a sparse edge, shape (2, entries), by target and then by source."""
+        stored = self.transform.entries(groups[self.source_group].shape, groups[self.target_group].shape)
+        assert stored is not None
+        return stored
+
 
 def _ranks(graph: nx.DiGraph) -> dict[Node, int]:
     """A topological order of the condensation, by longest-path depth, so that nodes swept together are neighbours."""
@@ -379,10 +392,12 @@ class Structure:
 
     @cached_property
     def fan_in(self) -> Index:
-        """Neurons that reach each node through weighted edges, shape (nodes,)."""
+        """Neurons that reach one of each node through weighted edges (on average, if sparse), shape (nodes,)."""
         result = np.zeros(len(self.nodes), dtype=np.int64)
         for bucket in self.buckets:
             size = bucket.transform.fan_in(self.groups[bucket.source_group].shape)
+            if bucket.kind == "sparse":
+                size = -(-bucket.entries(self.groups) // self.groups[bucket.target_group].size)
             if size:
                 np.add.at(result, self.target[bucket.start : bucket.stop], size)
         return result

@@ -1,7 +1,8 @@
 """Which kernel computes a bucket: a written rule over shapes and counts, never a timing at run time.
 
     identity, module    as the edge's transform says
-    sparse              stored entries, and scalar edges (1 -> 1) from SCALAR_EDGES of them on: one CSR matrix
+    entries             SparseLinear: a CSR matrix an edge, both ways
+    sparse              scalar edges (1 -> 1), from SCALAR_EDGES of them on: one CSR matrix for all of them, both ways
     dense               one matrix product an edge: a single edge, or out * in >= LARGE on a CPU
     batched             one batched product for all edges of the bucket: everything else
 
@@ -35,7 +36,7 @@ def choose(structure: Structure, bucket: Bucket, device: str, pins: Mapping[str,
         A pin that names no kernel, or one that cannot compute this bucket.
     """
     if bucket.kind != "linear":
-        return bucket.kind
+        return "entries" if bucket.kind == "sparse" else bucket.kind
     a, z = structure.groups[bucket.source_group].size, structure.groups[bucket.target_group].size
     scalar = a == z == 1
     pin = pins.get(bucket.name)

@@ -96,6 +96,7 @@ class Parts:
     free: Mask = field(default_factory=lambda: np.zeros(0, dtype=bool))
     exact: Mask = field(default_factory=lambda: np.zeros(0, dtype=bool))
     waves: int = 0
+    sweep_depth: int = 0
 
 
 class _Compiler:
@@ -122,6 +123,7 @@ class _Compiler:
         self.by_source = _Adjacency(structure.source, n)
         self.initializers: list[Initializer] = []
         self.waves = 0
+        self.sweep_depth = 0
 
     # -- what the initialization leaves behind ----------------------------------------------------------------------
 
@@ -268,9 +270,10 @@ class _Compiler:
         pending[numbers] = True
         missing = np.bincount(s.target[pending[s.source]], minlength=len(s.nodes))
         frontier = np.sort(numbers[missing[numbers] == 0])
-        done = 0
+        done = depth = 0
         while len(frontier):
             self.waves += 1
+            depth += bool((~s.is_root[frontier]).any())
             done += len(frontier)
             wave = np.zeros(len(s.nodes), dtype=bool)
             wave[frontier] = True
@@ -287,6 +290,7 @@ class _Compiler:
             np.subtract.at(missing, children, 1)
             children = np.unique(children)
             frontier = children[(missing[children] == 0) & pending[children]]
+        self.sweep_depth = max(self.sweep_depth, depth)
         if done != len(numbers):
             raise InvalidInitializer("the initializer's layout sweeps nodes that lie on a cycle of swept nodes")
 
@@ -313,7 +317,7 @@ class _Compiler:
             hit = np.flatnonzero(edges[bucket.start : bucket.stop]) + bucket.start
             if not len(hit):
                 continue
-            if kernel in ("dense", "module"):
+            if kernel in ("dense", "module", "entries"):
                 yield from (Pull(b, kernel, slice(int(e), int(e) + 1)) for e in hit)
                 continue
             low, high = int(hit[0]), int(hit[-1]) + 1
@@ -376,7 +380,7 @@ class _Compiler:
         self.learn(parts, moved.error(steps))
         parts.prologue = tuple(prologue)
         parts.initializers = tuple(self.initializers)
-        parts.waves = self.waves
+        parts.waves, parts.sweep_depth = self.waves, self.sweep_depth
         return parts
 
     def writes(self, which: int, mask: Mask) -> Iterator[Write]:

@@ -14,6 +14,7 @@ from pcgraph.network import Structure
 from pcgraph.plan.compile import Parts, Request, Stage, compile_plan
 from pcgraph.plan.flow import Flow
 from pcgraph.plan.operations import Forward, Index, Operation, Pull, Rows, Write, numbers
+from pcgraph.plan.smm import SMM, count
 
 __all__ = ["Matmuls", "Plan", "make_plan"]
 
@@ -84,6 +85,7 @@ class Plan:
     free: np.ndarray[Any, np.dtype[np.bool_]]
     exact: np.ndarray[Any, np.dtype[np.bool_]]
     waves: int
+    sweep_depth: int
 
     @property
     def steps(self) -> int:
@@ -103,10 +105,7 @@ class Plan:
 
     def _flop(self, call: Forward | Pull) -> int:
         bucket = self.structure.buckets[call.bucket]
-        if bucket.kind != "linear":
-            return 0
-        a, z = self.structure.groups[bucket.source_group], self.structure.groups[bucket.target_group]
-        return 2 * a.size * z.size * len(numbers(call.edges))
+        return 2 * bucket.entries(self.structure.groups) * len(numbers(call.edges))
 
     def _total(self, count: Any) -> tuple[int, int, int, int]:
         def over(operations: Any, kind: type) -> int:
@@ -122,6 +121,32 @@ class Plan:
     def matmuls(self) -> Matmuls:
         """How many products the whole run needs, weight gradients included."""
         return Matmuls(*self._total(self._edges))
+
+    @cached_property
+    def smm(self) -> SMM:
+        """Sequential matrix multiplications of one weight update (paper, Eq 5 and 6)."""
+        return count(self)
+
+    def memory(self, batch: int) -> int:
+        """Bytes that a run needs on the device beside the parameters: buffers, bases and gradients.
+
+        An estimate from shapes, in float32: what modules on edges keep for autograd is counted as their input and
+        output, and the optimizer's own state is not counted.
+        """
+        s = self.structure
+        per_sample = sum(g.size * g.count * 5 for g in s.groups)
+        per_sample += sum(s.groups[g].size * len(where) for (_, g), where in self.bases.items())
+        widest = 0
+        for bucket, kernel in zip(s.buckets, self.kernels):
+            width = s.groups[bucket.source_group].size + s.groups[bucket.target_group].size
+            if kernel == "module":
+                per_sample += width * bucket.count
+            elif kernel != "dense":
+                widest = max(widest, width * bucket.count)
+        parameters = sum(b.rows * b.entries(s.groups) for b in s.buckets) + sum(
+            s.groups[int(s.group_of[v])].size for v in np.flatnonzero(s.has_bias)
+        )
+        return 4 * (batch * (per_sample + widest) + parameters)
 
     def flops(self, batch: int) -> int:
         """Floating-point operations in matrix products for one batch, weight gradients included."""
@@ -158,6 +183,7 @@ class Plan:
             lines.append(f"  after the last step: {sum(map(self._edges, _calls(self.final.forward)))} forward products")
         m = self.matmuls
         lines.append(f"  weight gradients: {m.weights} products")
+        lines.append(f"  sequential matrix multiplications: {self.smm}")
         lines.append(f"  in all: {m.total} products, {self.flops(1) / 1e6:.3g} MFLOP a sample")
         return "\n".join(lines)
 
@@ -187,4 +213,5 @@ def make_plan(structure: Structure, request: Request) -> Plan:
     return Plan(
         structure, request, parts.flow, parts.initializers, parts.prologue, parts.stages, parts.final, parts.weights,
         parts.biases, parts.bases, parts.kernels, parts.free, parts.exact, parts.waves,
+        parts.sweep_depth,
     )  # fmt: skip

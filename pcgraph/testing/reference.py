@@ -6,6 +6,7 @@ tested against it in float64.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -44,11 +45,15 @@ def _carry(net: Network, u: Node, v: Node, key: Any, data: Mapping[str, Any], h:
     x = activations.get(data.get("activation"))(h)
     transform = transforms.get(data.get("transform"))
     shape = net.structure.shape(v)
-    if isinstance(transform, transforms.Linear):
+    if isinstance(transform, transforms.Linear | transforms.SparseLinear):
         i = net.structure.edge_number(u, v, key)
         bucket = net.structure.buckets[int(net.structure.bucket_of[i])]
         row = i - bucket.start if bucket.weight is None else int(bucket.weight[i - bucket.start])
         weight = net.weights[bucket.name][row]
+        if isinstance(transform, transforms.SparseLinear):
+            source, target = transform.entries(net.structure.shape(u), shape).to(net.device)
+            dense = weight.new_zeros(math.prod(shape), x.flatten(1).shape[1])
+            weight = dense.index_put((target, source), weight)
         carried: Tensor = x.flatten(1) @ weight.t()
         return carried.reshape(-1, *shape)
     return net.transform(u, v, key)(x)  # type: ignore[no-any-return]

@@ -16,6 +16,7 @@ from pcgraph.transforms.modules import GraphLayer, Module
 from pcgraph.transforms.registry import TRANSFORMS, from_config, get, name_of
 from pcgraph.transforms.sequence import Sequence
 from pcgraph.transforms.shapes import Activate, Flatten, Reshape
+from pcgraph.transforms.sparse import SparseLinear
 
 TRANSFORMS["sequence"] = Sequence
 
@@ -35,6 +36,7 @@ __all__ = [
     "Reshape",
     "Sequence",
     "Shape",
+    "SparseLinear",
     "Transform",
     "Upsample",
     "from_config",

@@ -14,6 +14,7 @@ from pcgraph.transforms.images import AvgPool2d, Conv2d, ConvTranspose2d, MaxPoo
 from pcgraph.transforms.masked import MaskedLinear
 from pcgraph.transforms.modules import Module
 from pcgraph.transforms.shapes import Activate, Flatten, Reshape
+from pcgraph.transforms.sparse import SparseLinear
 
 __all__ = ["TRANSFORMS", "from_config", "get", "name_of"]
 
@@ -30,6 +31,7 @@ TRANSFORMS: dict[str, type[Transform]] = {
     "reshape": Reshape,
     "activate": Activate,
     "masked_linear": MaskedLinear,
+    "sparse_linear": SparseLinear,
 }
 
 

@@ -1,0 +1,151 @@
+"""A matrix of which only some entries exist: storage and work are those of the entries."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pcgraph.errors import GraphError
+from pcgraph.transforms.base import Shape, Transform
+
+__all__ = ["SparseLinear"]
+
+
+class SparseLinear(Transform):
+    """``W h`` with stored entries only, from the neurons of the source to those of the target.
+
+    The values are packed by the network, as a CSR matrix both ways, and learn at the stored entries alone. Give the
+    entries in exactly one of three ways.
+
+    Parameters
+    ----------
+    edge_index : Tensor of int64, shape (2, entries), optional
+        (source neuron, target neuron), as in torch_geometric, whose ``EdgeIndex`` may be given; neurons are counted
+        in the flattened state. Each pair at most once.
+    mask : Tensor of bool, shape (target neurons, source neurons), optional
+        An entry where it is true, as the weight of ``nn.Linear`` is laid out.
+    density : float, optional
+        So large a part of all pairs, drawn at random, at least one.
+    seed : int
+        Of that draw.
+
+    Raises
+    ------
+    GraphError
+        Not exactly one way, no entry, an entry twice, or one that lies outside of the two groups.
+
+    Examples
+    --------
+    >>> import networkx as nx, pcgraph
+    >>> graph = nx.DiGraph()
+    >>> graph.add_node("h", shape=1000, activation="tanh")
+    >>> graph.add_edge("h", "h", transform=SparseLinear(density=0.01))
+    >>> pcgraph.PCNetwork(graph).weight("h", "h").shape
+    torch.Size([10000])
+    """
+
+    def __init__(
+        self, edge_index: Tensor | None = None, *, mask: Tensor | None = None, density: float | None = None,
+        seed: int = 0,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        given = [name for name, value in (("edge_index", edge_index), ("mask", mask), ("density", density))
+                 if value is not None]  # fmt: skip
+        if len(given) != 1:
+            raise GraphError(
+                f"SparseLinear needs exactly one of edge_index, mask and density (found {', '.join(given) or 'none'})",
+                found=given,
+            )
+        self.density, self.seed = density, seed
+        self.mask_shape: tuple[int, int] | None = None
+        if density is not None and not 0 < density <= 1:
+            raise GraphError(f"a density lies above 0 and at most at 1 (found {density!r})", found=density)
+        if mask is not None:
+            mask = torch.as_tensor(mask)
+            if mask.dim() != 2 or mask.dtype != torch.bool:
+                raise GraphError(
+                    f"a mask is a bool tensor of shape (target neurons, source neurons) (found {mask.dtype}, "
+                    f"{tuple(mask.shape)})",
+                    found=tuple(mask.shape),
+                )
+            self.mask_shape = (int(mask.shape[0]), int(mask.shape[1]))
+            edge_index = mask.nonzero().t().flip(0)
+        self._given = None if edge_index is None else _checked(torch.as_tensor(edge_index).as_subclass(Tensor))
+        self._drawn: dict[tuple[Shape, Shape], Tensor] = {}
+
+    def entries(self, source_shape: Shape, target_shape: Shape) -> Tensor:
+        """The stored entries as (source neuron, target neuron), shape (2, entries), by target and then by source."""
+        if self._given is not None:
+            return self._given
+        key = (tuple(source_shape), tuple(target_shape))
+        if key not in self._drawn:
+            assert self.density is not None
+            self._drawn[key] = _draw(math.prod(source_shape), math.prod(target_shape), self.density, self.seed)
+        return self._drawn[key]
+
+    def fits(self, source_shape: Shape, target_shape: Shape) -> Shape | None:
+        sizes = (math.prod(target_shape), math.prod(source_shape))
+        if self.mask_shape is not None and self.mask_shape != sizes:
+            raise GraphError(
+                f"the mask needs shape {sizes}, target neurons by source neurons (found {self.mask_shape})",
+                found=self.mask_shape,
+            )
+        entries = self.entries(source_shape, target_shape)
+        for side, count, size in zip(("source", "target"), entries, reversed(sizes)):
+            if int(count.max()) >= size:
+                raise GraphError(
+                    f"edge_index names the {side} neuron {int(count.max())}, but the {side} has {size} neurons "
+                    f"(0 to {size - 1})",
+                    found=int(count.max()),
+                )
+        return None
+
+    def config(self) -> dict[str, Any]:
+        if self.density is not None:
+            return {"density": self.density, "seed": self.seed}
+        assert self._given is not None
+        return {"edge_index": self._given.tolist()}
+
+
+def _checked(edge_index: Tensor) -> Tensor:
+    """Sorted by target and then by source; refused where it is no list of distinct pairs."""
+    if edge_index.dim() != 2 or edge_index.shape[0] != 2 or edge_index.dtype.is_floating_point:
+        raise GraphError(
+            f"edge_index needs integers of shape (2, entries) (found {edge_index.dtype}, {tuple(edge_index.shape)})",
+            found=tuple(edge_index.shape),
+        )
+    if edge_index.shape[1] == 0:
+        raise GraphError("SparseLinear needs at least one entry (found none)", found=0)
+    source, target = edge_index.cpu().to(torch.int64).numpy()
+    if source.min() < 0 or target.min() < 0:
+        raise GraphError("edge_index names a negative neuron", found=int(min(source.min(), target.min())))
+    order = np.lexsort((source, target))
+    source, target = source[order], target[order]
+    twice = (np.diff(source) == 0) & (np.diff(target) == 0)
+    if twice.any():
+        i = int(np.flatnonzero(twice)[0])
+        raise GraphError(
+            f"edge_index has the entry {int(source[i])} -> {int(target[i])} twice ({int(twice.sum())} such in all); "
+            "give each pair once",
+            found=(int(source[i]), int(target[i])),
+        )
+    return torch.from_numpy(np.stack([source, target]))
+
+
+def _draw(sources: int, targets: int, density: float, seed: int) -> Tensor:
+    """Distinct pairs, uniform over all of them."""
+    total = sources * targets
+    wanted = max(1, round(density * total))
+    rng = np.random.default_rng(seed)
+    if wanted > total // 2:
+        flat = np.sort(rng.permutation(total)[:wanted])
+    else:
+        flat = np.unique(rng.integers(0, total, wanted))
+        while len(flat) < wanted:
+            flat = np.unique(np.concatenate([flat, rng.integers(0, total, wanted - len(flat))]))
+    target, source = np.divmod(flat, sources)
+    return torch.from_numpy(np.stack([source, target]))
