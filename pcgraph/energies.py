@@ -168,7 +168,8 @@ class LearnedPrecision(Energy):
 
     The second term, the log-determinant of the precision, makes it a proper negative log-likelihood: without it the
     precision would shrink to zero, since that lowers the energy. At the minimum over p it is the inverse of the mean
-    squared error. Learned is ``log p``, so that p stays positive.
+    squared error that inference leaves: states that have moved towards a target explain a part of the error away, and a
+    deep network can make p grow beyond the precision of the data. Learned is ``log p``, so that p stays positive.
 
     A node at its prediction still has an energy and still teaches its precision, so ``zero_at_prediction`` is False.
 
