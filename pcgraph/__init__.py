@@ -5,6 +5,7 @@ clamps and initializer into a plan that computes only what is needed; run infere
 """
 
 from pcgraph import activations, energies, errors, graphs, transforms
+from pcgraph.checkpoints import load, save
 from pcgraph.clamps import Masked
 from pcgraph.errors import ClampError, Diverged, GraphError, InvalidInitializer, PCGraphError
 from pcgraph.initializers import Average, Equilibrium, Forward, Initializer, Memory, Normal, Null, PerNode, Zero
@@ -45,5 +46,7 @@ __all__ = [
     "evaluate",
     "fit",
     "graphs",
+    "load",
+    "save",
     "transforms",
 ]

@@ -152,7 +152,7 @@ def _value(net: Network, node: Node, value: Any) -> Tensor | Masked:
         return Masked(_tensor(net, value.values), value.mask.to(net.device))
     if not isinstance(value, Tensor | np.ndarray):
         raise ClampError(
-            f"the batch needs a tensor for {node!r} (found {type(value).__name__}): collate_fn= of a DataLoader makes one",
+            f"the batch needs a tensor for {node!r} (found {type(value).__name__}): a collate_fn makes one",
             node=node,
         )
     shape = net.structure.shape(node)

@@ -23,9 +23,9 @@ COLUMNS = ["kind", "epoch", "step", "samples", "energy", "accuracy", "lr", "seco
 class Log(Protocol):
     """Takes rows; forgets, on resuming, those that come after the checkpoint."""
 
-    def write(self, row: dict[str, Any]) -> None: ...
+    def begin(self, step: int | None) -> None: ...
 
-    def rewind(self, step: int) -> None: ...
+    def write(self, row: dict[str, Any]) -> None: ...
 
     def close(self) -> None: ...
 
@@ -49,19 +49,18 @@ class FileLog:
         self.columns = list(COLUMNS)
         self._stream: io.TextIOWrapper | None = None
 
+    def begin(self, step: int | None) -> None:
+        """Begin anew, or go on after the rows up to `step`; a line that was cut off is dropped."""
+        old = [] if step is None or not self.path.exists() else self._read()
+        self._start([row for row in old if int(row["step"]) <= (step or 0)])
+
     def write(self, row: dict[str, Any]) -> None:
-        if self._stream is None:
-            self._start([])
         if self.is_csv and any(key not in self.columns for key in row):
             self.columns += [key for key in row if key not in self.columns]
             self._start(self._read())
         assert self._stream is not None
         self._stream.write(self._line(row))
         self._stream.flush()
-
-    def rewind(self, step: int) -> None:
-        """Keep the rows up to `step` and go on after them; a line that was cut off is dropped."""
-        self._start([row for row in self._read() if int(row["step"]) <= step] if self.path.exists() else [])
 
     def close(self) -> None:
         if self._stream is not None:
@@ -118,13 +117,13 @@ class TensorBoardLog:
             ) from error
         self._writer: Any = SummaryWriter(str(folder))
 
+    def begin(self, step: int | None) -> None:
+        """Nothing is taken back: TensorBoard shows the last value of a step."""
+
     def write(self, row: dict[str, Any]) -> None:
         for name, value in row.items():
             if name not in ("kind", "epoch", "step") and isinstance(value, int | float):
                 self._writer.add_scalar(f"{row['kind']}/{name}", value, row["step"])
-
-    def rewind(self, step: int) -> None:
-        """Nothing is taken back: TensorBoard shows the last value of a step."""
 
     def close(self) -> None:
         self._writer.close()

@@ -1,4 +1,4 @@
-"""fit: the training loop.
+"""The training loop.
 
 One step is: read a batch, infer, take the local gradients, step the optimizer. Everything else (measuring, logging,
 checkpoints) happens between steps or every few steps, so that a step costs what the engine costs.
@@ -9,26 +9,30 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from pcgraph.errors import ConfigError, Diverged, InvalidInitializer, PCGraphWarning
+from pcgraph.checkpoints import generators_state, set_generators
+from pcgraph.errors import CheckpointError, ConfigError, Diverged, InvalidInitializer, PCGraphWarning
 from pcgraph.initializers import Initializer
 from pcgraph.learning import InferenceResult
 from pcgraph.model import PCNetwork
 from pcgraph.optimizers import StateOptimizer
 from pcgraph.training.batches import LABELS, Batch, check_names, read_batch
 from pcgraph.training.interrupt import Interrupts
+from pcgraph.training.keeper import Keeper
 from pcgraph.training.logs import Progress, open_log
 from pcgraph.training.measure import Evaluation, correct, evaluate
+from pcgraph.training.position import Position, has_state
 from pcgraph.training.records import EpochRecord, History, StepRecord, metric_of
 from pcgraph.training.watch import FELL_ADVICE, EarlyStopping, Watch, small_gradients
 
-__all__ = ["fit"]
+__all__ = ["Run", "Settings"]
 
 Node = Hashable
 Scheduler = LRScheduler | ReduceLROnPlateau
@@ -36,62 +40,77 @@ Callback = Callable[[Any], Any]
 Validate = Callable[[PCNetwork], Evaluation | Mapping[str, float] | float] | Iterable[Any]
 
 
-def fit(
-    net: PCNetwork, loader: Iterable[Any], *, clamp: Node | Sequence[Node | None] = ("x", "y"), init: Initializer,
-    steps: int, optimizer: torch.optim.Optimizer, state_optimizer: StateOptimizer | None = None, epochs: int = 1,
-    predict: Node | None = None, validate: Validate | None = None, scheduler: Scheduler | Sequence[Scheduler] = (),
-    scheduler_each: str = "epoch", early_stopping: EarlyStopping | None = None, metric: str | None = None,
-    callbacks: Callback | Sequence[Callback] = (), progress: bool = True, log: str | Path | None = None,
-    tensorboard: str | Path | None = None, measure_every: int = 20, check: bool = True,
-) -> History:  # fmt: skip
-    """Train a network."""
-    run = _Run(
-        net, loader, clamp=clamp, init=init, steps=steps, optimizer=optimizer, state_optimizer=state_optimizer,
-        epochs=epochs, predict=predict, validate=validate, scheduler=scheduler, scheduler_each=scheduler_each,
-        early_stopping=early_stopping, metric=metric, callbacks=callbacks, progress=progress, log=log,
-        tensorboard=tensorboard, measure_every=measure_every, check=check,
-    )  # fmt: skip
-    return run.go()
+@dataclass(frozen=True)
+class Settings:
+    """The arguments of :func:`pcgraph.fit`, which says what they mean."""
+
+    clamp: Any
+    init: Initializer
+    steps: int
+    optimizer: torch.optim.Optimizer
+    state_optimizer: StateOptimizer | None
+    epochs: int
+    predict: Node | None
+    validate: Validate | None
+    scheduler: Any
+    scheduler_each: str
+    early_stopping: EarlyStopping | None
+    metric: str | None
+    callbacks: Any
+    checkpoint: str | Path | None
+    checkpoint_every: int | None
+    resume: str | Path | None
+    progress: bool
+    log: str | Path | None
+    tensorboard: str | Path | None
+    measure_every: int
+    check: bool
 
 
-class _Run:
-    """All that a run consists of, and where it stands."""
+class Run:
+    """All that a run consists of, and where it stands.
 
-    def __init__(
-        self, net: PCNetwork, loader: Iterable[Any], *, clamp: Any, init: Initializer, steps: int,
-        optimizer: torch.optim.Optimizer, state_optimizer: StateOptimizer | None, epochs: int, predict: Node | None,
-        validate: Validate | None, scheduler: Any, scheduler_each: str, early_stopping: EarlyStopping | None,
-        metric: str | None, callbacks: Any, progress: bool, log: Any, tensorboard: Any, measure_every: int, check: bool,
-    ) -> None:  # fmt: skip
-        self.net, self.loader, self.init, self.steps = net, loader, init, steps
-        self.optimizer, self.state_optimizer, self.check = optimizer, state_optimizer, check
-        self.names = check_names(net, clamp, "clamp")
-        self.predict = self._target(predict)
-        self.epochs = _positive("epochs", epochs)
-        self.measure_every = _positive("measure_every", measure_every)
-        self.validate, self.early_stopping, self.metric = validate, early_stopping, metric
-        self.schedulers = _schedulers(scheduler, scheduler_each)
-        self.each_step = scheduler_each == "step"
-        self.callbacks = (callbacks,) if callable(callbacks) else tuple(callbacks)
+    Attributes
+    ----------
+    epoch, batch, step : int
+        Epochs done, batches of this epoch done, steps done.
+    samples, energies, accuracies
+        Of this epoch so far.
+    consistent : bool
+        Whether parameters, optimizer and initializer are those of one moment: not in the middle of an update.
+    exact : bool
+        Whether no batch was drawn that was not trained on.
+    pending : dict or None
+        What the validation at hand may move: the random generators, and its own loader.
+    """
+
+    def __init__(self, net: PCNetwork, loader: Iterable[Any], settings: Settings) -> None:
+        s = settings
+        self.net, self.loader, self.settings = net, loader, settings
+        self.init, self.steps, self.optimizer = s.init, s.steps, s.optimizer
+        self.names = check_names(net, s.clamp, "clamp")
+        self.predict = self._target(s.predict)
+        self.epochs = _positive("epochs", s.epochs)
+        self.measure_every = _positive("measure_every", s.measure_every)
+        self.schedulers = _schedulers(s.scheduler, s.scheduler_each)
+        self.callbacks = (s.callbacks,) if callable(s.callbacks) else tuple(s.callbacks)
         self._check()
-        self.history = History()
-        self.watch = Watch()
-        self.epoch = self.batch = self.step = 0
-        self.samples, self.energies, self.accuracies = 0, [], []
+        self.history, self.watch = History(), Watch()
+        self.epoch = self.batch = self.step = self.samples = 0
+        self.energies: list[float] = []
+        self.accuracies: list[float] = []
         self.before, self.began = 0.0, time.perf_counter()
-        self.consistent = True
+        self.consistent = self.exact = True
+        self.pending: dict[str, Any] | None = None
         self.tells_accuracy = self.predict is not None
-        self.looks_at_eps = any(group.get("eps") for group in optimizer.param_groups)
-        known = {id(p) for p in net.parameters()}
-        self.own = [p for p in net.parameters() if p.requires_grad]
-        self.others = [p for g in optimizer.param_groups for p in g["params"] if id(p) not in known]
+        self.looks_at_eps = any(group.get("eps") for group in s.optimizer.param_groups)
+        held = [p for group in s.optimizer.param_groups for p in group["params"]]
+        self.trained = list({id(p): p for p in (*net.parameters(), *held)}.values())
         self.interrupts = Interrupts()
-        self.progress = Progress(progress, epochs)
-        self.logs = open_log(log, tensorboard)
-
-    samples: int
-    energies: list[float]
-    accuracies: list[float]
+        self.position = Position(loader, net.device)
+        self.keeper = Keeper(self, s.checkpoint, s.checkpoint_every)
+        self.progress = Progress(s.progress, s.epochs)
+        self.logs = open_log(s.log, s.tensorboard)
 
     def _target(self, predict: Node | None) -> Node | None:
         used = [name for name in self.names if name is not None and not self._says_class(name)]
@@ -123,7 +142,7 @@ class _Run:
                 f"{type(self.loader).__name__}, which can be once): give a list or a DataLoader, or epochs=1",
                 key="loader",
             )
-        if self.validate is not None and not callable(self.validate) and self.predict is None:
+        if self.settings.validate is not None and not callable(self.settings.validate) and self.predict is None:
             raise ConfigError(
                 "validation on a loader needs to know what to predict: give predict=, or a function of the network",
                 key="validate",
@@ -133,15 +152,22 @@ class _Run:
 
     def go(self) -> History:
         """Train to the end, or to wherever the run is stopped."""
+        resume = self.settings.resume
+        if resume is not None:
+            self.keeper.restore(resume)
+        for log in self.logs:
+            log.begin(self.step if resume is not None else None)
         self.began = time.perf_counter()
         try:
             with self.interrupts:
+                self.keeper.save()
                 while self.epoch < self.epochs and not self.history.stopped:
                     if self._is_enough():
                         self.history.stopped = "early stopping"
                         break
                     self._one_epoch()
                 self.history.stopped = self.history.stopped or "finished"
+                self.keeper.save()
         except BaseException as error:
             self._failed(error)
             raise
@@ -153,22 +179,56 @@ class _Run:
 
     def _is_enough(self) -> bool:
         at_boundary = self.batch == 0 and bool(self.history.epochs)
-        return at_boundary and self.early_stopping is not None and self.early_stopping.done(self.history.epochs)
+        stopping = self.settings.early_stopping
+        return at_boundary and stopping is not None and stopping.done(self.history.epochs)
 
     def _failed(self, error: BaseException) -> None:
+        """Keep what there is; the error goes on to the caller."""
         self.history.stopped = f"{type(error).__name__}: {error}"
         error.history = self.history  # type: ignore[attr-defined]
+        if self.keeper.folder is None or isinstance(error, CheckpointError):
+            return
+        if not self.consistent:
+            error.add_note(f"It came in the middle of an update; the last checkpoint is in {self.keeper.folder}.")
+            return
+        try:
+            self.keeper.save()
+        except CheckpointError as second:
+            error.add_note(f"The run could not be saved: {second}")
+        else:
+            error.add_note(
+                f"The run is saved in {self.keeper.folder}, as it was after training step {self.step}; "
+                "fit(..., resume=...) goes on from there."
+            )
 
     def _one_epoch(self) -> None:
         self.progress.start(self.epoch, self.loader, self.batch)
-        for item in self.loader:
+        batches = self.position.begin()
+        while True:
+            self.exact = False
+            try:
+                item = next(batches)
+            except StopIteration:
+                break
+            except Exception:
+                if self.interrupts.asked:  # Ctrl-C ends the processes of a DataLoader, too
+                    self.history.stopped = "interrupted"
+                    return
+                raise
             record = self._step(item)
+            self.exact = True
             self.progress.step(record if record.energy is not None else None)
             if self._tell(record) or self.interrupts.asked:
                 self.history.stopped = "interrupted" if self.interrupts.asked else "callback"
                 return
+            del record, item  # its states, and with them the engine's buffers, are free again
+            self.keeper.after_step()
         if self.batch == 0:
-            raise ConfigError("there is nothing to train on: the loader is empty", key="loader")
+            raise ConfigError(
+                "there is nothing to train on: the loader is empty"
+                + (", or can be gone through only once" if self.epoch else ""),
+                key="loader",
+            )
         self._end_epoch()
 
     # -- one step ---------------------------------------------------------------------------------------------------
@@ -178,34 +238,32 @@ class _Run:
         batch = read_batch(self.net, item, self.names)
         accuracy = self._accuracy(batch) if measured and self.tells_accuracy else None
         result = self.net.infer(
-            batch.clamps, init=self.init, steps=self.steps, optimizer=self.state_optimizer, labels=batch.labels,
-            check=self.check,
+            batch.clamps, init=self.init, steps=self.steps, optimizer=self.settings.state_optimizer,
+            labels=batch.labels, check=self.settings.check,
         )  # fmt: skip
         energy = self._energy(result) if measured else None
         self.consistent = False
         self._zero_grad()
         result.backward()
-        if measured and self.looks_at_eps:
-            self._look_at_eps()
+        vanishing = self._vanishing() if measured and self.looks_at_eps else ""
         lr = float(self.optimizer.param_groups[0]["lr"])
         self.optimizer.step()
-        if self.each_step:
+        if (self.settings.scheduler_each == "step"):
             for scheduler in self.schedulers:
                 scheduler.step()
         self.step, self.batch, self.samples = self.step + 1, self.batch + 1, self.samples + batch.size
         self.consistent = True
+        if vanishing:
+            self._warn(vanishing)
         if energy is not None:
             self.energies.append(energy)
         if accuracy is not None:
             self.accuracies.append(accuracy)
-        return StepRecord(self.epoch, self.step, batch.size, energy, accuracy, lr, self._seconds(), result)
+        looked_at = result if self.callbacks else None
+        return StepRecord(self.epoch, self.step, batch.size, energy, accuracy, lr, self.seconds(), looked_at)
 
     def _zero_grad(self) -> None:
-        """Zeros in place for the network, whose parameters get a gradient in every step; none for all others."""
-        gradients = [p.grad for p in self.own if p.grad is not None]
-        if gradients:
-            torch._foreach_zero_(gradients)
-        for parameter in self.others:
+        for parameter in self.trained:
             parameter.grad = None
 
     def _accuracy(self, batch: Batch) -> float | None:
@@ -233,35 +291,41 @@ class _Run:
             )  # fmt: skip
         return energy
 
-    def _look_at_eps(self) -> None:
+    def _vanishing(self) -> str:
+        """What to say of gradients below the optimizer's eps, once a run."""
         found = small_gradients(self.net, self.optimizer)
-        if found:
-            self.looks_at_eps = False
-            where = ", ".join(f"{name} ({rms:.1e})" for name, rms, _ in found[:3])
-            more = f" and {len(found) - 3} more" if len(found) > 3 else ""
-            self._warn(
-                f"gradients are below the optimizer's eps={found[0][2]:g}, so that these parameters hardly learn: "
-                f"{where}{more} (root mean square, training step {self.step}). Give the optimizer a smaller eps "
-                "(torch.optim.AdamW(..., eps=1e-12)), or inference more steps or a larger state rate."
-            )
+        if not found:
+            return ""
+        self.looks_at_eps = False
+        where = ", ".join(f"{name} ({rms:.1e})" for name, rms, _ in found[:3])
+        more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+        return (
+            f"gradients are below the optimizer's eps={found[0][2]:g}, so that these parameters hardly learn: "
+            f"{where}{more} (root mean square, training step {self.step}). Give the optimizer a smaller eps "
+            "(torch.optim.AdamW(..., eps=1e-12)), or inference more steps or a larger state rate."
+        )
 
     # -- one epoch --------------------------------------------------------------------------------------------------
 
     def _end_epoch(self) -> None:
+        self.pending = {"generators": generators_state(self.net.device), "validation": self.validation_state()}
         validation = self._validate()
         if self.interrupts.asked:
+            set_generators(self.pending["generators"], self.net.device)
             self.history.stopped = "interrupted"
             return
         energy = _mean(self.energies)
         accuracy = _mean(self.accuracies)
         lr = float(self.optimizer.param_groups[0]["lr"])
-        trouble = self.watch.see(self.epoch, validation.get("accuracy", accuracy), energy)
-        record = EpochRecord(
-            self.epoch, self.step, self.samples, energy, accuracy, lr, self._seconds(), validation, bool(trouble)
-        )
-        self.history.epochs.append(record)
+        record = EpochRecord(self.epoch, self.step, self.samples, energy, accuracy, lr, self.seconds(), validation)
         self._schedule(record)
+        self.pending = None
+        trouble = self.watch.see(self.epoch, validation.get("accuracy", accuracy), energy)
+        record = replace(record, fell=bool(trouble))
+        self.history.epochs.append(record)
         self.epoch, self.batch, self.samples, self.energies, self.accuracies = self.epoch + 1, 0, 0, [], []
+        self.exact = True
+        self.keeper.after_epoch(record)
         self.progress.finish(record)
         if trouble:
             self._warn(f"the run has fallen over: {trouble}. {FELL_ADVICE}")
@@ -269,24 +333,29 @@ class _Run:
             self.history.stopped = "callback"
 
     def _validate(self) -> dict[str, float]:
-        if self.validate is None:
+        if self.settings.validate is None:
             return {}
-        if callable(self.validate):
-            found = self.validate(self.net)
+        if callable(self.settings.validate):
+            found = self.settings.validate(self.net)
         else:
             given = tuple(None if n == self.predict or self._says_class(n) else n for n in self.names)
             order = tuple(n for n in given if n is not None)
             found = evaluate(
-                self.net, self.validate, given=order, predict=self.predict, stop=lambda: self.interrupts.asked
+                self.net, self.settings.validate, given=order, predict=self.predict, stop=lambda: self.interrupts.asked
             )
         if isinstance(found, Evaluation):
             found = {k: v for k, v in found.as_dict().items() if k != "samples"}
         if isinstance(found, Mapping):
             return {str(name): float(value) for name, value in found.items()}
-        return {getattr(self.validate, "__name__", "value").replace("<lambda>", "value"): float(found)}
+        return {getattr(self.settings.validate, "__name__", "value").replace("<lambda>", "value"): float(found)}
+
+    def validation_state(self) -> Any:
+        """Where validation's own loader stands, if it says so."""
+        validate: Any = self.settings.validate
+        return validate.state_dict() if has_state(validate) else None
 
     def _schedule(self, record: EpochRecord) -> None:
-        if self.each_step:
+        if (self.settings.scheduler_each == "step"):
             return
         for scheduler in self.schedulers:
             if isinstance(scheduler, ReduceLROnPlateau):
@@ -295,7 +364,8 @@ class _Run:
                 scheduler.step()
 
     def _followed(self, record: EpochRecord) -> float:
-        name = self.metric or (self.early_stopping.metric if self.early_stopping else None) or "energy"
+        stopping = self.settings.early_stopping
+        name = self.settings.metric or (stopping.metric if stopping else "energy")
         value = metric_of(record, name)
         if value is None:
             raise ConfigError(f"the scheduler needs the metric {name!r}, which this run does not measure", key="metric")
@@ -319,7 +389,8 @@ class _Run:
         self.history.warnings.append(text)
         warnings.warn(text, PCGraphWarning, stacklevel=6)
 
-    def _seconds(self) -> float:
+    def seconds(self) -> float:
+        """Since the beginning of the run, pauses between resumed parts left out."""
         return self.before + time.perf_counter() - self.began
 
 

@@ -1,0 +1,133 @@
+"""The checkpoints of a run: when they are written, what is in them, how one goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pcgraph.checkpoints import exists, generators_state, load, save
+from pcgraph.errors import CheckpointError, ConfigError
+from pcgraph.training.position import has_state
+from pcgraph.training.records import EpochRecord, metric_of
+
+if TYPE_CHECKING:
+    from pcgraph.training.loop import Run
+
+__all__ = ["Keeper"]
+
+KIND = "pcgraph.fit"
+
+
+class Keeper:
+    """Writes the checkpoints of one run, and reads one.
+
+    Parameters
+    ----------
+    run : Run
+    folder : str, Path or None
+        None: nothing is written.
+    every : int or None
+        Steps between checkpoints, beside the one after each epoch.
+    """
+
+    def __init__(self, run: Run, folder: str | Path | None, every: int | None) -> None:
+        self.run = run
+        self.folder = None if folder is None else Path(folder)
+        self.every = every
+        self._saved: tuple[int, int] | None = None
+        if every is not None and (isinstance(every, bool) or not isinstance(every, int) or every < 1):
+            raise ConfigError(f"checkpoint_every is a positive integer (found {every!r})", key="checkpoint_every")
+        if every is not None and folder is None:
+            raise ConfigError("checkpoint_every= needs checkpoint=, a folder", key="checkpoint_every")
+        if self.folder is not None and run.settings.resume is None and exists(self.folder):
+            raise ConfigError(
+                f"the folder {self.folder} holds the checkpoints of another run: go on with it by "
+                f"resume={str(self.folder)!r}, or give another folder",
+                key="checkpoint",
+            )
+
+    def after_step(self) -> None:
+        """Save, if it is time."""
+        if self.every is not None and self.run.step % self.every == 0:
+            self.save()
+
+    def after_epoch(self, record: EpochRecord) -> None:
+        """Save; and if no epoch before was as good, also as ``best``."""
+        self.save()
+        name = self._followed(record)
+        if self.folder is not None and name is not None and self.run.history.best(name) is record:
+            save(
+                self.folder / "best", self.run.net, initializer=self.run.init, step=record.step, epoch=record.epoch + 1,
+                extra={"metric": name, "value": metric_of(record, name)}, keep=1,
+            )  # fmt: skip
+
+    def _followed(self, record: EpochRecord) -> str | None:
+        settings = self.run.settings
+        name = settings.metric or (settings.early_stopping.metric if settings.early_stopping else None)
+        if name is None and record.validation:
+            name = "accuracy" if "accuracy" in record.validation else next(iter(record.validation))
+        return name
+
+    def save(self) -> None:
+        """Write a checkpoint of this moment, unless the last one is."""
+        run = self.run
+        moment = (run.epoch, run.batch)
+        if self.folder is None or moment == self._saved:
+            return
+        one = run.schedulers[0] if len(run.schedulers) == 1 else None
+        save(
+            self.folder, run.net, optimizer=run.optimizer, initializer=run.init, scheduler=one, step=run.step,
+            epoch=run.epoch, extra=self._state(),
+        )  # fmt: skip
+        self._saved = moment
+
+    def _state(self) -> dict[str, Any]:
+        run = self.run
+        generators = run.pending["generators"] if run.pending is not None else generators_state(run.net.device)
+        validation = run.pending["validation"] if run.pending is not None else run.validation_state()
+        return {
+            "kind": KIND,
+            "batch": run.batch, "samples": run.samples, "energies": run.energies, "accuracies": run.accuracies,
+            "seconds": run.seconds(), "history": run.history.state_dict(), "watch": run.watch.state_dict(),
+            "eps": run.looks_at_eps, "validation": validation,
+            "position": run.position.state(run.batch, run.exact, generators),
+            "schedulers": [s.state_dict() for s in run.schedulers] if len(run.schedulers) > 1 else [],
+        }  # fmt: skip
+
+    def restore(self, folder: str | Path) -> None:
+        """Put the run where the last checkpoint in `folder` was written.
+
+        Raises
+        ------
+        CheckpointError
+            See :func:`pcgraph.load`; or it is no checkpoint of a run, or one with other parts.
+        """
+        run = self.run
+        checkpoint = load(folder)
+        state = checkpoint.extra
+        if not isinstance(state, dict) or state.get("kind") != KIND:
+            raise CheckpointError(
+                f"the checkpoint {checkpoint.path} was not written by fit; pcgraph.load(...).restore(...) reads it",
+                path=checkpoint.path,
+            )
+        several = len(run.schedulers) if len(run.schedulers) > 1 else 0
+        if len(state["schedulers"]) != several or ("scheduler" in checkpoint.parts) != (len(run.schedulers) == 1):
+            raise CheckpointError(f"the checkpoint {checkpoint.path} is of a run with other schedulers", path=folder)
+        checkpoint.restore(
+            net=run.net, optimizer=run.optimizer, initializer=run.init,
+            scheduler=run.schedulers[0] if len(run.schedulers) == 1 else None,
+        )  # fmt: skip
+        for scheduler, saved in zip(run.schedulers, state["schedulers"]):
+            scheduler.load_state_dict(saved)
+        run.epoch, run.step = checkpoint.epoch, checkpoint.step
+        run.batch, run.samples = state["batch"], state["samples"]
+        run.energies, run.accuracies, run.before = state["energies"], state["accuracies"], state["seconds"]
+        run.history.load_state_dict(state["history"])
+        run.history.stopped = ""
+        run.watch.load_state_dict(state["watch"])
+        run.looks_at_eps = state["eps"] and run.looks_at_eps
+        run.position.load(state["position"])
+        if state["validation"] is not None and has_state(run.settings.validate):
+            run.settings.validate.load_state_dict(state["validation"])  # type: ignore[union-attr]
+        if self.folder is not None and self.folder in (Path(folder), Path(folder).parent):
+            self._saved = (run.epoch, run.batch)

@@ -1,0 +1,134 @@
+"""fit: training in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pcgraph.initializers import Initializer
+from pcgraph.model import PCNetwork
+from pcgraph.optimizers import StateOptimizer
+from pcgraph.training.loop import Callback, Run, Scheduler, Settings, Validate
+from pcgraph.training.records import History
+from pcgraph.training.watch import EarlyStopping
+
+__all__ = ["fit"]
+
+Node = Hashable
+
+
+def fit(
+    net: PCNetwork, loader: Iterable[Any], *, clamp: Node | Sequence[Node | None] = ("x", "y"), init: Initializer,
+    steps: int, optimizer: torch.optim.Optimizer, state_optimizer: StateOptimizer | None = None, epochs: int = 1,
+    predict: Node | None = None, validate: Validate | None = None, scheduler: Scheduler | Sequence[Scheduler] = (),
+    scheduler_each: str = "epoch", early_stopping: EarlyStopping | None = None, metric: str | None = None,
+    callbacks: Callback | Sequence[Callback] = (), checkpoint: str | Path | None = None,
+    checkpoint_every: int | None = None, resume: str | Path | None = None, progress: bool = True,
+    log: str | Path | None = None, tensorboard: str | Path | None = None, measure_every: int = 20, check: bool = True,
+) -> History:  # fmt: skip
+    """Train a network by predictive coding: infer, take the local gradients, step; epoch after epoch.
+
+    Ctrl-C ends the run after the step at hand, with everything saved; a second one ends it at once. Any error leaves
+    with the history in its attribute ``history``; the parameters are then those before the step that failed.
+
+    Parameters
+    ----------
+    net : PCNetwork
+    loader : iterable
+        Of batches: tuples of tensors in the order of `clamp`, or mappings node -> tensor, as
+        :mod:`pcgraph.training.batches` says. Classes, shape (batch,), become one-hot for a node of shape (C,). It is
+        gone through once an epoch.
+    clamp : node or sequence of nodes
+        What the entries of a tuple are; None for one that is not used, ``"labels"`` for the classes.
+    init : Initializer
+        Of the free states. What it remembers and learns is trained along; give its parameters to `optimizer`, too.
+    steps : int
+        T, inference steps a batch.
+    optimizer : torch.optim.Optimizer
+        Of the weights. Gradients are means over the batch. From forward initialization the error that reaches a layer
+        scales like the state rate to the power of its distance from the target: mind the optimizer's ``eps`` (1e-8 by
+        default in Adam), below which steps vanish. A warning says so when it happens.
+    state_optimizer : StateOptimizer, optional
+        How states move; needed if `steps` is above 0. Its rate does not depend on the batch size.
+    epochs : int
+        In all, those before a resumed checkpoint included.
+    predict : node, optional
+        The target, for the accuracy and for validation; by default the last name of `clamp`, if there are two or more.
+    validate : callable or iterable, optional
+        After each epoch: a function of the network that returns a number, a mapping name -> number or an
+        :class:`~pcgraph.training.Evaluation`; or a loader, for :func:`pcgraph.evaluate` by a sweep. Where there is no
+        sweep: ``validate=lambda net: pcgraph.evaluate(net, loader, init=..., steps=..., optimizer=...)``.
+    scheduler : LRScheduler, or a sequence of them
+        Of torch. ``ReduceLROnPlateau`` follows `metric`.
+    scheduler_each : {"epoch", "step"}
+        When it steps.
+    early_stopping : EarlyStopping, optional
+    metric : str, optional
+        What ``ReduceLROnPlateau`` and the best checkpoint follow: a name of validation's numbers, or training's
+        ``"energy"`` or ``"accuracy"``. The default is that of `early_stopping`, else validation's accuracy for the
+        checkpoint and the training energy for the scheduler.
+    callbacks : callable or sequence of callables
+        Each gets a :class:`~pcgraph.training.StepRecord` after every step and an
+        :class:`~pcgraph.training.EpochRecord` after every epoch; ``record.kind`` tells them apart. One that returns
+        True ends the run.
+    checkpoint : str or Path, optional
+        A folder for checkpoints: one before the first step, one after each epoch, one at the end, whatever ended it;
+        the last two are kept, and that of the best epoch by `metric` in ``best``. See :mod:`pcgraph.checkpoints`.
+    checkpoint_every : int, optional
+        Also after so many steps.
+    resume : str or Path, optional
+        Go on from the last checkpoint in this folder. The network, optimizer, initializer, loader and scheduler are to
+        be made as they were; the run then ends as one that was never stopped, to the last bit. In a script that may be
+        killed: ``resume=folder if pcgraph.checkpoints.exists(folder) else None``.
+    progress : bool
+        A bar an epoch, with energy, accuracy and batches a second.
+    log : str or Path, optional
+        A ``.csv`` or ``.jsonl`` file of the measured steps and the epochs. An old one is begun anew, unless the run is
+        resumed.
+    tensorboard : str or Path, optional
+        A folder for TensorBoard, which must be installed.
+    measure_every : int
+        Steps from one measurement of energy and accuracy to the next, counted in each epoch.
+    check : bool
+        Look in every step whether the energy is finite, which on a GPU waits for the device. False: only in measured
+        steps, and a run that diverges may leave damaged parameters.
+
+    Returns
+    -------
+    History
+
+    Raises
+    ------
+    Diverged
+        The energy stopped being finite.
+    InvalidInitializer, ClampError, ConfigError
+        The settings or the batches do not fit the network; the loader is empty.
+    CheckpointError
+        A checkpoint cannot be written or read, or is of another network.
+
+    Warns
+    -----
+    PCGraphWarning
+        The run has fallen over (:class:`pcgraph.training.Watch`), or gradients are below the optimizer's ``eps``.
+
+    Examples
+    --------
+    >>> import pcgraph
+    >>> net = PCNetwork(pcgraph.graphs.chain([4, 8, 3]), seed=0)
+    >>> x, y = torch.randn(20, 4, generator=torch.Generator().manual_seed(0)), torch.arange(20) % 3
+    >>> history = fit(
+    ...     net, [(x, y)], init=pcgraph.Forward(), steps=2, state_optimizer=pcgraph.SGD(lr=0.1),
+    ...     optimizer=torch.optim.AdamW(net.parameters(), lr=0.01), epochs=5, progress=False,
+    ... )
+    >>> history.stopped, len(history), history.epochs[-1].energy < history.epochs[0].energy
+    ('finished', 5, True)
+    """
+    settings = Settings(
+        clamp, init, steps, optimizer, state_optimizer, epochs, predict, validate, scheduler, scheduler_each,
+        early_stopping, metric, callbacks, checkpoint, checkpoint_every, resume, progress, log, tensorboard,
+        measure_every, check,
+    )  # fmt: skip
+    return Run(net, loader, settings).go()
