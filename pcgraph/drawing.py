@@ -231,7 +231,8 @@ class _Picture:
         self.ax.annotate(
             text, (x, y), xytext=(0, 0 if inside else -self.radius - 2), textcoords="offset points", ha="center",
             va="center" if inside else "top", fontsize=9 if self.full else 5.5,
-            color=RED if bad else INK, zorder=4,
+            color=RED if bad else INK, zorder=5 if bad else 4,
+            bbox={"boxstyle": "square,pad=0.1", "color": PAPER, "alpha": 0.8 if bad and not inside else 0.0},
         )  # fmt: skip
 
     def edge(self, u: Node, v: Node) -> None:

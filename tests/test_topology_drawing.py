@@ -1,0 +1,119 @@
+"""The picture must say what the report says: columns are depths, squares are clamps, red is what forbids a sweep."""
+
+import math
+
+import matplotlib
+import networkx as nx
+import pytest
+from hypothesis import given, settings
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+from matplotlib.text import Annotation
+
+from pcgraph import drawing
+from pcgraph.errors import ClampError
+from pcgraph.graphs import chain, figure_9
+from pcgraph.testing.strategies import digraphs, problems
+from pcgraph.topology import check_phase
+
+
+@pytest.fixture(autouse=True)
+def _closed():
+    yield
+    plt.close("all")
+
+
+def marks(ax):
+    """Nodes by position: marker and colour of the border."""
+    return {
+        (float(line.get_xdata()[0]), float(line.get_ydata()[0])): (line.get_marker(), line.get_markeredgecolor())
+        for line in ax.lines
+    }
+
+
+def arrows(ax):
+    return [t.arrow_patch for t in ax.texts if isinstance(t, Annotation) and t.arrow_patch is not None]
+
+
+def red(patch):
+    return matplotlib.colors.same_color(patch.get_edgecolor(), drawing.RED)
+
+
+def test_columns_are_depths_and_clamps_are_squares():
+    graph = figure_9("top")
+    report = check_phase(graph, {0})
+    columns, place = drawing.layout(graph, report)
+    assert {v: x for v, (x, _) in place.items()} == report.depth
+    assert {c: set(nodes) for c, nodes in columns.items()} == {0: {0}, 1: {1}, 2: {2, 3}, 3: {4}, 4: {5}}
+    ax = drawing.graph(graph, {0})
+    found = marks(ax)
+    assert {v: found[place[v]][0] for v in graph} == {0: "s", 1: "o", 2: "o", 3: "o", 4: "o", 5: "o"}
+    assert not any(colour == drawing.RED for _, colour in found.values())
+    assert not any(map(red, arrows(ax)))
+    assert len(arrows(ax)) == graph.number_of_edges()
+    assert ax.get_title() == "a sweep exists"
+
+
+def test_the_cycle_is_red_and_nothing_else():
+    graph = figure_9("bottom")
+    ax = drawing.graph(graph, {0})
+    _, place = drawing.layout(graph, check_phase(graph, {0}))
+    found = marks(ax)
+    assert {v for v in graph if found[place[v]][1] == drawing.RED} == {1, 2, 3, 4}
+    assert sum(map(red, arrows(ax))) == 4
+    assert [place[v][0] for v in (0, 1, 2, 4, 3, 5)] == [0, 1, 2, 3, 4, 4]
+
+
+def test_unknown_roots_are_red_and_cut_edges_dashed():
+    graph = figure_9("top")
+    ax = drawing.graph(graph, {1})
+    _, place = drawing.layout(graph, check_phase(graph, {1}))
+    found = marks(ax)
+    assert {v for v in graph if found[place[v]][1] == drawing.RED} == {0}
+    dashed = [p for p in arrows(ax) if p.get_linestyle() not in ("-", "solid")]
+    assert len(dashed) == 1
+    assert "root 0" in ax.get_title()
+
+
+def test_a_target_stands_right_and_a_loop_is_drawn():
+    graph = chain([4, 3, 2])
+    graph.add_edge("h1", "h1")
+    _, place = drawing.layout(graph, check_phase(graph, {"x", "y"}))
+    assert [place[v][0] for v in ("x", "h1", "y")] == [0, 1, 2]
+    ax = drawing.graph(graph, {"x", "y"})
+    assert len(arrows(ax)) == 3
+    assert sum(map(red, arrows(ax))) == 1
+
+
+@settings(deadline=None, max_examples=60)
+@given(problems(graphs=digraphs(priors=True)))
+def test_layout_of_anything(p):
+    """No two nodes on one spot; finite depths in order; every edge of a sweep goes to the right."""
+    report = check_phase(p.graph, p.clamped)
+    columns, place = drawing.layout(p.graph, report)
+    assert len(set(place.values())) == len(p.graph)
+    assert [v for nodes in columns.values() for v in nodes] == sorted(
+        p.graph, key=lambda v: (place[v][0], -place[v][1])
+    )
+    assert list(columns) == list(range(len(columns)))
+    for u, v in p.graph.edges():
+        if v not in p.clamped and math.isfinite(report.depth[v]) and u not in p.clamped:
+            assert place[u][0] < place[v][0]
+
+
+@pytest.mark.parametrize("nodes", [1, 5, 200])
+def test_every_size_has_every_name(tmp_path, nodes):
+    graph = nx.gnp_random_graph(nodes, 3 / max(nodes, 2), seed=1, directed=True)
+    ax = drawing.graph(graph, {0}, tmp_path / "graph.svg", title="")
+    assert {t.get_text() for t in ax.texts} >= set(map(str, graph))
+    assert (tmp_path / "graph.svg").stat().st_size > 500
+    assert ax.get_title() == ""
+
+
+def test_given_axes_are_used_and_clamps_are_checked():
+    _, axes = plt.subplots(1, 2)
+    assert drawing.graph(figure_9(), {0}, ax=axes[1]) is axes[1]
+    assert not axes[0].lines
+    with pytest.raises(ClampError):
+        drawing.graph(figure_9(), {"no"})

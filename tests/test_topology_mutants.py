@@ -1,0 +1,348 @@
+"""Every property of the checker can fail: faults planted in it, each of which the suite must notice.
+
+Run with ``pytest -m mutants tests/test_topology_mutants.py``.
+"""
+
+import pytest
+from mutants import ROOT, Mutant, survives
+
+P = "tests/test_topology_properties.py"
+FILES = {
+    "properties": P,
+    "sufficient": f"{P}::TestSufficient",
+    "necessary": f"{P}::TestNecessary",
+    "theorem": f"{P}::TestTheorem1",
+    "figure": f"{P}::TestFigure9",
+    "witnesses": f"{P}::TestWitnesses",
+    "largest": f"{P}::TestLargestAndSmallest",
+    "invariance": f"{P}::TestInvariance",
+    "monotony": f"{P}::TestMonotony",
+    "facts": f"{P}::TestAgainstNetworkX",
+    "examples": "tests/test_topology.py",
+    "neurons": "tests/test_topology_neurons.py",
+    "strategies": "tests/test_strategies.py",
+    "drawing": "tests/test_topology_drawing.py",
+}
+
+
+def fault(name, file, old, new, *tests):
+    return Mutant(name, file, old, new, tuple(FILES[t] for t in tests))
+
+
+STRUCTURE, REPORT, CYCLES = "topology/structure.py", "topology/report.py", "topology/cycles.py"
+REPAIR, VERIFY, VERDICTS = "topology/repair.py", "topology/verify.py", "topology/verdicts.py"
+ARGUMENTS, RENDER, STRATEGIES = "topology/arguments.py", "topology/render.py", "testing/strategies.py"
+
+UNKNOWN = "return np.asarray(self.root & ~self.clamped & ~self.prior & (self.out_degree > 0))"
+SWEPT = "                if left == 0:\n                    queue.append(v)"
+TARGETS = "        target=target,\n        clamped=clamped,\n        root=root,"
+
+MUTANTS = [
+    # property 1: sufficient
+    fault(
+        "a node is swept with its first parent", STRUCTURE, SWEPT, SWEPT.replace("left == 0", "left >= 0"), "sufficient"
+    ),
+    fault(
+        "the sweep is listed backwards", STRUCTURE, "return queue[first:]", "return queue[first:][::-1]", "sufficient"
+    ),
+    fault("edges into clamps are not cut", STRUCTURE, "count_down[given] = -1", "pass", "sufficient"),
+    # property 2: necessary
+    fault("a root is forgotten", STRUCTURE, UNKNOWN, "return np.zeros_like(self.root)", "necessary"),
+    fault(
+        "one missing parent is forgiven", STRUCTURE, SWEPT, SWEPT.replace("left == 0", "left in (0, 1)"), "necessary"
+    ),
+    fault(
+        "self-loops are skipped",
+        STRUCTURE,
+        TARGETS,
+        TARGETS.replace(
+            "target=target",
+            "target=np.where(target == np.repeat(np.arange(len(groups)), counts), len(groups) - 1, target)",
+        ),
+        "necessary",
+    ),
+    # property 3: Theorem 1
+    fault("a prior is no value", STRUCTURE, UNKNOWN, UNKNOWN.replace(" & ~self.prior", ""), "theorem"),
+    fault(
+        "a useless node forbids the sweep",
+        STRUCTURE,
+        UNKNOWN,
+        UNKNOWN.replace(" & (self.out_degree > 0)", ""),
+        "theorem",
+    ),
+    fault(
+        "the wrong edges are cut: those out of clamps",
+        STRUCTURE,
+        "count_down[given] = -1",
+        "count_down[given] = -1; count_down[np.unique(self.target[given[self.source]])] = 0",
+        "theorem",
+    ),
+    fault(
+        "the printed proposition forgets the roots",
+        REPORT,
+        "return not self.unclamped_roots and self._graph_cycle is None",
+        "return self._graph_cycle is None",
+        "theorem",
+    ),
+    fault(
+        "the printed proposition looks at free cycles only",
+        REPORT,
+        "return not self.unclamped_roots and self._graph_cycle is None",
+        "return not self.unclamped_roots and self._free_cycle is None",
+        "theorem",
+    ),
+    # property 4: Figure 9
+    fault("an acyclic graph is enough", REPORT, "return self.sweep().complete", "return self.cycle is None", "figure"),
+    fault(
+        "a depth is the shortest path",
+        STRUCTURE,
+        "                if there > depth[v] and not cut[v]:",
+        "                if (not depth[v] or there < depth[v]) and not cut[v]:",
+        "figure",
+    ),
+    # property 5: witnesses
+    fault(
+        "a cycle's last edge is not checked",
+        VERIFY,
+        "return self.path(list(zip(places, places[1:] + places[:1])))",
+        "return self.path(list(zip(places, places[1:])))",
+        "witnesses",
+    ),
+    fault(
+        "a clamp on the cycle is not seen",
+        VERIFY,
+        "if free and any(map(self.is_clamped, nodes)):",
+        "if False:",
+        "examples",
+    ),
+    fault("an incomplete order passes", VERIFY, "((swept | stuck[v]) != wanted).any()", "False", "witnesses"),
+    fault(
+        "the order of an order is not checked",
+        VERIFY,
+        "if first[v] != NEVER and last[u] >= first[v]:",
+        "if False:",
+        "witnesses",
+    ),
+    fault(
+        "anything may be called blocked",
+        VERIFY,
+        "return not any(flags.any() for flags in stuck.values())",
+        "return True",
+        "witnesses",
+    ),
+    fault(
+        "a prior is overlooked by verify",
+        VERIFY,
+        'return self.graph.nodes[group].get("prior") is None and bool(self.reads()[group][i])',
+        "return bool(self.reads()[group][i])",
+        "witnesses",
+    ),
+    fault("a cycle is reported backwards", CYCLES, "return found[::-1]", "return found", "witnesses"),
+    fault(
+        "a blocked node is left out",
+        REPORT,
+        "blocked=frozenset(self._named(blocked)),",
+        "blocked=frozenset(self._named(blocked)[1:]),",
+        "witnesses",
+    ),
+    # property 6: largest and smallest
+    fault("the last node is not swept", STRUCTURE, "return queue[first:]", "return queue[first:-1]", "largest"),
+    fault(
+        "what was not asked for is swept",
+        STRUCTURE,
+        "count_down[: self.count][~asked[: self.count]] += 1",
+        "pass",
+        "largest",
+    ),
+    fault(
+        "an initialised node is swept too",
+        REPORT,
+        "given = structure.clamped | supplied",
+        "given = structure.clamped",
+        "largest",
+    ),
+    fault(
+        "the repair is greedy and called smallest",
+        REPAIR,
+        "            found, proved = _search(piece, clock)",
+        "            found, proved = _greedy(piece), True",
+        "examples",
+    ),
+    fault(
+        "the repair forgets the roots",
+        REPORT,
+        "nodes = (*self.free_roots, *structure.called(sorted(chosen)))",
+        "nodes = structure.called(sorted(chosen))",
+        "largest",
+    ),
+    fault(
+        "a loop is not forced",
+        REPAIR,
+        "                taken.append(v)\n                queue.extend(self.remove(v))",
+        "                queue.extend(self.remove(v))",
+        "largest",
+    ),
+    fault(
+        "nodes with two edges are merged",
+        REPAIR,
+        "if len(side) == 1 and",
+        "if len(side) <= 2 and",
+        "largest",
+        "examples",
+    ),
+    fault("the bound counts too much", REPAIR, "found += 1 + len(", "found += 2 + len(", "examples"),
+    fault(
+        "a repair of no search is called smallest",
+        REPAIR,
+        "            return best, False",
+        "            return best, True",
+        "examples",
+    ),
+    # property 7: invariance
+    fault(
+        "a multigraph's parallel edges count twice",
+        STRUCTURE,
+        "count_down = self.in_degree.copy()",
+        "count_down = self.in_degree.copy(); count_down[-1] += self.count > 3",
+        "invariance",
+    ),
+    fault(
+        "depth depends on names",
+        STRUCTURE,
+        "return {group: g for g, group in enumerate(self.groups)}",
+        "return {str(group): g for g, group in enumerate(self.groups)}",
+        "largest",
+    ),
+    # property 8: monotony
+    fault(
+        "a second clamp is ignored",
+        STRUCTURE,
+        "clamped[[index[node] for node, mask in clamps.items() if mask is None]] = True",
+        "clamped[[index[node] for node, mask in clamps.items() if mask is None][-1:]] = True",
+        "monotony",
+    ),
+    # the other facts
+    fault("components are in reverse", STRUCTURE, "return found[::-1]", "return found", "facts"),
+    fault(
+        "components are too large",
+        STRUCTURE,
+        "if place[w] < low[v]:",
+        "if low[w] < low[v] or place[w] < self.vertices:",
+        "facts",
+    ),
+    fault(
+        "pairs are not looked for first",
+        CYCLES,
+        "return [int(low[alone[0]])] if len(alone) else [int(low[0]), int(high[0])]",
+        "return [int(low[0]), int(high[0])]",
+        "neurons",
+    ),
+    fault("the first cycle is called shortest", CYCLES, "            self.through(s, allowance)\n", "", "facts"),
+    fault("a depth on a cycle is finite", REPORT, "d if ok else math.inf for", "d for", "facts"),
+    # neurons
+    fault(
+        "a neuron without entries is an unknown root",
+        STRUCTURE,
+        "root = np.array([graph.in_degree(node) == 0 for node in groups], dtype=bool)",
+        "root = np.ones(len(groups), dtype=bool)",
+        "neurons",
+    ),
+    fault(
+        "entries are read transposed",
+        STRUCTURE,
+        "sources.append(stored[0] + offsets[g])",
+        "sources.append(stored[1] % sizes[g] + offsets[g])",
+        "neurons",
+    ),
+    fault("a hub counts as a step", STRUCTURE, "there = here + (v < count)", "there = here + 1", "neurons"),
+    fault(
+        "a hub is taken into the repair",
+        REPAIR,
+        "if v in self.fixed:\n                    raise _Impossible",
+        "if False:\n                    raise _Impossible",
+        "neurons",
+    ),
+    fault(
+        "a partial clamp holds all neurons",
+        STRUCTURE,
+        "True if mask is None else arguments.mask_of(graph, node, mask)",
+        "True",
+        "neurons",
+    ),
+    fault("a mask need hold in one sample only", ARGUMENTS, ".all(axis=0)", ".any(axis=0)", "neurons"),
+    # verdicts, input and print
+    fault(
+        "Average needs no class",
+        VERDICTS,
+        "    if target is None:\n        return Verdict(\n            False,",
+        "    if target is None:\n        return Verdict(\n            True,",
+        "examples",
+    ),
+    fault(
+        "a cut cycle is called free",
+        VERDICTS,
+        "        if report.cycle is not None:\n            return Verdict(False, reason, cycle, SWEEP",
+        "        if report.graph_cycle is not None:\n            return Verdict(False, reason, cycle, SWEEP",
+        "examples",
+    ),
+    fault("a partial clamp is a full one", ARGUMENTS, 'getattr(value, "mask", None)) for', "None) for", "examples"),
+    fault("phases win over nodes", ARGUMENTS, "    if not both:\n", "    if both or not both:\n", "examples"),
+    fault("names are not escaped", RENDER, "{html.escape(text)}</{tag}>", "{text}</{tag}>", "examples"),
+    fault("isolated nodes pass unnoticed", REPORT, "        if self.isolated:\n", "        if False:\n", "examples"),
+    fault(
+        "every part is said to have data",
+        REPORT,
+        "return [part for part in parts if len(part) > 1]",
+        "return []",
+        "examples",
+    ),
+    # strategies and picture
+    fault(
+        "an edge outside wraps around",
+        STRATEGIES,
+        "inside = [(u, v) for u, v in edges if 0 <= u < len(records) and 0 <= v < len(records)]",
+        "inside = [(u % len(records), v % len(records)) for u, v in edges]",
+        "strategies",
+    ),
+    fault("lonely nodes never go", STRATEGIES, "if i not in touched and not record.lonely", "if False", "strategies"),
+    fault("sweepable clamps leave a cycle", STRATEGIES, "        chosen.add(node)\n", "", "strategies"),
+    fault(
+        "a problem prints its fields",
+        STRATEGIES,
+        "printer.text(repr(self))",
+        "printer.text(object.__repr__(self))",
+        "strategies",
+    ),
+    fault("clamps are drawn round", "drawing.py", 'marker="s" if fixed else "o"', 'marker="o"', "drawing"),
+    fault(
+        "roots without a value are black",
+        "drawing.py",
+        "self.bad_nodes = {*cycle, *report.free_roots}",
+        "self.bad_nodes = {*cycle}",
+        "drawing",
+    ),
+]
+
+
+@pytest.mark.mutants
+def test_the_tests_pass_without_a_fault(tmp_path):
+    """Else every mutant would seem killed."""
+    passed, printed = survives(None, tmp_path, tuple(dict.fromkeys(FILES.values())))
+    assert passed, printed
+
+
+@pytest.mark.mutants
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda m: m.name)
+def test_the_suite_notices(mutant, tmp_path):
+    survived, printed = survives(mutant, tmp_path)
+    assert not survived, f"{mutant.name}: no test noticed\n{printed}"
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda m: m.name)
+def test_the_fault_can_still_be_planted(mutant, tmp_path):
+    """A mutant whose text is gone tests nothing, and one that is no Python is killed by nothing but its syntax."""
+    planted = tmp_path / mutant.file
+    planted.parent.mkdir(parents=True, exist_ok=True)
+    planted.write_text((ROOT / "pcgraph" / mutant.file).read_text(encoding="utf-8"), encoding="utf-8")
+    mutant.plant(tmp_path)
+    compile(planted.read_text(encoding="utf-8"), mutant.file, "exec")
