@@ -1,0 +1,148 @@
+"""The ``pcgraph`` command: check a graph file, draw it, train a network.
+
+Exit codes: 0 done; 1 (``check`` only) the initializer that was asked about does not exist for the graph; 2 the input
+or a setting is wrong, said in one message; 130 stopped by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from typer.core import TyperGroup
+
+from pcgraph import drawing
+from pcgraph.cli.initializers import judge, names
+from pcgraph.cli.train import train
+from pcgraph.errors import ConfigError, PCGraphError
+from pcgraph.serialization import read_graph
+from pcgraph.topology import Budget, PhaseReport, Report, check_phase, check_phases
+
+__all__ = ["app", "main"]
+
+
+class _Group(TyperGroup):
+    """Commands whose expected errors are one message, and no traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except PCGraphError as problem:
+            Console(stderr=True).print("[bold red]error:[/] ", end="")
+            Console(stderr=True).print(str(problem), markup=False, highlight=False, soft_wrap=True)
+            raise typer.Exit(2) from problem
+
+
+app = typer.Typer(
+    cls=_Group,
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Predictive coding networks on arbitrary graphs.",
+)
+
+
+class Level(StrEnum):
+    """What a node of a report is."""
+
+    groups = "groups"
+    neurons = "neurons"
+
+
+GraphFile = Annotated[
+    Path, typer.Argument(metavar="FILE", help="A graph: node-link JSON (.json) or GraphML (.graphml).")
+]
+Clamps = Annotated[
+    list[str], typer.Option("--clamp", "-c", metavar="NODE", help="A clamped node; repeat it, or join by commas.")
+]
+
+
+@app.command()
+def check(
+    file: GraphFile,
+    clamp: Clamps = [],  # noqa: B006
+    phase: Annotated[
+        list[str], typer.Option(metavar="NAME=NODE,…", help="The clamped nodes of one phase; repeat it to compare.")
+    ] = [],  # noqa: B006
+    init: Annotated[str, typer.Option(metavar="NAME[:option=value,…]", help="What the exit code says.")] = "forward",
+    level: Annotated[Level, typer.Option(help="Neurons: expand sparse and masked edges.")] = Level.groups,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Propose nodes to give a value, for a sweep to exist.")
+    ] = False,
+    seconds: Annotated[float, typer.Option(help="With --repair: how long to look for a smallest one.")] = 10.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Say which state initializers a graph and its clamps admit.
+
+    Exits 1 where forward initialization (or what --init names) does not exist, in any of the phases.
+    """
+    graph = read_graph(file)
+    budget: Budget | bool = Budget(seconds=seconds) if repair else False
+    found: Report | PhaseReport
+    if phase:
+        if clamp:
+            raise ConfigError("give --clamp or --phase, not both", key="phase")
+        clamps = dict(_phase(text) for text in phase)
+        found = check_phases(graph, {p: names([c], graph) for p, c in clamps.items()}, level=level.value, repair=budget)
+        reports = dict(found)
+    else:
+        found = check_phase(graph, names(clamp, graph), level=level.value, repair=budget)
+        reports = {None: found}
+    verdicts = {str(name): judge(init, report) for name, report in reports.items()}
+    valid = all(verdict.valid for verdict in verdicts.values())
+    if as_json:
+        typer.echo(json.dumps({**found.to_dict(), "asked": init, "valid": valid}, indent=2, ensure_ascii=False))
+    else:
+        console = Console()
+        console.print(found)
+        for name, report in reports.items() if repair else ():
+            console.print(_proposal(name, report), markup=False, highlight=False, soft_wrap=True)
+    if not valid:
+        raise typer.Exit(1)
+
+
+def _phase(text: str) -> tuple[str, str]:
+    name, equals, nodes = text.partition("=")
+    if not equals or not name.strip():
+        raise ConfigError(f"a phase is written NAME=NODE,NODE,… (found {text!r})", key="phase")
+    return name.strip(), nodes
+
+
+def _proposal(phase: object, report: Report) -> str:
+    where = "" if phase is None else f" ({phase})"
+    nodes = ", ".join(sorted(map(str, report.repair or ())))
+    if not nodes:
+        return f"Repair{where}: none is needed, a sweep exists."
+    how = "no smaller set will do" if report.repair_is_minimal else "found greedily; a smaller set may exist"
+    return f"Repair{where}: clamp or otherwise initialise {nodes} ({how})."
+
+
+@app.command()
+def draw(
+    file: GraphFile,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="PICTURE", help="The suffix says the format.")],
+    clamp: Clamps = [],  # noqa: B006
+) -> None:
+    """Draw a graph: clamped nodes square, free cycles and roots without a value in red, depths as columns."""
+    graph = read_graph(file)
+    try:
+        drawing.graph(graph, names(clamp, graph), out)
+    except OSError as problem:
+        raise ConfigError(f"cannot write the picture {out}: {problem.strerror}", key="out") from problem
+    except ValueError as problem:
+        if isinstance(problem, PCGraphError):
+            raise
+        raise ConfigError(f"cannot write the picture {out}: {problem}", key="out") from problem
+    Console().print(f"Wrote {out}", markup=False, highlight=False, soft_wrap=True)
+
+
+app.command()(train)
+
+
+def main() -> None:
+    """The entry point of the ``pcgraph`` script."""
+    app()

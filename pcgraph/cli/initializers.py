@@ -1,0 +1,129 @@
+"""An initializer from a line of text: ``NAME`` or ``NAME:option=value,option=value``.
+
+>>> make_initializer("normal:std=0.1,seed=3").std
+0.1
+>>> type(make_initializer("forward:fallback=zero").fallback).__name__
+'Zero'
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from collections.abc import Hashable, Iterable
+from typing import Any
+
+import networkx as nx
+
+from pcgraph.errors import ConfigError, unknown_name
+from pcgraph.initializers import Average, Equilibrium, Forward, Initializer, Memory, Normal, Null, Zero
+from pcgraph.model import PCNetwork
+from pcgraph.topology import Report, Verdict
+
+__all__ = ["INITIALIZERS", "judge", "make_initializer", "names", "node_named", "split"]
+
+INITIALIZERS: dict[str, type[Initializer]] = {
+    "zero": Zero,
+    "normal": Normal,
+    "null": Null,
+    "forward": Forward,
+    "average": Average,
+    "memory": Memory,
+    "equilibrium": Equilibrium,
+}
+"""The names on the command line."""
+
+NODES = {"by", "nodes", "observed", "release"}
+"""Options whose value is a node, or several joined by ``+``."""
+
+
+def node_named(graph: nx.DiGraph, text: str) -> Hashable:
+    """The node that a person calls `text`: the string itself, else one whose ``str`` it is, else the text as it is."""
+    if text in graph:
+        return text
+    return next((node for node in graph if str(node) == text), text)
+
+
+def split(text: str) -> tuple[str, dict[str, str]]:
+    """``"normal:std=0.1,seed=3"`` as its name and its options.
+
+    Raises
+    ------
+    ConfigError
+        An option without a value, or given twice.
+    """
+    name, colon, rest = text.strip().partition(":")
+    options: dict[str, str] = {}
+    for item in rest.split(",") if colon else ():
+        key, equals, value = (part.strip() for part in item.partition("="))
+        if not equals or not key or not value:
+            raise ConfigError(f"an initializer's options are written NAME:option=value,… (found {text!r})", key="init")
+        key = key.replace("-", "_")
+        if key in options:
+            raise ConfigError(f"the option {key!r} stands twice in {text!r}", key="init")
+        options[key] = value
+    return name.strip().lower().replace("_", "-"), options
+
+
+def make_initializer(text: str, net: PCNetwork | None = None) -> Initializer:
+    """Make the initializer that `text` describes.
+
+    Parameters
+    ----------
+    text : str
+        A name, and options of the class of that name. An initializer among the options is named only.
+    net : PCNetwork, optional
+        For Memory, which takes the network, and for node names that are no strings.
+
+    Raises
+    ------
+    ConfigError
+        An unknown name or option, with the nearest one, or a value that the class refuses.
+    """
+    name, options = split(text)
+    if name not in INITIALIZERS:
+        raise ConfigError(unknown_name("initializer", name, INITIALIZERS), key="init")
+    kind = INITIALIZERS[name]
+    known = [parameter for parameter in inspect.signature(kind).parameters if parameter != "net"]
+    arguments: dict[str, Any] = {}
+    for key, value in options.items():
+        if key not in known:
+            raise ConfigError(unknown_name(f"option of {name}", key, known), key=key)
+        arguments[key] = _value(kind, key, value, net)
+    if kind is Memory:
+        if net is None:
+            raise ConfigError("memory is made for a network; here there is only a graph", key="init")
+        arguments["net"] = net
+    if kind is Equilibrium and "release" not in arguments:
+        raise ConfigError(
+            "equilibrium needs the targets that its first phase releases, as in equilibrium:release=y", key="release"
+        )
+    try:
+        return kind(**arguments)
+    except TypeError as problem:
+        raise ConfigError(f"cannot make the initializer {text!r}: {problem}", key="init") from problem
+
+
+def _value(kind: type[Initializer], key: str, text: str, net: PCNetwork | None) -> Any:
+    if key in NODES:
+        names = [node_named(net.graph, part) if net is not None else part for part in text.split("+")]
+        return names[0] if key == "by" else names
+    if "Initializer" in str(inspect.signature(kind).parameters[key].annotation):
+        return make_initializer(text, net)
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def judge(text: str, report: Report) -> Verdict:
+    """The verdict for the initializer that `text` describes, from a graph alone."""
+    name, options = split(text)
+    if name == "memory" and not options:
+        return report.verdicts["memory"]
+    return report.verdict(make_initializer(text))
+
+
+def names(nodes: Iterable[str], graph: nx.DiGraph) -> list[Hashable]:
+    """The nodes that a person called so, several joined by commas."""
+    return [node_named(graph, part.strip()) for text in nodes for part in text.split(",") if part.strip()]

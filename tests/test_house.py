@@ -1,0 +1,314 @@
+"""The house rules: which room may import which, what the documents promise, and what an installation is held to."""
+
+from __future__ import annotations
+
+import ast
+import doctest
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
+from typer.testing import CliRunner
+
+import pcgraph
+import pcgraph.cli
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "pcgraph"
+
+ROOMS = (
+    "errors", "activations", "transforms", "energies", "graphs", "network", "clamps", "optimizers", "topology",
+    "initializers", "plan", "kernels", "inference", "learning", "model", "pyg", "serialization", "checkpoints",
+    "training", "data", "drawing", "cli", "testing",
+)  # fmt: skip
+"""A room imports only rooms before it. ``testing`` comes last and may import anything but the command."""
+
+EXTRAS = {"pooch", "sklearn", "matplotlib", "hypothesis", "tensorboard"}
+"""What an installation may lack; only these may be imported inside a function."""
+
+LEAVES = {"testing", "cli"}
+"""Rooms that no other room imports."""
+
+
+# -- the order of rooms -----------------------------------------------------------------------------------------------
+
+
+def rooms_imported(node: ast.Import | ast.ImportFrom, module: tuple[str, ...], is_package: bool) -> Iterator[str]:
+    """The rooms of pcgraph that one import statement names; ``""`` is the package itself."""
+    if isinstance(node, ast.Import):
+        for alias in node.names:
+            parts = alias.name.split(".")
+            if parts[0] == "pcgraph":
+                yield parts[1] if len(parts) > 1 else ""
+        return
+    parts = node.module.split(".") if node.module else []
+    if node.level:
+        base = module if is_package else module[:-1]
+        parts = [*base[: len(base) - node.level + 1], *parts]
+    if parts[:1] != ["pcgraph"]:
+        return
+    if len(parts) > 1:
+        yield parts[1]
+    else:
+        yield from (alias.name if alias.name in ROOMS else "" for alias in node.names)
+
+
+def packages_imported(node: ast.Import | ast.ImportFrom) -> set[str]:
+    """The packages that one import statement names."""
+    if isinstance(node, ast.Import):
+        return {part for alias in node.names for part in alias.name.split(".")}
+    return set() if node.level else set((node.module or "").split("."))
+
+
+def misplaced(source: str, module: str, is_package: bool = False) -> list[str]:
+    """What is wrong with the imports of one module, in words."""
+    parts = tuple(module.split("."))
+    room = parts[1]
+    found = []
+    tree = ast.parse(source)
+    for outer in ast.walk(tree):
+        if not isinstance(outer, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            continue
+        for node in ast.walk(outer):
+            if isinstance(node, ast.Import | ast.ImportFrom) and not packages_imported(node) & EXTRAS:
+                found.append(f"{module}:{node.lineno} imports inside a function")
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Import | ast.ImportFrom):
+            continue
+        for other in rooms_imported(node, parts, is_package):
+            if other == room:
+                continue
+            if room not in ROOMS or other not in ("", *ROOMS):
+                found.append(f"{module}:{node.lineno} imports {other} from {room}: one of them is no room")
+            elif other == "":
+                found.append(f"{module}:{node.lineno} imports from the package as a whole, not from a room")
+            elif other in LEAVES or (room != "testing" and ROOMS.index(other) > ROOMS.index(room)):
+                found.append(f"{module}:{node.lineno} imports {other}, which does not come before {room}")
+    return sorted(set(found))
+
+
+def modules() -> list[tuple[str, Path]]:
+    found = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        if name != "pcgraph":
+            found.append((name, path))
+    return found
+
+
+def test_every_room_imports_only_rooms_before_it() -> None:
+    """If it fails, two rooms have begun to lean on each other, and neither can be read or replaced alone."""
+    wrong = [w for name, path in modules() for w in misplaced(path.read_text(), name, path.name == "__init__.py")]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_the_list_of_rooms_is_the_package() -> None:
+    """A room that is not in the order would escape the test above."""
+    assert {name.split(".")[1] for name, _ in modules()} == set(ROOMS)
+
+
+@pytest.mark.parametrize(
+    ("source", "module"),
+    [
+        ("from pcgraph.model import PCNetwork", "pcgraph.topology.report"),
+        ("import pcgraph.training", "pcgraph.plan.compile"),
+        ("from pcgraph import network", "pcgraph.graphs"),
+        ("from pcgraph import PCNetwork", "pcgraph.training"),
+        ("from ..model import PCNetwork", "pcgraph.topology.report"),
+        ("from .. import inference", "pcgraph.plan.compile"),
+        ("from pcgraph.testing import reference", "pcgraph.model"),
+        ("from pcgraph.cli import main", "pcgraph.testing.conformance"),
+        ("def f():\n    from pcgraph.errors import DataError", "pcgraph.model"),
+        ("def f():\n    import json", "pcgraph.model"),
+        ("if TYPE_CHECKING:\n    from pcgraph.model import PCNetwork", "pcgraph.network.network"),
+    ],
+)
+def test_a_misplaced_import_is_found(source: str, module: str) -> None:
+    assert len(misplaced(source, module)) == 1
+
+
+@pytest.mark.parametrize(
+    ("source", "module"),
+    [
+        ("from pcgraph.errors import DataError", "pcgraph.model"),
+        ("from ..errors import DataError", "pcgraph.data.images"),
+        ("from . import render", "pcgraph.topology.report"),
+        ("from pcgraph import activations, energies", "pcgraph.network.structure"),
+        ("def f():\n    import matplotlib.pyplot as plt", "pcgraph.drawing"),
+        ("from pcgraph.model import PCNetwork", "pcgraph.testing.reference"),
+    ],
+)
+def test_a_well_placed_import_is_not(source: str, module: str) -> None:
+    assert misplaced(source, module) == []
+
+
+# -- what an installation is held to ----------------------------------------------------------------------------------
+
+
+def project() -> dict:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def pins() -> dict[str, str]:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    return dict(line.lower().replace("_", "-").split("==") for line in lines if line and not line.startswith("#"))
+
+
+def requirements() -> list[Requirement]:
+    declared = project()
+    listed = [*declared["dependencies"], *(r for group in declared["optional-dependencies"].values() for r in group)]
+    return [r for r in map(Requirement, listed) if r.name != "pcgraph"]
+
+
+def test_every_dependency_is_pinned_to_a_version_that_it_allows() -> None:
+    """A fresh installation must never pick a version of torch, or of anything, that the tests did not run with."""
+    pinned = pins()
+    for requirement in requirements():
+        version = pinned.get(requirement.name.lower().replace("_", "-"))
+        assert version is not None, f"{requirement.name} is not in constraints.txt"
+        assert Version(version) in requirement.specifier, f"{requirement} does not allow the pinned {version}"
+
+
+def test_every_installation_uses_the_pinned_versions() -> None:
+    """A pip line without the constraints would install an untested torch."""
+    files = [ROOT / "Makefile", ROOT / ".ci" / "run", ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+    files += sorted((ROOT / "docs").glob("*.md"))
+    lines = [(f.name, line) for f in files for line in f.read_text().splitlines() if "pip install" in line]
+    assert any(name == "Makefile" for name, _ in lines)
+    assert not [f"{name}: {line}" for name, line in lines if "-c constraints.txt" not in line]
+
+
+def test_the_version_is_one() -> None:
+    assert project()["version"] == pcgraph.__version__
+    assert re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[1] == pcgraph.__version__
+
+
+# -- the commands -----------------------------------------------------------------------------------------------------
+
+needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+
+
+@needs_make
+def test_an_old_python_is_refused_with_a_way_out(tmp_path: Path) -> None:
+    """A newcomer with an old Python must be told so at once, not after a failed installation."""
+    copy_of_what_make_reads(tmp_path)
+    old = tmp_path / "old-python"
+    old.write_text('#!/bin/sh\n[ "$1" = --version ] && echo Python 3.8.10 && exit 0\nexit 1\n')
+    old.chmod(0o755)
+    done = make(tmp_path, "demo", f"PYTHON={old}")
+    assert done.returncode != 0
+    assert "needs Python 3.11 or newer" in done.stderr
+    assert "Python 3.8.10" in done.stderr
+    assert "PYTHON=" in done.stderr
+    assert not (tmp_path / ".venv").exists()
+
+
+@needs_make
+def test_a_missing_python_is_said_to_be_missing(tmp_path: Path) -> None:
+    copy_of_what_make_reads(tmp_path)
+    done = make(tmp_path, "test", "PYTHON=no-such-python")
+    assert done.returncode != 0
+    assert "needs Python 3.11 or newer; 'no-such-python' is" in done.stderr
+
+
+@needs_make
+def test_nothing_is_installed_twice(tmp_path: Path) -> None:
+    """`make demo` a second time goes straight to the demo, and a changed constraint installs again."""
+    copy_of_what_make_reads(tmp_path)
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    (tmp_path / ".venv" / "bin" / "python").touch()
+    (tmp_path / ".venv" / ".installed").touch()
+    later = (tmp_path / ".venv" / ".installed").stat().st_mtime + 10
+    assert "pip install" not in make(tmp_path, "-n", "demo").stdout
+    os.utime(tmp_path / "constraints.txt", (later, later))
+    assert "pip install" in make(tmp_path, "-n", "demo").stdout
+
+
+def copy_of_what_make_reads(folder: Path) -> None:
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, folder)
+
+
+def make(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
+    """Run make as a user would, not as a part of another make."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS"))}
+    return subprocess.run(["make", *arguments], cwd=folder, env=environment, capture_output=True, text=True)
+
+
+def test_ci_runs_what_the_readme_says() -> None:
+    script = (ROOT / ".ci" / "run").read_text()
+    assert os.access(ROOT / ".ci" / "run", os.X_OK)
+    subprocess.run(["bash", "-n", str(ROOT / ".ci" / "run")], check=True)
+    for command in ("make demo", "make test"):
+        assert command in (ROOT / "README.md").read_text()
+        assert command in script
+
+
+# -- the documents ----------------------------------------------------------------------------------------------------
+
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(path: Path, *languages: str) -> list[tuple[int, str]]:
+    """The fenced blocks of a language, each with the line on which it starts."""
+    text = path.read_text()
+    pattern = re.compile(r"^```(\w+)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
+    return [(text[: m.start(2)].count("\n") + 1, m[2]) for m in pattern.finditer(text) if m[1] in languages]
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: p.name)
+def test_the_python_in_the_documents_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a reader copies works: the blocks of a page are run in order, as one program."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    names: dict[str, object] = {"__name__": "document"}
+    for line, code in blocks(path, "python", "pycon"):
+        if code.lstrip().startswith(">>>"):
+            parsed = doctest.DocTestParser().get_doctest(code, names, path.name, str(path), line)
+            runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
+            runner.run(parsed, clear_globs=False)
+            assert runner.failures == 0, f"{path.name}:{line}"
+            names.update(parsed.globs)
+        else:
+            exec(compile("\n" * (line - 1) + code, str(path), "exec"), names)
+
+
+def test_the_readme_has_python() -> None:
+    """The test above would pass on a page without any code."""
+    assert blocks(ROOT / "README.md", "python")
+
+
+def test_the_commands_in_the_readme_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every `pcgraph` line of the README is accepted as it stands; training is only planned."""
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    for _, code in blocks(ROOT / "README.md", "python"):
+        exec(code, names)
+    lines = [line for _, block in blocks(ROOT / "README.md", "bash") for line in block.splitlines()]
+    commands = [shlex.split(line, comments=True) for line in lines if line.startswith("pcgraph ")]
+    assert {command[1] for command in commands} >= {"check", "draw", "train"}
+    for command in commands:
+        plan = ["--dry-run"] if command[1] == "train" else []
+        done = CliRunner().invoke(pcgraph.cli.app, [*command[1:], *plan])
+        assert done.exit_code in ((0, 1) if command[1] == "check" else (0,)), f"{command}: {done.output}"
+
+
+def test_the_documents_link_to_files_that_exist() -> None:
+    for path in [*DOCUMENTS, ROOT / "CHANGELOG.md"]:
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text()):
+            assert (path.parent / target).exists(), f"{path.name} links to {target}"
+
+
+def test_the_package_says_that_it_is_typed() -> None:
+    assert (PACKAGE / "py.typed").exists()
+    assert sys.version_info >= (3, 11)
