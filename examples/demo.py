@@ -63,7 +63,7 @@ def main() -> None:
         progress=True,
     )
     result = pcgraph.evaluate(net, unseen, given="x", predict="y")
-    console.print(f"\nTest accuracy: [bold]{result.accuracy:.1%}[/] of {result.samples} images that it was not trained on.")
+    console.print(f"\nTest accuracy: [bold]{result.accuracy:.1%}[/] of {result.samples} images not trained on.")
 
     drawing.graph(graph, {"x", "y"}, options.out / "graph.png")
     drawing.learning_curve(history, options.out / "learning.png", title="Digits", judged="test")
