@@ -230,7 +230,7 @@ class _Picture:
         inside = self.full and len(text) <= 3
         self.ax.annotate(
             text, (x, y), xytext=(0, 0 if inside else -self.radius - 2), textcoords="offset points", ha="center",
-            va="center" if inside else "top", fontsize=9 if self.full else 5.5,
+            va="center" if inside else "top", fontsize=9 if self.full else 7,
             color=RED if bad else INK, zorder=5 if bad else 4,
             bbox={"boxstyle": "square,pad=0.1", "color": PAPER, "alpha": 0.8 if bad and not inside else 0.0},
         )  # fmt: skip

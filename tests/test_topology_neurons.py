@@ -7,9 +7,11 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from pcgraph import PCNetwork
 from pcgraph.errors import ClampError, GraphError
 from pcgraph.testing.strategies import digraphs, problem, problems
 from pcgraph.topology import Budget, FreeCycle, Neuron, NotSupplied, SweepOrder, check, verify
+from pcgraph.transforms import MaskedLinear, SparseLinear
 
 SOME = settings(deadline=None, max_examples=60)
 
@@ -194,6 +196,27 @@ class TestExamples:
         report = check(Net(), {"x"}, level="neurons")
         assert report.theorem_1
         assert verify(Net(), {"x"}, SweepOrder(report.order), level="neurons")
+
+    @pytest.mark.parametrize(
+        "transform",
+        [SparseLinear(torch.triu_indices(4, 4, 1)), MaskedLinear(torch.ones(4, 4, dtype=torch.bool).tril(-1))],
+    )
+    def test_true_transforms_in_a_true_network(self, transform):
+        """Entries are (source, target) and a mask is (target, source): read the other way, the loop would be there."""
+        graph = nx.DiGraph()
+        graph.add_node("x", shape=2)
+        graph.add_node("h", shape=4, activation="tanh")
+        graph.add_node("i", shape=4)
+        graph.add_edge("x", "h")
+        graph.add_edge("h", "h", transform=transform)
+        graph.add_edge("h", "i", transform="identity")
+        net = PCNetwork(graph, seed=0)
+        assert check(net, {"x"}).cycle == ["h"]
+        report = check(net, {"x"}, level="neurons")
+        assert report.order[:4] == tuple(Neuron("h", i) for i in range(4))
+        assert report.depth[Neuron("i", 3)] == 5
+        for given in (net, graph):
+            assert verify(given, {"x"}, SweepOrder(report.order), level="neurons")
 
     @pytest.mark.parametrize("mask", [[True, False], [[True, False], [True, True]], torch.tensor([True, False])])
     def test_a_partial_clamp_fixes_what_every_sample_fixes(self, mask):

@@ -26,4 +26,4 @@ figure.savefig(HERE / "feedback.png", dpi=150)
 
 large = nx.gnp_random_graph(200, 0.008, seed=3, directed=True)
 ax = drawing.graph(large, [v for v in large if not large.in_degree(v)][:12])
-ax.figure.savefig(HERE / "two-hundred.png", dpi=80)
+ax.figure.savefig(HERE / "two-hundred.png", dpi=100)
