@@ -80,6 +80,11 @@ def _path(optimizer: StateOptimizer, state: Tensor, grads: Tensor, lr: float | T
 
 def _optimizer_parts(optimizer: StateOptimizer, state: Tensor, grads: Tensor, lr: float, moved: Tensor) -> None:
     """Nodes and samples side by side go where each would go alone, also at rates of their own."""
+    if torch.equal(_path(optimizer, state, grads, lr / 2), moved):
+        raise broken(
+            optimizer, 'to move at the rate memory["lr"]', "the same path at half the rate",
+            'read memory["lr"], which may differ by node, and not self.lr',
+        )  # fmt: skip
     rates = torch.tensor([lr, lr / 2], dtype=state.dtype).view(2, 1, 1)
     together = _path(optimizer, state, grads, rates)
     for node in range(2):
