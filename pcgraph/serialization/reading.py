@@ -209,13 +209,14 @@ def read_graph(path: str | Path) -> nx.DiGraph:
 
 
 def _from_graphml(graph: nx.DiGraph) -> nx.DiGraph:
-    """Turn GraphML's plain values into those of a declaration."""
+    """Turn GraphML's plain values, and its defaults, into the attributes of a declaration."""
     reader = _Reader()
+    by_node, by_edge = graph.graph.pop("node_default", {}), graph.graph.pop("edge_default", {})
     for node, data in graph.nodes(data=True):
-        data.update(reader.attributes(_typed(data), f"node {node!r}", node))
+        data.update(reader.attributes(_typed({**by_node, **data}), f"node {node!r}", node))
     if graph.is_directed():
         for where, data in edges_of(graph):
-            data.update(reader.attributes(_typed(data), show(where), where))
+            data.update(reader.attributes(_typed({**by_edge, **data}), show(where), where))
     return graph
 
 
