@@ -213,10 +213,10 @@ class TestExamples:
         net = PCNetwork(graph, seed=0)
         assert check(net, {"x"}).cycle == ["h"]
         report = check(net, {"x"}, level="neurons")
-        assert report.order[:4] == tuple(Neuron("h", i) for i in range(4))
+        assert [v for v in report.order if v.node == "h"] == [Neuron("h", i) for i in range(4)]
         assert report.depth[Neuron("i", 3)] == 5
-        for given in (net, graph):
-            assert verify(given, {"x"}, SweepOrder(report.order), level="neurons")
+        for declared in (net, graph):
+            assert verify(declared, {"x"}, SweepOrder(report.order), level="neurons")
 
     @pytest.mark.parametrize("mask", [[True, False], [[True, False], [True, True]], torch.tensor([True, False])])
     def test_a_partial_clamp_fixes_what_every_sample_fixes(self, mask):
