@@ -4,15 +4,16 @@ Declare a network as a NetworkX directed graph of neuron groups; ask which state
 clamps and initializer into a plan that computes only what is needed; run inference and local learning with it.
 """
 
-from pcgraph import activations, energies, errors, graphs, transforms
+from pcgraph import activations, energies, errors, graphs, learning, transforms
 from pcgraph.checkpoints import load, save
 from pcgraph.clamps import Masked
 from pcgraph.errors import ClampError, Diverged, GraphError, InvalidInitializer, PCGraphError
-from pcgraph.initializers import Average, Equilibrium, Forward, Initializer, Memory, Normal, Null, PerNode, Zero
+from pcgraph.initializers import Average, Equilibrium, Forward, Initializer, Memory, Normal, Null, PerNode, States, Zero
 from pcgraph.learning import InferenceResult
 from pcgraph.model import PCNetwork
 from pcgraph.optimizers import SGD, Adam
 from pcgraph.plan import Plan
+from pcgraph.rates import safe_rate
 from pcgraph.topology import check
 from pcgraph.training import evaluate, fit
 
@@ -38,6 +39,7 @@ __all__ = [
     "PCNetwork",
     "PerNode",
     "Plan",
+    "States",
     "Zero",
     "activations",
     "check",
@@ -46,7 +48,9 @@ __all__ = [
     "evaluate",
     "fit",
     "graphs",
+    "learning",
     "load",
+    "safe_rate",
     "save",
     "transforms",
 ]

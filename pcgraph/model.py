@@ -126,11 +126,23 @@ class PCNetwork(Network):
         Diverged
             The energy is not finite at the end.
         """
+        return self.run(
+            clamps, init=init, steps=steps, optimizer=optimizer, labels=labels, kernels=kernels,
+            settings=Settings(trace=trace, check=check),
+        )  # fmt: skip
+
+    def run(
+        self, clamps: Mapping[Node, Tensor | Masked], *, init: Initializer, steps: int,
+        optimizer: StateOptimizer | None, labels: Tensor | None, settings: Settings,
+        kernels: Mapping[str, str] | None = None,
+    ) -> InferenceResult:  # fmt: skip
+        """:meth:`infer` with :class:`~pcgraph.inference.Settings`, for learning rules with phases of their own."""
         plan, checked, context = prepare(
-            self, self._planner, clamps, init, steps, optimizer, labels, finite=check, pins=pins_of(kernels)
-        )
+            self, self._planner, clamps, init, steps, optimizer, labels, finite=settings.check,
+            pins=pins_of(kernels), nudged=frozenset(settings.nudges),
+        )  # fmt: skip
         ws = self._planner.acquire(plan, checked.batch)
-        kept = run(ws, checked, optimizer, context, Settings(trace=trace, check=check))
+        kept = run(ws, checked, optimizer, context, settings)
         return InferenceResult(ws, checked, init, labels, kept, self._planner.release)
 
     def predict(

@@ -54,7 +54,7 @@ class Planner:
     def plan(
         self, clamped: frozenset[int], masked: frozenset[int], init: Initializer, steps: int,
         optimizer: StateOptimizer | None = None, context: Context | None = None, only: frozenset[int] | None = None,
-        pins: tuple[tuple[str, str], ...] = (),
+        pins: tuple[tuple[str, str], ...] = (), nudged: frozenset[int] = frozenset(),
     ) -> Plan:  # fmt: skip
         """The plan for these clamps and this initializer.
 
@@ -68,12 +68,12 @@ class Planner:
         context = Context(0, {}, None, self.net, None) if context is None else context
         device = self.net.device.type
         key = (clamped, masked, id(init), init.ready(context) if isinstance(init, Initializer) else None, steps,
-               fixes_zero, stateless, only, device, pins)  # fmt: skip
+               fixes_zero, stateless, only, device, pins, nudged)  # fmt: skip
         if key not in self.plans:
             report = self.report(clamped, masked)
             require(init, report)
             request = Request(
-                clamped, masked, init.layout(report, context), steps, fixes_zero, stateless, only, device, pins
+                clamped, masked, init.layout(report, context), steps, fixes_zero, stateless, nudged, only, device, pins
             )
             self.plans[key] = (init, make_plan(self.net.structure, request))
             self._trim(self.plans)
@@ -111,7 +111,7 @@ _PARTIAL = _Partial()
 def prepare(
     net: Network, planner: Planner, clamps: Mapping[Node, Tensor | Masked], init: Initializer, steps: int,
     optimizer: StateOptimizer | None, labels: Tensor | None, *, finite: bool = True,
-    pins: tuple[tuple[str, str], ...] = (),
+    pins: tuple[tuple[str, str], ...] = (), nudged: frozenset[int] = frozenset(),
 ) -> tuple[Plan, Clamps, Context]:  # fmt: skip
     """Check everything that can be checked before anything runs, and compile.
 
@@ -135,6 +135,7 @@ def prepare(
         checked.batch, {names[i]: v for i, v in checked.values.items()}, labels, net, partial(settle, net)
     )
     plan = planner.plan(
-        checked.clamped, frozenset(checked.masked), init, steps, optimizer if steps else None, context, pins=pins
+        checked.clamped, frozenset(checked.masked), init, steps, optimizer if steps else None, context, pins=pins,
+        nudged=nudged,
     )
     return plan, checked, context

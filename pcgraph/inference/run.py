@@ -9,7 +9,8 @@ batch size.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -26,6 +27,7 @@ from pcgraph.plan.operations import Rows, Write, numbers
 __all__ = ["Program", "Settings", "run", "run_unchecked"]
 
 
+@dataclass
 class Settings:
     """How to run a plan, beyond the plan itself.
 
@@ -35,11 +37,26 @@ class Settings:
         Keep the energy per sample at every step.
     check : bool
         Look whether the energy is finite at the end, which on a GPU waits for the device.
+    nudges : dict
+        Canonical number of a free node -> (target (batch, *shape), strength): the cost
+        ``strength / 2 * ||h - target||^2`` is added to what its state descends.
+    memories : dict
+        What the state optimizer keeps from step to step.
+    first_step : int
+        Steps that were taken before this run, by the same optimizer.
     """
 
-    def __init__(self, *, trace: bool = False, check: bool = True) -> None:
-        self.trace = trace
-        self.check = check
+    trace: bool = False
+    check: bool = True
+    nudges: dict[int, tuple[Tensor, float]] = field(default_factory=dict)
+    memories: dict[tuple[int, int], dict[str, Any]] = field(default_factory=dict)
+    first_step: int = 0
+
+    def pulls(self, ws: Workspace) -> Iterator[tuple[Tensor, Tensor, Tensor, float]]:
+        """(states, gradients, target, strength) of each nudged node."""
+        for i, (target, strength) in self.nudges.items():
+            g, p = ws.plan.structure.place(i)
+            yield ws.h[g][p], ws.e[g][p], target.reshape(ws.batch, -1), strength
 
 
 class Program:
@@ -76,7 +93,7 @@ def run(
     Diverged
         The energy is not finite at the end.
     """
-    trace = run_unchecked(ws, clamps, optimizer, context, settings.trace)
+    trace = run_unchecked(ws, clamps, optimizer, context, settings)
     if settings.check and not _is_finite(ws):
         raise _diagnose(ws, clamps, optimizer, context)
     return trace
@@ -95,7 +112,7 @@ def _is_finite(ws: Workspace) -> bool:
 
 
 def run_unchecked(
-    ws: Workspace, clamps: Clamps, optimizer: StateOptimizer | None, context: Context, trace: bool,
+    ws: Workspace, clamps: Clamps, optimizer: StateOptimizer | None, context: Context, settings: Settings,
     watch: Callable[[int], bool] | None = None,
 ) -> Tensor | None:  # fmt: skip
     plan, program = ws.plan, ws.program
@@ -107,15 +124,17 @@ def run_unchecked(
     masks = [_mask(ws, i, *pair) for i, pair in clamps.masked.items()]
     _start(ws, masks, context)
     energies: list[Tensor] = []
-    memories: dict[tuple[int, int], dict[str, Any]] = {}
+    memories = settings.memories
     for t in range(plan.steps):
         forward, errors, pull, moves = program.stages[min(t, len(program.stages) - 1)]
         if t:
             _each(forward)
         _each(errors)
-        if trace:
+        if settings.trace:
             energies.append(total_energy(ws, plan.stage(t).errors))
         _each(pull)
+        for h, e, target, strength in settings.pulls(ws):
+            e.add_(h - target, alpha=strength)
         for e, _, _, free in masks:
             e.mul_(free)
         if watch is not None and watch(t):
@@ -125,14 +144,14 @@ def run_unchecked(
             memory = memories.setdefault((group, k), {}) if len(moves) else {}
             if not memory or (isinstance(memory["lr"], Tensor) and memory["lr"].shape[0] != len(nodes)):
                 memory["lr"] = _rates(ws, optimizer, nodes)
-            memory["step"] = t
+            memory["step"] = settings.first_step + t
             _step(ws, optimizer, group, where, memory)
     if plan.steps:
         _each(program.final[0])
     _each(program.final[1])
-    if trace:
+    if settings.trace:
         energies.append(total_energy(ws))
-    return torch.stack(energies) if trace else None
+    return torch.stack(energies) if settings.trace else None
 
 
 def _each(steps: list[Step]) -> None:
@@ -204,7 +223,7 @@ def _diagnose(
             found.append(t)
         return bool(found)
 
-    run_unchecked(ws, clamps, optimizer, context, False, watch)
+    run_unchecked(ws, clamps, optimizer, context, Settings(), watch)
     step = found[0] if found else ws.plan.steps
     s = ws.plan.structure
     worst, largest = 0, -1.0

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pcgraph.clamps import Clamps
 from pcgraph.inference.result import NodeTensors
-from pcgraph.inference.run import Program, run_unchecked
+from pcgraph.inference.run import Program, Settings, run_unchecked
 from pcgraph.initializers import Block, Context, Given, Initializer, Layout, Swept
 from pcgraph.kernels import Workspace, take
 from pcgraph.network import Network
@@ -72,7 +72,7 @@ def settle(
     with torch.no_grad():
         context = Context(batch, dict(known), None, net, None)
         ws.program = Program(ws)
-        run_unchecked(ws, clamps, optimizer, context, False, watch)
+        run_unchecked(ws, clamps, optimizer, context, Settings(), watch)
     states = NodeTensors(ws, ws.h)
     return {v: states[v] for v in wanted}, residual[0]
 

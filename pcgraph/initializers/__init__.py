@@ -2,7 +2,7 @@
 
 from pcgraph.initializers.average import Average
 from pcgraph.initializers.base import Block, Context, Given, Initializer, Layout, Swept, require
-from pcgraph.initializers.basic import Normal, Zero
+from pcgraph.initializers.basic import Normal, States, Zero
 from pcgraph.initializers.equilibrium import Equilibrium
 from pcgraph.initializers.forward import Forward
 from pcgraph.initializers.memory import Memory
@@ -22,6 +22,7 @@ __all__ = [
     "Normal",
     "Null",
     "PerNode",
+    "States",
     "Swept",
     "Zero",
     "require",

@@ -1,6 +1,8 @@
-"""Initializers that look neither at the data nor at the weights: Zero and Normal (paper, Section 3, items 1 and 2)."""
+"""Initializers that look neither at the data nor at the weights (Zero and Normal: paper, Section 3, items 1 and 2)."""
 
 from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
 
 import torch
 from torch import Tensor
@@ -9,7 +11,7 @@ from pcgraph.errors import ConfigError
 from pcgraph.initializers.base import Block, Context, Initializer, noise
 from pcgraph.topology import Report, Verdict
 
-__all__ = ["Normal", "Zero"]
+__all__ = ["Normal", "States", "Zero"]
 
 
 class Zero(Initializer):
@@ -57,3 +59,35 @@ class Normal(Initializer):
 
     def set_extra_state(self, state: Tensor) -> None:
         self._observed = int(state)
+
+
+class States(Initializer):
+    """Start from given states, to go on where an inference ended.
+
+    Parameters
+    ----------
+    states : mapping
+        Node -> (batch, *shape), for every free node at least. They are not copied and not saved.
+    """
+
+    def __init__(self, states: Mapping[Hashable, Tensor]) -> None:
+        super().__init__()
+        self.states = states
+
+    def requirement(self, report: Report) -> Verdict:
+        missing = [v for v in report.free if v not in self.states]
+        if missing:
+            return Verdict(
+                False, f"needs a state for every free node (found none for {missing[0]!r})", None,
+                "Add it, or give that node another initializer with PerNode.", "States(…)",
+            )  # fmt: skip
+        return Verdict(True, "holds on any graph", None, "", "States(…)")
+
+    def init(self, block: Block, out: Tensor, context: Context) -> None:
+        for node, rows in zip(block.nodes, out):
+            state = self.states[node]
+            if state.shape != rows.shape:
+                raise ConfigError(
+                    f"States needs shape {tuple(rows.shape)} for {node!r} (found {tuple(state.shape)})", key="states"
+                )
+            rows.copy_(state)

@@ -11,7 +11,7 @@ The model, for a node v with parents u (paper, Definition 3.1 with one activatio
 from __future__ import annotations
 
 import copy
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import networkx as nx
@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pcgraph.energies import Energy
+from pcgraph.energies import Energy, Gaussian
 from pcgraph.errors import GraphError
 from pcgraph.network.structure import Bucket, Index, Structure
 from pcgraph.transforms import Transform
@@ -127,6 +127,49 @@ class Network(nn.Module):
     def energy_of(self, run: int) -> Energy:
         """The energy of the nodes of a run that is not Gaussian."""
         return self.energies[str(run)]  # type: ignore[return-value]
+
+    def node_energy(self, i: int) -> Energy:
+        """The energy of the node with canonical number `i`."""
+        s = self.structure
+        group, position = s.place(i)
+        k, run = next((k, r) for k, r in enumerate(s.runs) if r.group == group and r.start <= position < r.stop)
+        if not run.gaussian:
+            return self.energy_of(k)
+        return Gaussian(1.0 if run.precision is None else float(run.precision[position - run.start]))
+
+    def differentiable_prediction(self, v: Node, states: Mapping[Node, Tensor]) -> Tensor:
+        """mu_v from the states of its parents, with autograd through states and parameters, (batch, *shape).
+
+        Inference does not use it; the backpropagation baseline and safe rates do.
+        """
+        s = self.structure
+        i = s.require_node(v)
+        group = s.groups[int(s.group_of[i])]
+        place = self.bias_place(v)
+        total: Any = None if place is None else self.biases[place[0]][place[1]].flatten()
+        for e in np.flatnonzero(s.target == i):
+            bucket = s.buckets[int(s.bucket_of[e])]
+            x = bucket.phi(states[s.nodes[int(s.source[e])]])
+            if bucket.kind in ("identity", "module"):
+                module = self.edge_modules[bucket.name] if bucket.kind == "module" else bucket.transform
+                y = module(x).flatten(1)
+            else:
+                y = self._product(bucket, int(e), x.flatten(1))
+            total = y if total is None else total + y
+        if total is None:
+            total = s.priors[i].to(self._probe).flatten().expand(next(iter(states.values())).shape[0], -1)
+        spec = next(r for r in s.runs if r.group == s.group_of[i] and r.start <= s.position[i] < r.stop)
+        mu: Tensor = spec.activation(total.reshape(-1, *group.shape))
+        return mu
+
+    def _product(self, bucket: Bucket, e: int, x: Tensor) -> Tensor:
+        row = e - bucket.start if bucket.weight is None else int(bucket.weight[e - bucket.start])
+        weight = self.weights[bucket.name][row]
+        if bucket.kind == "linear":
+            return nn.functional.linear(x, weight)
+        source, target = bucket.pattern(self.structure.groups).to(x.device)
+        out = x.new_zeros(x.shape[0], self.structure.groups[bucket.target_group].size)
+        return out.index_add(1, target, x.index_select(1, source) * weight)
 
     def weight(self, u: Node, v: Node, key: Hashable | None = None) -> Tensor:
         """The weight of the edge `u` -> `v` as a view, shape (neurons of v, neurons of u): read it, or write into it.

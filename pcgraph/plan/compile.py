@@ -52,6 +52,8 @@ class Request:
     steps : int
     fixes_zero, stateless : bool
         Of the state optimizer: a zero gradient moves nothing; nothing is remembered between steps.
+    nudged : frozenset of int
+        Free nodes that a cost pulls at from outside.
     only : frozenset of int or None
         Free nodes that matter; None for all. The others and their energies do not exist for the run.
     device : str
@@ -64,6 +66,7 @@ class Request:
     steps: int
     fixes_zero: bool = True
     stateless: bool = True
+    nudged: frozenset[int] = frozenset()
     only: frozenset[int] | None = None
     device: str = "cpu"
     pins: tuple[tuple[str, str], ...] = ()
@@ -167,6 +170,7 @@ class _Compiler:
         late = np.zeros(n, dtype=bool)
         np.logical_or.at(late, self.s.target, written[self.s.source] > written[self.s.target])
         self.exact = swept & ~late & ~self.masked & self.vanishes & self.alive
+        self.exact[list(self.r.nudged)] = False
         self.zero &= ~self.masked
 
     def levels(self, moved: Flow) -> None:

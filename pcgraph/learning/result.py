@@ -28,6 +28,13 @@ class InferenceResult(Inference):
     _learned = False
 
     @torch.no_grad()
+    def accumulate(self, factor: float = 1.0) -> None:
+        """Add `factor` times the local gradients to the ``.grad`` of the network's parameters, and nothing else."""
+        scale = factor / self.batch
+        _weights(self._ws, scale)
+        _biases(self._ws, scale)
+        self._energies(scale)
+
     def backward(self) -> None:
         """Add the local gradients to the ``.grad`` of the network's parameters, and let the initializer remember.
 
@@ -41,10 +48,12 @@ class InferenceResult(Inference):
         if self._learned:
             raise ConfigError("backward() was already called on this result; run net.infer(...) again")
         self._learned = True
-        scale = 1.0 / self.batch
-        _weights(self._ws, scale)
-        _biases(self._ws, scale)
-        self._energies(scale)
+        self.accumulate()
+        self.remember()
+
+    @torch.no_grad()
+    def remember(self) -> None:
+        """Let the initializer observe this result."""
         self.init.learn(self)
 
     def _energies(self, scale: float) -> None:

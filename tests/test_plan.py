@@ -1,0 +1,193 @@
+"""Plans: proved on symbols, counted against what really runs, and SMM counted by hand."""
+
+from __future__ import annotations
+
+import networkx as nx
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils.flop_counter import FlopCounterMode
+
+import pcgraph
+from pcgraph import SGD, Adam, Average, Forward, Memory, Normal, PCNetwork, Zero
+from pcgraph.errors import ConfigError
+from pcgraph.plan import verify
+from pcgraph.testing.strategies import digraphs, problems
+
+MLP = [784, 512, 512, 512, 512, 10]
+
+
+def chain(*sizes, **kw):
+    return PCNetwork(pcgraph.graphs.chain(sizes, activation="tanh"), **kw)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    problem=problems(graphs=digraphs(max_nodes=8, max_size=2, parallel=True, priors=True)),
+    init=st.sampled_from([Zero(), Normal(), Forward(fallback=Zero()), Forward(fallback=Normal())]),
+    steps=st.integers(0, 7),
+    optimizer=st.sampled_from([SGD(0.1), SGD(0.1, 0.9), Adam(0.1)]),
+    kernel=st.sampled_from([None, "dense", "batched"]),
+    partly=st.booleans(),
+)
+def test_every_plan_is_proved(problem, init, steps, optimizer, kernel, partly):
+    """Each error used rests on current states, each one left out is zero by definition, and nothing is added twice."""
+    net = PCNetwork(problem.graph)
+    pins = {} if kernel is None else {b.name: kernel for b in net.structure.buckets if b.kind == "linear"}
+    masked = sorted(problem.clamped, key=str)[:1] if partly else []
+    clamped = set(problem.clamped) - set(masked)
+    assert verify(net.plan(clamped, masked=masked, init=init, steps=steps, optimizer=optimizer, kernels=pins))
+
+
+@pytest.mark.parametrize(("steps", "gflop"), [(2, 0.91), (3, 1.44), (5, 2.86), (7, 4.13)])
+def test_the_products_of_the_papers_network(steps, gflop):
+    """784-512x4-10, batch 200, forward initialization: the needed products alone, as counted by hand from the rule."""
+    net = PCNetwork(pcgraph.graphs.chain(MLP))
+    assert round(net.plan({"x", "y"}, init=Forward(), steps=steps).flops(200) / 1e9, 2) == gflop
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2, 3, 5, 9])
+@pytest.mark.parametrize("init", [Zero(), Normal(), Forward()], ids=repr)
+@pytest.mark.parametrize("kernel", ["dense", "batched"])
+def test_what_runs_is_what_was_announced(steps, init, kernel):
+    """Floating-point operations as torch counts them equal the plan's, weight gradients included."""
+    net = chain(6, 8, 8, 8, 8, 3)
+    pins = {b.name: kernel for b in net.structure.buckets}
+    clamps = {"x": torch.randn(5, 6), "y": torch.randn(5, 3)}
+    plan = net.plan(clamps, init=init, steps=steps, kernels=pins)
+    with FlopCounterMode(display=False) as counter:
+        net.infer(clamps, init=init, steps=steps, optimizer=SGD(0.1), kernels=pins).backward()
+    assert counter.get_total_flops() == plan.flops(5)
+
+
+def test_a_plan_for_a_thousand_steps_is_as_short_as_one_for_ten():
+    """Distinct steps are a prologue; then one repeats."""
+    net = chain(6, 8, 8, 8, 8, 3)
+    ten, thousand = (net.plan({"x", "y"}, init=Forward(), steps=t) for t in (10, 1000))
+    assert len(ten.stages) == len(thousand.stages) == 5
+    assert thousand.matmuls.backward > 90 * ten.matmuls.backward
+    assert verify(thousand)
+
+
+def test_a_clamped_sources_prediction_is_computed_once():
+    """Every inference step after the first must leave x -> h1 alone."""
+    net = chain(6, 8, 8, 3)
+    plan = net.plan({"x", "y"}, init=Zero(), steps=50)
+    first = net.structure.edge_number("x", "h1")
+    forward = [op for stage in (*plan.stages, plan.final) for op in stage.forward if hasattr(op, "kernel")]
+    assert all(first not in range(op.edges.start, op.edges.stop) for op in forward)
+
+
+def test_momentum_and_adam_lose_nothing_and_unknown_optimizers_skip_nothing():
+    """The promises decide: with them the same sets as plain SGD, without them every state moves at once."""
+
+    class Mine(pcgraph.optimizers.StateOptimizer):
+        def step(self, state, grad, memory):
+            state.sub_(grad, alpha=memory["lr"])
+
+    net = chain(6, 8, 8, 8, 8, 3)
+    plain, adam, mine = (
+        net.plan({"x", "y"}, init=Forward(), steps=3, optimizer=o) for o in (SGD(0.1), Adam(0.1), Mine(0.1))
+    )
+    assert plain.matmuls == adam.matmuls
+    assert mine.matmuls.total > plain.matmuls.total
+    assert mine.flow.moves[0].sum() == 4
+    assert plain.flow.moves[0].sum() == 1
+
+
+def test_kernels_are_chosen_by_the_written_rule():
+    """Large edges alone, small ones batched, scalars as CSR; on a GPU equal edges are batched at any size."""
+    big = PCNetwork(pcgraph.graphs.chain(MLP)).plan({"x", "y"}, init=Zero(), steps=1)
+    assert set(big.kernels) == {"dense"}
+    small = chain(6, 8, 8, 8, 3).plan({"x", "y"}, init=Zero(), steps=1)
+    assert sorted(small.kernels) == ["batched", "dense", "dense"]
+    scalars = nx.complete_graph(8, nx.DiGraph)
+    nx.set_node_attributes(scalars, 1, "shape")
+    assert PCNetwork(scalars).plan({0}, init=Zero(), steps=1).kernels == ("sparse",)
+    from pcgraph.plan.choice import choose
+
+    net = PCNetwork(pcgraph.graphs.chain(MLP))
+    equal = next(b for b in net.structure.buckets if b.count == 3)
+    assert choose(net.structure, equal, "cuda", {}) == "batched"
+    with pytest.raises(ConfigError, match="did you mean 'batched'"):
+        net.plan({"x"}, init=Zero(), steps=1, kernels={equal.name: "batchd"})
+    with pytest.raises(ConfigError, match="one neuron to one neuron"):
+        net.plan({"x"}, init=Zero(), steps=1, kernels={equal.name: "sparse"})
+
+
+def test_explain_says_what_is_done():
+    """The text names kernels, steps and products, for a person."""
+    text = PCNetwork(pcgraph.graphs.chain(MLP)).plan({"x", "y"}, init=Forward(), steps=3).explain()
+    for part in ("linear_512_to_512: 3 edges, dense", "step 0: 0 forward and 1 backward products, 1 states move",
+                 "weight gradients: 4 products", "11 by the paper's count"):  # fmt: skip
+        assert part in text
+
+
+# -- sequential matrix multiplications --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5, 9])
+@pytest.mark.parametrize("layers", [2, 3, 5])
+def test_smm_of_chains_is_equation_5_and_6(layers, steps):
+    """2T for the steps, L more for a forward sweep, m for a sweep of m layers, nothing for means, 3 for a memory."""
+    net = chain(*[4] * (layers + 1))
+    both = {"x", "y"}
+    assert net.plan(both, init=Zero(), steps=steps).smm.paper == 2 * steps
+    assert net.plan(both, init=Forward(), steps=steps).smm.paper == 2 * steps + layers
+    memory = Memory(net, patterns=2, heads=1, embed_dim=2)
+    memory._fitted = True
+    assert net.plan(both, init=memory, steps=steps).smm.paper == 2 * steps + 3
+    data = {"x": torch.randn(4, 4), "y": torch.eye(4)}
+    for m in range(layers - 1):
+        average = Average(forward_depth=m)
+        net.infer(data, init=average, steps=1, optimizer=SGD(0.1)).backward()
+        assert net.plan(both, init=average, steps=steps).smm.paper == 2 * steps + m
+
+
+def test_the_critical_path_counted_by_hand():
+    """Each line is a path of products, each of which waits for the one before."""
+    net = chain(4, 4, 4, 4)
+    both = {"x", "y"}
+    # x h1 h2 y swept: 3 products. Step 0: y pulls h2. Then once a step: h2 predicts y, y pulls h2. At the end: h2 -> y.
+    assert net.plan(both, init=Forward(), steps=0).smm.critical_path == 3
+    assert net.plan(both, init=Forward(), steps=1).smm.critical_path == 3 + 1 + 1
+    assert net.plan(both, init=Forward(), steps=4).smm.critical_path == 3 + 2 * 4
+    # From zero: x -> h1 is the only source that is not zero, and x does not move, so that nobody waits for h1's error
+    # before the first move. Pull and predict, step by step.
+    assert net.plan(both, init=Zero(), steps=0).smm.critical_path == 1
+    assert net.plan(both, init=Zero(), steps=3).smm.critical_path == 2 * 3
+    # A skip edge x -> y shortens nothing: the sweep through h1, h2 is the longest.
+    graph = pcgraph.graphs.chain([4, 4, 4, 4])
+    graph.add_edge("x", "y")
+    skip = PCNetwork(graph).plan(both, init=Forward(), steps=2).smm
+    assert (skip.paper, skip.critical_path) == (2 * 2 + 3, 3 + 2 * 2)
+    # Identity edges multiply nothing.
+    graph.edges["h1", "h2"]["transform"] = "identity"
+    assert PCNetwork(graph).plan(both, init=Forward(), steps=2).smm.critical_path == 2 + 2 * 2
+
+
+def test_smm_of_figure_9_and_a_cycle():
+    """Top: 0 1 2 4 5, with 5 clamped: four products to sweep. Bottom: its cycle is not swept.
+
+    From zero, 1 has an error after the product 0 -> 1; pulling it back to 3 is the second before the first move.
+    """
+    top = PCNetwork(pcgraph.graphs.figure_9("top"))
+    smm = top.plan({0, 5}, init=Forward(), steps=3).smm
+    assert (smm.paper, smm.critical_path) == (2 * 3 + 4, 4 + 2 * 3)
+    bottom = PCNetwork(pcgraph.graphs.figure_9("bottom"))
+    smm = bottom.plan({0, 5}, init=Forward(fallback=Zero()), steps=3).smm
+    assert (smm.paper, smm.critical_path) == (2 * 3, 1 + 2 * 3)
+    loop = nx.DiGraph([("x", "a"), ("a", "b"), ("b", "a"), ("b", "y")])
+    nx.set_node_attributes(loop, 3, "shape")
+    smm = PCNetwork(loop).plan({"x", "y"}, init=Normal(), steps=3).smm
+    assert (smm.paper, smm.critical_path) == (2 * 3, 1 + 2 * 3)
+
+
+def test_memory_is_foreseen():
+    """The estimate covers the buffers that a run makes, and is not wildly more."""
+    net = PCNetwork(pcgraph.graphs.chain(MLP))
+    plan = net.plan({"x", "y"}, init=Forward(), steps=3)
+    buffers = 200 * (784 + 5 * (4 * 512 + 10))
+    parameters = sum(p.numel() for p in net.parameters())
+    assert 4 * (buffers + parameters) <= plan.memory(200) <= 1.3 * 4 * (buffers + parameters + 200 * 4 * 784)
