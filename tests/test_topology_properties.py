@@ -48,6 +48,7 @@ feedback = problem({0: {}, 1: {}, 2: {}}, [(0, 1), (1, 2), (2, 1)], clamped=[0])
 decoder = problem({0: {}, 1: {}}, [(0, 1)], clamped=[1])
 prior = problem({0: {"prior": 0.5}, 1: {}}, [(0, 1)], clamped=[])
 useless = problem({0: {}, 1: {}, 2: {}}, [(0, 1)], clamped=[0])
+chord = problem({i: {} for i in range(5)}, [(0, 1), (1, 2), (2, 3), (3, 4), (4, 0), (2, 0)])
 behind = problem({0: {}, 1: {}, 2: {}}, [(0, 0), (0, 1), (1, 2)], clamped=[1])
 
 
@@ -207,6 +208,7 @@ class TestWitnesses:
     @given(ANY | MULTI, st.data())
     @example(useless, None)
     @example(behind, None)
+    @example(chord, None)
     def test_every_witness_passes(self, p, data):
         report = check(p.graph, p.clamped)
         for witness in witnesses(report):
