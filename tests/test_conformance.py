@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import runpy
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -338,3 +342,21 @@ def test_a_broken_promise_says_what_was_promised_what_was_found_and_what_to_do()
 def test_something_else_altogether_is_said_to_be_so(check, thing):
     with fault("derive it from"):
         check(thing)
+
+
+def test_the_example_passes_its_own_checks_and_learns(tmp_path, capsys, monkeypatch):
+    """It is what a reader will copy."""
+    path = Path(__file__).resolve().parent.parent / "examples" / "your_own_edge.py"
+    monkeypatch.setattr("sys.argv", [str(path), "--quick", "--out", str(tmp_path)])
+    registered = dict(T.TRANSFORMS)
+    try:
+        runpy.run_path(str(path), run_name="__main__")
+    finally:
+        T.TRANSFORMS.clear()
+        T.TRANSFORMS.update(registered)
+    said = capsys.readouterr().out
+    assert "Hasty promises that pullback(g, x)" in said
+    shares = [float(share) for share in re.findall(r"([\d.]+)% of unseen digits", said)]
+    assert len(shares) == 2
+    assert min(shares) > 80
+    assert (tmp_path / "your_own_edge.png").stat().st_size > 10_000
