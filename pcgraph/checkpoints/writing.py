@@ -156,7 +156,7 @@ def _json(data: Any) -> bytes:
 
 
 def _write_all(folder: Path, files: dict[str, bytes], facts: dict[str, Any], keep: int) -> Path:
-    current = folder
+    current, before = folder, numbered(folder)
     incoming: Path | None = None
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -173,7 +173,6 @@ def _write_all(folder: Path, files: dict[str, bytes], facts: dict[str, Any], kee
         incoming = None
         _flush(folder)
     except OSError as error:
-        before = numbered(folder)
         still = f" The checkpoint before it, {before[-1]}, is untouched." if before else ""
         where = folder / current.name if current != folder else folder
         raise CheckpointError(
