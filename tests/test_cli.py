@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -105,10 +107,10 @@ def test_check_proposes_a_repair_that_works(cycle: Path) -> None:
     assert len(found["repair"]) == 1
     clamps = ",".join(["x", "y", *found["repair"]])
     assert json.loads(run("check", cycle, "--clamp", clamps, "--json").stdout)["theorem_1"] is True
-    assert (
-        f"otherwise initialise {found['repair'][0]} (no smaller set will do)"
-        in run("check", cycle, "--clamp", "x,y", "--repair").output
-    )
+    shown = " ".join(run("check", cycle, "--clamp", "x,y", "--repair").output.split())
+    assert f"repair: give a value to {found['repair'][0]} (smallest)" in shown
+    shown = run("check", cycle, "--phase", "train=x,y", "--phase", "test=x", "--repair").output
+    assert f"Repair for test: clamp or otherwise initialise {found['repair'][0]} (no smaller set will do)" in shown
 
 
 def test_check_says_that_no_repair_is_needed(chain: Path) -> None:
@@ -178,6 +180,7 @@ def test_bad_input_is_one_message_without_a_traceback(chain: Path, tmp_path: Pat
         (("train", "--lr", "0"), "--lr is a positive number"),
         (("train", "--validation", "1"), "--validation"),
         (("train", "--activation", "rellu"), "did you mean 'relu'?"),
+        (("train", "--device", "gpuu"), "--device"),
         (("train", "--resume", tmp_path / "nothing"), "settings.toml"),
         (("train", "--resume", tmp_path, "--out", tmp_path), "--resume"),
     ):
@@ -321,6 +324,29 @@ def test_a_run_goes_on_where_it_ended(tmp_path: Path) -> None:
 
     assert len(epochs("whole")) == 5
     assert epochs("part") == epochs("whole")
+
+
+def test_ctrl_c_saves_the_run_and_says_how_to_go_on(tmp_path: Path) -> None:
+    """Whoever stops a run loses nothing, and a script sees that it was stopped."""
+    folder = tmp_path / "run"
+    command = "from pcgraph.cli import main; main()", "train", "--epochs", "100000", "--out", str(folder)
+    running = subprocess.Popen([sys.executable, "-c", *command], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    log, until = folder / "log.csv", time.monotonic() + 120
+    try:
+        while not (log.exists() and "\nepoch," in log.read_text()):
+            assert running.poll() is None
+            assert time.monotonic() < until
+            time.sleep(0.1)
+        running.send_signal(signal.SIGINT)
+        said = running.communicate(timeout=60)[0].decode()
+    finally:
+        running.kill()
+    assert running.returncode == 130
+    assert f"pcgraph train --resume {folder}" in said
+    epochs = log.read_text().count("\nepoch,")
+    done = run("train", "--resume", folder, "--epochs", epochs + 1)
+    assert done.exit_code == 0, done.output
+    assert log.read_text().count("\nepoch,") == epochs + 1
 
 
 def test_a_graph_from_a_file_is_trained(tmp_path: Path) -> None:

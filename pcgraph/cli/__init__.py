@@ -17,7 +17,7 @@ from typer.core import TyperGroup
 
 from pcgraph import drawing
 from pcgraph.cli.initializers import judge, names
-from pcgraph.cli.train import train
+from pcgraph.cli.train import train, wide_console
 from pcgraph.errors import ConfigError, PCGraphError
 from pcgraph.serialization import read_graph
 from pcgraph.topology import Budget, PhaseReport, Report, check_phase, check_phases
@@ -97,10 +97,11 @@ def check(
     if as_json:
         typer.echo(json.dumps({**found.to_dict(), "asked": init, "valid": valid}, indent=2, ensure_ascii=False))
     else:
-        console = Console()
+        proposals = [_proposal(name, report) for name, report in reports.items()] if repair else []  # before the table
+        console = wide_console()
         console.print(found)
-        for name, report in reports.items() if repair else ():
-            console.print(_proposal(name, report), markup=False, highlight=False, soft_wrap=True)
+        for text in filter(None, proposals):
+            console.print(text, markup=False, highlight=False, soft_wrap=True)
     if not valid:
         raise typer.Exit(1)
 
@@ -113,10 +114,13 @@ def _phase(text: str) -> tuple[str, str]:
 
 
 def _proposal(phase: object, report: Report) -> str:
-    where = "" if phase is None else f" ({phase})"
+    """Which nodes to give a value; empty where the report's own table says so once this has looked for it."""
+    where = "" if phase is None else f" for {phase}"
     nodes = ", ".join(sorted(map(str, report.repair or ())))
     if not nodes:
         return f"Repair{where}: none is needed, a sweep exists."
+    if phase is None:
+        return ""
     how = "no smaller set will do" if report.repair_is_minimal else "found greedily; a smaller set may exist"
     return f"Repair{where}: clamp or otherwise initialise {nodes} ({how})."
 
@@ -137,7 +141,7 @@ def draw(
         if isinstance(problem, PCGraphError):
             raise
         raise ConfigError(f"cannot write the picture {out}: {problem}", key="out") from problem
-    Console().print(f"Wrote {out}", markup=False, highlight=False, soft_wrap=True)
+    wide_console().print(f"Wrote {out}", markup=False, highlight=False, soft_wrap=True)
 
 
 app.command()(train)

@@ -168,10 +168,5 @@ def dry_run(run: Run) -> list[Any]:
         f"parameters: {weights:,}" + (f", and {remembered:,} of the initializer" if remembered else ""),
         f"matrix products of a training step, batch of {batch}: {plan.flops(batch) / 1e9:.3g} GFLOP",
     ]
-    memory = getattr(plan, "memory", None)
-    if callable(memory):
-        facts.append(f"memory of a training step, batch of {batch}: {memory(batch) / 2**20:,.1f} MiB")
-    smm = getattr(plan, "smm", None)
-    if smm is not None:
-        facts.append(f"sequential matrix multiplications of a training step: {smm}")
+    facts.append(f"memory of a training step, batch of {batch}: {plan.memory(batch) / 2**20:,.1f} MiB")
     return [run.reports, plan.explain(), *facts]

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from pcgraph.data.sources import canonical
 from pcgraph.errors import ConfigError, unknown_name
 
@@ -166,6 +168,11 @@ def _check(made: Settings) -> None:
             raise ConfigError(f"{_option(key)} is a positive number (found {getattr(made, key)})", key=key)
     if not 0 <= made.validation < 1:
         raise ConfigError(f"--validation is at least 0 and below 1 (found {made.validation})", key="validation")
+    try:
+        torch.empty(0, device=made.device)
+    except (RuntimeError, AssertionError) as problem:
+        reason = str(problem).splitlines()[0]
+        raise ConfigError(f"--device {made.device!r} cannot be used: {reason}", key="device") from problem
     if made.input == made.target:
         raise ConfigError(f"--input and --target are two nodes (found {made.input!r} twice)", key="target")
 

@@ -22,9 +22,17 @@ from pcgraph.errors import CheckpointError, ConfigError, PCGraphWarning
 from pcgraph.model import PCNetwork
 from pcgraph.training import History, evaluate, fit
 
-__all__ = ["train"]
+__all__ = ["train", "wide_console"]
 
 SETTINGS = "settings.toml"
+WIDTH = 120
+"""Columns of what is written to a file or a pipe."""
+
+
+def wide_console() -> Console:
+    """The terminal as it is, or a wide page where there is none."""
+    console = Console()
+    return console if console.is_terminal else Console(width=WIDTH)
 
 
 def train(
@@ -82,8 +90,8 @@ def train(
         config, given["out"] = resume / SETTINGS, str(resume)
     chosen = settings(given, config)
     run = prepare(chosen)
-    console = Console()
     if plan_only:
+        console = wide_console()
         for part in dry_run(run):
             console.print(part, markup=False, highlight=False, soft_wrap=isinstance(part, str))
         return
