@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import gc
 import math
+import weakref
 
 import networkx as nx
 import pytest
@@ -421,3 +423,19 @@ def test_look_ups_name_what_is_missing():
     with pytest.raises(GraphError, match="2 parallel edges"):
         PCNetwork(multi).weight("x", "y")
     assert PCNetwork(multi).weight("x", "y", key=1).shape == (2, 2)
+
+
+def test_buffers_go_back_as_soon_as_a_result_is_gone():
+    """No cycle keeps a result alive: memory must not wait for the garbage collector."""
+    net = PCNetwork(pcgraph.graphs.chain([6, 8, 3]), dtype=torch.float64)
+    clamps = {"x": double(4, 6), "y": double(4, 3, seed=1)}
+    gc.disable()
+    try:
+        first = net.infer(clamps, init=Forward(), steps=3, optimizer=SGD(0.1))
+        first.backward()
+        buffers, alive = first._ws.h[0].data_ptr(), weakref.ref(first)
+        del first
+        assert alive() is None
+        assert net.infer(clamps, init=Forward(), steps=3, optimizer=SGD(0.1))._ws.h[0].data_ptr() == buffers
+    finally:
+        gc.enable()

@@ -67,7 +67,9 @@ class Planner:
         stateless = optimizer is None or bool(optimizer.stateless)
         context = Context(0, {}, None, self.net, None) if context is None else context
         device = self.net.device.type
-        key = (clamped, masked, id(init), init.ready(context) if isinstance(init, Initializer) else None, steps,
+        if not isinstance(init, Initializer):
+            require(init, self.report(clamped, masked))
+        key = (clamped, masked, init.key, init.ready(context), steps,
                fixes_zero, stateless, only, device, pins, nudged)  # fmt: skip
         if key not in self.plans:
             report = self.report(clamped, masked)

@@ -14,7 +14,7 @@ from pcgraph.initializers import Initializer
 from pcgraph.kernels import Workspace, take
 from pcgraph.plan.operations import Rows, numbers
 
-__all__ = ["Inference", "NodeTensors", "node_energies", "total_energy"]
+__all__ = ["Inference", "NodeTensors", "node_energies", "state_of", "total_energy"]
 
 Node = Hashable
 
@@ -39,9 +39,9 @@ class Inference:
         self.plan = ws.plan
         self.clamps, self.init, self.labels, self.trace = clamps, init, labels, trace
         self._ws, self._release = ws, release
-        self.states = NodeTensors(ws, ws.h)
-        self.predictions = NodeTensors(ws, ws.m, self._prediction)
-        self.errors = NodeTensors(ws, ws.e, self._error)
+        self.states = NodeTensors(ws, state_of)
+        self.predictions = NodeTensors(ws, _prediction)
+        self.errors = NodeTensors(ws, _error)
 
     def __del__(self) -> None:
         if hasattr(self, "_release"):
@@ -67,20 +67,6 @@ class Inference:
         for group, states in zip(self.plan.structure.groups, self._ws.h):
             if not free_only or self.plan.free[group.start : group.start + group.count].any():
                 yield group.name, states
-
-    def _may_err(self, i: int) -> bool:
-        return bool(self.plan.flow.error(self.plan.steps)[i])
-
-    def _prediction(self, i: int) -> Tensor:
-        if not self._may_err(i):
-            return self.states.numbered(i)
-        g, p = self.plan.structure.place(i)
-        return self._ws.m[g][p].view(self.batch, *self.plan.structure.groups[g].shape)
-
-    def _error(self, i: int) -> Tensor:
-        if not self._may_err(i):
-            return torch.zeros_like(self.states.numbered(i))
-        return self.states.numbered(i) - self._prediction(i)
 
     def run_energies(self) -> Iterator[tuple[int, Rows, Tensor]]:
         """(run, rows, energies of shape (nodes, batch)) for the nodes whose error may differ from zero."""
@@ -111,27 +97,40 @@ class Inference:
 class NodeTensors(Mapping[Node, Tensor]):
     """Node -> tensor, over the buffers of a workspace, which is not used again once somebody has looked."""
 
-    def __init__(self, ws: Workspace, buffers: list[Tensor], read: Callable[[int], Tensor] | None = None) -> None:
-        self._ws, self._structure, self._buffers = ws, ws.plan.structure, buffers
-        self._read = read or self.numbered
-
-    def numbered(self, i: int) -> Tensor:
-        """The tensor of the node with canonical number `i`, as a view."""
-        g, p = self._structure.place(i)
-        buffer = self._buffers[g]
-        return buffer[p].view(buffer.shape[1], *self._structure.groups[g].shape)
+    def __init__(self, ws: Workspace, read: Callable[[Workspace, int], Tensor]) -> None:
+        self._ws, self._read = ws, read
 
     def __getitem__(self, node: Node) -> Tensor:
-        if node not in self._structure.number:
+        number = self._ws.plan.structure.number
+        if node not in number:
             raise KeyError(node)
         self._ws.escaped = True
-        return self._read(self._structure.number[node])
+        return self._read(self._ws, number[node])
 
     def __iter__(self) -> Iterator[Node]:
-        return iter(self._structure.nodes)
+        return iter(self._ws.plan.structure.nodes)
 
     def __len__(self) -> int:
-        return len(self._structure.nodes)
+        return len(self._ws.plan.structure.nodes)
+
+
+def _view(ws: Workspace, buffers: list[Tensor], i: int) -> Tensor:
+    g, p = ws.plan.structure.place(i)
+    return buffers[g][p].view(ws.batch, *ws.plan.structure.groups[g].shape)
+
+
+def state_of(ws: Workspace, i: int) -> Tensor:
+    """The state of the node with canonical number `i`, (batch, *shape), as a view of the buffer."""
+    return _view(ws, ws.h, i)
+
+
+def _prediction(ws: Workspace, i: int) -> Tensor:
+    return _view(ws, ws.m if ws.plan.flow.error(ws.plan.steps)[i] else ws.h, i)
+
+
+def _error(ws: Workspace, i: int) -> Tensor:
+    state = state_of(ws, i)
+    return state - _prediction(ws, i) if ws.plan.flow.error(ws.plan.steps)[i] else torch.zeros_like(state)
 
 
 def node_energies(ws: Workspace, which: int, where: Rows) -> Tensor:

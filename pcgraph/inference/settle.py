@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pcgraph.clamps import Clamps
-from pcgraph.inference.result import NodeTensors
+from pcgraph.inference.result import state_of
 from pcgraph.inference.run import Program, Settings, run_unchecked
 from pcgraph.initializers import Block, Context, Given, Initializer, Layout, Swept
 from pcgraph.kernels import Workspace, take
@@ -73,8 +73,7 @@ def settle(
         context = Context(batch, dict(known), None, net, None)
         ws.program = Program(ws)
         run_unchecked(ws, clamps, optimizer, context, Settings(), watch)
-    states = NodeTensors(ws, ws.h)
-    return {v: states[v] for v in wanted}, residual[0]
+    return {v: state_of(ws, structure.number[v]) for v in wanted}, residual[0]
 
 
 class _Zeros(Initializer):

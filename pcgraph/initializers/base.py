@@ -134,6 +134,11 @@ class Initializer(nn.Module):
         """What the layout depends on beyond graph, clamps and settings: a hashable, the same for the same."""
         return None
 
+    @property
+    def key(self) -> Hashable:
+        """Equal for initializers that do the same, so that they can share a plan. The default is the object itself."""
+        return (type(self), id(self))
+
     def parts(self) -> tuple[Initializer, ...]:
         """Initializers that this one hands over to; they observe results as well."""
         return ()

@@ -19,6 +19,10 @@ class Zero(Initializer):
 
     writes_zeros = True
 
+    @property
+    def key(self) -> Hashable:
+        return type(self)
+
     def requirement(self, report: Report) -> Verdict:
         return report.verdicts["zero"]
 

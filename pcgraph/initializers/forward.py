@@ -7,6 +7,8 @@ largest set of nodes that can be swept, and the rest is given by others.
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
 from pcgraph.initializers.base import Context, Given, Initializer, Layout, Swept, only
 from pcgraph.topology import Report, Verdict
 
@@ -64,6 +66,10 @@ class Forward(Initializer):
 
     def ready(self, context: Context | None) -> object:
         return tuple(part.ready(context) for part in self.parts())
+
+    @property
+    def key(self) -> Hashable:
+        return (type(self), *(None if part is None else part.key for part in (self.roots, self.fallback)))
 
     def parts(self) -> tuple[Initializer, ...]:
         return tuple(part for part in (self.roots, self.fallback) if part is not None)

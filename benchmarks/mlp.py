@@ -1,0 +1,117 @@
+"""One training step of the paper's network, in one process: pcgraph, torch backpropagation, and the limit.
+
+The limit is the products that the step really needs, back to back as plain ``torch.mm`` into tensors that exist, plus
+the optimizer's step. All are measured in turn, round after round, so that a drift of the machine touches all alike.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+
+import pcgraph
+from pcgraph import SGD, Average, Forward, PCNetwork
+from pcgraph.plan.operations import Forward as Product
+from pcgraph.plan.operations import numbers
+
+
+def rounds(parts: dict[str, Callable[[], object]], count: int, device: str = "cpu") -> dict[str, float]:
+    """Median seconds of each part, measured in turn."""
+    times: dict[str, list[float]] = {name: [] for name in parts}
+    for i in range(count + 3):
+        for name, part in parts.items():
+            begun = time.perf_counter()
+            part()
+            if device == "cuda":
+                torch.cuda.synchronize()
+            if i >= 3:
+                times[name].append(time.perf_counter() - begun)
+    return {name: statistics.median(t) for name, t in times.items()}
+
+
+def data(sizes: list[int], batch: int, device: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """A batch of noise with one-hot targets."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(batch, sizes[0], generator=generator)
+    y = torch.nn.functional.one_hot(torch.arange(batch) % sizes[-1], sizes[-1]).float()
+    return x.to(device), y.to(device)
+
+
+def ours(sizes: list[int], batch: int, steps: int, activation: str, device: str, init: str) -> Callable[[], object]:
+    """pcgraph's training step, by the public calls."""
+    net = PCNetwork(pcgraph.graphs.chain(sizes, activation=activation), device=device)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3, fused=True)
+    start = Forward() if init == "forward" else Average()
+    x, y = data(sizes, batch, device)
+    states = SGD(lr=0.1)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        net.infer({"x": x, "y": y}, init=start, steps=steps, optimizer=states).backward()
+        optimizer.step()
+
+    return step
+
+
+def backprop(sizes: list[int], batch: int, activation: str, device: str) -> Callable[[], object]:
+    """The same network in plain torch, eager, with the same optimizer."""
+    layers: list[torch.nn.Module] = []
+    kind = {"gelu": torch.nn.GELU, "relu": torch.nn.ReLU, "tanh": torch.nn.Tanh}[activation]
+    for a, b in zip(sizes, sizes[1:]):
+        layers += [torch.nn.Linear(a, b), kind()]
+    model = torch.nn.Sequential(*layers[:-1]).to(device)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
+    x, y = data(sizes, batch, device)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        (0.5 * (model(x) - y).square().sum(1)).mean().backward()
+        optimizer.step()
+
+    return step
+
+
+def limit(sizes: list[int], batch: int, steps: int, device: str) -> Callable[[], object]:
+    """The plan's products alone, as ``torch.mm``, and the optimizer's step."""
+    net = PCNetwork(pcgraph.graphs.chain(sizes), device=device)
+    plan = net.plan({"x", "y"}, init=Forward(), steps=steps)
+    s, products = plan.structure, []
+    stages = [plan.stage(t) for t in range(steps)]
+    forward = [op for op in plan.prologue if isinstance(op, Product)]
+    forward += [op for t, stage in enumerate([*stages, plan.final]) if t for op in stage.forward]
+    for kind, calls in (("forward", forward), ("pull", [op for st in stages for op in st.pull]), ("w", plan.weights)):
+        for op in calls:
+            a, z = (s.groups[g].size for g in (s.buckets[op.bucket].source_group, s.buckets[op.bucket].target_group))
+            left, right = {
+                "forward": (torch.randn(batch, a), torch.randn(z, a).t()),
+                "pull": (torch.randn(batch, z), torch.randn(z, a)),
+                "w": (torch.randn(batch, z).t(), torch.randn(batch, a)),
+            }[kind]
+            for _ in numbers(op.edges):
+                left, right = left.to(device), right.to(device)
+                products.append((left, right, torch.empty(left.shape[0], right.shape[1], device=device)))
+    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3, fused=True)
+    for parameter in net.parameters():
+        parameter.grad = torch.randn_like(parameter)
+
+    def step() -> None:
+        for left, right, out in products:
+            torch.mm(left, right, out=out)
+        optimizer.step()
+
+    return step
+
+
+def run(sizes: list[int], batch: int, steps: int, activation: str = "gelu", count: int = 40) -> dict[str, float]:
+    """Seconds of one training step of each."""
+    return rounds(
+        {
+            "pcgraph": ours(sizes, batch, steps, activation, "cpu", "forward"),
+            "backprop": backprop(sizes, batch, activation, "cpu"),
+            "limit": limit(sizes, batch, steps, "cpu"),
+        },
+        count,
+    )
