@@ -155,6 +155,14 @@ class TestExamples:
         assert verify(graph, {"x"}, FreeCycle((Neuron("h", 0),)), level="neurons")
         assert str(Neuron("h", 0)) == "h[0]"
 
+    def test_a_loop_is_shorter_than_a_pair_declared_before_it(self):
+        graph = nx.DiGraph()
+        graph.add_nodes_from("abc", shape=1)
+        graph.add_edge("a", "b", transform=Stored([(0, 0)]))
+        graph.add_edge("b", "a", transform=Stored([(0, 0)]))
+        graph.add_edge("c", "c")
+        assert check(graph, (), level="neurons").cycle == [Neuron("c", 0)]
+
     def test_two_dense_groups_that_predict_each_other(self):
         graph = nx.DiGraph([("a", "b"), ("b", "a")])
         nx.set_node_attributes(graph, {"a": 40, "b": 50}, "shape")
