@@ -489,3 +489,26 @@ def test_evaluation_never_teaches_and_memory_survives_a_reload(name):
     for seed in (1, 2):
         same(start(net, data(seed=seed), init), start(net, data(seed=seed), again))
         same(learn(net, data(seed=seed), init), learn(net, data(seed=seed), again))
+
+
+def test_average_without_its_class_is_refused_before_it_looks():
+    """At test time there is no label: that is said, and not found out by accident."""
+    net = chain()
+    average = Average()
+    with pytest.raises(InvalidInitializer, match=r"found no clamp on 'y'.*Forward\(\) at test time"):
+        start(net, {"x": double(4, 3)}, average)
+    learn(net, data(), average)
+    with pytest.raises(InvalidInitializer, match="found no clamp on 'y'"):
+        start(net, {"x": double(4, 3)}, average)
+
+
+def test_equal_initializers_share_a_plan_and_others_do_not():
+    """A new Forward() in every call must not compile anew; two Averages must not read each other's bank."""
+    net = chain()
+    plans = [net.plan({"x", "y"}, init=init, steps=2) for init in (Forward(), Forward(), Forward(fallback=Zero()))]
+    assert plans[0] is plans[1]
+    assert plans[0] is not plans[2]
+    first, second = Average(), Average()
+    learn(net, data(seed=1), first)
+    learn(net, data(seed=2), second)
+    assert not torch.equal(start(net, data(), first)["h1"], start(net, data(), second)["h1"])

@@ -37,6 +37,7 @@ class Planner:
         self.net = net
         self.size = size
         self.reports: dict[Any, Report] = {}
+        self.admitted: dict[Any, Initializer] = {}
         self.plans: dict[Any, tuple[Initializer, Plan]] = {}
         self.idle: list[Workspace] = []
 
@@ -67,13 +68,14 @@ class Planner:
         stateless = optimizer is None or bool(optimizer.stateless)
         context = Context(0, {}, None, self.net, None) if context is None else context
         device = self.net.device.type
-        if not isinstance(init, Initializer):
+        who = (clamped, masked, getattr(init, "plan_key", None))
+        if who not in self.admitted:
             require(init, self.report(clamped, masked))
-        key = (clamped, masked, init.key, init.ready(context), steps,
-               fixes_zero, stateless, only, device, pins, nudged)  # fmt: skip
+            self.admitted[who] = init
+            self._trim(self.admitted)
+        key = (who, init.ready(context), steps, fixes_zero, stateless, only, device, pins, nudged)
         if key not in self.plans:
             report = self.report(clamped, masked)
-            require(init, report)
             request = Request(
                 clamped, masked, init.layout(report, context), steps, fixes_zero, stateless, nudged, only, device, pins
             )

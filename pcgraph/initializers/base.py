@@ -135,7 +135,7 @@ class Initializer(nn.Module):
         return None
 
     @property
-    def key(self) -> Hashable:
+    def plan_key(self) -> Hashable:
         """Equal for initializers that do the same, so that they can share a plan. The default is the object itself."""
         return (type(self), id(self))
 

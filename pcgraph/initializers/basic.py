@@ -20,8 +20,8 @@ class Zero(Initializer):
     writes_zeros = True
 
     @property
-    def key(self) -> Hashable:
-        return type(self)
+    def plan_key(self) -> Hashable:
+        return (type(self),)
 
     def requirement(self, report: Report) -> Verdict:
         return report.verdicts["zero"]

@@ -68,8 +68,8 @@ class Forward(Initializer):
         return tuple(part.ready(context) for part in self.parts())
 
     @property
-    def key(self) -> Hashable:
-        return (type(self), *(None if part is None else part.key for part in (self.roots, self.fallback)))
+    def plan_key(self) -> Hashable:
+        return (type(self), *(None if part is None else part.plan_key for part in (self.roots, self.fallback)))
 
     def parts(self) -> tuple[Initializer, ...]:
         return tuple(part for part in (self.roots, self.fallback) if part is not None)
