@@ -308,6 +308,19 @@ def test_two_edges_into_one_node_count_together():
         assert 0.98 * bound < p.abs().max() <= bound
 
 
+def test_in_a_sequence_only_the_last_weights_share_the_target_with_other_edges():
+    """The first convolution's result reaches the second alone, so its own inputs count and no others."""
+    graph = nx.DiGraph()
+    graph.add_nodes_from(["u", "v"], shape=(4, 5, 5))
+    graph.add_node("y", shape=(256, 1, 1))
+    for u in "uv":
+        parts = [T.Conv2d(4, 64, 3), T.Activate("relu"), T.Conv2d(64, 256, 3)]
+        graph.add_edge(u, "y", transform=T.Sequence(parts))
+    first, _, second = PCNetwork(graph).transform("u", "y").parts
+    for conv, n in ((first, 4 * 9), (second, 2 * 64 * 9)):
+        assert 0.98 * n**-0.5 < conv.weight.abs().max() <= n**-0.5
+
+
 def test_the_bias_of_a_node_that_no_drawn_weight_reaches_starts_at_zero():
     graph = nx.DiGraph()
     graph.add_nodes_from(["x", "y"], shape=(1, 2, 2))
