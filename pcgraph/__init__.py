@@ -4,10 +4,10 @@ Declare a network as a NetworkX directed graph of neuron groups; ask which state
 clamps and initializer into a plan that computes only what is needed; run inference and local learning with it.
 """
 
-from pcgraph import activations, energies, errors, graphs, learning, transforms
+from pcgraph import activations, energies, errors, graphs, learning, optimizers, pyg, topology, transforms
 from pcgraph.checkpoints import load, save
 from pcgraph.clamps import Masked
-from pcgraph.errors import ClampError, Diverged, GraphError, InvalidInitializer, PCGraphError
+from pcgraph.errors import ClampError, ConfigError, Diverged, GraphError, InvalidInitializer, PCGraphError
 from pcgraph.initializers import Average, Equilibrium, Forward, Initializer, Memory, Normal, Null, PerNode, States, Zero
 from pcgraph.learning import InferenceResult
 from pcgraph.model import PCNetwork
@@ -24,6 +24,7 @@ __all__ = [
     "Adam",
     "Average",
     "ClampError",
+    "ConfigError",
     "Diverged",
     "Equilibrium",
     "Forward",
@@ -50,7 +51,10 @@ __all__ = [
     "graphs",
     "learning",
     "load",
+    "optimizers",
+    "pyg",
     "safe_rate",
     "save",
+    "topology",
     "transforms",
 ]

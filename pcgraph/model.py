@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import networkx as nx
 import torch
 from torch import Tensor
+from torch_geometric.data import Data
 
 from pcgraph.clamps import Clamps, Masked
 from pcgraph.errors import ClampError, ConfigError
@@ -17,6 +18,7 @@ from pcgraph.learning import InferenceResult
 from pcgraph.network import Network
 from pcgraph.optimizers import StateOptimizer
 from pcgraph.plan import Plan, pins_of
+from pcgraph.pyg import to_data
 
 __all__ = ["PCNetwork"]
 
@@ -178,6 +180,10 @@ class PCNetwork(Network):
             missing = "init" if init is None else "steps"
             raise ConfigError("predict needs both init= and steps=, or neither", key=missing)
         return self.infer(clamps, init=init, steps=steps, optimizer=optimizer).states[node]
+
+    def to_data(self, level: Literal["neurons", "groups"] = "neurons") -> Data:
+        """The graph as torch_geometric's ``Data``; see :func:`pcgraph.pyg.to_data`."""
+        return to_data(self, level=level)
 
     def _ancestors(self, node: int, clamped: frozenset[int]) -> frozenset[int]:
         found, stack = {node}, [node]

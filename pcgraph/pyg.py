@@ -16,7 +16,7 @@ from torch_geometric.data import Data
 
 from pcgraph.errors import ConfigError, GraphError
 from pcgraph.network import Bucket, Network
-from pcgraph.transforms import Identity, Linear, MaskedLinear
+from pcgraph.transforms import Identity, Linear, MaskedLinear, SparseLinear
 
 __all__ = ["from_data", "to_data"]
 
@@ -143,6 +143,8 @@ def _entries(net: Network, bucket: Bucket, i: int) -> tuple[Tensor, Tensor]:
         return torch.stack([of.flatten(), to.flatten()]), weight.flatten()
     if isinstance(transform, Identity) and entries is not None:
         return entries, torch.ones(entries.shape[1], dtype=net.dtype)
+    if isinstance(transform, SparseLinear) and entries is not None:
+        return entries, net.weight(*edge).cpu()
     if isinstance(transform, MaskedLinear) and entries is not None:
         entries = entries.cpu()
         return entries, transform.weight.detach().cpu()[entries[1], entries[0]]

@@ -27,7 +27,7 @@ PACKAGE = ROOT / "pcgraph"
 
 ROOMS = (
     "errors", "activations", "transforms", "energies", "graphs", "network", "clamps", "optimizers", "topology",
-    "initializers", "plan", "kernels", "inference", "learning", "model", "rates", "pyg", "serialization",
+    "pyg", "initializers", "plan", "kernels", "inference", "learning", "model", "rates", "serialization",
     "checkpoints", "training", "data", "drawing", "cli", "testing",
 )  # fmt: skip
 """A room imports only rooms before it. ``testing`` comes last and may import anything but the command."""

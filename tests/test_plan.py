@@ -7,6 +7,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 import pcgraph
@@ -191,3 +193,45 @@ def test_memory_is_foreseen():
     buffers = 200 * (784 + 5 * (4 * 512 + 10))
     parameters = sum(p.numel() for p in net.parameters())
     assert 4 * (buffers + parameters) <= plan.memory(200) <= 1.3 * 4 * (buffers + parameters + 200 * 4 * 784)
+
+
+class Allocations(TorchDispatchMode):
+    """Counts results that lie in memory which none of the arguments had."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    @staticmethod
+    def dense(values):
+        return [t for t in tree_leaves(values) if isinstance(t, torch.Tensor) and t.layout == torch.strided]
+
+    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+        keywords = keywords or {}
+        result = function(*arguments, **keywords)
+        known = {t.untyped_storage().data_ptr() for t in self.dense((arguments, keywords))}
+        fresh = self.dense(result)
+        self.count += any(t.untyped_storage().data_ptr() not in known and t.numel() > 1 for t in fresh)
+        return result
+
+
+def groups_net():
+    return PCNetwork(pcgraph.graphs.random_groups(12, 8, 3, seed=0))
+
+
+@pytest.mark.parametrize("make", [lambda: chain(6, 8, 8, 8, 8, 6), groups_net], ids=["chain", "groups"])
+@pytest.mark.parametrize("kernel", ["dense", "batched"])
+@pytest.mark.parametrize("optimizer", [SGD(0.01), SGD(0.01, 0.9), Adam(0.01)], ids=repr)
+def test_a_step_allocates_nothing(make, kernel, optimizer):
+    """Thirty steps more make no tensor more: memory does not grow with T, and no time goes into finding it."""
+    net = make()
+    pins = {b.name: kernel for b in net.structure.buckets}
+    clamps = {v: torch.randn(5, *net.structure.shape(v)) for v in ("x", "y")}
+    counts = []
+    for steps in (10, 40):
+        kw = {"init": Forward(fallback=Zero()), "steps": steps, "optimizer": optimizer, "kernels": pins}
+        net.infer(clamps, **kw)
+        with Allocations() as mode:
+            net.infer(clamps, **kw)
+        counts.append(mode.count)
+    assert counts[0] == counts[1]

@@ -166,7 +166,7 @@ def noise(salt: tuple[int, ...], like: Tensor) -> Tensor:
     """
     seed = int.from_bytes(hashlib.blake2b(repr(salt).encode(), digest_size=8).digest(), "little") >> 1
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(like.shape, generator=generator, dtype=torch.float32).to(like)
+    return torch.randn(like.shape, generator=generator, dtype=torch.float32, device="cpu").to(like)
 
 
 def only(layout: Layout, nodes: Iterable[Node]) -> list[Given | Swept]:

@@ -109,7 +109,7 @@ class Memory(Initializer):
         count = len(self.nodes)
 
         def uniform(bound: float, *shape: int) -> nn.Parameter:
-            draw = (2 * torch.rand(shape, generator=generator, dtype=torch.float32) - 1) * bound
+            draw = (2 * torch.rand(shape, generator=generator, dtype=torch.float32, device="cpu") - 1) * bound
             return nn.Parameter(draw.to(dtype=net.dtype, device=net.device))
 
         self.query = uniform(1 / math.sqrt(width), count, width, embed_dim)

@@ -85,7 +85,12 @@ class Null(Remembering):
 
     def init(self, block: Block, out: Tensor, context: Context) -> None:
         kept = self.recall(f"group_{block.group}")
-        assert kept is not None
+        if kept is None or kept.shape[0] < block.stop:
+            raise ConfigError(
+                f"Null() has no previous states for {block.nodes[0]!r}: it was fixed in the batch before, or belongs "
+                "to another network; give each network and each set of clamps a Null() of its own, or call forget()",
+                key="init",
+            )
         out.copy_(kept[block.start : block.stop].view(out.shape))
 
     def observe(self, result: Any) -> None:

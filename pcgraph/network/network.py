@@ -57,6 +57,13 @@ class Network(nn.Module):
         self.graph: nx.DiGraph = nx.freeze(_copy_graph(graph, {}))
         self.structure = Structure(self.graph)
         self._probe: Tensor
+        device = torch.get_default_device() if device is None else device
+        with torch.device("cpu"):
+            self._build(seed)
+        self.to(dtype=dtype or torch.get_default_dtype(), device=device)
+
+    def _build(self, seed: int) -> None:
+        """Make all parameters, on the CPU, where the seed means the same for every device."""
         self.weights = nn.ParameterDict()
         self.biases = nn.ParameterDict()
         self.edge_modules = nn.ModuleDict()
@@ -74,7 +81,6 @@ class Network(nn.Module):
                 self.energies[str(i)] = run.energy
         self.register_buffer("_probe", torch.zeros(()), persistent=False)
         self._reset(seed)
-        self.to(dtype=dtype or torch.get_default_dtype(), device=device)
 
     # -- parameters -----------------------------------------------------------------------------------------------
 
