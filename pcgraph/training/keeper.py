@@ -117,6 +117,8 @@ class Keeper:
             net=run.net, optimizer=run.optimizer, initializer=run.init,
             scheduler=run.schedulers[0] if len(run.schedulers) == 1 else None,
         )  # fmt: skip
+        if checkpoint.step:
+            run.optimizer._opt_called = True  # type: ignore[attr-defined]  # torch warns of a scheduler's step before it
         for scheduler, saved in zip(run.schedulers, state["schedulers"]):
             scheduler.load_state_dict(saved)
         run.epoch, run.step = checkpoint.epoch, checkpoint.step

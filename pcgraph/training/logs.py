@@ -21,9 +21,9 @@ COLUMNS = ["kind", "epoch", "step", "samples", "energy", "accuracy", "lr", "seco
 
 
 class Log(Protocol):
-    """Takes rows; forgets, on resuming, those that come after the checkpoint."""
+    """Takes rows, one a measured step or epoch; begins, on resuming, after those that were written before."""
 
-    def begin(self, step: int | None) -> None: ...
+    def begin(self, rows: int) -> None: ...
 
     def write(self, row: dict[str, Any]) -> None: ...
 
@@ -49,10 +49,9 @@ class FileLog:
         self.columns = list(COLUMNS)
         self._stream: io.TextIOWrapper | None = None
 
-    def begin(self, step: int | None) -> None:
-        """Begin anew, or go on after the rows up to `step`; a line that was cut off is dropped."""
-        old = [] if step is None or not self.path.exists() else self._read()
-        self._start([row for row in old if int(row["step"]) <= (step or 0)])
+    def begin(self, rows: int) -> None:
+        """Go on after so many rows, those that the checkpoint knows of; all others are dropped."""
+        self._start(self._read()[:rows] if rows and self.path.exists() else [])
 
     def write(self, row: dict[str, Any]) -> None:
         if self.is_csv and any(key not in self.columns for key in row):
@@ -117,7 +116,7 @@ class TensorBoardLog:
             ) from error
         self._writer: Any = SummaryWriter(str(folder))
 
-    def begin(self, step: int | None) -> None:
+    def begin(self, rows: int) -> None:
         """Nothing is taken back: TensorBoard shows the last value of a step."""
 
     def write(self, row: dict[str, Any]) -> None:

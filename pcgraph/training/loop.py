@@ -156,7 +156,7 @@ class Run:
         if resume is not None:
             self.keeper.restore(resume)
         for log in self.logs:
-            log.begin(self.step if resume is not None else None)
+            log.begin(len(self.history.steps) + len(self.history.epochs))
         self.began = time.perf_counter()
         try:
             with self.interrupts:
@@ -218,7 +218,9 @@ class Run:
             record = self._step(item)
             self.exact = True
             self.progress.step(record if record.energy is not None else None)
-            if self._tell(record) or self.interrupts.asked:
+            if record.energy is not None:
+                self._record(record)
+            if self._call(record) or self.interrupts.asked:
                 self.history.stopped = "interrupted" if self.interrupts.asked else "callback"
                 return
             del record, item  # its states, and with them the engine's buffers, are free again
@@ -322,14 +324,14 @@ class Run:
         self.pending = None
         trouble = self.watch.see(self.epoch, validation.get("accuracy", accuracy), energy)
         record = replace(record, fell=bool(trouble))
-        self.history.epochs.append(record)
+        self._record(record)
         self.epoch, self.batch, self.samples, self.energies, self.accuracies = self.epoch + 1, 0, 0, [], []
         self.exact = True
         self.keeper.after_epoch(record)
         self.progress.finish(record)
         if trouble:
             self._warn(f"the run has fallen over: {trouble}. {FELL_ADVICE}")
-        if self._tell(record):
+        if self._call(record):
             self.history.stopped = "callback"
 
     def _validate(self) -> dict[str, float]:
@@ -373,17 +375,20 @@ class Run:
 
     # -- telling ----------------------------------------------------------------------------------------------------
 
-    def _tell(self, record: StepRecord | EpochRecord) -> bool:
-        """Into the history, the logs, the callbacks; returns whether a callback wants the run to stop."""
-        if isinstance(record, EpochRecord) or record.energy is not None:
-            row = record.as_dict()
-            for log in self.logs:
-                log.write(row)
-            if isinstance(record, StepRecord):
-                kept = {k: v for k, v in row.items() if k != "kind"}
-                self.history.steps.append(StepRecord(**kept))
-        wanted = [callback(record) for callback in self.callbacks]
-        return any(answer is True for answer in wanted)
+    def _record(self, record: StepRecord | EpochRecord) -> None:
+        """Into the history and the logs, before the checkpoint that knows of it."""
+        if isinstance(record, StepRecord):
+            self.history.steps.append(replace(record, result=None))
+        else:
+            self.history.epochs.append(record)
+        row = record.as_dict()
+        for log in self.logs:
+            log.write(row)
+
+    def _call(self, record: StepRecord | EpochRecord) -> bool:
+        """Tell the callbacks; returns whether one of them wants the run to stop."""
+        answers = [callback(record) for callback in self.callbacks]
+        return any(answer is True for answer in answers)
 
     def _warn(self, text: str) -> None:
         self.history.warnings.append(text)
