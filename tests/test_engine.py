@@ -98,7 +98,12 @@ def test_every_plan_equals_the_reference(problem, name, steps, optimizer, kernel
 ACTIVATIONS = [*pcgraph.activations.ACTIVATIONS, torch.sin, torch.nn.Softmax(dim=-1)]
 
 
-@pytest.mark.parametrize("activation", ACTIVATIONS, ids=str)
+def name_of(activation):
+    """The same in every process: an address in a test's name would tell workers apart."""
+    return activation if isinstance(activation, str) else getattr(activation, "__name__", type(activation).__name__)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS, ids=name_of)
 @pytest.mark.parametrize("cyclic", [False, True])
 def test_every_activation_on_dags_and_cycles(activation, cyclic):
     """Weight gradients and state updates equal autograd for every activation, self-loops, parallel edges included."""
