@@ -171,6 +171,15 @@ class TestExamples:
         assert len(report.repair) == 40
         assert report.repair_is_minimal
 
+    def test_three_dense_groups_of_which_one_may_stay(self):
+        """The bound (disjoint cycles) is below six here, so the search must pass over neurons, but never a hub."""
+        graph = nx.complete_graph(3, create_using=nx.DiGraph)
+        nx.set_node_attributes(graph, 3, "shape")
+        report = check(graph, (), level="neurons", repair=Budget(seconds=None, nodes=20_000))
+        assert report.repair_is_minimal
+        assert len(report.repair) == 6
+        assert report.sweep(initialised=report.repair).complete
+
     def test_identity_is_diagonal(self):
         graph = nx.DiGraph()
         graph.add_nodes_from("ab", shape=3)
