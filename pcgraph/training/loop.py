@@ -238,12 +238,12 @@ class Run:
     def _step(self, item: Any) -> StepRecord:
         measured = self.batch % self.measure_every == 0
         batch = read_batch(self.net, item, self.names)
-        accuracy = self._accuracy(batch) if measured and self.tells_accuracy else None
         result = self.net.infer(
             batch.clamps, init=self.init, steps=self.steps, optimizer=self.settings.state_optimizer,
             labels=batch.labels, check=self.settings.check,
         )  # fmt: skip
         energy = self._energy(result) if measured else None
+        accuracy = self._accuracy(batch) if measured and self.tells_accuracy else None
         self.consistent = False
         self._zero_grad()
         result.backward()
