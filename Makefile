@@ -1,5 +1,6 @@
 # make demo     train a small network on real images and draw what happened (QUICK=1: a shorter run)
 # make test     the test suite
+# make bench    the engine against peers, backpropagation and its limits (FABRICPC=python DEEPITY=python name theirs)
 # make lint     ruff, and mypy --strict on pcgraph/
 # make venv     .venv alone;  make clean  removes it and the caches
 #
@@ -13,7 +14,7 @@ INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check -c constrai
 JOBS ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint venv clean
+.PHONY: help demo test bench lint venv clean
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -23,6 +24,9 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed-test
 	$(RUN) -m pytest -n $(JOBS)
+
+bench: $(VENV)/.installed
+	$(RUN) -m benchmarks $(if $(FABRICPC),--fabricpc $(FABRICPC)) $(if $(DEEPITY),--deepity $(DEEPITY)) $(BENCH)
 
 lint: $(VENV)/.installed-test
 	$(RUN) -m ruff check .

@@ -52,7 +52,7 @@ def peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
-def against_dense(neurons: int = 2000, density: float = 0.01, batch: int = 64, steps: int = 10) -> dict[str, float]:
+def against_dense(neurons: int = 2000, density: float = 0.01, batch: int = 64, steps: int = 20) -> dict[str, float]:
     """Random edges between neurons, with cycles, against a dense N x N matrix with a mask: seconds of a step."""
     rng = np.random.default_rng(0)
     mask = torch.from_numpy(rng.random((neurons, neurons)) < density)

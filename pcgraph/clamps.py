@@ -93,20 +93,27 @@ class Clamps:
                 masked[i] = (tensor, mask)
             else:
                 values[i] = tensor.detach()
-            if finite and not _is_finite(tensor):
-                raise ClampError(
-                    f"the clamp of {node!r} must be finite (found {int((~torch.isfinite(tensor)).sum())} values that "
-                    "are NaN or infinite)",
-                    node=node,
-                )
         assert batch is not None
         if batch[1] == 0:
             raise ClampError("the batch is empty: clamps need at least one sample", node=batch[0])
+        if finite:
+            _check_finite(net, {**values, **{i: known for i, (known, _) in masked.items()}})
         return cls(batch[1], values, masked)
 
 
-def _is_finite(tensor: Tensor) -> bool:
-    return bool(torch.isfinite(tensor.sum())) or bool(torch.isfinite(tensor).all())
+def _check_finite(net: Network, values: Mapping[int, Tensor]) -> None:
+    """One sum over all clamps tells, as a rule; only where it does not is each looked at."""
+    tensors = list(values.values())
+    total = tensors[0].sum() if len(tensors) == 1 else torch.cat([t.reshape(-1) for t in tensors]).sum()
+    if bool(torch.isfinite(total)):
+        return
+    for i, tensor in values.items():
+        wrong = int((~torch.isfinite(tensor)).sum())
+        if wrong:
+            node = net.structure.nodes[i]
+            raise ClampError(
+                f"the clamp of {node!r} must be finite (found {wrong} values that are NaN or infinite)", node=node
+            )
 
 
 def _check_tensor(net: Network, node: Hashable, tensor: Tensor) -> None:

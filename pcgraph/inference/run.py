@@ -26,6 +26,9 @@ from pcgraph.plan.operations import Rows, Write, numbers
 
 __all__ = ["Program", "Settings", "run", "run_unchecked"]
 
+#: So many clamped nodes of one group are copied one by one.
+FEW = 4
+
 
 @dataclass
 class Settings:
@@ -118,11 +121,8 @@ def run_unchecked(
     plan, program = ws.plan, ws.program
     for step in ws.refresh:
         step()
-    for i, value in clamps.values.items():
-        g, p = plan.structure.place(i)
-        ws.h[g][p].copy_(value.reshape(ws.batch, -1))
     masks = [_mask(ws, i, *pair) for i, pair in clamps.masked.items()]
-    _start(ws, masks, context)
+    _start(ws, clamps, masks, context)
     energies: list[Tensor] = []
     memories = settings.memories
     for t in range(plan.steps):
@@ -186,18 +186,37 @@ def _mask(ws: Workspace, i: int, values: Tensor, mask: Tensor) -> tuple[Tensor, 
     return e, values, flat, (~flat).to(ws.dtype)
 
 
-def _start(ws: Workspace, masks: list[Any], context: Context) -> None:
+def _start(ws: Workspace, clamps: Clamps, masks: list[Any], context: Context) -> None:
     """Initialise: writes and sweeps in the plan's order, partly clamped neurons put back after each."""
-    plan = ws.plan
     held = [ws.cache[key] for key in ws.cache if isinstance(key, tuple) and key[0] == "masked"] if masks else []
+    fixed = False
     for op in ws.program.prologue:
+        if not fixed and not isinstance(op, Write):
+            _fix(ws, clamps)
+            fixed = True
         if isinstance(op, Write):
             _write(ws, op, context)
         else:
             op()
         for h, values, mask in held:
             torch.where(mask, values, h, out=h)
-    assert plan.initializers is not None
+    if not fixed:
+        _fix(ws, clamps)
+
+
+def _fix(ws: Workspace, clamps: Clamps) -> None:
+    """Put the clamped values in their places, those of one group together where they are many."""
+    by_group: dict[int, list[tuple[int, Tensor]]] = {}
+    for i, value in clamps.values.items():
+        g, p = ws.plan.structure.place(i)
+        by_group.setdefault(g, []).append((p, value.reshape(ws.batch, -1)))
+    for g, placed in by_group.items():
+        if len(placed) <= FEW:
+            for p, value in placed:
+                ws.h[g][p].copy_(value)
+        else:
+            where = torch.tensor([p for p, _ in placed], device=ws.device)
+            ws.h[g].index_copy_(0, where, torch.stack([value for _, value in placed]))
 
 
 def _write(ws: Workspace, op: Write, context: Context) -> None:

@@ -376,7 +376,7 @@ class _Compiler:
             else:
                 mask = np.zeros(len(s.nodes), dtype=bool)
                 mask[numbers] = True
-                prologue += self.writes(which, mask)
+                prologue += self.writes(which, mask, first=all(isinstance(op, Write) for op in prologue))
         prologue += self.accumulate(self.alive & ~self.exact, keep=True)
         last = len(moved.moves)
         parts.stages = tuple(self.stage(moved, t, False) for t in range(min(steps, last + 1)))
@@ -387,8 +387,17 @@ class _Compiler:
         parts.waves, parts.sweep_depth = self.waves, self.sweep_depth
         return parts
 
-    def writes(self, which: int, mask: Mask) -> Iterator[Write]:
+    def writes(self, which: int, mask: Mask, first: bool = False) -> Iterator[Write]:
+        """Write operations on the nodes in the mask.
+
+        The first ones come before the clamps, so that zeros may be written over clamped nodes in between.
+        """
         for g, where in self.by_group(mask):
+            if first and self.initializers[which].writes_zeros:
+                start = self.s.groups[g].start
+                between = ~self.free[start + where[0] : start + where[-1] + 1]
+                between[where - where[0]] = True
+                where = np.flatnonzero(between) + where[0]
             for part in np.split(where, np.flatnonzero(np.diff(where) > 1) + 1):
                 yield Write(which, g, slice(int(part[0]), int(part[-1]) + 1))
 
