@@ -13,7 +13,7 @@ from torch_geometric.data import Data
 from pcgraph.clamps import Clamps, Masked
 from pcgraph.errors import ClampError, ConfigError
 from pcgraph.inference import Planner, Settings, prepare, run
-from pcgraph.initializers import Context, Forward, Initializer
+from pcgraph.initializers import Context, Forward, Initializer, States
 from pcgraph.learning import InferenceResult
 from pcgraph.network import Network
 from pcgraph.optimizers import StateOptimizer
@@ -141,11 +141,16 @@ class PCNetwork(Network):
         """:meth:`infer` with :class:`~pcgraph.inference.Settings`, for learning rules with phases of their own."""
         plan, checked, context = prepare(
             self, self._planner, clamps, init, steps, optimizer, labels, finite=settings.check,
-            pins=pins_of(kernels), nudged=frozenset(settings.nudges),
+            pins=pins_of(kernels), nudged=frozenset(settings.nudges), all_move=settings.all_move,
         )  # fmt: skip
         ws = self._planner.acquire(plan, checked.batch)
         kept = run(ws, checked, optimizer, context, settings)
         return InferenceResult(ws, checked, init, labels, kept, self._planner.release)
+
+    def carry_on(self, states: Mapping[Node, Tensor]) -> States:
+        """An initializer that starts from `states`; each call takes the last one's away, so that one plan serves all."""
+        self._planner.carried.states = states
+        return self._planner.carried
 
     def predict(
         self, clamps: Mapping[Node, Tensor | Masked], node: Node, *, init: Initializer | None = None,

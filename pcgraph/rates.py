@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pcgraph.clamps import Masked
 from pcgraph.errors import ConfigError
-from pcgraph.initializers import Initializer, States
+from pcgraph.initializers import Initializer
 from pcgraph.initializers.base import noise
 from pcgraph.model import PCNetwork
 from pcgraph.optimizers import SGD
@@ -70,7 +70,7 @@ def safe_rate(
 
     def gradient(states: Mapping[Node, Tensor]) -> dict[Node, Tensor]:
         """Of the energy, for each free node, from the displacement of one step with rate 1."""
-        moved = net.infer(clamps, init=States(states), steps=1, optimizer=optimizer, check=False).states
+        moved = net.infer(clamps, init=net.carry_on(states), steps=1, optimizer=optimizer, check=False).states
         return {v: states[v] - moved[v] for v in free}
 
     direction = {v: noise((seed, i), start[v]) for i, v in enumerate(free)}
@@ -82,6 +82,7 @@ def safe_rate(
         below = gradient({**start, **{v: start[v] - shift * d for v, d in direction.items()}})
         direction = {v: (above[v] - below[v]) / (2 * shift) for v in free}
         curvature = _norm(direction)
+    net.carry_on({})
     largest = float(curvature.max())
     return margin * 2 / largest if largest > 0 else float("inf")
 

@@ -12,7 +12,7 @@ from pcgraph.clamps import Clamps, Masked
 from pcgraph.errors import ConfigError
 from pcgraph.inference.run import Program
 from pcgraph.inference.settle import settle
-from pcgraph.initializers import Context, Initializer, require
+from pcgraph.initializers import Context, Initializer, States, require
 from pcgraph.kernels import Workspace
 from pcgraph.network import Network
 from pcgraph.optimizers import StateOptimizer
@@ -40,6 +40,7 @@ class Planner:
         self.admitted: dict[Any, Initializer] = {}
         self.plans: dict[Any, tuple[Initializer, Plan]] = {}
         self.idle: list[Workspace] = []
+        self.carried = States({})
 
     def report(self, clamped: frozenset[int], masked: frozenset[int]) -> Report:
         """The topology report for these clamps."""
@@ -56,6 +57,7 @@ class Planner:
         self, clamped: frozenset[int], masked: frozenset[int], init: Initializer, steps: int,
         optimizer: StateOptimizer | None = None, context: Context | None = None, only: frozenset[int] | None = None,
         pins: tuple[tuple[str, str], ...] = (), nudged: frozenset[int] = frozenset(),
+        all_move: bool = False,
     ) -> Plan:  # fmt: skip
         """The plan for these clamps and this initializer.
 
@@ -73,11 +75,12 @@ class Planner:
             require(init, self.report(clamped, masked))
             self.admitted[who] = init
             self._trim(self.admitted)
-        key = (who, init.ready(context), steps, fixes_zero, stateless, only, device, pins, nudged)
+        key = (who, init.ready(context), steps, fixes_zero, stateless, only, device, pins, nudged, all_move)
         if key not in self.plans:
             report = self.report(clamped, masked)
             request = Request(
-                clamped, masked, init.layout(report, context), steps, fixes_zero, stateless, nudged, only, device, pins
+                clamped, masked, init.layout(report, context), steps, fixes_zero, stateless, nudged, all_move, only,
+                device, pins,
             )
             self.plans[key] = (init, make_plan(self.net.structure, request))
             self._trim(self.plans)
@@ -116,6 +119,7 @@ def prepare(
     net: Network, planner: Planner, clamps: Mapping[Node, Tensor | Masked], init: Initializer, steps: int,
     optimizer: StateOptimizer | None, labels: Tensor | None, *, finite: bool = True,
     pins: tuple[tuple[str, str], ...] = (), nudged: frozenset[int] = frozenset(),
+    all_move: bool = False,
 ) -> tuple[Plan, Clamps, Context]:  # fmt: skip
     """Check everything that can be checked before anything runs, and compile.
 
@@ -140,6 +144,6 @@ def prepare(
     )
     plan = planner.plan(
         checked.clamped, frozenset(checked.masked), init, steps, optimizer if steps else None, context, pins=pins,
-        nudged=nudged,
+        nudged=nudged, all_move=all_move,
     )
     return plan, checked, context

@@ -47,6 +47,8 @@ class Settings:
         What the state optimizer keeps from step to step.
     first_step : int
         Steps that were taken before this run, by the same optimizer.
+    all_move : bool
+        Whether `memories` must fit other runs of the same network as well.
     """
 
     trace: bool = False
@@ -54,6 +56,7 @@ class Settings:
     nudges: dict[int, tuple[Tensor, float]] = field(default_factory=dict)
     memories: dict[tuple[int, int], dict[str, Any]] = field(default_factory=dict)
     first_step: int = 0
+    all_move: bool = False
 
     def pulls(self, ws: Workspace) -> Iterator[tuple[Tensor, Tensor, Tensor, float]]:
         """(states, gradients, target, strength) of each nudged node."""
@@ -72,7 +75,7 @@ class Program:
         for op in plan.prologue:
             self.prologue.append(op if isinstance(op, Write) else bind(ws, [op])[0])
         self.stages = [
-            (bind(ws, stage.forward), bind(ws, stage.errors), bind(ws, [*stage.zero, *stage.pull]),
+            (bind(ws, stage.forward), bind(ws, stage.errors), bind(ws, [*stage.zero, *stage.pull, *stage.hold]),
              [_move(ws, group, where) for group, where in stage.moves])
             for stage in plan.stages
         ]  # fmt: skip

@@ -194,5 +194,9 @@ class Average(Remembering):
         self._complete = False
         self._note_complete()
 
+    @property
+    def plan_key(self) -> Hashable:
+        return (type(self), id(self), self.by, self.forward_depth, self.otherwise.plan_key)
+
     def parts(self) -> tuple[Initializer, ...]:
         return (self.otherwise,)

@@ -110,6 +110,10 @@ class Equilibrium(Initializer):
         self.residual = max(residuals)
         return known
 
+    @property
+    def plan_key(self) -> Hashable:
+        return (type(self), id(self), self.release)
+
     def parts(self) -> tuple[Initializer, ...]:
         return ()
 

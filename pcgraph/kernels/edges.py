@@ -122,8 +122,8 @@ def _chunks(ws: Workspace, call: Forward | Pull) -> list[Edges]:
     width = max(groups[bucket.source_group].size, groups[bucket.target_group].size)
     item = ws.batch * width * torch.empty((), dtype=ws.dtype).element_size()
     which = numbers(call.edges)
-    step = max(1, CHUNK // item) if ws.device.type == "cpu" else len(which)
-    return [Edges(ws, call, which[i : i + step]) for i in range(0, len(which), step)]
+    pieces = max(1, round(len(which) * item / CHUNK)) if ws.device.type == "cpu" else 1
+    return [Edges(ws, call, part) for part in np.array_split(which, pieces)]
 
 
 def _ascending(values: Index) -> bool:

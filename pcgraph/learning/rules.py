@@ -17,7 +17,7 @@ from torch import Tensor
 from pcgraph.clamps import Clamps, Masked
 from pcgraph.errors import ClampError, ConfigError
 from pcgraph.inference import Settings
-from pcgraph.initializers import Forward, Initializer, States
+from pcgraph.initializers import Forward, Initializer
 from pcgraph.learning.result import InferenceResult
 from pcgraph.optimizers import StateOptimizer
 from pcgraph.topology import check
@@ -65,7 +65,7 @@ def incremental(
     """
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
         raise ConfigError(f"incremental learning needs at least one step (found {steps!r})", key="steps")
-    settings = Settings()
+    settings = Settings(all_move=True)
     start: Initializer = init
     for t in range(steps):
         settings.first_step = t
@@ -76,7 +76,8 @@ def incremental(
             result.init = init
             result.remember()
         weights.step()
-        start = States(result.states)
+        start = net.carry_on(result.states)
+    net.carry_on({})
     return result
 
 

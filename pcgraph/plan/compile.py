@@ -54,6 +54,9 @@ class Request:
         Of the state optimizer: a zero gradient moves nothing; nothing is remembered between steps.
     nudged : frozenset of int
         Free nodes that a cost pulls at from outside.
+    all_move : bool
+        Hand every free node to the state optimizer in every step, if only with a zero gradient, so that what it
+        remembers can be carried on to another run.
     only : frozenset of int or None
         Free nodes that matter; None for all. The others and their energies do not exist for the run.
     device : str
@@ -67,6 +70,7 @@ class Request:
     fixes_zero: bool = True
     stateless: bool = True
     nudged: frozenset[int] = frozenset()
+    all_move: bool = False
     only: frozenset[int] | None = None
     device: str = "cpu"
     pins: tuple[tuple[str, str], ...] = ()
@@ -74,13 +78,18 @@ class Request:
 
 @dataclass(frozen=True, eq=False)
 class Stage:
-    """One inference step: `forward` on what has moved, `errors`, then gradients and the move itself."""
+    """One inference step: `forward` on what has moved, `errors`, then gradients and the move itself.
+
+    `zero` clears the gradient of nodes that have none of their own before their children's is added (`pull`); `hold`
+    clears that of nodes which lie between those that move, so that all of them can move as one slice.
+    """
 
     forward: tuple[Operation, ...]
     errors: tuple[Errors, ...]
-    zero: tuple[ZeroGradient, ...]
-    pull: tuple[Pull, ...]
-    moves: tuple[tuple[int, Rows], ...]
+    zero: tuple[ZeroGradient, ...] = ()
+    pull: tuple[Pull, ...] = ()
+    hold: tuple[ZeroGradient, ...] = ()
+    moves: tuple[tuple[int, Rows], ...] = ()
 
 
 @dataclass
@@ -91,7 +100,7 @@ class Parts:
     initializers: tuple[Initializer, ...] = ()
     prologue: tuple[Operation, ...] = ()
     stages: tuple[Stage, ...] = ()
-    final: Stage = field(default_factory=lambda: Stage((), (), (), (), ()))
+    final: Stage = field(default_factory=lambda: Stage((), ()))
     weights: tuple[Pull, ...] = ()
     biases: tuple[tuple[int, Rows], ...] = ()
     bases: dict[tuple[int, int], Index] = field(default_factory=dict)
@@ -309,11 +318,21 @@ class _Compiler:
             for part in parts if len(parts) <= PIECES else [where]:
                 yield i, rows(part)
 
-    def group_pieces(self, mask: Mask) -> Iterator[tuple[int, Rows]]:
+    def moves(self, mask: Mask) -> tuple[tuple[tuple[int, Rows], ...], tuple[ZeroGradient, ...]]:
+        """Rows that cover the nodes in the mask, and those among them that are not to move."""
+        moves: list[tuple[int, Rows]] = []
+        hold: list[ZeroGradient] = []
         for g, where in self.by_group(mask):
             parts = np.split(where, np.flatnonzero(np.diff(where) > 1) + 1)
-            for part in parts if len(parts) <= PIECES else [where]:
-                yield g, rows(part)
+            width = int(where[-1] - where[0]) + 1
+            if len(parts) <= PIECES:
+                moves += [(g, rows(part)) for part in parts]
+            elif self.r.fixes_zero and width <= WIDEN * len(where):
+                moves.append((g, slice(int(where[0]), int(where[-1]) + 1)))
+                hold.append(ZeroGradient(g, np.setdiff1d(np.arange(where[0], where[-1] + 1), where)))
+            else:
+                moves.append((g, where))
+        return tuple(moves), tuple(hold)
 
     def calls(self, edges: Mask, widen: bool) -> Iterator[Pull]:
         """Pull operations for the edges in the mask."""
@@ -351,11 +370,12 @@ class _Compiler:
         errors = tuple(Errors(i, where) for i, where in self.pieces(z, energy=True))
         forward = self.forward(t) if t else ()
         if last:
-            return Stage(forward, errors, (), (), ())
-        d = moved.move(t) if self.r.stateless else moved.moves[-1]
+            return Stage(forward, errors)
+        d = self.free if self.r.all_move else moved.move(t) if self.r.stateless else moved.moves[-1]
         zero = tuple(ZeroGradient(g, where) for g, where in self.by_group_rows(d & ~z))
         pull = tuple(self.calls(z[self.s.target] & self.free[self.s.source], widen=True))
-        return Stage(forward, errors, zero, pull, tuple(self.group_pieces(d)))
+        moves, hold = self.moves(d)
+        return Stage(forward, errors, zero, pull, hold, moves)
 
     def by_group_rows(self, mask: Mask) -> Iterator[tuple[int, Rows]]:
         return ((g, rows(where)) for g, where in self.by_group(mask))

@@ -175,6 +175,7 @@ class Plan:
             span = f"step {seen}" if n == 1 else f"steps {seen} to {seen + n - 1}"
             seen += n
             moved = sum(len(numbers(where)) for _, where in stage.moves)
+            moved -= sum(len(numbers(op.rows)) for op in stage.hold)
             lines.append(
                 f"  {span}: {sum(map(self._edges, _calls(stage.forward)))} forward and "
                 f"{sum(map(self._edges, stage.pull))} backward products, {moved} states move"

@@ -205,7 +205,10 @@ def _moves(
     }
     for e in needed - set(pulled):
         raise _Wrong(f"does not send the error of {s.edge(e)} back at step {t}")
-    moved = {v for group, where in stage.moves for v in machine.nodes(group, where)}
+    held = {v for op in stage.hold for v in machine.nodes(op.group, op.rows)}
+    moved = {v for group, where in stage.moves for v in machine.nodes(group, where)} - held
+    if held and not plan.request.fixes_zero:
+        raise _Wrong("holds states that the state optimizer may move without a gradient")
     reached = pushed | (wrong & may_move) | {int(s.source[e]) for e in needed}
     owed = may_move if not plan.request.fixes_zero else reached
     for v in owed - moved:
