@@ -148,7 +148,7 @@ class PCNetwork(Network):
         return InferenceResult(ws, checked, init, labels, kept, self._planner.release)
 
     def carry_on(self, states: Mapping[Node, Tensor]) -> States:
-        """An initializer that starts from `states`; each call takes the last one's away, so that one plan serves all."""
+        """An initializer that starts from `states`. Each call takes the last one away, so that one plan serves all."""
         self._planner.carried.states = states
         return self._planner.carried
 

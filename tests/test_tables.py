@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import csv
+import json
 import importlib.util
 from pathlib import Path
+
+from benchmarks import __main__ as benchmarks
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -20,3 +23,9 @@ def test_the_table_of_initializers_is_made_of_its_rows():
     """A figure in the text that no run produced would mislead whoever chooses by it."""
     rows = list(csv.DictReader((ROOT / "docs" / "figures" / "initializers.csv").open()))
     assert script("initializers").table(rows) in (ROOT / "docs" / "initializers.md").read_text()
+
+
+def test_the_table_of_the_bench_is_made_of_its_rows():
+    """Ratios in the text are those that one run of the bench measured."""
+    rows = json.loads((ROOT / "docs" / "figures" / "bench.json").read_text())
+    assert benchmarks.table(rows) in (ROOT / "docs" / "performance.md").read_text()
