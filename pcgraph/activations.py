@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -100,6 +101,11 @@ class Activation:
     def __deepcopy__(self, memo: object) -> Activation:
         """Itself, since it never changes: a copy of a named one is still that one."""
         return self
+
+    def __reduce__(self) -> Any:
+        if self.named:
+            return get, (self.name,)
+        return Activation, (self.name, self.function, self.fused_forward, self.fused_pullback, self.at_zero)
 
     def __repr__(self) -> str:
         return f"Activation({self.name!r})"
@@ -203,6 +209,11 @@ def get(spec: str | Activation | Callable[[Tensor], Tensor] | None) -> Activatio
         if spec not in ACTIVATIONS:
             raise GraphError(unknown_name("activation", spec, ACTIVATIONS), found=spec)
         return ACTIVATIONS[spec]
+    if isinstance(spec, torch.nn.Module) and next(spec.parameters(), None) is not None:
+        raise GraphError(
+            f"an activation has no parameters: nothing would train them (found {spec!r}); use it as a transform",
+            found=spec,
+        )
     if callable(spec):
         return Activation(getattr(spec, "__name__", type(spec).__name__), spec)
     raise GraphError(f"an activation is a name or a callable (found {spec!r})", found=spec)

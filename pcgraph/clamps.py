@@ -126,7 +126,7 @@ def _check_tensor(net: Network, node: Hashable, tensor: Tensor) -> None:
         wanted = ", ".join(["batch", *map(str, shape)])
         raise ClampError(
             f"the clamp of {node!r} needs shape ({wanted}) (found {tuple(tensor.shape)})"
-            + ("; flatten it with x.flatten(1)" if tensor[:1].numel() == torch.Size(shape).numel() else ""),
+            + (f"; x.reshape(-1, {', '.join(map(str, shape))}) has it" if _reshapes(tensor, shape) else ""),
             node=node,
         )
     if tensor.dtype != net.dtype:
@@ -142,6 +142,10 @@ def _check_tensor(net: Network, node: Hashable, tensor: Tensor) -> None:
             f"use .to({str(net.device)!r})",
             node=node,
         )
+
+
+def _reshapes(tensor: Tensor, shape: tuple[int, ...]) -> bool:
+    return tensor.dim() > 0 and tensor.shape[0] > 0 and tensor[0].numel() == torch.Size(shape).numel()
 
 
 def _check_mask(net: Network, node: Hashable, given: Masked) -> Tensor:

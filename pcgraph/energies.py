@@ -62,6 +62,14 @@ class Energy(nn.Module):
 
     zero_at_prediction: bool = False
 
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        """A class promises for itself alone; an energy of its own comes with derivatives of its own, or autograd's."""
+        super().__init_subclass__(**keywords)
+        if "zero_at_prediction" not in cls.__dict__:
+            cls.zero_at_prediction = False
+        if "energy" in cls.__dict__ and "error" not in cls.__dict__:
+            cls.error = Energy.error  # type: ignore[method-assign]
+
     def energy(self, h: Tensor, mu: Tensor) -> Tensor:
         """The energy per sample.
 

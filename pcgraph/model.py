@@ -11,7 +11,7 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from pcgraph.clamps import Clamps, Masked
-from pcgraph.errors import ClampError, ConfigError
+from pcgraph.errors import ClampError, ConfigError, OutOfMemory
 from pcgraph.inference import Planner, Settings, prepare, run
 from pcgraph.initializers import Context, Forward, Initializer, States
 from pcgraph.learning import InferenceResult
@@ -91,6 +91,9 @@ class PCNetwork(Network):
         ------
         InvalidInitializer, ClampError, ConfigError
         """
+        for names in (clamped, masked):
+            if isinstance(names, str):
+                raise ClampError(f"clamped and masked are collections of nodes, as in {{{names!r}}} (found {names!r})")
         numbers = [frozenset(self.structure.require_node(n, ClampError) for n in group) for group in (clamped, masked)]
         if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
             raise ConfigError(f"steps must be an integer that is not negative (found {steps!r})", key="steps")
@@ -143,8 +146,17 @@ class PCNetwork(Network):
             self, self._planner, clamps, init, steps, optimizer, labels, finite=settings.check,
             pins=pins_of(kernels), nudged=frozenset(settings.nudges), all_move=settings.all_move,
         )  # fmt: skip
-        ws = self._planner.acquire(plan, checked.batch)
-        kept = run(ws, checked, optimizer, context, settings)
+        try:
+            with torch.inference_mode(False):
+                ws = self._planner.acquire(plan, checked.batch)
+                kept = run(ws, checked, optimizer, context, settings)
+        except torch.OutOfMemoryError as error:
+            estimate = plan.memory(checked.batch)
+            raise OutOfMemory(
+                f"the device ran out of memory; this plan needs about {estimate / 2**30:.3g} GiB beside the parameters "
+                f"at batch {checked.batch}: take a smaller batch, or smaller groups ({error})",
+                estimate=estimate,
+            ) from error
         return InferenceResult(ws, checked, init, labels, kept, self._planner.release)
 
     def carry_on(self, states: Mapping[Node, Tensor]) -> States:
@@ -175,8 +187,9 @@ class PCNetwork(Network):
             plan = self._planner.plan(
                 checked.clamped, frozenset(checked.masked), self._forward[0], 0, None, context, only=ancestors
             )
-            ws = self._planner.acquire(plan, checked.batch)
-            run(ws, checked, None, context, Settings(check=False))
+            with torch.inference_mode(False):
+                ws = self._planner.acquire(plan, checked.batch)
+                run(ws, checked, None, context, Settings(check=False))
             group, position = self.structure.place(target)
             answer = ws.h[group][position].clone().view(-1, *self.structure.groups[group].shape)
             self._planner.release(ws)

@@ -48,6 +48,14 @@ class StateOptimizer:
     def __init__(self, lr: Rate) -> None:
         self.lr = _check_rate(lr)
 
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        """A class promises for itself alone: what it does not declare is not inherited."""
+        super().__init_subclass__(**keywords)
+        if "fixes_zero" not in cls.__dict__:
+            cls.fixes_zero = False
+        if "stateless" not in cls.__dict__:
+            cls.stateless = StateOptimizer.stateless  # type: ignore[method-assign]
+
     def rate(self, node: Hashable) -> float:
         """The rate of one node.
 

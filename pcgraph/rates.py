@@ -65,6 +65,8 @@ def safe_rate(
     begun = net.infer(clamps, init=init, steps=0, labels=labels).states
     start = {v: h.clone() for v, h in begun.items()}
     free = [v for v in start if not isinstance(clamps.get(v), Tensor)]
+    if not free:
+        return float("inf")
     shift = SHIFT.get(net.dtype, 1e-2) * max(1.0, *(float(h.abs().max()) for h in start.values()))
     optimizer = SGD(lr=1.0)
 
@@ -84,6 +86,8 @@ def safe_rate(
         curvature = _norm(direction)
     net.carry_on({})
     largest = float(curvature.max())
+    if largest != largest:
+        raise ConfigError("the energy has no finite curvature at these states: smaller weights or states are needed")
     return margin * 2 / largest if largest > 0 else float("inf")
 
 

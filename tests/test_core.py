@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import math
+import pickle
 import weakref
 
 import networkx as nx
@@ -345,7 +346,7 @@ NAN = float("nan")
         ({"X": torch.zeros(2, 3)}, r"no node 'X'"),
         ({"x": torch.zeros(2, 4)}, r"'x' needs shape \(batch, 3\) \(found \(2, 4\)\)"),
         ({"x": torch.zeros(3)}, r"needs shape \(batch, 3\) \(found \(3,\)\)"),
-        ({"x": torch.zeros(2, 3, 1)}, r"flatten it"),
+        ({"x": torch.zeros(2, 3, 1)}, r"x.reshape\(-1, 3\) has it"),
         ({"x": torch.zeros(2, 3).double()}, r"needs dtype torch.float32 \(found torch.float64\)"),
         ({"x": torch.zeros(2, 3), "y": torch.zeros(2, 2, dtype=torch.int64)}, r"one_hot"),
         ({"x": torch.zeros(2, 3, device="meta")}, r"needs to be on cpu.*\(found meta\)"),
@@ -439,3 +440,108 @@ def test_buffers_go_back_as_soon_as_a_result_is_gone():
         assert net.infer(clamps, init=Forward(), steps=3, optimizer=SGD(0.1))._ws.h[0].data_ptr() == buffers
     finally:
         gc.enable()
+
+
+def test_mappings_and_answers_outlive_their_result():
+    """`net.infer(...).states` and an iterative prediction are the user's; the next run must not write into them."""
+    net = PCNetwork(pcgraph.graphs.chain([3, 4, 2], activation="tanh"), dtype=torch.float64)
+    kw = {"init": Zero(), "steps": 2, "optimizer": SGD(0.1)}
+    first = net.predict({"x": double(4, 3)}, "y", **kw)
+    kept = first.clone()
+    states = net.infer({"x": double(4, 3)}, **kw).states
+    for seed in (5, 6):
+        net.predict({"x": double(4, 3, seed=seed)}, "y", **kw)
+        net.infer({"x": double(4, 3, seed=seed)}, **kw).accumulate()
+    assert torch.equal(first, kept)
+    assert torch.equal(states["y"], kept)
+
+
+def test_inference_mode_leaves_no_trace():
+    """Evaluation under torch.inference_mode() must not break the training step after it."""
+    net = PCNetwork(pcgraph.graphs.chain([3, 4, 2]))
+    clamps = {"x": torch.randn(4, 3), "y": torch.randn(4, 2)}
+    with torch.inference_mode():
+        net.predict({"x": clamps["x"]}, "y")
+        net.infer(clamps, init=Forward(), steps=2, optimizer=SGD(0.1))
+    net.predict({"x": clamps["x"]}, "y")
+    net.infer(clamps, init=Forward(), steps=2, optimizer=SGD(0.1)).backward()
+
+
+def test_weights_can_be_frozen_and_freed():
+    """What is frozen at the moment of backward() gets no gradient; what is free gets all of it."""
+    net = PCNetwork(pcgraph.graphs.chain([3, 4, 2]), dtype=torch.float64)
+    clamps = {"x": double(4, 3), "y": double(4, 2, seed=1)}
+    kw = {"init": Forward(), "steps": 3, "optimizer": SGD(0.1)}
+    net.infer(clamps, **kw).backward()
+    expected = {name: p.grad.clone() for name, p in net.named_parameters()}
+    net.zero_grad()
+    net.requires_grad_(False)
+    net.infer(clamps, **kw).backward()
+    assert all(p.grad is None for p in net.parameters())
+    net.requires_grad_(True)
+    net.infer(clamps, **kw).backward()
+    for name, p in net.named_parameters():
+        assert torch.equal(p.grad, expected[name])
+
+
+def test_pickled_and_copied_networks_are_the_same():
+    """Worker processes get a network by pickle; a frozen one stays frozen when copied."""
+    net = PCNetwork(pcgraph.graphs.chain([3, 4, 2]), dtype=torch.float64)
+    net.weights.requires_grad_(False)
+    for twin in (pickle.loads(pickle.dumps(net)), copy.deepcopy(net)):
+        assert torch.equal(twin.predict({"x": double(4, 3)}, "y"), net.predict({"x": double(4, 3)}, "y"))
+        assert [p.requires_grad for p in twin.parameters()] == [p.requires_grad for p in net.parameters()]
+
+
+def test_looking_into_results_leaves_no_buffers_behind():
+    """Twenty results that were looked into and dropped free their memory at once."""
+    net = PCNetwork(pcgraph.graphs.chain([3, 4, 2]), dtype=torch.float64)
+    clamps = {"x": double(4, 3), "y": double(4, 2, seed=1)}
+    gc.collect()
+    gc.disable()
+    try:
+        alive = []
+        for _ in range(20):
+            result = net.infer(clamps, init=Forward(), steps=2, optimizer=SGD(0.1))
+            assert result.states["h1"].shape == (4, 4)
+            alive.append(weakref.ref(result._ws))
+        del result
+        assert sum(ws() is not None for ws in alive) == 0
+    finally:
+        gc.enable()
+
+
+def test_what_a_workspace_keeps_does_not_grow():
+    """Nodes without a bias between others: each backward() must find its rows again, not list them anew."""
+    graph = pcgraph.graphs.chain([3, 4, 4, 4, 4, 2])
+    graph.nodes["h2"]["bias"] = False
+    net = PCNetwork(graph, dtype=torch.float64)
+    clamps = {"x": double(4, 3), "y": double(4, 2, seed=1)}
+    sizes = []
+    for _ in range(4):
+        result = net.infer(clamps, init=Zero(), steps=3, optimizer=SGD(0.1))
+        result.backward()
+        sizes.append(len(result._ws.cache))
+        del result
+    assert sizes[1] == sizes[3]
+
+
+def test_pins_and_names_that_mean_nothing_are_refused():
+    """A pin of no bucket, and a string where a set of nodes is meant."""
+    net = PCNetwork(pcgraph.graphs.chain([3, 4, 2]))
+    with pytest.raises(ConfigError, match="unknown bucket 'nonsense'"):
+        net.plan({"x"}, init=Zero(), steps=1, kernels={"nonsense": "dense"})
+    with pytest.raises(ClampError, match="collections of nodes"):
+        net.plan("xy", init=Zero(), steps=1)
+    with pytest.raises(ClampError, match=r"needs shape \(batch, 3\) \(found \(\)\)"):
+        net.infer({"x": torch.tensor(1.0)}, init=Zero(), steps=0)
+    with pytest.raises(GraphError, match="no parameters"):
+        PCNetwork(node(activation=torch.nn.PReLU()))
+
+
+def test_energies_at_the_edge_of_the_range_are_no_divergence():
+    """The batch's sum may overflow where no sample's energy does."""
+    net = PCNetwork(pcgraph.graphs.chain([1, 1]))
+    y = torch.full((64, 1), 1e19)
+    result = net.infer({"x": torch.zeros(64, 1), "y": y}, init=Forward(), steps=0)
+    assert torch.isfinite(result.energy).all()

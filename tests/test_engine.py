@@ -41,9 +41,23 @@ def reference_step(optimizer):
     return sgd if isinstance(optimizer, SGD) else adam
 
 
+def warm(net, clamps, init, steps, optimizer, **kw):
+    """Two runs with other weights that nobody looks into, so that the next one gets used buffers."""
+    kept = {name: p.detach().clone() for name, p in net.named_parameters()}
+    for factor in (0.5, -0.7):
+        with torch.no_grad():
+            for p in net.parameters():
+                p.mul_(factor)
+        net.infer(clamps, init=init, steps=steps, optimizer=optimizer, trace=True, **kw).accumulate()
+    with torch.no_grad():
+        for name, p in net.named_parameters():
+            p.copy_(kept[name])
+    net.zero_grad()
+
+
 def assert_equal_to_reference(net, clamps, init, steps, optimizer, *, tolerance=EXACT, **kw):
     start = initial_states(net, clamps, init, **kw)
-    net.zero_grad()
+    warm(net, clamps, init, steps, optimizer, **kw)
     result = net.infer(clamps, init=init, steps=steps, optimizer=optimizer, trace=True, **kw)
     expected = reference.infer(net, clamps, start, steps, reference_step(optimizer))
     result.backward()
@@ -68,8 +82,11 @@ def double(*shape, seed=0):
 
 
 OPTIMIZERS = st.sampled_from(
-    [SGD(lr=0.07), SGD(lr=0.05, momentum=0.8), SGD(lr=0.05, momentum=0.8, nesterov=True), Adam(lr=0.02)]
-)
+    [
+        SGD(lr=0.07), SGD(lr={1: 0.1, 2: 0.01, None: 0.03}), SGD(lr=0.05, momentum=0.8),
+        SGD(lr=0.05, momentum=0.8, nesterov=True), Adam(lr=0.02),
+    ]
+)  # fmt: skip
 INITIALIZERS = st.sampled_from(["zero", "normal", "forward"])
 
 
@@ -274,3 +291,73 @@ def test_stored_entries_between_groups(init, optimizer):
     clamps = {"x": double(3, 5), "y": double(3, 3, seed=1)}
     for steps in (0, 1, 4):
         assert_equal_to_reference(net, clamps, init, steps, optimizer)
+
+
+@pytest.mark.parametrize("kernel", ["batched", "dense"])
+def test_rates_follow_their_nodes_as_the_error_spreads(kernel):
+    """The states that move grow in number from step to step; each keeps the rate of its own node."""
+    net = PCNetwork(pcgraph.graphs.chain([3, 4, 4, 4, 2], activation="tanh"), dtype=torch.float64)
+    clamps = {"x": double(3, 3), "y": double(3, 2, seed=1)}
+    pins = {b.name: kernel for b in net.structure.buckets}
+    assert_equal_to_reference(net, clamps, Forward(), 4, SGD({"h3": 0.1, None: 0.01}), kernels=pins)
+
+
+@pytest.mark.parametrize("size", [4, 1])
+def test_a_run_forgets_the_signals_of_the_one_before(size):
+    """Edges that are computed without need, to make a slice, must not carry what an earlier run left behind."""
+    graph = nx.DiGraph()
+    graph.add_node("x", shape=3)
+    graph.add_node("u", shape=size, activation="tanh")
+    graph.add_edge("x", "u")
+    for i in range(40):
+        graph.add_node(i, shape=size)
+        graph.add_edge("u", i)
+    net = PCNetwork(graph, dtype=torch.float64)
+    clamps = {"x": double(3, 3), **{i: double(3, size, seed=i) for i in range(40) if i % 10}}
+    assert_equal_to_reference(net, clamps, Forward(), 3, SGD(0.05))
+    assert_equal_to_reference(net, clamps, Zero(), 3, SGD(0.05))
+
+
+def test_priors_beside_biases_that_learn():
+    """Roots with a prior and hidden nodes of one shape are filled together; the biases are those of today."""
+    graph = nx.DiGraph()
+    graph.add_node("p", shape=3, prior=0.5)
+    for v in "ab":
+        graph.add_node(v, shape=3, activation="tanh")
+    graph.add_node("y", shape=2)
+    nx.add_path(graph, ["p", "a", "b", "y"])
+    net = PCNetwork(graph, dtype=torch.float64)
+    for init in (Zero(), Normal(), Forward(fallback=Zero())):
+        assert_equal_to_reference(net, {"y": double(4, 2)}, init, 3, SGD(0.1))
+
+
+def test_masked_neurons_stay_under_any_optimizer():
+    """An optimizer that moves states without a gradient must not move what is known."""
+    net = PCNetwork(pcgraph.graphs.chain([6, 5, 4], activation="tanh"), dtype=torch.float64)
+    mask = torch.tensor([True, False, True, False, True, False])
+    clamps = {"x": Masked(double(3, 6), mask), "y": double(3, 4, seed=1)}
+    states = net.infer(clamps, init=Normal(), steps=3, optimizer=Decay(0.1)).states
+    assert torch.equal(states["x"][:, mask], clamps["x"].values[:, mask])
+    assert (states["x"][:, ~mask] != 0).all()
+
+
+def test_promises_are_not_inherited():
+    """A user's subclass that does more than its parent is believed to have promised nothing."""
+
+    class Noisy(SGD):
+        def step(self, state, grad, memory):
+            state.add_(0.01).sub_(grad, alpha=memory["lr"])
+
+    class Cubic(pcgraph.energies.Gaussian):
+        def energy(self, h, mu):
+            return (h - mu).abs().pow(3).flatten(1).sum(1)
+
+    graph = pcgraph.graphs.chain([3, 4, 4, 2], activation="tanh")
+    graph.nodes["h1"]["energy"] = Cubic()
+    net = PCNetwork(graph, dtype=torch.float64)
+    clamps = {"x": double(3, 3), "y": double(3, 2, seed=1)}
+    start = initial_states(net, clamps, Forward())
+    result = net.infer(clamps, init=Forward(), steps=2, optimizer=Noisy(0.1))
+    expected = reference.infer(net, clamps, start, 2, lambda v, h, g, t: h + 0.01 - 0.1 * g)
+    for v in net.graph:
+        torch.testing.assert_close(result.states[v], expected.states[v], **EXACT)

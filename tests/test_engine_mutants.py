@@ -65,7 +65,7 @@ MUTANTS = [
           "            ws.refresh.append(lambda: torch.index_select(packed, 0, self.at, out=self.values))\n            ws.refresh[-1]()",
           "            torch.index_select(packed, 0, self.at, out=self.values)", "engine"),
     fault("precision forgotten", NODES, "        if precision is not None:\n            e.mul_(precision)\n", "", "engine"),
-    fault("priors are zero", NODES, "rows[k, 0] = prior.flatten().to(rows)", "pass", "engine"),
+    fault("priors are zero", NODES, "        rows.index_copy_(0, which, fixed)\n", "", "engine"),
     fault("module weights learn nothing", OTHERS, "parameter.grad.sub_(grads[name], alpha=scale)", "pass", "engine"),
     fault("bias gradients summed over the batch", "learning/result.py", "gradient[rows].sub_(sums, alpha=scale)",
           "gradient[rows].sub_(sums)", "core"),

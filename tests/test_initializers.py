@@ -512,3 +512,28 @@ def test_equal_initializers_share_a_plan_and_others_do_not():
     learn(net, data(seed=1), first)
     learn(net, data(seed=2), second)
     assert not torch.equal(start(net, data(), first)["h1"], start(net, data(), second)["h1"])
+
+
+def test_a_part_that_stands_twice_learns_once():
+    """One memory for roots and for the rest: its gradient is counted once."""
+    net = PCNetwork(pcgraph.graphs.decoder([4, 5, 6], activation="tanh"), dtype=torch.float64)
+    grads = []
+    for twice in (False, True):
+        memory = Memory(net, nodes=["h0"], patterns=6, heads=2, embed_dim=4)
+        init = Forward(roots=memory, fallback=memory if twice else None)
+        net.infer({"x": double(5, 6)}, init=init, steps=2, optimizer=SGD(0.1)).backward()
+        grads.append(memory.query.grad.clone())
+    assert torch.equal(*grads)
+
+
+def test_parts_inside_per_node_and_means_that_are_missing():
+    """An equilibrium for one node; an average asked for a node that was always fixed."""
+    net = chain()
+    init = PerNode({"h1": Equilibrium(release="y", steps=5)}, default=Zero())
+    states = start(net, data(), init)
+    assert (states["h1"] != 0).any()
+    average = Average()
+    clamps = {**data(), "h1": double(4, 4), "h2": double(4, 4), "h3": double(4, 4)}
+    learn(net, clamps, average, steps=0)
+    with pytest.raises(ConfigError, match="no means for 'h1'"):
+        start(net, data(), average)

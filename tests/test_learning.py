@@ -9,6 +9,7 @@ import torch
 import pcgraph
 from pcgraph import SGD, Adam, Average, Forward, Null, PCNetwork, States, Zero, learning
 from pcgraph.errors import ClampError, ConfigError
+from pcgraph.inference import Settings
 from pcgraph.testing import reference
 
 
@@ -244,3 +245,39 @@ def test_average_works_under_every_rule():
     weights = torch.optim.SGD(net.parameters(), lr=1e-2)
     learning.incremental(net, clamps, init=average, steps=3, optimizer=SGD(0.1), weights=weights)
     assert bool(average.recall("seen").all())
+
+
+def test_a_nudge_alone_moves_a_node():
+    """A free root that nothing else pulls at must follow its target, and no more than its own cost says."""
+    graph = nx.DiGraph([("z", "m"), ("q", "m")])
+    nx.set_node_attributes(graph, 2, "shape")
+    net = PCNetwork(graph, dtype=torch.float64)
+    settings = Settings(nudges={net.structure.number["z"]: (torch.ones(3, 2, dtype=torch.float64), 1.0)})
+    kw = {"init": Forward(roots=Zero()), "optimizer": SGD(0.5), "labels": None, "settings": settings}
+    for _ in range(2):
+        z = net.run({"q": double(3, 2)}, steps=1, **kw).states["z"].clone()
+        assert torch.equal(z, torch.full((3, 2), 0.5, dtype=torch.float64))
+
+
+def test_targets_are_checked_as_clamps_are():
+    """Another batch size, or a partial target, must not broadcast or vanish."""
+    net = chain()
+    inputs, _ = batch()
+    kw = {"steps": 3, "optimizer": SGD(0.1)}
+    with pytest.raises(ClampError, match="one batch size"):
+        learning.nudged(net, inputs, {"y": double(2, 3)}, **kw)
+    partial = pcgraph.Masked(double(7, 3), torch.tensor([True, False, True]))
+    with pytest.raises(ClampError, match="partial clamp of 'y'"):
+        learning.nudged(net, inputs, {"y": partial}, **kw)
+    with pytest.raises(ClampError, match="partial clamp of 'y'"):
+        learning.backprop(net, inputs, {"y": partial})
+
+
+def test_incremental_results_have_learned_already():
+    """A backward() on top would count the last step twice."""
+    net = chain()
+    inputs, targets = batch()
+    weights = torch.optim.SGD(net.parameters(), lr=1e-2)
+    result = learning.incremental(net, {**inputs, **targets}, init=Zero(), steps=2, optimizer=SGD(0.1), weights=weights)
+    with pytest.raises(ConfigError, match="already called"):
+        result.backward()

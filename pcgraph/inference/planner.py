@@ -6,6 +6,7 @@ from collections.abc import Hashable, Mapping
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from pcgraph.clamps import Clamps, Masked
@@ -84,6 +85,7 @@ class Planner:
             )
             self.plans[key] = (init, make_plan(self.net.structure, request))
             self._trim(self.plans)
+        self.plans[key] = self.plans.pop(key)
         return self.plans[key][1]
 
     def acquire(self, plan: Plan, batch: int) -> Workspace:
@@ -94,13 +96,16 @@ class Planner:
                 if not ws.stale:
                     return ws
                 break
-        ws = Workspace(plan, self.net, batch)
-        ws.program = Program(ws)
+        with torch.inference_mode(False):
+            ws = Workspace(plan, self.net, batch)
+            ws.program = Program(ws)
         return ws
 
     def release(self, ws: Workspace) -> None:
         """Take back a workspace that nobody looks into any more."""
-        if not ws.escaped:
+        if ws.escaped:
+            ws.unbind()
+        else:
             self.idle = [*self.idle[1 - IDLE :], ws]
 
     def _trim(self, cache: dict[Any, Any]) -> None:
@@ -112,7 +117,6 @@ class _Partial:
     mask = True
 
 
-_PARTIAL = _Partial()
 
 
 def prepare(

@@ -38,14 +38,14 @@ class Inference:
     ) -> None:  # fmt: skip
         self.plan = ws.plan
         self.clamps, self.init, self.labels, self.trace = clamps, init, labels, trace
-        self._ws, self._release = ws, release
-        self.states = NodeTensors(ws, state_of)
-        self.predictions = NodeTensors(ws, _prediction)
-        self.errors = NodeTensors(ws, _error)
+        self._lease, self._ws = Lease(ws, release), ws
+        self.states = NodeTensors(self._lease, state_of)
+        self.predictions = NodeTensors(self._lease, _prediction)
+        self.errors = NodeTensors(self._lease, _error)
 
-    def __del__(self) -> None:
-        if hasattr(self, "_release"):
-            self._release(self._ws)
+    def peek(self, node: Node) -> Tensor:
+        """The state of a node as a view that is valid until the network runs again; for initializers."""
+        return state_of(self._ws, self.plan.structure.number[node])
 
     @property
     def batch(self) -> int:
@@ -63,7 +63,10 @@ class Inference:
         return frozenset(self.plan.structure.nodes[i] for i in np.flatnonzero(self.plan.free))
 
     def group_states(self, *, free_only: bool = False) -> Iterator[tuple[str, Tensor]]:
-        """(name of a group, its states (nodes, batch, size)), for all groups or those with a free node."""
+        """(name of a group, its states (nodes, batch, size)), for all groups or those with a free node.
+
+        The states are views that are valid until the network runs again.
+        """
         for group, states in zip(self.plan.structure.groups, self._ws.h):
             if not free_only or self.plan.free[group.start : group.start + group.count].any():
                 yield group.name, states
@@ -94,11 +97,21 @@ class Inference:
         return f"{type(self).__name__}(batch={self.batch}, steps={self.plan.steps}, energy={self.energy.mean():.6g})"
 
 
+class Lease:
+    """Holds a workspace for a result and all that reads from it; hands it back when the last of them is gone."""
+
+    def __init__(self, ws: Workspace, release: Callable[[Workspace], None]) -> None:
+        self.ws, self._release = ws, release
+
+    def __del__(self) -> None:
+        self._release(self.ws)
+
+
 class NodeTensors(Mapping[Node, Tensor]):
     """Node -> tensor, over the buffers of a workspace, which is not used again once somebody has looked."""
 
-    def __init__(self, ws: Workspace, read: Callable[[Workspace, int], Tensor]) -> None:
-        self._ws, self._read = ws, read
+    def __init__(self, lease: Lease, read: Callable[[Workspace, int], Tensor]) -> None:
+        self._lease, self._ws, self._read = lease, lease.ws, read
 
     def __getitem__(self, node: Node) -> Tensor:
         number = self._ws.plan.structure.number

@@ -101,7 +101,7 @@ def run(
     """
     trace = run_unchecked(ws, clamps, optimizer, context, settings)
     if settings.check and not _is_finite(ws):
-        raise _diagnose(ws, clamps, optimizer, context)
+        raise _diagnose(ws, clamps, optimizer, context, settings)
     return trace
 
 
@@ -111,10 +111,10 @@ def _is_finite(ws: Workspace) -> bool:
     for op in ws.plan.final.errors:
         run = ws.plan.structure.runs[op.run]
         if not run.gaussian or not isinstance(op.rows, slice):
-            return bool(torch.isfinite(total_energy(ws).sum()))
+            return bool(torch.isfinite(total_energy(ws)).all())
         e = ws.e[run.group][op.rows].view(-1)
         total += torch.dot(e, e)
-    return bool(torch.isfinite(total))
+    return bool(torch.isfinite(total)) or bool(torch.isfinite(total_energy(ws)).all())
 
 
 def run_unchecked(
@@ -124,10 +124,12 @@ def run_unchecked(
     plan, program = ws.plan, ws.program
     for step in ws.refresh:
         step()
+    ws.masked = []
     masks = [_mask(ws, i, *pair) for i, pair in clamps.masked.items()]
     _start(ws, clamps, masks, context)
     energies: list[Tensor] = []
     memories = settings.memories
+    rates: dict[tuple[int, ...], float | Tensor] = {}
     for t in range(plan.steps):
         forward, errors, pull, moves = program.stages[min(t, len(program.stages) - 1)]
         if t:
@@ -144,11 +146,13 @@ def run_unchecked(
             break
         assert optimizer is not None
         for k, (group, where, nodes) in enumerate(moves):
-            memory = memories.setdefault((group, k), {}) if len(moves) else {}
-            if not memory or (isinstance(memory["lr"], Tensor) and memory["lr"].shape[0] != len(nodes)):
-                memory["lr"] = _rates(ws, optimizer, nodes)
-            memory["step"] = settings.first_step + t
+            if nodes not in rates:
+                rates[nodes] = _rates(ws, optimizer, nodes)
+            memory = memories.setdefault((group, k), {})
+            memory["lr"], memory["step"] = rates[nodes], settings.first_step + t
             _step(ws, optimizer, group, where, memory)
+        if masks and not optimizer.fixes_zero:
+            _hold(ws)
     if plan.steps:
         _each(program.final[0])
     _each(program.final[1])
@@ -174,7 +178,10 @@ def _step(ws: Workspace, optimizer: StateOptimizer, group: int, where: Tensor | 
 def _rates(ws: Workspace, optimizer: StateOptimizer, nodes: tuple[int, ...]) -> float | Tensor:
     if isinstance(optimizer.lr, float):
         return optimizer.lr
-    rates = [optimizer.rate(ws.plan.structure.nodes[i]) for i in nodes]
+    free = ws.plan.free
+    known = {i: optimizer.rate(ws.plan.structure.nodes[i]) for i in nodes if free[i]}
+    some = next(iter(known.values()))
+    rates = [known.get(i, some) for i in nodes]
     if len(set(rates)) == 1:
         return rates[0]
     return torch.tensor(rates, dtype=ws.dtype, device=ws.device).view(-1, 1, 1)
@@ -185,13 +192,12 @@ def _mask(ws: Workspace, i: int, values: Tensor, mask: Tensor) -> tuple[Tensor, 
     g, p = ws.plan.structure.place(i)
     e = ws.e[g][p]
     flat = mask.reshape(ws.batch, -1)
-    ws.cache[("masked", i)] = (ws.h[g][p], values.reshape(ws.batch, -1), flat)
+    ws.masked.append((ws.h[g][p], values.reshape(ws.batch, -1), flat))
     return e, values, flat, (~flat).to(ws.dtype)
 
 
 def _start(ws: Workspace, clamps: Clamps, masks: list[Any], context: Context) -> None:
     """Initialise: writes and sweeps in the plan's order, partly clamped neurons put back after each."""
-    held = [ws.cache[key] for key in ws.cache if isinstance(key, tuple) and key[0] == "masked"] if masks else []
     fixed = False
     for op in ws.program.prologue:
         if not fixed and not isinstance(op, Write):
@@ -201,10 +207,16 @@ def _start(ws: Workspace, clamps: Clamps, masks: list[Any], context: Context) ->
             _write(ws, op, context)
         else:
             op()
-        for h, values, mask in held:
-            torch.where(mask, values, h, out=h)
+        if masks:
+            _hold(ws)
     if not fixed:
         _fix(ws, clamps)
+
+
+def _hold(ws: Workspace) -> None:
+    """Put the known neurons of partly clamped nodes back to their values."""
+    for h, values, mask in ws.masked:
+        torch.where(mask, values, h, out=h)
 
 
 def _fix(ws: Workspace, clamps: Clamps) -> None:
@@ -235,7 +247,7 @@ def _write(ws: Workspace, op: Write, context: Context) -> None:
 
 
 def _diagnose(
-    ws: Workspace, clamps: Clamps, optimizer: StateOptimizer | None, context: Context
+    ws: Workspace, clamps: Clamps, optimizer: StateOptimizer | None, context: Context, settings: Settings
 ) -> Diverged:
     """Run again, watching every step, and say where it broke."""
     found: list[int] = []
@@ -245,8 +257,9 @@ def _diagnose(
             found.append(t)
         return bool(found)
 
-    run_unchecked(ws, clamps, optimizer, context, Settings(), watch)
-    step = found[0] if found else ws.plan.steps
+    again = Settings(nudges=settings.nudges, first_step=settings.first_step, all_move=settings.all_move)
+    run_unchecked(ws, clamps, optimizer, context, again, watch)
+    step = settings.first_step + (found[0] if found else ws.plan.steps)
     s = ws.plan.structure
     worst, largest = 0, -1.0
     for i in range(len(s.nodes)):
@@ -256,12 +269,12 @@ def _diagnose(
         if size > largest:
             worst, largest = i, size
     node = s.nodes[worst]
-    advice = "use a smaller state rate" if step else "the weights or the initial states are too large"
-    rate = f" (now {optimizer!r})" if optimizer is not None and step else ""
+    advice = "the weights, the clamps or the initial states are too large; use a smaller learning rate of the weights"
+    if optimizer is not None and step:
+        advice = f"use a smaller state rate (now {optimizer!r}), fewer steps, or a smaller learning rate of the weights"
     return Diverged(
-        f"the energy is no longer finite at inference step {step} of {ws.plan.steps}: the largest state, "
-        f"{largest:.3g}, is in node {node!r}; {advice}{rate}, fewer steps, or a smaller learning rate of the weights. "
-        "No parameter was changed.",
+        f"the energy is no longer finite at inference step {step} of {settings.first_step + ws.plan.steps}: the "
+        f"largest state, {largest:.3g}, is in node {node!r}; {advice}. This run changed no parameter.",
         step=step,
         node=node,
         largest=largest,

@@ -100,7 +100,7 @@ class Average(Remembering):
                 f"Average(by={self.by!r}) reads the class from a one-hot clamp (found shape {tuple(onehot.shape)})",
                 node=self.by,
             )
-        if not self._complete:
+        if not self._complete or onehot.device.type == "cpu":
             top = onehot.max(1).values
             if not bool(((onehot == top.unsqueeze(1)).sum(1) == 1).all()) or not bool((onehot.sum(1) == top).all()):
                 raise ClampError(
@@ -116,7 +116,7 @@ class Average(Remembering):
                 f"labels= needs one integer a sample, shape ({batch},) (found {tuple(labels.shape)}, {labels.dtype})",
                 key="labels",
             )
-        if not self._complete and bool(((labels < 0) | (labels >= count)).any()):
+        if (not self._complete or labels.device.type == "cpu") and bool(((labels < 0) | (labels >= count)).any()):
             raise ConfigError(
                 f"labels must be 0 to {count - 1} (found {int(labels.min())} to {int(labels.max())})", key="labels"
             )
@@ -150,8 +150,12 @@ class Average(Remembering):
 
     def init(self, block: Block, out: Tensor, context: Context) -> None:
         bank, seen = self.recall(f"group_{block.group}"), self.recall("seen")
-        assert bank is not None
-        assert seen is not None
+        if bank is None or seen is None or bank.shape[0] < block.stop:
+            raise ConfigError(
+                f"Average() has no means for {block.nodes[0]!r}: it was fixed in the batches before, or belongs to "
+                "another network; give each network and each set of clamps an Average() of its own, or call forget()",
+                key="init",
+            )
         labels = self.labels_of(context.clamps, context.labels)
         rows = bank[block.start : block.stop].index_select(1, labels).view(out.shape)
         if self._complete:

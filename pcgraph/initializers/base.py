@@ -109,6 +109,14 @@ class Initializer(nn.Module):
     #: Sequential matrix products that :meth:`init` takes, for the count of :attr:`pcgraph.Plan.smm`.
     products: int = 0
 
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        """A class promises for itself alone: what it does not declare is not inherited."""
+        super().__init_subclass__(**keywords)
+        if "writes_zeros" not in cls.__dict__:
+            cls.writes_zeros = False
+        if "plan_key" not in cls.__dict__:
+            cls.plan_key = Initializer.plan_key  # type: ignore[method-assign]
+
     def requirement(self, report: Report) -> Verdict:
         """Whether a graph and its clamps admit this initializer, from a report of :func:`pcgraph.check`."""
         raise TypeError(f"{type(self).__name__} must define requirement(report) -> Verdict")
@@ -121,10 +129,15 @@ class Initializer(nn.Module):
         """Learn or remember from a finished inference; called by ``result.backward()`` and by nothing else."""
 
     def learn(self, result: Any) -> None:
-        """Observe `result`, and let all parts do so."""
-        self.observe(result)
-        for part in self.parts():
-            part.learn(result)
+        """Observe `result`, and let all parts do so, each once."""
+        waiting: list[Initializer] = [self]
+        seen: list[Initializer] = []
+        while waiting:
+            part = waiting.pop(0)
+            if not any(part is other for other in seen):
+                seen.append(part)
+                waiting += part.parts()
+                part.observe(result)
 
     def layout(self, report: Report, context: Context | None = None) -> Layout:
         """The actions for this graph and these clamps. The default gives every free node a value by :meth:`init`."""

@@ -72,7 +72,8 @@ class Equilibrium(Initializer):
 
     def layout(self, report: Report, context: Context | None = None) -> Layout:
         """A sweep, if there is one that passes through no released node; else whatever :meth:`init` settles."""
-        assert context is not None
+        if context is None:
+            return super().layout(report)
         graph = context.network.graph
         targets = set(self.release) & report.clamped
         if report.partial or any(graph.out_degree(v) for v in targets):
@@ -80,7 +81,6 @@ class Equilibrium(Initializer):
         order = check(graph, report.clamped - targets, repair=False).order
         if order is None:
             return super().layout(report)
-        self.residual = 0.0
         return Layout((Swept(tuple(v for v in order if v not in targets)),))
 
     def init(self, block: Block, out: Tensor, context: Context) -> None:
@@ -114,7 +114,8 @@ class Equilibrium(Initializer):
     def plan_key(self) -> Hashable:
         return (type(self), id(self), self.release)
 
-    def parts(self) -> tuple[Initializer, ...]:
-        return ()
+    def ready(self, context: Context | None) -> object:
+        self.residual = 0.0
+        return None
 
 

@@ -62,7 +62,8 @@ class Forward(Initializer):
         left = sweep.blocked - set(roots)
         if left and self.fallback is not None:
             actions += only(self.fallback.layout(report, context), left)
-        return Layout((*actions, Swept(tuple(n for n in sweep.order if n not in set(roots)))))
+        given = set(roots)
+        return Layout((*actions, Swept(tuple(n for n in sweep.order if n not in given))))
 
     def ready(self, context: Context | None) -> object:
         return tuple(part.ready(context) for part in self.parts())

@@ -139,7 +139,8 @@ class Memory(Initializer):
                     f"Clamp {node!r}, or name what is observed: Memory(net, observed=[...]).",
                     "Memory(…)",
                 )
-        missing = [v for v in report.free if v not in set(self.nodes)]
+        own = set(self.nodes)
+        missing = [v for v in report.free if v not in own]
         if missing:
             return Verdict(
                 True, f"holds for its {len(self.nodes)} nodes; {len(missing)} others need an initializer",
@@ -151,7 +152,8 @@ class Memory(Initializer):
         return "fitted" if self._fitted else "first"
 
     def layout(self, report: Report, context: Context | None = None) -> Layout:
-        mine = tuple(v for v in report.free if v in set(self.nodes))
+        own = set(self.nodes)
+        mine = tuple(v for v in report.free if v in own)
         if self._fitted:
             return Layout((Given(self, mine),))
         sweep = report.sweep(initialised=report.free_roots)
@@ -235,7 +237,7 @@ class Memory(Initializer):
             self.fitted.fill_(True)  # type: ignore[operator]
             self._pending = {}
         free = result.free_nodes
-        targets = {v: result.states[v].detach() for v in self.nodes if v in free}
+        targets = {v: result.peek(v) for v in self.nodes if v in free}
         if not targets:
             return
         with torch.enable_grad():

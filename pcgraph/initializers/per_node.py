@@ -9,6 +9,7 @@ from torch import nn
 from pcgraph.errors import GraphError
 from pcgraph.initializers.base import Context, Given, Initializer, Layout, Swept, only
 from pcgraph.initializers.basic import Normal
+from pcgraph.initializers.equilibrium import Equilibrium
 from pcgraph.initializers.forward import Forward
 from pcgraph.topology import Report, Verdict
 
@@ -89,7 +90,8 @@ class PerNode(Initializer):
             if _plain_forward(part):
                 result.append(Swept(nodes))
                 continue
-            own = only(part.layout(report, context), nodes)
+            # Where a part could sweep or settle alone, it settles here: its sweep may need nodes of others.
+            own = only(part.layout(report, None if isinstance(part, Equilibrium) else context), nodes)
             for i, action in enumerate(own):
                 later = {v for after in own[i + 1 :] for v in after.nodes}
                 again = tuple(v for v in action.nodes if v in later)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from pcgraph.errors import ConfigError
@@ -26,7 +27,8 @@ class Remembering(Initializer):
         if kept is not None and kept.shape == value.shape and kept.dtype == value.dtype and kept.device == value.device:
             kept.copy_(value)
         else:
-            self.register_buffer(name, value.detach().clone())
+            with torch.inference_mode(False):
+                self.register_buffer(name, value.detach().clone())
 
     def recall(self, name: str) -> Tensor | None:
         """What was kept under this name, if anything."""

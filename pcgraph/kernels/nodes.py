@@ -19,12 +19,7 @@ def fill(ws: Workspace, op: Fill) -> Step:
     priors = {k: known[start + int(i)] for k, i in enumerate(numbers(op.rows)) if start + int(i) in known}
     value = ws.bias(op.group, op.rows)
     if priors:
-        rows = ws.empty(len(numbers(op.rows)), 1, a.shape[2]).zero_()
-        if value is not None:
-            rows += value
-        for k, prior in priors.items():
-            rows[k, 0] = prior.flatten().to(rows)
-        value = rows
+        value = _with_priors(ws, value, priors, len(numbers(op.rows)), a.shape[2])
     if isinstance(index, slice):
         view = a[index]
         if value is None:
@@ -33,6 +28,22 @@ def fill(ws: Workspace, op: Fill) -> Step:
     if value is None:
         return lambda: a.index_fill_(0, index, 0.0)
     return lambda: a.index_copy_(0, index, value.expand(len(index), *a.shape[1:]))
+
+
+def _with_priors(ws: Workspace, bias: Tensor | None, priors: dict[int, Tensor], count: int, size: int) -> Tensor:
+    """Biases of some rows, priors of others; made again for every run, since biases learn."""
+    rows = ws.empty(count, 1, size).zero_()
+    which = torch.tensor(list(priors), device=ws.device)
+    fixed = torch.stack([prior.flatten() for prior in priors.values()]).to(rows).unsqueeze(1)
+
+    def fill_in() -> None:
+        if bias is not None:
+            rows.copy_(bias)
+        rows.index_copy_(0, which, fixed)
+
+    ws.refresh.append(fill_in)
+    fill_in()
+    return rows
 
 
 def save(ws: Workspace, op: Save) -> Step:

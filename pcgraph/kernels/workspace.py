@@ -67,6 +67,7 @@ class Workspace:
             key: self.empty(len(where), batch, s.groups[key[1]].size) for key, where in plan.bases.items()
         }
         self.refresh: list[Step] = []
+        self.masked: list[tuple[Tensor, Tensor, Tensor]] = []
         self.cache: dict[Any, Any] = {}
         self._scratch: dict[str, Tensor] = {}
         self.pointers = self._pointers()
@@ -80,6 +81,12 @@ class Workspace:
     def stale(self) -> bool:
         """Whether parameters have been replaced since the views on them were taken."""
         return self.pointers != self._pointers()
+
+    def unbind(self) -> None:
+        """Let go of all that is bound to the buffers, so that they end with the last view of them."""
+        self.program = None
+        self.refresh.clear()
+        self.cache.clear()
 
     def empty(self, *shape: int) -> Tensor:
         """An uninitialised tensor of the run's dtype and device."""

@@ -25,7 +25,8 @@ __all__ = ["InferenceResult"]
 class InferenceResult(Inference):
     """The outcome of an inference, from which the network can learn."""
 
-    _learned = False
+    #: Whether the network has learned from this result.
+    learned = False
 
     @torch.no_grad()
     def accumulate(self, factor: float = 1.0) -> None:
@@ -43,11 +44,11 @@ class InferenceResult(Inference):
         Raises
         ------
         ConfigError
-            It was called before on this result, or the result is of a sweep alone and holds no errors.
+            It was called before on this result.
         """
-        if self._learned:
+        if self.learned:
             raise ConfigError("backward() was already called on this result; run net.infer(...) again")
-        self._learned = True
+        self.learned = True
         self.accumulate()
         self.remember()
 
@@ -96,7 +97,7 @@ def _packed(ws: Workspace) -> list[_Packed]:
     result: list[_Packed] = []
     for bucket in ws.plan.structure.buckets:
         parameter = ws.net.weights.get(bucket.name)
-        if parameter is None or not parameter.requires_grad:
+        if parameter is None:
             continue
         calls = [call for call in ws.plan.weights if ws.plan.structure.buckets[call.bucket] is bucket]
         written = np.zeros(bucket.rows, dtype=np.int64)
@@ -113,6 +114,8 @@ def _weights(ws: Workspace, scale: float) -> None:
     if "learn" not in ws.cache:
         ws.cache["learn"] = _packed(ws)
     for packed in ws.cache["learn"]:
+        if not packed.parameter.requires_grad:
+            continue
         beta = 1.0
         if packed.parameter.grad is None and packed.plain:
             packed.parameter.grad = torch.empty_like(packed.parameter)
@@ -129,14 +132,22 @@ def _weights(ws: Workspace, scale: float) -> None:
             module_weights(ws, call, scale)
 
 
-def _biases(ws: Workspace, scale: float) -> None:
+def _bias_rows(ws: Workspace) -> list[tuple[nn.Parameter, Tensor, Tensor | slice, Tensor | slice]]:
+    """(parameter, signals, rows of the signals, rows of the parameter) for each part of a group that learns."""
+    result = []
     for group, where in ws.plan.biases:
-        name = f"bias_{ws.plan.structure.groups[group].name}"
-        parameter = ws.net.biases[name]
+        parameter = ws.net.biases[f"bias_{ws.plan.structure.groups[group].name}"]
+        result.append((parameter, ws.s[group], ws.index(where), ws.bias_index(group, where)))
+    return result
+
+
+def _biases(ws: Workspace, scale: float) -> None:
+    if "biases" not in ws.cache:
+        ws.cache["biases"] = _bias_rows(ws)
+    for parameter, signals, where, rows in ws.cache["biases"]:
         if not parameter.requires_grad:
             continue
-        sums = take(ws.s[group], ws.index(where)).sum(1)
-        rows = ws.bias_index(group, where)
+        sums = take(signals, where).sum(1)
         gradient = _gradient(parameter).view(parameter.shape[0], -1)
         if isinstance(rows, slice):
             gradient[rows].sub_(sums, alpha=scale)

@@ -67,17 +67,20 @@ def incremental(
         raise ConfigError(f"incremental learning needs at least one step (found {steps!r})", key="steps")
     settings = Settings(all_move=True)
     start: Initializer = init
-    for t in range(steps):
-        settings.first_step = t
-        result = net.run(clamps, init=start, steps=1, optimizer=optimizer, labels=labels, settings=settings)
-        weights.zero_grad()
-        result.accumulate()
-        if t == steps - 1:
-            result.init = init
-            result.remember()
-        weights.step()
-        start = net.carry_on(result.states)
-    net.carry_on({})
+    try:
+        for t in range(steps):
+            settings.first_step = t
+            result = net.run(clamps, init=start, steps=1, optimizer=optimizer, labels=labels, settings=settings)
+            weights.zero_grad()
+            result.accumulate()
+            if t == steps - 1:
+                result.init = init
+                result.remember()
+            weights.step()
+            start = net.carry_on(result.states)
+    finally:
+        net.carry_on({})
+    result.learned = True
     return result
 
 
@@ -125,7 +128,13 @@ def nudged(
         raise ConfigError(f"sign is one of {', '.join(phases)} (found {sign!r})", key="sign")
     if not targets:
         raise ClampError("nudging needs at least one target")
-    pulled = Clamps.check(net, targets).values
+    checked = Clamps.check(net, targets)
+    pulled = checked.values
+    _refuse_masked(net, checked, "nudging")
+    for given in clamps.values():
+        size = (given.values if isinstance(given, Masked) else given).shape[0]
+        if size != checked.batch:
+            raise ClampError(f"inputs and targets have one batch size (found {size} and {checked.batch})")
     for i in pulled:
         if net.structure.nodes[i] in clamps:
             name = net.structure.nodes[i]
@@ -135,6 +144,12 @@ def nudged(
         settings = Settings(nudges={i: (target, b) for i, target in pulled.items()})
         result = net.run(clamps, init=init, steps=steps, optimizer=optimizer, labels=labels, settings=settings)
         result.accumulate(factor)
+
+
+def _refuse_masked(net: PCNetwork, clamps: Clamps, what: str) -> None:
+    for i in clamps.masked:
+        node = net.structure.nodes[i]
+        raise ClampError(f"{what} takes whole values (found a partial clamp of {node!r})", node=node)
 
 
 def backprop(net: PCNetwork, inputs: Mapping[Node, Tensor], targets: Mapping[Node, Tensor]) -> Tensor:
@@ -169,6 +184,8 @@ def backprop(net: PCNetwork, inputs: Mapping[Node, Tensor], targets: Mapping[Nod
     checked, wanted = Clamps.check(net, inputs), Clamps.check(net, targets)
     if checked.batch != wanted.batch:
         raise ClampError(f"inputs and targets have one batch size (found {checked.batch} and {wanted.batch})")
+    for given_values in (checked, wanted):
+        _refuse_masked(net, given_values, "backpropagation")
     report = check(net.graph, inputs, repair=False)
     report.verdicts["forward"].require()
     with torch.enable_grad():

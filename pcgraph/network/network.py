@@ -255,6 +255,8 @@ class Network(nn.Module):
         """Copy the parameters; the structure is shared, since it never changes. Modules on edges are copied too."""
         twin = type(self)(_copy_graph(self.graph, memo), dtype=self.dtype, device=self.device)
         twin.load_state_dict(self.state_dict())
+        for own, copied in zip(self.parameters(), twin.parameters()):
+            memo[id(own)] = copied.requires_grad_(own.requires_grad)
         return twin.train(self.training)
 
     def extra_repr(self) -> str:

@@ -27,6 +27,21 @@ SCALAR_EDGES = 32
 KERNELS = ("dense", "batched", "sparse")
 
 
+def check_pins(structure: Structure, pins: Mapping[str, str]) -> None:
+    """Refuse pins of buckets that do not exist, or that have one kernel only.
+
+    Raises
+    ------
+    ConfigError
+    """
+    known = {b.name: b.kind for b in structure.buckets}
+    for name in pins:
+        if name not in known:
+            raise ConfigError(unknown_name("bucket", name, known), key=name)
+        if known[name] != "linear":
+            raise ConfigError(f"the bucket {name!r} holds {known[name]} edges, which have one kernel only", key=name)
+
+
 def choose(structure: Structure, bucket: Bucket, device: str, pins: Mapping[str, str]) -> str:
     """The name of the kernel for `bucket` on a `device` type (``"cpu"``, ``"cuda"``).
 

@@ -10,7 +10,7 @@ import numpy as np
 from pcgraph.errors import InvalidInitializer
 from pcgraph.initializers import Given, Initializer, Layout
 from pcgraph.network import Structure
-from pcgraph.plan.choice import choose
+from pcgraph.plan.choice import check_pins, choose
 from pcgraph.plan.flow import Flow, Mask, flow
 from pcgraph.plan.operations import (
     Activate,
@@ -125,7 +125,9 @@ class _Compiler:
             self.only[list(request.only)] = True
         self.free = ~clamped & self.only
         self.alive = structure.has_energy & self.only
-        self.kernels = tuple(choose(structure, b, request.device, dict(request.pins)) for b in structure.buckets)
+        pins = dict(request.pins)
+        check_pins(structure, pins)
+        self.kernels = tuple(choose(structure, b, request.device, pins) for b in structure.buckets)
         self.vanishes = np.ones(n, dtype=bool)
         for run in structure.runs:
             if run.energy is not None and not run.energy.zero_at_prediction:
@@ -334,8 +336,8 @@ class _Compiler:
                 moves.append((g, where))
         return tuple(moves), tuple(hold)
 
-    def calls(self, edges: Mask, widen: bool) -> Iterator[Pull]:
-        """Pull operations for the edges in the mask."""
+    def calls(self, edges: Mask, harmless: Mask) -> Iterator[Pull]:
+        """Pull operations for the edges in the mask, and for `harmless` ones where that makes them neighbours."""
         for b, (bucket, kernel) in enumerate(zip(self.s.buckets, self.kernels)):
             hit = np.flatnonzero(edges[bucket.start : bucket.stop]) + bucket.start
             if not len(hit):
@@ -344,7 +346,8 @@ class _Compiler:
                 yield from (Pull(b, kernel, slice(int(e), int(e) + 1)) for e in hit)
                 continue
             low, high = int(hit[0]), int(hit[-1]) + 1
-            wide = widen and kernel in ("batched", "sparse") and len(hit) * WIDEN >= high - low
+            wide = kernel in ("batched", "sparse") and len(hit) * WIDEN >= high - low
+            wide = wide and bool((edges | harmless)[low:high].all())
             yield Pull(b, kernel, slice(low, high) if wide else rows(hit))
 
     # -- stages -----------------------------------------------------------------------------------------------------
@@ -373,7 +376,9 @@ class _Compiler:
             return Stage(forward, errors)
         d = self.free if self.r.all_move else moved.move(t) if self.r.stateless else moved.moves[-1]
         zero = tuple(ZeroGradient(g, where) for g, where in self.by_group_rows(d & ~z))
-        pull = tuple(self.calls(z[self.s.target] & self.free[self.s.source], widen=True))
+        # An edge more does no harm where its signal is up to date, or never anything but zero.
+        harmless = (z | ~moved.errors[-1])[self.s.target]
+        pull = tuple(self.calls(z[self.s.target] & self.free[self.s.source], harmless))
         moves, hold = self.moves(d)
         return Stage(forward, errors, zero, pull, hold, moves)
 
@@ -385,7 +390,9 @@ class _Compiler:
         actions = self.actions()
         self.outcome(actions)
         steps = r.steps
-        moved = flow(s, self.alive, self.free, self.exact, steps, r.fixes_zero)
+        pulled = np.zeros(len(s.nodes), dtype=bool)
+        pulled[list(r.nudged)] = True
+        moved = flow(s, self.alive, self.free, self.exact, pulled & self.free, steps, r.fixes_zero)
         self.levels(moved)
         self.silent = self.provably_zero()
         parts = Parts(moved, bases=self.plan_bases(), kernels=self.kernels, free=self.free, exact=self.exact)
@@ -425,7 +432,7 @@ class _Compiler:
         trainable = np.zeros(len(self.s.source), dtype=bool)
         for bucket in self.s.buckets:
             trainable[bucket.start : bucket.stop] = bucket.trainable and bucket.kind != "identity"
-        parts.weights = tuple(self.calls(z[self.s.target] & trainable, widen=True))
+        parts.weights = tuple(self.calls(z[self.s.target] & trainable, np.ones(len(trainable), dtype=bool)))
         parts.biases = tuple(self.by_group_rows(z & self.s.has_bias))
 
 

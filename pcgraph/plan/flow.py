@@ -46,7 +46,9 @@ class Flow:
         return self.moves[min(t, len(self.moves) - 1)]
 
 
-def flow(structure: Structure, has_energy: Mask, free: Mask, exact: Mask, steps: int, fixes_zero: bool) -> Flow:
+def flow(
+    structure: Structure, has_energy: Mask, free: Mask, exact: Mask, pulled: Mask, steps: int, fixes_zero: bool
+) -> Flow:
     """Iterate the rule above until it repeats or `steps` are done.
 
     Parameters
@@ -58,6 +60,8 @@ def flow(structure: Structure, has_energy: Mask, free: Mask, exact: Mask, steps:
         U; partly clamped nodes are in it.
     exact : ndarray of bool, shape (nodes,)
         Nodes whose error is exactly zero after the initialization.
+    pulled : ndarray of bool, shape (nodes,)
+        Free nodes that something outside of the energy pulls at in every step.
     steps : int
     fixes_zero : bool
         Of the state optimizer.
@@ -71,6 +75,7 @@ def flow(structure: Structure, has_energy: Mask, free: Mask, exact: Mask, steps:
             d = z & free
             d[source[z[target]]] = True
             d &= free
+            d |= pulled
         else:
             d = free.copy()
         grown = z | (d & has_energy)

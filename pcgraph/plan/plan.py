@@ -210,7 +210,6 @@ def make_plan(structure: Structure, request: Request) -> Plan:
         The layout leaves a free node without a value, or sweeps a cycle.
     """
     parts: Parts = compile_plan(structure, request)
-    assert isinstance(parts.flow, Flow)
     return Plan(
         structure, request, parts.flow, parts.initializers, parts.prologue, parts.stages, parts.final, parts.weights,
         parts.biases, parts.bases, parts.kernels, parts.free, parts.exact, parts.waves,

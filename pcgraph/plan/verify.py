@@ -203,13 +203,17 @@ def _moves(
     needed = {
         e for e in range(len(s.source)) if int(s.target[e]) in wrong and int(s.source[e]) in may_move
     }
+    ever = {v for v, z in enumerate(plan.flow.errors[-1]) if z}
+    for e in set(pulled) - needed:
+        if int(s.target[e]) in ever - wrong:
+            raise _Wrong(f"sends an error that is out of date back along {s.edge(e)} at step {t}")
     for e in needed - set(pulled):
         raise _Wrong(f"does not send the error of {s.edge(e)} back at step {t}")
     held = {v for op in stage.hold for v in machine.nodes(op.group, op.rows)}
     moved = {v for group, where in stage.moves for v in machine.nodes(group, where)} - held
     if held and not plan.request.fixes_zero:
         raise _Wrong("holds states that the state optimizer may move without a gradient")
-    reached = pushed | (wrong & may_move) | {int(s.source[e]) for e in needed}
+    reached = pushed | (wrong & may_move) | {int(s.source[e]) for e in needed} | (set(plan.request.nudged) & may_move)
     owed = may_move if not plan.request.fixes_zero else reached
     for v in owed - moved:
         raise _Wrong(f"does not move {s.nodes[v]!r} at step {t}")

@@ -168,6 +168,8 @@ def infer(
             if v in masked:
                 g = torch.where(masked[v].mask, torch.zeros_like(g), g)
             moved[v] = step(v, states[v], g, t)
+            if v in masked:
+                moved[v] = torch.where(masked[v].mask, states[v], moved[v])
         states = moved
         trace.append(energy(net, states).detach())
     return Reference(states, trace, weight_gradients(net, states))
