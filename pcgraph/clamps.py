@@ -118,15 +118,17 @@ def _check_finite(net: Network, values: Mapping[int, Tensor]) -> None:
 
 def _check_tensor(net: Network, node: Hashable, tensor: Tensor) -> None:
     if not isinstance(tensor, Tensor):
+        hint = ": use torch.from_numpy(...)" if type(tensor).__name__ == "ndarray" else ""
         raise ClampError(
-            f"the clamp of {node!r} must be a torch.Tensor or pcgraph.Masked (found {type(tensor).__name__})", node=node
+            f"the clamp of {node!r} must be a torch.Tensor or pcgraph.Masked (found {type(tensor).__name__}){hint}",
+            node=node,
         )
     shape = net.structure.shape(node)
     if tuple(tensor.shape[1:]) != shape or tensor.dim() == 0:
         wanted = ", ".join(["batch", *map(str, shape)])
         raise ClampError(
             f"the clamp of {node!r} needs shape ({wanted}) (found {tuple(tensor.shape)})"
-            + (f"; x.reshape(-1, {', '.join(map(str, shape))}) has it" if _reshapes(tensor, shape) else ""),
+            + _hint(tensor, shape),
             node=node,
         )
     if tensor.dtype != net.dtype:
@@ -144,8 +146,15 @@ def _check_tensor(net: Network, node: Hashable, tensor: Tensor) -> None:
         )
 
 
-def _reshapes(tensor: Tensor, shape: tuple[int, ...]) -> bool:
-    return tensor.dim() > 0 and tensor.shape[0] > 0 and tensor[0].numel() == torch.Size(shape).numel()
+def _hint(tensor: Tensor, shape: tuple[int, ...]) -> str:
+    """What was probably meant."""
+    if tuple(tensor.shape) == shape:
+        return "; of one sample: x.unsqueeze(0)"
+    if tensor.dim() == 1 and not tensor.dtype.is_floating_point and len(shape) == 1:
+        return f"; of classes: torch.nn.functional.one_hot(y, {shape[0]}) in the network's dtype"
+    if tensor.dim() > 0 and tensor.shape[0] > 0 and tensor[0].numel() == torch.Size(shape).numel():
+        return f"; x.reshape(-1, {', '.join(map(str, shape))}) has it"
+    return ""
 
 
 def _check_mask(net: Network, node: Hashable, given: Masked) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from pcgraph.clamps import Clamps, Masked
-from pcgraph.errors import ClampError, ConfigError, OutOfMemory
+from pcgraph.errors import ClampError, ConfigError, InvalidInitializer, OutOfMemory
 from pcgraph.inference import Planner, Settings, prepare, run
 from pcgraph.initializers import Context, Forward, Initializer, States
 from pcgraph.learning import InferenceResult
@@ -68,6 +68,7 @@ class PCNetwork(Network):
     ) -> None:
         super().__init__(graph, seed=seed, dtype=dtype, device=device)
         self._planner = Planner(self)
+        #: In a list, since a module assigned to a module becomes a part of it.
         self._forward = [Forward()]
 
     def plan(
@@ -159,6 +160,10 @@ class PCNetwork(Network):
             ) from error
         return InferenceResult(ws, checked, init, labels, kept, self._planner.release)
 
+    def forward(self, *arguments: Any, **keywords: Any) -> Any:
+        """Not defined: a predictive coding network is run by :meth:`infer` and asked by :meth:`predict`."""
+        raise TypeError("a PCNetwork is not called: use net.infer(clamps, ...) to run it and net.predict(clamps, node)")
+
     def carry_on(self, states: Mapping[Node, Tensor]) -> States:
         """An initializer that starts from `states`. Each call takes the last one away, so that one plan serves all."""
         self._planner.carried.states = states
@@ -179,11 +184,18 @@ class PCNetwork(Network):
             There is no sweep, and neither `init` nor `steps` was given.
         """
         target = self.structure.require_node(node, ClampError)
+        if node in clamps and isinstance(clamps[node], Tensor):
+            raise ClampError(
+                f"{node!r} is both clamped and asked for, so that the answer would be its clamp: leave it out of the "
+                "clamps",
+                node=node,
+            )
         if init is None and steps is None:
             checked = Clamps.check(self, clamps)
             names = self.structure.nodes
             context = Context(checked.batch, {names[i]: v for i, v in checked.values.items()}, None, self, None)
             ancestors = self._ancestors(target, checked.clamped)
+            self._require_sweep(node, checked)
             plan = self._planner.plan(
                 checked.clamped, frozenset(checked.masked), self._forward[0], 0, None, context, only=ancestors
             )
@@ -202,6 +214,16 @@ class PCNetwork(Network):
     def to_data(self, level: Literal["neurons", "groups"] = "neurons") -> Data:
         """The graph as torch_geometric's ``Data``; see :func:`pcgraph.pyg.to_data`."""
         return to_data(self, level=level)
+
+    def _require_sweep(self, node: Node, clamps: Clamps) -> None:
+        """Refuse to predict by a sweep that does not exist, and say how to predict there."""
+        verdict = self._planner.report(clamps.clamped, frozenset(clamps.masked)).verdicts["forward"]
+        if not verdict.valid:
+            raise InvalidInitializer(
+                f"no sweep gives {node!r}, which {verdict.reason}: predict by inference, as in net.predict(clamps, "
+                f"{node!r}, init=pcgraph.Forward(fallback=pcgraph.Zero()), steps=50, optimizer=pcgraph.SGD(lr=0.1))",
+                verdict=verdict,
+            )
 
     def _ancestors(self, node: int, clamped: frozenset[int]) -> frozenset[int]:
         found, stack = {node}, [node]

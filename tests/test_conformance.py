@@ -150,7 +150,7 @@ class Quartic(Energy):
 
 
 def bad_energy(**methods):
-    return type("Faulty", (Quartic,), methods)()
+    return type("Faulty", (Quartic,), {"zero_at_prediction": True, **methods})()
 
 
 ENERGIES = [

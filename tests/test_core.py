@@ -545,3 +545,45 @@ def test_energies_at_the_edge_of_the_range_are_no_divergence():
     y = torch.full((64, 1), 1e19)
     result = net.infer({"x": torch.zeros(64, 1), "y": y}, init=Forward(), steps=0)
     assert torch.isfinite(result.energy).all()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (lambda net, x, y: net.predict({"x": x, "y": y}, "y"), r"'y' is both clamped and asked for"),
+        (lambda net, x, y: net(x), r"net.infer\(clamps"),
+        (lambda net, x, y: net.infer({"x": x[0]}, init=Zero(), steps=0), r"x.unsqueeze\(0\)"),
+        (lambda net, x, y: net.infer({"y": y.argmax(1)}, init=Zero(), steps=0), r"one_hot\(y, 2\)"),
+        (lambda net, x, y: net.infer({"x": x.numpy()}, init=Zero(), steps=0), r"torch.from_numpy"),
+        (
+            lambda net, x, y: net.infer(
+                {"x": x}, init=Zero(), steps=1, optimizer=torch.optim.SGD(net.parameters(), lr=0.1)
+            ),
+            r"torch.optim.SGD, which moves weights",
+        ),
+        (lambda net, x, y: net.infer({"x": x}, init=Zero(), steps=0).states["q"], r"no node 'q'; nodes: "),
+        (lambda net, x, y: PCNetwork([3, 4, 2]), r"graphs.chain"),
+        (lambda net, x, y: PCNetwork(node(activation=torch.nn.ReLU)), r"'ReLU' must preserve .* write ReLU\(\)"),
+        (lambda net, x, y: PCNetwork(node(activation=lambda a: a.sum(-1))), r"must preserve the shape \(2, 4\)"),
+    ],
+)
+def test_likely_slips_are_answered(wrong, message):
+    """What people at home in torch and NetworkX type first, and what they are told."""
+    net = PCNetwork(pcgraph.graphs.chain([3, 4, 2]))
+    x, y = torch.randn(5, 3), torch.eye(2)[torch.tensor([0, 1, 0, 1, 1])]
+    with pytest.raises((pcgraph.PCGraphError, TypeError, KeyError), match=message):
+        wrong(net, x, y)
+
+
+def test_prediction_without_a_sweep_says_how():
+    """One message names the cycle and the call that works; the call works."""
+    graph = pcgraph.graphs.chain([3, 4, 4, 2])
+    graph.add_edge("h2", "h1")
+    net = PCNetwork(graph)
+    with pytest.raises(pcgraph.InvalidInitializer, match=r"no sweep gives 'y'.*h1.*steps=50.*SGD\(lr=0.1\)") as caught:
+        net.predict({"x": torch.randn(5, 3)}, "y")
+    assert set(caught.value.witness.nodes) == {"h1", "h2"}
+    answer = net.predict(
+        {"x": torch.randn(5, 3)}, "y", init=Forward(fallback=Zero()), steps=50, optimizer=SGD(lr=0.1)
+    )
+    assert answer.shape == (5, 2)

@@ -121,7 +121,7 @@ def test_kernels_are_chosen_by_the_written_rule():
 def test_explain_says_what_is_done():
     """The text names kernels, steps and products, for a person."""
     text = PCNetwork(pcgraph.graphs.chain(MLP)).plan({"x", "y"}, init=Forward(), steps=3).explain()
-    for part in ("linear_512_to_512: 3 edges, dense", "step 0: 0 forward and 1 backward products, 1 states move",
+    for part in ("linear_512_to_512: 3 edges, dense", "step 0: 0 forward and 1 backward products, 1 state moves",
                  "weight gradients: 4 products", "11 by the paper's count"):  # fmt: skip
         assert part in text
 

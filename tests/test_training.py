@@ -97,7 +97,7 @@ def test_a_tensor_alone_and_a_masked_one_are_batches() -> None:
         ({"x": X, "z": Y}, "no node 'z'"),
         ({"labels": LABELS}, "clamps no node"),
         ({"x": X, "labels": Y}, r"labels are whole numbers of shape \(batch,\)"),
-        ((X.view(24, 2, 2), Y), r"needs shape \(batch, 4\).*flatten"),
+        ((X.view(24, 2, 2), Y), r"needs shape \(batch, 4\).*reshape"),
         ((X.int(), Y), "needs dtype"),
         ((X, Y[:5]), "one batch size"),
         ((X * math.nan, Y), "must be finite"),

@@ -119,6 +119,12 @@ class _Partial:
 
 
 
+def _brief(optimizer: object) -> str:
+    if isinstance(optimizer, torch.optim.Optimizer):
+        return f"torch.optim.{type(optimizer).__name__}, which moves weights: states need one of pcgraph's"
+    return repr(optimizer)
+
+
 def prepare(
     net: Network, planner: Planner, clamps: Mapping[Node, Tensor | Masked], init: Initializer, steps: int,
     optimizer: StateOptimizer | None, labels: Tensor | None, *, finite: bool = True,
@@ -138,7 +144,7 @@ def prepare(
     if steps and not isinstance(optimizer, StateOptimizer):
         raise ConfigError(
             f"{steps} inference steps need a state optimizer, as in optimizer=pcgraph.SGD(lr=0.1) "
-            f"(found {optimizer!r})",
+            f"(found {_brief(optimizer)})",
             key="optimizer",
         )
     checked = Clamps.check(net, clamps, finite=finite)

@@ -116,7 +116,7 @@ class NodeTensors(Mapping[Node, Tensor]):
     def __getitem__(self, node: Node) -> Tensor:
         number = self._ws.plan.structure.number
         if node not in number:
-            raise KeyError(node)
+            raise KeyError(f"there is no node {node!r}; nodes: {', '.join(map(repr, list(number)[:12]))}")
         self._ws.escaped = True
         return self._read(self._ws, number[node])
 

@@ -198,6 +198,9 @@ class Average(Remembering):
         self._complete = False
         self._note_complete()
 
+    def extra_repr(self) -> str:
+        return f"by={self.by!r}, forward_depth={self.forward_depth}"
+
     @property
     def plan_key(self) -> Hashable:
         return (type(self), id(self), self.by, self.forward_depth, self.otherwise.plan_key)

@@ -49,6 +49,9 @@ class Normal(Initializer):
         self.mean, self.std, self.seed = float(mean), float(std), int(seed)
         self._observed = 0
 
+    def extra_repr(self) -> str:
+        return f"mean={self.mean:g}, std={self.std:g}, seed={self.seed}"
+
     def requirement(self, report: Report) -> Verdict:
         return report.verdicts["normal"]
 

@@ -110,6 +110,9 @@ class Equilibrium(Initializer):
         self.residual = max(residuals)
         return known
 
+    def extra_repr(self) -> str:
+        return f"release={self.release!r}, steps={self.steps}, tolerance={self.tolerance:g}"
+
     @property
     def plan_key(self) -> Hashable:
         return (type(self), id(self), self.release)

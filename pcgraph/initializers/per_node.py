@@ -44,7 +44,8 @@ class PerNode(Initializer):
         for part in self.of.values():
             if part is not default and not any(part is m for m in self.members):
                 self.members.append(part)
-        self._noise = Normal()
+        #: In a list, since a module assigned to a module becomes a part of it.
+        self._noise = [Normal()]
 
     def _shares(self, report: Report) -> list[tuple[Initializer, tuple[Node, ...]]]:
         known = set(report.nodes)
@@ -98,7 +99,7 @@ class PerNode(Initializer):
                 if isinstance(action, Given):
                     result.append(action)
                     continue
-                result.append(Given(self._noise, again))
+                result.append(Given(self._noise[0], again))
                 result.append(Swept(tuple(v for v in action.nodes if v not in later)))
         return [a for a in result if a.nodes]
 
@@ -109,6 +110,9 @@ class PerNode(Initializer):
 
     def ready(self, context: Context | None) -> object:
         return tuple(part.ready(context) for part in self.parts())
+
+    def extra_repr(self) -> str:
+        return ", ".join(f"{v!r}: {type(part).__name__}" for v, part in self.of.items())
 
     def parts(self) -> tuple[Initializer, ...]:
         return (*(m for m in self.members if isinstance(m, Initializer)), self.default)

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from pcgraph.errors import ConfigError
 from pcgraph.initializers.base import Block, Context, Initializer, Layout
+from pcgraph.initializers.basic import Zero
+from pcgraph.initializers.forward import Forward
 from pcgraph.topology import Report, Verdict
 
 __all__ = ["Null", "Remembering"]
@@ -52,8 +54,8 @@ class Null(Remembering):
 
     Parameters
     ----------
-    first : Initializer
-        For the first batch, which has none before it.
+    first : Initializer, optional
+        For the first batch, which has none before it. The default is ``Forward(fallback=Zero())``.
 
     Notes
     -----
@@ -61,9 +63,9 @@ class Null(Remembering):
     learned (``result.backward()``) are remembered, so that a validation pass in between changes nothing.
     """
 
-    def __init__(self, first: Initializer) -> None:
+    def __init__(self, first: Initializer | None = None) -> None:
         super().__init__()
-        self.first = first
+        self.first = Forward(fallback=Zero()) if first is None else first
 
     def requirement(self, report: Report) -> Verdict:
         own = report.verdicts["null"]
@@ -76,8 +78,8 @@ class Null(Remembering):
         if context is not None and context.batch and context.batch != kept.shape[1]:
             raise ConfigError(
                 f"Null() keeps the states of the previous batch, slot by slot, so every batch needs its size "
-                f"{kept.shape[1]} (found {context.batch}): drop the last, smaller batch of an epoch, or call "
-                "forget() on the initializer",
+                f"{kept.shape[1]} (found {context.batch}): drop the last, smaller batch of an epoch (drop_last=True), "
+                "or call forget() on the initializer",
                 key="batch",
             )
         return "null"

@@ -82,6 +82,7 @@ def node_spec(node: Node, attributes: Mapping[str, Any]) -> NodeSpec:
         energy = energies.get(attributes.get("energy"), attributes.get("precision"))
     except GraphError as error:
         raise GraphError(f"node {node!r}: {error}", where=node, found=error.found) from None
+    _try_activation(node, activation, shape)
     bias = attributes.get("bias", True)
     if not isinstance(bias, bool | np.bool_):
         raise GraphError(f"node {node!r} needs bias=True or bias=False (found {bias!r})", where=node, found=bias)
@@ -100,6 +101,31 @@ def node_spec(node: Node, attributes: Mapping[str, Any]) -> NodeSpec:
             raise GraphError(f"the prior of node {node!r} must be finite", where=node, found=attributes["prior"])
     precision = energy.precision if type(energy) is Gaussian else 1.0
     return NodeSpec(shape, activation, energy, precision, bool(bias), prior)
+
+
+def _try_activation(node: Node, activation: Activation, shape: Shape) -> None:
+    """Call a user's activation once, on two samples, so that a slip is named here and not in the midst of a run."""
+    if activation.named:
+        return
+    try:
+        with torch.no_grad():
+            found = activation.function(torch.zeros(2, *shape))
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        raise GraphError(
+            f"node {node!r}: the activation {activation.name!r} does not take a tensor of shape (batch, "
+            f"{', '.join(map(str, shape))}): {error}",
+            where=node,
+            found=activation.function,
+        ) from error
+    if not isinstance(found, torch.Tensor) or tuple(found.shape) != (2, *shape):
+        what = tuple(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
+        hint = f"; a class makes an object: write {activation.name}()" if isinstance(activation.function, type) else ""
+        raise GraphError(
+            f"node {node!r}: the activation {activation.name!r} must preserve the shape {(2, *shape)} "
+            f"(found {what}){hint}",
+            where=node,
+            found=activation.function,
+        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -161,7 +161,11 @@ class Structure:
         if not isinstance(graph, nx.Graph) or not graph.is_directed():
             raise GraphError(
                 f"a network is declared as nx.DiGraph or nx.MultiDiGraph (found {type(graph).__name__}); "
-                "for an undirected graph say which way predictions go, or use graph.to_directed() for both",
+                + (
+                    "for an undirected graph say which way predictions go, or use graph.to_directed() for both"
+                    if isinstance(graph, nx.Graph)
+                    else "pcgraph.graphs.chain([784, 512, 10]) makes one from sizes"
+                ),
                 found=type(graph).__name__,
             )
         if len(graph) == 0:

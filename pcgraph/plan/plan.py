@@ -13,10 +13,13 @@ from pcgraph.initializers import Initializer
 from pcgraph.network import Structure
 from pcgraph.plan.compile import Parts, Request, Stage, compile_plan
 from pcgraph.plan.flow import Flow
-from pcgraph.plan.operations import Forward, Index, Operation, Pull, Rows, Write, numbers
+from pcgraph.plan.operations import Activate, Forward, Index, Operation, Pull, Rows, Write, numbers
 from pcgraph.plan.smm import SMM, count
 
 __all__ = ["Matmuls", "Plan", "make_plan"]
+
+#: Up to so many edges, a plan is explained by their names.
+SMALL = 20
 
 
 @dataclass(frozen=True)
@@ -164,10 +167,8 @@ class Plan:
         ]
         lines.append("  buckets:")
         for bucket, kernel in zip(s.buckets, self.kernels):
-            lines.append(f"    {bucket.name}: {bucket.count} edges, {kernel}")
-        writers = sorted({o.initializer for o in self.prologue if isinstance(o, Write) and o.initializer >= 0})
-        given = ", ".join(type(self.initializers[i]).__name__ for i in writers) or "none"
-        lines.append(f"  initialization: values from {given}; {self.waves} sweep waves")
+            lines.append(f"    {bucket.name}: {bucket.count} {'edge' if bucket.count == 1 else 'edges'}, {kernel}")
+        lines.append(f"  initialization: {self._initialization()}")
         repeats = Counter(min(t, len(self.stages) - 1) for t in range(self.steps)) if self.stages else Counter()
         seen = 0
         for i, stage in enumerate(self.stages):
@@ -176,17 +177,44 @@ class Plan:
             seen += n
             moved = sum(len(numbers(where)) for _, where in stage.moves)
             moved -= sum(len(numbers(op.rows)) for op in stage.hold)
+            ahead, back = _calls(stage.forward), list(stage.pull)
             lines.append(
-                f"  {span}: {sum(map(self._edges, _calls(stage.forward)))} forward and "
-                f"{sum(map(self._edges, stage.pull))} backward products, {moved} states move"
+                f"  {span}: {sum(map(self._edges, ahead))} forward and {sum(map(self._edges, back))} backward products, "
+                f"{moved} {'state moves' if moved == 1 else 'states move'}{self._named(ahead, back)}"
             )
         if self.steps:
-            lines.append(f"  after the last step: {sum(map(self._edges, _calls(self.final.forward)))} forward products")
+            final = _calls(self.final.forward)
+            lines.append(f"  after the last step: {sum(map(self._edges, final))} forward products{self._named(final)}")
         m = self.matmuls
         lines.append(f"  weight gradients: {m.weights} products")
         lines.append(f"  sequential matrix multiplications: {self.smm}")
         lines.append(f"  in all: {m.total} products, {self.flops(1) / 1e6:.3g} MFLOP a sample")
         return "\n".join(lines)
+
+    def _initialization(self) -> str:
+        writers = sorted({o.initializer for o in self.prologue if isinstance(o, Write) and o.initializer >= 0})
+        parts = [f"values from {', '.join(type(self.initializers[i]).__name__ for i in writers)}"] if writers else []
+        s = self.structure
+        swept = [
+            s.nodes[s.groups[s.runs[o.run].group].start + int(i)]
+            for o in self.prologue if isinstance(o, Activate) for i in numbers(o.rows)
+        ]  # fmt: skip
+        if swept:
+            shown = ", ".join(map(str, swept[:8])) + (f" and {len(swept) - 8} more" if len(swept) > 8 else "")
+            parts.append(f"a sweep of {shown}, in {self.waves} {'wave' if self.waves == 1 else 'waves'}")
+        return "; ".join(parts) or "nothing is free"
+
+    def _named(self, forward: list[Any], back: list[Any] | None = None) -> str:
+        """The edges by name, on a graph small enough to be read."""
+        if len(self.structure.source) > SMALL:
+            return ""
+
+        def names(calls: list[Any]) -> str:
+            edges = sorted(int(e) for call in calls for e in numbers(call.edges))
+            return ", ".join("→".join(map(str, self.structure.edge(e)[:2])) for e in edges) or "none"
+
+        text = f"forward {names(forward)}"
+        return f" ({text})" if back is None else f" ({text}; back {names(back)})"
 
     def _names(self, mask: Any) -> str:
         names = [str(self.structure.nodes[i]) for i in np.flatnonzero(mask)[:8]]
