@@ -25,7 +25,6 @@ EDGES, SPARSE, NODES, OTHERS = "kernels/edges.py", "kernels/sparse.py", "kernels
 MUTANTS = [
     fault("one step too few", RUN, "for t in range(plan.steps):", "for t in range(plan.steps - 1):", "engine"),
     fault("the last forward round forgotten", RUN, "    if plan.steps:\n        _each(program.final[0])\n", "", "engine"),
-    fault("a first forward round too many", RUN, "        if t:\n            _each(forward)", "        _each(forward)", "plan"),
     fault("a hoist dropped", COMPILE, "edges = np.flatnonzero(self.level <= t)", "edges = np.flatnonzero(self.level <= NEVER)",
           "plan"),
     fault("levels one step late", COMPILE, "first[moved.moves[t]] = t + 1", "first[moved.moves[t]] = t + 2", "engine"),

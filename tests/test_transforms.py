@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
+import subprocess
+import sys
 import time
 
 import networkx as nx
@@ -512,3 +514,28 @@ def test_an_epoch_of_alexnet_on_images_of_cifar10s_shape():
     assert loss() < before
     assert all(not torch.equal(p, first[name]) for name, p in net.named_parameters())
     assert time.perf_counter() - start < 600
+
+
+MEMORY = """
+import resource, sys, torch, pcgraph
+from pcgraph import SGD, Forward, PCNetwork
+torch.set_num_threads(1)
+batch = int(sys.argv[1])
+net = PCNetwork(pcgraph.graphs.alexnet(hidden=512))
+x, y = torch.randn(batch, 3, 32, 32), torch.eye(10)[torch.arange(batch) % 10]
+plan = net.plan({"x", "y"}, init=Forward(), steps=8)
+estimate = plan.memory(batch)
+net.predict({"x": x[:2]}, "y")
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+net.infer({"x": x, "y": y}, init=Forward(), steps=8, optimizer=SGD(lr=0.05)).backward()
+print(estimate, 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("batch", [64, 200])
+def test_the_memory_of_alexnet_is_foreseen(batch):
+    """What a step takes, as the operating system counts it, is bounded by the plan's estimate, and not far below."""
+    done = subprocess.run([sys.executable, "-c", MEMORY, str(batch)], capture_output=True, text=True, check=True)
+    estimate, measured = map(int, done.stdout.split())
+    assert 0.5 * estimate < measured <= estimate

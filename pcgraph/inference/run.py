@@ -132,8 +132,7 @@ def run_unchecked(
     rates: dict[tuple[int, ...], float | Tensor] = {}
     for t in range(plan.steps):
         forward, errors, pull, moves = program.stages[min(t, len(program.stages) - 1)]
-        if t:
-            _each(forward)
+        _each(forward)
         _each(errors)
         if settings.trace:
             energies.append(total_energy(ws, plan.stage(t).errors))

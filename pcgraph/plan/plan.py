@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import torch
 
 from pcgraph.initializers import Initializer
 from pcgraph.network import Structure
@@ -133,20 +134,24 @@ class Plan:
     def memory(self, batch: int) -> int:
         """Bytes that a run needs on the device beside the parameters: buffers, bases and gradients.
 
-        An estimate from shapes, in float32: what modules on edges keep for autograd is counted as their input and
-        output, and the optimizer's own state is not counted.
+        An estimate from shapes, in float32. What a module on an edge keeps for autograd is counted by running it once
+        on tensors without data. The optimizer's own state is not counted.
         """
         s = self.structure
         per_sample = sum(g.size * g.count * 5 for g in s.groups)
         per_sample += sum(s.groups[g].size * len(where) for (_, g), where in self.bases.items())
-        widest = 0
+        widest = parameters = 0
         for bucket, kernel in zip(s.buckets, self.kernels):
             width = s.groups[bucket.source_group].size + s.groups[bucket.target_group].size
             if kernel == "module":
-                per_sample += width * bucket.count
+                # One evaluation of each edge is kept, and one more exists while it is replaced.
+                kept = width + kept_by(bucket.transform, s.groups[bucket.source_group].shape)
+                per_sample += kept * bucket.count
+                widest = max(widest, kept)
+                parameters += sum(p.numel() for p in bucket.transform.parameters())
             elif kernel != "dense":
                 widest = max(widest, width * bucket.count)
-        parameters = sum(b.rows * b.entries(s.groups) for b in s.buckets) + sum(
+        parameters += sum(b.rows * b.entries(s.groups) for b in s.buckets) + sum(
             s.groups[int(s.group_of[v])].size for v in np.flatnonzero(s.has_bias)
         )
         return 4 * (batch * (per_sample + widest) + parameters)
@@ -178,10 +183,9 @@ class Plan:
             moved = sum(len(numbers(where)) for _, where in stage.moves)
             moved -= sum(len(numbers(op.rows)) for op in stage.hold)
             ahead, back = _calls(stage.forward), list(stage.pull)
-            lines.append(
-                f"  {span}: {sum(map(self._edges, ahead))} forward and {sum(map(self._edges, back))} backward products, "
-                f"{moved} {'state moves' if moved == 1 else 'states move'}{self._named(ahead, back)}"
-            )
+            products = f"{sum(map(self._edges, ahead))} forward and {sum(map(self._edges, back))} backward products"
+            moves = f"{moved} {'state moves' if moved == 1 else 'states move'}"
+            lines.append(f"  {span}: {products}, {moves}{self._named(ahead, back)}")
         if self.steps:
             final = _calls(self.final.forward)
             lines.append(f"  after the last step: {sum(map(self._edges, final))} forward products{self._named(final)}")
@@ -223,6 +227,28 @@ class Plan:
 
     def __repr__(self) -> str:
         return f"Plan({len(self.structure.nodes)} nodes, steps={self.steps}, {self.matmuls.total} products)"
+
+
+def kept_by(module: torch.nn.Module, shape: tuple[int, ...]) -> int:
+    """Numbers a sample that autograd keeps of one evaluation of `module`, parameters not counted."""
+    own = {name: p.to("meta") for name, p in [*module.named_parameters(), *module.named_buffers()]}
+    known = {id(p) for p in own.values()}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        if id(tensor) not in known:
+            kept[id(tensor)] = tensor.numel()
+            alive.append(tensor)
+        return tensor
+
+    alive: list[torch.Tensor] = []
+    x = torch.zeros((1, *shape), device="meta", requires_grad=True)
+    try:
+        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            torch.func.functional_call(module, own, (x,))
+    except (RuntimeError, NotImplementedError, TypeError, ValueError):
+        return 0
+    return sum(kept.values())
 
 
 def _calls(operations: tuple[Operation, ...]) -> list[Forward]:
