@@ -166,7 +166,10 @@ class TestPhases:
         assert set(json.loads(json.dumps(both.to_dict()))["phases"]) == {"train", "te<st"}
         assert isinstance(both.__rich__(), Table)
         assert "te&lt;st" in both._repr_html_()
-        assert repr(both) == "PhaseReport('train', 'te<st')"
+        assert repr(both) == (
+            "<PhaseReport: 'train': all hold but Forward(); "
+            "'te<st': all hold but Forward(), Forward(roots=…), Average(by=…)>"
+        )
 
 
 class TestWarnings:
@@ -204,7 +207,9 @@ class TestVerdicts:
         assert all(report.verdicts.values())
         assert report.verdicts["forward"].witness == GraphOrder(("x", "h1", "y"))
         assert report.verdicts["average"].witness == Clamped("y", target=True)
-        assert "by='y'" in report.verdicts["average"].remedy
+        assert "If y is one-hot, as Average(by='y')" in report.verdicts["average"].remedy
+        assert "labels=" in report.verdicts["average"].remedy
+        assert report.verdicts["equilibrium"].remedy == "", "x stays clamped when y is released"
 
     def test_a_cycle_that_the_clamps_cut_is_said_to_be_one(self):
         verdict = check(feedback(), {"x", "y"}).verdicts["forward"]
@@ -228,6 +233,8 @@ class TestVerdicts:
         assert not forward
         assert "needs a directed acyclic graph (found the cycle h → y → h)" in forward.message
         assert "Forward(fallback=Zero())" in forward.remedy
+        assert "here it sweeps 0 of 2 free nodes" in forward.remedy
+        assert "every root has a value" not in forward.remedy
         assert "cut every cycle" not in forward.remedy
         assert not roots
         assert roots.witness == FreeCycle(("h", "y"))
@@ -243,6 +250,21 @@ class TestVerdicts:
         assert report.verdicts["forward(roots)"].witness == Sweep(("h1",), initialised=frozenset({"h0"}))
         assert report.verdicts["memory"].witness == Clamped("x")
         assert report.sweep().witness == FreeRoot("h0")
+        assert "If x is one-hot" in report.verdicts["average"].remedy
+        equilibrium = report.verdicts["equilibrium"]
+        assert equilibrium.witness == Clamped("x", target=True)
+        assert str(equilibrium.witness) == "x is clamped and predicted"
+        assert equilibrium.reason == "holds on any graph, but needs a clamp that stays"
+        assert "The only clamp is x" in equilibrium.remedy
+        assert "no data would be left" in equilibrium.remedy
+        assert verify(decoder([2, 3, 4]), {"x"}, equilibrium.witness)
+
+    def test_a_cycle_and_a_root_both_stand_in_the_way(self):
+        """The remedy must not promise a full sweep from cutting the cycle alone."""
+        graph = feedback()
+        graph.add_edge("r", "h")
+        assert "holds a clamp and every root has a value" in check(graph, {"x"}).verdicts["forward"].remedy
+        assert not check(graph, {"x", "y"}).theorem_1
 
     def test_a_prior_is_a_known_value_but_no_clamp(self):
         graph = decoder([2, 3, 4])
@@ -400,6 +422,15 @@ class TestPrinting:
             assert part in text
         assert "\x1b" not in text
         assert max(map(len, text.splitlines())) <= 120
+
+    def test_an_order_does_not_look_like_a_path(self):
+        """The sweep of two siblings has no edge from one to the other."""
+        assert "a sweep exists: in the order a, b" in str(check(nx.DiGraph([("x", "a"), ("x", "b")]), {"x"}))
+
+    def test_repr_is_one_line_with_the_verdicts(self):
+        text = repr(check(chain([4, 3, 2]), {"x"}))
+        assert text == "<Report: 3 nodes, 2 edges; clamped: x; 2 free; all hold but Average(by=…)>"
+        assert "every initializer holds" in repr(check(chain([4, 3, 2]), {"x", "y"}))
 
     def test_rich(self):
         table = self.report().__rich__()

@@ -281,8 +281,8 @@ MUTANTS = [
     fault(
         "a cut cycle is called free",
         VERDICTS,
-        "        if report.cycle is not None:\n            return Verdict(False, reason, cycle, SWEEP",
-        "        if report.graph_cycle is not None:\n            return Verdict(False, reason, cycle, SWEEP",
+        "        if report.cycle is not None:\n            return Verdict(False, reason, cycle, _sweep",
+        "        if report.graph_cycle is not None:\n            return Verdict(False, reason, cycle, _sweep",
         "examples",
     ),
     fault("a partial clamp is a full one", ARGUMENTS, 'getattr(value, "mask", None)) for', "None) for", "examples"),

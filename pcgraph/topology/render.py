@@ -93,6 +93,12 @@ def headline(report: Report) -> str:
     return f"{len(report.nodes)} {what}, {report.edge_count} edges; clamped: {clamps}; {len(report.free)} free"
 
 
+def in_brief(report: Report) -> str:
+    """Which initializers do not hold, in a line."""
+    refused = [verdict.initializer for verdict in report.verdicts.values() if not verdict.valid]
+    return f"all hold but {', '.join(refused)}" if refused else "every initializer holds"
+
+
 def facts(report: Report) -> list[tuple[str, str]]:
     """The graph's own facts, each with its label."""
     found = [("Proposition 3.2", _proposition(report)), ("Theorem 1", _theorem(report))]
@@ -112,7 +118,8 @@ def _proposition(report: Report) -> str:
 def _theorem(report: Report) -> str:
     sweep = report.sweep()
     if sweep.complete:
-        return f"a sweep exists: {listing(sweep.order, ' → ') or 'no node is free'}"
+        order = f"{'in the order ' if len(sweep.order) > 1 else ''}{listing(sweep.order)}"
+        return f"a sweep exists: {order if sweep.order else 'no node is free'}"
     roots = f"; no value for {listing(report.free_roots)}" if report.free_roots and report.cycle else ""
     swept = f"; {len(sweep.order)} of {len(report.free)} free nodes can be swept"
     return f"no sweep exists: {sweep.witness}{roots}{swept}"

@@ -320,6 +320,9 @@ class Report:
         """The report as plain values, ready for ``json.dumps``. An infinite depth is None."""
         return render.as_dict(self)
 
+    def __repr__(self) -> str:
+        return f"<Report: {render.headline(self)}; {render.in_brief(self)}>"
+
     def __str__(self) -> str:
         return render.as_text(self)
 
@@ -357,7 +360,7 @@ class PhaseReport(Mapping[Node, Report]):
         return render.phases_as_text(self)
 
     def __repr__(self) -> str:
-        return f"PhaseReport({', '.join(map(repr, self))})"
+        return f"<PhaseReport: {'; '.join(f'{phase!r}: {render.in_brief(report)}' for phase, report in self.items())}>"
 
     def __rich__(self) -> Table:
         return render.phases_as_rich(self)

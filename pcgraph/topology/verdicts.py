@@ -33,10 +33,6 @@ if TYPE_CHECKING:
 
 __all__ = ["all_verdicts"]
 
-SWEEP_THE_REST = (
-    "Use Forward(fallback=Zero()), which sweeps what can be swept: all of it, once every free cycle holds a clamp."
-)
-
 
 def all_verdicts(report: Report) -> dict[str, Verdict]:
     """A verdict for each initializer in its plainest form, by name."""
@@ -69,12 +65,21 @@ def forward(report: Report) -> Verdict:
         cycle = GraphCycle(tuple(report.graph_cycle))
         reason = f"needs a directed acyclic graph (found the {cycle})"
         if report.cycle is not None:
-            return Verdict(False, reason, cycle, SWEEP_THE_REST, who)
+            return Verdict(False, reason, cycle, _sweep_the_rest(report), who)
         return Verdict(False, reason, cycle, _cut(report), who)
     root = report.unclamped_roots[0]
     found = f"found {listing([*map(name, report.unclamped_roots)])}"
     reason = f"needs a clamp on every root ({found})"
     return Verdict(False, reason, UnclampedRoot(root), _root_remedy(report), who)
+
+
+def _sweep_the_rest(report: Report) -> str:
+    roots = " and every root has a value" if report.free_roots else ""
+    return (
+        "Use Forward(fallback=Zero()), which sweeps what can be swept: "
+        f"here it sweeps {len(report.sweep().order)} of {len(report.free)} free nodes, "
+        f"and all of them once every free cycle holds a clamp{roots}."
+    )
 
 
 def _break(cycle: FreeCycle) -> str:
@@ -139,7 +144,7 @@ def average(report: Report) -> Verdict:
             "Clamp the target, or use Forward() or Zero() at test time.",
             who,
         )
-    remedy = f"The class is read from a one-hot clamp, as in Average(by={target!r}), or given as labels=."
+    remedy = f"If {name(target)} is one-hot, as Average(by={target!r}); else with the classes given as labels=."
     return Verdict(True, "holds on any graph, in training", Clamped(target, target=True), remedy, who)
 
 
@@ -158,7 +163,10 @@ def equilibrium(report: Report) -> Verdict:
         note = "No target is clamped, so there is none to release: its first phase is ordinary inference."
         return Verdict(True, "holds on any graph", Nothing(target=True), note, who)
     target = Clamped(report.a_target, target=True)
-    return Verdict(True, "holds on any graph; targets are released first", target, "", who)
+    if len(report.clamped) > 1:
+        return Verdict(True, "holds on any graph; targets are released first", target, "", who)
+    note = f"The only clamp is {name(next(iter(report.clamped)))}: were it released, no data would be left."
+    return Verdict(True, "holds on any graph, but needs a clamp that stays", target, note, who)
 
 
 def per_node(report: Report) -> Verdict:

@@ -140,7 +140,7 @@ class Clamped:
     target: bool = False
 
     def __str__(self) -> str:
-        return f"{'target' if self.target else 'clamp'} {name(self.node)}"
+        return f"{name(self.node)} is clamped{' and predicted' if self.target else ''}"
 
 
 @dataclass(frozen=True)
