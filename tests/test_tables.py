@@ -25,6 +25,12 @@ def test_the_table_of_initializers_is_made_of_its_rows():
     assert script("initializers").table(rows) in (ROOT / "docs" / "initializers.md").read_text()
 
 
+def test_the_table_of_output_energies_is_made_of_its_rows():
+    """What the text says of both energies is what three seeds gave."""
+    rows = list(csv.DictReader((ROOT / "docs" / "figures" / "output_energy.csv").open()))
+    assert script("output_energy").table(rows) in (ROOT / "docs" / "training.md").read_text()
+
+
 def test_the_table_of_the_bench_is_made_of_its_rows():
     """Ratios in the text are those that one run of the bench measured."""
     rows = json.loads((ROOT / "docs" / "figures" / "bench.json").read_text())
