@@ -13,7 +13,7 @@ import networkx as nx
 from pcgraph.errors import ConfigError, PCGraphError
 from pcgraph.topology import Report, check_phase
 from pcgraph.topology.arguments import declared_graph
-from pcgraph.topology.witness import name
+from pcgraph.topology.witness import listing, name
 from pcgraph.training import History
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ LARGE = 60
 """With more nodes than this they are drawn small."""
 LABELLED = 250
 """With more nodes than this only the clamped and the offending ones bear a name."""
+COUNTED = 30
+"""Up to so many nodes, the number of neurons stands under each name."""
 WIDE, HIGH = 1.35, 0.85
 """Inches from column to column and from row to row."""
 ROUNDS = 8
@@ -48,7 +50,8 @@ def graph(
     Columns go from left to right by the longest path in the clamp-cut graph. Behind the nodes of finite depth the
     strongly connected components with a cycle, and what comes after them, follow in the order of the condensation. A
     clamped node that predicts nothing stands right of what predicts it. Edges into clamped nodes are dashed, since a
-    sweep does not use them; the offending cycle and the roots without a value are red.
+    sweep does not use them; the offending cycle and the roots without a value are red. A legend says so, of what there
+    is. Up to 30 nodes bear the number of their neurons, unless each has one.
 
     Parameters
     ----------
@@ -61,7 +64,7 @@ def graph(
     ax : matplotlib Axes, optional
         Draw into this one; the default is a new figure of a fitting size.
     title : str, optional
-        Above the picture; the default says whether a sweep exists. An empty one is left out.
+        Above the picture; the default says whether forward initialization is possible. An empty one is left out.
 
     Returns
     -------
@@ -72,7 +75,7 @@ def graph(
     >>> from pcgraph.graphs import figure_9
     >>> axes = graph(figure_9("bottom"), {0})
     >>> axes.get_title()
-    'no sweep exists: free cycle 1 → 2 → 4 → 3 → 1'
+    'Forward() is not possible: free cycle 1 → 2 → 4 → 3 → 1'
     """
     plt = _pyplot()
     declared = declared_graph(graph_or_net)
@@ -182,10 +185,16 @@ def _clear(
 
 
 def _title(report: Report) -> str:
-    if report.theorem_1:
-        printed = "" if report.proposition_3_2 else " (but Proposition 3.2 does not hold)"
-        return f"a sweep exists{printed}"
-    return f"no sweep exists: {report.sweep().witness}"
+    if report.order is None:
+        return f"Forward() is not possible: {report.sweep().witness}"
+    who = "Forward()" if report.proposition_3_2 else "Forward(fallback=…)"
+    return f"{who} is possible: {listing(report.order, ', then ', 6) or 'no node is free'}"
+
+
+def _neurons(shape: Any) -> str:
+    """The number of neurons of a group; of an image or a grid its shape."""
+    sizes = tuple(shape) if isinstance(shape, Iterable) else (shape,)
+    return f"{'×'.join(map(str, sizes))} neuron{'' if sizes == (1,) else 's'}"
 
 
 class _Picture:
@@ -202,6 +211,8 @@ class _Picture:
         self.bad_edges = set(zip(cycle, cycle[1:] + cycle[:1]))
         self.bad_nodes = {*cycle, *report.free_roots}
         self.fixed = report.clamped - report.partial
+        shapes = [declared.nodes[v].get("shape") for v in declared]
+        self.counted = len(shapes) <= COUNTED and any(shape not in (None, 1, (1,)) for shape in shapes)
 
     def draw(self, columns: dict[int, list[Node]]) -> None:
         for u, v in dict.fromkeys(self.declared.edges()):
@@ -212,6 +223,26 @@ class _Picture:
         self.ax.set_xlim(min(xs) - 0.75, max(xs) + 0.6)
         self.ax.set_ylim(min(ys) - 1.15, max(ys) + 0.85)
         self.ax.axis("off")
+        self.legend()
+
+    def legend(self) -> None:
+        """What the signs mean that are on this picture."""
+        round_, square = {"marker": "o", "linestyle": "none"}, {"marker": "s", "linestyle": "none"}
+        signs: list[tuple[bool, str, dict[str, Any]]] = [
+            (bool(self.fixed), "clamped", square | {"markerfacecolor": BLUE, "markeredgecolor": INK}),
+            (bool(self.place.keys() - self.fixed - self.bad_nodes), "free",
+             round_ | {"markerfacecolor": PAPER, "markeredgecolor": INK}),
+            (bool(self.bad_nodes), "cycle, or root without a value",
+             round_ | {"markerfacecolor": PAPER, "markeredgecolor": RED, "markeredgewidth": 2}),
+            (any(v in self.fixed for _, v in self.declared.edges()), "not needed by a free value",
+             {"color": GREY, "linestyle": (0, (4, 3)), "linewidth": 0.9}),
+        ]  # fmt: skip
+        shown = [_line()([], [], label=label, **style) for there, label, style in signs if there]
+        width = self.ax.get_position().width * self.ax.figure.get_figure(root=True).get_figwidth()
+        self.ax.legend(
+            handles=shown, loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=len(shown) if width > 5 else 2,
+            fontsize=7, frameon=False, handlelength=2.4, borderaxespad=0.2,
+        )  # fmt: skip
 
     def nodes(self) -> None:
         for v, (x, y) in self.place.items():
@@ -234,6 +265,12 @@ class _Picture:
             color=RED if bad else INK, zorder=5 if bad else 4,
             bbox={"boxstyle": "square,pad=0.1", "color": PAPER, "alpha": 0.8 if bad and not inside else 0.0},
         )  # fmt: skip
+        shape = self.declared.nodes[v].get("shape")
+        if self.counted and shape is not None:
+            self.ax.annotate(
+                _neurons(shape), (x, y), xytext=(0, -self.radius - (3 if inside else 14)), textcoords="offset points",
+                ha="center", va="top", fontsize=7, color=INK, alpha=0.75, zorder=4,
+            )  # fmt: skip
 
     def edge(self, u: Node, v: Node) -> None:
         (x, y), (x2, y2) = self.place[u], self.place[v]
@@ -296,6 +333,22 @@ def _pyplot() -> Any:
     return plt
 
 
+def _line() -> Any:
+    from matplotlib.lines import Line2D
+
+    return Line2D
+
+
+def _plain_decimals(axis: Any, values: list[float]) -> None:
+    """Ticks of a logarithmic axis at 1, 2 and 5, as decimals, where these are short."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    if min(values) >= 1e-3 and max(values) < 1e5:
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axis.set_major_formatter(lambda value, _: f"{value:.4g}" if value < 1e4 else f"{value:.0f}")
+        axis.set_minor_formatter(NullFormatter())
+
+
 def _offset_copy() -> Any:
     from matplotlib.transforms import offset_copy
 
@@ -336,8 +389,9 @@ def learning_curve(
     at = [record.epoch + 1 for record in measured]
     left.plot(at, [record.energy for record in measured], marker="o", markersize=4, color=INK)
     left.set(xlabel="epoch", ylabel="energy a sample, after inference", yscale="log", title="energy in training")
+    _plain_decimals(left.yaxis, [record.energy for record in measured if record.energy is not None])
     for label, values, colour in (
-        ("training", [record.accuracy for record in measured], BLUE),
+        ("training (sampled batches)", [record.accuracy for record in measured], BLUE),
         (judged, [record.validation.get("accuracy") for record in measured], RED),
     ):
         points = [(x, 100 * y) for x, y in zip(at, values) if y is not None]
@@ -346,7 +400,7 @@ def learning_curve(
             right.plot(*zip(*points), marker="o", markersize=4, color=colour, label=last)
     right.set(xlabel="epoch", ylabel="accuracy (%)", title="accuracy")
     if right.lines:
-        right.legend(frameon=False, loc="lower right")
+        right.legend(frameon=False, loc="best", fontsize=8)
     for ax in (left, right):
         ax.xaxis.get_major_locator().set_params(integer=True)
         ax.spines[["top", "right"]].set_visible(False)

@@ -397,8 +397,12 @@ def test_the_learning_curve_shows_the_numbers_of_the_run(tmp_path: Path) -> None
     assert energy.lines[0].get_xydata().tolist() == [[1, 1], [2, 1 / 2], [3, 1 / 3]]
     assert accuracy.lines[0].get_ydata().tolist() == pytest.approx([50, 60, 70])
     assert accuracy.lines[1].get_ydata().tolist() == pytest.approx([40, 50, 60])
+    figure.canvas.draw()
+    ticks = [text.get_text() for text in energy.get_yticklabels()]
+    assert {"0.5", "1"} <= set(ticks)
+    assert not any("10^" in text for text in ticks)
     legend = [text.get_text() for text in accuracy.get_legend().get_texts()]
-    assert legend == ["training, 70.0 % at the end", "test, 60.0 % at the end"]
+    assert legend == ["training (sampled batches), 70.0 % at the end", "test, 60.0 % at the end"]
     assert (tmp_path / "curve.svg").read_text().startswith("<?xml")
 
 

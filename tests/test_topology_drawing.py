@@ -52,7 +52,7 @@ def test_columns_are_depths_and_clamps_are_squares():
     assert not any(colour == drawing.RED for _, colour in found.values())
     assert not any(map(red, arrows(ax)))
     assert len(arrows(ax)) == graph.number_of_edges()
-    assert ax.get_title() == "a sweep exists"
+    assert ax.get_title() == "Forward() is possible: 1, then 2, then 3, then 4, then 5"
 
 
 def test_the_cycle_is_red_and_nothing_else():
@@ -74,6 +74,30 @@ def test_unknown_roots_are_red_and_cut_edges_dashed():
     dashed = [p for p in arrows(ax) if p.get_linestyle() not in ("-", "solid")]
     assert len(dashed) == 1
     assert "root 0" in ax.get_title()
+
+
+def legend(ax):
+    return [text.get_text() for text in ax.get_legend().get_texts()]
+
+
+def test_the_legend_explains_the_signs_that_are_there():
+    assert legend(drawing.graph(figure_9("top"), {0})) == ["clamped", "free"]
+    assert legend(drawing.graph(figure_9("bottom"), {0})) == ["clamped", "free", "cycle, or root without a value"]
+    assert legend(drawing.graph(chain([4, 3, 2]), {"x", "y"})) == ["clamped", "free", "not needed by a free value"]
+
+
+def test_neurons_are_counted_where_there_is_room():
+    graph = chain([4, 1, (2, 5)])
+    texts = {t.get_text() for t in drawing.graph(graph, {"x", "y"}).texts}
+    assert {"x", "4 neurons", "h1", "1 neuron", "y", "2×5 neurons"} <= texts
+    for unlike in (figure_9(), chain([4] * (drawing.COUNTED + 1))):
+        assert not any("neuron" in t.get_text() for t in drawing.graph(unlike, ()).texts)
+
+
+def test_the_title_says_which_forward_is_possible():
+    graph = nx.DiGraph([("x", "h"), ("h", "y"), ("y", "h")])
+    assert drawing.graph(graph, {"x", "y"}).get_title() == "Forward(fallback=…) is possible: h"
+    assert drawing.graph(graph, {"x"}).get_title() == "Forward() is not possible: free cycle h → y → h"
 
 
 def test_a_target_stands_right_and_a_loop_is_drawn():

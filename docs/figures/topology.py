@@ -19,7 +19,7 @@ drawing.graph(figure_9("top"), {1}, HERE / "figure-9-inner.png")
 
 feedback = chain([4, 3, 3, 2])
 feedback.add_edge("y", "h1")
-figure, axes = plt.subplots(1, 2, figsize=(9, 2.6), layout="constrained")
+figure, axes = plt.subplots(1, 2, figsize=(9, 3.0), layout="constrained")
 for ax, (phase, clamped) in zip(axes, {"training": {"x", "y"}, "test": {"x"}}.items(), strict=True):
     drawing.graph(feedback, clamped, ax=ax, title=phase)
 figure.savefig(HERE / "feedback.png", dpi=150)
