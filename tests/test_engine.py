@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 import pcgraph
 from pcgraph import SGD, Adam, Forward, Masked, Normal, PCNetwork, Zero
+from pcgraph.initializers import Given, Layout, Swept
 from pcgraph.testing import reference
 from pcgraph.testing.strategies import digraphs, problems
 
@@ -361,3 +362,24 @@ def test_promises_are_not_inherited():
     expected = reference.infer(net, clamps, start, 2, lambda v, h, g, t: h + 0.01 - 0.1 * g)
     for v in net.graph:
         torch.testing.assert_close(result.states[v], expected.states[v], **EXACT)
+
+
+class Overwrites(pcgraph.Initializer):
+    """Sweeps everything, and then puts something else into one node."""
+
+    def requirement(self, report):
+        return report.verdicts["zero"]
+
+    def layout(self, report, context=None):
+        return Layout((Swept(report.order), Given(self, ("h1",))))
+
+    def init(self, block, out, context):
+        out.fill_(0.3)
+
+
+def test_a_sweep_whose_parent_is_written_over_is_not_exact():
+    """Its children were swept from another value: their errors must not be taken for zero."""
+    net = PCNetwork(pcgraph.graphs.chain([3, 4, 4, 4, 2], activation="tanh"), dtype=torch.float64)
+    clamps = {"x": double(3, 3), "y": double(3, 2, seed=1)}
+    for steps in (0, 1, 3):
+        assert_equal_to_reference(net, clamps, Overwrites(), steps, SGD(0.1))

@@ -37,7 +37,7 @@ MUTANTS = [
     fault("every energy vanishes", COMPILE, "~self.masked & self.vanishes & self.alive", "~self.masked & self.alive",
           "engine"),
     fault("late writes overlooked", COMPILE, "written[self.s.source] > written[self.s.target]",
-          "written[self.s.source] > written[self.s.source]", "initializers", "plan"),
+          "written[self.s.source] > written[self.s.source]", "engine"),
     fault("sigmoid edges carry no zero", COMPILE, "or bucket.phi.at_zero != 0.0", "", "engine", "plan"),
     fault("a base restored from the wrong level", COMPILE, "mask = based & (top == level)", "mask = based & (top >= level)",
           "engine", "plan"),

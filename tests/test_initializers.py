@@ -537,3 +537,16 @@ def test_parts_inside_per_node_and_means_that_are_missing():
     learn(net, clamps, average, steps=0)
     with pytest.raises(ConfigError, match="no means for 'h1'"):
         start(net, data(), average)
+
+
+def test_nodes_without_a_memory_are_swept_after_it():
+    """A memory for one layer: the others follow from what it recalls, in the first batch and after it."""
+    net = chain()
+    memory = Memory(net, nodes=["h2"], observed=["x", "y"], patterns=5, heads=2, embed_dim=4)
+    for _ in range(2):
+        states = start(net, data(), memory)
+        mu = reference.predictions(net, states)
+        for v in ("h1", "h3"):
+            torch.testing.assert_close(states[v], mu[v], rtol=0, atol=1e-15)
+        assert not torch.allclose(states["h2"], mu["h2"])
+        learn(net, data(), memory)

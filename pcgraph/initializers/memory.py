@@ -139,27 +139,28 @@ class Memory(Initializer):
                     f"Clamp {node!r}, or name what is observed: Memory(net, observed=[...]).",
                     "Memory(…)",
                 )
-        own = set(self.nodes)
-        missing = [v for v in report.free if v not in own]
-        if missing:
-            return Verdict(
-                True, f"holds for its {len(self.nodes)} nodes; {len(missing)} others need an initializer",
-                Clamped(self.observed[0]), "Use it in Forward(roots=Memory(...)) or PerNode.", "Memory(…)",
-            )  # fmt: skip
         return Verdict(True, "holds on any graph with a clamped node", Clamped(self.observed[0]), "", "Memory(…)")
 
     def ready(self, context: Context | None) -> object:
         return "fitted" if self._fitted else "first"
 
     def layout(self, report: Report, context: Context | None = None) -> Layout:
+        """Recall; nodes without a memory are swept after it, or drawn where no sweep reaches them.
+
+        The first time, everything is swept before, since that is what the memory is fitted to.
+        """
         own = set(self.nodes)
         mine = tuple(v for v in report.free if v in own)
-        if self._fitted:
-            return Layout((Given(self, mine),))
-        sweep = report.sweep(initialised=report.free_roots)
         roots = tuple(report.free_roots)
-        drawn = (*roots, *(v for v in report.free if v in sweep.blocked))
-        return Layout((Given(self._start, drawn), Swept(sweep.order), Given(self, mine)))
+        unknown = set(roots)
+        after = report.sweep(initialised=(*mine, *roots))
+        drawn = tuple(v for v in report.free if v not in own and (v in after.blocked or v in unknown))
+        recall = (Given(self._start, drawn), Given(self, mine), Swept(after.order))
+        if self._fitted:
+            return Layout(recall)
+        before = report.sweep(initialised=roots)
+        begun = tuple(v for v in report.free if v in before.blocked or v in unknown)
+        return Layout((Given(self._start, begun), Swept(before.order), *recall))
 
     # -- recall -------------------------------------------------------------------------------------------------------
 
