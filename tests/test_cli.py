@@ -286,6 +286,26 @@ def test_dry_run_prints_what_it_would_do_and_trains_nothing(tmp_path: Path) -> N
     assert not (tmp_path / "run").exists()
 
 
+def test_another_run_in_the_folder_is_left_as_it_was(tmp_path: Path) -> None:
+    """Settings overwritten by a refused command would make the run in the folder impossible to resume."""
+    assert run("train", "--fraction", "0.1", "--epochs", "1", "--out", tmp_path).exit_code == 0
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    done = run("train", "--fraction", "0.1", "--graph", "64-7-10", "--out", tmp_path)
+    assert done.exit_code == 2
+    assert f"--resume {tmp_path}" in done.output
+    assert "another --out" in done.output
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_dry_run_says_which_images_judge_and_which_batch_the_plan_is_of() -> None:
+    alone = run("train", "--dry-run").output
+    assert "for the test, which judge the epochs too (see --validation)" in alone
+    assert "first batch" not in alone
+    split = run("train", "--dry-run", "--validation", "0.2", "--init", "average").output
+    assert "to judge epochs" in split
+    assert "The plan is that of the first batch, before there are means" in split
+
+
 def test_training_learns_and_leaves_a_run_behind(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     done = run("train", "--data", "digits", "--epochs", 3, "--validation", 0.2, "--out", folder)

@@ -15,7 +15,7 @@ from pcgraph.cli.initializers import make_initializer, node_named
 from pcgraph.cli.settings import Settings, sizes_of
 from pcgraph.data import Images
 from pcgraph.errors import ConfigError, InvalidInitializer, unknown_name
-from pcgraph.initializers import Forward, Initializer
+from pcgraph.initializers import Average, Forward, Initializer
 from pcgraph.model import PCNetwork
 from pcgraph.optimizers import SGD
 from pcgraph.plan import Plan
@@ -162,9 +162,15 @@ def dry_run(run: Run) -> list[Any]:
     plan, batch = run.plan, run.settings.batch_size
     weights = sum(p.numel() for p in run.net.parameters())
     remembered = sum(p.numel() for p in run.init.parameters())
+    judged = (
+        f"{len(run.test)} for the test, which judge the epochs too (see --validation)"
+        if run.judge is run.test
+        else f"{len(run.judge)} to judge epochs, {len(run.test)} for the test"
+    )
+    first = ["The plan is that of the first batch, before there are means to start from."]
     facts = [
-        f"data: {run.train.name}, {len(run.train)} images for training, {len(run.judge)} to judge epochs, "
-        f"{len(run.test)} for the test",
+        *(first if isinstance(run.init, Average) else ()),
+        f"data: {run.train.name}, {len(run.train)} images for training, {judged}",
         f"parameters: {weights:,}" + (f", and {remembered:,} of the initializer" if remembered else ""),
         f"matrix products of a training step, batch of {batch}: {plan.flops(batch) / 1e9:.3g} GFLOP",
     ]

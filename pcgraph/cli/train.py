@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 
 from pcgraph import drawing
+from pcgraph.checkpoints import exists
 from pcgraph.cli.run import Run, dry_run, prepare
 from pcgraph.cli.settings import Settings, settings
 from pcgraph.data import Images
@@ -89,6 +90,8 @@ def train(
             )
         config, given["out"] = resume / SETTINGS, str(resume)
     chosen = settings(given, config)
+    if resume is None and not plan_only:
+        _refuse_another_run(chosen)
     run = prepare(chosen)
     if plan_only:
         console = wide_console()
@@ -97,6 +100,14 @@ def train(
         return
     history = _fit(run, resume is not None)
     _tell(run, history)
+
+
+def _refuse_another_run(s: Settings) -> None:
+    """Before anything is written: the settings of a run are what --resume goes by."""
+    if s.out and exists(Path(s.out) / "checkpoint"):
+        raise ConfigError(
+            f"--out {s.out} holds another run: go on with it by --resume {s.out}, or give another --out", key="out"
+        )
 
 
 def _fit(run: Run, resumed: bool) -> History:
