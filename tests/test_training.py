@@ -435,13 +435,18 @@ def test_early_stopping_without_sense_is_refused(key: str, value: float) -> None
 def test_a_run_that_falls_over_is_told_with_advice() -> None:
     """The accuracies are of two such runs, and of one that is merely noisy."""
     bad = iter([0.80, 0.85, 0.8819, 0.809])
-    with pytest.warns(PCGraphWarning, match=r"fell to 80\.90% in epoch 3, from 88\.19%.*smaller or a decaying") as told:
+    with pytest.warns(PCGraphWarning, match=r"fell to 80\.90% in epoch 4, from 88\.19%.*smaller or a decaying") as told:
         history = train(chain(), epochs=4, validate=lambda net: {"accuracy": next(bad)})
     assert [r.fell for r in history] == [False, False, False, True]
     assert history.warnings == [str(told[0].message)]
     assert told[0].filename == __file__
     noisy = iter([0.80, 0.85, 0.83, 0.86, 0.84, 0.88, 0.87])
     assert not any(r.fell for r in train(chain(), epochs=7, validate=lambda net: {"accuracy": next(noisy)}))
+
+
+def test_people_count_epochs_from_one() -> None:
+    """The bar, the command and checkpoints do; a record that is printed would otherwise name another epoch."""
+    assert [str(record).split(",")[0] for record in train(chain(), epochs=2)] == ["epoch 1", "epoch 2"]
 
 
 def test_a_rising_energy_is_a_fall_where_there_is_no_accuracy() -> None:

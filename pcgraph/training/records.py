@@ -60,7 +60,7 @@ class EpochRecord:
     Attributes
     ----------
     epoch : int
-        From 0.
+        From 0; people are told ``epoch + 1``, as by ``str(record)``.
     step : int
         Steps since the run began.
     samples : int
@@ -94,7 +94,7 @@ class EpochRecord:
         return {"kind": self.kind, **plain, **{f"validation_{k}": v for k, v in self.validation.items()}}
 
     def __str__(self) -> str:
-        parts = [f"epoch {self.epoch}"]
+        parts = [f"epoch {self.epoch + 1}"]
         parts += [f"energy {self.energy:.4g}"] if self.energy is not None else []
         parts += [f"accuracy {self.accuracy:.2%}"] if self.accuracy is not None else []
         parts += [f"validation {k} {v:.4g}" for k, v in self.validation.items()]
