@@ -444,6 +444,26 @@ def test_a_run_that_falls_over_is_told_with_advice() -> None:
     assert not any(r.fell for r in train(chain(), epochs=7, validate=lambda net: {"accuracy": next(noisy)}))
 
 
+def test_a_state_rate_above_the_safe_one_is_told_once() -> None:
+    """Training on states that ran away from the energy's minimum is silent nonsense."""
+    with pytest.warns(PCGraphWarning, match=r"inference increased the energy ×.*lr=5.*pcgraph\.safe_rate") as told:
+        history = train(chain(), steps=5, state_optimizer=pcgraph.SGD(lr=5.0), epochs=2, measure_every=1)
+    assert len(told) == len(history.warnings) == 1
+    assert told[0].filename == __file__
+    assert not train(chain(), steps=5, measure_every=1).warnings
+
+
+def test_a_validation_without_a_sweep_is_refused_before_the_first_step() -> None:
+    """It would otherwise cost a whole epoch to learn it."""
+    graph = pcgraph.graphs.chain([4, 6, 3])
+    graph.add_edge("h1", "h1")
+    net = pcgraph.PCNetwork(graph, seed=0)
+    before = parameters(net)
+    with pytest.raises(InvalidInitializer, match=r"validation on a loader .*h1 → h1.*init= and steps="):
+        train(net, init=pcgraph.Zero(), validate=BATCHES)
+    assert all(map(torch.equal, before, parameters(net)))
+
+
 def test_people_count_epochs_from_one() -> None:
     """The bar, the command and checkpoints do; a record that is printed would otherwise name another epoch."""
     assert [str(record).split(",")[0] for record in train(chain(), epochs=2)] == ["epoch 1", "epoch 2"]

@@ -19,10 +19,11 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from pcgraph.checkpoints import generators_state, set_generators
 from pcgraph.errors import CheckpointError, ConfigError, Diverged, InvalidInitializer, PCGraphWarning
-from pcgraph.initializers import Initializer
+from pcgraph.initializers import Forward, Initializer
 from pcgraph.learning import InferenceResult
 from pcgraph.model import PCNetwork
 from pcgraph.optimizers import StateOptimizer
+from pcgraph.topology import check_phase
 from pcgraph.training.batches import LABELS, Batch, check_names, read_batch
 from pcgraph.training.interrupt import Interrupts
 from pcgraph.training.keeper import Keeper
@@ -34,6 +35,8 @@ from pcgraph.training.watch import FELL_ADVICE, EarlyStopping, Watch, small_grad
 
 __all__ = ["Run", "Settings"]
 
+RISE = 2.0  # times the energy at the start, beyond which inference is not lowering it
+INCREASED = "inference increased the energy"
 Node = Hashable
 Scheduler = LRScheduler | ReduceLROnPlateau
 Callback = Callable[[Any], Any]
@@ -106,6 +109,7 @@ class Run:
         self.looks_at_eps = any(group.get("eps") for group in s.optimizer.param_groups)
         held = [p for group in s.optimizer.param_groups for p in group["params"]]
         self.trained = list({id(p): p for p in (*net.parameters(), *held)}.values())
+        self.told_rising = False
         self.interrupts = Interrupts()
         self.position = Position(loader, net.device)
         self.keeper = Keeper(self, s.checkpoint, s.checkpoint_every)
@@ -147,6 +151,26 @@ class Run:
                 "validation on a loader needs to know what to predict: give predict=, or a function of the network",
                 key="validate",
             )
+        self._check_validation()
+
+    def _check_validation(self) -> None:
+        """Before an epoch is spent: validation on a loader is by a sweep, which the graph may not have."""
+        if self.settings.validate is None or callable(self.settings.validate):
+            return
+        given = self._given()
+        verdict = check_phase(self.net, given, repair=False).verdict(Forward())
+        if given and not verdict.valid:
+            names = ", ".join(repr(name) for name in given)
+            raise InvalidInitializer(
+                f"validation on a loader predicts {self.predict!r} by a sweep from {names}, and there is none: "
+                f"{verdict.initializer} {verdict.reason}. Predicting needs init= and steps= there: "
+                "validate=lambda net: pcgraph.evaluate(net, loader, init=..., steps=..., optimizer=...)",
+                verdict=verdict,
+            )
+
+    def _given(self) -> tuple[Node, ...]:
+        """What validation on a loader predicts from."""
+        return tuple(n for n in self.names if n is not None and n != self.predict and not self._says_class(n))
 
     # -- the loop ---------------------------------------------------------------------------------------------------
 
@@ -155,6 +179,7 @@ class Run:
         resume = self.settings.resume
         if resume is not None:
             self.keeper.restore(resume)
+            self.told_rising = any(text.startswith(INCREASED) for text in self.history.warnings)
         for log in self.logs:
             log.begin(len(self.history.steps) + len(self.history.epochs))
         self.began = time.perf_counter()
@@ -240,7 +265,7 @@ class Run:
         batch = read_batch(self.net, item, self.names)
         result = self.net.infer(
             batch.clamps, init=self.init, steps=self.steps, optimizer=self.settings.state_optimizer,
-            labels=batch.labels, check=self.settings.check,
+            labels=batch.labels, check=self.settings.check, trace=measured and not self.told_rising,
         )  # fmt: skip
         energy = self._energy(result) if measured else None
         accuracy = self._accuracy(batch) if measured and self.tells_accuracy else None
@@ -255,6 +280,9 @@ class Run:
                 scheduler.step()
         self.step, self.batch, self.samples = self.step + 1, self.batch + 1, self.samples + batch.size
         self.consistent = True
+        risen = self._rise(result)
+        if risen:
+            self._warn(risen)
         if vanishing:
             self._warn(vanishing)
         if energy is not None:
@@ -292,6 +320,19 @@ class Run:
                 step=self.steps, node=None, largest=math.nan,
             )  # fmt: skip
         return energy
+
+    def _rise(self, result: InferenceResult) -> str:
+        """What to say once a run where inference, which is to lower the energy, multiplied it."""
+        if result.trace is None or self.told_rising:
+            return ""
+        first, last = (float(energy) for energy in result.trace[[0, -1]].mean(1))
+        if not 0 < RISE * first < last:
+            return ""
+        self.told_rising = True
+        return (
+            f"{INCREASED} ×{last / first:.3g} (from {first:.4g} to {last:.4g}, training step {self.step}): "
+            f"{self.settings.state_optimizer!r} is above the safe rate; see pcgraph.safe_rate"
+        )
 
     def _vanishing(self) -> str:
         """What to say of gradients below the optimizer's eps, once a run."""
@@ -340,11 +381,10 @@ class Run:
         if callable(self.settings.validate):
             found = self.settings.validate(self.net)
         else:
-            given = tuple(None if n == self.predict or self._says_class(n) else n for n in self.names)
-            order = tuple(n for n in given if n is not None)
             found = evaluate(
-                self.net, self.settings.validate, given=order, predict=self.predict, stop=lambda: self.interrupts.asked
-            )
+                self.net, self.settings.validate, given=self._given(), predict=self.predict,
+                stop=lambda: self.interrupts.asked,
+            )  # fmt: skip
         if isinstance(found, Evaluation):
             found = {k: v for k, v in found.as_dict().items() if k != "samples"}
         if isinstance(found, Mapping):

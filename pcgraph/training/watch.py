@@ -90,7 +90,7 @@ class Watch:
     fallen: bool = field(default=False)
 
     def see(self, epoch: int, accuracy: float | None, energy: float | None) -> str:
-        """Take in one epoch, counted from 0; returns what happened if the run has fallen over in this epoch, else an empty string."""
+        """Take in one epoch, counted from 0; returns what happened if the run fell over in it, else an empty string."""
         said = ""
         if accuracy is not None:
             if 1 - accuracy > 1.4 * self.error + 0.02:
