@@ -230,7 +230,10 @@ class Plan:
 
 
 def kept_by(module: torch.nn.Module, shape: tuple[int, ...]) -> int:
-    """Numbers a sample that autograd keeps of one evaluation of `module`, parameters not counted."""
+    """Numbers a sample that autograd keeps of one evaluation of `module`, parameters not counted.
+
+    0 for a module that cannot run on tensors without data: the estimate is then too low by what it keeps.
+    """
     own = {name: p.to("meta") for name, p in [*module.named_parameters(), *module.named_buffers()]}
     known = {id(p) for p in own.values()}
     kept: dict[int, int] = {}
