@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pcgraph.kernels.products import linear, uses_onednn
 from pcgraph.kernels.workspace import Step, Workspace
 from pcgraph.network import Bucket
 from pcgraph.plan.operations import Forward, Index, Pull, numbers, rows
@@ -76,12 +77,16 @@ def dense_forward(ws: Workspace, call: Forward) -> Step:
     def source() -> Tensor:
         return h if phi.is_identity else _apply(ws, edge.bucket, phi, h)
 
+    if _by_onednn(ws, w):
+        weight, row = w.t(), None if bias is None else bias[0, 0]
+        if call.fresh:
+            return lambda: a.copy_(linear(source(), weight, row))
+        return lambda: a.add_(linear(source(), weight))
     if not call.fresh:
         return lambda: torch.addmm(a, source(), w, out=a)
     if bias is None:
         return lambda: torch.mm(source(), w, out=a)
-    row = bias[0, 0]
-    return lambda: torch.addmm(row, source(), w, out=a)
+    return lambda: torch.addmm(bias[0, 0], source(), w, out=a)
 
 
 def dense_pull(ws: Workspace, call: Pull) -> Step:
@@ -89,11 +94,14 @@ def dense_pull(ws: Workspace, call: Pull) -> Step:
     edge = Edges(ws, call)
     h, e = ws.h[edge.source_group][int(edge.source[0])], ws.e[edge.source_group][int(edge.source[0])]
     s, w, phi = ws.s[edge.target_group][int(edge.target[0])], edge.weight(ws)[0], edge.bucket.phi
+    onednn = _by_onednn(ws, w)
     if phi.is_identity:
+        if onednn:
+            return lambda: e.sub_(linear(s, w.t()))
         return lambda: torch.addmm(e, s, w, alpha=-1, out=e)
 
     def run() -> None:
-        back = torch.mm(s, w, out=ws.scratch("back", *e.shape))
+        back = linear(s, w.t()) if onednn else torch.mm(s, w, out=ws.scratch("back", *e.shape))
         e.sub_(_pull_phi(ws, edge.bucket, back, h))
 
     return run
@@ -104,12 +112,24 @@ def dense_weights(ws: Workspace, call: Pull) -> Learn:
     edge = Edges(ws, call)
     h = ws.h[edge.source_group][int(edge.source[0])]
     s, phi, row = ws.s[edge.target_group][int(edge.target[0])].t(), edge.bucket.phi, int(edge.row[0])
+    onednn = uses_onednn(ws.device, ws.dtype, s.numel() * h.shape[1])
 
     def run(grad: Tensor, scale: float, beta: float) -> None:
         x = h if phi.is_identity else _apply(ws, edge.bucket, phi, h)
-        torch.addmm(grad[row], s, x, beta=beta, alpha=-scale, out=grad[row])
+        if not onednn:
+            torch.addmm(grad[row], s, x, beta=beta, alpha=-scale, out=grad[row])
+            return
+        product = linear(ws.scratch("upright", *s.shape).copy_(s), x.t())
+        if beta:
+            grad[row].sub_(product, alpha=scale)
+        else:
+            torch.mul(product, -scale, out=grad[row])
 
     return run
+
+
+def _by_onednn(ws: Workspace, weight: Tensor) -> bool:
+    return uses_onednn(ws.device, ws.dtype, ws.batch * weight.numel())
 
 
 # -- many edges in one batched product --------------------------------------------------------------------------------

@@ -70,17 +70,17 @@ class Workspace:
         self.masked: list[tuple[Tensor, Tensor, Tensor]] = []
         self.cache: dict[Any, Any] = {}
         self._scratch: dict[str, Tensor] = {}
-        self.pointers = self._pointers()
+        self.bound_to = self._bound_to()
         self.escaped = False
         self.program: Any = None
 
-    def _pointers(self) -> tuple[int, ...]:
-        return tuple(p.data_ptr() for p in self.net.parameters())
+    def _bound_to(self) -> tuple[object, ...]:
+        return torch.backends.mkldnn.enabled, *(p.data_ptr() for p in self.net.parameters())
 
     @property
     def stale(self) -> bool:
-        """Whether parameters have been replaced since the views on them were taken."""
-        return self.pointers != self._pointers()
+        """Whether parameters have been replaced, or torch's switches thrown, since this was bound to them."""
+        return self.bound_to != self._bound_to()
 
     def unbind(self) -> None:
         """Let go of all that is bound to the buffers, so that they end with the last view of them."""
