@@ -2,6 +2,7 @@
 # make test     the test suite
 # make bench    the engine against peers, backpropagation and its limits (FABRICPC=python DEEPITY=python name theirs)
 # make lint     ruff, and mypy --strict on pcgraph/
+# make docs     these pages as HTML, in docs/_build/html; any warning is an error
 # make venv     .venv alone;  make clean  removes it and the caches
 #
 # All that is needed beforehand is Python 3.11 or newer:  make demo PYTHON=python3.12  names another one.
@@ -14,7 +15,7 @@ INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check -c constrai
 JOBS ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench lint venv clean
+.PHONY: help demo test bench lint docs venv clean
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -31,6 +32,10 @@ bench: $(VENV)/.installed
 lint: $(VENV)/.installed-test
 	$(RUN) -m ruff check .
 	$(RUN) -m mypy
+
+docs: $(VENV)/.installed-docs
+	@$(RUN) -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	@echo "Pages: docs/_build/html/index.html"
 
 venv: $(VENV)/.installed
 
@@ -53,6 +58,11 @@ $(VENV)/.installed-test: $(VENV)/.installed
 	@$(INSTALL) -e ".[test]"
 	@touch $@
 
+$(VENV)/.installed-docs: $(VENV)/.installed
+	@echo "Installing the documentation tools into $(VENV)"
+	@$(INSTALL) -e ".[docs]"
+	@touch $@
+
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find pcgraph tests examples -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,66 @@
+"""How Sphinx builds these pages: ``make docs`` writes them to docs/_build/html."""
+
+import re
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import pcgraph
+
+project = "pcgraph"
+author = "the pcgraph contributors"
+copyright = author
+version = release = pcgraph.__version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.napoleon", "sphinx.ext.mathjax"]
+exclude_patterns = ["_build", "figures"]
+source_suffix = {".md": "markdown"}
+
+html_theme = "furo"
+html_title = f"pcgraph {release}"
+html_static_path = ["_static"]
+html_css_files = ["pcgraph.css"]
+html_copy_source = False
+html_show_sourcelink = False
+html_theme_options = {"navigation_with_keys": True}
+pygments_style, pygments_dark_style = "tango", "github-dark"
+
+myst_enable_extensions = ["dollarmath", "colon_fence", "deflist"]
+myst_heading_anchors = 3
+
+# Names as a user writes them; types stand in the numpy-style docstrings, with shapes, and not in signatures as well.
+add_module_names = False
+autodoc_typehints = "none"
+autodoc_member_order = "bysource"
+autodoc_default_options = {"members": True}
+autodoc_inherit_docstrings = False
+autodoc_preserve_defaults = True
+autosummary_generate = False
+napoleon_google_docstring = False
+napoleon_use_param = False
+napoleon_use_rtype = False
+napoleon_custom_sections = [("Attributes", "params_style")]
+python_maximum_signature_line_length = 100
+# A parameter in `single backticks`, as numpy's style has it.
+default_role = "literal"
+
+# Shapes such as (batch, *shape), which reStructuredText would take for the beginning of emphasis.
+STARRED = re.compile(r"``.*?``|(?<![\w*`\\])\*(?=\w+[,)])")
+
+
+def escape_shapes(app, what, name, obj, options, lines):
+    """Shield the star of a shape outside of literals, in place."""
+    lines[:] = [STARRED.sub(lambda m: m[0] if m[0] != "*" else r"\*", line) for line in lines]
+
+
+def drop_inherited_signature(app, what, name, obj, options, signature, returns):
+    """What nn.Module takes says nothing of a class that takes no arguments; results and plans are not made by hand."""
+    made_elsewhere = name in ("pcgraph.InferenceResult", "pcgraph.Plan", "pcgraph.topology.Report")
+    return ("", returns) if what == "class" and (made_elsewhere or signature == "(*args, **kwargs)") else None
+
+
+def setup(app):
+    """Called by Sphinx. Shapes are shielded before napoleon reads the docstrings."""
+    app.connect("autodoc-process-docstring", escape_shapes, priority=400)
+    app.connect("autodoc-process-signature", drop_inherited_signature)
