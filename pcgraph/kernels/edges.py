@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pcgraph.kernels.products import linear, uses_onednn
+from pcgraph.kernels.onednn import ENOUGH, linear
 from pcgraph.kernels.workspace import Step, Workspace
 from pcgraph.network import Bucket
 from pcgraph.plan.operations import Forward, Index, Pull, numbers, rows
@@ -112,7 +112,7 @@ def dense_weights(ws: Workspace, call: Pull) -> Learn:
     edge = Edges(ws, call)
     h = ws.h[edge.source_group][int(edge.source[0])]
     s, phi, row = ws.s[edge.target_group][int(edge.target[0])].t(), edge.bucket.phi, int(edge.row[0])
-    onednn = uses_onednn(ws.device, ws.dtype, s.numel() * h.shape[1])
+    onednn = _by_onednn(ws, edge.weight(ws)[0])
 
     def run(grad: Tensor, scale: float, beta: float) -> None:
         x = h if phi.is_identity else _apply(ws, edge.bucket, phi, h)
@@ -129,7 +129,7 @@ def dense_weights(ws: Workspace, call: Pull) -> Learn:
 
 
 def _by_onednn(ws: Workspace, weight: Tensor) -> bool:
-    return uses_onednn(ws.device, ws.dtype, ws.batch * weight.numel())
+    return ws.onednn and ws.batch * weight.numel() >= ENOUGH
 
 
 # -- many edges in one batched product --------------------------------------------------------------------------------

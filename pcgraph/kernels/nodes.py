@@ -5,7 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from pcgraph.activations import Activation
+from pcgraph.kernels import onednn
 from pcgraph.kernels.workspace import Step, Workspace, take
+from pcgraph.network import Run
 from pcgraph.plan.operations import Activate, Errors, Fill, Restore, Save, ZeroGradient, numbers
 
 __all__ = ["activate", "errors", "fill", "restore", "save", "zero_gradient"]
@@ -77,12 +80,23 @@ def zero_gradient(ws: Workspace, op: ZeroGradient) -> Step:
 def activate(ws: Workspace, op: Activate) -> Step:
     """H[rows] = σ(A[rows])."""
     run = ws.plan.structure.runs[op.run]
-    h, a, sigma = ws.h[run.group], ws.a[run.group], run.activation
+    h, a, sigma = ws.h[run.group], ws.a[run.group], _activation(ws, run)
     where, shape = ws.index(op.rows), ws.plan.structure.groups[run.group].shape
     if isinstance(where, slice):
         source, target = a[where].view(-1, *shape), h[where].view(-1, *shape)
         return lambda: sigma(source, out=target)
-    return lambda: h.index_copy_(0, where, sigma(take(a, where).view(-1, *shape)).view(-1, *h.shape[1:]))
+
+    def gathered() -> None:
+        some = take(a, where).view(-1, *shape)
+        h.index_copy_(0, where, sigma(some, out=some).view(-1, *h.shape[1:]))
+
+    return gathered
+
+
+def _activation(ws: Workspace, run: Run) -> Activation:
+    """The same for all nodes of a run, whichever of them are computed, so that a swept state has no error at all."""
+    values = (run.stop - run.start) * ws.batch * ws.h[run.group].shape[2]
+    return onednn.activation(run.activation, values) if ws.onednn else run.activation
 
 
 def errors(ws: Workspace, op: Errors) -> Step:
@@ -116,7 +130,7 @@ def _errors(
 ) -> Step:
     h, a, m, e, s = buffers
     run = ws.plan.structure.runs[op.run]
-    sigma, energy = run.activation, run.energy
+    sigma, energy = _activation(ws, run), run.energy
     assert energy is not None
     flat = tuple(t.view(-1, *shape) for t in (h, a, m, e, s))
 

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pcgraph.kernels import onednn
 from pcgraph.network import Network
 from pcgraph.plan import Plan
 from pcgraph.plan.operations import Rows, numbers, rows
@@ -37,6 +38,8 @@ class Workspace:
         To be run at the start of every run, since the weights may have changed.
     cache : dict
         What kernels keep between their calls.
+    onednn : bool
+        Whether large work goes to :mod:`pcgraph.kernels.onednn`.
     program : object
         The plan bound to these buffers.
     escaped : bool
@@ -70,6 +73,7 @@ class Workspace:
         self.masked: list[tuple[Tensor, Tensor, Tensor]] = []
         self.cache: dict[Any, Any] = {}
         self._scratch: dict[str, Tensor] = {}
+        self.onednn = plan.request.only is None and onednn.serves(self.device, self.dtype)
         self.bound_to = self._bound_to()
         self.escaped = False
         self.program: Any = None

@@ -1,0 +1,78 @@
+"""oneDNN instead of torch's default kernels, where those leave much of the processor idle.
+
+On x86 torch's products are those of Intel's MKL, which keeps to AVX2 on other makers' processors; oneDNN, which torch
+carries for its convolutions, uses their AVX-512 units, and its tanh is several times as fast as torch's. So a workspace
+works with oneDNN if all of this holds:
+
+    the device is a CPU with AVX-512 that Intel has not made, torch's BLAS is MKL, and states are float32;
+    it runs an inference: a prediction by a sweep is torch's own feed-forward pass, to the last bit;
+    torch.backends.mkldnn is enabled: ``torch.backends.mkldnn.flags(enabled=False)`` pins everything to torch's default.
+
+A call costs more there, so only large work goes to it: products of at least ``ENOUGH`` multiplications, and a tanh over
+runs of at least ``WIDE`` values. Results come in a tensor of their own, whose memory the next call uses again.
+"""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pcgraph.activations import Activation, get
+
+__all__ = ["ENOUGH", "PIECE", "WIDE", "activation", "linear", "serves"]
+
+#: Multiplications from which on a product is worth the call.
+ENOUGH = 2**22
+#: Values from which on a tanh is worth the call.
+WIDE = 2**16
+#: Values of a tanh at a time: few enough that what is written is still in the cache when it is read.
+PIECE = 2**18
+
+
+@cache
+def _is_faster() -> bool:
+    """Whether this processor computes faster with oneDNN than with torch's default."""
+    if not (torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()):  # type: ignore[no-untyped-call]
+        return False
+    if torch.backends.cpu.get_cpu_capability() != "AVX512" or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+        return False
+    return not _by_intel()
+
+
+def _by_intel() -> bool:
+    listed = Path("/proc/cpuinfo")
+    text = listed.read_text(errors="replace") if listed.exists() else platform.processor()
+    return "GenuineIntel" in text
+
+
+def serves(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether oneDNN is to be used on this device for this dtype."""
+    return device.type == "cpu" and dtype == torch.float32 and bool(torch.backends.mkldnn.enabled) and _is_faster()
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """``x weight^T + bias`` in a new tensor; `x` (rows, in) is contiguous, `weight` (out, in) of any strides."""
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    return product
+
+
+def activation(sigma: Activation, values: int) -> Activation:
+    """`sigma`, or the same function by oneDNN where a run of so many values is worth it."""
+    return _TANH if sigma.named and sigma.name == "tanh" and values >= WIDE else sigma
+
+
+def _tanh(a: Tensor, out: Tensor) -> Tensor:
+    """tanh, piece by piece; within 1e-7 of the value, relatively."""
+    source, target = a.view(-1), out.view(-1)
+    for start in range(0, len(source), PIECE):
+        piece = slice(start, start + PIECE)
+        target[piece].copy_(torch.tanh(source[piece].to_mkldnn()).to_dense())
+    return out
+
+
+_TANH = replace(get("tanh"), fused_forward=_tanh)
