@@ -13,7 +13,7 @@ author = "the pcgraph contributors"
 copyright = author
 version = release = pcgraph.__version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.napoleon", "sphinx.ext.mathjax"]
+extensions = ["myst_parser", *(f"sphinx.ext.{name}" for name in ("autodoc", "autosummary", "napoleon", "mathjax"))]
 exclude_patterns = ["_build", "figures"]
 source_suffix = {".md": "markdown"}
 
