@@ -69,7 +69,7 @@ class Clamps:
             Nothing clamped, an unknown node, a wrong shape, batch, dtype or device, or a value that is not finite.
         """
         if not isinstance(clamps, Mapping):
-            raise ClampError(f"clamps are a mapping node -> tensor (found {type(clamps).__name__})")
+            raise ClampError(f"clamps are a mapping node -> tensor, as in {{'x': x}} (found {type(clamps).__name__})")
         if not clamps:
             raise ClampError("nothing is clamped: give at least one node a value, as in net.infer({'x': x}, ...)")
         values: dict[int, Tensor] = {}
@@ -149,7 +149,7 @@ def _check_tensor(net: Network, node: Hashable, tensor: Tensor) -> None:
 def _hint(tensor: Tensor, shape: tuple[int, ...]) -> str:
     """What was probably meant."""
     if tuple(tensor.shape) == shape:
-        return "; of one sample: x.unsqueeze(0)"
+        return "; of one sample: x.unsqueeze(0); of a data set: images.batches(50)"
     if tensor.dim() == 1 and not tensor.dtype.is_floating_point and len(shape) == 1:
         return f"; of classes: torch.nn.functional.one_hot(y, {shape[0]}) in the network's dtype"
     if tensor.dim() > 0 and tensor.shape[0] > 0 and tensor[0].numel() == torch.Size(shape).numel():

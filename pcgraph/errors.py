@@ -150,15 +150,18 @@ class BrokenPromise(PCGraphError, AssertionError):
 
 
 def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
-    """The known name that is most like `name`, or None if none is alike.
+    """The known name that is most like `name`, in any case of letters, or None if none is alike.
 
     Examples
     --------
     >>> nearest("activaton", ["shape", "activation"])
     'activation'
+    >>> nearest("ReLU", ["relu", "tanh"])
+    'relu'
     """
-    found = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
-    return found[0] if found else None
+    plain = {each.lower(): each for each in known}
+    found = difflib.get_close_matches(name.lower(), list(plain), n=1, cutoff=cutoff)
+    return plain[found[0]] if found else None
 
 
 def unknown_name(kind: str, name: Any, known: Iterable[str]) -> str:

@@ -184,7 +184,7 @@ class PCNetwork(Network):
             There is no sweep, and neither `init` nor `steps` was given.
         """
         target = self.structure.require_node(node, ClampError)
-        if node in clamps and isinstance(clamps[node], Tensor):
+        if isinstance(clamps, Mapping) and isinstance(clamps.get(node), Tensor):
             raise ClampError(
                 f"{node!r} is both clamped and asked for, so that the answer would be its clamp: leave it out of the "
                 "clamps",

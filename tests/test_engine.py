@@ -95,6 +95,7 @@ def initializer(name):
     return {"zero": Zero(), "normal": Normal(std=0.3), "forward": Forward(fallback=Zero())}[name]
 
 
+@pytest.mark.filterwarnings("ignore:there is nothing to learn from")
 @settings(max_examples=120, deadline=None)
 @given(
     problem=problems(graphs=digraphs(max_nodes=7, activations=("identity", "tanh", "gelu", "sigmoid"))),

@@ -438,6 +438,7 @@ def make(name, net, clamped):
     }[name]()
 
 
+@pytest.mark.filterwarnings("ignore:there is nothing to learn from")
 @settings(max_examples=150, deadline=None)
 @given(problem=problems(graphs=digraphs(max_nodes=6, activations=("tanh", "sigmoid"))), name=st.sampled_from(NAMES))
 def test_valid_runs_and_invalid_is_refused_with_the_same_witness(problem, name):

@@ -106,6 +106,7 @@ def test_it_keeps_what_transforms_promise(transform, shape):
     conformance.check_transform(transform, shape)
 
 
+@pytest.mark.filterwarnings("ignore:there is nothing to learn from")
 @pytest.mark.parametrize("init", [Zero(), Normal(std=0.5), Forward()], ids=lambda i: type(i).__name__)
 @pytest.mark.parametrize(("transform", "shape"), ALL, ids=IDS)
 def test_states_and_weights_equal_the_reference(transform, shape, init):

@@ -165,7 +165,17 @@ class Memory(Initializer):
     # -- recall -------------------------------------------------------------------------------------------------------
 
     def _observations(self, clamps: Any) -> Tensor:
-        return torch.cat([clamps[v].flatten(1) for v in self.observed], 1)
+        observations = torch.cat([clamps[v].flatten(1) for v in self.observed], 1)
+        self._of_this_network(self.observed[0], self.query.shape[1], observations.shape[1])
+        return observations
+
+    def _of_this_network(self, node: Node, made: int, found: int) -> None:
+        if made != found:
+            raise ConfigError(
+                f"Memory(net) belongs to another network: the shape of {node!r} was different there; give each network "
+                "a Memory of its own",
+                key="init",
+            )
 
     def attention(self, observations: Tensor) -> Tensor:
         """The softmax of Eq 8, shape (nodes, batch, heads, patterns)."""
@@ -188,6 +198,7 @@ class Memory(Initializer):
             i = self.nodes.index(node)
             states = out[k].flatten(1)
             values = self.values[i]
+            self._of_this_network(node, values.shape[1], self._padded(states.shape[1]))
             if not self._fitted:
                 values = self._pending[str(i)] = self.fit(attention[i], states)
             out[k].copy_(self._read(attention[i], values, states.shape[1]).view(out[k].shape))

@@ -7,13 +7,14 @@ Each needs what lies at the two ends of its edge and nothing else.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pcgraph.errors import ConfigError
+from pcgraph.errors import ConfigError, PCGraphWarning
 from pcgraph.inference import Inference
 from pcgraph.kernels import Learn, Workspace, bind_weights, take
 from pcgraph.kernels.others import module_weights
@@ -45,10 +46,22 @@ class InferenceResult(Inference):
         ------
         ConfigError
             It was called before on this result.
+
+        Warns
+        -----
+        PCGraphWarning
+            No error can have arisen: every gradient is zero.
         """
         if self.learned:
             raise ConfigError("backward() was already called on this result; run net.infer(...) again")
         self.learned = True
+        if not self.plan.weights and self.plan.structure.buckets:
+            warnings.warn(
+                "there is nothing to learn from: nothing that is predicted is clamped, so that every error is zero "
+                f"(clamped: {', '.join(map(repr, self.clamped_values))}); clamp the target as well",
+                PCGraphWarning,
+                stacklevel=2,
+            )
         self.accumulate()
         self.remember()
 

@@ -6,6 +6,7 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import networkx as nx
 import numpy as np
 import torch
 
@@ -70,11 +71,12 @@ class NodeSpec:
     prior: Any
 
 
-def node_spec(node: Node, attributes: Mapping[str, Any]) -> NodeSpec:
+def node_spec(node: Node, attributes: Mapping[str, Any], graph: nx.DiGraph) -> NodeSpec:
     _check_attributes(attributes, NODE_ATTRIBUTES, node, f"node {node!r}")
     if "shape" not in attributes:
         raise GraphError(
-            f"node {node!r} needs a shape (found none): graph.add_node({node!r}, shape=...)", where=node
+            f"node {node!r} needs a shape (found none): graph.add_node({node!r}, shape=...)" + _misspelt(node, graph),
+            where=node,
         )
     shape = _shape(attributes["shape"], node)
     try:
@@ -101,6 +103,14 @@ def node_spec(node: Node, attributes: Mapping[str, Any]) -> NodeSpec:
             raise GraphError(f"the prior of node {node!r} must be finite", where=node, found=attributes["prior"])
     precision = energy.precision if type(energy) is Gaussian else 1.0
     return NodeSpec(shape, activation, energy, precision, bool(bias), prior)
+
+
+def _misspelt(node: Node, graph: nx.DiGraph) -> str:
+    """An edge makes the nodes that it names; one without a shape may be a slip of the pen."""
+    if not isinstance(node, str):
+        return ""
+    guess = nearest(node, [v for v, data in graph.nodes(data=True) if isinstance(v, str) and "shape" in data])
+    return f"; or did an edge mean {guess!r}?" if guess and graph.degree(node) else ""
 
 
 def _try_activation(node: Node, activation: Activation, shape: Shape) -> None:

@@ -170,7 +170,7 @@ class Structure:
             )
         if len(graph) == 0:
             raise GraphError("a network needs at least one node (found an empty graph)")
-        specs = {node: node_spec(node, attributes) for node, attributes in graph.nodes(data=True)}
+        specs = {node: node_spec(node, attributes, graph) for node, attributes in graph.nodes(data=True)}
         self._lay_out_nodes(graph, specs)
         self._lay_out_edges(graph)
 
@@ -368,7 +368,9 @@ class Structure:
             found = np.array([i for i in found if self.edge(int(i))[2:] == (key,)], dtype=np.int64)
         if len(found) == 0:
             text = f" with key {key!r}" if key is not None else ""
-            raise GraphError(f"there is no edge {u!r} -> {v!r}{text}", where=(u, v))
+            turned = np.any((self.source == self.number[v]) & (self.target == self.number[u]))
+            hint = f": it goes the other way, {v!r} -> {u!r}" if turned and key is None else ""
+            raise GraphError(f"there is no edge {u!r} -> {v!r}{text}{hint}", where=(u, v))
         if len(found) > 1:
             keys = sorted(repr(self.edge(int(i))[2]) for i in found)
             raise GraphError(
@@ -383,7 +385,8 @@ class Structure:
             return self.number[node]
         except (KeyError, TypeError):
             guess = nearest(node, [n for n in self.nodes if isinstance(n, str)]) if isinstance(node, str) else None
-            hint = f"; did you mean {guess!r}?" if guess else ""
+            some = ", ".join(map(repr, self.nodes[:12])) + (", …" if len(self.nodes) > 12 else "")
+            hint = f"; did you mean {guess!r}?" if guess else f" (found {some})"
             raise error(f"there is no node {node!r} in the graph{hint}") from None
 
     def shape(self, node: Node) -> Shape:
