@@ -132,7 +132,8 @@ class GraphLayer(Transform):
     """A layer of torch_geometric as an edge, bound to the graph that it passes messages on.
 
     The state of the node is the features of all vertices of that graph, shape (vertices, features). The samples of a
-    batch are copies of the graph without edges between them.
+    batch are copies of the graph without edges between them, in one call of the layer. A layer that does not keep to
+    the edges, such as one with attention over all vertices, would mix these copies; it is called for each sample alone.
 
     Parameters
     ----------
@@ -186,6 +187,7 @@ class GraphLayer(Transform):
             self.register_buffer(f"edge_data_{name}", value.detach().clone(), persistent=False)
         self._vertices = int(index.max()) + 1 if index.numel() else 0
         self._batched: tuple[Any, Tensor] | None = None
+        self._mixes: bool | None = None
 
     def output_shape(self, input_shape: Shape) -> Shape:
         shape = tuple(input_shape)
@@ -196,10 +198,13 @@ class GraphLayer(Transform):
                 found=shape,
             )
         parameter = next(self.layer.parameters(), None)
-        x = torch.zeros((1, *shape), dtype=None if parameter is None else parameter.dtype)
+        like = torch.empty(()) if parameter is None else parameter
         try:
             with torch.no_grad(), torch.random.fork_rng(devices=[]):
-                return tuple(self(x).shape[1:])
+                x = torch.randn((TRIAL, *shape), dtype=like.dtype, device=like.device)
+                y, alone = self._together(x), self._together(x[:1])
+                self._mixes = not torch.allclose(y[:1], alone, rtol=1e-3, atol=1e-4, equal_nan=True)
+                return tuple(y.shape[1:])
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
             raise GraphError(
                 f"the graph layer {type(self.layer).__name__} takes no state of shape {shape}: {error}", found=shape
@@ -214,6 +219,14 @@ class GraphLayer(Transform):
         return self._batched[1]
 
     def forward(self, x: Tensor) -> Tensor:
+        if self._mixes is None:
+            self.output_shape(tuple(x.shape[1:]))
+        if self._mixes:
+            return torch.cat([self._together(x[i : i + 1]) for i in range(len(x))])
+        return self._together(x)
+
+    def _together(self, x: Tensor) -> Tensor:
+        """The layer on all samples at once."""
         batch, vertices = x.shape[:2]
         data = {}
         for name in self._edge_data:
