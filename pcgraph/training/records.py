@@ -121,6 +121,11 @@ class History:
     stopped: str = ""
     warnings: list[str] = field(default_factory=list)
 
+    def __repr__(self) -> str:
+        """Short, since a prompt shows it wherever ``fit(...)`` stands by itself."""
+        last = f"; {self.epochs[-1]}" if self.epochs else ""
+        return f"History({len(self.epochs)} epochs, {self.stopped or 'still running'}{last})"
+
     def __iter__(self) -> Iterator[EpochRecord]:
         return iter(self.epochs)
 
