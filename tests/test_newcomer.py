@@ -134,6 +134,7 @@ def test_a_target_that_is_only_predicted_still_learns_from_other_errors() -> Non
 
 def test_fit_at_a_prompt_answers_in_a_line() -> None:
     """A prompt that shows what fit returns must not bury the reader under every measured step."""
-    said = repr(fit(net(), [(X, Y)] * 30, epochs=2))
+    images = torch.randn(5, 6, generator=torch.Generator().manual_seed(0))
+    said = repr(fit(net(), [(images, Y)] * 30, epochs=2))
     assert said.startswith("History(2 epochs, finished; epoch 2, energy ")
     assert len(said) < 200
