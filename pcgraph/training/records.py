@@ -124,7 +124,8 @@ class History:
     def __repr__(self) -> str:
         """Short, since a prompt shows it wherever ``fit(...)`` stands by itself."""
         last = f"; {self.epochs[-1]}" if self.epochs else ""
-        return f"History({len(self.epochs)} epochs, {self.stopped or 'still running'}{last})"
+        count = f"{len(self.epochs)} epoch{'' if len(self.epochs) == 1 else 's'}"
+        return f"History({count}, {self.stopped or 'still running'}{last})"
 
     def __iter__(self) -> Iterator[EpochRecord]:
         return iter(self.epochs)
