@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import networkx as nx
 import pytest
 import torch
 from torch.nn.functional import one_hot
 
 import pcgraph
-from pcgraph import Average, Forward, Memory, PCNetwork, Zero
+from pcgraph import Average, Forward, Memory, Null, PCNetwork, Zero
 from pcgraph.errors import ClampError, ConfigError, GraphError, InvalidInitializer, PCGraphWarning
 
 X, LABELS = torch.zeros(5, 6), torch.arange(5) % 3
@@ -123,6 +126,19 @@ def test_two_networks_of_other_shapes_cannot_share_what_remembers(make) -> None:
     one.infer({"x": X, "y": Y}, init=init, steps=1, optimizer=pcgraph.SGD(lr=0.1)).backward()
     with pytest.raises(ConfigError, match="belongs to another network.*(its|of its) own"):
         other.infer({"x": X, "y": Y}, init=init, steps=1, optimizer=pcgraph.SGD(lr=0.1))
+
+
+@pytest.mark.parametrize("make", [lambda: Average(by="y"), Null])
+def test_two_networks_of_one_shape_that_share_what_remembers_are_noticed(make) -> None:
+    """Each would start from the other's states, and nothing would show it but the accuracy."""
+    init, run = make(), {"steps": 1, "optimizer": pcgraph.SGD(lr=0.1)}
+    one, other = net(), net()
+    one.infer({"x": X, "y": Y}, init=init, **run).backward()
+    one.infer({"x": X, "y": Y}, init=copy.deepcopy(init), **run).backward()
+    with pytest.warns(PCGraphWarning, match="states of another network"):
+        other.infer({"x": X, "y": Y}, init=init, **run).backward()
+    init.forget()
+    one.infer({"x": X, "y": Y}, init=pickle.loads(pickle.dumps(init)), **run).backward()
 
 
 def test_a_target_that_is_only_predicted_still_learns_from_other_errors() -> None:

@@ -167,6 +167,7 @@ class Average(Remembering):
     # -- remembering ------------------------------------------------------------------------------------------------
 
     def observe(self, result: Any) -> None:
+        super().observe(result)
         clamps = result.clamped_values
         labels = self.labels_of(clamps, result.labels)
         count = self._count(clamps)

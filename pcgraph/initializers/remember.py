@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from pcgraph.errors import ConfigError
+from pcgraph.errors import ConfigError, PCGraphWarning
 from pcgraph.initializers.base import Block, Context, Initializer, Layout
 from pcgraph.initializers.basic import Zero
 from pcgraph.initializers.forward import Forward
@@ -22,6 +23,24 @@ class Remembering(Initializer):
 
     They are in ``state_dict``, and ``load_state_dict`` makes them where they do not exist yet.
     """
+
+    #: The structure of the network that was observed last, by its ``id``; it means nothing in another process.
+    _observed: int | None = None
+
+    def observe(self, result: Any) -> None:
+        """Warn where another network was observed before: its states have nothing to say about this one."""
+        structure = id(result.plan.structure)
+        if self._observed not in (None, structure):
+            warnings.warn(
+                f"{type(self).__name__}() remembers states of another network and now learns from this one, too: give "
+                "each network an initializer of its own, or call forget() on it",
+                PCGraphWarning,
+                stacklevel=2,
+            )
+        self._observed = structure
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_observed": None}
 
     def remember(self, name: str, value: Tensor) -> None:
         """Keep a copy of `value`, in place where the shape allows it."""
@@ -39,6 +58,7 @@ class Remembering(Initializer):
     def forget(self) -> None:
         """Start anew, as before the first batch."""
         self._buffers.clear()
+        self._observed = None
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
         self._buffers.clear()
@@ -98,6 +118,7 @@ class Null(Remembering):
         out.copy_(kept[block.start : block.stop].view(out.shape))
 
     def observe(self, result: Any) -> None:
+        super().observe(result)
         for name, states in result.group_states(free_only=True):
             self.remember(f"group_{name}", states)
 
