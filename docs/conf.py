@@ -6,6 +6,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from sphinx.util.nodes import make_refnode
+
 import pcgraph
 
 project = "pcgraph"
@@ -60,7 +62,17 @@ def drop_inherited_signature(app, what, name, obj, options, signature, returns):
     return ("", returns) if what == "class" and (made_elsewhere or signature == "(*args, **kwargs)") else None
 
 
+def find_where_users_know_it(app, env, node, contnode):
+    """A room refers to its own ``check``; the page has it as ``pcgraph.check``."""
+    name = node.get("reftarget", "").rpartition(".")[2]
+    entry = env.domains["py"].objects.get(f"pcgraph.{name}") if node.get("refdomain") == "py" else None
+    if entry is None:
+        return None
+    return make_refnode(app.builder, node["refdoc"], entry.docname, entry.node_id, contnode)
+
+
 def setup(app):
     """Called by Sphinx. Shapes are shielded before napoleon reads the docstrings."""
     app.connect("autodoc-process-docstring", escape_shapes, priority=400)
     app.connect("autodoc-process-signature", drop_inherited_signature)
+    app.connect("missing-reference", find_where_users_know_it)
