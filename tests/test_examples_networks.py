@@ -1,0 +1,129 @@
+"""The examples on networks: each runs with ``--quick``, leaves a picture, and shows what the documents say of it."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import sys
+from pathlib import Path
+
+import networkx as nx
+import pytest
+import torch
+
+from pcgraph import data
+
+ROOT = Path(__file__).resolve().parent.parent
+ROWS = ROOT / "docs" / "figures" / "examples"
+NAMES = ("classify", "skip_and_lateral", "assemblies", "graph_neural_network")
+
+
+def script(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "examples" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_runs_and_leaves_a_picture(name, tmp_path, monkeypatch):
+    """The first thing that a newcomer does is to run them."""
+    monkeypatch.setattr(sys, "argv", [name, "--quick", "--out", str(tmp_path)])
+    script(name).main()
+    picture = (tmp_path / f"{name}.png").read_bytes()
+    assert picture.startswith(b"\x89PNG")
+    assert len(picture) > 10_000
+
+
+@pytest.mark.parametrize("name", NAMES[1:])
+def test_the_tables_in_the_text_are_made_of_committed_rows(name):
+    """A figure in the text that no run produced would mislead whoever relies on it."""
+    with (ROWS / f"{name}.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert script(name).table(rows) in (ROOT / "docs" / "examples.md").read_text()
+
+
+def test_the_classifier_tells_digits_apart(tmp_path, monkeypatch, capsys):
+    """It is the first network that a newcomer trains; the text promises 98 %."""
+    monkeypatch.setattr(sys, "argv", ["classify", "--out", str(tmp_path)])
+    script("classify").main()
+    said = capsys.readouterr().out
+    assert float(said.split("Test accuracy: ")[1].split("%")[0]) >= 97
+
+
+def test_without_fashion_mnist_the_example_says_so_and_takes_digits(tmp_path, monkeypatch, capsys):
+    """Nothing is downloaded behind a reader's back, and nothing stops for want of files."""
+    monkeypatch.setenv("PCGRAPH_DATA", str(tmp_path))
+    seen, unseen = script("skip_and_lateral").images(quick=False)
+    assert (seen.name, unseen.name) == ("digits", "digits")
+    assert f"Fashion-MNIST is not in {tmp_path}" in capsys.readouterr().out
+
+
+def test_each_new_edge_changes_the_check_table_as_the_text_says(capsys):
+    """A skip edge changes nothing; feedback from y takes the sweep at test time; a lateral edge that in training."""
+    example = script("skip_and_lateral")
+    graphs = dict(example.stages(64))
+    sweep = {
+        name: [report.verdicts["forward(roots)"].valid for report in example.check(graph).values()]
+        for name, graph in graphs.items()
+    }
+    assert list(sweep.values()) == [[True, True], [True, True], [True, False], [False, False], [False, False]]
+    names = list(graphs)
+    example.show_changes(example.check(graphs[names[0]]), example.check(graphs[names[1]]))
+    assert "nothing changes" in capsys.readouterr().out
+    example.show_changes(example.check(graphs[names[1]]), example.check(graphs[names[2]]))
+    assert "test: Forward(roots=…) needs every cycle cut by a clamp" in capsys.readouterr().out
+
+
+def test_a_cycle_through_y_holds_any_label_if_learned_with_y_clamped_and_none_if_nudged():
+    """The finding of the example, on digits: who adds feedback to a classifier must know by which rule to train it."""
+    example = script("skip_and_lateral")
+    graph = dict(example.stages(64))["+ feedback y → h2"]
+    seen, unseen = data.load("digits"), data.load("digits", "test")
+    clamped, nudged = (example.measure(example.train(graph, rule, 0, 12, seen), unseen) for rule in example.RULES)
+    assert clamped["held"] > 80
+    assert clamped["accuracy"] < 50
+    assert nudged["held"] < 10
+    assert nudged["accuracy"] > 94
+
+
+def test_the_graph_neural_network_is_within_two_points_of_backprop():
+    """Over all committed splits, for every layer; and anew over six splits with GCNConv."""
+    example = script("graph_neural_network")
+    with (ROWS / "graph_neural_network.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    rows += [example.compare("GCNConv", split)[0] | {"layer": "GCNConv, anew"} for split in range(100, 106)]
+    for layer in {row["layer"] for row in rows}:
+        gaps = [float(r["predictive_coding"]) - float(r["backprop"]) for r in rows if r["layer"] == layer]
+        assert len(gaps) == (6 if "anew" in layer else 30)
+        assert sum(gaps) / len(gaps) > -2, layer
+
+
+def test_known_rows_pull_and_the_others_cost_nothing():
+    """An unknown member that pulled would teach the network its own guess."""
+    example = script("graph_neural_network")
+    energy = example.KnownRows()
+    h, mu = torch.tensor([[[1.0, 0.0], [0.0, 0.0]]]), torch.tensor([[[0.5, 0.5], [3.0, 4.0]]])
+    assert energy.energy(h, mu).tolist() == [0.25]
+    dh, dmu = energy.error(h, mu)
+    assert torch.equal(dmu[0, 1], torch.zeros(2))
+    assert torch.equal(dh[0, 1], torch.zeros(2))
+
+
+@pytest.mark.parametrize(("recurrence", "acyclic"), [("none", True), ("within", False), ("feedback", False)])
+def test_assemblies_are_as_recurrent_as_they_say(recurrence, acyclic):
+    """Each kind of edge is there if it is kept, about as often as its probability says."""
+    example = script("assemblies")
+    graph = example.declare(1003, 0.02, recurrence, seed=0)
+    assert len(graph) == 1003
+    assert nx.is_directed_acyclic_graph(graph) == acyclic
+    block = nx.get_node_attributes(graph, "block")
+    found = {-1: 0, 0: 0, 1: 0}
+    for u, v in graph.edges:
+        if u in block and v in block:
+            found[(block[v] > block[u]) - (block[v] < block[u])] += 1
+    size = (1003 - 74) / 5
+    expected = {1: 10 * size**2 * 0.02, 0: 5 * size**2 * 0.08, -1: 10 * size**2 * 0.02}
+    kept = {"none": {1}, "within": {0, 1}, "feedback": {-1, 0, 1}}[recurrence]
+    for direction, count in found.items():
+        assert count == pytest.approx(expected[direction], rel=0.1) if direction in kept else count == 0
