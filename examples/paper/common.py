@@ -1,0 +1,211 @@
+"""What the scripts of this folder share: arguments, resumable CSV files, clocks, versions and Markdown tables.
+
+A :class:`Store` is a CSV file with a row for everything that is finished. A script asks it what is there, runs what is
+missing, and adds a row as soon as one is known, so that a run that was stopped goes on where it stood. Tables and
+pictures are made of the rows alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import math
+import os
+import platform
+import statistics
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import pcgraph
+from pcgraph import data
+
+__all__ = [
+    "FIGURES", "MISSING", "NOT_RUN", "Clock", "Store", "arguments", "available", "mean_error", "mean_of", "percent",
+    "save", "table", "versions",
+]  # fmt: skip
+
+ROOT = Path(__file__).resolve().parents[2]
+FIGURES = ROOT / "docs" / "figures" / "paper"
+"""Where the committed rows and pictures are."""
+NOT_RUN = "not run: data not available here"
+MISSING = "missing"
+
+
+def arguments(doc: str | None, name: str, **more: dict[str, Any]) -> argparse.Namespace:
+    """The command line of a script, read; torch is set to one thread unless ``--threads`` says otherwise.
+
+    Parameters
+    ----------
+    doc : str
+        The script's docstring.
+    name : str
+        The folder of a quick run, under ``runs/paper/``. A full one writes to ``docs/figures/paper``.
+    **more : dict
+        Further options: name -> what ``add_argument`` takes.
+
+    Returns
+    -------
+    argparse.Namespace
+        ``quick``, ``full``, ``out`` (an existing folder), ``seeds``, ``threads``, and the further options.
+    """
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--quick", action="store_true", help="digits and a small network: well under a minute")
+    which.add_argument("--full", action="store_true", help="the figures of docs/paper.md; resumes")
+    parser.add_argument("--out", type=Path, default=None, help="the folder of the rows, tables and pictures")
+    parser.add_argument("--seeds", type=int, nargs="+", default=None, help="default: 0 1 2, and with --quick: 0 1")
+    parser.add_argument("--threads", type=int, default=1, help="torch's threads")
+    for option, settings in more.items():
+        parser.add_argument(f"--{option.replace('_', '-')}", **settings)
+    args = parser.parse_args()
+    args.seeds = tuple(args.seeds) if args.seeds else ((0, 1) if args.quick else (0, 1, 2))
+    args.out = args.out or (Path("runs") / "paper" / name if args.quick else FIGURES)
+    args.out.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(args.threads)
+    return args
+
+
+@dataclass
+class Store:
+    """Rows of a CSV file, each known by some of its columns.
+
+    Parameters
+    ----------
+    path : Path
+        The file. It is made with the first row.
+    key : sequence of str
+        The columns that name a row: adding one with the same values again replaces it.
+
+    Attributes
+    ----------
+    rows : list of dict
+        Column to text, as in the file.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> file = Path(tempfile.mkdtemp()) / "rows.csv"
+    >>> Store(file, ["seed"]).add({"seed": 0, "accuracy": 89.5})
+    >>> Store(file, ["seed"]).find(seed=0)["accuracy"]
+    '89.5'
+    """
+
+    path: Path
+    key: Sequence[str]
+    rows: list[dict[str, str]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.rows = []
+        if self.path.exists():
+            with self.path.open(newline="") as file:
+                self.rows = list(csv.DictReader(file))
+
+    def where(self, **values: object) -> list[dict[str, str]]:
+        """The rows with these values."""
+        wanted = {k: str(v) for k, v in values.items()}
+        return [r for r in self.rows if all(r.get(k) == v for k, v in wanted.items())]
+
+    def find(self, **values: object) -> dict[str, str] | None:
+        """The row with these values; None if there is none."""
+        found = self.where(**values)
+        return found[0] if found else None
+
+    def add(self, *rows: Mapping[str, object]) -> None:
+        """Add finished rows, and write the file: a new one takes the old one's place at once, so that none is torn."""
+        for row in rows:
+            text = {k: str(v) for k, v in row.items()}
+            same = [r for r in self.rows if all(r[k] == text[k] for k in self.key)]
+            if same:
+                self.rows[self.rows.index(same[0])] = text
+            else:
+                self.rows.append(text)
+        columns = list(dict.fromkeys(k for r in self.rows for k in r))
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        new = self.path.with_suffix(".new")
+        with new.open("w", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames=columns, restval="", lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(self.rows)
+        os.replace(new, self.path)
+
+
+class Clock:
+    """Wall and processor seconds since it was made, without what was spent while it was stopped.
+
+    Examples
+    --------
+    >>> clock = Clock()
+    >>> clock.stop()
+    >>> clock.wall < 1 and clock.processor < 1
+    True
+    """
+
+    def __init__(self) -> None:
+        self.wall = self.processor = 0.0
+        self.start()
+
+    def start(self) -> None:
+        """Go on."""
+        self._begun = time.perf_counter(), time.process_time()
+
+    def stop(self) -> None:
+        """Add the time since the start."""
+        self.wall += time.perf_counter() - self._begun[0]
+        self.processor += time.process_time() - self._begun[1]
+
+
+def versions() -> dict[str, str]:
+    """What a row should say about where it was measured: versions, and the processor's name."""
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        cpu = names[0] if names else cpu
+    return {
+        "torch": torch.__version__, "pcgraph": pcgraph.__version__, "python": platform.python_version(), "cpu": cpu,
+    }  # fmt: skip
+
+
+def available(name: str) -> bool:
+    """Whether :func:`pcgraph.data.load` can find a data set here."""
+    try:
+        data.load(name, "test")
+    except (pcgraph.errors.DataError, OSError):
+        return False
+    return True
+
+
+def mean_error(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and its standard error (sample standard deviation over the square root of the number; nan for one value)."""
+    error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+    return statistics.mean(values), error
+
+
+def mean_of(values: Sequence[float], digits: int = 2) -> str:
+    """Mean ± standard error of the mean as text; "missing" for no values."""
+    if not values:
+        return MISSING
+    mean, error = mean_error(values)
+    return f"{mean:.{digits}f}" + ("" if math.isnan(error) else f" ± {error:.{digits}f}")
+
+
+def percent(values: Sequence[float], wanted: int) -> str:
+    """Mean ± standard error, and how many of the wanted seeds there are where some are missing."""
+    return mean_of(values) + (f" ({len(values)} of {wanted} seeds)" if 0 < len(values) < wanted else "")
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A Markdown table."""
+    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    return "\n".join([*lines, *("| " + " | ".join(map(str, row)) + " |" for row in rows)])
+
+
+def save(folder: Path, name: str, text: str) -> None:
+    """Write a table beside its rows, and print it."""
+    (folder / f"{name}.md").write_text(text + "\n")
+    print(text, flush=True)
