@@ -164,8 +164,8 @@ def versions() -> dict[str, str]:
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
-        names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-        cpu = names[0] if names else cpu
+        names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
+        cpu = names[0].split(":", 1)[1].strip() if names else cpu
     return {
         "torch": torch.__version__, "pcgraph": pcgraph.__version__, "python": platform.python_version(), "cpu": cpu,
     }  # fmt: skip
