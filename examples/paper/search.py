@@ -5,8 +5,8 @@
 
 The paper tries the whole grid with three seeds and takes what is best on the test set. Here each method gets the same
 number of settings, drawn at random from a part of the grid that was named beforehand, beside a few leads from first
-trials. All are trained for a few epochs on a quarter of the data; the best on the validation images go on with a larger
-budget, from the start; the last rung has the paper's 16 epochs on all of the data, and its runs are Table 1's. No choice
+trials. All are trained for a few epochs on a quarter of the data; the best on the validation images start again with
+more epochs; the last rung has the paper's 16 epochs on all of the data, and its runs are those of Table 1. No choice
 looks at a test image.
 """
 
@@ -17,9 +17,9 @@ from pathlib import Path
 
 from classifier import Records, Run, work
 from common import MISSING, arguments, save, table
-from grid import METHODS, MLP, Grid, Setting
+from grid import ALEXNET, METHODS, MLP, Grid, Setting
 
-__all__ = ["FULL", "QUICK", "Rung", "Search", "chosen"]
+__all__ = ["FULL", "QUICK", "Rung", "Search", "choice_table", "chosen", "search_for", "trial_table"]
 
 REGIONS: dict[str, Grid] = {
     "backprop": MLP.only(lrs=(1e-4, 3e-4, 5e-4, 1e-3), activations=("gelu", "elu", "leaky_relu", "relu")),
@@ -32,7 +32,7 @@ REGIONS: dict[str, Grid] = {
         steps=(5, 6, 7), depths=(2, 3),
     ),
 }  # fmt: skip
-"""Where settings are drawn. Outside, first trials with one seed were well below, or collapsed."""
+"""Where settings of the multi-layer perceptron are drawn. Outside, first trials were well below, or collapsed."""
 LEADS: dict[str, tuple[Setting, ...]] = {
     "backprop": (Setting("backprop", "relu", 5e-4),),
     "Forward": (Setting("Forward", "relu", 5e-4, 0.01, 7), Setting("Forward", "leaky_relu", 3e-4, 0.03, 7)),
@@ -86,8 +86,10 @@ class Search:
         )
 
     def first(self, method: str) -> list[Setting]:
-        """The settings of the first rung: the leads, then a random sample."""
+        """The settings of the first rung: the leads, then a random sample; for AlexNet a sample of the whole grid."""
         count = self.rungs[0].settings
+        if self.dataset == "cifar10":
+            return ALEXNET.sample(method, count, self.seed)
         drawn = REGIONS[method].sample(method, count + len(LEADS[method]), self.seed)
         return list(dict.fromkeys([*LEADS[method], *drawn]))[:count]
 
@@ -122,7 +124,14 @@ class Search:
 
 
 FULL = Search((Rung(8, 4, 0.25, 5000), Rung(3, 8, 0.25, 5000), Rung(2, 16, 1.0, 2000)))
-QUICK = Search((Rung(3, 2, 0.5, 200), Rung(2, 3, 1.0, 100)), dataset="digits", width=32, batch=50)
+QUICK = Search((Rung(3, 4, 0.5, 200), Rung(2, 12, 1.0, 100)), dataset="digits", width=32, batch=50)
+
+
+def search_for(dataset: str) -> Search:
+    """The full search for a data set; AlexNet's last rung has the paper's 24 epochs."""
+    if dataset == "cifar10":
+        return replace(FULL, rungs=(*FULL.rungs[:-1], replace(FULL.rungs[-1], epochs=ALEXNET.epochs)), dataset=dataset)
+    return replace(FULL, dataset=dataset)
 
 
 def chosen(search: Search, method: str, records: Records) -> Setting | None:

@@ -1,0 +1,108 @@
+"""Table 3: seconds of training to the best accuracy that Forward and Average share.
+
+    python examples/paper/table3.py --full         # reads Table 1's rows; trains what is missing there
+    python examples/paper/table3.py --quick        # digits and a small network, for the tests
+
+The best shared accuracy of a seed is the smaller of both methods' best test accuracies. What is measured is the
+processor time of training (without evaluation) up to the end of the first epoch that reaches it, with one thread, so
+that other programs do not disturb it. The paper's seconds are those of a GPU: only their ratio can be compared.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+from classifier import Records
+from common import MISSING, NOT_RUN, arguments, available, mean_of, save, table
+from search import FULL, QUICK, Search, search_for
+from table1 import go, runs_of
+
+__all__ = ["draw", "make_table", "reached"]
+
+PAPER = {"mnist": (4.71, 1.38), "kmnist": (2.82, 0.66), "fashion-mnist": (4.42, 2.19)}
+"""Seconds of Forward and of Average."""
+PAIR = ("Forward", "Average")
+
+
+def curves(search: Search, fraction: float, seeds: tuple[int, ...], records: Records) -> dict[int, list[list[dict]]]:
+    """Seed to the curves of both methods, where both are there."""
+    found: dict[int, list[list[dict]]] = {}
+    for seed in seeds:
+        runs = [r for m in PAIR for r in runs_of(search, m, fraction, (seed,), records)]
+        both = [records.curve(r) for r in runs]
+        if len(both) == 2 and all(both):
+            found[seed] = both
+    return found
+
+
+def reached(curve: list[dict], target: float) -> dict | None:
+    """The first point of a curve that reaches an accuracy."""
+    return next((point for point in curve if float(point["test"]) >= target), None)
+
+
+def shared(both: list[list[dict]]) -> tuple[float, list[dict]]:
+    """The best shared accuracy, and where each curve reaches it."""
+    target = min(max(float(point["test"]) for point in curve) for curve in both)
+    return target, [point for curve in both if (point := reached(curve, target)) is not None]
+
+
+def make_table(folder: Path, quick: bool = False, seeds: tuple[int, ...] = (0, 1, 2)) -> str:
+    """Mean ± standard error over seeds."""
+    records = Records(folder, "classifier")
+    header = [
+        "data", "paper: seconds", "paper: ratio", "best shared accuracy", "epochs (Forward / Average, by seed)",
+        "Forward: seconds", "Average: seconds", "ratio",
+    ]  # fmt: skip
+    rows = []
+    for dataset in ["digits"] if quick else PAPER:
+        search = QUICK if quick else search_for(dataset)
+        paper = PAPER.get(dataset)
+        start = [dataset, f"{paper[0]} / {paper[1]}" if paper else "–", f"{paper[1] / paper[0]:.2f}" if paper else "–"]
+        found = curves(search, 1.0, seeds, records)
+        if not found:
+            rows.append([*start, NOT_RUN if not records.runs.where(dataset=dataset) else MISSING, *[""] * 4])
+            continue
+        points = [shared(both) for both in found.values()]
+        seconds = [[float(p[k]["processor"]) for _, p in points] for k in range(2)]
+        epochs = ", ".join(" / ".join(p["epoch"] for p in pair) for _, pair in points)
+        ratios = [a / f for f, a in zip(*seconds, strict=True)]
+        shown = [mean_of(values, 1) for values in seconds]
+        rows.append([*start, mean_of([t for t, _ in points]), epochs, *shown, mean_of(ratios)])
+    return table(header, rows)
+
+
+def draw(folder: Path, quick: bool = False, seeds: tuple[int, ...] = (0, 1, 2)) -> None:
+    """Test accuracy over processor seconds of training, a line for each seed and method."""
+    records = Records(folder, "classifier")
+    found = curves(QUICK if quick else FULL, 1.0, seeds, records)
+    figure, axes = plt.subplots(figsize=(6, 3.6), layout="constrained")
+    for n, both in enumerate(found.values()):
+        for k, curve in enumerate(both):
+            x, y = ([float(point[c]) for point in curve] for c in ("processor", "test"))
+            axes.plot(x, y, color=f"C{k + 1}", alpha=0.8, lw=1.3, label=PAIR[k] if n == 0 else None)
+        for k, point in enumerate(shared(both)[1]):
+            axes.plot(float(point["processor"]), float(point["test"]), "o", color=f"C{k + 1}", ms=6)
+    axes.set(xlabel="processor seconds of training", ylabel="test accuracy (%)")
+    if found:
+        best = max(float(p["test"]) for both in found.values() for c in both for p in c)
+        axes.set_ylim(best - (60 if quick else 6), best + (5 if quick else 0.5))
+        axes.legend(frameon=False, loc="lower right")
+    axes.set_title("First epoch at the best shared accuracy of a seed (dots)", fontsize=10)
+    figure.savefig(folder / "table3.png", dpi=130)
+    plt.close(figure)
+
+
+def main() -> None:
+    """Train what is missing, write the table and the picture."""
+    args = arguments(__doc__, "table3", processes={"type": int, "default": 1, "help": "trainings at once"})
+    records = Records(args.out, "classifier")
+    for dataset in ["digits"] if args.quick else PAPER:
+        if args.quick or available(dataset):
+            go(QUICK if args.quick else search_for(dataset), (1.0,), args.seeds, records, args.processes)
+    save(args.out, "table3", make_table(args.out, args.quick, args.seeds))
+    draw(args.out, args.quick, args.seeds)
+
+
+if __name__ == "__main__":
+    main()
