@@ -1,6 +1,18 @@
 """Learning: local weight gradients, and the rules made of them."""
 
+from pcgraph.learning.fitting import Backprop, Incremental, Nudged, Rule, Standard, TrainingStep
 from pcgraph.learning.result import InferenceResult
 from pcgraph.learning.rules import backprop, incremental, nudged
 
-__all__ = ["InferenceResult", "backprop", "incremental", "nudged"]
+__all__ = [
+    "Backprop",
+    "Incremental",
+    "InferenceResult",
+    "Nudged",
+    "Rule",
+    "Standard",
+    "TrainingStep",
+    "backprop",
+    "incremental",
+    "nudged",
+]

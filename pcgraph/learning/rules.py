@@ -1,15 +1,17 @@
-"""Learning rules beside the standard one, and the baseline that every paper needs.
+"""Learning rules beside the standard one, and the baseline that every paper needs, for a loop of one's own.
 
 * standard: ``net.infer(...).backward()``: gradients at the final states (paper, Eq 4);
 * :func:`incremental`: a weight step after every inference step;
 * :func:`nudged`: the target pulls at the output instead of fixing it, and the gradient is a difference between phases;
 * :func:`backprop`: the gradient of the output's energy through the feed-forward pass of the same graph.
+
+For :func:`pcgraph.fit` they are objects: :mod:`pcgraph.learning.fitting`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable, Hashable, Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -20,19 +22,19 @@ from pcgraph.inference import Settings
 from pcgraph.initializers import Forward, Initializer
 from pcgraph.learning.result import InferenceResult
 from pcgraph.optimizers import StateOptimizer
-from pcgraph.topology import check
+from pcgraph.topology import check as check_graph
 
 if TYPE_CHECKING:
     from pcgraph.model import PCNetwork
 
-__all__ = ["backprop", "incremental", "nudged"]
+__all__ = ["backprop", "incremental", "nudged", "phases", "require_nudge", "walk"]
 
 Node = Hashable
 
 
 def incremental(
     net: PCNetwork, clamps: Mapping[Node, Tensor | Masked], *, init: Initializer, steps: int,
-    optimizer: StateOptimizer, weights: torch.optim.Optimizer, labels: Tensor | None = None,
+    optimizer: StateOptimizer, weights: torch.optim.Optimizer, labels: Tensor | None = None, check: bool = True,
 ) -> InferenceResult:  # fmt: skip
     """Incremental predictive coding: after every inference step, a step of the weights at the new states.
 
@@ -52,6 +54,8 @@ def incremental(
     weights : torch.optim.Optimizer
         Its gradients are cleared before each of its steps.
     labels : Tensor, optional, shape (batch,)
+    check : bool
+        As for ``net.infer``.
 
     Returns
     -------
@@ -63,32 +67,48 @@ def incremental(
     Salvatori, Song, Yordanov, Millidge, Sha, Emde, Xu, Bogacz, Lukasiewicz: A Stable, Fast, and Fully Automatic
     Learning Algorithm for Predictive Coding Networks (ICLR 2024).
     """
+    return walk(
+        net, clamps, init=init, steps=steps, optimizer=optimizer, labels=labels, check=check, trace=False,
+        clear=weights.zero_grad, move=weights.step,
+    )  # fmt: skip
+
+
+def walk(
+    net: PCNetwork, clamps: Mapping[Node, Tensor | Masked], *, init: Initializer, steps: int,
+    optimizer: StateOptimizer | None, labels: Tensor | None, check: bool, trace: bool, clear: Callable[[], Any],
+    move: Callable[[], Any],
+) -> InferenceResult:  # fmt: skip
+    """:func:`incremental`, with a function each that clears the gradients and that moves the weights by them."""
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
         raise ConfigError(f"incremental learning needs at least one step (found {steps!r})", key="steps")
-    settings = Settings(all_move=True)
+    settings = Settings(all_move=True, check=check, trace=trace)
     start: Initializer = init
+    energies: list[Tensor] = []
     try:
         for t in range(steps):
             settings.first_step = t
             result = net.run(clamps, init=start, steps=1, optimizer=optimizer, labels=labels, settings=settings)
-            weights.zero_grad()
+            if result.trace is not None:
+                energies += result.trace[1:] if energies else result.trace
+            clear()
             result.accumulate()
             if t == steps - 1:
                 result.init = init
                 result.remember()
-            weights.step()
+            move()
             start = net.carry_on(result.states)
     finally:
         net.carry_on({})
     result.learned = True
+    result.trace = torch.stack(energies) if trace else None
     return result
 
 
 def nudged(
     net: PCNetwork, clamps: Mapping[Node, Tensor | Masked], targets: Mapping[Node, Tensor], *, strength: float = 0.1,
     sign: Literal["positive", "negative", "centred"] = "centred", init: Initializer | None = None, steps: int,
-    optimizer: StateOptimizer, labels: Tensor | None = None,
-) -> None:  # fmt: skip
+    optimizer: StateOptimizer, labels: Tensor | None = None, check: bool = True,
+) -> Tensor:  # fmt: skip
     """Nudge the output towards its target, or away from it, and learn from the difference between phases.
 
     The cost ``b / 2 * ||h_y - target||^2`` joins the energy; the target is not clamped. With ``G(b)`` the gradient of
@@ -109,41 +129,88 @@ def nudged(
     sign : {"centred", "positive", "negative"}
     init : Initializer, optional
         Of every phase; the default is ``Forward()``, whose sweep is the free equilibrium itself.
+        It remembers the last phase alone: the free one, and where there is none the one towards the target.
     steps, optimizer
         Of every phase.
     labels : Tensor, optional
+    check : bool
+        As for ``net.infer``.
+
+    Returns
+    -------
+    Tensor, shape (batch,)
+        ``1/2 * ||h_y - target||^2`` at the end of the free phase; for "centred", which has none, the mean of both
+        phases, which differs from it by s^2.
 
     References
     ----------
     Scellier, Ernoult, Kendall, Kumar: Energy-Based Learning Algorithms for Analog Computing (NeurIPS 2023).
     """
-    if not strength > 0:
+    cost, result = phases(
+        net, clamps, targets, strength=strength, sign=sign, init=Forward() if init is None else init, steps=steps,
+        optimizer=optimizer, labels=labels, check=check,
+    )  # fmt: skip
+    result.remember()
+    return cost
+
+
+def phases(
+    net: PCNetwork, clamps: Mapping[Node, Tensor | Masked], targets: Mapping[Node, Tensor], *, strength: float,
+    sign: str, init: Initializer, steps: int, optimizer: StateOptimizer | None, labels: Tensor | None, check: bool,
+) -> tuple[Tensor, InferenceResult]:  # fmt: skip
+    """:func:`nudged` before the initializer remembers: the cost, and the last phase."""
+    require_nudge(strength, sign)
+    pulled = _targets(net, clamps, targets, finite=check)
+    found: list[Tensor] = []
+    for b, factor in PHASES[sign]:
+        settings = Settings(check=check, nudges={i: (target, b * strength) for i, target in pulled.items()})
+        result = net.run(clamps, init=init, steps=steps, optimizer=optimizer, labels=labels, settings=settings)
+        result.accumulate(factor / strength)
+        if b == 0 or sign == "centred":
+            found.append(_cost(result, pulled))
+    return torch.stack(found).mean(0), result
+
+
+#: For each sign the phases, as (nudge, weight of its gradient): in units of the strength, and of its inverse. The
+#: phase that is remembered comes last.
+PHASES = {
+    "positive": ((1.0, 1.0), (0.0, -1.0)),
+    "negative": ((-1.0, -1.0), (0.0, 1.0)),
+    "centred": ((-1.0, -0.5), (1.0, 0.5)),
+}
+
+
+def require_nudge(strength: float, sign: str) -> None:
+    """Refuse a strength or a sign that is none."""
+    if isinstance(strength, bool) or not isinstance(strength, int | float) or not 0 < strength < float("inf"):
         raise ConfigError(f"strength must be positive (found {strength!r}); sign= says which way", key="strength")
-    phases = {
-        "positive": [(strength, 1 / strength), (0.0, -1 / strength)],
-        "negative": [(0.0, 1 / strength), (-strength, -1 / strength)],
-        "centred": [(strength, 0.5 / strength), (-strength, -0.5 / strength)],
-    }
-    if sign not in phases:
-        raise ConfigError(f"sign is one of {', '.join(phases)} (found {sign!r})", key="sign")
+    if sign not in PHASES:
+        raise ConfigError(f"sign is one of {', '.join(PHASES)} (found {sign!r})", key="sign")
+
+
+def _targets(
+    net: PCNetwork, clamps: Mapping[Node, Tensor | Masked], targets: Mapping[Node, Tensor], *, finite: bool
+) -> dict[int, Tensor]:
+    """Canonical number of a node -> its target, checked as clamps are."""
     if not targets:
         raise ClampError("nudging needs at least one target")
-    checked = Clamps.check(net, targets)
-    pulled = checked.values
+    checked = Clamps.check(net, targets, finite=finite)
     _refuse_masked(net, checked, "nudging")
     for given in clamps.values():
         size = (given.values if isinstance(given, Masked) else given).shape[0]
         if size != checked.batch:
             raise ClampError(f"inputs and targets have one batch size (found {size} and {checked.batch})")
-    for i in pulled:
+    for i in checked.values:
         if net.structure.nodes[i] in clamps:
             name = net.structure.nodes[i]
             raise ClampError(f"{name!r} is clamped and nudged: give it in targets alone", node=name)
-    init = Forward() if init is None else init
-    for b, factor in phases[sign]:
-        settings = Settings(nudges={i: (target, b) for i, target in pulled.items()})
-        result = net.run(clamps, init=init, steps=steps, optimizer=optimizer, labels=labels, settings=settings)
-        result.accumulate(factor)
+    return checked.values
+
+
+@torch.no_grad()
+def _cost(result: InferenceResult, targets: Mapping[int, Tensor]) -> Tensor:
+    names = result.plan.structure.nodes
+    return sum(0.5 * (result.peek(names[i]) - t).flatten(1).square().sum(1) for i, t in targets.items())  # type: ignore[return-value]
 
 
 def _refuse_masked(net: PCNetwork, clamps: Clamps, what: str) -> None:
@@ -152,7 +219,9 @@ def _refuse_masked(net: PCNetwork, clamps: Clamps, what: str) -> None:
         raise ClampError(f"{what} takes whole values (found a partial clamp of {node!r})", node=node)
 
 
-def backprop(net: PCNetwork, inputs: Mapping[Node, Tensor], targets: Mapping[Node, Tensor]) -> Tensor:
+def backprop(
+    net: PCNetwork, inputs: Mapping[Node, Tensor], targets: Mapping[Node, Tensor], *, check: bool = True
+) -> Tensor:  # fmt: skip
     """Backpropagation through the same declared graph: the baseline.
 
     The loss is the energy of the target nodes, given what the feed-forward pass predicts for them, averaged over the
@@ -163,6 +232,8 @@ def backprop(net: PCNetwork, inputs: Mapping[Node, Tensor], targets: Mapping[Nod
     net : PCNetwork
     inputs, targets : mapping
         Node -> (batch, *shape).
+    check : bool
+        Look for values that are not finite. On a GPU that waits for the device.
 
     Returns
     -------
@@ -181,12 +252,12 @@ def backprop(net: PCNetwork, inputs: Mapping[Node, Tensor], targets: Mapping[Nod
     >>> backprop(net, {"x": torch.zeros(5, 3)}, {"y": torch.zeros(5, 2)}).shape
     torch.Size([5])
     """
-    checked, wanted = Clamps.check(net, inputs), Clamps.check(net, targets)
+    checked, wanted = (Clamps.check(net, values, finite=check) for values in (inputs, targets))
     if checked.batch != wanted.batch:
         raise ClampError(f"inputs and targets have one batch size (found {checked.batch} and {wanted.batch})")
     for given_values in (checked, wanted):
         _refuse_masked(net, given_values, "backpropagation")
-    report = check(net.graph, inputs, repair=False)
+    report = check_graph(net.graph, inputs, repair=False)
     report.verdicts["forward"].require()
     with torch.enable_grad():
         states = {**{net.structure.nodes[i]: h for i, h in checked.values.items()}}

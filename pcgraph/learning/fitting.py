@@ -1,0 +1,196 @@
+"""The learning rules as :func:`pcgraph.fit` takes them: ``fit(..., rule=Nudged(strength=0.05))``.
+
+A rule is any function of a :class:`TrainingStep`. It leaves gradients, means over the batch, in ``.grad`` of the
+parameters, and returns what is to be measured: the result of an inference, or an energy per sample. ``fit`` clears the
+gradients before it and moves the weights after it. A rule that moves them itself, several times a batch, calls
+``step.clear()`` and ``step.update()``, and ``fit`` then does no more.
+
+A rule of your own, here one that learns from the signs of the gradients alone:
+
+>>> def signs(step):
+...     result = step.infer()
+...     result.backward()
+...     for parameter in step.net.parameters():
+...         parameter.grad.sign_()
+...     return result
+
+A rule without inference has ``infers = False``, and one that keeps something from batch to batch has ``state_dict()``
+and ``load_state_dict()``, for checkpoints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from torch import Tensor
+
+from pcgraph.clamps import Masked
+from pcgraph.errors import ClampError, ConfigError
+from pcgraph.initializers import Initializer
+from pcgraph.learning.result import InferenceResult
+from pcgraph.learning.rules import backprop, phases, require_nudge, walk
+from pcgraph.optimizers import StateOptimizer
+
+if TYPE_CHECKING:
+    from pcgraph.model import PCNetwork
+
+__all__ = ["Backprop", "Incremental", "Nudged", "Rule", "Standard", "TrainingStep"]
+
+Node = Hashable
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingStep:
+    """One batch to learn from, as a rule gets it.
+
+    Attributes
+    ----------
+    net : PCNetwork
+    clamps : dict
+        Node -> Tensor (batch, *shape), or :class:`pcgraph.Masked`: all that the batch gives, the target with it.
+    labels : Tensor or None, shape (batch,)
+        The classes, where the batch has them.
+    target : node or None
+        The node that is to be predicted.
+    init : Initializer
+    steps : int
+    state_optimizer : StateOptimizer or None
+    check : bool
+        Whether to look if the energy is finite.
+    trace : bool
+        Whether the energy of every inference step is asked for.
+    clear : callable
+        Clears all gradients.
+    update : callable
+        Moves the weights by their gradients.
+    changing : callable
+        Says that parameters, or what the initializer remembers, begin to change. :meth:`infer` says it at its end and
+        `update` at its beginning; an error before that leaves the run where it was, whole, and it is saved so.
+    """
+
+    net: PCNetwork
+    clamps: dict[Node, Tensor | Masked]
+    labels: Tensor | None
+    target: Node | None
+    init: Initializer
+    steps: int
+    state_optimizer: StateOptimizer | None
+    check: bool
+    trace: bool
+    clear: Callable[[], None]
+    update: Callable[[], None]
+    changing: Callable[[], None]
+
+    @property
+    def inputs(self) -> dict[Node, Tensor | Masked]:
+        """The clamps without the target."""
+        return {node: value for node, value in self.clamps.items() if node != self.target}
+
+    @property
+    def targets(self) -> dict[Node, Tensor]:
+        """The target node -> its value.
+
+        Raises
+        ------
+        ConfigError
+            No node is the target.
+        ClampError
+            The batch has no value for it, or knows it in part only.
+        """
+        if self.target is None:
+            raise ConfigError(
+                "this rule learns to predict one node from the others, and there is none to predict: name two nodes "
+                "in clamp=, the last of which is the target, or give predict=",
+                key="predict",
+            )
+        value = self.clamps.get(self.target)
+        if not isinstance(value, Tensor):
+            found = "a partial clamp" if isinstance(value, Masked) else "none"
+            raise ClampError(f"this rule needs whole targets of {self.target!r} (found {found})", node=self.target)
+        return {self.target: value}
+
+    def infer(self) -> InferenceResult:
+        """Run inference on all clamps, with the settings of the run."""
+        result = self.net.infer(
+            self.clamps, init=self.init, steps=self.steps, optimizer=self.state_optimizer, labels=self.labels,
+            check=self.check, trace=self.trace,
+        )  # fmt: skip
+        self.changing()
+        return result
+
+
+Rule = Callable[[TrainingStep], InferenceResult | Tensor]
+"""What learns from a batch; see the top of this module."""
+
+
+@dataclass(frozen=True)
+class Standard:
+    """Predictive coding: inference, then one step of the weights at the final states (paper, Eq 3 and 4)."""
+
+    def __call__(self, step: TrainingStep) -> InferenceResult:
+        """Learn from one batch."""
+        result = step.infer()
+        result.backward()
+        return result
+
+
+@dataclass(frozen=True)
+class Incremental:
+    """A step of the weights after every inference step; see :func:`incremental`.
+
+    A batch takes `steps` updates of the weights, so their rate is to be smaller than with :class:`Standard`.
+    """
+
+    def __call__(self, step: TrainingStep) -> InferenceResult:
+        """Learn from one batch."""
+        return walk(
+            step.net, step.clamps, init=step.init, steps=step.steps, optimizer=step.state_optimizer,
+            labels=step.labels, check=step.check, trace=step.trace, clear=step.clear, move=step.update,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Nudged:
+    """The target pulls at the output instead of fixing it; see :func:`nudged`. What is measured is the cost.
+
+    Parameters
+    ----------
+    strength : float
+        Of the pull, positive.
+    sign : {"centred", "positive", "negative"}
+
+    Notes
+    -----
+    The target is free. So the initializer has to hold without a clamp on it: ``Average`` needs the classes as labels
+    (``by=None``).
+    """
+
+    strength: float = 0.1
+    sign: Literal["positive", "negative", "centred"] = "centred"
+
+    def __post_init__(self) -> None:
+        require_nudge(self.strength, self.sign)
+
+    def __call__(self, step: TrainingStep) -> Tensor:
+        """Learn from one batch."""
+        cost, result = phases(
+            step.net, step.inputs, step.targets, strength=self.strength, sign=self.sign, init=step.init,
+            steps=step.steps, optimizer=step.state_optimizer, labels=step.labels, check=step.check,
+        )  # fmt: skip
+        step.changing()
+        result.remember()
+        return cost
+
+
+@dataclass(frozen=True)
+class Backprop:
+    """Backpropagation through the same graph, the baseline; see :func:`backprop`. There is no inference."""
+
+    infers = False
+
+    def __call__(self, step: TrainingStep) -> Tensor:
+        """Learn from one batch."""
+        inputs: Any = step.inputs
+        return backprop(step.net, inputs, step.targets, check=step.check)
