@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 import sys
 import types
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import pcgraph
 from pcgraph.errors import ClampError, ConfigError, DataError, Diverged, InvalidInitializer, PCGraphWarning
@@ -163,13 +165,34 @@ def test_fit_is_the_loop_that_one_writes_by_hand(settings: dict[str, Any]) -> No
 
 
 def test_measuring_costs_nothing_in_the_steps_between(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The engine's step is all that a step may cost."""
+    """The engine's step is all that a step may cost but for the first, every eighth and the last of an epoch."""
     net, calls = chain(), []
     real = net.predict
     monkeypatch.setattr(net, "predict", lambda *a, **k: calls.append(1) or real(*a, **k))
-    history = train(net, BATCHES * 5, epochs=2, measure_every=8)
-    assert [r.step for r in history.steps] == [1, 9, 17, 21, 29, 37]
-    assert len(calls) == 6
+    history = train(net, BATCHES * 10, epochs=2, measure_every=8)
+    first = [1, 9, 17, 25, 33, 40]
+    assert [r.step for r in history.steps] == [*first, *(40 + step for step in first)]
+    assert len(calls) == 12
+
+
+@pytest.mark.parametrize(
+    ("batches", "steps"), [(1, [1]), (4, [1, 2, 3, 4]), (11, [1, 3, 5, 7, 9, 11]), (20, [1, 5, 9, 13, 17, 20])]
+)
+def test_a_short_epoch_is_measured_often_enough(batches: int, steps: list[int]) -> None:
+    """Two looks at an epoch of twenty steps would be no mean, and would miss what it came to."""
+    assert [r.step for r in train(chain(), (BATCHES * 5)[:batches]).steps] == steps
+
+
+def test_a_stream_without_a_length_is_measured_as_asked_and_has_a_bar(capsys: pytest.CaptureFixture[str]) -> None:
+    """A DataLoader over an IterableDataset has a __len__ that raises."""
+
+    class Stream(IterableDataset):
+        def __iter__(self) -> Iterator[Any]:
+            return iter([(X[i], Y[i]) for i in range(24)])
+
+    history = train(chain(), DataLoader(Stream(), 3), measure_every=3, progress=True)
+    assert [r.step for r in history.steps] == [1, 4, 7]
+    assert "epoch 1/1: 8batch" in capsys.readouterr().err
 
 
 def test_no_accuracy_is_told_where_there_is_none() -> None:
@@ -181,7 +204,7 @@ def test_no_accuracy_is_told_where_there_is_none() -> None:
     graph = pcgraph.graphs.chain([4, 6, 3])
     graph.add_edge("h1", "h1")
     history = train(pcgraph.PCNetwork(graph), init=pcgraph.Zero())
-    assert [r.accuracy for r in history.steps] == [None]
+    assert [r.accuracy for r in history.steps] == [None] * 4
     assert history.epochs[0].energy is not None
 
 
@@ -245,7 +268,7 @@ def test_a_run_that_diverges_leaves_all_as_it_was_before_that_step(tmp_path: Pat
         train(one, huge, init=inits[0], optimizer=optimizers[0], checkpoint=tmp_path)
     history = caught.value.history  # type: ignore[attr-defined]
     assert history.stopped.startswith("Diverged: the energy is no longer finite")
-    assert len(history.steps) == 1
+    assert len(history.steps) == 4
     train(two, init=inits[1], optimizer=optimizers[1])
     assert all(map(torch.equal, parameters(one), parameters(two)))
     assert all(torch.equal(a, b) for a, b in zip(inits[0].state_dict().values(), inits[1].state_dict().values()))
@@ -255,9 +278,9 @@ def test_a_run_that_diverges_leaves_all_as_it_was_before_that_step(tmp_path: Pat
 
 
 def test_without_checks_a_diverged_run_is_seen_at_the_next_measurement() -> None:
-    huge = [(X[:6] * 1e30, Y[:6] * 1e30)] * 5
-    with pytest.raises(Diverged, match="check=True"):
-        train(chain(), huge, check=False, measure_every=4)
+    huge = [*BATCHES, *[(X[:6] * 1e30, Y[:6] * 1e30)] * 16]
+    with pytest.raises(Diverged, match="in training step 9;.*check=True"):
+        train(chain(), huge * 2, check=False, measure_every=8)
 
 
 # -- callbacks, progress, logs ----------------------------------------------------------------------------------------
@@ -272,10 +295,10 @@ def test_callbacks_get_a_record_a_step_and_epoch() -> None:
         if record.kind == "step":
             energies.append(float(record.result.energy.mean()))
 
-    history = train(chain(), epochs=2, callbacks=[look], measure_every=3)
-    assert [r.kind for r in told] == (["step"] * 4 + ["epoch"]) * 2
-    assert [r.step for r in told if isinstance(r, StepRecord)] == list(range(1, 9))
-    assert [r.energy is not None for r in told[:4]] == [True, False, False, True]
+    history = train(chain(), BATCHES * 4, epochs=2, callbacks=[look], measure_every=3)
+    assert [r.kind for r in told] == (["step"] * 16 + ["epoch"]) * 2
+    assert [r.step for r in told if isinstance(r, StepRecord)] == list(range(1, 33))
+    assert [r.energy is not None for r in told[:5]] == [True, False, False, True, False]
     assert [r for r in told if isinstance(r, EpochRecord)] == history.epochs
     assert energies[0] == told[0].energy
     assert all(r.result is None for r in history.steps)
@@ -306,19 +329,19 @@ def test_the_bar_shows_energy_accuracy_and_speed(capsys: pytest.CaptureFixture[s
 def test_the_log_has_what_the_history_has(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "deep" / f"log.{kind}"
     values = iter([{"accuracy": 0.5}, {"accuracy": 0.6, "other, one": 2.0}])
-    history = train(chain(), epochs=2, validate=lambda net: next(values), measure_every=2, log=path)
+    history = train(chain(), epochs=2, validate=lambda net: next(values), log=path)
     text = path.read_text()
     rows = list(csv.DictReader(text.splitlines())) if kind == "csv" else [json.loads(r) for r in text.splitlines()]
-    assert [r["kind"] for r in rows] == ["step", "step", "epoch"] * 2
+    assert [r["kind"] for r in rows] == ["step", "step", "step", "step", "epoch"] * 2
     steps = [r for r in rows if r["kind"] == "step"]
     assert [float(r["energy"]) for r in steps] == [r.energy for r in history.steps]
-    assert [int(r["step"]) for r in steps] == [1, 3, 5, 7]
+    assert [int(r["step"]) for r in steps] == list(range(1, 9))
     epochs = [r for r in rows if r["kind"] == "epoch"]
     assert [float(r["validation_accuracy"]) for r in epochs] == [0.5, 0.6]
     assert float(epochs[1]["validation_other, one"]) == 2.0
     assert not epochs[0].get("validation_other, one")
     train(chain(), log=path)
-    assert len(path.read_text().splitlines()) == (3 if kind == "csv" else 2)
+    assert len(path.read_text().splitlines()) == (6 if kind == "csv" else 5)
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])
@@ -484,12 +507,47 @@ def test_gradients_below_eps_are_told() -> None:
     with pytest.warns(PCGraphWarning, match=r"eps=1e-08, so that .* hardly learn: 'x' -> 'h1' \(") as told:
         history = train(net, **settings)
     assert len(told) == len(history.warnings) == 1
-    assert "eps=1e-12" in history.warnings[0]
+    advice = r"larger state rate.*more inference steps.*smaller eps .* can be better or worse"
+    assert re.search(advice, history.warnings[0])
     net = chain(sizes, dtype=double)
     assert train(net, optimizer=torch.optim.AdamW(net.parameters(), eps=1e-30), **settings).warnings == []
     assert train(net, optimizer=torch.optim.SGD(net.parameters(), lr=0.1), **settings).warnings == []
-    settings["steps"] = 1  # the first weights get exactly nothing, which is no matter of eps
-    assert not any("x" in text for text in train(chain(sizes, dtype=double), **settings).warnings)
+
+
+def test_a_state_that_rounding_keeps_in_its_place_is_told() -> None:
+    """The gradient is then exactly zero in float32, and no smaller eps would help."""
+    net = chain((4, 6, 6, 6, 3))
+    settings: dict[str, Any] = {"steps": 4, "state_optimizer": pcgraph.SGD(lr=1e-4), "epochs": 2}
+    with pytest.warns(PCGraphWarning, match=r"'x' -> 'h1' \(0\.0e\+00\).*dtype=torch\.float64") as told:
+        train(net, optimizer=torch.optim.AdamW(net.parameters(), eps=1e-30), **settings)
+    assert len(told) == 1
+    assert train(net, optimizer=torch.optim.SGD(net.parameters(), lr=0.1), **settings).warnings == []
+
+
+def test_weights_that_no_error_reaches_are_told_with_the_steps_that_it_takes() -> None:
+    """From a sweep the error moves one edge a step: with fewer the first layers never learn, and nothing shows it."""
+    sizes = (4, 6, 6, 6, 3)
+    net, before = chain(sizes), parameters(chain(sizes))
+    sgd = {"optimizer": torch.optim.SGD(net.parameters(), lr=0.1)}
+    says = r"1 inference step brings no error to the weights of 'x' -> 'h1', 'h1' -> 'h2'.*give steps=3 or more"
+    with pytest.warns(PCGraphWarning, match=says) as told:
+        history = train(net, steps=1, epochs=2, **sgd)
+    assert len(told) == len(history.warnings) == 1
+    assert torch.equal(net.weight("x", "h1"), chain(sizes).weight("x", "h1"))
+    assert not all(map(torch.equal, before, parameters(net)))
+    assert train(chain(sizes), steps=3).warnings == []
+    for init in (pcgraph.Zero(), pcgraph.Average(by="y")):  # Average begins by a sweep, in the first batch alone
+        assert train(chain(sizes), steps=1, init=init).warnings == []
+
+
+def test_what_no_number_of_steps_would_reach_is_not_told() -> None:
+    """A node that nothing is asked of has no error, and that is what was declared; frozen weights are not to learn."""
+    graph = pcgraph.graphs.chain([4, 6, 6, 3], activation="tanh")
+    graph.add_node("aside", shape=2)
+    graph.add_edge("x", "aside")
+    assert train(pcgraph.PCNetwork(graph, seed=0)).warnings == []
+    graph.edges["x", "h1"]["trainable"] = False
+    assert train(pcgraph.PCNetwork(graph, seed=0), steps=1).warnings == []
 
 
 def test_the_best_epoch_is_found() -> None:

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import pcgraph
 from pcgraph.data import Images, StreamAligned
-from pcgraph.errors import CheckpointError, ConfigError
+from pcgraph.errors import CheckpointError, ConfigError, PCGraphWarning
 from pcgraph.training import EarlyStopping, History
 
 GENERATOR = torch.Generator().manual_seed(5)
@@ -55,6 +55,8 @@ class Setting:
             "epochs": 3, "scheduler": self.scheduler, "validate": IMAGES.batches(10, seed=9), "progress": False,
             "measure_every": 2,
         }  # fmt: skip
+        if "resume" in more:
+            settings["checkpoint"] = more["resume"]
         torch.manual_seed(99 if "resume" in more else 11)
         return pcgraph.fit(self.net, self.loader, **(settings | more))
 
@@ -186,8 +188,36 @@ def test_a_finished_run_goes_on_to_more_epochs(tmp_path: Path) -> None:
     assert same(whole, second)
     assert timeless(found) == timeless(expected)
     third = Setting()
-    assert timeless(third.fit(epochs=4, resume=tmp_path)) == timeless(expected)
+    says = r"nothing is left to do.* has 4 epochs, and epochs=4.*give epochs=5 or more"
+    with pytest.warns(PCGraphWarning, match=says):
+        again = third.fit(epochs=4, resume=tmp_path)
+    assert timeless(again)[:3] == timeless(expected)[:3]
     assert same(whole, third)
+
+
+def test_a_resumed_run_that_is_not_saved_is_told(tmp_path: Path) -> None:
+    """Whoever kills it again begins where he began before, and wonders."""
+    Setting().fit(epochs=1, checkpoint=tmp_path)
+    says = r"resumed from .*nothing more of it will be saved: give checkpoint="
+    with pytest.warns(PCGraphWarning, match=says) as told:
+        history = Setting().fit(epochs=2, resume=tmp_path, checkpoint=None)
+    assert [str(w.message) for w in told] == history.warnings
+    assert told[0].filename == __file__
+    assert pcgraph.load(tmp_path).epoch == 1
+
+
+def test_an_initializer_that_the_optimizer_does_not_hold_is_told(tmp_path: Path) -> None:
+    """Its memory would stay at its first fit for the whole run. In the history once, however often it is resumed."""
+    run = Setting("memory")
+    run.optimizer = torch.optim.AdamW(run.net.parameters(), lr=0.02)
+    says = r"does not hold the parameters of Memory \(query, query_bias, key and 2 more\).*\[\*net\.parameters\(\)"
+    with pytest.warns(PCGraphWarning, match=says):
+        run.fit(epochs=1, checkpoint=tmp_path, scheduler=())
+    run = Setting("memory")
+    run.optimizer = torch.optim.AdamW(run.net.parameters(), lr=0.02)
+    with pytest.warns(PCGraphWarning, match=says):
+        history = run.fit(epochs=2, resume=tmp_path, scheduler=())
+    assert len(history.warnings) == 1
 
 
 def test_early_stopping_counts_on(tmp_path: Path) -> None:
@@ -207,7 +237,8 @@ def test_early_stopping_counts_on(tmp_path: Path) -> None:
                   callbacks=lambda r: seen.append(r) if r.kind == "epoch" else None)  # fmt: skip
     resumed = fit(Setting(), checkpoint=tmp_path, resume=tmp_path)
     assert (len(resumed), resumed.stopped, len(seen)) == (5, "early stopping", 5)
-    again = fit(Setting(), resume=tmp_path)
+    with pytest.warns(PCGraphWarning, match="nothing is left to do.* has 5 epochs, and early stopping has ended it"):
+        again = fit(Setting(), resume=tmp_path)
     assert (len(again), again.stopped, len(seen)) == (5, "early stopping", 5)
 
 
@@ -393,7 +424,7 @@ def test_a_damaged_checkpoint_is_not_gone_on_from(tmp_path: Path) -> None:
     before = sorted(tmp_path.glob("checkpoint-*"))[-2]
     assert str(before) in str(caught.value)
     again = Setting()
-    again.fit(resume=before)
+    again.fit(resume=before, checkpoint=tmp_path / "again")
     assert same(whole, again)
 
 

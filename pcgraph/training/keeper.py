@@ -9,6 +9,7 @@ from pcgraph.checkpoints import exists, generators_state, load, save
 from pcgraph.errors import CheckpointError, ConfigError
 from pcgraph.training.position import has_state
 from pcgraph.training.records import EpochRecord, metric_of
+from pcgraph.training.settings import rule_name
 
 if TYPE_CHECKING:
     from pcgraph.training.loop import Run
@@ -89,10 +90,27 @@ class Keeper:
             "kind": KIND,
             "batch": run.batch, "samples": run.samples, "energies": run.energies, "accuracies": run.accuracies,
             "seconds": run.seconds(), "history": run.history.state_dict(), "watch": run.watch.state_dict(),
-            "eps": run.looks_at_eps, "validation": validation,
+            "gradients": run.gradients.state_dict(), "validation": validation, **self._rule_state(),
             "position": run.position.state(run.batch, run.exact, generators),
             "schedulers": [s.state_dict() for s in run.schedulers] if len(run.schedulers) > 1 else [],
         }  # fmt: skip
+
+    def _rule_state(self) -> dict[str, Any]:
+        rule: Any = self.run.settings.rule
+        state = {"rule_state": rule.state_dict()} if has_state(rule) else {}
+        return {"rule": rule_name(rule), **state}
+
+    def _restore_rule(self, state: dict[str, Any], path: Path) -> None:
+        rule: Any = self.run.settings.rule
+        before = state.get("rule", "Standard")
+        if rule_name(rule) != before:
+            raise CheckpointError(
+                f"the checkpoint {path} is of a run with the learning rule {before}, not {rule_name(rule)}: go on with "
+                "that one, or train pcgraph.load(...).net in a run of its own",
+                path=path,
+            )
+        if "rule_state" in state and has_state(rule):
+            rule.load_state_dict(state["rule_state"])
 
     def restore(self, folder: str | Path) -> None:
         """Put the run where the last checkpoint in `folder` was written.
@@ -113,6 +131,7 @@ class Keeper:
         several = len(run.schedulers) if len(run.schedulers) > 1 else 0
         if len(state["schedulers"]) != several or ("scheduler" in checkpoint.parts) != (len(run.schedulers) == 1):
             raise CheckpointError(f"the checkpoint {checkpoint.path} is of a run with other schedulers", path=folder)
+        self._restore_rule(state, checkpoint.path)
         checkpoint.restore(
             net=run.net, optimizer=run.optimizer, initializer=run.init,
             scheduler=run.schedulers[0] if len(run.schedulers) == 1 else None,
@@ -127,7 +146,7 @@ class Keeper:
         run.history.load_state_dict(state["history"])
         run.history.stopped = ""
         run.watch.load_state_dict(state["watch"])
-        run.looks_at_eps = state["eps"] and run.looks_at_eps
+        run.gradients.load_state_dict(state["gradients"])
         run.position.load(state["position"])
         if state["validation"] is not None and has_state(run.settings.validate):
             run.settings.validate.load_state_dict(state["validation"])  # type: ignore[union-attr]

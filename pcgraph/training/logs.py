@@ -6,13 +6,13 @@ import csv
 import io
 import json
 import os
-from collections.abc import Sized
 from pathlib import Path
 from typing import Any, Protocol
 
 from tqdm.auto import tqdm
 
 from pcgraph.errors import ConfigError, DataError
+from pcgraph.training.position import length_of
 from pcgraph.training.records import EpochRecord, StepRecord
 
 __all__ = ["FileLog", "Log", "Progress", "TensorBoardLog", "open_log"]
@@ -148,10 +148,9 @@ class Progress:
     def start(self, epoch: int, loader: Any, done: int) -> None:
         """Begin the bar of an epoch, of which `done` batches have been seen."""
         if self.on:
-            total = len(loader) if isinstance(loader, Sized) else None
             width = len(str(self.epochs))
             self._bar = tqdm(
-                total=total, initial=done, unit="batch", desc=f"epoch {epoch + 1:{width}d}/{self.epochs}",
+                total=length_of(loader), initial=done, unit="batch", desc=f"epoch {epoch + 1:{width}d}/{self.epochs}",
                 mininterval=0.2, dynamic_ncols=True,
             )  # fmt: skip
 

@@ -1,6 +1,6 @@
 """The training loop.
 
-One step is: read a batch, infer, take the local gradients, step the optimizer. Everything else (measuring, logging,
+One step is: read a batch, let the rule take its gradients, step the optimizer. Everything else (measuring, logging,
 checkpoints) happens between steps or every few steps, so that a step costs what the engine costs.
 """
 
@@ -9,65 +9,36 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Callable, Hashable, Iterable, Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch import Tensor
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from pcgraph.checkpoints import generators_state, set_generators
 from pcgraph.errors import CheckpointError, ConfigError, Diverged, InvalidInitializer, PCGraphWarning
-from pcgraph.initializers import Forward, Initializer
-from pcgraph.learning import InferenceResult
+from pcgraph.learning import InferenceResult, TrainingStep
 from pcgraph.model import PCNetwork
-from pcgraph.optimizers import StateOptimizer
-from pcgraph.topology import check_phase
-from pcgraph.training.batches import LABELS, Batch, check_names, read_batch
+from pcgraph.training import settings as arguments
+from pcgraph.training.batches import Batch, read_batch
+from pcgraph.training.gradients import Gradients
 from pcgraph.training.interrupt import Interrupts
 from pcgraph.training.keeper import Keeper
 from pcgraph.training.logs import Progress, open_log
 from pcgraph.training.measure import Evaluation, correct, evaluate
-from pcgraph.training.position import Position, has_state
+from pcgraph.training.position import Position, has_state, length_of
 from pcgraph.training.records import EpochRecord, History, StepRecord, metric_of
-from pcgraph.training.watch import FELL_ADVICE, EarlyStopping, Watch, small_gradients
+from pcgraph.training.settings import Names, Settings
+from pcgraph.training.watch import FELL_ADVICE, Watch
 
-__all__ = ["Run", "Settings"]
+__all__ = ["Run"]
 
+MEASURED = 5  # times an epoch at least, where its length is known
 RISE = 2.0  # times the energy at the start, beyond which inference is not lowering it
 INCREASED = "inference increased the energy"
 Node = Hashable
-Scheduler = LRScheduler | ReduceLROnPlateau
-Callback = Callable[[Any], Any]
-Validate = Callable[[PCNetwork], Evaluation | Mapping[str, float] | float] | Iterable[Any]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """The arguments of :func:`pcgraph.fit`, which says what they mean."""
-
-    clamp: Any
-    init: Initializer
-    steps: int
-    optimizer: torch.optim.Optimizer
-    state_optimizer: StateOptimizer | None
-    epochs: int
-    predict: Node | None
-    validate: Validate | None
-    scheduler: Any
-    scheduler_each: str
-    early_stopping: EarlyStopping | None
-    metric: str | None
-    callbacks: Any
-    checkpoint: str | Path | None
-    checkpoint_every: int | None
-    resume: str | Path | None
-    progress: bool
-    log: str | Path | None
-    tensorboard: str | Path | None
-    measure_every: int
-    check: bool
 
 
 class Run:
@@ -90,14 +61,11 @@ class Run:
     def __init__(self, net: PCNetwork, loader: Iterable[Any], settings: Settings) -> None:
         s = settings
         self.net, self.loader, self.settings = net, loader, settings
-        self.init, self.steps, self.optimizer = s.init, s.steps, s.optimizer
-        self.names = check_names(net, s.clamp, "clamp")
-        self.predict = self._target(s.predict)
-        self.epochs = _positive("epochs", s.epochs)
-        self.measure_every = _positive("measure_every", s.measure_every)
-        self.schedulers = _schedulers(s.scheduler, s.scheduler_each)
+        self.init, self.optimizer, self.epochs = s.init, s.optimizer, s.epochs
+        self.names = Names.of(net, s.clamp, s.predict)
+        arguments.check(net, loader, settings, self.names)
+        self.schedulers = arguments.schedulers_of(s.scheduler, s.scheduler_each)
         self.callbacks = (s.callbacks,) if callable(s.callbacks) else tuple(s.callbacks)
-        self._check()
         self.history, self.watch = History(), Watch()
         self.epoch = self.batch = self.step = self.samples = 0
         self.energies: list[float] = []
@@ -105,72 +73,18 @@ class Run:
         self.before, self.began = 0.0, time.perf_counter()
         self.consistent = self.exact = True
         self.pending: dict[str, Any] | None = None
-        self.tells_accuracy = self.predict is not None
-        self.looks_at_eps = any(group.get("eps") for group in s.optimizer.param_groups)
+        self.length = length_of(loader)
+        self.measure_every = min(s.measure_every, max(1, (self.length or MEASURED * s.measure_every) // MEASURED))
+        self.tells_accuracy = self.names.target is not None
+        self.gradients = Gradients(net, s.optimizer)
+        self.measured = self.updated = self.told_rising = False
         held = [p for group in s.optimizer.param_groups for p in group["params"]]
         self.trained = list({id(p): p for p in (*net.parameters(), *held)}.values())
-        self.told_rising = False
         self.interrupts = Interrupts()
         self.position = Position(loader, net.device)
         self.keeper = Keeper(self, s.checkpoint, s.checkpoint_every)
         self.progress = Progress(s.progress, s.epochs)
         self.logs = open_log(s.log, s.tensorboard)
-
-    def _target(self, predict: Node | None) -> Node | None:
-        used = [name for name in self.names if name is not None and not self._says_class(name)]
-        if predict is None:
-            return used[-1] if len(used) > 1 else None
-        self.net.structure.require_node(predict)
-        return predict
-
-    def _says_class(self, name: Node) -> bool:
-        return name == LABELS and LABELS not in self.net.structure.number
-
-    def _check(self) -> None:
-        if not isinstance(self.optimizer, torch.optim.Optimizer):
-            raise ConfigError(
-                f"optimizer= moves the weights and is one of torch.optim (found {self.optimizer!r}); the optimizer of "
-                "the states goes to state_optimizer=",
-                key="optimizer",
-            )
-        held = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
-        own = [*self.net.parameters(), *(self.init.parameters() if isinstance(self.init, Initializer) else ())]
-        if not any(id(p) in held for p in own):
-            raise ConfigError(
-                "the optimizer holds none of the network's parameters: make it of this network's net.parameters()",
-                key="optimizer",
-            )
-        if self.epochs > 1 and iter(self.loader) is self.loader:
-            raise ConfigError(
-                f"{self.epochs} epochs need a loader that can be gone through again (found a "
-                f"{type(self.loader).__name__}, which can be once): give a list or a DataLoader, or epochs=1",
-                key="loader",
-            )
-        if self.settings.validate is not None and not callable(self.settings.validate) and self.predict is None:
-            raise ConfigError(
-                "validation on a loader needs to know what to predict: give predict=, or a function of the network",
-                key="validate",
-            )
-        self._check_validation()
-
-    def _check_validation(self) -> None:
-        """Before an epoch is spent: validation on a loader is by a sweep, which the graph may not have."""
-        if self.settings.validate is None or callable(self.settings.validate):
-            return
-        given = self._given()
-        verdict = check_phase(self.net, given, repair=False).verdict(Forward())
-        if given and not verdict.valid:
-            names = ", ".join(repr(name) for name in given)
-            raise InvalidInitializer(
-                f"validation on a loader predicts {self.predict!r} by a sweep from {names}, and there is none: "
-                f"{verdict.initializer} {verdict.reason}. Predicting needs init= and steps= there: "
-                "validate=lambda net: pcgraph.evaluate(net, loader, init=..., steps=..., optimizer=...)",
-                verdict=verdict,
-            )
-
-    def _given(self) -> tuple[Node, ...]:
-        """What validation on a loader predicts from."""
-        return tuple(n for n in self.names if n is not None and n != self.predict and not self._says_class(n))
 
     # -- the loop ---------------------------------------------------------------------------------------------------
 
@@ -180,6 +94,8 @@ class Run:
         if resume is not None:
             self.keeper.restore(resume)
             self.told_rising = any(text.startswith(INCREASED) for text in self.history.warnings)
+        for text in arguments.doubts(self.settings, self.epoch, self._is_enough()):
+            self._warn(text, stacklevel=4)
         for log in self.logs:
             log.begin(len(self.history.steps) + len(self.history.epochs))
         self.began = time.perf_counter()
@@ -261,30 +177,18 @@ class Run:
     # -- one step ---------------------------------------------------------------------------------------------------
 
     def _step(self, item: Any) -> StepRecord:
-        measured = self.batch % self.measure_every == 0
-        batch = read_batch(self.net, item, self.names)
-        result = self.net.infer(
-            batch.clamps, init=self.init, steps=self.steps, optimizer=self.settings.state_optimizer,
-            labels=batch.labels, check=self.settings.check, trace=measured and not self.told_rising,
-        )  # fmt: skip
-        energy = self._energy(result) if measured else None
-        accuracy = self._accuracy(batch) if measured and self.tells_accuracy else None
-        self.consistent = False
-        self._zero_grad()
-        result.backward()
-        vanishing = self._vanishing() if measured and self.looks_at_eps else ""
+        self.measured = self._is_measured()
+        batch = read_batch(self.net, item, self.names.all)
+        accuracy = self._accuracy(batch) if self.measured and self.tells_accuracy else None
         lr = float(self.optimizer.param_groups[0]["lr"])
-        self.optimizer.step()
-        if (self.settings.scheduler_each == "step"):
+        result, energy = self._learn(batch)
+        if self.settings.scheduler_each == "step":
             for scheduler in self.schedulers:
                 scheduler.step()
         self.step, self.batch, self.samples = self.step + 1, self.batch + 1, self.samples + batch.size
         self.consistent = True
-        risen = self._rise(result)
-        if risen:
-            self._warn(risen)
-        if vanishing:
-            self._warn(vanishing)
+        for text in (*self._rise(result), *self.gradients.said(self.step)):
+            self._warn(text)
         if energy is not None:
             self.energies.append(energy)
         if accuracy is not None:
@@ -292,60 +196,103 @@ class Run:
         looked_at = result if self.callbacks else None
         return StepRecord(self.epoch, self.step, batch.size, energy, accuracy, lr, self.seconds(), looked_at)
 
-    def _zero_grad(self) -> None:
+    def _is_measured(self) -> bool:
+        return self.batch % self.measure_every == 0 or self.batch + 1 == self.length
+
+    def _learn(self, batch: Batch) -> tuple[InferenceResult | None, float | None]:
+        """Let the rule learn from a batch; returns its inference, and the energy if this step is measured."""
+        s = self.settings
+        self.updated = False
+        self._clear()
+        task = TrainingStep(
+            self.net, batch.clamps, batch.labels, self.names.target, s.init, s.steps, s.state_optimizer,  # type: ignore[arg-type]
+            s.check, self.measured and not self.told_rising, self._clear, self._update, self._changing,
+        )  # fmt: skip
+        found = self.settings.rule(task)
+        self._check_found(found, batch)
+        energy = self._energy(found) if self.measured else None
+        result = found if isinstance(found, InferenceResult) else None
+        if self.measured and self.step and result is not None:
+            self.gradients.see_plan(result.plan)
+        if not self.updated:
+            self._update()
+        return result, energy
+
+    def _check_found(self, found: Any, batch: Batch) -> None:
+        """Before the weights move: what the rule returned can be measured and is finite, and there are gradients."""
+        name = arguments.rule_name(self.settings.rule)
+        if not isinstance(found, InferenceResult):
+            if not isinstance(found, Tensor) or found.shape != (batch.size,):
+                kind = f"a tensor of shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+                raise ConfigError(
+                    f"the rule {name} must return the result of an inference, or an energy per sample, shape "
+                    f"({batch.size},) (found {kind})",
+                    key="rule",
+                )
+            if self.settings.check and not bool(torch.isfinite(found).all()):
+                raise Diverged(
+                    f"the energy is no longer finite in training step {self.step + 1}: use a smaller learning rate",
+                    step=self.settings.steps or 0, node=None, largest=math.nan,
+                )  # fmt: skip
+        if not self.updated and all(p.grad is None for p in self.trained):
+            raise ConfigError(
+                f"the rule {name} left no gradients: call result.backward() in it, or step.update() if it moves the "
+                "weights itself",
+                key="rule",
+            )
+
+    def _clear(self) -> None:
         for parameter in self.trained:
             parameter.grad = None
 
+    def _changing(self) -> None:
+        self.consistent = False
+
+    def _update(self) -> None:
+        """Move the weights by their gradients."""
+        if self.measured:
+            self.gradients.look()
+        self.consistent, self.updated = False, True
+        self.optimizer.step()
+
     def _accuracy(self, batch: Batch) -> float | None:
         """Of a sweep from everything but the target, or None where there is none."""
-        target = batch.clamps.get(self.predict)
-        given = {name: value for name, value in batch.clamps.items() if name != self.predict}
+        target = batch.clamps.get(self.names.target)
+        given = {name: value for name, value in batch.clamps.items() if name != self.names.target}
         if not isinstance(target, torch.Tensor) or not given:
             return None
         try:
-            prediction = self.net.predict(given, self.predict)
+            prediction = self.net.predict(given, self.names.target)
         except InvalidInitializer:
             self.tells_accuracy = False
+            return None
+        if prediction.shape != target.shape:  # the rule is about to say what is wrong with it
             return None
         hits, classes = torch.stack(correct(target, prediction)).tolist()
         return hits / batch.size if classes == batch.size else None
 
-    def _energy(self, result: InferenceResult) -> float:
-        energy = float(result.energy.mean())
+    def _energy(self, found: InferenceResult | Tensor) -> float:
+        energy = float((found if isinstance(found, Tensor) else found.energy).mean())
         if not math.isfinite(energy):
             raise Diverged(
-                f"the energy is no longer finite in training step {self.step}; it was not looked at in every step "
+                f"the energy is no longer finite in training step {self.step + 1}; it was not looked at in every step "
                 "(check=False), so parameters may be damaged since the last measured one. Use a smaller state rate or "
                 "learning rate, and check=True to stop before that.",
-                step=self.steps, node=None, largest=math.nan,
+                step=self.settings.steps or 0, node=None, largest=math.nan,
             )  # fmt: skip
         return energy
 
-    def _rise(self, result: InferenceResult) -> str:
+    def _rise(self, result: InferenceResult | None) -> tuple[str, ...]:
         """What to say once a run where inference, which is to lower the energy, multiplied it."""
-        if result.trace is None or self.told_rising:
-            return ""
+        if result is None or result.trace is None or self.told_rising:
+            return ()
         first, last = (float(energy) for energy in result.trace[[0, -1]].mean(1))
         if not 0 < RISE * first < last:
-            return ""
+            return ()
         self.told_rising = True
         return (
             f"{INCREASED} ×{last / first:.3g} (from {first:.4g} to {last:.4g}, training step {self.step}): "
-            f"{self.settings.state_optimizer!r} is above the safe rate; see pcgraph.safe_rate"
-        )
-
-    def _vanishing(self) -> str:
-        """What to say of gradients below the optimizer's eps, once a run."""
-        found = small_gradients(self.net, self.optimizer)
-        if not found:
-            return ""
-        self.looks_at_eps = False
-        where = ", ".join(f"{name} ({rms:.1e})" for name, rms, _ in found[:3])
-        more = f" and {len(found) - 3} more" if len(found) > 3 else ""
-        return (
-            f"gradients are below the optimizer's eps={found[0][2]:g}, so that these parameters hardly learn: "
-            f"{where}{more} (root mean square, training step {self.step}). Give the optimizer a smaller eps "
-            "(torch.optim.AdamW(..., eps=1e-12)), or inference more steps or a larger state rate."
+            f"{self.settings.state_optimizer!r} is above the safe rate; see pcgraph.safe_rate",
         )
 
     # -- one epoch --------------------------------------------------------------------------------------------------
@@ -382,7 +329,7 @@ class Run:
             found = self.settings.validate(self.net)
         else:
             found = evaluate(
-                self.net, self.settings.validate, given=self._given(), predict=self.predict,
+                self.net, self.settings.validate, given=self.names.given, predict=self.names.target,
                 stop=lambda: self.interrupts.asked,
             )  # fmt: skip
         if isinstance(found, Evaluation):
@@ -397,7 +344,7 @@ class Run:
         return validate.state_dict() if has_state(validate) else None
 
     def _schedule(self, record: EpochRecord) -> None:
-        if (self.settings.scheduler_each == "step"):
+        if self.settings.scheduler_each == "step":
             return
         for scheduler in self.schedulers:
             if isinstance(scheduler, ReduceLROnPlateau):
@@ -430,9 +377,10 @@ class Run:
         answers = [callback(record) for callback in self.callbacks]
         return any(answer is True for answer in answers)
 
-    def _warn(self, text: str) -> None:
-        self.history.warnings.append(text)
-        warnings.warn(text, PCGraphWarning, stacklevel=6)
+    def _warn(self, text: str, stacklevel: int = 6) -> None:
+        if text not in self.history.warnings:
+            self.history.warnings.append(text)
+        warnings.warn(text, PCGraphWarning, stacklevel=stacklevel)
 
     def seconds(self) -> float:
         """Since the beginning of the run, pauses between resumed parts left out."""
@@ -441,18 +389,3 @@ class Run:
 
 def _mean(values: list[float]) -> float | None:
     return math.fsum(values) / len(values) if values else None
-
-
-def _positive(key: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigError(f"{key} is a positive integer (found {value!r})", key=key)
-    return value
-
-
-def _schedulers(given: Any, each: str) -> tuple[Any, ...]:
-    found = (given,) if isinstance(given, LRScheduler | ReduceLROnPlateau) else tuple(given or ())
-    if each not in ("epoch", "step"):
-        raise ConfigError(f"scheduler_each is 'epoch' or 'step' (found {each!r})", key="scheduler_each")
-    if each == "step" and any(isinstance(s, ReduceLROnPlateau) for s in found):
-        raise ConfigError("ReduceLROnPlateau follows the epochs: give scheduler_each='epoch'", key="scheduler_each")
-    return found

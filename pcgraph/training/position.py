@@ -15,12 +15,20 @@ import torch
 
 from pcgraph.checkpoints import generators_state, set_generators
 
-__all__ = ["Position", "has_state"]
+__all__ = ["Position", "has_state", "length_of"]
 
 
 def has_state(loader: Any) -> bool:
     """Whether a loader or sampler can say where it stands, and go on from there."""
     return all(callable(getattr(loader, name, None)) for name in ("state_dict", "load_state_dict"))
+
+
+def length_of(loader: Any) -> int | None:
+    """How many batches an epoch has, where the loader says so: a DataLoader over a stream has no length."""
+    try:
+        return len(loader)
+    except TypeError:
+        return None
 
 
 class Position:

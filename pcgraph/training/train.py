@@ -9,10 +9,12 @@ from typing import Any
 import torch
 
 from pcgraph.initializers import Initializer
+from pcgraph.learning import Rule, Standard
 from pcgraph.model import PCNetwork
 from pcgraph.optimizers import StateOptimizer
-from pcgraph.training.loop import Callback, Run, Scheduler, Settings, Validate
+from pcgraph.training.loop import Run
 from pcgraph.training.records import History
+from pcgraph.training.settings import Callback, Scheduler, Settings, Validate
 from pcgraph.training.watch import EarlyStopping
 
 __all__ = ["fit"]
@@ -21,15 +23,16 @@ Node = Hashable
 
 
 def fit(
-    net: PCNetwork, loader: Iterable[Any], *, clamp: Node | Sequence[Node | None] = ("x", "y"), init: Initializer,
-    steps: int, optimizer: torch.optim.Optimizer, state_optimizer: StateOptimizer | None = None, epochs: int = 1,
+    net: PCNetwork, loader: Iterable[Any], *, clamp: Node | Sequence[Node | None] = ("x", "y"),
+    init: Initializer | None = None, steps: int | None = None, optimizer: torch.optim.Optimizer,
+    state_optimizer: StateOptimizer | None = None, rule: Rule | None = None, epochs: int = 1,
     predict: Node | None = None, validate: Validate | None = None, scheduler: Scheduler | Sequence[Scheduler] = (),
     scheduler_each: str = "epoch", early_stopping: EarlyStopping | None = None, metric: str | None = None,
     callbacks: Callback | Sequence[Callback] = (), checkpoint: str | Path | None = None,
     checkpoint_every: int | None = None, resume: str | Path | None = None, progress: bool = True,
     log: str | Path | None = None, tensorboard: str | Path | None = None, measure_every: int = 20, check: bool = True,
 ) -> History:  # fmt: skip
-    """Train a network by predictive coding: infer, take the local gradients, step; epoch after epoch.
+    """Train a network: infer, take the local gradients, step; epoch after epoch. Other rules by `rule`.
 
     Ctrl-C ends the run after the step at hand, with everything saved; a second one ends it at once. Any error leaves
     with the history in its attribute ``history``; the parameters are then those before the step that failed.
@@ -45,14 +48,19 @@ def fit(
         What the entries of a tuple are; None for one that is not used, ``"labels"`` for the classes.
     init : Initializer
         Of the free states. What it remembers and learns is trained along; give its parameters to `optimizer`, too.
+        Needed, as `steps` is, but by a rule without inference.
     steps : int
-        T, inference steps a batch.
+        T, inference steps a batch. From forward initialization an error needs a step for each edge on its way.
     optimizer : torch.optim.Optimizer
         Of the weights. Gradients are means over the batch. From forward initialization the error that reaches a layer
-        scales like the state rate to the power of its distance from the target: mind the optimizer's ``eps`` (1e-8 by
-        default in Adam), below which steps vanish. A warning says so when it happens.
+        scales like the state rate to the power of its distance from the target, and can be below the optimizer's
+        ``eps`` (1e-8 by default in Adam), where steps vanish. A warning says so when it happens.
     state_optimizer : StateOptimizer, optional
         How states move; needed if `steps` is above 0. Its rate does not depend on the batch size.
+    rule : Rule, optional
+        How to learn from a batch: :class:`~pcgraph.learning.Standard` (the default),
+        :class:`~pcgraph.learning.Incremental`, :class:`~pcgraph.learning.Nudged`, :class:`~pcgraph.learning.Backprop`,
+        or a function of a :class:`~pcgraph.learning.TrainingStep`, see :mod:`pcgraph.learning.fitting`.
     epochs : int
         In all, those before a resumed checkpoint included.
     predict : node, optional
@@ -91,7 +99,8 @@ def fit(
     tensorboard : str or Path, optional
         A folder for TensorBoard, which must be installed.
     measure_every : int
-        Steps from one measurement of energy and accuracy to the next, counted in each epoch.
+        Steps from one measurement of energy and accuracy to the next, counted in each epoch. Where the loader has a
+        length, at most a fifth of it, and the last step of each epoch is measured as well.
     check : bool
         Look in every step whether the energy is finite, which on a GPU waits for the device. False: only in measured
         steps, and a run that diverges may leave damaged parameters.
@@ -112,7 +121,9 @@ def fit(
     Warns
     -----
     PCGraphWarning
-        The run has fallen over (:class:`pcgraph.training.Watch`), or gradients are below the optimizer's ``eps``.
+        The run has fallen over (:class:`pcgraph.training.Watch`); inference raised the energy; weights get no error in
+        so few steps, or gradients below the optimizer's ``eps``; the optimizer lacks the initializer's parameters; a
+        resumed run has nothing left to do, or is not saved. They are in the history as well.
 
     Examples
     --------
@@ -127,8 +138,8 @@ def fit(
     ('finished', 5, True)
     """
     settings = Settings(
-        clamp, init, steps, optimizer, state_optimizer, epochs, predict, validate, scheduler, scheduler_each,
-        early_stopping, metric, callbacks, checkpoint, checkpoint_every, resume, progress, log, tensorboard,
-        measure_every, check,
+        clamp, init, steps, optimizer, state_optimizer, Standard() if rule is None else rule, epochs, predict, validate,
+        scheduler, scheduler_each, early_stopping, metric, callbacks, checkpoint, checkpoint_every, resume, progress,
+        log, tensorboard, measure_every, check,
     )  # fmt: skip
     return Run(net, loader, settings).go()

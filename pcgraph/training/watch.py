@@ -1,25 +1,16 @@
-"""Watching a run: when to stop, when it falls over, when gradients vanish under the optimizer's eps."""
+"""Watching a run: when to stop, and when it falls over."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor
-
 from pcgraph.errors import ConfigError
-from pcgraph.model import PCNetwork
-from pcgraph.network import Bucket
 from pcgraph.training.records import EpochRecord, is_larger_better, metric_of
 
-__all__ = ["EarlyStopping", "Watch", "small_gradients"]
-
-Node = Hashable
-ROWS = 4096  # packed tensors with more rows than this are judged as one
+__all__ = ["FELL_ADVICE", "EarlyStopping", "Watch"]
 
 
 @dataclass(frozen=True)
@@ -115,61 +106,3 @@ FELL_ADVICE = (
     "decaying learning rate (scheduler=), a smaller state rate with a relu-like activation, a larger eps in Adam, or "
     "end before (early_stopping=)."
 )
-
-
-@torch.no_grad()
-def small_gradients(net: PCNetwork, optimizer: torch.optim.Optimizer) -> list[tuple[str, float, float]]:
-    """Parameters whose gradients are below the optimizer's eps, so that its steps shrink or vanish.
-
-    Adam divides by ``sqrt(v) + eps``, which is a step of full size only while the gradients' root mean square is well
-    above eps. From forward initialization, the error that reaches a layer scales like the state rate to the power of
-    its distance from the target, and can drop below the default of 1e-8. Gradients that are exactly zero, because no
-    error has arrived, do not count.
-
-    Returns
-    -------
-    list of (where, root mean square of the gradient, eps)
-    """
-    eps = {id(p): float(g["eps"]) for g in optimizer.param_groups if g.get("eps") for p in g["params"]}
-    found = []
-    for what, gradient, limit in _gradients(net, eps):
-        rms = _rms(gradient)
-        low = (rms > 0) & (rms < limit)
-        if bool(low.any()):
-            row = int(low.nonzero()[0])
-            found.append((what(row), float(rms[row]), limit))
-    return found
-
-
-def _rms(gradient: Tensor) -> Tensor:
-    """Row by row; tensors of very many rows as one. In float64, for squares of tiny numbers."""
-    rows = gradient.shape[0] if gradient.shape[0] <= ROWS else 1
-    return gradient.reshape(rows, -1).double().square().mean(1).sqrt()
-
-
-def _gradients(net: PCNetwork, eps: dict[int, float]) -> Iterator[tuple[Any, Tensor, float]]:
-    buckets = {bucket.name: bucket for bucket in net.structure.buckets}
-    for name, parameter in net.named_parameters():
-        if parameter.grad is None or id(parameter) not in eps or parameter.grad.layout != torch.strided:
-            continue
-        bucket = buckets.get(name.removeprefix("weights.")) if name.startswith("weights.") else None
-        what = _Where(net, name, bucket if parameter.shape[0] <= ROWS else None)
-        gradient = parameter.grad if bucket is not None else parameter.grad.unsqueeze(0)
-        yield what, gradient, eps[id(parameter)]
-
-
-@dataclass(frozen=True)
-class _Where:
-    """Names a row of a packed parameter."""
-
-    net: PCNetwork
-    name: str
-    bucket: Bucket | None
-
-    def __call__(self, row: int) -> str:
-        if self.bucket is None:
-            return self.name
-        bucket = self.bucket
-        edge = row if bucket.weight is None else int(np.flatnonzero(bucket.weight == row)[0])
-        u, v = self.net.structure.edge(bucket.start + edge)[:2]
-        return f"{u!r} -> {v!r}"

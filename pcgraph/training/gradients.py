@@ -1,0 +1,195 @@
+"""Weights that learn nothing: no error reaches them, or gradients vanish under the optimizer's eps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pcgraph.model import PCNetwork
+from pcgraph.network import Bucket
+from pcgraph.plan import Plan, make_plan
+from pcgraph.plan.operations import numbers
+
+__all__ = ["Gradients", "small_gradients", "unreached"]
+
+ROWS = 4096  # packed tensors with more rows than this are judged as one
+SHOWN = 3
+Mask = NDArray[np.bool_]
+
+
+class Gradients:
+    """Looks at the gradients of a run, and says once what is wrong with them.
+
+    Attributes
+    ----------
+    vanish : bool
+        Whether gradients below the optimizer's eps are still looked for.
+    miss : bool
+        Whether weights without any error are.
+    """
+
+    def __init__(self, net: PCNetwork, optimizer: torch.optim.Optimizer) -> None:
+        self.net, self.optimizer = net, optimizer
+        self.vanish = any(group.get("eps") for group in optimizer.param_groups)
+        self.miss = True
+        self._plan: Plan | None = None
+        self._learning: Mask | None = None
+        self._missed: tuple[list[str], int, int] | None = None
+        self._small: list[tuple[str, float, float]] = []
+
+    def see_plan(self, plan: Plan) -> None:
+        """Ask the plan of an inference which weights no error can reach."""
+        if plan is self._plan or plan.request.all_move:
+            return
+        self._plan, self._learning = plan, _learning(plan)
+        if self.miss:
+            names, needed = unreached(self.net, plan)
+            self._missed = (names, plan.steps, needed) if names else None
+
+    def look(self) -> None:
+        """Look at the gradients of an update."""
+        if self.vanish:
+            self._small = small_gradients(self.net, self.optimizer, self._learning)
+
+    def said(self, step: int) -> list[str]:
+        """What is to be said after a training step, each thing once a run."""
+        said = []
+        if self._missed is not None:
+            names, steps, needed = self._missed
+            self.miss, self._missed = False, None
+            said.append(
+                f"{steps} inference {'step brings' if steps == 1 else 'steps bring'} no error to the weights of "
+                f"{_listed(names)}, which therefore do not learn: give steps={needed} or more"
+            )
+        if self._small:
+            limit = self._small[0][2]
+            names = [f"{name} ({rms:.1e})" for name, rms, _ in self._small]
+            self.vanish, self._small = False, []
+            said.append(
+                f"gradients are below the optimizer's eps={limit:g}, so that these parameters hardly learn: "
+                f"{_listed(names)} (root mean square, training step {step}). A larger state rate (as far as "
+                "pcgraph.safe_rate allows) or more inference steps bring larger errors there, and dtype=torch.float64 "
+                "those that rounding loses. A smaller eps scales up whatever is there, noise included, to full steps, "
+                "which can be better or worse: compare on a validation set."
+            )
+        return said
+
+    def state_dict(self) -> dict[str, bool]:
+        return {"vanish": self.vanish, "miss": self.miss}
+
+    def load_state_dict(self, state: Mapping[str, bool]) -> None:
+        self.vanish, self.miss = state["vanish"] and self.vanish, state["miss"]
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+
+
+def unreached(net: PCNetwork, plan: Plan) -> tuple[list[str], int]:
+    """Edges with weights whose gradient is zero because inference is too short, and how many steps would do.
+
+    From forward initialization the first error is at the target, and an inference step carries it one edge further.
+    Edges that no number of steps would reach, beside a node that nothing is asked of, do not count.
+    """
+    structure = plan.structure
+    learns = np.zeros(len(structure.source), dtype=bool)
+    for bucket in structure.buckets:
+        own = [net.weights[bucket.name]] if bucket.name in net.weights else list(bucket.transform.parameters())
+        learns[bucket.start : bucket.stop] = bucket.trainable and any(p.requires_grad for p in own)
+    learns &= ~_learning(plan)
+    if not learns.any():
+        return [], plan.steps
+    longer = make_plan(structure, replace(plan.request, steps=plan.steps + len(structure.nodes))).flow
+    learns &= longer.errors[-1][structure.target]
+    targets = np.unique(structure.target[learns])
+    if not len(targets):
+        return [], plan.steps
+    needed = next(t for t, errors in enumerate(longer.errors) if errors[targets].all())
+    return [_edge(net, int(e)) for e in np.flatnonzero(learns)], needed
+
+
+def _learning(plan: Plan) -> Mask:
+    """The edges whose weight gradients the plan computes."""
+    found = np.zeros(len(plan.structure.source), dtype=bool)
+    for call in plan.weights:
+        found[numbers(call.edges)] = True
+    return found
+
+
+def _edge(net: PCNetwork, number: int) -> str:
+    u, v = net.structure.edge(number)[:2]
+    return f"{u!r} -> {v!r}"
+
+
+@torch.no_grad()
+def small_gradients(
+    net: PCNetwork, optimizer: torch.optim.Optimizer, learning: Mask | None = None
+) -> list[tuple[str, float, float]]:
+    """Parameters whose gradients are below the optimizer's eps, so that its steps shrink or vanish.
+
+    Adam divides by ``sqrt(v) + eps``, which is a step of full size only while the gradients' root mean square is well
+    above eps. From forward initialization, the error that reaches a layer scales like the state rate to the power of
+    its distance from the target, and can drop below the default of 1e-8. Rounding can make it exactly zero: a state
+    does not move by less than its last digit.
+
+    Parameters
+    ----------
+    net : PCNetwork
+    optimizer : torch.optim.Optimizer
+    learning : ndarray of bool, shape (edges,), optional
+        Edges that the plan gives a gradient: one that is exactly zero counts there alone, and nowhere by default.
+
+    Returns
+    -------
+    list of (where, root mean square of the gradient, eps)
+    """
+    eps = {id(p): float(g["eps"]) for g in optimizer.param_groups if g.get("eps") for p in g["params"]}
+    found = []
+    for what, gradient, limit in _gradients(net, eps):
+        rms = _rms(gradient)
+        for row in (rms < limit).nonzero().flatten().tolist():
+            if rms[row] > 0 or (learning is not None and learning[what.edges(row)].any()):
+                found.append((what(row), float(rms[row]), limit))
+    return found
+
+
+def _rms(gradient: Tensor) -> Tensor:
+    """Row by row; tensors of very many rows as one. In float64, for squares of tiny numbers."""
+    rows = gradient.shape[0] if gradient.shape[0] <= ROWS else 1
+    return gradient.reshape(rows, -1).double().square().mean(1).sqrt()
+
+
+def _gradients(net: PCNetwork, eps: dict[int, float]) -> Iterator[tuple[_Where, Tensor, float]]:
+    buckets = {bucket.name: bucket for bucket in net.structure.buckets}
+    for name, parameter in net.named_parameters():
+        if parameter.grad is None or id(parameter) not in eps or parameter.grad.layout != torch.strided:
+            continue
+        bucket = buckets.get(name.removeprefix("weights.")) if name.startswith("weights.") else None
+        what = _Where(net, name, bucket if parameter.shape[0] <= ROWS else None)
+        gradient = parameter.grad if bucket is not None else parameter.grad.unsqueeze(0)
+        yield what, gradient, eps[id(parameter)]
+
+
+@dataclass(frozen=True)
+class _Where:
+    """Names a row of a packed parameter."""
+
+    net: PCNetwork
+    name: str
+    bucket: Bucket | None
+
+    def edges(self, row: int) -> NDArray[np.int64]:
+        """The edges that use it; none where the parameter is judged as one."""
+        if self.bucket is None:
+            return np.zeros(0, dtype=np.int64)
+        used = self.bucket.weight
+        return self.bucket.start + (np.array([row]) if used is None else np.flatnonzero(used == row))
+
+    def __call__(self, row: int) -> str:
+        edges = self.edges(row)
+        return _edge(self.net, int(edges[0])) if len(edges) else self.name

@@ -1,0 +1,230 @@
+"""The settings of a run, and what is refused before it begins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+from pcgraph import learning
+from pcgraph.errors import ConfigError, InvalidInitializer
+from pcgraph.initializers import Forward, Initializer
+from pcgraph.model import PCNetwork
+from pcgraph.optimizers import StateOptimizer
+from pcgraph.topology import check_phase
+from pcgraph.training.batches import LABELS, check_names
+from pcgraph.training.measure import Evaluation
+from pcgraph.training.watch import EarlyStopping
+
+__all__ = ["Callback", "Names", "Scheduler", "Settings", "Validate", "check", "doubts", "rule_name", "schedulers_of"]
+
+Node = Hashable
+Scheduler = LRScheduler | ReduceLROnPlateau
+Callback = Callable[[Any], Any]
+Validate = Callable[[PCNetwork], Evaluation | Mapping[str, float] | float] | Iterable[Any]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The arguments of :func:`pcgraph.fit`, which says what they mean."""
+
+    clamp: Any
+    init: Initializer | None
+    steps: int | None
+    optimizer: torch.optim.Optimizer
+    state_optimizer: StateOptimizer | None
+    rule: learning.Rule
+    epochs: int
+    predict: Node | None
+    validate: Validate | None
+    scheduler: Any
+    scheduler_each: str
+    early_stopping: EarlyStopping | None
+    metric: str | None
+    callbacks: Any
+    checkpoint: str | Path | None
+    checkpoint_every: int | None
+    resume: str | Path | None
+    progress: bool
+    log: str | Path | None
+    tensorboard: str | Path | None
+    measure_every: int
+    check: bool
+
+
+@dataclass(frozen=True)
+class Names:
+    """What the entries of a batch are.
+
+    Attributes
+    ----------
+    all : tuple
+        A name for each entry, or None.
+    target : node or None
+        What is to be predicted.
+    given : tuple of nodes
+        What it is predicted from.
+    """
+
+    all: tuple[Node | None, ...]
+    target: Node | None
+    given: tuple[Node, ...]
+
+    @classmethod
+    def of(cls, net: PCNetwork, clamp: Any, predict: Node | None) -> Names:
+        """Read `clamp` and `predict`, checked against the network."""
+        names = check_names(net, clamp, "clamp")
+        nodes = [n for n in names if n is not None and not (n == LABELS and LABELS not in net.structure.number)]
+        if predict is not None:
+            net.structure.require_node(predict)
+        elif len(nodes) > 1:
+            predict = nodes[-1]
+        return cls(names, predict, tuple(n for n in nodes if n != predict))
+
+
+def check(net: PCNetwork, loader: Iterable[Any], settings: Settings, names: Names) -> None:
+    """Refuse what cannot work, before anything is changed or written.
+
+    Raises
+    ------
+    ConfigError, InvalidInitializer
+    """
+    for key in ("epochs", "measure_every"):
+        _positive(key, getattr(settings, key))
+    _check_optimizer(net, settings)
+    _check_rule(settings)
+    if settings.epochs > 1 and iter(loader) is loader:
+        raise ConfigError(
+            f"{settings.epochs} epochs need a loader that can be gone through again (found a "
+            f"{type(loader).__name__}, which can be once): give a list or a DataLoader, or epochs=1",
+            key="loader",
+        )
+    if settings.validate is not None and not callable(settings.validate):
+        _check_validation(net, names)
+
+
+def _check_optimizer(net: PCNetwork, settings: Settings) -> None:
+    optimizer, init = settings.optimizer, settings.init
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise ConfigError(
+            f"optimizer= moves the weights and is one of torch.optim (found {optimizer!r}); the optimizer of "
+            "the states goes to state_optimizer=",
+            key="optimizer",
+        )
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    own = [*net.parameters(), *(init.parameters() if isinstance(init, Initializer) else ())]
+    if not any(id(p) in held for p in own):
+        raise ConfigError(
+            "the optimizer holds none of the network's parameters: make it of this network's net.parameters()",
+            key="optimizer",
+        )
+
+
+#: What is easily given in the place of a rule, and the rule.
+_MEANT: dict[Any, str] = {
+    learning.incremental: "Incremental", learning.nudged: "Nudged", learning.backprop: "Backprop",
+    "incremental": "Incremental", "nudged": "Nudged", "backprop": "Backprop", "standard": "Standard",
+}  # fmt: skip
+
+
+def _check_rule(settings: Settings) -> None:
+    rule = settings.rule
+    meant = rule.__name__ if isinstance(rule, type) else _MEANT.get(rule) if isinstance(rule, Hashable) else None
+    if meant is not None or not callable(rule):
+        way = f"give rule=pcgraph.learning.{meant}()" if meant in learning.__all__ else "see pcgraph.learning.fitting"
+        raise ConfigError(
+            "rule= is one of pcgraph.learning's rules, or a function of a TrainingStep (found "
+            f"{getattr(rule, '__name__', repr(rule))}): {way}",
+            key="rule",
+        )
+    given = [key for key in ("init", "steps", "state_optimizer") if getattr(settings, key) is not None]
+    if getattr(rule, "infers", True):
+        missing = [key for key in ("init", "steps") if key not in given]
+        if missing:
+            raise ConfigError(
+                f"{rule_name(rule)} infers: it needs {' and '.join(f'{key}=' for key in missing)}, as in "
+                "init=pcgraph.Forward(), steps=5, state_optimizer=pcgraph.SGD(lr=0.1)",
+                key=missing[0],
+            )
+    elif given:
+        raise ConfigError(
+            f"{rule_name(rule)} has no inference (found {', '.join(f'{key}=' for key in given)}): leave these out",
+            key=given[0],
+        )
+
+
+def rule_name(rule: Any) -> str:
+    """The name of a rule: its own if it is a function, else that of its class."""
+    return str(getattr(rule, "__name__", type(rule).__name__))
+
+
+def _check_validation(net: PCNetwork, names: Names) -> None:
+    """Before an epoch is spent: validation on a loader is by a sweep, which the graph may not have."""
+    if names.target is None:
+        raise ConfigError(
+            "validation on a loader needs to know what to predict: give predict=, or a function of the network",
+            key="validate",
+        )
+    verdict = check_phase(net, names.given, repair=False).verdict(Forward())
+    if names.given and not verdict.valid:
+        given = ", ".join(repr(name) for name in names.given)
+        raise InvalidInitializer(
+            f"validation on a loader predicts {names.target!r} by a sweep from {given}, and there is none: "
+            f"{verdict.initializer} {verdict.reason}. Predicting needs init= and steps= there: "
+            "validate=lambda net: pcgraph.evaluate(net, loader, init=..., steps=..., optimizer=...)",
+            verdict=verdict,
+        )
+
+
+def doubts(settings: Settings, epoch: int, enough: bool) -> list[str]:
+    """What a run should be warned of as it begins.
+
+    Parameters
+    ----------
+    settings : Settings
+    epoch : int
+        Epochs that are done.
+    enough : bool
+        Whether early stopping has ended the run that is resumed.
+    """
+    said = []
+    resume = str(settings.resume)
+    if settings.resume is not None and (enough or epoch >= settings.epochs):
+        why = "early stopping has ended it" if enough else f"epochs={settings.epochs} counts them"
+        said.append(
+            f"nothing is left to do: the run in {resume} has {epoch} epochs, and {why}. To go on, give "
+            + ("another early_stopping=" if enough else f"epochs={epoch + 1} or more")
+        )
+    elif settings.resume is not None and settings.checkpoint is None:
+        said.append(
+            f"the run is resumed from {resume}, and nothing more of it will be saved: give checkpoint={resume!r} too"
+        )
+    held = {id(p) for group in settings.optimizer.param_groups for p in group["params"]}
+    init = settings.init if isinstance(settings.init, Initializer) else None
+    lost = [n for n, p in (init.named_parameters() if init else ()) if p.requires_grad and id(p) not in held]
+    if lost:
+        names = ", ".join(lost[:3]) + (f" and {len(lost) - 3} more" if len(lost) > 3 else "")
+        said.append(
+            f"the optimizer does not hold the parameters of {type(init).__name__} ({names}), which therefore do not "
+            "learn: make it of [*net.parameters(), *init.parameters()]"
+        )
+    return said
+
+
+def _positive(key: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigError(f"{key} is a positive integer (found {value!r})", key=key)
+
+
+def schedulers_of(given: Any, each: str) -> tuple[Any, ...]:
+    """The schedulers as a tuple, checked."""
+    found = (given,) if isinstance(given, LRScheduler | ReduceLROnPlateau) else tuple(given or ())
+    if each not in ("epoch", "step"):
+        raise ConfigError(f"scheduler_each is 'epoch' or 'step' (found {each!r})", key="scheduler_each")
+    if each == "step" and any(isinstance(s, ReduceLROnPlateau) for s in found):
+        raise ConfigError("ReduceLROnPlateau follows the epochs: give scheduler_each='epoch'", key="scheduler_each")
+    return found
