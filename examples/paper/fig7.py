@@ -1,0 +1,384 @@
+"""Figure 7: the error of reconstructions over T_train and T_eval, for each initialization of the decoder.
+
+    python examples/paper/fig7.py --full              # resumes where it was stopped
+    python examples/paper/fig7.py --full --report     # tables and picture of what is there; trains nothing
+    python examples/paper/fig7.py --quick             # digits and a narrow network, for the tests
+
+Rates are chosen first, on validation images after four epochs with one seed, one coordinate at a time (the state rate,
+then the activation, then the standard deviation of normal draws): at T_train = 3 on a quarter of the training set,
+whose choice T = 5 takes over, and at T_train = 20 on an eighth, whose choice T = 10 takes over. The learning rate is
+the largest of the paper's grid, since most runs are shorter than the paper's. The paper's largest state rate of
+training is tried for the two cells of the claim only. The state rate in evaluation is chosen on the validation images
+for each run and T_eval. No choice looks at a test image.
+
+Then every cell is trained with three seeds: first what the paper claims (Memory at T = 3 against Zero at T = 20), then
+the ablation, then the rest, each to 2 epochs before any goes on to 4, 8 and the paper's 16; the two cells of the claim
+go ahead. Each run goes on from its checkpoint; the network that counts is that of its best epoch on the validation
+images. Checkpoints are in runs/, which is not committed: without them a run starts again, and its rows stay.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import torch
+from common import MISSING, Store, arguments, save, table, versions
+from decoder import ALPHAS, METHODS, STABLE, STEPS, Problem, Setting, Trained, errors, make, train
+
+from pcgraph import SGD
+
+__all__ = ["FULL", "QUICK", "Cell", "Plan", "Records", "claim_table", "draw", "grid_table", "rate_table", "run"]
+
+ACTIVATIONS = ("gelu", "tanh", "leaky_relu")
+STDS = (0.1, 1.0)
+LR = 5e-4
+"""The largest learning rate of the paper's grid."""
+MEMORY = "Forward(roots=Memory)"
+ABLATION = (MEMORY, "Forward(roots=Zero)", "Forward(roots=Normal)")
+EVERYWHERE = ("Zero", "Normal", MEMORY)
+"""Methods that are trained at every T_train, the paper's three; the others at the smallest and the largest."""
+COLOURS = dict(zip(METHODS, ("#0072B2", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#E69F00"), strict=True))
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of the figure, trained with every seed; the attributes are those of :class:`decoder.Setting`."""
+
+    method: str
+    t_train: int
+    maps: int = 4
+    lr: float = LR
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """What its rows have."""
+        return asdict(self)
+
+    def folder(self, folder: Path, seed: int) -> Path:
+        """Where the checkpoints of a run lie."""
+        name = f"{self.method} T{self.t_train} maps{self.maps} lr{self.lr:g} seed{seed}"
+        return folder / "".join(c if c.isalnum() else "-" for c in name)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which cells are trained, and how far.
+
+    Attributes
+    ----------
+    steps : tuple of int
+        T_train and T_eval, ascending.
+    stages : tuple of int
+        Epochs after which every run is evaluated, ascending.
+    fractions : tuple of float
+        Of the training set, for the choice of rates at the smallest and at the largest T_train.
+    search_epochs : int
+    """
+
+    steps: tuple[int, ...]
+    stages: tuple[int, ...]
+    fractions: tuple[float, float]
+    search_epochs: int
+
+    @property
+    def ends(self) -> tuple[int, int]:
+        """The smallest and the largest T_train, where rates are chosen."""
+        return self.steps[0], self.steps[-1]
+
+    def headline(self, maps: int = 4) -> list[Cell]:
+        """The two cells of the paper's claim."""
+        return [Cell(m, t, maps) for m, t in zip((MEMORY, "Zero"), self.ends, strict=True)]
+
+    @property
+    def grid(self) -> list[Cell]:
+        """All cells of the figure, in the order of work."""
+        low, high = self.ends
+        between = [Cell(m, t) for t in self.steps[1:-1] for m in EVERYWHERE]
+        first = [Cell(m, t) for m, t in ((MEMORY, low), ("Zero", high), ("Zero", low), ("Normal", low))]
+        ablation = [Cell(m, t) for t in self.ends for m in ABLATION]
+        rest = [Cell("Normal", high), *between, Cell("Memory", low), Cell("Memory", high)]
+        return list(dict.fromkeys((*first, *ablation, *rest)))
+
+    def jobs(self, seeds: tuple[int, ...]) -> Iterator[tuple[Cell, int, int]]:
+        """(cell, seed, epochs) in the order of work."""
+        first, *later = self.stages
+        order: list[tuple[list[Cell], tuple[int, ...]]] = [
+            (self.headline(), self.stages[:-1]), (self.grid, (first,)), (self.headline(), self.stages[-1:]),
+            (self.headline(3), self.stages), (self.grid, tuple(later)),
+        ]  # fmt: skip
+        for cells, stages in order:
+            for epochs in stages:
+                yield from ((cell, seed, epochs) for cell in cells for seed in seeds)
+
+
+FULL = Plan(STEPS, (2, 4, 8, 16), (0.25, 0.125), 4)
+QUICK = Plan((3, 20), (1, 2), (0.5, 0.5), 1)
+
+
+class Records:
+    """The rows of a folder: what was tried for rates, every run's errors, curves, and milliseconds of an update."""
+
+    def __init__(self, folder: Path) -> None:
+        cell = ["method", "t_train", "maps", "lr"]
+        self.rates = Store(folder / "fig7_rates.csv", ["method", "t_train", "activation", "alpha", "std"])
+        self.errors = Store(folder / "fig7_errors.csv", [*cell, "seed", "epochs", "t_eval"])
+        self.curves = Store(folder / "fig7_curves.csv", [*cell, "seed", "epoch"])
+        self.updates = Store(folder / "fig7_updates.csv", cell)
+
+
+# -- the choice of rates ----------------------------------------------------------------------------------------------
+
+
+def trials(method: str, steps: int, alphas: tuple[float, ...], found: dict[Setting, float]) -> Iterator[Setting]:
+    """The settings to try, one coordinate at a time; `found` is to have the error of each before the next is asked."""
+    best = Setting(method, steps, lr=LR)
+    coordinates: list[tuple[str, tuple[Any, ...]]] = [("alpha", alphas), ("activation", ACTIVATIONS)]
+    if "Normal" in method:
+        coordinates.append(("std", STDS))
+    for key, values in coordinates:
+        candidates = [replace(best, **{key: value}) for value in values]
+        yield from (c for c in candidates if c not in found)
+        best = min(candidates, key=lambda c: found[c])
+
+
+def setting_of(row: dict[str, str], steps: int) -> Setting:
+    """The setting that a row stands for, with another T_train."""
+    return Setting(
+        row["method"], steps, activation=row["activation"], alpha=float(row["alpha"]), std=float(row["std"]),
+        lr=float(row["lr"]),
+    )  # fmt: skip
+
+
+def search(problem: Problem, plan: Plan, method: str, steps: int, store: Store) -> None:
+    """Try what is missing; the error is that of a reconstruction with T_eval = T_train after the last epoch."""
+    claimed = any((cell.method, cell.t_train) == (method, steps) for cell in plan.headline())
+    found = {setting_of(r, steps): float(r["validation"]) for r in store.where(method=method, t_train=steps)}
+    part = problem.part(plan.fractions[plan.ends.index(steps)])
+    for setting in trials(method, steps, ALPHAS if claimed else STABLE, found):
+        begun, trained = time.perf_counter(), train(setting, part, 0, plan.search_epochs)
+        found[setting] = trained.curve[-1] if trained.outcome == "ok" else math.inf
+        store.add({
+            "method": method, "t_train": steps, "activation": setting.activation, "alpha": setting.alpha,
+            "std": setting.std, "lr": setting.lr, "epochs": plan.search_epochs, "images": len(part.train), "seed": 0,
+            "validation": f"{found[setting]:.6f}", "outcome": trained.outcome,
+            "wall": f"{time.perf_counter() - begun:.1f}",
+        } | versions())  # fmt: skip
+
+
+def chosen(problem: Problem, plan: Plan, store: Store, cell: Cell) -> Setting:
+    """The best setting at the T_train that stands for the cell's, with four weight maps; searched for if need be."""
+    at = plan.ends[0] if cell.t_train <= 5 else plan.ends[1]
+    search(problem, plan, cell.method, at, store)
+    best = min(store.where(method=cell.method, t_train=at), key=lambda r: float(r["validation"]))
+    return replace(setting_of(best, cell.t_train), maps=cell.maps, lr=cell.lr)
+
+
+# -- the runs ---------------------------------------------------------------------------------------------------------
+
+
+def run(problem: Problem, plan: Plan, seeds: tuple[int, ...], records: Records, folder: Path) -> None:
+    """Train and evaluate what is missing."""
+    for cell, seed, epochs in plan.jobs(seeds):
+        key = cell.key | {"seed": seed}
+        if len(records.errors.where(**key, epochs=epochs)) == len(plan.steps):
+            continue
+        setting = chosen(problem, plan, records.rates, cell)
+        trained = train(setting, problem, seed, epochs, cell.folder(folder, seed))
+        curve = trained.curve
+        records.curves.add(*(key | {"epoch": k, "validation": f"{value:.6f}"} for k, value in enumerate(curve, 1)))
+        best = curve.index(min(curve)) + 1 if curve else ""
+        more = {
+            "activation": setting.activation, "alpha": setting.alpha, "std": setting.std,
+            "wall": f"{trained.seconds:.1f}",
+        } | versions()  # fmt: skip
+        rows = evaluate(trained, problem, plan.steps)
+        records.errors.add(*(key | {"epochs": epochs, "best_epoch": best} | row | more for row in rows))
+        print(time.strftime("%H:%M"), *cell.key.values(), seed, epochs, *(row["test"] for row in rows), flush=True)
+
+
+def evaluate(trained: Trained, problem: Problem, steps: tuple[int, ...]) -> list[dict[str, Any]]:
+    """A row for each T_eval, at the state rate that is best on the validation images; empty where training diverged."""
+    if trained.outcome != "ok":
+        nothing = {"alpha_eval": "", "validation": "", "test": "", "test_mu_x": "", "outcome": trained.outcome}
+        return [{"t_eval": t} | nothing for t in steps]
+    seen = errors(trained.net, trained.init, problem.validation.images, steps, ALPHAS)
+    best = {t: min(ALPHAS, key=lambda alpha: seen[t, alpha][0]) for t in steps}
+    found: dict[tuple[int, float], tuple[float, float]] = {}
+    for alpha in sorted(set(best.values())):
+        some = tuple(t for t in steps if best[t] == alpha)
+        found |= errors(trained.net, trained.init, problem.test.images, some, (alpha,))
+    return [
+        {
+            "t_eval": t, "alpha_eval": best[t], "validation": f"{seen[t, best[t]][0]:.6f}",
+            "test": f"{found[t, best[t]][0]:.6f}", "test_mu_x": f"{found[t, best[t]][1]:.6f}", "outcome": "ok",
+        }
+        for t in steps
+    ]  # fmt: skip
+
+
+def time_updates(problem: Problem, plan: Plan, records: Records, count: int = 40) -> None:
+    """Milliseconds of an update and its SMMs, for the cells of the grid; medians, the first three not counted."""
+    batches = [batch[0] for _, batch in zip(range(count), problem.train.batches(problem.batch, seed=0), strict=False)]
+    for cell in plan.grid:
+        setting = chosen(problem, plan, records.rates, cell)
+        net, init, optimizer = make(setting, problem, 0)
+        taken = []
+        for x in batches:
+            begun = time.perf_counter()
+            optimizer.zero_grad()
+            result = net.infer({"x": x}, init=init, steps=setting.steps, optimizer=SGD(lr=setting.alpha))
+            result.backward()
+            optimizer.step()
+            taken.append(1e3 * (time.perf_counter() - begun))
+        records.updates.add(cell.key | {
+            "ms": f"{statistics.median(taken[3:]):.2f}", "smm": result.plan.smm.paper, "updates": len(taken),
+            "threads": torch.get_num_threads(),
+        } | versions())  # fmt: skip
+
+
+# -- the tables and the picture ---------------------------------------------------------------------------------------
+
+
+def values(store: Store, column: str, **key: object) -> list[float]:
+    """A column of the rows with these values, one for each seed; inf where training diverged."""
+    return [float(r[column]) if r["outcome"] == "ok" else math.inf for r in store.where(**key)]
+
+
+def shown(found: list[float], seeds: int, digits: int = 4) -> str:
+    """Mean ± standard deviation over the seeds; says how many seeds there are where some are missing."""
+    if not found:
+        return MISSING
+    if not all(map(math.isfinite, found)):
+        return f"diverged ({sum(map(math.isinf, found))} of {len(found)})"
+    spread = f" ± {statistics.stdev(found):.{digits}f}" if len(found) > 1 else ""
+    part = f" ({len(found)} of {seeds} seeds)" if len(found) < seeds else ""
+    return f"{statistics.mean(found):.{digits}f}{spread}{part}"
+
+
+def reached(store: Store, plan: Plan, cell: Cell, seeds: int) -> int:
+    """The last stage that all seeds of a cell have reached; the first if there is none."""
+    count = {e: len(store.where(**cell.key, epochs=e, t_eval=plan.steps[0])) for e in plan.stages}
+    return max((e for e in plan.stages if count[e] >= seeds), default=plan.stages[0])
+
+
+def claim_table(records: Records, plan: Plan, seeds: int = 3) -> str:
+    """Memory at the smallest T against Zero at the largest, T_eval = T_train, after every stage."""
+    header = ["method", "weight maps", "T", "SMMs", "ms", "epochs", "best epoch", "from h0", "from h3 (mu_x)"]
+    rows = []
+    for cell in (*plan.headline(), *plan.headline(3)):
+        update = records.updates.find(**cell.key) or {"smm": "–", "ms": "–"}
+        for epochs in plan.stages:
+            key = cell.key | {"t_eval": cell.t_train, "epochs": epochs}
+            if found := records.errors.where(**key):
+                best = ", ".join(r["best_epoch"] for r in found)
+                cells = [shown(values(records.errors, column, **key), seeds) for column in ("test", "test_mu_x")]
+                first = [cell.method, cell.maps, cell.t_train, update["smm"], update["ms"]]
+                rows.append([*first, epochs, best, *cells])
+    return table(header, rows)
+
+
+def grid_table(records: Records, plan: Plan, epochs: int | None, seeds: int = 3, column: str = "test") -> str:
+    """Every method and T_train against every T_eval, after so many epochs; None: after as many as each has."""
+    rows = []
+    for method in METHODS:
+        for cell in sorted((c for c in plan.grid if c.method == method), key=lambda c: c.t_train):
+            at = epochs or reached(records.errors, plan, cell, seeds)
+            key = cell.key | {"epochs": at}
+            found = [shown(values(records.errors, column, **key, t_eval=t), seeds) for t in plan.steps]
+            rows.append([method, cell.t_train, at, *found])
+    return table(["method", "T_train", "epochs", *(f"T_eval = {t}" for t in plan.steps)], rows)
+
+
+def rate_table(records: Records, plan: Plan) -> str:
+    """What was chosen, and out of how many."""
+    rows = []
+    for method in METHODS:
+        for t in plan.ends:
+            if tried := records.rates.where(method=method, t_train=t):
+                best = min(tried, key=lambda r: float(r["validation"]))
+                std = best["std"] if "Normal" in method else "–"
+                error = f"{float(best['validation']):.4f}"
+                rows.append([method, t, best["activation"], best["alpha"], std, error, len(tried)])
+    return table(["method", "T_train", "activation", "state rate", "std of draws", "validation error", "tried"], rows)
+
+
+def update_table(records: Records) -> str:
+    """SMMs and milliseconds of one update."""
+    rows = [[r["method"], r["t_train"], r["smm"], r["ms"]] for r in records.updates.rows]
+    return table(["method", "T_train", "SMMs", "ms"], rows)
+
+
+def draw(path: Path, records: Records, plan: Plan, seeds: int = 3) -> None:
+    """The paper's three methods and the ablation over T_eval, and the curves of T_eval = T_train over epochs."""
+    figure, axes = plt.subplots(1, 3, figsize=(13, 4.2), layout="constrained")
+    groups = ((axes[0], EVERYWHERE, "the paper's three"), (axes[1], ABLATION, "ablation: what the root starts from"))
+    first = plan.stages[0]
+    for ax, methods, title in groups:
+        for cell in (c for c in plan.grid if c.method in methods):
+            found = [values(records.errors, "test", **cell.key, epochs=first, t_eval=t) for t in plan.steps]
+            if not all(found) or not all(math.isfinite(v) for each in found for v in each):
+                continue
+            strength = 0.25 + 0.75 * (plan.steps.index(cell.t_train) + 1) / len(plan.steps)
+            spread = [statistics.stdev(each) if len(each) > 1 else 0 for each in found]
+            means = [statistics.mean(each) for each in found]
+            label = cell.method if cell.t_train == plan.ends[1] else None
+            ax.errorbar(plan.steps, means, spread, fmt="o-", ms=3, lw=1.2, capsize=2, color=COLOURS[cell.method],
+                        alpha=strength, label=label)  # fmt: skip
+        ax.set(xlabel="T_eval", title=f"{title}, {first} epochs", xscale="log")
+        ax.set_xticks(plan.steps, [str(t) for t in plan.steps])
+        ax.minorticks_off()
+    axes[0].set_ylabel("test error a pixel, from h0 (darker: larger T_train)")
+    for cell in (c for c in plan.grid if c.method in EVERYWHERE and c.t_train in plan.ends):
+        by_epoch: dict[int, list[float]] = {}
+        for r in records.curves.where(**cell.key):
+            by_epoch.setdefault(int(r["epoch"]), []).append(float(r["validation"]))
+        full = {e: v for e, v in sorted(by_epoch.items()) if len(v) == seeds}
+        style = "--" if cell.t_train == plan.ends[0] else "-"
+        axes[2].plot(list(full), [statistics.mean(v) for v in full.values()], style, marker="o", ms=2.5, lw=1.2,
+                     color=COLOURS[cell.method], label=f"{cell.method}, T = {cell.t_train}")  # fmt: skip
+    axes[2].set(xlabel="epoch", ylabel="validation error a pixel", title="T_eval = T_train")
+    for ax in axes:
+        ax.set_ylim(bottom=0)
+        ax.grid(alpha=0.25)
+        if ax.lines or ax.collections:
+            ax.legend(frameon=False, fontsize=8)
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+
+
+def report(folder: Path, records: Records, plan: Plan, seeds: int) -> None:
+    """All tables and the picture, of the rows that are there."""
+    save(folder, "fig7_claim", claim_table(records, plan, seeds))
+    save(folder, "fig7_first", grid_table(records, plan, plan.stages[0], seeds))
+    save(folder, "fig7_last", grid_table(records, plan, None, seeds))
+    save(folder, "fig7_rates", rate_table(records, plan))
+    save(folder, "fig7_updates", update_table(records))
+    draw(folder / "fig7.png", records, plan, seeds)
+
+
+def main() -> None:
+    """Train what is missing, write the tables and the picture."""
+    flag = {"action": "store_true"}
+    args = arguments(
+        __doc__, "fig7", report=flag | {"help": "train nothing"},
+        timing=flag | {"help": "measure updates on an idle machine; train nothing"},
+    )  # fmt: skip
+    plan, problem = (QUICK, Problem.digits()) if args.quick else (FULL, Problem.fashion())
+    records = Records(args.out)
+    checkpoints = args.out / "checkpoints" if args.quick else Path("runs") / "paper" / "fig7"
+    if args.timing:
+        time_updates(problem, plan, records)
+    elif not args.report:
+        run(problem, plan, args.seeds, records, checkpoints)
+    report(args.out, records, plan, len(args.seeds))
+
+
+if __name__ == "__main__":
+    main()
