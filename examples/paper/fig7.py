@@ -29,7 +29,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import torch
-from common import MISSING, Store, arguments, save, table, versions
+from common import MISSING, ROOT, Store, arguments, save, table, versions
 from decoder import ALPHAS, METHODS, STABLE, STEPS, Problem, Setting, Trained, errors, make, train
 
 from pcgraph import SGD
@@ -44,6 +44,7 @@ MEMORY = "Forward(roots=Memory)"
 ABLATION = (MEMORY, "Forward(roots=Zero)", "Forward(roots=Normal)")
 EVERYWHERE = ("Zero", "Normal", MEMORY)
 """Methods that are trained at every T_train, the paper's three; the others at the smallest and the largest."""
+CHECKPOINTS = ROOT / "runs" / "paper" / "fig7"
 COLOURS = dict(zip(METHODS, ("#0072B2", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#E69F00"), strict=True))
 
 
@@ -372,7 +373,7 @@ def main() -> None:
     )  # fmt: skip
     plan, problem = (QUICK, Problem.digits()) if args.quick else (FULL, Problem.fashion())
     records = Records(args.out)
-    checkpoints = args.out / "checkpoints" if args.quick else Path("runs") / "paper" / "fig7"
+    checkpoints = args.out / "checkpoints" if args.quick else CHECKPOINTS
     if args.timing:
         time_updates(problem, plan, records)
     elif not args.report:
