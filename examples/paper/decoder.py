@@ -33,7 +33,7 @@ ALPHAS = (0.05, 0.1, 0.5)
 STABLE = ALPHAS[:2]
 """Those that are used in training, and to follow it."""
 BATCH = 500
-"""Images that are evaluated together; no result depends on it."""
+"""Images that are evaluated together. Nothing but the draws of Normal, which each batch repeats, depends on it."""
 
 
 def _memory(net: PCNetwork, seed: int, nodes: tuple[str, ...] | None) -> Memory:
