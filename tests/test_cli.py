@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import networkx as nx
+import numpy as np
 import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 from typer.testing import CliRunner, Result
 
 import pcgraph
 from pcgraph import drawing
 from pcgraph.cli import app
 from pcgraph.cli.initializers import make_initializer
+from pcgraph.cli.rules import make_rule
 from pcgraph.cli.settings import settings, sizes_of
+from pcgraph.data import sources
 from pcgraph.errors import ConfigError
+from pcgraph.learning import TrainingStep
 from pcgraph.training import EpochRecord, History
 
 
@@ -183,6 +192,16 @@ def test_bad_input_is_one_message_without_a_traceback(chain: Path, tmp_path: Pat
         (("train", "--device", "gpuu"), "--device"),
         (("train", "--resume", tmp_path / "nothing"), "settings.toml"),
         (("train", "--resume", tmp_path, "--out", tmp_path), "--resume"),
+        (("train", "--resume", tmp_path, "--rule", "nudged"), "leave out --rule"),
+        (("train", "--rule", "nudgd"), "did you mean 'nudged'?"),
+        (("train", "--rule", "nudged:strenght=1"), "did you mean 'strength'?"),
+        (("train", "--rule", "nudged:strength=-1"), "strength must be positive"),
+        (("train", "--rule", "nudged:strength"), "options of the rule are written NAME:option=value"),
+        (("train", "--rule", "nudged", "--init", "average"), "needs the class of every sample"),
+        (("train", "--rule", "backprop", "--init", "zero", "--steps", "3"), "no inference (found --init, --steps)"),
+        (("train", "--rule", "incremental", "--steps", "0"), "at least one of --steps"),
+        (("train", "--fraction", "0"), "--fraction"),
+        (("train", "--init", "null:first=zero"), "found 37 of 1437 images left for the last one"),
     ):
         done = run(*arguments)
         text = " ".join(done.output.split())
@@ -306,6 +325,80 @@ def test_dry_run_says_which_images_judge_and_which_batch_the_plan_is_of() -> Non
     assert "The plan is that of the first batch, before there are means" in split
 
 
+@pytest.fixture
+def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No data set on this machine, and no network."""
+    monkeypatch.delenv("PCGRAPH_DATA", raising=False)
+    monkeypatch.setattr(sources, "SYSTEM_FOLDER", tmp_path / "none")
+    monkeypatch.setattr("pooch.os_cache", lambda name: tmp_path / "cache" / name)
+    for name in ("mnist", "cifar10"):
+        monkeypatch.setitem(sources.CATALOGUE, name, replace(sources.CATALOGUE[name], mirrors=("http://127.0.0.1:9/",)))
+
+
+@pytest.mark.parametrize(
+    ("name", "images", "weights"),
+    [
+        ("mnist", "54000 images for training, 6000 to judge epochs, 10000 for the test",
+         785 * 512 + 3 * 513 * 512 + 513 * 10),
+        ("cifar10", "45000 images for training, 5000 to judge epochs, 10000 for the test",
+         sum(p.numel() for p in pcgraph.PCNetwork(pcgraph.graphs.alexnet(activation="relu")).parameters())),
+    ],
+)  # fmt: skip
+def test_a_dry_run_needs_no_data(nowhere: None, name: str, images: str, weights: int) -> None:
+    """Whether a network fits into memory is asked before 170 MB are fetched."""
+    done = run("train", "--data", name, "--validation", 0.1, "--dry-run")
+    assert done.exit_code == 0, done.output
+    for said in (
+        "Proposition 3.2", "Plan for", "sequential matrix multiplications:", f"data: {name}, {images}",
+        f"{name} is not on this machine yet", f"parameters: {weights:,}", "GFLOP", "MiB",
+    ):  # fmt: skip
+        assert said in done.output
+    done = run("train", "--data", name)
+    assert done.exit_code == 2
+    assert f"Put the files into $PCGRAPH_DATA/{name}" in done.output
+    assert run("train", "--data", name, "--dry-run", "--input", "imag").exit_code == 2
+
+
+@pytest.mark.parametrize("text", ["standard", "incremental", "nudged", "nudged:sign=positive"])
+def test_a_dry_run_counts_what_the_rule_does(text: str) -> None:
+    """All the plans that a batch takes; torch's own counter, beside one batch, is the oracle."""
+    net = pcgraph.PCNetwork(pcgraph.graphs.chain([64, 128, 128, 10], activation="relu"), seed=0)
+    weights = torch.optim.SGD(net.parameters(), lr=1e-3)
+    clamps = {"x": torch.randn(50, 64), "y": torch.eye(10)[torch.arange(50) % 10]}
+    step = TrainingStep(
+        net, clamps, None, "y", pcgraph.Forward(), 5, pcgraph.SGD(lr=0.01), True, False, weights.zero_grad,
+        weights.step, lambda: None,
+    )  # fmt: skip
+    with FlopCounterMode(display=False) as counter:
+        make_rule(text)(step)
+    said = run("train", "--rule", text, "--dry-run").output
+    assert f"batch of 50: {counter.get_total_flops() / 1e9:.3g} GFLOP" in said
+    assert ("It runs twice a batch" in said) is text.startswith("nudged")
+    assert ("The weights move after each" in said) is (text == "incremental")
+
+
+def test_a_dry_run_of_backprop_has_no_plan() -> None:
+    said = run("train", "--rule", "backprop", "--dry-run").output
+    assert "no inference, and so no plan" in said
+    assert "sequential matrix multiplications: 5 by the paper's count" in said  # 2L - 1
+
+
+@pytest.mark.parametrize("rule", ["standard", "incremental", "nudged:sign=positive,strength=0.05", "backprop"])
+def test_every_rule_trains_and_goes_on(tmp_path: Path, rule: str) -> None:
+    """Its settings are kept with the run, so that --resume goes on with the same rule."""
+    ways = ("train", "--rule", rule, "--fraction", 0.5)
+    assert run(*ways, "--epochs", 3, "--out", tmp_path / "whole").exit_code == 0
+    assert run(*ways, "--epochs", 2, "--out", tmp_path / "part").exit_code == 0
+    done = run("train", "--resume", tmp_path / "part", "--epochs", 3)
+    assert done.exit_code == 0, done.output
+    logs = [(tmp_path / name / "log.csv").read_text().splitlines() for name in ("whole", "part")]
+    seconds = logs[0][0].split(",").index("seconds")
+    whole, part = ([[v for i, v in enumerate(line.split(",")) if i != seconds] for line in log] for log in logs)
+    assert part == whole
+    accuracy = float(done.output.split("after epoch 3: ")[1].split("%")[0])
+    assert accuracy > 85, done.output
+
+
 def test_training_learns_and_leaves_a_run_behind(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     done = run("train", "--data", "digits", "--epochs", 3, "--validation", 0.2, "--out", folder)
@@ -400,6 +493,40 @@ def test_every_initializer_can_be_named(init: str) -> None:
     """Null needs equal batches: 1437 digits in batches of 479."""
     done = run("train", "--init", init, "--epochs", 1, "--batch-size", 479, "--steps", 2)
     assert done.exit_code == 0, done.output
+
+
+@pytest.mark.slow
+def test_the_papers_network_on_files_of_cifar10_from_a_dry_run_to_a_resumed_run(tmp_path: Path) -> None:
+    """Files of the real size in the exact format, found where a user puts them; the classes differ in their colours."""
+    folder, generator = tmp_path / "data" / "cifar10", np.random.default_rng(0)
+    folder.mkdir(parents=True)
+    labels = np.arange(10_000, dtype=np.uint8) % 10
+    for name in (*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin"):
+        pixels = generator.integers(0, 156, (10_000, 3, 1024), dtype=np.uint8)
+        pixels += (np.stack([labels % 3, labels % 4, labels % 5], 1) * 24)[..., None].astype(np.uint8)
+        np.concatenate([labels[:, None], pixels.reshape(10_000, 3072)], 1).tofile(folder / name)
+        assert (folder / name).stat().st_size == 30_730_000
+
+    def command(*arguments: Any) -> str:
+        done = subprocess.run(
+            [sys.executable, "-c", "from pcgraph.cli import main; main()", "train", *map(str, arguments)],
+            capture_output=True, text=True, env={**os.environ, "PCGRAPH_DATA": str(tmp_path / "data")},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    ways = ("--data", "cifar10", "--fraction", 0.004, "--batch-size", 20, "--state-lr", 0.1, "--epochs", 1)
+    said = command(*ways, "--dry-run")
+    assert "data: cifar10, 200 images for training, 10000 for the test" in said
+    assert "not on this machine" not in said
+    said = command(*ways, "--out", tmp_path / "run")
+    assert "Test accuracy after epoch 1" in said
+    said = command("--resume", tmp_path / "run", "--epochs", 2)
+    assert "Test accuracy after epoch 2" in said
+    rows = list(csv.DictReader((tmp_path / "run" / "log.csv").read_text().splitlines()))
+    energies = [float(row["energy"]) for row in rows if row["kind"] == "epoch"]
+    assert len(energies) == 2
+    assert energies[1] < energies[0]
 
 
 # -- the learning curve -----------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ast
 import inspect
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Any
 
 import networkx as nx
@@ -20,7 +20,7 @@ from pcgraph.initializers import Average, Equilibrium, Forward, Initializer, Mem
 from pcgraph.model import PCNetwork
 from pcgraph.topology import Report, Verdict
 
-__all__ = ["INITIALIZERS", "judge", "make_initializer", "names", "node_named", "split"]
+__all__ = ["INITIALIZERS", "judge", "known_options", "literal", "make_initializer", "names", "node_named", "split"]
 
 INITIALIZERS: dict[str, type[Initializer]] = {
     "zero": Zero,
@@ -44,8 +44,14 @@ def node_named(graph: nx.DiGraph, text: str) -> Hashable:
     return next((node for node in graph if str(node) == text), text)
 
 
-def split(text: str) -> tuple[str, dict[str, str]]:
+def split(text: str, what: str = "initializer", key: str = "init") -> tuple[str, dict[str, str]]:
     """``"normal:std=0.1,seed=3"`` as its name and its options.
+
+    Parameters
+    ----------
+    text : str
+    what, key : str
+        What it describes, in words and as a setting, for the messages.
 
     Raises
     ------
@@ -55,13 +61,13 @@ def split(text: str) -> tuple[str, dict[str, str]]:
     name, colon, rest = text.strip().partition(":")
     options: dict[str, str] = {}
     for item in rest.split(",") if colon else ():
-        key, equals, value = (part.strip() for part in item.partition("="))
-        if not equals or not key or not value:
-            raise ConfigError(f"an initializer's options are written NAME:option=value,… (found {text!r})", key="init")
-        key = key.replace("-", "_")
-        if key in options:
-            raise ConfigError(f"the option {key!r} stands twice in {text!r}", key="init")
-        options[key] = value
+        option, equals, value = (part.strip() for part in item.partition("="))
+        if not equals or not option or not value:
+            raise ConfigError(f"options of the {what} are written NAME:option=value,… (found {text!r})", key=key)
+        option = option.replace("-", "_")
+        if option in options:
+            raise ConfigError(f"the option {option!r} stands twice in {text!r}", key=key)
+        options[option] = value
     return name.strip().lower().replace("_", "-"), options
 
 
@@ -84,12 +90,8 @@ def make_initializer(text: str, net: PCNetwork | None = None) -> Initializer:
     if name not in INITIALIZERS:
         raise ConfigError(unknown_name("initializer", name, INITIALIZERS), key="init")
     kind = INITIALIZERS[name]
-    known = [parameter for parameter in inspect.signature(kind).parameters if parameter != "net"]
-    arguments: dict[str, Any] = {}
-    for key, value in options.items():
-        if key not in known:
-            raise ConfigError(unknown_name(f"option of {name}", key, known), key=key)
-        arguments[key] = _value(kind, key, value, net)
+    known_options(name, options, kind)
+    arguments = {key: _value(kind, key, value, net) for key, value in options.items()}
     if kind is Memory:
         if net is None:
             raise ConfigError("memory is made for a network; here there is only a graph", key="init")
@@ -104,16 +106,29 @@ def make_initializer(text: str, net: PCNetwork | None = None) -> Initializer:
         raise ConfigError(f"cannot make the initializer {text!r}: {problem}", key="init") from problem
 
 
+def known_options(name: str, options: Iterable[str], kind: Callable[..., Any]) -> None:
+    """Refuse an option that the class does not take, with the nearest that it does."""
+    known = [parameter for parameter in inspect.signature(kind).parameters if parameter != "net"]
+    for key in options:
+        if key not in known:
+            raise ConfigError(unknown_name(f"option of {name}", key, known), key=key)
+
+
+def literal(text: str) -> Any:
+    """A number, or whatever else Python reads in `text`; else the text."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
 def _value(kind: type[Initializer], key: str, text: str, net: PCNetwork | None) -> Any:
     if key in NODES:
         names = [node_named(net.graph, part) if net is not None else part for part in text.split("+")]
         return names[0] if key == "by" else names
     if "Initializer" in str(inspect.signature(kind).parameters[key].annotation):
         return make_initializer(text, net)
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
+    return literal(text)
 
 
 def judge(text: str, report: Report) -> Verdict:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,17 +13,20 @@ import torch
 
 from pcgraph import data, graphs
 from pcgraph.cli.initializers import make_initializer, node_named
+from pcgraph.cli.rules import frees_target, infers, make_rule, plans
 from pcgraph.cli.settings import Settings, sizes_of
 from pcgraph.data import Images
+from pcgraph.data.sources import CATALOGUE, Source, is_here
 from pcgraph.errors import ConfigError, InvalidInitializer, unknown_name
-from pcgraph.initializers import Average, Forward, Initializer
+from pcgraph.initializers import Average, Forward, Initializer, Null
+from pcgraph.learning import Incremental, Nudged, Rule
 from pcgraph.model import PCNetwork
 from pcgraph.optimizers import SGD
 from pcgraph.plan import Plan
 from pcgraph.serialization import read_graph
 from pcgraph.topology import PhaseReport, check_phases
 
-__all__ = ["Run", "dry_run", "prepare"]
+__all__ = ["Pictures", "Run", "declare", "dry_run", "read"]
 
 PRESETS: dict[str, Callable[..., nx.DiGraph]] = {"alexnet": graphs.alexnet, "vgg5": graphs.vgg5}
 """Names that ``--graph`` takes beside sizes and files."""
@@ -30,16 +34,18 @@ PRESETS: dict[str, Callable[..., nx.DiGraph]] = {"alexnet": graphs.alexnet, "vgg
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """Everything that a training run needs.
+    """Everything that a training run needs but the images.
 
     Attributes
     ----------
     settings : Settings
+    source : Source
+        What is known of the data set before it is read.
     input, target : node
-    train, judge, test : Images
-        Training images, those on which epochs are judged, and the test set.
     net : PCNetwork
-    init : Initializer
+    rule : Rule
+    init : Initializer or None
+        None where the rule has no inference.
     test_init : Initializer or None
         None: the test is answered by a sweep.
     reports : PhaseReport
@@ -47,22 +53,19 @@ class Run:
     """
 
     settings: Settings
+    source: Source
     input: Hashable
     target: Hashable
-    train: Images
-    judge: Images
-    test: Images
     net: PCNetwork
-    init: Initializer
+    rule: Rule
+    init: Initializer | None
     test_init: Initializer | None
     reports: PhaseReport
 
     @property
-    def plan(self) -> Plan:
-        """The plan of a training step."""
-        return self.net.plan(
-            {self.input, self.target}, init=self.init, steps=self.settings.steps, optimizer=self.state_optimizer
-        )
+    def flat(self) -> bool:
+        """Whether the input takes images as vectors."""
+        return len(self.net.structure.shape(self.input)) == 1
 
     @property
     def state_optimizer(self) -> SGD:
@@ -70,9 +73,29 @@ class Run:
         return SGD(lr=self.settings.state_lr)
 
     @property
+    def inference(self) -> dict[str, Any]:
+        """How training infers: settings of :func:`pcgraph.fit`; none for a rule without inference."""
+        if self.init is None:
+            return {}
+        return {"init": self.init, "steps": self.settings.steps, "state_optimizer": self.state_optimizer}
+
+    @property
+    def plans(self) -> list[tuple[int, Plan]]:
+        """How often a training step runs which plan."""
+        if self.init is None:
+            return []
+        s = self.settings
+        return plans(self.net, self.rule, self.input, self.target, self.init, s.steps, self.state_optimizer)
+
+    @property
+    def remembered(self) -> list[torch.nn.Parameter]:
+        """The parameters of the initializer."""
+        return list(self.init.parameters()) if self.init is not None else []
+
+    @property
     def parameters(self) -> list[torch.nn.Parameter]:
         """Those of the network and of the initializer."""
-        return [p for p in (*self.net.parameters(), *self.init.parameters()) if p.requires_grad]
+        return [p for p in (*self.net.parameters(), *self.remembered) if p.requires_grad]
 
     @property
     def at_test(self) -> dict[str, Any]:
@@ -83,34 +106,69 @@ class Run:
         return ways
 
 
-def prepare(settings: Settings) -> Run:
-    """Read the data, make the network, and refuse whatever cannot work.
+@dataclass(frozen=True, eq=False)
+class Pictures:
+    """The images of a run: those to train on, those on which epochs are judged, and the test set."""
+
+    train: Images
+    judge: Images
+    test: Images
+
+
+def declare(settings: Settings) -> Run:
+    """Make network, rule and initializers, and refuse whatever cannot work, before any data is looked for.
 
     Raises
     ------
     PCGraphError
-        Of the kind that says what is wrong: the data, the graph, a setting, or an initializer.
+        Of the kind that says what is wrong: the graph, a setting, or an initializer.
     """
+    source = CATALOGUE[settings.data]
     graph = _graph(settings)
     given, target = (node_named(graph, text) for text in (settings.input, settings.target))
     for option, node in (("--input", given), ("--target", target)):
         if node not in graph:
             raise ConfigError(f"{option}: {unknown_name('node', node, map(str, graph))}", key=option[2:])
-    flat = not isinstance(graph.nodes[given].get("shape"), tuple | list) or len(graph.nodes[given]["shape"]) == 1
-    everything = data.load(
-        settings.data, fraction=settings.fraction, seed=settings.seed, flatten=flat, device=settings.device
-    )
-    test = data.load(settings.data, "test", flatten=flat, device=settings.device)
-    train, judge = everything, test
-    if settings.validation:
-        train, judge = everything.split(settings.validation, seed=settings.seed)
     net = PCNetwork(graph, seed=settings.seed, device=settings.device)
-    _fits(net, given, train.shape, "--input", f"the images of {settings.data}")
-    _fits(net, target, (len(train.classes),), "--target", f"the classes of {settings.data}")
-    reports = check_phases(net, {"training": [given, target], "test": [given]})
-    init = make_initializer(settings.init, net).to(settings.device)
-    reports["training"].verdict(init).require()
-    return Run(settings, given, target, train, judge, test, net, init, _test_init(settings, net, reports), reports)
+    flat = len(net.structure.shape(given)) == 1
+    image = (math.prod(source.shape),) if flat else source.shape
+    _fits(net, given, image, "--input", f"the images of {settings.data}")
+    _fits(net, target, (len(source.classes),), "--target", f"the classes of {settings.data}")
+    rule = make_rule(settings.rule)
+    if isinstance(rule, Incremental) and not settings.steps:
+        raise ConfigError("--rule incremental needs at least one of --steps (found 0)", key="steps")
+    reports = check_phases(net, {"training": [given] if frees_target(rule) else [given, target], "test": [given]})
+    init = None
+    if infers(rule):
+        init = make_initializer(settings.init, net).to(settings.device)
+        reports["training"].verdict(init).require()
+        _fits_batches(init, settings, _sizes(settings, source)[0])
+    else:
+        reports["training"].verdict(Forward()).require()
+    return Run(settings, source, given, target, net, rule, init, _test_init(settings, net, reports), reports)
+
+
+def read(run: Run) -> Pictures:
+    """Read the data, or download it.
+
+    Raises
+    ------
+    DataError, ConfigError
+        It cannot be found or is malformed; a part of it leaves a class out.
+    """
+    s = run.settings
+    everything = data.load(s.data, fraction=s.fraction, seed=s.seed, flatten=run.flat, device=s.device)
+    test = data.load(s.data, "test", flatten=run.flat, device=s.device)
+    if not s.validation:
+        return Pictures(everything, test, test)
+    return Pictures(*everything.split(s.validation, seed=s.seed), test)
+
+
+def _sizes(s: Settings, source: Source) -> tuple[int, int]:
+    """How many images are trained on, and how many of the training set judge epochs: known before it is read."""
+    total = round(s.fraction * source.counts["train"])
+    judge = round(s.validation * total)
+    return total - judge, judge
 
 
 def _graph(settings: Settings) -> nx.DiGraph:
@@ -132,6 +190,17 @@ def _fits(net: PCNetwork, node: Hashable, needed: tuple[int, ...], option: str, 
         raise ConfigError(
             f"{what} have shape {needed}, but {option} {node!r} has shape {found}: change it, or the data",
             key=option[2:],
+        )
+
+
+def _fits_batches(init: Initializer, s: Settings, images: int) -> None:
+    """Null keeps states by slot, and would stop at the last, smaller batch of the first epoch."""
+    left = images % s.batch_size
+    if left and not s.stream_aligned and any(isinstance(part, Null) for part in init.modules()):
+        raise ConfigError(
+            f"--init {s.init} keeps the states of the batch before, so all batches are of one size (found {left} of "
+            f"{images} images left for the last one): give --stream-aligned, or a --batch-size that divides {images}",
+            key="batch_size",
         )
 
 
@@ -158,21 +227,49 @@ def _test_init(settings: Settings, net: PCNetwork, reports: PhaseReport) -> Init
 
 
 def dry_run(run: Run) -> list[Any]:
-    """What a run would do, as things to print: the report, the plan, and what it costs."""
-    plan, batch = run.plan, run.settings.batch_size
-    weights = sum(p.numel() for p in run.net.parameters())
-    remembered = sum(p.numel() for p in run.init.parameters())
-    judged = (
-        f"{len(run.test)} for the test, which judge the epochs too (see --validation)"
-        if run.judge is run.test
-        else f"{len(run.judge)} to judge epochs, {len(run.test)} for the test"
-    )
-    first = ["The plan is that of the first batch, before there are means to start from."]
+    """What a run would do, as things to print: the report, the plan, and what it costs. It reads no data."""
+    s, source, batch = run.settings, run.source, run.settings.batch_size
+    (train, judge), test = _sizes(s, source), source.counts["test"]
+    judged = f"{judge} to judge epochs, {test} for the test"
+    if not judge:
+        judged = f"{test} for the test, which judge the epochs too (see --validation)"
+    here = all(is_here(source, split) for split in source.counts)
+    weights, remembered = (sum(p.numel() for p in group) for group in (run.net.parameters(), run.remembered))
     facts = [
-        *(first if isinstance(run.init, Average) else ()),
-        f"data: {run.train.name}, {len(run.train)} images for training, {judged}",
+        f"data: {source.name}, {train} images for training, {judged}",
+        *([] if here else [f"{source.name} is not on this machine yet: training looks for it, and downloads it."]),
         f"parameters: {weights:,}" + (f", and {remembered:,} of the initializer" if remembered else ""),
-        f"matrix products of a training step, batch of {batch}: {plan.flops(batch) / 1e9:.3g} GFLOP",
     ]
-    facts.append(f"memory of a training step, batch of {batch}: {plan.memory(batch) / 2**20:,.1f} MiB")
-    return [run.reports, plan.explain(), *facts]
+    parts = run.plans
+    if not parts:
+        depth = run.reports["training"].depth[run.target]
+        return [
+            run.reports,
+            "Backpropagation through the graph: there is no inference, and so no plan.",
+            *facts,
+            f"sequential matrix multiplications: {2 * depth - 1} by the paper's count",
+        ]
+    flops, memory = sum(n * plan.flops(batch) for n, plan in parts), max(plan.memory(batch) for _, plan in parts)
+    return [
+        run.reports,
+        parts[0][1].explain(),
+        *_about_plan(run),
+        *facts,
+        f"matrix products of a training step, batch of {batch}: {flops / 1e9:.3g} GFLOP",
+        f"memory of a training step, batch of {batch}: {memory / 2**20:,.1f} MiB",
+    ]
+
+
+def _about_plan(run: Run) -> list[str]:
+    """What else there is to a training step than the plan that was printed."""
+    said = []
+    if isinstance(run.init, Average):
+        said.append("The plan is that of the first batch, before there are means to start from.")
+    if isinstance(run.rule, Incremental):
+        said.append(
+            f"It is the first of {run.settings.steps} inference steps; the others start from the states before them. "
+            "The weights move after each."
+        )
+    if isinstance(run.rule, Nudged):
+        said.append("It runs twice a batch, once in each phase.")
+    return said

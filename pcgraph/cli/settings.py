@@ -12,10 +12,11 @@ from typing import Any
 
 import torch
 
+from pcgraph.cli.rules import infers, make_rule
 from pcgraph.data.sources import canonical
 from pcgraph.errors import ConfigError, unknown_name
 
-__all__ = ["Settings", "read_config", "settings", "sizes_of"]
+__all__ = ["Settings", "kept", "read_config", "settings", "sizes_of"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,9 @@ class Settings:
         The nodes that images and one-hot labels are clamped to.
     activation : str
         Of the hidden groups, where the graph comes from no file.
+    rule : str
+        The learning rule, ``NAME:option=value,…``: standard, incremental, nudged or backprop. The last has no
+        inference, and takes no `init`, `steps` or `state_lr`.
     init : str
         Where the states start, ``NAME:option=value,…``.
     steps : int
@@ -69,6 +73,7 @@ class Settings:
     input: str = "x"
     target: str = "y"
     activation: str = "relu"
+    rule: str = "standard"
     init: str = "forward"
     steps: int = 5
     epochs: int = 10
@@ -116,7 +121,24 @@ def settings(given: Mapping[str, Any], config: Path | None = None) -> Settings:
     data = canonical(str(chosen.get("data", Settings.data)))
     made = Settings(**{**OVER[data], **chosen, "data": data})
     _check(made)
+    idle = [key for key in _idle(made) if key in chosen]
+    if idle:
+        raise ConfigError(
+            f"--rule {made.rule} has no inference (found {', '.join(map(_option, idle))}): leave that out", key=idle[0]
+        )
     return made
+
+
+def _idle(made: Settings) -> tuple[str, ...]:
+    """The settings that the rule has no use for."""
+    if infers(make_rule(made.rule)):
+        return ()
+    return ("init", "steps") if made.test_init else ("init", "steps", "state_lr")
+
+
+def kept(made: Settings) -> dict[str, Any]:
+    """What a file of settings holds of a run: not where it lies, and nothing that its rule has no use for."""
+    return {key: value for key, value in dataclasses.asdict(made).items() if key not in ("out", *_idle(made))}
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -166,6 +188,8 @@ def _check(made: Settings) -> None:
     for key in ("lr", "state_lr", "eps"):
         if not 0 < getattr(made, key) < float("inf"):
             raise ConfigError(f"{_option(key)} is a positive number (found {getattr(made, key)})", key=key)
+    if not 0 < made.fraction <= 1:
+        raise ConfigError(f"--fraction is above 0 and at most 1 (found {made.fraction})", key="fraction")
     if not 0 <= made.validation < 1:
         raise ConfigError(f"--validation is at least 0 and below 1 (found {made.validation})", key="validation")
     try:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import warnings
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 import typer
@@ -16,8 +15,8 @@ from rich.console import Console
 
 from pcgraph import drawing
 from pcgraph.checkpoints import exists
-from pcgraph.cli.run import Run, dry_run, prepare
-from pcgraph.cli.settings import Settings, settings
+from pcgraph.cli.run import Pictures, Run, declare, dry_run, read
+from pcgraph.cli.settings import Settings, kept, settings
 from pcgraph.data import Images
 from pcgraph.errors import CheckpointError, ConfigError, PCGraphWarning
 from pcgraph.model import PCNetwork
@@ -46,6 +45,10 @@ def train(
     input: Annotated[str | None, typer.Option(metavar="NODE", help="Where the images are clamped. [x]")] = None,
     target: Annotated[str | None, typer.Option(metavar="NODE", help="Where the classes are clamped. [y]")] = None,
     activation: Annotated[str | None, typer.Option(help="Of hidden groups, if the graph is no file. [relu]")] = None,
+    rule: Annotated[
+        str | None,
+        typer.Option(metavar="NAME[:option=value,…]", help="standard, incremental, nudged or backprop. [standard]"),
+    ] = None,
     init: Annotated[
         str | None, typer.Option(metavar="NAME[:option=value,…]", help="Where the states start. [forward]")
     ] = None,
@@ -88,18 +91,21 @@ def train(
             raise ConfigError(
                 "--resume takes its settings and its folder from the run: leave out --config and --out", key="resume"
             )
+        if rule is not None:
+            raise ConfigError("--resume goes on with the learning rule of the run: leave out --rule", key="rule")
         config, given["out"] = resume / SETTINGS, str(resume)
     chosen = settings(given, config)
     if resume is None and not plan_only:
         _refuse_another_run(chosen)
-    run = prepare(chosen)
+    run = declare(chosen)
     if plan_only:
         console = wide_console()
         for part in dry_run(run):
             console.print(part, markup=False, highlight=False, soft_wrap=isinstance(part, str))
         return
-    history = _fit(run, resume is not None)
-    _tell(run, history)
+    pictures = read(run)
+    history = _fit(run, pictures, resume is not None)
+    _tell(run, pictures, history)
 
 
 def _refuse_another_run(s: Settings) -> None:
@@ -110,27 +116,27 @@ def _refuse_another_run(s: Settings) -> None:
         )
 
 
-def _fit(run: Run, resumed: bool) -> History:
+def _fit(run: Run, pictures: Pictures, resumed: bool) -> History:
     s = run.settings
     folder = Path(s.out) if s.out else None
     if folder is not None and not resumed:
         _write_settings(s, folder)
-    loader = run.train.batches(s.batch_size, seed=s.seed, stream_aligned=s.stream_aligned)
+    loader = pictures.train.batches(s.batch_size, seed=s.seed, stream_aligned=s.stream_aligned)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PCGraphWarning)  # they are in the history, and told at the end
         return fit(
-            run.net, loader, clamp=(run.input, run.target), init=run.init, steps=s.steps,
-            optimizer=torch.optim.AdamW(run.parameters, lr=s.lr, eps=s.eps), state_optimizer=run.state_optimizer,
-            epochs=s.epochs, validate=partial(_judge, run), log=folder / "log.csv" if folder else None,
+            run.net, loader, clamp=(run.input, run.target), predict=run.target, rule=run.rule, **run.inference,
+            optimizer=torch.optim.AdamW(run.parameters, lr=s.lr, eps=s.eps), epochs=s.epochs,
+            validate=partial(_judge, run, pictures), log=folder / "log.csv" if folder else None,
             checkpoint=folder / "checkpoint" if folder else None,
             resume=folder / "checkpoint" if folder and resumed else None, progress=True,
         )  # fmt: skip
 
 
-def _judge(run: Run, net: PCNetwork) -> dict[str, float]:
+def _judge(run: Run, pictures: Pictures, net: PCNetwork) -> dict[str, float]:
     """Accuracies after an epoch: the one that it is judged by, and that of the test where this is another."""
-    found = {"accuracy": _accuracy(run, run.judge)}
-    return found if run.judge is run.test else {**found, "test_accuracy": _accuracy(run, run.test)}
+    found = {"accuracy": _accuracy(run, pictures.judge)}
+    return found if pictures.judge is pictures.test else {**found, "test_accuracy": _accuracy(run, pictures.test)}
 
 
 def _accuracy(run: Run, images: Images) -> float:
@@ -139,22 +145,22 @@ def _accuracy(run: Run, images: Images) -> float:
     return found
 
 
-def _tell(run: Run, history: History) -> None:
+def _tell(run: Run, pictures: Pictures, history: History) -> None:
     """What came of it, and the picture."""
-    s = run.settings
+    s, on_test = run.settings, pictures.judge is pictures.test
     say = Console(highlight=False, soft_wrap=True).print
     for warning in history.warnings:
         say(f"warning: {warning}", style="yellow", markup=False)
     best = history.best("accuracy")
     if best is not None:
         last = history.epochs[-1]
-        own = "accuracy" if run.judge is run.test else "test_accuracy"
-        how = "on the test set itself" if run.judge is run.test else f"by validation, {best.validation['accuracy']:.2%}"
+        own = "accuracy" if on_test else "test_accuracy"
+        how = "on the test set itself" if on_test else f"by validation, {best.validation['accuracy']:.2%}"
         say(f"Test accuracy after epoch {last.epoch + 1}: {last.validation[own]:.2%}")
         say(f"Test accuracy of the best epoch, {best.epoch + 1} (chosen {how}): {best.validation[own]:.2%}")
         if s.out:
-            judged = "test" if run.judge is run.test else "validation"
-            drawing.learning_curve(history, Path(s.out) / "learning.png", title=run.train.name, judged=judged)
+            judged = "test" if on_test else "validation"
+            drawing.learning_curve(history, Path(s.out) / "learning.png", title=run.source.name, judged=judged)
     if s.out:
         say(f"Settings, checkpoint, log and learning curve: {s.out}", markup=False)
     if history.stopped == "interrupted":
@@ -166,11 +172,7 @@ def _write_settings(s: Settings, folder: Path) -> None:
     """Keep the settings beside the run, in a form that --config reads."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lines = (f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in _kept(s).items())
+        lines = (f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in kept(s).items())
         (folder / SETTINGS).write_text("".join(lines), encoding="utf-8")
     except OSError as problem:
         raise CheckpointError(f"cannot write to --out {folder}: {problem.strerror}", path=folder) from problem
-
-
-def _kept(s: Settings) -> Mapping[str, Any]:
-    return {key: value for key, value in dataclasses.asdict(s).items() if key != "out"}

@@ -27,7 +27,7 @@ from ..errors import ConfigError, DataError, unknown_name
 from .formats import Bytes, read_cifar10, read_cifar10_archive, read_idx
 from .order import stratified
 
-__all__ = ["CATALOGUE", "Source", "canonical", "find", "raw", "read"]
+__all__ = ["CATALOGUE", "Source", "canonical", "find", "is_here", "raw", "read"]
 
 SYSTEM_FOLDER = Path("/usr/share/datasets")
 ARCHIVE = "cifar-10-binary.tar.gz"
@@ -238,16 +238,25 @@ def find(source: Source, split: str, root: str | Path | None = None) -> tuple[Pa
         If they are nowhere and cannot be downloaded. The message says which files to put where.
     """
     folders = _folders(source, root)
-    for folder in folders:
-        found = _in_folder(source, split, folder)
-        if found is not None:
-            return found
+    found = _locally(source, split, folders)
+    if found is not None:
+        return found
     problems: list[str] = []
     if root is None:
         downloaded = _download(source, split, problems)
         if downloaded is not None:
             return downloaded
     raise _not_found(source, split, folders, problems, root)
+
+
+def is_here(source: Source, split: str) -> bool:
+    """Whether one split can be read without a download; nothing is read."""
+    return source.format == "scikit-learn" or _locally(source, split, _folders(source, None)) is not None
+
+
+def _locally(source: Source, split: str, folders: list[Path]) -> tuple[Path, ...] | None:
+    """The files in the first folder that has all of them."""
+    return next((found for folder in folders if (found := _in_folder(source, split, folder)) is not None), None)
 
 
 def read(source: Source, split: str, files: tuple[Path, ...]) -> tuple[Bytes, Bytes]:
