@@ -4,17 +4,17 @@
     python examples/paper/fig7.py --full --report     # tables and picture of what is there; trains nothing
     python examples/paper/fig7.py --quick             # digits and a narrow network, for the tests
 
-Rates are chosen first, on validation images after four epochs with one seed, one coordinate at a time (the state rate,
-then the activation, then the standard deviation of normal draws): at T_train = 3 on a quarter of the training set,
-whose choice T = 5 takes over, and at T_train = 20 on an eighth, whose choice T = 10 takes over. The learning rate is
-the largest of the paper's grid, since most runs are shorter than the paper's. The paper's largest state rate of
-training is tried for the two cells of the claim only. The state rate in evaluation is chosen on the validation images
-for each run and T_eval. No choice looks at a test image.
+Activation and state rate are chosen first, for the two cells of the paper's claim: Memory at T_train = 3, on a quarter
+of the training set, and Zero at T_train = 20, on an eighth; on validation images after four epochs with one seed, the
+state rate before the activation. All cells at T_train = 3 and 5 have the rates of the first, those at 10 and 20 of the
+second, so that within a T_train nothing differs but the initialization. The learning rate is the largest of the paper's
+grid, since most runs are shorter than the paper's; normal draws have the standard deviation 0.1. The state rate in
+evaluation is chosen on the validation images for each run and T_eval. No choice looks at a test image.
 
-Then every cell is trained with three seeds: first what the paper claims (Memory at T = 3 against Zero at T = 20), then
-the ablation, then the rest, each to 2 epochs before any goes on to 4, 8 and the paper's 16; the two cells of the claim
-go ahead. Each run goes on from its checkpoint; the network that counts is that of its best epoch on the validation
-images. Checkpoints are in runs/, which is not committed: without them a run starts again, and its rows stay.
+Then every cell is trained with three seeds, in the order of :meth:`Plan.jobs`: the claim, the ablation, the rest, each
+to 2 epochs before any but the claim goes on to 4, 8 and the paper's 16. Each run goes on from its checkpoint; the
+network that counts is that of its best epoch on the validation images. Checkpoints are in runs/, which is not
+committed: without them a run starts again, and its rows stay.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,14 +30,13 @@ from typing import Any
 import matplotlib.pyplot as plt
 import torch
 from common import MISSING, ROOT, Store, arguments, save, table, versions
-from decoder import ALPHAS, METHODS, STABLE, STEPS, Problem, Setting, Trained, errors, make, train
+from decoder import ALPHAS, METHODS, STEPS, Problem, Setting, Trained, errors, make, train
 
 from pcgraph import SGD
 
 __all__ = ["FULL", "QUICK", "Cell", "Plan", "Records", "claim_table", "draw", "grid_table", "rate_table", "run"]
 
 ACTIVATIONS = ("gelu", "tanh", "leaky_relu")
-STDS = (0.1, 1.0)
 LR = 5e-4
 """The largest learning rate of the paper's grid."""
 MEMORY = "Forward(roots=Memory)"
@@ -99,20 +98,17 @@ class Plan:
 
     @property
     def grid(self) -> list[Cell]:
-        """All cells of the figure, in the order of work."""
-        low, high = self.ends
-        between = [Cell(m, t) for t in self.steps[1:-1] for m in EVERYWHERE]
-        first = [Cell(m, t) for m, t in ((MEMORY, low), ("Zero", high), ("Zero", low), ("Normal", low))]
-        ablation = [Cell(m, t) for t in self.ends for m in ABLATION]
-        rest = [Cell("Normal", high), *between, Cell("Memory", low), Cell("Memory", high)]
-        return list(dict.fromkeys((*first, *ablation, *rest)))
+        """All cells of the figure."""
+        return [Cell(m, t) for t in self.steps for m in METHODS if m in EVERYWHERE or t in self.ends]
 
     def jobs(self, seeds: tuple[int, ...]) -> Iterator[tuple[Cell, int, int]]:
         """(cell, seed, epochs) in the order of work."""
+        low, high = self.ends
         first, *later = self.stages
-        order: list[tuple[list[Cell], tuple[int, ...]]] = [
-            (self.headline(), self.stages[:-1]), (self.grid, (first,)), (self.headline(), self.stages[-1:]),
-            (self.headline(3), self.stages), (self.grid, tuple(later)),
+        ablation = [c for t in (low, high) for c in self.grid if c.t_train == t and c.method != "Memory"]
+        order: list[tuple[list[Cell], Sequence[int]]] = [
+            (self.headline(), self.stages[:2]), (ablation, [first]), (self.headline(3), [first]),
+            (self.headline(), later), (self.grid, [first]), (self.headline(3), later), (self.grid, later),
         ]  # fmt: skip
         for cells, stages in order:
             for epochs in stages:
@@ -128,7 +124,7 @@ class Records:
 
     def __init__(self, folder: Path) -> None:
         cell = ["method", "t_train", "maps", "lr"]
-        self.rates = Store(folder / "fig7_rates.csv", ["method", "t_train", "activation", "alpha", "std"])
+        self.rates = Store(folder / "fig7_rates.csv", ["method", "t_train", "activation", "alpha"])
         self.errors = Store(folder / "fig7_errors.csv", [*cell, "seed", "epochs", "t_eval"])
         self.curves = Store(folder / "fig7_curves.csv", [*cell, "seed", "epoch"])
         self.updates = Store(folder / "fig7_updates.csv", cell)
@@ -137,48 +133,42 @@ class Records:
 # -- the choice of rates ----------------------------------------------------------------------------------------------
 
 
-def trials(method: str, steps: int, alphas: tuple[float, ...], found: dict[Setting, float]) -> Iterator[Setting]:
+def trials(method: str, steps: int, found: dict[Setting, float]) -> Iterator[Setting]:
     """The settings to try, one coordinate at a time; `found` is to have the error of each before the next is asked."""
     best = Setting(method, steps, lr=LR)
-    coordinates: list[tuple[str, tuple[Any, ...]]] = [("alpha", alphas), ("activation", ACTIVATIONS)]
-    if "Normal" in method:
-        coordinates.append(("std", STDS))
-    for key, values in coordinates:
+    for key, values in (("alpha", ALPHAS), ("activation", ACTIVATIONS)):
         candidates = [replace(best, **{key: value}) for value in values]
         yield from (c for c in candidates if c not in found)
         best = min(candidates, key=lambda c: found[c])
 
 
-def setting_of(row: dict[str, str], steps: int) -> Setting:
-    """The setting that a row stands for, with another T_train."""
-    return Setting(
-        row["method"], steps, activation=row["activation"], alpha=float(row["alpha"]), std=float(row["std"]),
-        lr=float(row["lr"]),
-    )  # fmt: skip
+def setting_of(row: dict[str, str], cell: Cell) -> Setting:
+    """The setting of a cell with the rates of a row."""
+    return Setting(cell.method, cell.t_train, cell.maps, row["activation"], float(row["alpha"]), lr=cell.lr)
 
 
-def search(problem: Problem, plan: Plan, method: str, steps: int, store: Store) -> None:
+def search(problem: Problem, plan: Plan, cell: Cell, store: Store) -> None:
     """Try what is missing; the error is that of a reconstruction with T_eval = T_train after the last epoch."""
-    claimed = any((cell.method, cell.t_train) == (method, steps) for cell in plan.headline())
-    found = {setting_of(r, steps): float(r["validation"]) for r in store.where(method=method, t_train=steps)}
-    part = problem.part(plan.fractions[plan.ends.index(steps)])
-    for setting in trials(method, steps, ALPHAS if claimed else STABLE, found):
+    rows = store.where(method=cell.method, t_train=cell.t_train)
+    found = {setting_of(r, cell): float(r["validation"]) for r in rows}
+    part = problem.part(plan.fractions[plan.ends.index(cell.t_train)])
+    for setting in trials(cell.method, cell.t_train, found):
         begun, trained = time.perf_counter(), train(setting, part, 0, plan.search_epochs)
         found[setting] = trained.curve[-1] if trained.outcome == "ok" else math.inf
         store.add({
-            "method": method, "t_train": steps, "activation": setting.activation, "alpha": setting.alpha,
-            "std": setting.std, "lr": setting.lr, "epochs": plan.search_epochs, "images": len(part.train), "seed": 0,
+            "method": cell.method, "t_train": cell.t_train, "activation": setting.activation, "alpha": setting.alpha,
+            "lr": setting.lr, "epochs": plan.search_epochs, "images": len(part.train), "seed": 0,
             "validation": f"{found[setting]:.6f}", "outcome": trained.outcome,
             "wall": f"{time.perf_counter() - begun:.1f}",
         } | versions())  # fmt: skip
 
 
 def chosen(problem: Problem, plan: Plan, store: Store, cell: Cell) -> Setting:
-    """The best setting at the T_train that stands for the cell's, with four weight maps; searched for if need be."""
-    at = plan.ends[0] if cell.t_train <= 5 else plan.ends[1]
-    search(problem, plan, cell.method, at, store)
-    best = min(store.where(method=cell.method, t_train=at), key=lambda r: float(r["validation"]))
-    return replace(setting_of(best, cell.t_train), maps=cell.maps, lr=cell.lr)
+    """The cell with the best rates of the cell of the claim that stands for its T_train; searched for if need be."""
+    model = plan.headline()[0 if cell.t_train <= 5 else 1]
+    search(problem, plan, model, store)
+    tried = store.where(method=model.method, t_train=model.t_train)
+    return setting_of(min(tried, key=lambda r: float(r["validation"])), cell)
 
 
 # -- the runs ---------------------------------------------------------------------------------------------------------
@@ -196,8 +186,7 @@ def run(problem: Problem, plan: Plan, seeds: tuple[int, ...], records: Records, 
         records.curves.add(*(key | {"epoch": k, "validation": f"{value:.6f}"} for k, value in enumerate(curve, 1)))
         best = curve.index(min(curve)) + 1 if curve else ""
         more = {
-            "activation": setting.activation, "alpha": setting.alpha, "std": setting.std,
-            "wall": f"{trained.seconds:.1f}",
+            "activation": setting.activation, "alpha": setting.alpha, "wall": f"{trained.seconds:.1f}",
         } | versions()  # fmt: skip
         rows = evaluate(trained, problem, plan.steps)
         records.errors.add(*(key | {"epochs": epochs, "best_epoch": best} | row | more for row in rows))
@@ -297,17 +286,12 @@ def grid_table(records: Records, plan: Plan, epochs: int | None, seeds: int = 3,
     return table(["method", "T_train", "epochs", *(f"T_eval = {t}" for t in plan.steps)], rows)
 
 
-def rate_table(records: Records, plan: Plan) -> str:
-    """What was chosen, and out of how many."""
-    rows = []
-    for method in METHODS:
-        for t in plan.ends:
-            if tried := records.rates.where(method=method, t_train=t):
-                best = min(tried, key=lambda r: float(r["validation"]))
-                std = best["std"] if "Normal" in method else "–"
-                error = f"{float(best['validation']):.4f}"
-                rows.append([method, t, best["activation"], best["alpha"], std, error, len(tried)])
-    return table(["method", "T_train", "activation", "state rate", "std of draws", "validation error", "tried"], rows)
+def rate_table(records: Records) -> str:
+    """All that was tried."""
+    return table(["method", "T_train", "images", "activation", "state rate", "validation error"], (
+        [r["method"], r["t_train"], r["images"], r["activation"], r["alpha"], f"{float(r['validation']):.4f}"]
+        for r in records.rates.rows
+    ))  # fmt: skip
 
 
 def update_table(records: Records) -> str:
@@ -359,7 +343,7 @@ def report(folder: Path, records: Records, plan: Plan, seeds: int) -> None:
     save(folder, "fig7_claim", claim_table(records, plan, seeds))
     save(folder, "fig7_first", grid_table(records, plan, plan.stages[0], seeds))
     save(folder, "fig7_last", grid_table(records, plan, None, seeds))
-    save(folder, "fig7_rates", rate_table(records, plan))
+    save(folder, "fig7_rates", rate_table(records))
     save(folder, "fig7_updates", update_table(records))
     draw(folder / "fig7.png", records, plan, seeds)
 

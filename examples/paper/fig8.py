@@ -10,7 +10,6 @@ the validation images; the rows say how many. A network that is not there keeps 
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -48,7 +47,7 @@ def reconstructions(problem: Problem, plan: Plan, records: Records, folder: Path
         rows = records.errors.where(**cell.key, seed=SEED, t_eval=cell.t_train, outcome="ok")
         if rows and pcgraph.checkpoints.exists(best):
             last = max(rows, key=lambda r: int(r["epochs"]))
-            net, init, _ = make(replace(setting_of(last, cell.t_train), maps=cell.maps, lr=cell.lr), problem, SEED)
+            net, init, _ = make(setting_of(last, cell), problem, SEED)
             pcgraph.checkpoints.load(best).restore(net=net, initializer=init)
             images = reconstruct(net, init, x, (cell.t_train,), float(last["alpha_eval"]))[cell.t_train][0]
             found[cell] = images, int(last["epochs"])
