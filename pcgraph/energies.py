@@ -23,7 +23,6 @@ plans may skip nodes that are at their prediction, which is right for this one.
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -31,7 +30,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pcgraph.errors import GraphError, unknown_name
+from pcgraph.errors import GraphError
+from pcgraph.named import Named, no_arguments
 
 __all__ = [
     "ENERGIES",
@@ -123,12 +123,7 @@ class Energy(nn.Module):
         GraphError
             The class takes arguments and does not define this method.
         """
-        if inspect.signature(type(self).__init__).parameters.keys() - {"self", "args", "kwargs"}:
-            raise GraphError(
-                f"{type(self).__name__} cannot be saved: it takes arguments and defines no config() that returns them",
-                found=self,
-            )
-        return {}
+        return no_arguments(self)
 
 
 def _positive(value: Any, what: str) -> float:
@@ -327,12 +322,7 @@ ENERGIES: dict[str, type[Energy]] = {
     "bernoulli": Bernoulli,
     "laplace": Laplace,
 }
-
-
-def _class(name: str) -> type[Energy]:
-    if name not in ENERGIES:
-        raise GraphError(unknown_name("energy", name, ENERGIES), found=name)
-    return ENERGIES[name]
+_NAMED = Named("energy", "pcgraph.energies.ENERGIES", ENERGIES)
 
 
 def from_config(name: str, config: dict[str, Any]) -> Energy:
@@ -348,11 +338,7 @@ def from_config(name: str, config: dict[str, Any]) -> Energy:
     >>> from_config("laplace", {"scale": 2.0})
     Laplace(scale=2)
     """
-    kind = _class(name)
-    try:
-        return kind(**config)
-    except TypeError as error:
-        raise GraphError(f"the energy {name!r} cannot be made with {config!r}: {error}", found=config) from error
+    return _NAMED.make(name, config)
 
 
 def name_of(energy: Energy) -> str:
@@ -363,14 +349,7 @@ def name_of(energy: Energy) -> str:
     GraphError
         It has none.
     """
-    for name, kind in ENERGIES.items():
-        if type(energy) is kind:
-            return name
-    raise GraphError(
-        f"the energy {type(energy).__name__} has no name: register its class, as in "
-        f"pcgraph.energies.ENERGIES['my_energy'] = {type(energy).__name__}",
-        found=energy,
-    )
+    return _NAMED.name_of(energy)
 
 
 def get(spec: str | Energy | None, precision: float | None = None) -> Energy:
@@ -390,7 +369,7 @@ def get(spec: str | Energy | None, precision: float | None = None) -> Energy:
             found=precision,
         )
     if isinstance(spec, str):
-        return _class(spec)()
+        return _NAMED.kind(spec)()
     if isinstance(spec, Energy):
         return spec
     raise GraphError(f"an energy is a name or a pcgraph.energies.Energy (found {spec!r})", found=spec)

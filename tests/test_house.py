@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "pcgraph"
 
 ROOMS = (
-    "errors", "activations", "transforms", "energies", "graphs", "network", "clamps", "optimizers", "topology",
+    "errors", "activations", "named", "transforms", "energies", "graphs", "network", "clamps", "optimizers", "topology",
     "pyg", "initializers", "plan", "kernels", "inference", "learning", "model", "rates", "serialization",
     "checkpoints", "training", "data", "drawing", "cli", "testing",
 )  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pcgraph.errors import GraphError
+from pcgraph.named import no_arguments
 
 __all__ = ["Identity", "Linear", "Shape", "Transform", "uniform_", "vjp"]
 
@@ -79,12 +78,7 @@ class Transform(nn.Module):
         GraphError
             The class takes arguments and does not define this method.
         """
-        if inspect.signature(type(self).__init__).parameters.keys() - {"self", "args", "kwargs"}:
-            raise GraphError(
-                f"{type(self).__name__} cannot be saved: it takes arguments and defines no config() that returns them",
-                found=self,
-            )
-        return {}
+        return no_arguments(self)
 
 
 class Linear(Transform):

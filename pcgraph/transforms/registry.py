@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import nn
 
-from pcgraph.errors import GraphError, unknown_name
+from pcgraph.errors import GraphError
+from pcgraph.named import Named
 from pcgraph.transforms.base import Identity, Linear, Transform
 from pcgraph.transforms.images import AvgPool2d, Conv2d, ConvTranspose2d, MaxPool2d, Upsample
 from pcgraph.transforms.masked import MaskedLinear
@@ -33,12 +34,7 @@ TRANSFORMS: dict[str, type[Transform]] = {
     "masked_linear": MaskedLinear,
     "sparse_linear": SparseLinear,
 }
-
-
-def _class(name: str) -> type[Transform]:
-    if name not in TRANSFORMS:
-        raise GraphError(unknown_name("transform", name, TRANSFORMS), found=name)
-    return TRANSFORMS[name]
+_NAMED = Named("transform", "pcgraph.transforms.TRANSFORMS", TRANSFORMS)
 
 
 def from_config(name: str, config: Mapping[str, Any]) -> Transform:
@@ -54,18 +50,7 @@ def from_config(name: str, config: Mapping[str, Any]) -> Transform:
     >>> from_config("max_pool2d", {"kernel_size": 2}).output_shape((1, 4, 4))
     (1, 2, 2)
     """
-    kind = _class(name)
-    try:
-        return kind(**config)
-    except TypeError as error:
-        raise GraphError(
-            f"the transform {name!r} is made with {_arguments(kind)} (found {dict(config)!r}: {error})",
-            found=dict(config),
-        ) from error
-
-
-def _arguments(kind: type[Transform]) -> str:
-    return str(inspect.signature(kind)) if kind.__init__ is not Transform.__init__ else "()"
+    return _NAMED.make(name, config)
 
 
 def name_of(transform: Transform) -> str:
@@ -81,14 +66,7 @@ def name_of(transform: Transform) -> str:
     >>> name_of(Flatten())
     'flatten'
     """
-    for name, kind in TRANSFORMS.items():
-        if type(transform) is kind:
-            return name
-    raise GraphError(
-        f"the transform {type(transform).__name__} has no name: register its class, as in "
-        f"pcgraph.transforms.TRANSFORMS['my_transform'] = {type(transform).__name__}",
-        found=transform,
-    )
+    return _NAMED.name_of(transform)
 
 
 def get(spec: str | nn.Module | Sequence[Any] | None) -> Transform:
@@ -113,7 +91,7 @@ def get(spec: str | nn.Module | Sequence[Any] | None) -> Transform:
     if spec is None:
         return Linear()
     if isinstance(spec, str):
-        kind = _class(spec)
+        kind = _NAMED.kind(spec)
         needed = [
             n for n, p in inspect.signature(kind.__init__).parameters.items()
             if n != "self" and p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD
