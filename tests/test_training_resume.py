@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -19,7 +22,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import pcgraph
 from pcgraph.data import Images, StreamAligned
-from pcgraph.errors import CheckpointError, ConfigError, PCGraphWarning
+from pcgraph.errors import CheckpointError, ConfigError, DataError, PCGraphWarning
 from pcgraph.training import EarlyStopping, History
 
 GENERATOR = torch.Generator().manual_seed(5)
@@ -240,6 +243,40 @@ def test_early_stopping_counts_on(tmp_path: Path) -> None:
     with pytest.warns(PCGraphWarning, match="nothing is left to do.* has 5 epochs, and early stopping has ended it"):
         again = fit(Setting(), resume=tmp_path)
     assert (len(again), again.stopped, len(seen)) == (5, "early stopping", 5)
+
+
+@pytest.mark.parametrize("log", [None, "log.csv", "log.jsonl"])
+def test_a_disk_that_fills_up_ends_the_run_and_leaves_what_was_saved(tmp_path: Path, log: str | None) -> None:
+    """The error says which file; the checkpoint before it is whole, and the log is completed when the run goes on."""
+    whole, part, again = Setting(), Setting(), Setting()
+    whole_log, more = tmp_path / f"whole.{log}", {"log": tmp_path / log, "measure_every": 1} if log else {}
+    expected = whole.fit(**{**more, "log": whole_log} if log else {})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill(record: Any) -> None:
+        if record.kind == "step" and record.step == 8:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1, hard))
+
+    try:
+        with pytest.raises(DataError if log else CheckpointError, match="File too large") as caught:
+            part.fit(checkpoint=tmp_path / "c", callbacks=fill, **more)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    if log:
+        assert f"the log {tmp_path / log} cannot be written" in str(caught.value)
+        assert "The run could not be saved" in caught.value.__notes__[0]
+    assert pcgraph.load(tmp_path / "c").epoch == 1
+    found = again.fit(checkpoint=tmp_path / "c", resume=tmp_path / "c", **more)
+    assert same(whole, again)
+    assert timeless(found) == timeless(expected)
+    if log:
+        assert rows(tmp_path / log) == rows(whole_log)
+
+
+def rows(log: Path) -> list[dict[str, Any]]:
+    lines = log.read_text().splitlines()
+    found = list(csv.DictReader(lines)) if log.suffix == ".csv" else [json.loads(line) for line in lines]
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in found]
 
 
 # -- Ctrl-C -----------------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,9 +22,9 @@ COLUMNS = ["kind", "epoch", "step", "samples", "energy", "accuracy", "lr", "seco
 
 
 class Log(Protocol):
-    """Takes rows, one a measured step or epoch; begins, on resuming, after those that were written before."""
+    """Takes rows, one a measured step or epoch; begins with those that a resumed run has made before."""
 
-    def begin(self, rows: int) -> None: ...
+    def begin(self, rows: list[dict[str, Any]]) -> None: ...
 
     def write(self, row: dict[str, Any]) -> None: ...
 
@@ -49,21 +50,30 @@ class FileLog:
         self.columns = list(COLUMNS)
         self._stream: io.TextIOWrapper | None = None
 
-    def begin(self, rows: int) -> None:
-        """Go on after so many rows, those that the checkpoint knows of; all others are dropped."""
-        self._start(self._read()[:rows] if rows and self.path.exists() else [])
+    def begin(self, rows: list[dict[str, Any]]) -> None:
+        """Begin anew with the rows that the checkpoint knows of, whatever became of the file since."""
+        self._add_columns(*rows)
+        self._start(rows)
 
     def write(self, row: dict[str, Any]) -> None:
-        if self.is_csv and any(key not in self.columns for key in row):
-            self.columns += [key for key in row if key not in self.columns]
+        if self._add_columns(row) and self.is_csv:
             self._start(self._read())
         assert self._stream is not None
-        self._stream.write(self._line(row))
-        self._stream.flush()
+        try:
+            self._stream.write(self._line(row))
+            self._stream.flush()
+        except OSError as error:
+            raise self._unwritten(error) from error
 
     def close(self) -> None:
         if self._stream is not None:
-            self._stream.close()
+            with suppress(OSError):  # each row is flushed, so that what is left is one that has failed before
+                self._stream.close()
+
+    def _add_columns(self, *rows: dict[str, Any]) -> bool:
+        new = [key for row in rows for key in row if key not in self.columns]
+        self.columns += dict.fromkeys(new)
+        return bool(new)
 
     def _line(self, row: dict[str, Any]) -> str:
         if not self.is_csv:
@@ -86,8 +96,10 @@ class FileLog:
             os.replace(beside, self.path)
             self._stream = open(self.path, "a", encoding="utf-8", newline="")  # noqa: SIM115
         except OSError as error:
-            text = f"the log {self.path} cannot be written: {error.strerror or error}"
-            raise DataError(text, path=self.path) from error
+            raise self._unwritten(error) from error
+
+    def _unwritten(self, error: OSError) -> DataError:
+        return DataError(f"the log {self.path} cannot be written: {error.strerror or error}", path=self.path)
 
     def _read(self) -> list[dict[str, Any]]:
         text = self.path.read_text(encoding="utf-8")
@@ -116,7 +128,7 @@ class TensorBoardLog:
             ) from error
         self._writer: Any = SummaryWriter(str(folder))
 
-    def begin(self, rows: int) -> None:
+    def begin(self, rows: list[dict[str, Any]]) -> None:
         """Nothing is taken back: TensorBoard shows the last value of a step."""
 
     def write(self, row: dict[str, Any]) -> None:

@@ -97,7 +97,7 @@ class Run:
         for text in arguments.doubts(self.settings, self.epoch, self._is_enough()):
             self._warn(text, stacklevel=4)
         for log in self.logs:
-            log.begin(len(self.history.steps) + len(self.history.epochs))
+            log.begin(self.history.rows())
         self.began = time.perf_counter()
         try:
             with self.interrupts:

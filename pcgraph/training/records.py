@@ -160,6 +160,11 @@ class History:
                 best, top = record, sign * value
         return best
 
+    def rows(self) -> list[dict[str, Any]]:
+        """All records as a log has them, in the order in which they were made."""
+        records = sorted([*self.steps, *self.epochs], key=lambda r: (r.epoch, r.kind == "epoch"))
+        return [record.as_dict() for record in records]
+
     def state_dict(self) -> dict[str, Any]:
         """All of it as plain data."""
         return {

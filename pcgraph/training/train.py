@@ -94,8 +94,8 @@ def fit(
     progress : bool
         A bar an epoch, with energy, accuracy and batches a second.
     log : str or Path, optional
-        A ``.csv`` or ``.jsonl`` file of the measured steps and the epochs. An old one is begun anew, unless the run is
-        resumed.
+        A ``.csv`` or ``.jsonl`` file of the measured steps and the epochs. An old one is begun anew; in a resumed run
+        with all that came before.
     tensorboard : str or Path, optional
         A folder for TensorBoard, which must be installed.
     measure_every : int
