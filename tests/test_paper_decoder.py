@@ -130,12 +130,13 @@ def test_an_evaluation_that_diverges_is_infinitely_bad(problem):
 
 def test_rates_are_chosen_one_coordinate_after_the_other():
     """Each value once, from the best of what came before."""
-    asked, found = [], {}
-    for setting in fig7.trials("Zero", 3, found):
-        asked.append((setting.alpha, setting.activation))
-        found[setting] = abs(setting.alpha - 0.1) + (setting.activation != "tanh")
-    assert asked == [(0.05, "gelu"), (0.1, "gelu"), (0.5, "gelu"), (0.1, "tanh"), (0.1, "leaky_relu")]
-    assert list(fig7.trials("Zero", 3, found)) == []
+    trials = fig7.Trials((("alpha", (0.05, 0.1)), ("activation", ("gelu", "tanh")), ("lr", (5e-4, 1e-4))), 1.0, 1)
+    asked, found, base = [], {}, Setting("Zero", 3)
+    for setting in fig7.candidates(base, trials, found):
+        asked.append((setting.alpha, setting.activation, setting.lr))
+        found[setting] = abs(setting.alpha - 0.1) + (setting.activation != "tanh") + setting.lr
+    assert asked == [(0.05, "gelu", 5e-4), (0.1, "gelu", 5e-4), (0.1, "tanh", 5e-4), (0.1, "tanh", 1e-4)]
+    assert list(fig7.candidates(base, trials, found)) == []
 
 
 def test_the_claim_comes_first_and_every_job_once_a_stage():

@@ -110,7 +110,7 @@ class Problem:
 
     def part(self, fraction: float) -> Problem:
         """The same with a part of the training images, always the same one."""
-        return replace(self, train=self.train.split(fraction, seed=1)[1])
+        return self if fraction == 1 else replace(self, train=self.train.split(fraction, seed=1)[1])
 
 
 @dataclass(frozen=True)
