@@ -91,6 +91,7 @@ def test_a_tensor_alone_and_a_masked_one_are_batches() -> None:
     [
         ((X, LABELS + 1), "label 3 is out of range: 'y' has 3 neurons, so classes are 0 to 2"),
         ((X, LABELS - 1), "label -1 is out of range"),
+        (X, r"one entry for each of \('x', 'y'\) \(found one Tensor\)"),
         ((X,), r"one entry for each of \('x', 'y'\).*found 1 entries"),
         ((X, Y, Y), "found 3 entries"),
         ((X, Y, LABELS, LABELS), "found 4 entries"),
@@ -222,7 +223,10 @@ def test_what_the_initializer_learns_is_trained_along() -> None:
     [
         ({"optimizer": pcgraph.SGD(lr=0.1)}, ConfigError, "one of torch.optim .*goes to state_optimizer="),
         ({"optimizer": torch.optim.SGD([torch.zeros(1)])}, ConfigError, "none of the network's parameters"),
-        ({"state_optimizer": None}, ConfigError, "2 inference steps need a state optimizer"),
+        ({"state_optimizer": None}, ConfigError, "2 inference steps need .* state_optimizer=pcgraph.*found None"),
+        ({"state_optimizer": torch.optim.SGD([torch.zeros(1)])}, ConfigError, "as in state_optimizer=.*found SGD"),
+        ({"scheduler": 0.1}, ConfigError, r"scheduler= is one of torch\.optim\.lr_scheduler.*found 0\.1"),
+        ({"loader": (X, Y)}, ClampError, r"found one Tensor\).*\[\(x, y\)\] is a loader"),
         ({"epochs": 0}, ConfigError, "epochs is a positive integer"),
         ({"epochs": True}, ConfigError, "epochs is a positive integer"),
         ({"measure_every": 0}, ConfigError, "measure_every is a positive integer"),
@@ -662,6 +666,7 @@ def test_targets_that_are_no_classes_have_no_accuracy() -> None:
         ([(X, LABELS - 1)], {}, ClampError, "label -1 is out of range"),
         ([(X, Y[:, :2])], {}, ClampError, r"the targets of 'y' need shape \(batch, 3\)"),
         ([(X, Y[:3])], {}, ClampError, "the targets of 'y' need shape"),
+        (TensorDataset(X, LABELS), {}, ClampError, r"found \(\)\); of a data set: images\.batches\(50\)"),
         ([{"x": X}], {}, ClampError, "targets of 'y' .found 'x'"),
         ([(X, Y)], {"predict": "x"}, ConfigError, "both given and predicted"),
         ([(X, Y)], {"predict": "z"}, ClampError, "no node 'z'"),

@@ -354,6 +354,16 @@ def test_a_run_that_diverges_is_saved_where_it_was_whole(tmp_path: Path, name: s
         assert same(numbers(one, optimizers[0]), numbers(two, optimizers[1]))
 
 
+def test_incremental_learning_that_diverges_says_that_weights_have_moved() -> None:
+    """The inference that failed changed none, and says so; the steps before it in the batch did."""
+    net = chain()
+    optimizer = torch.optim.SGD(net.parameters(), lr=1e-4)
+    with pytest.raises(Diverged) as caught:
+        train(net, Incremental(), steps=40, state_optimizer=pcgraph.SGD(lr=4.0), optimizer=optimizer)
+    assert "of 40 of incremental learning; those before moved the weights" in caught.value.__notes__[0]
+    assert not same(numbers(net, optimizer), numbers(chain(), optimizer))
+
+
 # -- what is refused --------------------------------------------------------------------------------------------------
 
 

@@ -33,7 +33,8 @@ class _Group(TyperGroup):
             return super().invoke(ctx)
         except PCGraphError as problem:
             Console(stderr=True).print("[bold red]error:[/] ", end="")
-            Console(stderr=True).print(str(problem), markup=False, highlight=False, soft_wrap=True)
+            for text in (str(problem), *getattr(problem, "__notes__", ())):
+                Console(stderr=True).print(text, markup=False, highlight=False, soft_wrap=True)
             raise typer.Exit(2) from problem
 
 

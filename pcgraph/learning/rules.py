@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from pcgraph.clamps import Clamps, Masked
-from pcgraph.errors import ClampError, ConfigError
+from pcgraph.errors import ClampError, ConfigError, Diverged
 from pcgraph.inference import Settings
 from pcgraph.initializers import Forward, Initializer
 from pcgraph.learning.result import InferenceResult
@@ -97,6 +97,10 @@ def walk(
                 result.remember()
             move()
             start = net.carry_on(result.states)
+    except Diverged as error:
+        if t:
+            error.add_note(f"It was step {t + 1} of {steps} of incremental learning; those before moved the weights.")
+        raise
     finally:
         net.carry_on({})
     result.learned = True

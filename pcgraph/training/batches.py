@@ -117,7 +117,8 @@ def read_batch(net: Network, batch: Any, names: tuple[Node | None, ...]) -> Batc
 def _entries(batch: Any, names: tuple[Node | None, ...]) -> Iterable[tuple[Node | None, Any]]:
     if isinstance(batch, Mapping):
         return batch.items()
-    if isinstance(batch, Tensor | np.ndarray | Masked):
+    single = isinstance(batch, Tensor | np.ndarray | Masked)
+    if single:
         batch = (batch,)
     if not isinstance(batch, tuple | list):
         raise ClampError(f"a batch is a tuple of tensors or a mapping node -> tensor (found {type(batch).__name__})")
@@ -126,6 +127,11 @@ def _entries(batch: Any, names: tuple[Node | None, ...]) -> Iterable[tuple[Node 
     if len(batch) == len(names) + 1 and LABELS not in names and _are_classes(batch[-1]):
         return zip((*names, LABELS), batch)
     wanted = ", ".join(repr(name) for name in names)
+    if single:
+        raise ClampError(
+            f"a batch has one entry for each of ({wanted}) (found one {type(batch[0]).__name__}): a loader yields "
+            "tuples or mappings; of one batch of tensors, [(x, y)] is a loader"
+        )
     raise ClampError(
         f"a batch has one entry for each of ({wanted}), and may have the classes as one more, of whole numbers "
         f"(found {len(batch)} entries): name them all, with None for one that is not to be clamped"

@@ -139,7 +139,7 @@ def _split(
     if tuple(y.shape) != (batch.size, *shape):
         raise ClampError(
             f"the targets of {predict!r} need shape ({', '.join(map(str, ('batch', *shape)))}), or are classes of "
-            f"shape (batch,) (found {tuple(y.shape)})",
+            f"shape (batch,) (found {tuple(y.shape)})" + ("" if y.dim() else "; of a data set: images.batches(50)"),
             node=predict,
         )
     return clamps, y

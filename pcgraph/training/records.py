@@ -162,7 +162,8 @@ class History:
 
     def rows(self) -> list[dict[str, Any]]:
         """All records as a log has them, in the order in which they were made."""
-        records = sorted([*self.steps, *self.epochs], key=lambda r: (r.epoch, r.kind == "epoch"))
+        made: list[StepRecord | EpochRecord] = [*self.steps, *self.epochs]
+        records = sorted(made, key=lambda r: (r.epoch, r.kind == "epoch"))
         return [record.as_dict() for record in records]
 
     def state_dict(self) -> dict[str, Any]:

@@ -150,6 +150,12 @@ def _check_rule(settings: Settings) -> None:
                 "init=pcgraph.Forward(), steps=5, state_optimizer=pcgraph.SGD(lr=0.1)",
                 key=missing[0],
             )
+        if settings.steps != 0 and not isinstance(settings.state_optimizer, StateOptimizer):
+            raise ConfigError(
+                f"{settings.steps!r} inference steps need a state optimizer, as in "
+                f"state_optimizer=pcgraph.SGD(lr=0.1) (found {settings.state_optimizer!r})",
+                key="state_optimizer",
+            )
     elif given:
         raise ConfigError(
             f"{rule_name(rule)} has no inference (found {', '.join(f'{key}=' for key in given)}): leave these out",
@@ -222,7 +228,13 @@ def _positive(key: str, value: Any) -> None:
 
 def schedulers_of(given: Any, each: str) -> tuple[Any, ...]:
     """The schedulers as a tuple, checked."""
-    found = (given,) if isinstance(given, LRScheduler | ReduceLROnPlateau) else tuple(given or ())
+    alone = isinstance(given, LRScheduler | ReduceLROnPlateau) or not isinstance(given, Iterable)
+    found = tuple(s for s in ((given,) if alone else given) if s is not None)
+    for scheduler in found:
+        if not callable(getattr(scheduler, "step", None)):
+            raise ConfigError(
+                f"scheduler= is one of torch.optim.lr_scheduler, or several (found {scheduler!r})", key="scheduler"
+            )
     if each not in ("epoch", "step"):
         raise ConfigError(f"scheduler_each is 'epoch' or 'step' (found {each!r})", key="scheduler_each")
     if each == "step" and any(isinstance(s, ReduceLROnPlateau) for s in found):
