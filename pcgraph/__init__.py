@@ -4,7 +4,7 @@ Declare a network as a NetworkX directed graph of neuron groups; ask which state
 clamps and initializer into a plan that computes only what is needed; run inference and local learning with it.
 """
 
-from pcgraph import activations, energies, errors, graphs, learning, optimizers, pyg, topology, transforms
+from pcgraph import activations, drawing, energies, errors, graphs, learning, optimizers, pyg, topology, transforms
 from pcgraph.checkpoints import load, save
 from pcgraph.clamps import Masked
 from pcgraph.errors import ClampError, ConfigError, Diverged, GraphError, InvalidInitializer, PCGraphError
@@ -44,6 +44,7 @@ __all__ = [
     "Zero",
     "activations",
     "check",
+    "drawing",
     "energies",
     "errors",
     "evaluate",

@@ -102,8 +102,8 @@ class PCNetwork(Network):
 
     def infer(
         self, clamps: Mapping[Node, Tensor | Masked], *, init: Initializer, steps: int,
-        optimizer: StateOptimizer | None = None, labels: Tensor | None = None, trace: bool = False, check: bool = True,
-        kernels: Mapping[str, str] | None = None,
+        optimizer: StateOptimizer | None = None, labels: Tensor | None = None,
+        trace: bool | Literal["nodes"] = False, check: bool = True, kernels: Mapping[str, str] | None = None,
     ) -> InferenceResult:  # fmt: skip
         """Run inference: initialise the free states, then move them down the energy.
 
@@ -118,8 +118,8 @@ class PCNetwork(Network):
             How states move; needed if `steps` is above 0.
         labels : Tensor, optional, shape (batch,)
             Classes, for :class:`pcgraph.Average` where no clamp is one-hot.
-        trace : bool
-            Keep the energy of every step.
+        trace : bool or "nodes"
+            Keep the energy of every step; with "nodes", that of each node as well.
         check : bool
             Look for clamps and energies that are not finite. On a GPU that waits for the device.
         kernels : mapping, optional
@@ -132,6 +132,8 @@ class PCNetwork(Network):
         Diverged
             The energy is not finite at the end.
         """
+        if trace not in (False, True, "nodes"):
+            raise ConfigError(f"trace is True, False or 'nodes' (found {trace!r})", key="trace")
         return self.run(
             clamps, init=init, steps=steps, optimizer=optimizer, labels=labels, kernels=kernels,
             settings=Settings(trace=trace, check=check),

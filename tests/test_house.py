@@ -22,8 +22,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "pcgraph"
 
 ROOMS = (
-    "errors", "activations", "named", "transforms", "energies", "graphs", "network", "clamps", "optimizers", "topology",
-    "pyg", "initializers", "plan", "kernels", "inference", "learning", "model", "rates", "serialization",
+    "errors", "notebook", "activations", "named", "transforms", "energies", "graphs", "network", "clamps", "optimizers",
+    "topology", "pyg", "initializers", "plan", "kernels", "inference", "learning", "model", "rates", "serialization",
     "checkpoints", "training", "data", "drawing", "cli", "testing",
 )  # fmt: skip
 """A room imports only rooms before it. ``testing`` comes last and may import anything but the command."""

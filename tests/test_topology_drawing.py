@@ -12,6 +12,8 @@ import matplotlib.pyplot as plt
 from matplotlib.text import Annotation
 
 from pcgraph import drawing
+from pcgraph.drawing.declaration import COUNTED
+from pcgraph.drawing.style import RED
 from pcgraph.errors import ClampError
 from pcgraph.graphs import chain, figure_9
 from pcgraph.testing.strategies import digraphs, problems
@@ -37,7 +39,7 @@ def arrows(ax):
 
 
 def red(patch):
-    return matplotlib.colors.same_color(patch.get_edgecolor(), drawing.RED)
+    return matplotlib.colors.same_color(patch.get_edgecolor(), RED)
 
 
 def test_columns_are_depths_and_clamps_are_squares():
@@ -49,7 +51,7 @@ def test_columns_are_depths_and_clamps_are_squares():
     ax = drawing.graph(graph, {0})
     found = marks(ax)
     assert {v: found[place[v]][0] for v in graph} == {0: "s", 1: "o", 2: "o", 3: "o", 4: "o", 5: "o"}
-    assert not any(colour == drawing.RED for _, colour in found.values())
+    assert not any(colour == RED for _, colour in found.values())
     assert not any(map(red, arrows(ax)))
     assert len(arrows(ax)) == graph.number_of_edges()
     assert ax.get_title() == "Forward() is possible: 1, then 2, then 3, then 4, then 5"
@@ -60,7 +62,7 @@ def test_the_cycle_is_red_and_nothing_else():
     ax = drawing.graph(graph, {0})
     _, place = drawing.layout(graph, check_phase(graph, {0}))
     found = marks(ax)
-    assert {v for v in graph if found[place[v]][1] == drawing.RED} == {1, 2, 3, 4}
+    assert {v for v in graph if found[place[v]][1] == RED} == {1, 2, 3, 4}
     assert sum(map(red, arrows(ax))) == 4
     assert [place[v][0] for v in (0, 1, 2, 4, 3, 5)] == [0, 1, 2, 3, 4, 4]
 
@@ -70,7 +72,7 @@ def test_unknown_roots_are_red_and_cut_edges_dashed():
     ax = drawing.graph(graph, {1})
     _, place = drawing.layout(graph, check_phase(graph, {1}))
     found = marks(ax)
-    assert {v for v in graph if found[place[v]][1] == drawing.RED} == {0}
+    assert {v for v in graph if found[place[v]][1] == RED} == {0}
     dashed = [p for p in arrows(ax) if p.get_linestyle() not in ("-", "solid")]
     assert len(dashed) == 1
     assert "root 0" in ax.get_title()
@@ -90,7 +92,7 @@ def test_neurons_are_counted_where_there_is_room():
     graph = chain([4, 1, (2, 5)])
     texts = {t.get_text() for t in drawing.graph(graph, {"x", "y"}).texts}
     assert {"x", "4 neurons", "h1", "1 neuron", "y", "2×5 neurons"} <= texts
-    for unlike in (figure_9(), chain([4] * (drawing.COUNTED + 1))):
+    for unlike in (figure_9(), chain([4] * (COUNTED + 1))):
         assert not any("neuron" in t.get_text() for t in drawing.graph(unlike, ()).texts)
 
 

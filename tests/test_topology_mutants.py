@@ -313,10 +313,16 @@ MUTANTS = [
         "printer.text(object.__repr__(self))",
         "strategies",
     ),
-    fault("clamps are drawn round", "drawing.py", 'marker="s" if fixed else "o"', 'marker="o"', "drawing"),
+    fault(
+        "clamps are drawn round",
+        "drawing/declaration.py",
+        'marker="s" if fixed else "o"',
+        'marker="o"',
+        "drawing",
+    ),
     fault(
         "roots without a value are black",
-        "drawing.py",
+        "drawing/declaration.py",
         "self.bad_nodes = {*cycle, *report.free_roots}",
         "self.bad_nodes = {*cycle}",
         "drawing",

@@ -9,14 +9,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pcgraph import notebook
 from pcgraph.clamps import Clamps
 from pcgraph.initializers import Initializer
 from pcgraph.kernels import Workspace, take
 from pcgraph.plan.operations import Rows, numbers
 
-__all__ = ["Inference", "NodeTensors", "node_energies", "state_of", "total_energy"]
+__all__ = ["Inference", "NodeTensors", "energy_by_node", "node_energies", "state_of", "total_energy"]
 
 Node = Hashable
+
+SHOWN = 20
+"""So many nodes a notebook's table has."""
 
 
 class Inference:
@@ -29,6 +33,9 @@ class Inference:
         their error is zero and their prediction their state.
     trace : Tensor or None, shape (steps + 1, batch)
         The energy before each step and after the last, if it was asked for.
+    node_trace : dict or None
+        Node -> (steps + 1, batch): the same for each node with an energy, in the order of the declaration, if
+        ``trace="nodes"`` asked for it.
     plan : Plan
     """
 
@@ -37,11 +44,21 @@ class Inference:
         release: Callable[[Workspace], None],
     ) -> None:  # fmt: skip
         self.plan = ws.plan
-        self.clamps, self.init, self.labels, self.trace = clamps, init, labels, trace
+        self.clamps, self.init, self.labels = clamps, init, labels
+        self.trace = trace
+        self.node_trace: dict[Node, Tensor] | None = None
+        if trace is not None and trace.dim() == 3:
+            self.trace, self.node_trace = trace.sum(1), self._by_name(ws, trace)
         self._lease, self._ws = Lease(ws, release), ws
         self.states = NodeTensors(self._lease, state_of)
         self.predictions = NodeTensors(self._lease, _prediction)
         self.errors = NodeTensors(self._lease, _error)
+
+    @staticmethod
+    def _by_name(ws: Workspace, trace: Tensor) -> dict[Node, Tensor]:
+        s = ws.plan.structure
+        numbered = ((v, s.number[v]) for v in ws.net.graph)
+        return {v: trace[:, i] for v, i in numbered if s.has_energy[i]}
 
     def peek(self, node: Node) -> Tensor:
         """The state of a node as a view that is valid until the network runs again; for initializers."""
@@ -92,6 +109,24 @@ class Inference:
             for k, position in enumerate(numbers(where)):
                 result[s.nodes[start + int(position)]] = energies[k]
         return result
+
+    def _repr_html_(self) -> str:
+        """For a notebook: the nodes with the largest energies, and the energy over the steps if it was traced."""
+        s = self.plan.structure
+        energies = energy_by_node(self._ws).mean(1).cpu()
+        energies[torch.from_numpy(~s.has_energy)] = -1.0
+        rows = []
+        for i in energies.sort(descending=True, stable=True).indices[:SHOWN].tolist():
+            v, energy = s.nodes[i], float(energies[i])
+            partly = "partly clamped" if i in self.clamps.masked else "free"
+            size = float(state_of(self._ws, i).square().mean().sqrt())
+            shape = "×".join(map(str, s.shape(v)))
+            kind = partly if self.plan.free[i] else "clamped"
+            rows.append((str(v), shape, kind, f"{energy:.4g}" if s.has_energy[i] else "none", f"{size:.4g}"))
+        more = f"; the {SHOWN} nodes with the largest energies" if len(s.nodes) > SHOWN else ""
+        title = f"{self!r}{more}"
+        columns = ("node", "shape", "", "mean energy", "root mean square of the state")
+        return notebook.table(title, columns, rows) + notebook.picture(self)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(batch={self.batch}, steps={self.plan.steps}, energy={self.energy.mean():.6g})"
@@ -165,3 +200,14 @@ def total_energy(ws: Workspace, errors: Any = None) -> Tensor:
     for op in ws.plan.final.errors if errors is None else errors:
         total += node_energies(ws, op.run, op.rows).sum(0)
     return total
+
+
+def energy_by_node(ws: Workspace, errors: Any = None) -> Tensor:
+    """The energy of each node, (nodes, batch), by canonical number."""
+    s = ws.plan.structure
+    energies = torch.zeros(len(s.nodes), ws.batch, dtype=ws.dtype, device=ws.device)
+    for op in ws.plan.final.errors if errors is None else errors:
+        start = s.groups[s.runs[op.run].group].start
+        where = torch.from_numpy(start + numbers(op.rows)).to(ws.device)
+        energies.index_copy_(0, where, node_energies(ws, op.run, op.rows))
+    return energies

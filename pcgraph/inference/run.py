@@ -11,14 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from pcgraph.clamps import Clamps
 from pcgraph.errors import Diverged
-from pcgraph.inference.result import total_energy
+from pcgraph.inference.result import energy_by_node, total_energy
 from pcgraph.initializers import Block, Context
 from pcgraph.kernels import Step, Workspace, bind
 from pcgraph.optimizers import StateOptimizer
@@ -36,8 +36,8 @@ class Settings:
 
     Attributes
     ----------
-    trace : bool
-        Keep the energy per sample at every step.
+    trace : bool or "nodes"
+        Keep the energy per sample at every step; with "nodes", that of each node.
     check : bool
         Look whether the energy is finite at the end, which on a GPU waits for the device.
     nudges : dict
@@ -51,7 +51,7 @@ class Settings:
         Whether `memories` must fit other runs of the same network as well.
     """
 
-    trace: bool = False
+    trace: bool | Literal["nodes"] = False
     check: bool = True
     nudges: dict[int, tuple[Tensor, float]] = field(default_factory=dict)
     memories: dict[tuple[int, int], dict[str, Any]] = field(default_factory=dict)
@@ -128,6 +128,7 @@ def run_unchecked(
     masks = [_mask(ws, i, *pair) for i, pair in clamps.masked.items()]
     _start(ws, clamps, masks, context)
     energies: list[Tensor] = []
+    measure = energy_by_node if settings.trace == "nodes" else total_energy
     memories = settings.memories
     rates: dict[tuple[int, ...], float | Tensor] = {}
     for t in range(plan.steps):
@@ -135,7 +136,7 @@ def run_unchecked(
         _each(forward)
         _each(errors)
         if settings.trace:
-            energies.append(total_energy(ws, plan.stage(t).errors))
+            energies.append(measure(ws, plan.stage(t).errors))
         _each(pull)
         for h, e, target, strength in settings.pulls(ws):
             e.add_(h - target, alpha=strength)
@@ -156,7 +157,7 @@ def run_unchecked(
         _each(program.final[0])
     _each(program.final[1])
     if settings.trace:
-        energies.append(total_energy(ws))
+        energies.append(measure(ws))
     return torch.stack(energies) if settings.trace else None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from pcgraph import notebook
 from pcgraph.initializers import Initializer
 from pcgraph.network import Structure
 from pcgraph.plan.compile import Parts, Request, Stage, compile_plan
@@ -174,6 +176,20 @@ class Plan:
         for bucket, kernel in zip(s.buckets, self.kernels):
             lines.append(f"    {bucket.name}: {bucket.count} {'edge' if bucket.count == 1 else 'edges'}, {kernel}")
         lines.append(f"  initialization: {self._initialization()}")
+        for span, ahead, back, moved in self._steps():
+            products = f"{self._products(ahead)} forward and {self._products(back)} backward products"
+            lines.append(f"  {span}: {products}, {_moves(moved)}{self._named(ahead, back)}")
+        if self.steps:
+            final = _calls(self.final.forward)
+            lines.append(f"  after the last step: {self._products(final)} forward products{self._named(final)}")
+        m = self.matmuls
+        lines.append(f"  weight gradients: {m.weights} products")
+        lines.append(f"  sequential matrix multiplications: {self.smm}")
+        lines.append(f"  in all: {m.total} products, {self.flops(1) / 1e6:.3g} MFLOP a sample")
+        return "\n".join(lines)
+
+    def _steps(self) -> Iterator[tuple[str, list[Forward], list[Pull], int]]:
+        """Which steps are alike, their products forward and backward, and how many states move in each."""
         repeats = Counter(min(t, len(self.stages) - 1) for t in range(self.steps)) if self.stages else Counter()
         seen = 0
         for i, stage in enumerate(self.stages):
@@ -182,18 +198,28 @@ class Plan:
             seen += n
             moved = sum(len(numbers(where)) for _, where in stage.moves)
             moved -= sum(len(numbers(op.rows)) for op in stage.hold)
-            ahead, back = _calls(stage.forward), list(stage.pull)
-            products = f"{sum(map(self._edges, ahead))} forward and {sum(map(self._edges, back))} backward products"
-            moves = f"{moved} {'state moves' if moved == 1 else 'states move'}"
-            lines.append(f"  {span}: {products}, {moves}{self._named(ahead, back)}")
+            yield span, _calls(stage.forward), list(stage.pull), moved
+
+    def _products(self, calls: Iterable[Forward | Pull]) -> int:
+        return sum(map(self._edges, calls))
+
+    def _repr_html_(self) -> str:
+        """For a notebook: what each step computes, what all of it costs, and the graph."""
+        rows = [("initialization", str(self.matmuls.init), "", self._initialization())]
+        rows += [
+            (span, str(self._products(ahead)), str(self._products(back)), _moves(moved))
+            for span, ahead, back, moved in self._steps()
+        ]
         if self.steps:
-            final = _calls(self.final.forward)
-            lines.append(f"  after the last step: {sum(map(self._edges, final))} forward products{self._named(final)}")
-        m = self.matmuls
-        lines.append(f"  weight gradients: {m.weights} products")
-        lines.append(f"  sequential matrix multiplications: {self.smm}")
-        lines.append(f"  in all: {m.total} products, {self.flops(1) / 1e6:.3g} MFLOP a sample")
-        return "\n".join(lines)
+            rows.append(("after the last step", str(self._products(_calls(self.final.forward))), "", ""))
+        rows.append(("weight gradients", "", str(self.matmuls.weights), ""))
+        title = (
+            f"{len(self.structure.nodes)} nodes, {len(self.structure.source)} edges, {self.steps} inference steps; "
+            f"clamped: {self._names(~self.free)}; in all {self.matmuls.total} products, "
+            f"{self.flops(1) / 1e6:.3g} MFLOP a sample; sequential matrix multiplications: {self.smm}"
+        )
+        columns = ("", "forward products", "backward products", "")
+        return notebook.table(title, columns, rows) + notebook.picture(self)
 
     def _initialization(self) -> str:
         writers = sorted({o.initializer for o in self.prologue if isinstance(o, Write) and o.initializer >= 0})
@@ -252,6 +278,10 @@ def kept_by(module: torch.nn.Module, shape: tuple[int, ...]) -> int:
     except (RuntimeError, NotImplementedError, TypeError, ValueError):
         return 0
     return sum(kept.values())
+
+
+def _moves(states: int) -> str:
+    return f"{states} {'state moves' if states == 1 else 'states move'}"
 
 
 def _calls(operations: tuple[Operation, ...]) -> list[Forward]:

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pcgraph import notebook
 from pcgraph.topology.witness import Verdict, listing, name
 
 if TYPE_CHECKING:
@@ -185,33 +186,14 @@ def as_text(report: Report) -> str:
     return _printed(as_rich(report, ascii_only=True))
 
 
-STYLE = "text-align:left;vertical-align:top;padding:0.25em 0.75em"
-GOOD, BAD = "#0072b2", "#d55e00"
-
-
-def _html_row(cells: Sequence[str], tag: str) -> str:
-    def cell(text: str) -> str:
-        colour = {"yes": f";color:{GOOD}", "no": f";color:{BAD};font-weight:bold"}.get(text, "")
-        return f'<{tag} style="{STYLE}{colour}">{html.escape(text)}</{tag}>'
-
-    return f"<tr>{''.join(map(cell, cells))}</tr>"
-
-
-def _html_table(title: str, columns: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    head = _html_row(columns, "th")
-    lines = "".join(_html_row(row, "td") for row in body)
-    caption = f"<caption>{html.escape(title)}</caption>"
-    return f"<table>{caption}<thead>{head}</thead><tbody>{lines}</tbody></table>"
-
-
 def _html_facts(report: Report) -> str:
     items = (f"<li><b>{html.escape(label)}</b>: {html.escape(text)}</li>" for label, text in facts(report))
     return f"<ul>{''.join(items)}</ul>"
 
 
 def as_html(report: Report) -> str:
-    """The table for a notebook; every name is escaped."""
-    return _html_table(headline(report), COLUMNS, rows(report)) + _html_facts(report)
+    """The table and the drawing for a notebook; every name is escaped."""
+    return notebook.table(headline(report), COLUMNS, rows(report)) + _html_facts(report) + notebook.picture(report)
 
 
 def _phase_rows(reports: PhaseReport) -> list[list[str]]:
@@ -256,5 +238,6 @@ def phases_as_text(reports: PhaseReport) -> str:
 
 
 def phases_as_html(reports: PhaseReport) -> str:
-    """The phases' table for a notebook."""
-    return _html_table("", ["", *map(name, reports)], _phase_rows(reports))
+    """The phases' table and drawings for a notebook."""
+    pictures = "".join(f"<p>{html.escape(name(phase))}</p>{notebook.picture(r)}" for phase, r in reports.items())
+    return notebook.table("", ["", *map(name, reports)], _phase_rows(reports)) + pictures

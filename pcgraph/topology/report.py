@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
+from pcgraph.errors import ConfigError
 from pcgraph.topology import render, verdicts
 from pcgraph.topology.cycles import Found, shortest_cycle
 from pcgraph.topology.repair import Budget, feedback_vertex_set
@@ -55,6 +56,20 @@ class Report:
     def nodes(self) -> tuple[Node, ...]:
         """All nodes, in the order of declaration."""
         return tuple(self._structure.names)
+
+    @property
+    def edges(self) -> tuple[tuple[Node, Node], ...]:
+        """The pairs of groups (source, target) with an edge, each once; for a report of groups.
+
+        Raises
+        ------
+        ConfigError
+            It is a report of neurons.
+        """
+        if self.level != "groups":
+            raise ConfigError("only a report of groups lists its edges (found one of neurons)", key="level")
+        ends = zip(self._structure.source.tolist(), self._structure.target.tolist())
+        return tuple((self.nodes[u], self.nodes[v]) for u, v in ends)
 
     @cached_property
     def edge_count(self) -> int:

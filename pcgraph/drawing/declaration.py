@@ -1,4 +1,4 @@
-"""Pictures, by matplotlib (the extra ``plot``)."""
+"""A declaration as a picture: columns are depths, what forbids a sweep is red."""
 
 from __future__ import annotations
 
@@ -10,22 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 import networkx as nx
 
-from pcgraph.errors import ConfigError, PCGraphError
+from pcgraph.drawing.style import BLUE, GREY, INK, PAPER, RED, pyplot
 from pcgraph.topology import Report, check_phase
 from pcgraph.topology.arguments import declared_graph
 from pcgraph.topology.witness import listing, name
-from pcgraph.training import History
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-__all__ = ["graph", "layout", "learning_curve"]
+__all__ = ["draw", "graph", "layout"]
 
 Node = Hashable
 
-# Okabe and Ito's palette, which colour-blind readers can tell apart.
-RED, BLUE, GREY, INK, PAPER = "#D55E00", "#56B4E9", "#9A9A9A", "#222222", "#FFFFFF"
 LARGE = 60
 """With more nodes than this they are drawn small."""
 LABELLED = 250
@@ -35,6 +31,10 @@ COUNTED = 30
 WIDE, HIGH = 1.35, 0.85
 """Inches from column to column and from row to row."""
 ROUNDS = 8
+TALL = 30
+"""A column of more nodes than this is folded into several, side by side."""
+FOLD = 0.36
+"""How far apart these stand, where 1 is from column to column."""
 
 
 def graph(
@@ -77,20 +77,25 @@ def graph(
     >>> axes.get_title()
     'Forward() is not possible: free cycle 1 → 2 → 4 → 3 → 1'
     """
-    plt = _pyplot()
+    plt = pyplot()
     declared = declared_graph(graph_or_net)
-    report = check_phase(declared, () if clamped is None else clamped, repair=False)
-    columns, place = layout(declared, report)
-    if ax is None:
-        height = max(map(len, columns.values()))
-        scale = 1.0 if len(declared) <= LARGE else 0.55
-        size = (max(3.2, scale * WIDE * len(columns) + 0.8), max(2.4, scale * HIGH * height + 1.3))
-        _, ax = plt.subplots(figsize=size, layout="constrained")
-    _Picture(ax, declared, report, place).draw(columns)
-    ax.set_title(_title(report) if title is None else title, fontsize=10)
+    ax = draw(declared, check_phase(declared, () if clamped is None else clamped, repair=False), ax, title)
     if path is not None:
         ax.figure.savefig(path, dpi=150, bbox_inches="tight", facecolor=PAPER)  # type: ignore[union-attr]
         plt.close(ax.figure)
+    return ax
+
+
+def draw(declared: nx.DiGraph, report: Report, ax: Axes | None = None, title: str | None = None) -> Axes:
+    """Draw a declaration whose report, of groups, is at hand; see :func:`graph`."""
+    columns, place = layout(declared, report)
+    if ax is None:
+        scale = 1.0 if len(declared) <= LARGE else 0.55
+        across, down = (max(spots) - min(spots) + 1 for spots in zip(*place.values()))
+        size = (max(3.2, scale * WIDE * across + 0.8), max(2.4, scale * HIGH * down + 1.3))
+        _, ax = pyplot().subplots(figsize=size, layout="constrained")
+    _Picture(ax, declared, report, place).draw(columns)
+    ax.set_title(_title(report) if title is None else title, fontsize=10)
     return ax
 
 
@@ -110,10 +115,15 @@ def layout(declared: nx.DiGraph, report: Report) -> tuple[dict[int, list[Node]],
         columns[column[v]].append(v)
     ordered = {c: columns[c] for c in sorted(columns)}
     _uncross(declared, ordered, column)
-    place = {}
+    place: dict[Node, tuple[float, float]] = {}
+    x = 0.0
     for c, nodes in ordered.items():
+        folds = math.ceil(len(nodes) / TALL)
+        width = FOLD * (folds - 1)
+        x += width / 2 + (1.0 if c else 0.0)
         for i, v in enumerate(nodes):
-            place[v] = (float(c), (len(nodes) - 1) / 2 - i)
+            place[v] = (x + FOLD * (i % folds) - width / 2, ((len(nodes) - 1) / 2 - i) / folds)
+        x += width / 2
     return ordered, place
 
 
@@ -206,7 +216,7 @@ class _Picture:
         self.report = report
         self.place = place
         self.full = len(place) <= LARGE
-        self.radius = 13.0 if self.full else 5.0
+        self.radius = 13.0 if self.full else 5.0 if len(place) <= LABELLED else 3.5
         cycle = report.cycle or []
         self.bad_edges = set(zip(cycle, cycle[1:] + cycle[:1]))
         self.bad_nodes = {*cycle, *report.free_roots}
@@ -315,22 +325,18 @@ class _Picture:
     def depths(self, columns: dict[int, list[Node]]) -> None:
         """Below each column, the depth that its free nodes share."""
         low = min(y for _, y in self.place.values()) - 0.75
-        self.ax.text(min(columns) - 0.5, low, "depth", ha="center", va="top", fontsize=8, color=GREY)
-        for c, nodes in columns.items():
+        self.ax.text(
+            min(x for x, _ in self.place.values()) - 0.5, low, "depth", ha="center", va="top", fontsize=8, color=GREY
+        )
+        for nodes in columns.values():
             found = {self.report.depth[v] for v in nodes if v not in self.fixed} or {
                 self.report.depth[v] for v in nodes
             }
             text = "∞" if math.inf in found else ", ".join(f"{d:g}" for d in sorted(found))
             cut = all(v in self.fixed and self.declared.in_degree(v) for v in nodes)
-            self.ax.text(c, low, "target" if cut else text, ha="center", va="top", fontsize=8, color=GREY)
-
-
-def _pyplot() -> Any:
-    try:
-        import matplotlib.pyplot as plt
-    except ImportError as error:
-        raise PCGraphError("pictures need matplotlib (not found): pip install pcgraph[plot]") from error
-    return plt
+            xs = [self.place[v][0] for v in nodes]
+            middle = (min(xs) + max(xs)) / 2
+            self.ax.text(middle, low, "target" if cut else text, ha="center", va="top", fontsize=8, color=GREY)
 
 
 def _line() -> Any:
@@ -339,74 +345,7 @@ def _line() -> Any:
     return Line2D
 
 
-def _plain_decimals(axis: Any, values: list[float]) -> None:
-    """Ticks of a logarithmic axis at 1, 2 and 5, as decimals, where these are short."""
-    from matplotlib.ticker import LogLocator, NullFormatter
-
-    if min(values) >= 1e-3 and max(values) < 1e5:
-        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        axis.set_major_formatter(lambda value, _: f"{value:.4g}" if value < 1e4 else f"{value:.0f}")
-        axis.set_minor_formatter(NullFormatter())
-
-
 def _offset_copy() -> Any:
     from matplotlib.transforms import offset_copy
 
     return offset_copy
-
-
-def learning_curve(
-    history: History, path: str | Path | None = None, *, title: str = "", judged: str = "validation"
-) -> Figure:
-    """Draw how a run went, epoch by epoch: its energy, and its accuracies.
-
-    Parameters
-    ----------
-    history : pcgraph.training.History
-        What ``fit`` returns.
-    path : str or Path, optional
-        Write the picture here; the suffix says in which format.
-    title : str
-        Above the picture.
-    judged : str
-        What ``validate=`` measured on, for the legend.
-
-    Returns
-    -------
-    matplotlib Figure
-
-    Raises
-    ------
-    ConfigError
-        No epoch was measured, so that there is nothing to draw.
-    """
-    measured = [record for record in history.epochs if record.energy is not None]
-    if not measured:
-        raise ConfigError("there is nothing to draw: the history has no measured epoch", key="history")
-    plt = _pyplot()
-    figure: Figure
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
-    at = [record.epoch + 1 for record in measured]
-    left.plot(at, [record.energy for record in measured], marker="o", markersize=4, color=INK)
-    left.set(xlabel="epoch", ylabel="energy a sample, after inference", yscale="log", title="energy in training")
-    _plain_decimals(left.yaxis, [record.energy for record in measured if record.energy is not None])
-    for label, values, colour in (
-        ("training (sampled batches)", [record.accuracy for record in measured], BLUE),
-        (judged, [record.validation.get("accuracy") for record in measured], RED),
-    ):
-        points = [(x, 100 * y) for x, y in zip(at, values) if y is not None]
-        if points:
-            last = f"{label}, {points[-1][1]:.1f} % at the end"
-            right.plot(*zip(*points), marker="o", markersize=4, color=colour, label=last)
-    right.set(xlabel="epoch", ylabel="accuracy (%)", title="accuracy")
-    if right.lines:
-        right.legend(frameon=False, loc="best", fontsize=8)
-    for ax in (left, right):
-        ax.xaxis.get_major_locator().set_params(integer=True)
-        ax.spines[["top", "right"]].set_visible(False)
-        ax.grid(alpha=0.25)
-    figure.suptitle(title)
-    if path is not None:
-        figure.savefig(path, dpi=150, facecolor=PAPER)
-        plt.close(figure)
-    return figure

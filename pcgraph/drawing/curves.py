@@ -1,0 +1,118 @@
+"""How a run went: energy and accuracy over epochs, seconds or sequential matrix multiplications."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pcgraph.drawing.style import BLUE, COLOURS, INK, RED, plain_decimals, pyplot, save, whole_numbers
+from pcgraph.errors import ConfigError
+from pcgraph.training import EpochRecord, History
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["learning_curve"]
+
+AXES = {"epochs": "epoch", "seconds": "seconds of training", "smm": "sequential matrix multiplications"}
+
+
+def learning_curve(
+    history: History | Mapping[str, History], path: str | Path | None = None, *, title: str = "",
+    judged: str = "validation", over: str = "epochs", smm: int | Mapping[str, int] | None = None,
+) -> Figure:  # fmt: skip
+    """Draw how a run went, or several: its energy, and its accuracies.
+
+    Parameters
+    ----------
+    history : pcgraph.training.History, or mapping from names
+        What ``fit`` returns. Of several, each has a colour, and only the accuracy of validation is shown (that of
+        training where a run has no other).
+    path : str or Path, optional
+        Write the picture here; the suffix says in which format.
+    title : str
+        Above the picture.
+    judged : str
+        What ``validate=`` measured on, for the legend.
+    over : {"epochs", "seconds", "smm"}
+        What the runs are laid out along: epochs, the seconds since they began, or sequential matrix multiplications.
+    smm : int, or mapping from names, optional
+        Sequential matrix multiplications of one weight update, as ``plan.smm.paper`` or ``plan.smm.critical_path`` of
+        :class:`~pcgraph.Plan` counts them; needed by ``over="smm"``.
+
+    Returns
+    -------
+    matplotlib Figure
+
+    Raises
+    ------
+    ConfigError
+        No epoch was measured, so that there is nothing to draw; `over` is no such name; or `smm` is missing.
+
+    Examples
+    --------
+    >>> from pcgraph.training import EpochRecord, History
+    >>> history = History([EpochRecord(i, 10 * i + 10, 500, 1 / (i + 1), 0.9, 1e-3, float(i)) for i in range(3)])
+    >>> figure = learning_curve({"one": history, "two": history}, over="smm", smm={"one": 10, "two": 25})
+    >>> figure.axes[0].lines[1].get_xdata().tolist()
+    [250, 500, 750]
+    """
+    runs = dict(history) if isinstance(history, Mapping) else {"": history}
+    if over not in AXES:
+        raise ConfigError(f"over is one of {', '.join(map(repr, AXES))} (found {over!r})", key="over")
+    measured = {name: [record for record in run.epochs if record.energy is not None] for name, run in runs.items()}
+    empty = [name for name, records in measured.items() if not records]
+    if empty or not measured:
+        which = f" of {empty[0]!r}" if empty and empty[0] else ""
+        raise ConfigError(f"there is nothing to draw: the history{which} has no measured epoch", key="history")
+    figure: Figure
+    figure, (left, right) = pyplot().subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+    for i, (name, records) in enumerate(measured.items()):
+        at = _places(records, over, smm[name] if isinstance(smm, Mapping) and name in smm else smm)
+        colour = COLOURS[i % len(COLOURS)] if isinstance(history, Mapping) else INK
+        left.plot(at, [r.energy for r in records], marker="o", markersize=4, color=colour, label=name or None)
+        _accuracies(right, at, records, name, colour if isinstance(history, Mapping) else None, judged)
+    left.set(xlabel=AXES[over], ylabel="energy a sample, after inference", yscale="log", title="energy in training")
+    plain_decimals(left.yaxis, [r.energy for records in measured.values() for r in records if r.energy is not None])
+    right.set(xlabel=AXES[over], ylabel="accuracy (%)", title="accuracy")
+    if right.lines:
+        right.legend(frameon=False, loc="best", fontsize=8)
+    for ax in (left, right):
+        if over == "epochs":
+            whole_numbers(ax.xaxis)
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.grid(alpha=0.25)
+    figure.suptitle(title)
+    save(figure, path)
+    return figure
+
+
+def _places(records: list[EpochRecord], over: str, smm: Any) -> list[float]:
+    """Where each epoch stands on the horizontal axis."""
+    if over == "epochs":
+        return [record.epoch + 1 for record in records]
+    if over == "seconds":
+        return [record.seconds for record in records]
+    if isinstance(smm, bool) or not isinstance(smm, int):
+        raise ConfigError(
+            f"over='smm' needs smm=, the products of one update, as net.plan(...).smm.paper says (found {smm!r})",
+            key="smm",
+        )
+    return [record.step * smm for record in records]
+
+
+def _accuracies(
+    ax: Any, at: list[float], records: list[EpochRecord], name: str, colour: str | None, judged: str
+) -> None:
+    """Of one run both accuracies; of several, where each is one colour, the one that matters."""
+    found = [
+        ("training (sampled batches)", [record.accuracy for record in records], BLUE),
+        (judged, [record.validation.get("accuracy") for record in records], RED),
+    ]
+    shown = [(label, [(x, 100 * y) for x, y in zip(at, values) if y is not None], own) for label, values, own in found]
+    shown = [each for each in shown if each[1]]
+    for label, points, own in shown if colour is None else shown[-1:]:
+        who = label if colour is None else f"{name}, {label}"
+        last = f"{who}, {points[-1][1]:.1f} % at the end"
+        ax.plot(*zip(*points), marker="o", markersize=4, color=colour or own, label=last)

@@ -1,0 +1,65 @@
+"""Colours, and what every picture needs of matplotlib (the extra ``plot``)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pcgraph.errors import PCGraphError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = [
+    "BLUE",
+    "COLOURS",
+    "GREY",
+    "INK",
+    "MAP",
+    "PALE",
+    "PAPER",
+    "RED",
+    "plain_decimals",
+    "pyplot",
+    "save",
+    "whole_numbers",
+]
+
+# Okabe and Ito's palette, which colour-blind readers can tell apart.
+RED, BLUE, GREY, INK, PAPER = "#D55E00", "#56B4E9", "#9A9A9A", "#222222", "#FFFFFF"
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#222222")
+MAP = "cividis"
+"""Of amounts: even in lightness, and the same to colour-blind readers."""
+PALE = "#CFE3F0"
+"""Where there is no value."""
+
+
+def pyplot() -> Any:
+    """The module ``pyplot``, or an error that says how to install it."""
+    try:
+        import matplotlib.pyplot as plt
+    except ImportError as error:
+        raise PCGraphError("pictures need matplotlib (not found): pip install pcgraph[plot]") from error
+    return plt
+
+
+def save(figure: Figure, path: str | Path | None) -> None:
+    """Write a figure and close it, if there is a path; the suffix says in which format."""
+    if path is not None:
+        figure.savefig(path, dpi=150, facecolor=PAPER)
+        pyplot().close(figure)
+
+
+def plain_decimals(axis: Any, values: list[float]) -> None:
+    """Ticks of a logarithmic axis at 1, 2 and 5, as decimals, where these are short."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    if min(values) >= 1e-3 and max(values) < 1e5:
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axis.set_major_formatter(lambda value, _: f"{value:.4g}" if value < 1e4 else f"{value:.0f}")
+        axis.set_minor_formatter(NullFormatter())
+
+
+def whole_numbers(axis: Any) -> None:
+    """Ticks at whole numbers alone."""
+    axis.get_major_locator().set_params(integer=True)

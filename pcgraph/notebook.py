@@ -1,0 +1,48 @@
+"""How reports, plans and results show themselves in a notebook: a table, and a picture where one can be drawn.
+
+Pictures are drawn by a later room, which says here how: what is shown does not import what draws it.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+from collections.abc import Callable, Sequence
+from typing import Any
+
+__all__ = ["draws", "picture", "table"]
+
+STYLE = "text-align:left;vertical-align:top;padding:0.25em 0.75em"
+GOOD, BAD = "#0072b2", "#d55e00"
+
+_painters: dict[type, Callable[[Any], bytes | None]] = {}
+
+
+def draws(kind: type, painter: Callable[[Any], bytes | None]) -> None:
+    """Let `painter` draw values of this class: as PNG, or None where there is nothing to draw."""
+    _painters[kind] = painter
+
+
+def picture(value: Any) -> str:
+    """An ``<img>`` of a value, or nothing where nobody can draw it."""
+    painter = next((_painters[kind] for kind in type(value).__mro__ if kind in _painters), None)
+    png = None if painter is None else painter(value)
+    if png is None:
+        return ""
+    return f'<p><img style="max-width:100%" src="data:image/png;base64,{base64.b64encode(png).decode()}"></p>'
+
+
+def table(title: str, columns: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    """A table in which every text is escaped; a cell that says yes or no is coloured."""
+    head = _row(columns, "th")
+    lines = "".join(_row(row, "td") for row in body)
+    caption = f'<caption style="text-align:left">{html.escape(title)}</caption>'
+    return f"<table>{caption}<thead>{head}</thead><tbody>{lines}</tbody></table>"
+
+
+def _row(cells: Sequence[str], tag: str) -> str:
+    def cell(text: str) -> str:
+        colour = {"yes": f";color:{GOOD}", "no": f";color:{BAD};font-weight:bold"}.get(text, "")
+        return f'<{tag} style="{STYLE}{colour}">{html.escape(text)}</{tag}>'
+
+    return f"<tr>{''.join(map(cell, cells))}</tr>"

@@ -1,0 +1,275 @@
+"""Pictures of numbers, and what a notebook shows: they must hold the numbers that they say they hold."""
+
+from __future__ import annotations
+
+import base64
+import builtins
+import io
+from html.parser import HTMLParser
+
+import matplotlib
+import networkx as nx
+import numpy as np
+import pytest
+import torch
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+import pcgraph
+from pcgraph import SGD, Forward, Masked, PCNetwork, Zero, drawing, graphs
+from pcgraph.errors import ConfigError
+from pcgraph.training import EpochRecord, History
+
+START = Forward(fallback=Zero())
+
+
+@pytest.fixture(autouse=True)
+def _closed():
+    yield
+    plt.close("all")
+
+
+def feedback(dtype=torch.float64):
+    graph = graphs.chain([4, 3, 3, 2], activation="tanh")
+    graph.add_edge("y", "h2")
+    return PCNetwork(graph, dtype=dtype)
+
+
+def run(net, steps=6, **more):
+    generator = torch.Generator().manual_seed(0)
+    x, y = (torch.randn(5, n, generator=generator, dtype=net.dtype) for n in (4, 2))
+    return net.infer({"x": x, "y": y}, init=START, steps=steps, optimizer=SGD(lr=0.1), **more)
+
+
+# -- energies by node and step --------------------------------------------------------------------------------------
+
+
+def test_the_trace_by_node_is_the_energy_after_so_many_steps():
+    """A heat map of other numbers would send its reader to the wrong node."""
+    net = feedback()
+    traced = run(net, trace="nodes")
+    assert list(traced.node_trace) == ["h1", "h2", "y"]
+    for t in range(7):
+        stopped = run(net, steps=t)
+        for node, energy in stopped.node_energy.items():
+            torch.testing.assert_close(traced.node_trace[node][t], energy, rtol=1e-12, atol=1e-14)
+        torch.testing.assert_close(traced.trace[t], stopped.energy, rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(traced.trace, run(net, trace=True).trace, rtol=1e-12, atol=1e-14)
+
+
+def test_a_trace_of_nothing_known_is_refused():
+    with pytest.raises(ConfigError, match="trace is True, False or 'nodes'"):
+        run(feedback(), trace="node")
+
+
+def test_the_heat_map_has_a_row_a_node_and_a_column_a_step():
+    result = run(feedback(), trace="nodes")
+    ax = drawing.energy(result)
+    shown = ax.images[0].get_array()
+    expected = np.stack([energy.mean(1).numpy() for energy in result.node_trace.values()])
+    assert np.array_equal(shown.mask, expected == 0)
+    assert np.allclose(shown.filled(0), expected)
+    assert shown.mask[0, 0], "a swept node starts at exactly zero, and is grey"
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["h1", "h2", "y"]
+    with pytest.raises(ConfigError, match='trace="nodes"'):
+        drawing.energy(run(feedback(), trace=True))
+
+
+@pytest.mark.parametrize("suffix", ["png", "svg"])
+@pytest.mark.parametrize("groups", [5, 500])
+def test_five_and_five_hundred_nodes_make_a_picture_of_a_sensible_size(groups, suffix, tmp_path):
+    """At 500 nodes a column of names, or of nodes, must not be yards high."""
+    graph = graphs.random_groups(groups, 2, 3)
+    net = PCNetwork(graph)
+    result = net.infer({"x": torch.ones(1, 2), "y": torch.ones(1, 2)}, init=START, steps=3,
+                       optimizer=SGD(lr=0.05), trace="nodes")  # fmt: skip
+    ax = drawing.energy(result, tmp_path / f"energy.{suffix}")
+    assert 3 <= len(ax.get_yticks()) <= 63
+    for axes in (ax, drawing.graph(graph, {"x"}, tmp_path / f"graph.{suffix}")):
+        width, height = axes.figure.get_size_inches()
+        assert 2 < width < 18
+        assert 2 < height < 18
+    start = {"png": b"\x89PNG", "svg": b"<?xml"}[suffix]
+    assert all((tmp_path / f"{name}.{suffix}").read_bytes().startswith(start) for name in ("energy", "graph"))
+
+
+def test_no_two_of_five_hundred_nodes_lie_on_each_other():
+    graph = graphs.random_groups(500, 2, 3)
+    _, place = drawing.layout(graph, pcgraph.check(graph, {"x"}))
+    spots = np.array(list(place.values()))
+    apart = np.abs(spots[:, None] - spots[None]) + 9 * np.eye(len(spots))[..., None]
+    assert (apart.max(2) > 0.1).all()
+
+
+def test_the_trace_shows_mean_and_range():
+    result = run(feedback(), trace=True)
+    ax = drawing.trace(result, title="energy")
+    assert np.allclose(ax.lines[0].get_ydata(), result.trace.mean(1))
+    outline = ax.collections[0].get_paths()[0].vertices[:, 1]
+    assert outline.min() == pytest.approx(float(result.trace.min()))
+    assert outline.max() == pytest.approx(float(result.trace.max()))
+    with pytest.raises(ConfigError, match="trace=True"):
+        drawing.trace(run(feedback()))
+
+
+# -- images ---------------------------------------------------------------------------------------------------------
+
+
+def test_states_are_laid_out_as_images_row_by_row(tmp_path):
+    cue, colour = torch.rand(3, 12), torch.rand(3, 3, 2, 2)
+    cue[:, 6:] = float("nan")
+    figure = drawing.images({"cue": cue, "colour": colour}, tmp_path / "images.png")
+    shown = figure.axes[0].images[0].get_array()
+    assert shown.shape == (3, 4)
+    assert np.allclose(shown.compressed(), cue[0, :6])
+    assert shown.mask.sum() == 6
+    assert np.allclose(figure.axes[4].images[0].get_array(), colour[1].permute(1, 2, 0))
+    assert [ax.get_ylabel() for ax in figure.axes[::3]] == ["cue", "colour"]
+    tall = drawing.images(torch.randn(30, 1, 6, 2), shape=(4, 3))
+    assert len(tall.axes) == 20
+    assert tall.axes[0].images[0].get_array().shape == (4, 3)
+
+
+@pytest.mark.parametrize(
+    ("values", "shape", "message"),
+    [
+        (torch.rand(3, 2, 4, 4), None, r"values of shape \(3, 2, 4, 4\)"),
+        (torch.rand(3, 10), (3, 3), "10 values are no image of shape"),
+        (torch.rand(10), None, "the images come first"),
+        (torch.rand(0, 4), None, "at least one"),
+        ({"a": torch.rand(2, 4), "b": torch.rand(3, 4)}, None, r"found \[2, 3\]"),
+    ],
+)
+def test_what_is_no_image_is_refused(values, shape, message):
+    with pytest.raises(ConfigError, match=message):
+        drawing.images(values, shape=shape)
+
+
+# -- learning curves --------------------------------------------------------------------------------------------------
+
+
+def history(top, seconds):
+    return History([
+        EpochRecord(i, 10 * (i + 1), 100, energy=1 / (i + 1), accuracy=0.5, lr=1e-3, seconds=seconds * (i + 1),
+                    validation={"accuracy": top + i / 100})
+        for i in range(3)
+    ])  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("over", "places"), [("epochs", [1, 2, 3]), ("seconds", [2.0, 4.0, 6.0]), ("smm", [70, 140, 210])]
+)
+def test_runs_are_compared_over_epochs_seconds_and_products(over, places):
+    """A method that needs fewer epochs, each of them longer, must not seem the faster one."""
+    runs = {"slow": history(0.9, 5.0), "fast": history(0.8, 2.0)}
+    figure = drawing.learning_curve(runs, over=over, smm={"slow": 11, "fast": 7}, judged="test")
+    energy, accuracy = figure.axes
+    assert energy.lines[1].get_xdata().tolist() == places
+    assert accuracy.lines[1].get_xdata().tolist() == places
+    assert [line.get_ydata()[-1] for line in accuracy.lines] == pytest.approx([92, 82])
+    legend = [text.get_text() for text in accuracy.get_legend().get_texts()]
+    assert legend == ["slow, test, 92.0 % at the end", "fast, test, 82.0 % at the end"]
+    assert energy.lines[0].get_color() != energy.lines[1].get_color()
+
+
+def test_a_curve_over_products_needs_their_number():
+    with pytest.raises(ConfigError, match="needs smm="):
+        drawing.learning_curve(history(0.9, 1.0), over="smm")
+    with pytest.raises(ConfigError, match="over is one of"):
+        drawing.learning_curve(history(0.9, 1.0), over="minutes")
+    with pytest.raises(ConfigError, match="of 'b' has no measured epoch"):
+        drawing.learning_curve({"a": history(0.9, 1.0), "b": History()})
+
+
+# -- notebooks ------------------------------------------------------------------------------------------------------
+
+
+class Page(HTMLParser):
+    """The texts and pictures of a page, and whether each tag is closed."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.open, self.texts, self.pictures = [], [], []
+        self.feed(page)
+        assert not self.open
+
+    def handle_starttag(self, tag, attributes):
+        if tag == "img":
+            head, _, body = dict(attributes)["src"].partition(",")
+            assert head == "data:image/png;base64"
+            self.pictures.append(plt.imread(io.BytesIO(base64.b64decode(body))))
+        else:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, text):
+        self.texts.append(text)
+
+
+def test_a_report_shows_its_table_and_its_graph():
+    graph = nx.DiGraph([("<x>", "h"), ("h", "y"), ("y", "h")])
+    page = Page(pcgraph.check(graph, {"<x>"})._repr_html_())
+    assert {"Forward()", "no", "cycle h → y → h"} <= set(page.texts)
+    assert len(page.pictures) == 1
+    phases = pcgraph.check(graph, {"training": {"<x>", "y"}, "test": {"<x>"}})
+    assert len(Page(phases._repr_html_()).pictures) == 2
+    many = nx.gnp_random_graph(600, 0.002, directed=True, seed=0)
+    assert not Page(pcgraph.check(many, {0})._repr_html_()).pictures
+
+
+def test_a_plan_shows_each_kind_of_step_and_its_graph():
+    """The same numbers as explain() gives, which verify() proves elsewhere."""
+    plan = feedback().plan({"x", "y"}, init=START, steps=9)
+    page = Page(plan._repr_html_())
+    for line in plan.explain().splitlines():
+        if line.startswith("  step"):
+            span, _, rest = line.strip().partition(": ")
+            at = page.texts.index(span)
+            numbers = [word for word in rest.split("(")[0].split() if word.isdigit()]
+            assert [text.split()[0] for text in page.texts[at + 1 : at + 4]] == numbers
+    assert str(plan.matmuls.weights) == page.texts[page.texts.index("weight gradients") + 1]
+    assert len(page.pictures) == 1
+
+
+def test_a_result_shows_its_nodes_and_its_trace():
+    net = feedback()
+    result = run(net, trace="nodes")
+    page = Page(result._repr_html_())
+    at = page.texts.index("h1")
+    assert page.texts[at + 1 : at + 4] == ["3", "free", f"{float(result.node_energy['h1'].mean()):.4g}"]
+    assert page.texts[page.texts.index("x") + 2 :][:2] == ["clamped", "none"]
+    assert len(page.pictures) == 1
+    assert not Page(run(net)._repr_html_()).pictures
+    half = {"x": Masked(torch.ones(1, 4, dtype=net.dtype), torch.tensor([True, True, False, False]))}
+    partly = net.infer(half, init=START, steps=2, optimizer=SGD(lr=0.1), trace=True)
+    assert "partly clamped" in Page(partly._repr_html_()).texts
+
+
+def test_a_large_result_shows_its_largest_energies_only():
+    net = PCNetwork(graphs.random_groups(200, 2, 3))
+    result = net.infer({"x": torch.ones(1, 2), "y": torch.ones(1, 2)}, init=START, steps=3, optimizer=SGD(lr=0.05))
+    page = result._repr_html_()
+    assert page.count("<tr>") == 21
+    largest = max(result.node_energy, key=lambda v: float(result.node_energy[v].mean()))
+    assert f">{largest}<" in page.split("</tr>")[1]
+
+
+def test_without_matplotlib_the_tables_are_shown_alone(monkeypatch):
+    """A notebook without the extra must not answer with a traceback."""
+    real = builtins.__import__
+
+    def without(name, *arguments, **keywords):
+        if name.startswith("matplotlib"):
+            raise ImportError(name)
+        return real(name, *arguments, **keywords)
+
+    result = run(feedback(), trace=True)
+    report = pcgraph.check(feedback(), {"x"})
+    monkeypatch.setattr(builtins, "__import__", without)
+    for value in (report, result.plan, result):
+        page = value._repr_html_()
+        assert not Page(page).pictures
+        assert "<table>" in page
