@@ -192,7 +192,9 @@ def test_bad_input_is_one_message_without_a_traceback(chain: Path, tmp_path: Pat
         (("train", "--device", "gpuu"), "--device"),
         (("train", "--resume", tmp_path / "nothing"), "settings.toml"),
         (("train", "--resume", tmp_path, "--out", tmp_path), "--resume"),
-        (("train", "--resume", tmp_path, "--rule", "nudged"), "leave out --rule"),
+        (("train", "--resume", tmp_path, "--config", tmp_path), "leave out --config"),
+        (("train", "--resume", tmp_path, "--rule", "nudged", "--lr", "1"), "leave out --rule, --lr (what may change"),
+        (("train", "--rule", "standard:x=1"), "standard takes no options (found 'x')"),
         (("train", "--rule", "nudgd"), "did you mean 'nudged'?"),
         (("train", "--rule", "nudged:strenght=1"), "did you mean 'strength'?"),
         (("train", "--rule", "nudged:strength=-1"), "strength must be positive"),
@@ -437,6 +439,7 @@ def test_a_run_goes_on_where_it_ended(tmp_path: Path) -> None:
 
     assert len(epochs("whole")) == 5
     assert epochs("part") == epochs("whole")
+    assert settings({}, tmp_path / "part" / "settings.toml").epochs == 5  # for whoever has to resume it once more
 
 
 def test_ctrl_c_saves_the_run_and_says_how_to_go_on(tmp_path: Path) -> None:

@@ -111,7 +111,8 @@ def known_options(name: str, options: Iterable[str], kind: Callable[..., Any]) -
     known = [parameter for parameter in inspect.signature(kind).parameters if parameter != "net"]
     for key in options:
         if key not in known:
-            raise ConfigError(unknown_name(f"option of {name}", key, known), key=key)
+            none = f"{name} takes no options (found {key!r})"
+            raise ConfigError(unknown_name(f"option of {name}", key, known) if known else none, key=key)
 
 
 def literal(text: str) -> Any:

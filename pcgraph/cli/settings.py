@@ -16,7 +16,7 @@ from pcgraph.cli.rules import infers, make_rule
 from pcgraph.data.sources import canonical
 from pcgraph.errors import ConfigError, unknown_name
 
-__all__ = ["Settings", "kept", "read_config", "settings", "sizes_of"]
+__all__ = ["Settings", "kept", "option", "read_config", "settings", "sizes_of"]
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def settings(given: Mapping[str, Any], config: Path | None = None) -> Settings:
     idle = [key for key in _idle(made) if key in chosen]
     if idle:
         raise ConfigError(
-            f"--rule {made.rule} has no inference (found {', '.join(map(_option, idle))}): leave that out", key=idle[0]
+            f"--rule {made.rule} has no inference (found {', '.join(map(option, idle))}): leave that out", key=idle[0]
         )
     return made
 
@@ -181,13 +181,13 @@ def _check(made: Settings) -> None:
     """Refuse what no training can have, before anything is read or made."""
     for key in ("epochs", "batch_size"):
         if getattr(made, key) < 1:
-            raise ConfigError(f"{_option(key)} is at least 1 (found {getattr(made, key)})", key=key)
+            raise ConfigError(f"{option(key)} is at least 1 (found {getattr(made, key)})", key=key)
     for key in ("steps", "test_steps"):
         if getattr(made, key) < 0:
-            raise ConfigError(f"{_option(key)} is not negative (found {getattr(made, key)})", key=key)
+            raise ConfigError(f"{option(key)} is not negative (found {getattr(made, key)})", key=key)
     for key in ("lr", "state_lr", "eps"):
         if not 0 < getattr(made, key) < float("inf"):
-            raise ConfigError(f"{_option(key)} is a positive number (found {getattr(made, key)})", key=key)
+            raise ConfigError(f"{option(key)} is a positive number (found {getattr(made, key)})", key=key)
     if not 0 < made.fraction <= 1:
         raise ConfigError(f"--fraction is above 0 and at most 1 (found {made.fraction})", key="fraction")
     if not 0 <= made.validation < 1:
@@ -201,7 +201,8 @@ def _check(made: Settings) -> None:
         raise ConfigError(f"--input and --target are two nodes (found {made.input!r} twice)", key="target")
 
 
-def _option(key: str) -> str:
+def option(key: str) -> str:
+    """A setting as it is written on the command line."""
     return "--" + key.replace("_", "-")
 
 

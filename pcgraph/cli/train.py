@@ -16,7 +16,7 @@ from rich.console import Console
 from pcgraph import drawing
 from pcgraph.checkpoints import exists
 from pcgraph.cli.run import Pictures, Run, declare, dry_run, read
-from pcgraph.cli.settings import Settings, kept, settings
+from pcgraph.cli.settings import Settings, kept, option, settings
 from pcgraph.data import Images
 from pcgraph.errors import CheckpointError, ConfigError, PCGraphWarning
 from pcgraph.model import PCNetwork
@@ -25,6 +25,8 @@ from pcgraph.training import History, evaluate, fit
 __all__ = ["train", "wide_console"]
 
 SETTINGS = "settings.toml"
+MAY_CHANGE = ("epochs", "device", "test_init", "test_steps")
+"""What a resumed run may be given anew; the optimizer, the data and the network go on as they were."""
 WIDTH = 120
 """Columns of what is written to a file or a pipe."""
 
@@ -87,12 +89,15 @@ def train(
     """
     given = {k: v for k, v in locals().items() if k in {f.name for f in dataclasses.fields(Settings)}}
     if resume is not None:
-        if config is not None or out is not None:
+        if config is not None:
+            raise ConfigError("--resume takes its settings from the run: leave out --config", key="resume")
+        changed = [option(key) for key, value in given.items() if value is not None and key not in MAY_CHANGE]
+        if changed:
             raise ConfigError(
-                "--resume takes its settings and its folder from the run: leave out --config and --out", key="resume"
+                f"--resume goes on with the settings of the run: leave out {', '.join(changed)} (what may change is "
+                f"{', '.join(map(option, MAY_CHANGE))})",
+                key="resume",
             )
-        if rule is not None:
-            raise ConfigError("--resume goes on with the learning rule of the run: leave out --rule", key="rule")
         config, given["out"] = resume / SETTINGS, str(resume)
     chosen = settings(given, config)
     if resume is None and not plan_only:
@@ -119,7 +124,7 @@ def _refuse_another_run(s: Settings) -> None:
 def _fit(run: Run, pictures: Pictures, resumed: bool) -> History:
     s = run.settings
     folder = Path(s.out) if s.out else None
-    if folder is not None and not resumed:
+    if folder is not None:
         _write_settings(s, folder)
     loader = pictures.train.batches(s.batch_size, seed=s.seed, stream_aligned=s.stream_aligned)
     with warnings.catch_warnings():
