@@ -56,6 +56,14 @@ def escape_shapes(app, what, name, obj, options, lines):
     lines[:] = [STARRED.sub(lambda m: m[0] if m[0] != "*" else r"\*", line) for line in lines]
 
 
+def add_picture(app, what, name, obj, options, lines):
+    """A generator of graphs shows what it makes: the picture of its name that ``docs/figures/generators.py`` drew."""
+    room, _, function = name.rpartition(".")
+    if room == "pcgraph.graphs" and what == "function":
+        at = next((i for i, line in enumerate(lines) if line.startswith("Parameters")), len(lines))
+        lines[at:at] = [f".. image:: ../figures/graphs/{function}.png", f"   :alt: {function}", ""]
+
+
 def drop_inherited_signature(app, what, name, obj, options, signature, returns):
     """What nn.Module takes says nothing of a class that takes no arguments; results and plans are not made by hand."""
     made_elsewhere = name in ("pcgraph.InferenceResult", "pcgraph.Plan", "pcgraph.topology.Report")
@@ -74,5 +82,6 @@ def find_where_users_know_it(app, env, node, contnode):
 def setup(app):
     """Called by Sphinx. Shapes are shielded before napoleon reads the docstrings."""
     app.connect("autodoc-process-docstring", escape_shapes, priority=400)
+    app.connect("autodoc-process-docstring", add_picture, priority=300)
     app.connect("autodoc-process-signature", drop_inherited_signature)
     app.connect("missing-reference", find_where_users_know_it)

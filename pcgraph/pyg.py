@@ -1,74 +1,24 @@
 """To and from ``torch_geometric.data.Data``.
 
 A graph of torch_geometric has numbered vertices and an ``edge_index``. It becomes a declaration with a node for every
-vertex (:func:`from_data`); and a network becomes one with a vertex for every neuron and an edge for every weight, or
-with a vertex for every group (:func:`to_data`).
+vertex by :func:`pcgraph.graphs.from_data`, which is also here; and a network becomes a graph with a vertex for every
+neuron and an edge for every weight, or with a vertex for every group, by :func:`to_data`.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
-import networkx as nx
 import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
 from pcgraph.errors import ConfigError, GraphError
+from pcgraph.graphs import from_data
 from pcgraph.network import Bucket, Network
 from pcgraph.transforms import Identity, Linear, MaskedLinear, SparseLinear
 
 __all__ = ["from_data", "to_data"]
-
-
-def from_data(data: Data, *, shape: int | tuple[int, ...] = 1, activation: Any = None, **attributes: Any) -> nx.DiGraph:
-    """A declaration with a node for every vertex of `data` and an edge for every column of its ``edge_index``.
-
-    Parameters
-    ----------
-    data : torch_geometric.data.Data
-        Its ``edge_index`` alone is read. Undirected graphs hold each edge both ways there, and so does the result.
-    shape : int or tuple
-        Of every node.
-    activation : str or callable, optional
-        Of every node.
-    **attributes
-        Further attributes of every node, such as ``bias=False``.
-
-    Returns
-    -------
-    nx.DiGraph
-        With the nodes 0, 1, ...; an ``nx.MultiDiGraph`` where `data` holds an edge twice.
-
-    Raises
-    ------
-    GraphError
-        There is no ``edge_index``, or it is malformed.
-
-    Examples
-    --------
-    >>> ring = Data(edge_index=torch.tensor([[0, 1, 2], [1, 2, 0]]), num_nodes=3)
-    >>> graph = from_data(ring, shape=16, activation="tanh")
-    >>> list(graph.edges), graph.nodes[0]
-    ([(0, 1), (1, 2), (2, 0)], {'shape': 16, 'activation': 'tanh'})
-    """
-    index = getattr(data, "edge_index", None)
-    if not isinstance(index, Tensor) or index.dim() != 2 or index.shape[0] != 2:
-        found = None if index is None else tuple(index.shape)
-        raise GraphError(f"the data needs an edge_index of shape (2, edges) (found {found})", found=found)
-    edges = [tuple(edge) for edge in index.as_subclass(Tensor).t().tolist()]
-    vertices = int(data.num_nodes or 0)
-    wrong = next((e for e in edges if not all(0 <= v < vertices for v in e)), None)
-    if wrong is not None:
-        raise GraphError(
-            f"the edge_index names vertices from 0 to {vertices - 1} (found the edge {wrong})", found=wrong
-        )
-    graph: nx.DiGraph = nx.DiGraph() if len(set(edges)) == len(edges) else nx.MultiDiGraph()
-    if activation is not None:
-        attributes["activation"] = activation
-    graph.add_nodes_from(range(vertices), shape=shape, **attributes)
-    graph.add_edges_from(edges)
-    return graph
 
 
 def to_data(net: Network, level: Literal["neurons", "groups"] = "neurons") -> Data:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import networkx as nx
 import numpy as np
@@ -51,6 +52,12 @@ def test_every_generator_gives_a_declaration_that_is_data_and_runs(name):
     result = net.infer({v: inputs(2, *net.structure.shape(v))}, init=Normal(std=0.1), steps=2, optimizer=SGD(lr=0.01))
     result.backward()
     assert torch.isfinite(result.energy).all()
+
+
+def test_every_generator_has_its_picture():
+    """The reference shows it below the first lines; a generator without one breaks the build of the pages."""
+    pictures = Path(__file__).resolve().parent.parent / "docs" / "figures" / "graphs"
+    assert {path.stem for path in pictures.glob("*.png")} == set(graphs.__all__)
 
 
 # -- layered ------------------------------------------------------------------------------------------------------
@@ -231,7 +238,8 @@ def test_bad_input_is_refused_in_words(make, words):
 
 def test_a_graph_of_torch_geometric_becomes_a_declaration():
     karate = nx.karate_club_graph()
-    graph = pyg.from_data(from_networkx(karate), shape=3, activation="tanh", bias=False)
+    assert pyg.from_data is graphs.from_data
+    graph = graphs.from_data(from_networkx(karate), shape=3, activation="tanh", bias=False)
     assert set(graph.edges) == {e for u, v in karate.edges for e in ((u, v), (v, u))}
     assert graph.nodes[33] == {"shape": 3, "activation": "tanh", "bias": False}
     assert not graph.is_multigraph()

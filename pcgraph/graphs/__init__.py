@@ -7,6 +7,7 @@ network of it.
 from pcgraph.graphs.convolutional import alexnet, vgg5
 from pcgraph.graphs.layered import chain, decoder, figure_9, lateral, residual, skip
 from pcgraph.graphs.recurrent import assemblies, fully_connected, random_groups
+from pcgraph.graphs.vertices import from_data
 
 __all__ = [
     "alexnet",
@@ -14,6 +15,7 @@ __all__ = [
     "chain",
     "decoder",
     "figure_9",
+    "from_data",
     "fully_connected",
     "lateral",
     "random_groups",

@@ -1,0 +1,64 @@
+"""A graph of torch_geometric as a declaration."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import networkx as nx
+from torch import Tensor
+from torch_geometric.data import Data
+
+from pcgraph.errors import GraphError
+
+__all__ = ["from_data"]
+
+
+def from_data(data: Data, *, shape: int | tuple[int, ...] = 1, activation: Any = None, **attributes: Any) -> nx.DiGraph:
+    """A declaration with a node for every vertex of `data` and an edge for every column of its ``edge_index``.
+
+    Parameters
+    ----------
+    data : torch_geometric.data.Data
+        Its ``edge_index`` alone is read. Undirected graphs hold each edge both ways there, and so does the result.
+    shape : int or tuple
+        Of every node.
+    activation : str or callable, optional
+        Of every node.
+    **attributes
+        Further attributes of every node, such as ``bias=False``.
+
+    Returns
+    -------
+    nx.DiGraph
+        With the nodes 0, 1, ...; an ``nx.MultiDiGraph`` where `data` holds an edge twice.
+
+    Raises
+    ------
+    GraphError
+        There is no ``edge_index``, or it is malformed.
+
+    Examples
+    --------
+    >>> import torch
+    >>> ring = Data(edge_index=torch.tensor([[0, 1, 2], [1, 2, 0]]), num_nodes=3)
+    >>> graph = from_data(ring, shape=16, activation="tanh")
+    >>> list(graph.edges), graph.nodes[0]
+    ([(0, 1), (1, 2), (2, 0)], {'shape': 16, 'activation': 'tanh'})
+    """
+    index = getattr(data, "edge_index", None)
+    if not isinstance(index, Tensor) or index.dim() != 2 or index.shape[0] != 2:
+        found = None if index is None else tuple(index.shape)
+        raise GraphError(f"the data needs an edge_index of shape (2, edges) (found {found})", found=found)
+    edges = [tuple(edge) for edge in index.as_subclass(Tensor).t().tolist()]
+    vertices = int(data.num_nodes or 0)
+    wrong = next((e for e in edges if not all(0 <= v < vertices for v in e)), None)
+    if wrong is not None:
+        raise GraphError(
+            f"the edge_index names vertices from 0 to {vertices - 1} (found the edge {wrong})", found=wrong
+        )
+    graph: nx.DiGraph = nx.DiGraph() if len(set(edges)) == len(edges) else nx.MultiDiGraph()
+    if activation is not None:
+        attributes["activation"] = activation
+    graph.add_nodes_from(range(vertices), shape=shape, **attributes)
+    graph.add_edges_from(edges)
+    return graph
