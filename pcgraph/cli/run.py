@@ -249,13 +249,14 @@ def dry_run(run: Run) -> list[Any]:
             *facts,
             f"sequential matrix multiplications: {2 * depth - 1} by the paper's count",
         ]
+    uncounted = ", convolutions and other modules not counted" if "module" in parts[0][1].kernels else ""
     flops, memory = sum(n * plan.flops(batch) for n, plan in parts), max(plan.memory(batch) for _, plan in parts)
     return [
         run.reports,
         parts[0][1].explain(),
         *_about_plan(run),
         *facts,
-        f"matrix products of a training step, batch of {batch}: {flops / 1e9:.3g} GFLOP",
+        f"matrix products of a training step, batch of {batch}: {flops / 1e9:.3g} GFLOP{uncounted}",
         f"memory of a training step, batch of {batch}: {memory / 2**20:,.1f} MiB",
     ]
 
