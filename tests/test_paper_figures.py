@@ -137,6 +137,7 @@ def tables():
     records, plan = fig7.Records(FIGURES), fig7.FULL
     yield "fig7 claim", fig7.claim_table(records, plan)
     yield "fig7 first", fig7.grid_table(records, plan, plan.stages[0])
+    yield "fig7 known", fig7.known_table(records)
     yield "fig7 rates", fig7.rate_table(records)
     yield "fig7 updates", fig7.update_table(records)
     yield "fig8", fig8.error_table(Store(FIGURES / "fig8.csv", ["method", "t", "class"]), plan)

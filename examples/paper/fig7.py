@@ -111,10 +111,11 @@ class Plan:
         """(cell, seed, epochs) in the order of work."""
         low, high = self.ends
         first, *later = self.stages
-        ablation = [c for t in (low, high) for c in self.grid if c.t_train == t and c.method != "Memory"]
+        ablation = {t: [Cell(m, t) for m in (*ABLATION, "Zero", "Normal")] for t in (low, high)}
         order: list[tuple[list[Cell], Sequence[int]]] = [
-            (self.headline(), self.stages[:2]), (ablation, [first]), (self.headline(3), [first]),
-            (self.headline(), later), (self.grid, [first]), (self.headline(3), later), (self.grid, later),
+            (self.headline(), [first]), (ablation[low], [first]), (self.headline(3), [first]),
+            (ablation[high], [first]), (self.headline(), later), (self.grid, [first]), (self.headline(3), later),
+            (self.grid, later),
         ]  # fmt: skip
         for cells, stages in order:
             for epochs in stages:
@@ -135,6 +136,7 @@ class Records:
         self.errors = Store(folder / "fig7_errors.csv", [*cell, "seed", "epochs", "t_eval"])
         self.curves = Store(folder / "fig7_curves.csv", [*cell, "seed", "epoch"])
         self.updates = Store(folder / "fig7_updates.csv", cell)
+        self.known = Store(folder / "fig7_known.csv", ["what"])
 
 
 # -- the choice of rates ----------------------------------------------------------------------------------------------
@@ -221,10 +223,23 @@ def evaluate(trained: Trained, problem: Problem, steps: tuple[int, ...]) -> list
     ]  # fmt: skip
 
 
+def known(problem: Problem) -> list[dict[str, Any]]:
+    """Test errors without a network: of the mean training image, and of as many components as h0 has neurons."""
+    train_images, x = problem.train.images.double(), problem.test.images.double()
+    mean = train_images.mean(0)
+    components = torch.linalg.eigh((train_images - mean).T @ (train_images - mean))[1][:, -problem.latent :]
+    rest = x - mean
+    found = {
+        "the mean training image": rest,
+        f"{problem.latent} principal components": rest - rest @ components @ components.T,
+    }  # fmt: skip
+    return [{"what": what, "test": f"{float(left.square().mean()):.6f}"} | versions() for what, left in found.items()]
+
+
 def time_updates(problem: Problem, plan: Plan, records: Records, count: int = 40) -> None:
-    """Milliseconds of an update and its SMMs, for the cells of the grid; medians, the first three not counted."""
+    """Milliseconds of an update and its SMMs, for all cells; medians, the first three not counted."""
     batches = [batch[0] for _, batch in zip(range(count), problem.train.batches(problem.batch, seed=0), strict=False)]
-    for cell in plan.grid:
+    for cell in (*plan.grid, *plan.headline(3)):
         setting = chosen(problem, plan, records.rates, cell)
         net, init, optimizer = make(setting, problem, 0)
         taken = []
@@ -303,10 +318,16 @@ def rate_table(records: Records) -> str:
     ))  # fmt: skip
 
 
+def known_table(records: Records) -> str:
+    """What needs no network."""
+    rows = ([r["what"], f"{float(r['test']):.4f}"] for r in records.known.rows)
+    return table(["without a network", "test error"], rows)
+
+
 def update_table(records: Records) -> str:
     """SMMs and milliseconds of one update."""
-    rows = [[r["method"], r["t_train"], r["smm"], r["ms"]] for r in records.updates.rows]
-    return table(["method", "T_train", "SMMs", "ms"], rows)
+    rows = [[r["method"], r["maps"], r["t_train"], r["smm"], r["ms"]] for r in records.updates.rows]
+    return table(["method", "weight maps", "T_train", "SMMs", "ms"], rows)
 
 
 def draw(path: Path, records: Records, plan: Plan, seeds: int = 3) -> None:
@@ -341,7 +362,7 @@ def draw(path: Path, records: Records, plan: Plan, seeds: int = 3) -> None:
     for ax in axes:
         ax.set_ylim(bottom=0)
         ax.grid(alpha=0.25)
-        if ax.lines or ax.collections:
+        if ax.get_legend_handles_labels()[0]:
             ax.legend(frameon=False, fontsize=8)
     figure.savefig(path, dpi=130)
     plt.close(figure)
@@ -352,6 +373,7 @@ def report(folder: Path, records: Records, plan: Plan, seeds: int) -> None:
     save(folder, "fig7_claim", claim_table(records, plan, seeds))
     save(folder, "fig7_first", grid_table(records, plan, plan.stages[0], seeds))
     save(folder, "fig7_last", grid_table(records, plan, None, seeds))
+    save(folder, "fig7_known", known_table(records))
     save(folder, "fig7_rates", rate_table(records))
     save(folder, "fig7_updates", update_table(records))
     draw(folder / "fig7.png", records, plan, seeds)
@@ -370,6 +392,7 @@ def main() -> None:
     if args.timing:
         time_updates(problem, plan, records)
     elif not args.report:
+        records.known.add(*known(problem))
         run(problem, plan, args.seeds, records, checkpoints)
     report(args.out, records, plan, len(args.seeds))
 
