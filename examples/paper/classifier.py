@@ -8,7 +8,7 @@ those of training alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -18,12 +18,13 @@ from pathlib import Path
 import torch
 from common import Clock, Store, versions
 from grid import Setting
+from torch import Tensor
 
 import pcgraph
 from pcgraph import SGD, Average, Forward, Normal, Null, PCNetwork, Zero, data
 from pcgraph.initializers import Initializer
 
-__all__ = ["BATCH", "WIDTH", "Records", "Run", "make", "train", "work"]
+__all__ = ["BATCH", "WIDTH", "Records", "Run", "make", "sets", "train", "update_of", "work"]
 
 WIDTH = 512
 BATCH = 200
@@ -46,6 +47,9 @@ class Run:
     dataset : str
     width, batch : int
         Neurons in a hidden layer; images in a batch.
+    normalize : str
+        Of the pixels: "unit" leaves them in [0, 1], "standard" gives them mean 0 and deviation 1. The paper says
+        nothing of it.
     """
 
     setting: Setting
@@ -56,6 +60,7 @@ class Run:
     dataset: str = "fashion-mnist"
     width: int = WIDTH
     batch: int = BATCH
+    normalize: str = "unit"
 
     @property
     def columns(self) -> dict[str, object]:
@@ -70,16 +75,16 @@ class Run:
 
 
 @cache
-def _whole(dataset: str, part: str) -> data.Images:
-    return data.load(dataset, part)
+def _whole(dataset: str, part: str, normalize: str) -> data.Images:
+    return data.load(dataset, part, normalize=normalize)
 
 
 def sets(run: Run) -> tuple[data.Images, data.Images, data.Images]:
     """Training, validation and test set. Fractions are class-balanced, and the smaller are parts of the larger."""
-    train, validation = _whole(run.dataset, "train").split(run.validation, seed=0)
+    train, validation = _whole(run.dataset, "train", run.normalize).split(run.validation, seed=0)
     if run.fraction < 1:
         train = train.split(round((1 - run.fraction) * len(train)), seed=1)[0]
-    return train, validation, _whole(run.dataset, "test")
+    return train, validation, _whole(run.dataset, "test", run.normalize)
 
 
 def initializer(setting: Setting, seed: int) -> Initializer:
@@ -103,21 +108,31 @@ def make(run: Run, images: data.Images) -> PCNetwork:
     return PCNetwork(graph, seed=run.seed)
 
 
-def epochs(net: PCNetwork, run: Run, batches: Iterable) -> Iterator[None]:
-    """Train; yields after every epoch."""
+def update_of(net: PCNetwork, run: Run) -> Callable[[Tensor, Tensor], None]:
+    """What updates the weights by a batch of images and one-hot labels."""
     setting, init = run.setting, None
     if setting.method != "backprop":
         init = initializer(setting, run.seed)
     states = SGD(lr=setting.alpha) if init is not None else None
     weights = torch.optim.AdamW(net.parameters(), lr=setting.lr)
+
+    def update(x: Tensor, y: Tensor) -> None:
+        weights.zero_grad()
+        if init is None:
+            pcgraph.learning.backprop(net, {"x": x}, {"y": y})
+        else:
+            net.infer({"x": x, "y": y}, init=init, steps=setting.steps, optimizer=states).backward()
+        weights.step()
+
+    return update
+
+
+def epochs(net: PCNetwork, run: Run, batches: Iterable) -> Iterator[None]:
+    """Train; yields after every epoch."""
+    update = update_of(net, run)
     for _ in range(run.epochs):
         for x, y in batches:
-            weights.zero_grad()
-            if init is None:
-                pcgraph.learning.backprop(net, {"x": x}, {"y": y})
-            else:
-                net.infer({"x": x, "y": y}, init=init, steps=setting.steps, optimizer=states).backward()
-            weights.step()
+            update(x, y)
         yield
 
 
@@ -181,6 +196,10 @@ class Records:
     def row(self, run: Run) -> dict[str, str] | None:
         """The row of a finished run."""
         return self.runs.find(run=run.name)
+
+    def finished(self, runs: Iterable[Run]) -> list[dict[str, str]]:
+        """The rows of those that are finished."""
+        return [row for run in runs if (row := self.row(run)) is not None]
 
     def curve(self, run: Run | str) -> list[dict[str, str]]:
         """The curve of a finished run, or of its name."""

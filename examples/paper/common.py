@@ -26,7 +26,7 @@ from pcgraph import data
 
 __all__ = [
     "FIGURES", "MISSING", "NOT_RUN", "Clock", "Store", "arguments", "available", "mean_error", "mean_of", "percent",
-    "save", "table", "versions",
+    "provenance", "save", "table", "versions",
 ]  # fmt: skip
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -205,7 +205,27 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return "\n".join([*lines, *("| " + " | ".join(map(str, row)) + " |" for row in rows)])
 
 
-def save(folder: Path, name: str, text: str) -> None:
-    """Write a table beside its rows, and print it."""
+def provenance(rows: Sequence[Mapping[str, str]]) -> str:
+    """Of how many trainings a table is made: their seeds, versions, processor, and hours of training.
+
+    Examples
+    --------
+    >>> where = {"torch": "2.13.0", "pcgraph": "0.1.0", "python": "3.11.7", "cpu": "any"}
+    >>> print(provenance([where | {"seed": str(s), "wall": "1800", "processor": "1700"} for s in (0, 1)]))
+    2 trainings, seeds 0, 1; torch 2.13.0, pcgraph 0.1.0, python 3.11.7, cpu any; 1.0 h of training (0.9 h of CPU).
+    """
+    if not rows:
+        return "0 trainings."
+    seeds = ", ".join(sorted({row["seed"] for row in rows}, key=int))
+    different = {k: " and ".join(sorted({row[k] for row in rows})) for k in ("torch", "pcgraph", "python", "cpu")}
+    where = ", ".join(f"{k} {values}" for k, values in different.items())
+    wall, processor = (sum(float(row[k]) for row in rows) / 3600 for k in ("wall", "processor"))
+    return f"{len(rows)} trainings, seeds {seeds}; {where}; {wall:.1f} h of training ({processor:.1f} h of CPU)."
+
+
+def save(folder: Path, name: str, text: str, rows: Sequence[Mapping[str, str]] | None = None) -> None:
+    """Write a table beside its rows, with what :func:`provenance` says of them, and print it."""
+    if rows is not None:
+        text += "\n\n" + provenance(rows)
     (folder / f"{name}.md").write_text(text + "\n")
     print(text, flush=True)

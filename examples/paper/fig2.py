@@ -135,8 +135,9 @@ def draw(folder: Path, quick: bool = False, seeds: tuple[int, ...] = (0, 1, 2)) 
 def main() -> None:
     """Train what is missing, write the table and the picture."""
     args = arguments(__doc__, "fig2", processes={"type": int, "default": 1, "help": "trainings at once"})
-    go(QUICK if args.quick else FULL, args.seeds, Records(args.out, "fig2"), args.processes)
-    save(args.out, "fig2", make_table(args.out, args.quick, args.seeds))
+    records = Records(args.out, "fig2")
+    go(QUICK if args.quick else FULL, args.seeds, records, args.processes)
+    save(args.out, "fig2", make_table(args.out, args.quick, args.seeds), records.runs.rows)
     draw(args.out, args.quick, args.seeds)
 
 

@@ -61,9 +61,14 @@ def over_smm(row: dict[str, str], records: Records) -> list[tuple[int, float]]:
     return [(each * int(p["epoch"]), 100 - float(p["test"])) for p in records.curve(row["run"])]
 
 
+def whole_runs(search: Search, records: Records) -> list[dict[str, str]]:
+    """The runs on all of the data, with the epochs of the last rung."""
+    return records.runs.where(dataset=search.dataset, fraction=1.0, epochs=search.rungs[-1].epochs)
+
+
 def to_error(search: Search, records: Records) -> tuple[float, dict[str, list[tuple[int, float]]]]:
     """The lowest test error, and by method the (SMMs, error) of all runs on all of the data, fewest SMMs first."""
-    rows = records.runs.where(dataset=search.dataset, fraction=1.0, epochs=search.rungs[-1].epochs)
+    rows = whole_runs(search, records)
     found = {
         m: sorted(point for row in rows if row["method"] == m for point in over_smm(row, records)) for m in METHODS
     }
@@ -95,7 +100,7 @@ def draw(folder: Path, quick: bool = False, seeds: tuple[int, ...] = (0, 1, 2)) 
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
     lowest, found = to_error(search, records)
     for k, method in enumerate(METHODS):
-        rows = [r for run in runs_of(search, method, 1.0, seeds, records) if (r := records.row(run)) is not None]
+        rows = records.finished(runs_of(search, method, 1.0, seeds, records))
         points = [over_smm(r, records) for r in rows if r["outcome"] == "ok"]
         if points:
             smm = [p[0] / 1e3 for p in points[0]]
@@ -123,8 +128,9 @@ def draw(folder: Path, quick: bool = False, seeds: tuple[int, ...] = (0, 1, 2)) 
 def main() -> None:
     """Train what is missing, write the table and the picture."""
     args = arguments(__doc__, "fig6", processes={"type": int, "default": 1, "help": "trainings at once"})
-    go(QUICK if args.quick else FULL, (1.0,), args.seeds, Records(args.out, "classifier"), args.processes)
-    save(args.out, "fig6", make_table(args.out, args.quick))
+    search, records = QUICK if args.quick else FULL, Records(args.out, "classifier")
+    go(search, (1.0,), args.seeds, records, args.processes)
+    save(args.out, "fig6", make_table(args.out, args.quick), whole_runs(search, records))
     draw(args.out, args.quick, args.seeds)
 
 

@@ -14,14 +14,16 @@ over its three seeds.
 from __future__ import annotations
 
 import math
+import statistics
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 from classifier import Records, Run, work
 from common import MISSING, NOT_RUN, arguments, available, mean_error, percent, save, table
 from grid import METHODS, MLP
 from search import FULL, QUICK, Search, chosen, search_for
 
-__all__ = ["PAPER", "make_table", "runs_of"]
+__all__ = ["PAPER", "draw", "make_table", "runs_of"]
 
 PAPER: dict[str, dict[float, tuple[tuple[float, float], ...]]] = {
     "mnist": {
@@ -89,6 +91,13 @@ def cells(rows: list[dict], seeds: int, paper: tuple[float, float] | None) -> li
     ]  # fmt: skip
 
 
+def rows_of(dataset: str, quick: bool, seeds: tuple[int, ...], records: Records) -> dict[tuple[float, str], list[dict]]:
+    """Fraction and method to the finished runs of a cell."""
+    search = QUICK if quick else search_for(dataset)
+    cells = {(f, m): runs_of(search, m, f, seeds, records) for f in MLP.fractions for m in METHODS}
+    return {at: records.finished(runs) for at, runs in cells.items()}
+
+
 def make_table(folder: Path, quick: bool = False, seeds: tuple[int, ...] = (0, 1, 2)) -> str:
     """The table, from the rows in a folder; the paper's data sets that have none are "not run"."""
     records = Records(folder, "classifier")
@@ -98,16 +107,36 @@ def make_table(folder: Path, quick: bool = False, seeds: tuple[int, ...] = (0, 1
     ]  # fmt: skip
     lines: list[list[str]] = []
     for dataset in ["digits"] if quick else list(PAPER):
-        search = QUICK if quick else search_for(dataset)
         ran = bool(records.runs.where(dataset=dataset))
-        for fraction in MLP.fractions:
-            for k, method in enumerate(METHODS):
-                paper = None if quick else PAPER[dataset][fraction][k]
-                start = [dataset, f"{fraction:.0%}", method, f"{paper[0]:.2f} ± {paper[1]:.2f}" if paper else "–"]
-                runs = runs_of(search, method, fraction, seeds, records)
-                rows = [row for run in runs if (row := records.row(run)) is not None]
-                lines.append([*start, *(cells(rows, len(seeds), paper) if ran else [NOT_RUN, *[""] * 4])])
+        for (fraction, method), rows in rows_of(dataset, quick, seeds, records).items():
+            paper = None if quick else PAPER[dataset][fraction][METHODS.index(method)]
+            start = [dataset, f"{fraction:.0%}", method, f"{paper[0]:.2f} ± {paper[1]:.2f}" if paper else "–"]
+            lines.append([*start, *(cells(rows, len(seeds), paper) if ran else [NOT_RUN, *[""] * 4])])
     return table(header, lines)
+
+
+def draw(folder: Path, quick: bool = False, seeds: tuple[int, ...] = (0, 1, 2)) -> None:
+    """Ours and the paper's accuracies, by fraction; bars are standard deviations over seeds."""
+    dataset = (QUICK if quick else FULL).dataset
+    figure, axes = plt.subplots(figsize=(7, 3.8), layout="constrained")
+    for (fraction, method), rows in rows_of(dataset, quick, seeds, Records(folder, "classifier")).items():
+        k = METHODS.index(method)
+        at, first = MLP.fractions.index(fraction) + 0.28 * (k - 1), fraction == MLP.fractions[0]
+        for key, shift, fill in (("validation", 0.0, f"C{k}"), ("test", 0.07, "white")):
+            values = [float(r[f"test_by_{key}"]) for r in rows if r["outcome"] == "ok"]
+            if values:
+                spread = statistics.stdev(values) if len(values) > 1 else 0.0
+                label = f"{method}, best epoch by {key}" if first else None
+                mean, colour = statistics.mean(values), f"C{k}"
+                axes.errorbar(at + shift, mean, spread, fmt="o", color=colour, mfc=fill, label=label)
+        if not quick:
+            paper = PAPER[dataset][fraction][k]
+            axes.errorbar(at - 0.07, *paper, fmt="x", color=f"C{k}", label=f"{method}, the paper" if first else None)
+    axes.set(ylabel="test accuracy (%)", xlabel="training data", title=dataset)
+    axes.set_xticks(range(len(MLP.fractions)), [f"{f:.0%}" for f in MLP.fractions])
+    axes.legend(frameon=False, fontsize=7, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.16))
+    figure.savefig(folder / "table1.png", dpi=130)
+    plt.close(figure)
 
 
 def main() -> None:
@@ -120,7 +149,10 @@ def main() -> None:
         for dataset in sorted(PAPER, key=lambda name: name != FULL.dataset):
             if available(dataset):
                 go(search_for(dataset), MLP.fractions, args.seeds, records, args.processes)
-    save(args.out, "table1", make_table(args.out, args.quick, args.seeds))
+    datasets = [QUICK.dataset] if args.quick else list(PAPER)
+    rows = [row for d in datasets for cell in rows_of(d, args.quick, args.seeds, records).values() for row in cell]
+    save(args.out, "table1", make_table(args.out, args.quick, args.seeds), rows)
+    draw(args.out, args.quick, args.seeds)
 
 
 if __name__ == "__main__":

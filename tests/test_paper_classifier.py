@@ -1,0 +1,160 @@
+"""The scripts of the paper's classifier: quick runs, resuming, and documents that say what the committed rows say."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import math
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SCRIPTS = ROOT / "examples" / "paper"
+FIGURES = ROOT / "docs" / "figures" / "paper"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _scripts_import_one_another():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(SCRIPTS))
+        yield
+
+
+def module(name):
+    return importlib.import_module(name)
+
+
+def run(name, out):
+    """The script as its user starts it."""
+    command = [sys.executable, str(SCRIPTS / f"{name}.py"), "--quick", "--out", str(out), "--seeds", "0"]
+    found = subprocess.run(command, cwd=out, capture_output=True, text=True, env={**os.environ, "MPLBACKEND": "Agg"})
+    assert found.returncode == 0, found.stderr
+    return found.stdout
+
+
+def main_of(name, out):
+    """The script in this process, which has imported torch already."""
+    printed = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
+        patch.setattr(sys, "argv", [name, "--quick", "--out", str(out), "--seeds", "0"])
+        module(name).main()
+    return printed.getvalue()
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory):
+    """Every script once, in one folder; what one has trained, the next takes over."""
+    out = tmp_path_factory.mktemp("paper")
+    return out, {name: main_of(name, out) for name in ("search", "table1", "table3", "fig6")}
+
+
+def test_the_quick_scripts_write_tables_and_pictures_without_a_gap(quick):
+    """Whoever tries a script gets its table and its picture, with a figure in every cell."""
+    out, printed = quick
+    for name, text in printed.items():
+        written = (out / f"{name}.md").read_text()
+        assert written.strip() in text
+        assert "missing" not in written
+        assert "not run" not in written
+    for name in ("table1", "table3", "fig6"):
+        assert (out / f"{name}.png").stat().st_size > 5000
+
+
+def test_a_second_run_trains_nothing_and_says_the_same(quick):
+    """Who starts a stopped script again waits only for what is missing."""
+    out, printed = quick
+    before = (out / "classifier_runs.csv").read_bytes()
+    assert run("table1", out) in printed["table1"]
+    assert (out / "classifier_runs.csv").read_bytes() == before
+
+
+def test_the_digits_are_learned_by_all_three_methods(quick):
+    """A sign error in a method would show as chance."""
+    rows = module("classifier").Records(quick[0], "classifier").runs.where(fraction=1.0, epochs=12)
+    assert {r["method"] for r in rows} == {"backprop", "Forward", "Average"}
+    assert all(float(r["test_by_validation"]) > 60 for r in rows)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["fig2", "fig5"])
+def test_the_scripts_over_T_run_on_digits(name, tmp_path):
+    """Their cells are many: minutes rather than seconds."""
+    run(name, tmp_path)
+    text = (tmp_path / f"{name}.md").read_text()
+    assert "missing" not in text
+    assert (tmp_path / f"{name}.png").stat().st_size > 5000
+
+
+def test_a_torn_run_is_trained_again(tmp_path):
+    """A curve without its row is what a killed process leaves."""
+    classifier, grid = module("classifier"), module("grid")
+    images = {"dataset": "digits", "width": 8, "batch": 50, "validation": 100}
+    once = classifier.Run(grid.Setting("Forward", "relu", 1e-3, 0.1, 2), 0, epochs=2, **images)
+    records = classifier.Records(tmp_path, "classifier")
+    row, curve = classifier.train(once)
+    records.curves.add(*curve[:1])
+    assert records.row(once) is None
+    classifier.work([once], records)
+    again = classifier.Records(tmp_path, "classifier")
+    assert [p["test"] for p in again.curve(once)] == [p["test"] for p in curve]
+    assert again.row(once)["test_by_test"] == row["test_by_test"]
+
+
+def test_runs_in_several_processes_are_those_of_one(tmp_path):
+    """--processes changes how long it takes, and nothing else."""
+    classifier, grid = module("classifier"), module("grid")
+    images = {"dataset": "digits", "width": 8, "batch": 50, "validation": 100}
+    runs = [classifier.Run(grid.Setting("backprop", "relu", lr), 0, epochs=1, **images) for lr in (1e-3, 3e-3)]
+    found = []
+    for processes in (1, 2):
+        records = classifier.Records(tmp_path / str(processes), "classifier")
+        classifier.work(runs, records, processes)
+        found.append([records.row(r)["test_by_test"] for r in runs])
+    assert found[0] == found[1]
+
+
+def test_the_best_epoch_is_the_first_of_the_best():
+    """By hand."""
+    best = module("classifier").best
+    points = [(1, "80.0", "70.0"), (2, "90.0", "71.0"), (3, "90.0", "72.0")]
+    curve = [dict(zip(("epoch", "validation", "test"), point)) for point in points]
+    found = best(curve)
+    assert (found["epoch_by_validation"], found["test_by_validation"]) == (2, "71.0")
+    assert (found["epoch_by_test"], found["test_by_test"]) == (3, "72.0")
+    assert set(best([]).values()) == {""}
+
+
+def test_differences_and_their_errors_are_those_of_the_formula():
+    """Ours 1, 2, 3 against 1.5 ± 0.3 of three seeds: 0.5 ± sqrt(1/3 + 0.09/3)."""
+    assert module("table1").difference([1.0, 2.0, 3.0], (1.5, 0.3)) == f"+0.50 ± {math.sqrt(1 / 3 + 0.03):.2f}"
+    assert module("table1").difference([1.0], (1.5, 0.3)) == "missing"
+
+
+def test_halving_keeps_the_best_on_validation_images_and_drops_what_collapses(tmp_path):
+    """A run with one good epoch before it falls over does not go on; neither does one that diverged."""
+    classifier, search = module("classifier"), module("search")
+    rungs = (search.Rung(3, 2, 0.5, 100), search.Rung(1, 3, 1.0, 100))
+    small = replace(search.QUICK, rungs=rungs)
+    settings = small.first("Forward")
+    records = classifier.Records(tmp_path, "classifier")
+    curves = {0: [90.0, 20.0], 1: [70.0, 80.0], 2: [95.0]}
+    for k, setting in enumerate(settings):
+        one = small.run(setting, rungs[0])
+        points = [{"run": one.name, "epoch": e + 1, "validation": v, "test": v} for e, v in enumerate(curves[k])]
+        records.add({"run": one.name, "outcome": "ok" if len(points) == 2 else "diverged"} | one.columns, points)
+    assert small.reached("Forward", records) == (0, [settings[1], settings[0]])
+    assert search.chosen(small, "Forward", records) == settings[1]
+
+
+def test_a_data_set_that_is_not_here_is_said_to_be_not_run(tmp_path):
+    """No figure stands where nothing was measured."""
+    text = module("table1").make_table(tmp_path)
+    lines = [line for line in text.splitlines() if line.startswith(("| mnist", "| kmnist", "| cifar10"))]
+    assert len(lines) == 27
+    assert all("not run: data not available here" in line for line in lines)
