@@ -518,18 +518,28 @@ def test_an_epoch_of_alexnet_on_images_of_cifar10s_shape():
 
 
 MEMORY = """
-import resource, sys, torch, pcgraph
+import re, sys
+from pathlib import Path
+import torch, pcgraph
 from pcgraph import SGD, Forward, PCNetwork
+
 torch.set_num_threads(1)
 batch = int(sys.argv[1])
 net = PCNetwork(pcgraph.graphs.alexnet(hidden=512))
 x, y = torch.randn(batch, 3, 32, 32), torch.eye(10)[torch.arange(batch) % 10]
-plan = net.plan({"x", "y"}, init=Forward(), steps=8)
-estimate = plan.memory(batch)
-net.predict({"x": x[:2]}, "y")
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-net.infer({"x": x, "y": y}, init=Forward(), steps=8, optimizer=SGD(lr=0.05)).backward()
-print(estimate, 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before))
+
+def step(n):
+    net.infer({"x": x[:n], "y": y[:n]}, init=Forward(), steps=8, optimizer=SGD(lr=0.05)).backward()
+
+def held(what):
+    return 1024 * int(re.search(rf"{what}:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+
+step(2)  # what is loaded late is there before memory is looked at
+net.zero_grad()
+Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+before = held("VmRSS")
+step(batch)
+print(net.plan({"x", "y"}, init=Forward(), steps=8).memory(batch), held("VmHWM") - before)
 """
 
 
