@@ -1,7 +1,8 @@
 """Measure the engine, as ratios in one run: ``make bench``, or ``python -m benchmarks --help``.
 
 Peers are optional, each in a virtual environment of its own that is named on the command line. What is compared runs
-in turn, before and after each other; figures are medians. The result is JSON, and a Markdown table made of it.
+in turn, each in its own process (:mod:`benchmarks.turns`); figures are medians. The result is JSON, and a Markdown
+table made of it.
 """
 
 from __future__ import annotations
@@ -11,15 +12,14 @@ import json
 import os
 import platform
 import statistics
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 
 import pcgraph
-from benchmarks import groups, mlp
+from benchmarks import groups
+from benchmarks.turns import Contestant, here, in_turn, ratio
 
 HERE = Path(__file__).parent
 LIMITS = {
@@ -30,16 +30,10 @@ LIMITS = {
 }
 
 
-def peer(name: str, python: str | None, work: dict[str, Any]) -> dict[str, float] | None:
-    """Run a peer's script under its own interpreter; None where there is none."""
-    if python is None:
-        return None
-    done = subprocess.run(
-        [python, str(HERE / "peers" / f"{name}.py"), json.dumps(work)], capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise RuntimeError(f"{name} failed:\n{done.stderr[-2000:]}")
-    return json.loads(done.stdout.strip().splitlines()[-1])
+def peers(args: argparse.Namespace, names: list[str], work: dict[str, Any]) -> dict[str, Contestant]:
+    """The peers whose interpreters were named, each at this work."""
+    known = {name: getattr(args, name) for name in names}
+    return {n: Contestant(p, str(HERE / "peers" / f"{n}.py"), json.dumps(work)) for n, p in known.items() if p}
 
 
 def row(work: str, against: str, ratio: float | None, at_most: float | None, ours: float, theirs: float | None) -> dict:
@@ -47,73 +41,105 @@ def row(work: str, against: str, ratio: float | None, at_most: float | None, our
     return {"work": work, "against": against, "ratio": ratio, "at_most": at_most, "seconds": ours, "other": theirs}
 
 
+def against(
+    ours: list[float], others: dict[str, list[float]], work: str, limits: dict[str, float | None]
+) -> list[dict]:
+    """A row for each of the others."""
+    mine = statistics.median(ours)
+    return [row(work, o, ratio(ours, s), limits.get(o), mine, statistics.median(s)) for o, s in others.items()]
+
+
 def chains(args: argparse.Namespace) -> list[dict]:
     """The paper's network against peers, backpropagation and the limit."""
     rows = []
     name = "-".join(map(str, args.sizes))
     for steps in args.steps:
-        work = {"work": "mlp", "sizes": args.sizes, "batch": args.batch, "steps": steps, "rate": 0.1,
-                "rounds": args.rounds}  # fmt: skip
-        here = f"{name}, batch {args.batch}, T={steps}"
-        before = mlp.run(args.sizes, args.batch, steps, count=args.rounds)
-        others = {p: peer(p, getattr(args, p), work) for p in ("fabricpc", "deepity")}
-        after = mlp.run(args.sizes, args.batch, steps, count=args.rounds)
-        ours = statistics.mean([before["pcgraph"], after["pcgraph"]])
-        for p, seconds in others.items():
-            if seconds is not None:
-                rows.append(row(here, p, ours / seconds["step"], LIMITS[p].get(steps), ours, seconds["step"]))
-        for other in ("backprop", "limit"):
-            ratio = statistics.mean([r["pcgraph"] / r[other] for r in (before, after)])
-            rows.append(row(here, other, ratio, LIMITS[other].get(steps), ours, after[other]))
-        print(*rows[-4:], sep="\n", flush=True)
+        work = {"work": "mlp", "sizes": args.sizes, "batch": args.batch, "steps": steps, "rate": 0.1}
+        shared = {"sizes": args.sizes, "batch": args.batch}
+        entries = {
+            "pcgraph": here("mlp.ours", steps=steps, **shared),
+            **peers(args, ["fabricpc", "deepity"], work),
+            "backprop": here("mlp.backprop", **shared),
+            "limit": here("mlp.limit", steps=steps, **shared),
+        }
+        times = in_turn({name: (c, "step") for name, c in entries.items()}, args.rounds, args.each)
+        for contestant in entries.values():
+            contestant.close()
+        limits = {other: LIMITS[other].get(steps) for other in LIMITS}
+        rows += against(times.pop("pcgraph"), times, f"{name}, batch {args.batch}, T={steps}", limits)
+        print(*rows[-len(times) :], sep="\n", flush=True)
     return rows
-
-
-def isolated(call: str) -> dict[str, float]:
-    """One measurement of :mod:`benchmarks.groups` in a process of its own, so that its peak memory is its own."""
-    code = f"import json; from benchmarks import groups; print(json.dumps(groups.{call}))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=HERE.parent)
-    if done.returncode:
-        raise RuntimeError(f"{call} failed:\n{done.stderr[-2000:]}")
-    return json.loads(done.stdout.strip().splitlines()[-1])
 
 
 def random_groups(args: argparse.Namespace) -> list[dict]:
     """Random wiring with cycles."""
     graph = pcgraph.graphs.random_groups(128, 32, 4, seed=0)
     edges = [[-1 if u == "x" else u, 128 if v == "y" else v] for u, v in graph.edges]
-    work = {"work": "groups", "count": 128, "size": 32, "edges": edges, "batch": 64, "steps": 20, "rate": 0.05,
-            "rounds": 15}  # fmt: skip
-    ours = isolated("random_groups(128)")
-    fabric = peer("fabricpc", args.fabricpc, work)
-    rows = []
-    if fabric is not None:
-        rows.append(row("128 groups of 32, T=20, batch 64: a step", "fabricpc", ours["step"] / fabric["step"], 0.45,
-                        ours["step"], fabric["step"]))  # fmt: skip
-    rows.append(row("128 groups: graph to first step", "1 s", ours["first"], 1.0, ours["first"],
-                    fabric["first"] if fabric else None))  # fmt: skip
-    many = isolated("random_groups(1024)")
+    work = {"work": "groups", "count": 128, "size": 32, "edges": edges, "batch": 64, "steps": 20, "rate": 0.05}
+    ours, others = here("groups.random_groups", count=128), peers(args, ["fabricpc"], work)
+    entries = {name: (c, "step") for name, c in {"pcgraph": ours, **others}.items()}
+    times = in_turn(entries, args.rounds, max(2, args.each // 2))
+    rows = against(times.pop("pcgraph"), times, "128 groups of 32, T=20, batch 64: a step", {"fabricpc": 0.45})
+    first = others["fabricpc"].ready["first"] if others else None
+    rows.append(row("128 groups: graph to first step", "1 s", ours.ready["first"], 1.0, ours.ready["first"], first))
+    for contestant in (ours, *others.values()):
+        contestant.close()
+    many = alone("groups.random_groups", count=1024)
     rows.append(row("1,024 groups: graph to first step", "4 s", many["first"] / 4, 1.0, many["first"], 4.0))
-    huge = isolated("random_groups(10000, batch=16)")
-    gb = huge["peak_gb"]
+    gb = alone("groups.random_groups", count=10000, batch=16)["peak_gb"]
     rows.append(row("10,000 groups, batch 16: peak memory in GB", "6 GB", gb / 6, 1.0, gb, 6.0))
     print(*rows, sep="\n", flush=True)
     return rows
 
 
-def sparse() -> list[dict]:
-    """Neurons and stored entries."""
-    dense = isolated("against_dense()")
-    rows = [row("2,000 neurons, 1 % random edges, cyclic: a training step", "dense masked matrix",
-                dense["pcgraph"] / dense["dense"], 0.05, dense["pcgraph"], dense["dense"])]  # fmt: skip
-    many = isolated("neurons()")
-    rows.append(row("100,000 neurons, 1,000,000 edges, batch 32: an inference step", "two CSR products",
-                    many["step"] / many["two_products"], 1.5, many["step"], many["two_products"]))  # fmt: skip
-    large = isolated("large()")
-    rows.append(row("1,000,000 neurons, 10,000,000 entries, batch 8: a training step, peak memory in GB", "20 GB",
-                    large["peak_gb"] / 20, 1.0, large["peak_gb"], 20.0))  # fmt: skip
+def alone(call: str, **keywords: Any) -> dict[str, float]:
+    """What a contestant knows once it is ready: its peak memory is its own."""
+    contestant = here(call, **keywords)
+    contestant.close()
+    return contestant.ready
+
+
+def against_dense(args: argparse.Namespace) -> list[dict]:
+    """Scattered neurons against a dense matrix with a mask."""
+    both = here("groups.against_dense")
+    times = in_turn({name: (both, name) for name in ("pcgraph", "dense")}, args.rounds, max(2, args.each // 2))
+    both.close()
+    name, other = "2,000 neurons, 1 % random edges, cyclic: a training step", "dense masked matrix"
+    rows = against(times["pcgraph"], {other: times["dense"]}, name, {other: 0.05})
     print(*rows, sep="\n", flush=True)
     return rows
+
+
+def neurons(args: argparse.Namespace) -> list[dict]:
+    """Many scattered neurons against two products of their matrix."""
+    work = here("groups.neurons")
+    short, long = (f"T={t}" for t in groups.LENGTHS)
+    times = in_turn({name: (work, name) for name in (short, long, "product")}, args.rounds, 2)
+    work.close()
+    between = groups.LENGTHS[1] - groups.LENGTHS[0]
+    steps = [(b - a) / between for a, b in zip(times[short], times[long])]
+    products = [2 * seconds for seconds in times["product"]]
+    name, other = "100,000 neurons, 1,000,000 edges, batch 32: an inference step", "two CSR products"
+    rows = against(steps, {other: products}, name, {other: 1.5})
+    print(*rows, sep="\n", flush=True)
+    return rows
+
+
+def large(args: argparse.Namespace) -> list[dict]:
+    """A million neurons in one group, ten million entries."""
+    gb = alone("groups.large")["peak_gb"]
+    return [row("1,000,000 neurons, 10,000,000 entries, batch 8: a training step, peak memory in GB", "20 GB", gb / 20,
+                1.0, gb, 20.0)]  # fmt: skip
+
+
+def cold(args: argparse.Namespace) -> list[dict]:
+    """The plan of a network that has none."""
+    seconds = groups.cold_plan(args.sizes)
+    return [row("plan for the chain, cold", "20 ms", seconds / 0.02, 1.0, seconds, 0.02)]
+
+
+PARTS = {"chains": chains, "groups": random_groups, "dense": against_dense, "neurons": neurons, "large": large,
+         "plan": cold}  # fmt: skip
 
 
 def table(result: dict) -> str:
@@ -137,23 +163,14 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[784, 512, 512, 512, 512, 10])
     parser.add_argument("--batch", type=int, default=200)
     parser.add_argument("--steps", type=int, nargs="+", default=[2, 3, 5, 20])
-    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--rounds", type=int, default=8, help="blocks of steps of each contestant, in turn")
+    parser.add_argument("--each", type=int, default=8, help="steps of a block")
     parser.add_argument("--fabricpc", help="the Python of an environment with fabricpc==0.6.0")
     parser.add_argument("--deepity", help="the Python of an environment with pydeepity==0.1.0a3")
-    parser.add_argument("--only", choices=["chains", "groups", "sparse", "plan"], nargs="+")
+    parser.add_argument("--only", choices=PARTS, nargs="+")
     parser.add_argument("--out", type=Path, default=Path("runs/bench.json"))
     args = parser.parse_args()
-    parts = args.only or ["chains", "groups", "sparse", "plan"]
-    rows: list[dict] = []
-    if "chains" in parts:
-        rows += chains(args)
-    if "groups" in parts:
-        rows += random_groups(args)
-    if "sparse" in parts:
-        rows += sparse()
-    if "plan" in parts:
-        cold = groups.cold_plan(args.sizes)["plan"]
-        rows.append(row("plan for the chain, cold", "20 ms", cold / 0.02, 1.0, cold, 0.02))
+    rows = [found for part in args.only or PARTS for found in PARTS[part](args)]
     result = {
         "machine": f"{platform.machine()}, {os.cpu_count()} cores", "python": platform.python_version(),
         "torch": torch.__version__, "threads": torch.get_num_threads(), "rows": rows,

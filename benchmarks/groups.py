@@ -12,9 +12,13 @@ import numpy as np
 import torch
 
 import pcgraph
-from benchmarks.mlp import rounds
 from pcgraph import SGD, Forward, PCNetwork, Zero
 from pcgraph.transforms import SparseLinear
+
+#: Named steps, and what is known already.
+Served = tuple[dict[str, Callable[[], object]], dict[str, float]]
+#: Inference steps of two runs, whose difference is so many steps and nothing else.
+LENGTHS = (5, 15)
 
 
 def trainer(net: PCNetwork, clamps: dict, steps: int, rate: float = 0.05, init: object = None) -> Callable[[], object]:
@@ -30,21 +34,15 @@ def trainer(net: PCNetwork, clamps: dict, steps: int, rate: float = 0.05, init: 
     return step
 
 
-def random_groups(count: int, size: int = 32, degree: int = 4, batch: int = 64, steps: int = 20) -> dict[str, float]:
-    """`count` groups of random wiring with cycles: seconds from graph to the end of the first step, and of a step."""
+def random_groups(count: int, size: int = 32, degree: int = 4, batch: int = 64, steps: int = 20) -> Served:
+    """`count` groups of random wiring with cycles; ``first``: seconds from graph to the end of the first step."""
     graph = pcgraph.graphs.random_groups(count, size, degree, seed=0)
     generator = torch.Generator().manual_seed(1)
     clamps = {v: torch.randn(batch, size, generator=generator) for v in ("x", "y")}
     begun = time.perf_counter()
     step = trainer(PCNetwork(graph), clamps, steps)
     step()
-    first = time.perf_counter() - begun
-    times = []
-    for _ in range(10 if count < 5000 else 2):
-        begun = time.perf_counter()
-        step()
-        times.append(time.perf_counter() - begun)
-    return {"first": first, "step": statistics.median(times), "peak_gb": peak()}
+    return {"step": step}, {"first": time.perf_counter() - begun, "peak_gb": peak()}
 
 
 def peak() -> float:
@@ -52,8 +50,8 @@ def peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
-def against_dense(neurons: int = 2000, density: float = 0.01, batch: int = 64, steps: int = 20) -> dict[str, float]:
-    """Random edges between neurons, with cycles, against a dense N x N matrix with a mask: seconds of a step."""
+def against_dense(neurons: int = 2000, density: float = 0.01, batch: int = 64, steps: int = 20) -> Served:
+    """Random edges between neurons, with cycles, and the same on a dense N x N matrix with a mask: a training step."""
     rng = np.random.default_rng(0)
     mask = torch.from_numpy(rng.random((neurons, neurons)) < density)
     graph = nx.DiGraph()
@@ -82,11 +80,11 @@ def against_dense(neurons: int = 2000, density: float = 0.01, batch: int = 64, s
         bias.grad = -s.mean(0)
         optimizer.step()
 
-    return rounds({"pcgraph": sparse, "dense": dense}, 5)
+    return {"pcgraph": sparse, "dense": dense}, {}
 
 
-def neurons(count: int = 100_000, edges: int = 1_000_000, batch: int = 32) -> dict[str, float]:
-    """An nx.DiGraph of single neurons: one inference step more, against two CSR products of the same matrix."""
+def neurons(count: int = 100_000, edges: int = 1_000_000, batch: int = 32) -> Served:
+    """An nx.DiGraph of single neurons: inferences of two lengths, and a CSR product of the same matrix."""
     rng = np.random.default_rng(0)
     pairs = np.unique(rng.integers(0, count, (int(edges * 1.01), 2)), axis=0)
     pairs = pairs[rng.permutation(len(pairs))[:edges]]
@@ -98,22 +96,18 @@ def neurons(count: int = 100_000, edges: int = 1_000_000, batch: int = 32) -> di
     built = time.perf_counter() - begun
     clamps = {i: torch.randn(batch, 1) for i in range(0, count, 100)}
     init, states = Zero(), SGD(lr=0.05)
-    short, long = 5, 15
-    runs = {t: (lambda t=t: net.infer(clamps, init=init, steps=t, optimizer=states)) for t in (short, long)}
+    runs = {f"T={t}": (lambda t=t: net.infer(clamps, init=init, steps=t, optimizer=states)) for t in LENGTHS}
     order = np.lexsort((pairs[:, 0], pairs[:, 1]))
-    pointer = np.concatenate([[0], np.cumsum(np.bincount(pairs[:, 1], minlength=count))])
+    pointer = np.concatenate([[0], np.cumsum(np.bincount(pairs[:, 1], minlength=count))]).astype(np.int32)
     matrix = torch.sparse_csr_tensor(
-        torch.from_numpy(pointer), torch.from_numpy(pairs[order, 0].copy()), torch.randn(edges), size=(count, count)
-    )
+        torch.from_numpy(pointer), torch.from_numpy(pairs[order, 0].astype(np.int32)), torch.randn(edges),
+        size=(count, count),
+    )  # fmt: skip
     h = torch.randn(count, batch)
-    times = rounds({"short": runs[short], "long": runs[long], "product": lambda: torch.sparse.mm(matrix, h)}, 5)
-    return {
-        "build": built, "step": (times["long"] - times["short"]) / (long - short), "two_products": 2 * times["product"],
-        "peak_gb": peak(),
-    }  # fmt: skip
+    return {**runs, "product": lambda: torch.sparse.mm(matrix, h)}, {"built": built}
 
 
-def large(count: int = 1_000_000, entries: int = 10_000_000, batch: int = 8, steps: int = 3) -> dict[str, float]:
+def large(count: int = 1_000_000, entries: int = 10_000_000, batch: int = 8, steps: int = 3) -> Served:
     """A recurrent group of `count` neurons with stored entries: one training step, and the memory it took."""
     graph = nx.DiGraph()
     graph.add_node("x", shape=1000)
@@ -121,16 +115,14 @@ def large(count: int = 1_000_000, entries: int = 10_000_000, batch: int = 8, ste
     graph.add_edge("x", "h", transform=SparseLinear(density=1e-3))
     graph.add_edge("h", "h", transform=SparseLinear(density=entries / count**2))
     begun = time.perf_counter()
-    net = PCNetwork(graph)
-    step = trainer(net, {"x": torch.randn(batch, 1000)}, steps)
+    step = trainer(PCNetwork(graph), {"x": torch.randn(batch, 1000)}, steps)
     step()
     first = time.perf_counter() - begun
-    begun = time.perf_counter()
     step()
-    return {"first": first, "step": time.perf_counter() - begun, "peak_gb": peak()}
+    return {"step": step}, {"first": first, "peak_gb": peak()}
 
 
-def cold_plan(sizes: list[int]) -> dict[str, float]:
+def cold_plan(sizes: list[int]) -> float:
     """Seconds from a network that has no plan to the plan."""
     times = []
     for seed in range(15):
@@ -138,4 +130,4 @@ def cold_plan(sizes: list[int]) -> dict[str, float]:
         begun = time.perf_counter()
         net.plan({"x", "y"}, init=Forward(), steps=5)
         times.append(time.perf_counter() - begun)
-    return {"plan": statistics.median(times)}
+    return statistics.median(times)

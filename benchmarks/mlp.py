@@ -1,13 +1,11 @@
-"""One training step of the paper's network, in one process: pcgraph, torch backpropagation, and the limit.
+"""One training step of the paper's network: pcgraph, torch backpropagation, and the limit.
 
 The limit is the products that the step really needs, back to back as plain ``torch.mm`` into tensors that exist, plus
-the optimizer's step. All are measured in turn, round after round, so that a drift of the machine touches all alike.
+the optimizer's step.
 """
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Callable
 
 import torch
@@ -18,20 +16,6 @@ from pcgraph.plan.operations import Forward as Product
 from pcgraph.plan.operations import numbers
 
 
-def rounds(parts: dict[str, Callable[[], object]], count: int, device: str = "cpu") -> dict[str, float]:
-    """Median seconds of each part, measured in turn."""
-    times: dict[str, list[float]] = {name: [] for name in parts}
-    for i in range(count + 3):
-        for name, part in parts.items():
-            begun = time.perf_counter()
-            part()
-            if device == "cuda":
-                torch.cuda.synchronize()
-            if i >= 3:
-                times[name].append(time.perf_counter() - begun)
-    return {name: statistics.median(t) for name, t in times.items()}
-
-
 def data(sizes: list[int], batch: int, device: str) -> tuple[torch.Tensor, torch.Tensor]:
     """A batch of noise with one-hot targets."""
     generator = torch.Generator().manual_seed(0)
@@ -40,7 +24,9 @@ def data(sizes: list[int], batch: int, device: str) -> tuple[torch.Tensor, torch
     return x.to(device), y.to(device)
 
 
-def ours(sizes: list[int], batch: int, steps: int, activation: str, device: str, init: str) -> Callable[[], object]:
+def ours(
+    sizes: list[int], batch: int, steps: int, activation: str = "gelu", device: str = "cpu", init: str = "forward"
+) -> Callable[[], object]:
     """pcgraph's training step, by the public calls."""
     net = PCNetwork(pcgraph.graphs.chain(sizes, activation=activation), device=device)
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3, fused=True)
@@ -56,7 +42,7 @@ def ours(sizes: list[int], batch: int, steps: int, activation: str, device: str,
     return step
 
 
-def backprop(sizes: list[int], batch: int, activation: str, device: str) -> Callable[[], object]:
+def backprop(sizes: list[int], batch: int, activation: str = "gelu", device: str = "cpu") -> Callable[[], object]:
     """The same network in plain torch, eager, with the same optimizer."""
     layers: list[torch.nn.Module] = []
     kind = {"gelu": torch.nn.GELU, "relu": torch.nn.ReLU, "tanh": torch.nn.Tanh}[activation]
@@ -74,7 +60,7 @@ def backprop(sizes: list[int], batch: int, activation: str, device: str) -> Call
     return step
 
 
-def limit(sizes: list[int], batch: int, steps: int, device: str) -> Callable[[], object]:
+def limit(sizes: list[int], batch: int, steps: int, device: str = "cpu") -> Callable[[], object]:
     """The plan's products alone, as ``torch.mm``, and the optimizer's step."""
     net = PCNetwork(pcgraph.graphs.chain(sizes), device=device)
     plan = net.plan({"x", "y"}, init=Forward(), steps=steps)
@@ -103,15 +89,3 @@ def limit(sizes: list[int], batch: int, steps: int, device: str) -> Callable[[],
         optimizer.step()
 
     return step
-
-
-def run(sizes: list[int], batch: int, steps: int, activation: str = "gelu", count: int = 40) -> dict[str, float]:
-    """Seconds of one training step of each."""
-    return rounds(
-        {
-            "pcgraph": ours(sizes, batch, steps, activation, "cpu", "forward"),
-            "backprop": backprop(sizes, batch, activation, "cpu"),
-            "limit": limit(sizes, batch, steps, "cpu"),
-        },
-        count,
-    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 
@@ -12,6 +13,9 @@ from pcgraph.errors import ClampError
 from pcgraph.network import Network
 
 __all__ = ["Clamps", "Masked"]
+
+#: So many clamps are added up one by one.
+FEW = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,8 +108,9 @@ class Clamps:
 def _check_finite(net: Network, values: Mapping[int, Tensor]) -> None:
     """One sum over all clamps tells, as a rule; only where it does not is each looked at."""
     tensors = list(values.values())
-    total = tensors[0].sum() if len(tensors) == 1 else torch.cat([t.reshape(-1) for t in tensors]).sum()
-    if bool(torch.isfinite(total)):
+    few = len(tensors) <= FEW
+    total = sum(t.sum() for t in tensors) if few else torch.cat([t.reshape(-1) for t in tensors]).sum()
+    if math.isfinite(float(total)):
         return
     for i, tensor in values.items():
         wrong = int((~torch.isfinite(tensor)).sum())

@@ -1,12 +1,12 @@
 """One training step of FabricPC (pip install fabricpc==0.6.0), for ``python -m benchmarks``.
 
 Run by FabricPC's own interpreter: ``python fabricpc.py '{"work": "mlp", "sizes": [784, 512, 10], ...}'``. It compiles
-the step that its ``train`` runs, donates the buffers as that does, waits for each step, and prints seconds as JSON.
+the step that its ``train`` runs, donates the buffers as that does, waits for each step, and answers requests as
+:mod:`benchmarks.turns` says.
 """
 
 import json
 import os
-import statistics
 import sys
 import time
 
@@ -89,14 +89,23 @@ def main():
     }
     step = _make_step(structure, optimizer, algorithm="pc", with_state=False, donate=True)
     compiled = step.lower(params, state, batch, key).compile()
-    times, first = [], None
-    for i in range(work["rounds"] + 3):
-        start = time.perf_counter()
-        params, state = compiled(params, state, batch, jax.random.fold_in(key, i))[:2]
+    count = 0
+
+    def once():
+        nonlocal params, state, count
+        params, state = compiled(params, state, batch, jax.random.fold_in(key, count))[:2]
         jax.block_until_ready(params)
-        times.append(time.perf_counter() - start)
-        first = first or time.perf_counter() - begun
-    print(json.dumps({"step": statistics.median(times[3:]), "first": first}))
+        count += 1
+
+    once()
+    print(json.dumps({"first": time.perf_counter() - begun}), flush=True)
+    for line in sys.stdin:
+        times = []
+        for _ in range(int(line.split()[1])):
+            start = time.perf_counter()
+            once()
+            times.append(time.perf_counter() - start)
+        print(json.dumps(times), flush=True)
 
 
 if __name__ == "__main__":

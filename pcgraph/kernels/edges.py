@@ -30,8 +30,8 @@ __all__ = [
     "dense_weights",
 ]
 
-#: Bytes of gathered states that a batched product handles at a time: about what a core's cache holds.
-CHUNK = 4 * 2**20
+#: Bytes of gathered states that a batched product handles at a time: about what the caches of two cores hold.
+CHUNK = 2 * 2**20
 #: Adds a weight gradient, scaled, to a tensor; or writes it where the last argument, beta, is 0.
 Learn = Callable[[Tensor, float, float], None]
 
@@ -112,18 +112,10 @@ def dense_weights(ws: Workspace, call: Pull) -> Learn:
     edge = Edges(ws, call)
     h = ws.h[edge.source_group][int(edge.source[0])]
     s, phi, row = ws.s[edge.target_group][int(edge.target[0])].t(), edge.bucket.phi, int(edge.row[0])
-    onednn = _by_onednn(ws, edge.weight(ws)[0])
 
     def run(grad: Tensor, scale: float, beta: float) -> None:
         x = h if phi.is_identity else _apply(ws, edge.bucket, phi, h)
-        if not onednn:
-            torch.addmm(grad[row], s, x, beta=beta, alpha=-scale, out=grad[row])
-            return
-        product = linear(ws.scratch("upright", *s.shape).copy_(s), x.t())
-        if beta:
-            grad[row].sub_(product, alpha=scale)
-        else:
-            torch.mul(product, -scale, out=grad[row])
+        torch.addmm(grad[row], s, x, beta=beta, alpha=-scale, out=grad[row])
 
     return run
 

@@ -8,8 +8,9 @@ works with oneDNN if all of this holds:
     it runs an inference: a prediction by a sweep is torch's own feed-forward pass, to the last bit;
     torch.backends.mkldnn is enabled: ``torch.backends.mkldnn.flags(enabled=False)`` pins everything to torch's default.
 
-A call costs more there, so only large work goes to it: products of at least ``ENOUGH`` multiplications, and a tanh over
-runs of at least ``WIDE`` values. Results come in a tensor of their own, whose memory the next call uses again.
+A call costs more there, so only large work goes to it: products forward and back of at least ``ENOUGH``
+multiplications, and a tanh over runs of at least ``WIDE`` values. Results come in a tensor of their own, whose memory
+the next call uses again. Weight gradients, which reduce over the batch, are faster with MKL and stay there.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from pcgraph.activations import Activation, get
 __all__ = ["ENOUGH", "PIECE", "WIDE", "activation", "linear", "serves"]
 
 #: Multiplications from which on a product is worth the call.
-ENOUGH = 2**22
+ENOUGH = 2**24
 #: Values from which on a tanh is worth the call.
 WIDE = 2**16
 #: Values of a tanh at a time: few enough that what is written is still in the cache when it is read.

@@ -46,6 +46,8 @@ class _Matrix:
     ) -> None:
         order = np.lexsort((columns, rows))
         pointer = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=shape[0]))])
+        # MKL works with 32 bits, and would convert the indices in every call.
+        narrow = np.int32 if max(len(rows), *shape) < 2**31 else np.int64
         at = at[order]
         self.at = torch.from_numpy(at).to(ws.device)
         if (np.diff(at) == 1).all():
@@ -57,7 +59,8 @@ class _Matrix:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
             self.matrix = torch.sparse_csr_tensor(
-                torch.from_numpy(pointer).to(ws.device), torch.from_numpy(columns[order]).to(ws.device), self.values,
+                torch.from_numpy(pointer.astype(narrow)).to(ws.device),
+                torch.from_numpy(columns[order].astype(narrow)).to(ws.device), self.values,
                 size=shape, check_invariants=False,
             )  # fmt: skip
 

@@ -18,7 +18,7 @@ from pcgraph.errors import ConfigError, PCGraphWarning
 from pcgraph.inference import Inference
 from pcgraph.kernels import Learn, Workspace, bind_weights, take
 from pcgraph.kernels.others import module_weights
-from pcgraph.plan.operations import numbers
+from pcgraph.plan.operations import numbers, rows
 
 __all__ = ["InferenceResult"]
 
@@ -102,7 +102,7 @@ class _Packed:
 
     parameter: nn.Parameter
     learn: list[Learn]
-    missed: Tensor
+    missed: Tensor | slice
     plain: bool
 
 
@@ -117,7 +117,7 @@ def _packed(ws: Workspace) -> list[_Packed]:
         for call in calls:
             edges = numbers(call.edges) - bucket.start
             np.add.at(written, edges if bucket.weight is None else bucket.weight[edges], 1)
-        missed = torch.from_numpy(np.flatnonzero(written == 0)).to(ws.device)
+        missed = ws.index(rows(np.flatnonzero(written == 0)))
         plain = bool((written <= 1).all())
         result.append(_Packed(parameter, [bind_weights(ws, call) for call in calls], missed, plain))
     return result
@@ -132,7 +132,10 @@ def _weights(ws: Workspace, scale: float) -> None:
         beta = 1.0
         if packed.parameter.grad is None and packed.plain:
             packed.parameter.grad = torch.empty_like(packed.parameter)
-            packed.parameter.grad.index_fill_(0, packed.missed, 0.0)
+            if isinstance(packed.missed, slice):
+                packed.parameter.grad[packed.missed].zero_()
+            else:
+                packed.parameter.grad.index_fill_(0, packed.missed, 0.0)
             beta = 0.0
         gradient = _gradient(packed.parameter)
         for learn in packed.learn:
@@ -157,12 +160,12 @@ def _bias_rows(ws: Workspace) -> list[tuple[nn.Parameter, Tensor, Tensor | slice
 def _biases(ws: Workspace, scale: float) -> None:
     if "biases" not in ws.cache:
         ws.cache["biases"] = _bias_rows(ws)
-    for parameter, signals, where, rows in ws.cache["biases"]:
+    for parameter, signals, where, own in ws.cache["biases"]:
         if not parameter.requires_grad:
             continue
         sums = take(signals, where).sum(1)
         gradient = _gradient(parameter).view(parameter.shape[0], -1)
-        if isinstance(rows, slice):
-            gradient[rows].sub_(sums, alpha=scale)
+        if isinstance(own, slice):
+            gradient[own].sub_(sums, alpha=scale)
         else:
-            gradient.index_add_(0, rows, sums, alpha=-scale)
+            gradient.index_add_(0, own, sums, alpha=-scale)
