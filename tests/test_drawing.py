@@ -173,6 +173,13 @@ def test_runs_are_compared_over_epochs_seconds_and_products(over, places):
     assert energy.lines[0].get_color() != energy.lines[1].get_color()
 
 
+def test_a_run_without_accuracies_has_no_empty_panel():
+    records = [EpochRecord(i, i, 1, energy=1.0, accuracy=None, lr=1e-3, seconds=1.0) for i in range(2)]
+    figure = drawing.learning_curve({"a": History(records)})
+    assert len(figure.axes) == 1
+    assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == ["a"]
+
+
 def test_a_curve_over_products_needs_their_number():
     with pytest.raises(ConfigError, match="needs smm="):
         drawing.learning_curve(history(0.9, 1.0), over="smm")

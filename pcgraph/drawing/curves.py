@@ -66,19 +66,27 @@ def learning_curve(
     if empty or not measured:
         which = f" of {empty[0]!r}" if empty and empty[0] else ""
         raise ConfigError(f"there is nothing to draw: the history{which} has no measured epoch", key="history")
+    several = isinstance(history, Mapping)
+    judged_too = any(r.accuracy is not None or "accuracy" in r.validation for rs in measured.values() for r in rs)
     figure: Figure
-    figure, (left, right) = pyplot().subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+    figure, axes = pyplot().subplots(
+        1, 1 + judged_too, figsize=(9 if judged_too else 5, 3.6), layout="constrained", squeeze=False
+    )
+    left, right = axes[0, 0], axes[0, -1]
     for i, (name, records) in enumerate(measured.items()):
         at = _places(records, over, smm[name] if isinstance(smm, Mapping) and name in smm else smm)
-        colour = COLOURS[i % len(COLOURS)] if isinstance(history, Mapping) else INK
+        colour = COLOURS[i % len(COLOURS)] if several else INK
         left.plot(at, [r.energy for r in records], marker="o", markersize=4, color=colour, label=name or None)
-        _accuracies(right, at, records, name, colour if isinstance(history, Mapping) else None, judged)
+        if judged_too:
+            _accuracies(right, at, records, name, colour if several else None, judged)
+            right.set(xlabel=AXES[over], ylabel="accuracy (%)", title="accuracy")
+    if several:
+        left.legend(frameon=False, fontsize=8)
     left.set(xlabel=AXES[over], ylabel="energy a sample, after inference", yscale="log", title="energy in training")
     plain_decimals(left.yaxis, [r.energy for records in measured.values() for r in records if r.energy is not None])
-    right.set(xlabel=AXES[over], ylabel="accuracy (%)", title="accuracy")
-    if right.lines:
+    if judged_too:
         right.legend(frameon=False, loc="best", fontsize=8)
-    for ax in (left, right):
+    for ax in axes[0]:
         if over == "epochs":
             whole_numbers(ax.xaxis)
         ax.spines[["top", "right"]].set_visible(False)

@@ -87,9 +87,9 @@ def energy(result: InferenceResult, path: str | Path | None = None, *, ax: Axes 
     every = max(1, math.ceil(len(nodes) / NAMED))
     ax.set_yticks(range(0, len(nodes), every), [_short(v) for v in nodes[::every]], fontsize=8 if every == 1 else 6)
     whole_numbers(ax.xaxis)
-    ax.set(xlabel="inference steps taken", title=title)
-    bar = ax.figure.colorbar(image, ax=ax, fraction=0.06, pad=0.02)
-    bar.set_label("energy a sample" + ("; grey: exactly 0" if bool(np.ma.getmaskarray(shown).any()) else ""))
+    grey = "; grey: exactly zero" if bool(np.ma.getmaskarray(shown).any()) else ""
+    ax.set(xlabel=f"inference steps taken{grey}", title=title)
+    ax.figure.colorbar(image, ax=ax, fraction=0.06, pad=0.02).set_label("energy a sample")
     if path is not None:
         save(ax.figure, path)  # type: ignore[arg-type]
     return ax
