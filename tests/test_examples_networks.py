@@ -141,6 +141,13 @@ def test_known_rows_pull_and_the_others_cost_nothing():
     assert torch.equal(dh[0, 1], torch.zeros(2))
 
 
+def test_four_classes_of_ones_own_learn_what_the_text_says():
+    """Who extends the library begins from this example."""
+    net, accuracies = script("your_own_edge").train(own=True, epochs=15)
+    assert sum(p.numel() for p in net.parameters()) == 2890
+    assert accuracies[-1] >= 0.97
+
+
 @pytest.mark.parametrize(("recurrence", "acyclic"), [("none", True), ("within", False), ("feedback", False)])
 def test_assemblies_are_as_recurrent_as_they_say(recurrence, acyclic):
     """Each kind of edge is there if it is kept, about as often as its probability says."""
