@@ -179,6 +179,20 @@ def test_a_graph_with_everything(steps, init, optimizer):
     assert_equal_to_reference(net, clamps, init, steps, optimizer)
 
 
+@pytest.mark.parametrize("steps", [2, 4, 6])
+@pytest.mark.parametrize("kernel", ["batched", "dense"])
+@pytest.mark.parametrize("optimizer", [SGD(0.05), SGD(0.05, 0.8), Adam(0.02)], ids=repr)
+def test_the_error_spreads_a_step_at_a_time(steps, kernel, optimizer):
+    """Parents that begin to move one after the other: what is kept of the slow ones must not be counted twice, and a
+    node that moves late must move at all, whatever the optimizer remembers."""
+    graph = pcgraph.graphs.chain([3, 3, 3, 3, 3, 3, 3], activation="tanh")
+    graph.add_edges_from([("h1", "h3"), ("h2", "h4"), ("h1", "h4"), ("h3", "h5")])
+    net = PCNetwork(graph, seed=1, dtype=torch.float64)
+    clamps = {"x": double(4, 3), "y": double(4, 3, seed=1)}
+    pins = {b.name: kernel for b in net.structure.buckets}
+    assert_equal_to_reference(net, clamps, Forward(), steps, optimizer, kernels=pins)
+
+
 class Decay(pcgraph.optimizers.StateOptimizer):
     """Moves a state even where its gradient is zero, and says so."""
 
