@@ -148,7 +148,7 @@ def test_halving_keeps_the_best_on_validation_images_and_drops_what_collapses(tm
         one = small.run(setting, rungs[0])
         points = [{"run": one.name, "epoch": e + 1, "validation": v, "test": v} for e, v in enumerate(curves[k])]
         records.add({"run": one.name, "outcome": "ok" if len(points) == 2 else "diverged"} | one.columns, points)
-    assert small.reached("Forward", records) == (0, [settings[1], settings[0]])
+    assert small.ranked(settings, rungs[0], records) == [settings[1], settings[0]]
     assert search.chosen(small, "Forward", records) == settings[1]
 
 
