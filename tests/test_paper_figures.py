@@ -36,13 +36,13 @@ def is_picture(path):
 def test_figure_8_trains_and_figure_7_goes_on_from_there(tmp_path, monkeypatch):
     """What is finished is never done again: the second script finds every row, and leaves it as it is."""
     quick(fig8, tmp_path, monkeypatch)
-    assert is_picture(tmp_path / "fig8.png")
+    assert is_picture(tmp_path / "fig8_3.png")
     rows = (tmp_path / "fig7_errors.csv").read_bytes()
     monkeypatch.setattr(fig7, "train", None)
     quick(fig7, tmp_path, monkeypatch, "--seeds", "0")
     assert (tmp_path / "fig7_errors.csv").read_bytes() == rows
     assert is_picture(tmp_path / "fig7.png")
-    assert "missing" not in (tmp_path / "fig7_first.md").read_text()
+    assert "missing" not in (tmp_path / "fig7_grid_3.md").read_text()
 
 
 @pytest.mark.parametrize("module", [fig9, components])
@@ -136,11 +136,13 @@ def test_components_train_as_the_networks_do_alone():
 def tables():
     records, plan = fig7.Records(FIGURES), fig7.FULL
     yield "fig7 claim", fig7.claim_table(records, plan)
-    yield "fig7 first", fig7.grid_table(records, plan, plan.stages[0])
+    yield "fig7 three maps", fig7.grid_table(records, plan, 3)
+    yield "fig7 four maps", fig7.grid_table(records, plan, 4)
     yield "fig7 known", fig7.known_table(records)
     yield "fig7 rates", fig7.rate_table(records)
     yield "fig7 updates", fig7.update_table(records)
-    yield "fig8", fig8.error_table(Store(FIGURES / "fig8.csv", ["method", "t", "class"]), plan)
+    for maps in (3, 4):
+        yield f"fig8 {maps}", fig8.error_table(Store(FIGURES / "fig8.csv", []), plan, maps)
     yield "fig9 checks", fig9.check_table(Store(FIGURES / "fig9_checks.csv", []).rows)
     yield "fig9 numbers", fig9.number_table(Store(FIGURES / "fig9_numbers.csv", []).rows)
     yield "components speed", components.speed_table(Store(FIGURES / "components_speed.csv", []).rows)

@@ -12,6 +12,10 @@ second, so that within a T_train nothing differs but the initialization. Normal 
 The state rate in evaluation is chosen on the validation images for each run and T_eval. No choice looks at a test
 image.
 
+"Four layers" may mean four maps of weights, or four groups of neurons and three maps. At the paper's smallest T the
+difference is one of kind: an error moves one map a step, so that with four maps it does not come to ``h0`` within three
+steps. Both are trained, with the same rates, which were chosen with four.
+
 Then every cell is trained with three seeds, in the order of :meth:`Plan.jobs`: the claim, the ablation, the rest, each
 to 2 epochs before any but the claim goes on to 4, 8 and the paper's 16. Each run goes on from its checkpoint; the
 network that counts is that of its best epoch on the validation images. Checkpoints are in runs/, which is not
@@ -32,6 +36,7 @@ import matplotlib.pyplot as plt
 import torch
 from common import MISSING, ROOT, Store, arguments, save, table, versions
 from decoder import ALPHAS, METHODS, STABLE, STEPS, Problem, Setting, Trained, errors, make, train
+from matplotlib.axes import Axes
 
 from pcgraph import SGD
 
@@ -43,6 +48,8 @@ MEMORY = "Forward(roots=Memory)"
 ABLATION = (MEMORY, "Forward(roots=Zero)", "Forward(roots=Normal)")
 EVERYWHERE = ("Zero", "Normal", MEMORY)
 """Methods that are trained at every T_train, the paper's three; the others at the smallest and the largest."""
+LIMIT = 0.14
+"""Of the pictures: half as much again as the error of the mean image."""
 CHECKPOINTS = ROOT / "runs" / "paper" / "fig7"
 COLOURS = dict(zip(METHODS, ("#0072B2", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#E69F00"), strict=True))
 
@@ -98,24 +105,28 @@ class Plan:
         """The smallest and the largest T_train, where rates are chosen."""
         return self.steps[0], self.steps[-1]
 
-    def headline(self, maps: int = 4) -> list[Cell]:
+    def headline(self, maps: int) -> list[Cell]:
         """The two cells of the paper's claim."""
         return [Cell(m, t, maps) for m, t in zip((MEMORY, "Zero"), self.ends, strict=True)]
 
-    @property
-    def grid(self) -> list[Cell]:
+    def at(self, steps: int, maps: int) -> list[Cell]:
+        """The cells of one T_train, in the order of work."""
+        first = (*ABLATION, "Zero", "Normal") if steps in self.ends else EVERYWHERE
+        return [Cell(m, steps, maps) for m in first]
+
+    def grid(self, maps: int) -> list[Cell]:
         """All cells of the figure."""
-        return [Cell(m, t) for t in self.steps for m in METHODS if m in EVERYWHERE or t in self.ends]
+        return [*(c for t in self.steps for c in self.at(t, maps)), *(Cell("Memory", t, maps) for t in self.ends)]
 
     def jobs(self, seeds: tuple[int, ...]) -> Iterator[tuple[Cell, int, int]]:
         """(cell, seed, epochs) in the order of work."""
         low, high = self.ends
-        first, *later = self.stages
-        ablation = {t: [Cell(m, t) for m in (*ABLATION, "Zero", "Normal")] for t in (low, high)}
+        first, second, *later = self.stages
         order: list[tuple[list[Cell], Sequence[int]]] = [
-            (self.headline(), [first]), (ablation[low], [first]), (self.headline(3), [first]),
-            (ablation[high], [first]), (self.headline(), later), (self.grid, [first]), (self.headline(3), later),
-            (self.grid, later),
+            (self.headline(4), [first]), (self.at(low, 4), [first]), (self.headline(3), [first, second]),
+            (self.at(low, 3), [first]), (self.at(high, 3), [first]), (self.grid(3), [first]),
+            (self.headline(3), later), (self.at(high, 4), [first]), (self.grid(4), [first]),
+            (self.headline(4), [second, *later]), (self.grid(3), later), (self.grid(4), later),
         ]  # fmt: skip
         for cells, stages in order:
             for epochs in stages:
@@ -161,7 +172,7 @@ def setting_of(row: dict[str, str], cell: Cell) -> Setting:
 def chosen(problem: Problem, plan: Plan, store: Store, cell: Cell) -> Setting:
     """The cell with the best rates of the cell of the claim that stands for its T_train; tried for if need be."""
     which = 0 if cell.t_train <= 5 else 1
-    model, trials = plan.headline()[which], plan.trials[which]
+    model, trials = plan.headline(4)[which], plan.trials[which]
     found = {
         setting_of(r, model): float(r["validation"])
         for r in store.where(method=model.method, t_train=model.t_train)
@@ -239,7 +250,7 @@ def known(problem: Problem) -> list[dict[str, Any]]:
 def time_updates(problem: Problem, plan: Plan, records: Records, count: int = 40) -> None:
     """Milliseconds of an update and its SMMs, for all cells; medians, the first three not counted."""
     batches = [batch[0] for _, batch in zip(range(count), problem.train.batches(problem.batch, seed=0), strict=False)]
-    for cell in (*plan.grid, *plan.headline(3)):
+    for cell in (*plan.grid(3), *plan.grid(4)):
         setting = chosen(problem, plan, records.rates, cell)
         net, init, optimizer = make(setting, problem, 0)
         taken = []
@@ -275,17 +286,11 @@ def shown(found: list[float], seeds: int, digits: int = 4) -> str:
     return f"{statistics.mean(found):.{digits}f}{spread}{part}"
 
 
-def reached(store: Store, plan: Plan, cell: Cell, seeds: int) -> int:
-    """The last stage that all seeds of a cell have reached; the first if there is none."""
-    count = {e: len(store.where(**cell.key, epochs=e, t_eval=plan.steps[0])) for e in plan.stages}
-    return max((e for e in plan.stages if count[e] >= seeds), default=plan.stages[0])
-
-
 def claim_table(records: Records, plan: Plan, seeds: int = 3) -> str:
     """Memory at the smallest T against Zero at the largest, T_eval = T_train, after every stage."""
     header = ["method", "weight maps", "T", "SMMs", "ms", "epochs", "best epoch", "from h0", "from h3 (mu_x)"]
     rows = []
-    for cell in (*plan.headline(), *plan.headline(3)):
+    for cell in (*plan.headline(3), *plan.headline(4)):
         update = records.updates.find(**cell.key) or {"smm": "–", "ms": "–"}
         for epochs in plan.stages:
             key = cell.key | {"t_eval": cell.t_train, "epochs": epochs}
@@ -297,16 +302,14 @@ def claim_table(records: Records, plan: Plan, seeds: int = 3) -> str:
     return table(header, rows)
 
 
-def grid_table(records: Records, plan: Plan, epochs: int | None, seeds: int = 3, column: str = "test") -> str:
-    """Every method and T_train against every T_eval, after so many epochs; None: after as many as each has."""
+def grid_table(records: Records, plan: Plan, maps: int, seeds: int = 3) -> str:
+    """Every method and T_train against every T_eval, after the first stage."""
     rows = []
-    for method in METHODS:
-        for cell in sorted((c for c in plan.grid if c.method == method), key=lambda c: c.t_train):
-            at = epochs or reached(records.errors, plan, cell, seeds)
-            key = cell.key | {"epochs": at}
-            found = [shown(values(records.errors, column, **key, t_eval=t), seeds) for t in plan.steps]
-            rows.append([method, cell.t_train, at, *found])
-    return table(["method", "T_train", "epochs", *(f"T_eval = {t}" for t in plan.steps)], rows)
+    for cell in sorted(plan.grid(maps), key=lambda c: (list(METHODS).index(c.method), c.t_train)):
+        key = cell.key | {"epochs": plan.stages[0]}
+        found = [shown(values(records.errors, "test", **key, t_eval=t), seeds) for t in plan.steps]
+        rows.append([cell.method, cell.t_train, *found])
+    return table([f"{maps} maps, {plan.stages[0]} epochs", "T_train", *(f"T_eval = {t}" for t in plan.steps)], rows)
 
 
 def rate_table(records: Records) -> str:
@@ -330,49 +333,62 @@ def update_table(records: Records) -> str:
     return table(["method", "weight maps", "T_train", "SMMs", "ms"], rows)
 
 
-def draw(path: Path, records: Records, plan: Plan, seeds: int = 3) -> None:
-    """The paper's three methods and the ablation over T_eval, and the curves of T_eval = T_train over epochs."""
-    figure, axes = plt.subplots(1, 3, figsize=(13, 4.2), layout="constrained")
-    groups = ((axes[0], EVERYWHERE, "the paper's three"), (axes[1], ABLATION, "ablation: what the root starts from"))
-    first = plan.stages[0]
-    for ax, methods, title in groups:
-        for cell in (c for c in plan.grid if c.method in methods):
-            found = [values(records.errors, "test", **cell.key, epochs=first, t_eval=t) for t in plan.steps]
-            if not all(found) or not all(math.isfinite(v) for each in found for v in each):
-                continue
-            strength = 0.25 + 0.75 * (plan.steps.index(cell.t_train) + 1) / len(plan.steps)
+def draw_over_t_eval(ax: Axes, records: Records, plan: Plan, cells: list[Cell]) -> None:
+    """Test errors after the first stage, darker for a larger T_train."""
+    for cell in cells:
+        key = cell.key | {"epochs": plan.stages[0]}
+        found = [values(records.errors, "test", **key, t_eval=t) for t in plan.steps]
+        if all(found) and all(math.isfinite(v) for each in found for v in each):
             spread = [statistics.stdev(each) if len(each) > 1 else 0 for each in found]
-            means = [statistics.mean(each) for each in found]
-            label = cell.method if cell.t_train == plan.ends[1] else None
-            ax.errorbar(plan.steps, means, spread, fmt="o-", ms=3, lw=1.2, capsize=2, color=COLOURS[cell.method],
-                        alpha=strength, label=label)  # fmt: skip
-        ax.set(xlabel="T_eval", title=f"{title}, {first} epochs", xscale="log")
-        ax.set_xticks(plan.steps, [str(t) for t in plan.steps])
-        ax.minorticks_off()
-    axes[0].set_ylabel("test error a pixel, from h0 (darker: larger T_train)")
-    for cell in (c for c in plan.grid if c.method in EVERYWHERE and c.t_train in plan.ends):
+            strength = 0.25 + 0.75 * (plan.steps.index(cell.t_train) + 1) / len(plan.steps)
+            ax.errorbar(
+                plan.steps, [statistics.mean(each) for each in found], spread, fmt="o-", ms=3, lw=1.2, capsize=2,
+                color=COLOURS[cell.method], alpha=strength, label=f"{cell.method}, {cell.t_train}",
+            )  # fmt: skip
+    ax.set(xlabel="T_eval", xscale="log", ylim=(0, LIMIT))
+    ax.set_xticks(plan.steps, [str(t) for t in plan.steps])
+    ax.minorticks_off()
+
+
+def draw_over_epochs(ax: Axes, records: Records, plan: Plan, cells: list[Cell], seeds: int) -> None:
+    """Validation errors with T_eval = T_train after every epoch that all seeds have had."""
+    for cell in cells:
         by_epoch: dict[int, list[float]] = {}
         for r in records.curves.where(**cell.key):
             by_epoch.setdefault(int(r["epoch"]), []).append(float(r["validation"]))
-        full = {e: v for e, v in sorted(by_epoch.items()) if len(v) == seeds}
-        style = "--" if cell.t_train == plan.ends[0] else "-"
-        axes[2].plot(list(full), [statistics.mean(v) for v in full.values()], style, marker="o", ms=2.5, lw=1.2,
-                     color=COLOURS[cell.method], label=f"{cell.method}, T = {cell.t_train}")  # fmt: skip
-    axes[2].set(xlabel="epoch", ylabel="validation error a pixel", title="T_eval = T_train")
-    for ax in axes:
-        ax.set_ylim(bottom=0)
-        ax.grid(alpha=0.25)
-        if ax.get_legend_handles_labels()[0]:
-            ax.legend(frameon=False, fontsize=8)
-    figure.savefig(path, dpi=130)
+        full = {e: statistics.mean(v) for e, v in sorted(by_epoch.items()) if len(v) == seeds}
+        style = "o--" if cell.t_train == plan.ends[0] else "o-"
+        ax.plot(list(full), list(full.values()), style, ms=2.5, lw=1.2, color=COLOURS[cell.method],
+                label=f"{cell.method}, {cell.t_train}")  # fmt: skip
+    ax.set(xlabel="epoch", ylim=(0, LIMIT))
+
+
+def draw(path: Path, records: Records, plan: Plan, seeds: int = 3) -> None:
+    """The paper's three methods and the ablation over T_eval, and curves over epochs; a row for each reading."""
+    figure, axes = plt.subplots(2, 3, figsize=(13, 7.6), layout="constrained")
+    titles = (f"the paper's three, {plan.stages[0]} epochs", "the root's start", "T_eval = T_train, over epochs")
+    for row, maps in zip(axes, (3, 4), strict=True):
+        cells = plan.grid(maps)
+        draw_over_t_eval(row[0], records, plan, [c for c in cells if c.method in EVERYWHERE])
+        draw_over_t_eval(row[1], records, plan, [c for c in cells if c.method in ABLATION and c.t_train in plan.ends])
+        ends = [c for c in cells if c.method in EVERYWHERE and c.t_train in plan.ends]
+        draw_over_epochs(row[2], records, plan, ends, seeds)
+        row[0].set_ylabel("test error a pixel")
+        row[2].set_ylabel("validation error a pixel")
+        for ax, title in zip(row, titles, strict=True):
+            ax.set_title(f"{maps} weight maps: {title}", fontsize=10)
+            ax.grid(alpha=0.25)
+            if ax.get_legend_handles_labels()[0]:
+                ax.legend(frameon=False, fontsize=7, title="method, T_train", title_fontsize=7)
+    figure.savefig(path, dpi=110)
     plt.close(figure)
 
 
 def report(folder: Path, records: Records, plan: Plan, seeds: int) -> None:
     """All tables and the picture, of the rows that are there."""
     save(folder, "fig7_claim", claim_table(records, plan, seeds))
-    save(folder, "fig7_first", grid_table(records, plan, plan.stages[0], seeds))
-    save(folder, "fig7_last", grid_table(records, plan, None, seeds))
+    for maps in (3, 4):
+        save(folder, f"fig7_grid_{maps}", grid_table(records, plan, maps, seeds))
     save(folder, "fig7_known", known_table(records))
     save(folder, "fig7_rates", rate_table(records))
     save(folder, "fig7_updates", update_table(records))

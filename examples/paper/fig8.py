@@ -33,9 +33,9 @@ def first_of_each_class(problem: Problem) -> tuple[Tensor, list[str]]:
 
 
 def cells_of(plan: Plan) -> list[Cell]:
-    """The cells of Figure 7 in the order of the picture."""
-    names = list(METHODS)
-    return sorted(plan.grid, key=lambda cell: (names.index(cell.method), cell.t_train))
+    """The cells of Figure 7 in the order of the pictures."""
+    cells = [*plan.grid(3), *plan.grid(4)]
+    return sorted(cells, key=lambda cell: (cell.maps, list(METHODS).index(cell.method), cell.t_train))
 
 
 def reconstructions(problem: Problem, plan: Plan, records: Records, folder: Path) -> dict[Cell, tuple[Tensor, int]]:
@@ -59,22 +59,22 @@ def note(store: Store, problem: Problem, found: dict[Cell, tuple[Tensor, int]]) 
     x, classes = first_of_each_class(problem)
     for cell, (images, epochs) in found.items():
         store.add(*(
-            {"method": cell.method, "t": cell.t_train, "class": name, "seed": SEED, "epochs": epochs,
+            {"maps": cell.maps, "method": cell.method, "t": cell.t_train, "class": name, "seed": SEED, "epochs": epochs,
              "error": f"{float((image - true).square().mean()):.6f}"} | versions()
             for name, image, true in zip(classes, images, x, strict=True)
         ))  # fmt: skip
 
 
-def error_table(store: Store, plan: Plan) -> str:
+def error_table(store: Store, plan: Plan, maps: int) -> str:
     """The error of every image that is drawn."""
     classes = list(dict.fromkeys(r["class"] for r in store.rows))
     rows = []
-    for cell in cells_of(plan):
-        of_cell = store.where(method=cell.method, t=cell.t_train)
+    for cell in (cell for cell in cells_of(plan) if cell.maps == maps):
+        of_cell = store.where(maps=maps, method=cell.method, t=cell.t_train)
         by_class = {r["class"]: f"{float(r['error']):.3f}" for r in of_cell}
         epochs = of_cell[0]["epochs"] if of_cell else MISSING
         rows.append([cell.method, cell.t_train, epochs, *(by_class.get(c, "–") for c in classes)])
-    return table(["method", "T", "epochs", *classes], rows)
+    return table([f"{maps} weight maps", "T", "epochs", *classes], rows)
 
 
 def draw(path: Path, problem: Problem, found: dict[Cell, tuple[Tensor, int]]) -> None:
@@ -107,12 +107,14 @@ def main() -> None:
     records, folder = Records(args.out), args.out / "checkpoints" if args.quick else CHECKPOINTS
     if args.quick:
         run(problem, plan, (SEED,), records, folder)
-    store = Store(args.out / "fig8.csv", ["method", "t", "class"])
+    store = Store(args.out / "fig8.csv", ["maps", "method", "t", "class"])
     found = reconstructions(problem, plan, records, folder)
     note(store, problem, found)
-    save(args.out, "fig8", error_table(store, plan))
-    if found:
-        draw(args.out / "fig8.png", problem, found)
+    for maps in (3, 4):
+        save(args.out, f"fig8_{maps}", error_table(store, plan, maps))
+        those = {cell: images for cell, images in found.items() if cell.maps == maps}
+        if those:
+            draw(args.out / f"fig8_{maps}.png", problem, those)
 
 
 if __name__ == "__main__":
