@@ -113,6 +113,28 @@ def test_the_trace_shows_mean_and_range():
         drawing.trace(run(feedback()))
 
 
+@pytest.mark.parametrize(
+    ("slip", "message"),
+    [
+        (lambda: drawing.learning_curve([0.3, 0.2]), "what fit.*returns.*found list"),
+        (lambda: drawing.learning_curve({"a": [0.3, 0.2]}), "mapping name -> that .found list"),
+        (lambda: drawing.energy(feedback()), "what net.infer.*returns .found PCNetwork"),
+        (lambda: drawing.trace(torch.zeros(3)), "what net.infer.*returns .found Tensor"),
+    ],
+)
+def test_the_wrong_thing_to_draw_is_named(slip, message):
+    """Otherwise a newcomer reads of an attribute that some object lacks."""
+    with pytest.raises(ConfigError, match=message):
+        slip()
+
+
+def test_a_folder_for_the_picture_is_made(tmp_path):
+    drawing.graph(feedback(), {"x"}, tmp_path / "new" / "graph.png")
+    drawing.images(np.zeros((2, 9)), tmp_path / "other" / "images.svg")
+    assert (tmp_path / "new" / "graph.png").exists()
+    assert (tmp_path / "other" / "images.svg").exists()
+
+
 # -- images ---------------------------------------------------------------------------------------------------------
 
 

@@ -9,6 +9,7 @@ import networkx as nx
 import pytest
 import torch
 from torch.nn.functional import one_hot
+from torch_geometric.nn import GCNConv
 
 import pcgraph
 from pcgraph import Average, Forward, Memory, Null, PCNetwork, Zero
@@ -29,6 +30,14 @@ def declared(activation: object = "relu", edges=(("x", "h"), ("h", "y"))) -> PCN
     graph.add_node("h", shape=4, activation=activation)
     graph.add_node("y", shape=3)
     graph.add_edges_from(edges)
+    return PCNetwork(graph)
+
+
+def graph_layer() -> PCNetwork:
+    graph = nx.DiGraph()
+    graph.add_node("x", shape=(4, 3))
+    graph.add_node("y", shape=(4, 2))
+    graph.add_edge("x", "y", transform=GCNConv(3, 2))
     return PCNetwork(graph)
 
 
@@ -98,6 +107,9 @@ MISTAKES = {
     "edges the wrong way round": (
         lambda: declared(edges=[("y", "h"), ("h", "x")]).predict({"x": X}, "y"),
         InvalidInitializer, r"needs a clamp on every root \(found y\)",
+    ),
+    "a graph layer without its graph": (
+        lambda: graph_layer(), GraphError, r"missing .*'edge_index'. Layers of .* GraphLayer\(layer, edge_index\)",
     ),
     "a weight the wrong way round": (
         lambda: net().weight("h1", "x"), GraphError, "no edge 'h1' -> 'x': it goes the other way, 'x' -> 'h1'",

@@ -61,6 +61,13 @@ def learning_curve(
     runs = dict(history) if isinstance(history, Mapping) else {"": history}
     if over not in AXES:
         raise ConfigError(f"over is one of {', '.join(map(repr, AXES))} (found {over!r})", key="over")
+    strange = next((run for run in runs.values() if not isinstance(run, History)), None)
+    if strange is not None:
+        raise ConfigError(
+            f"a learning curve is drawn of what fit(...) returns, or of a mapping name -> that (found "
+            f"{type(strange).__name__})",
+            key="history",
+        )
     measured = {name: [record for record in run.epochs if record.energy is not None] for name, run in runs.items()}
     empty = [name for name, records in measured.items() if not records]
     if empty or not measured:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import networkx as nx
 
-from pcgraph.drawing.style import BLUE, GREY, INK, PAPER, RED, pyplot
+from pcgraph.drawing.style import BLUE, GREY, INK, PAPER, RED, pyplot, save
 from pcgraph.topology import Report, check_phase
 from pcgraph.topology.arguments import declared_graph
 from pcgraph.topology.witness import listing, name
@@ -77,12 +77,9 @@ def graph(
     >>> axes.get_title()
     'Forward() is not possible: free cycle 1 → 2 → 4 → 3 → 1'
     """
-    plt = pyplot()
     declared = declared_graph(graph_or_net)
     ax = draw(declared, check_phase(declared, () if clamped is None else clamped, repair=False), ax, title)
-    if path is not None:
-        ax.figure.savefig(path, dpi=150, bbox_inches="tight", facecolor=PAPER)  # type: ignore[union-attr]
-        plt.close(ax.figure)
+    save(ax.figure, path)
     return ax
 
 

@@ -66,6 +66,7 @@ def energy(result: InferenceResult, path: str | Path | None = None, *, ax: Axes 
     >>> [label.get_text() for label in axes.get_yticklabels()]
     ['h1', 'h2', 'y']
     """
+    _check(result)
     if result.node_trace is None:
         raise ConfigError('the result keeps no energy by node and step; run net.infer(..., trace="nodes")', key="trace")
     from matplotlib.colors import LogNorm
@@ -90,9 +91,13 @@ def energy(result: InferenceResult, path: str | Path | None = None, *, ax: Axes 
     grey = "; grey: exactly zero" if bool(np.ma.getmaskarray(shown).any()) else ""
     ax.set(xlabel=f"inference steps taken{grey}", title=title)
     ax.figure.colorbar(image, ax=ax, fraction=0.06, pad=0.02).set_label("energy a sample")
-    if path is not None:
-        save(ax.figure, path)  # type: ignore[arg-type]
+    save(ax.figure, path)
     return ax
+
+
+def _check(result: object) -> None:
+    if not isinstance(result, InferenceResult):
+        raise ConfigError(f"this draws what net.infer(...) returns (found {type(result).__name__})", key="result")
 
 
 def _short(node: Any) -> str:
@@ -115,6 +120,7 @@ def trace(result: InferenceResult, path: str | Path | None = None, *, ax: Axes |
     ConfigError
         The result keeps no trace.
     """
+    _check(result)
     if result.trace is None:
         raise ConfigError("the result keeps no trace; run net.infer(..., trace=True)", key="trace")
     if ax is None:
@@ -131,8 +137,7 @@ def trace(result: InferenceResult, path: str | Path | None = None, *, ax: Axes |
     ax.legend(frameon=False, fontsize=8)
     ax.spines[["top", "right"]].set_visible(False)
     ax.grid(alpha=0.25)
-    if path is not None:
-        save(ax.figure, path)  # type: ignore[arg-type]
+    save(ax.figure, path)
     return ax
 
 
@@ -144,7 +149,7 @@ def images(
 
     Parameters
     ----------
-    values : Tensor, or mapping from names
+    values : Tensor or array, or mapping from names
         Each (images, *shape), with the same number of images; at most the first twenty are drawn. A node's states,
         predictions or errors, or rows of a weight. NaN is pale blue: no value.
     path : str or Path, optional
@@ -199,7 +204,7 @@ def images(
 
 def _pictures(values: Tensor, shape: Sequence[int] | None) -> np.ndarray[Any, Any]:
     """(images, height, width), or (images, height, width, 3)."""
-    values = values.detach().cpu()
+    values = torch.as_tensor(values).detach().cpu()
     own = tuple(values.shape[1:]) if shape is None else tuple(shape)
     if len(own) == 1:
         height = next(h for h in range(math.isqrt(own[0]), 0, -1) if own[0] % h == 0)

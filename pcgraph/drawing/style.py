@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pcgraph.errors import PCGraphError
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 __all__ = [
     "BLUE",
@@ -43,10 +40,11 @@ def pyplot() -> Any:
     return plt
 
 
-def save(figure: Figure, path: str | Path | None) -> None:
-    """Write a figure and close it, if there is a path; the suffix says in which format."""
+def save(figure: Any, path: str | Path | None) -> None:
+    """Write a figure and close it, if there is a path; the suffix says in which format, and the folder is made."""
     if path is not None:
-        figure.savefig(path, dpi=150, facecolor=PAPER)
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=150, bbox_inches="tight", facecolor=PAPER)
         pyplot().close(figure)
 
 

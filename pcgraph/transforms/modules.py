@@ -99,7 +99,11 @@ class Module(Transform):
                     f"the module {name} must leave its input as it is, but changes it in place; use inplace=False",
                     found=self.module,
                 ) from error
-            raise GraphError(f"the module {name} takes no input of shape {shape}: {error}", found=shape) from error
+            hint = ". Layers of torch_geometric go into pcgraph.transforms.GraphLayer(layer, edge_index)"
+            raise GraphError(
+                f"the module {name} takes no input of shape {shape}: {error}{hint * ('edge_index' in str(error))}",
+                found=shape,
+            ) from error
         finally:
             for layer, mode in modes.items():
                 layer.training = mode
