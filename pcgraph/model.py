@@ -104,6 +104,7 @@ class PCNetwork(Network):
         self, clamps: Mapping[Node, Tensor | Masked], *, init: Initializer, steps: int,
         optimizer: StateOptimizer | None = None, labels: Tensor | None = None,
         trace: bool | Literal["nodes"] = False, check: bool = True, kernels: Mapping[str, str] | None = None,
+        capture: bool | Literal["auto"] = False,
     ) -> InferenceResult:  # fmt: skip
         """Run inference: initialise the free states, then move them down the energy.
 
@@ -124,6 +125,10 @@ class PCNetwork(Network):
             Look for clamps and energies that are not finite. On a GPU that waits for the device.
         kernels : mapping, optional
             Bucket name -> kernel, to overrule the written rule.
+        capture : bool or "auto"
+            On a GPU, record the run as one CUDA graph and replay it for every batch of this shape: the host then
+            starts it with one call. "auto" does so where all that varies comes in through tensors; True refuses
+            where it does not. The states of the result are then copies. Not measured yet: no GPU was at hand.
 
         Raises
         ------
@@ -136,7 +141,7 @@ class PCNetwork(Network):
             raise ConfigError(f"trace is True, False or 'nodes' (found {trace!r})", key="trace")
         return self.run(
             clamps, init=init, steps=steps, optimizer=optimizer, labels=labels, kernels=kernels,
-            settings=Settings(trace=trace, check=check),
+            settings=Settings(trace=trace, check=check, capture=capture),
         )  # fmt: skip
 
     def run(

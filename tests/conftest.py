@@ -3,10 +3,15 @@
 One torch thread: small tensors gain nothing from more, and processes side by side lose much. Where the environment says
 ``CI``, Hypothesis draws the same examples every time, so that a run says something about the change and not about luck;
 everywhere else it goes on searching.
+
+``pytest -m gpu`` runs the tests that work on tensors once more, with torch's default device on the GPU, and skips them
+where there is none. ``--gpu-device`` names another device, which shows on a CPU that the tests can be run so.
 """
 
 import os
+from pathlib import Path
 
+import pytest
 import torch
 from hypothesis import settings
 
@@ -14,3 +19,45 @@ torch.set_num_threads(1)
 settings.register_profile("ci", derandomize=True)
 if os.environ.get("CI"):
     settings.load_profile("ci")
+
+#: The modules whose tests make tensors and networks, and read no files.
+ON_A_GPU = {
+    "test_capture", "test_conformance", "test_core", "test_energies", "test_engine", "test_initializers",
+    "test_learning", "test_plan", "test_pyg_layers", "test_training", "test_training_rules", "test_transforms",
+}  # fmt: skip
+
+
+def pytest_addoption(parser):
+    parser.addoption("--gpu-device", default="cuda", help="the device on which -m gpu runs the tests of tensors")
+
+
+def _wants_gpu(config) -> bool:
+    expression = config.option.markexpr
+    return "gpu" in expression and "not gpu" not in expression
+
+
+def pytest_collection_modifyitems(config, items):
+    """With -m gpu, the tests of these modules are GPU tests."""
+    if not _wants_gpu(config):
+        return
+    device = torch.device(config.option.gpu_device)
+    missing = device.type == "cuda" and not torch.cuda.is_available()
+    for item in items:
+        if Path(item.path).stem in ON_A_GPU and not {"slow", "mutants"} & {m.name for m in item.iter_markers()}:
+            item.add_marker(pytest.mark.gpu)
+        if missing and item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason="there is no CUDA device"))
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_call(item):
+    """A GPU test of these modules finds the GPU where others find the CPU: as torch's default."""
+    if not (_wants_gpu(item.config) and Path(item.path).stem in ON_A_GPU):
+        yield
+        return
+    before = torch.get_default_device()
+    torch.set_default_device(item.config.option.gpu_device)
+    try:
+        yield
+    finally:
+        torch.set_default_device(before)

@@ -152,6 +152,8 @@ class NodeTensors(Mapping[Node, Tensor]):
         number = self._ws.plan.structure.number
         if node not in number:
             raise KeyError(f"there is no node {node!r}; nodes: {', '.join(map(repr, list(number)[:12]))}")
+        if self._ws.recording is not None:
+            return self._read(self._ws, number[node]).clone()
         self._ws.escaped = True
         return self._read(self._ws, number[node])
 

@@ -10,8 +10,8 @@ batch size.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -19,6 +19,8 @@ from torch import Tensor
 
 from pcgraph.clamps import Clamps
 from pcgraph.errors import Diverged
+from pcgraph.inference.capturable import capturing
+from pcgraph.inference.capture import CudaGraph, Graph, Recorder
 from pcgraph.inference.result import energy_by_node, total_energy
 from pcgraph.initializers import Block, Context
 from pcgraph.kernels import Step, Workspace, bind
@@ -29,6 +31,10 @@ __all__ = ["Program", "Settings", "run", "run_unchecked"]
 
 #: So many clamped nodes of one group are copied one by one.
 FEW = 4
+#: The labels among the inputs of a recording, which otherwise go by the numbers of nodes.
+LABELS = -1
+#: What records.
+GRAPH: Callable[[], Graph] = CudaGraph
 
 
 @dataclass
@@ -50,6 +56,8 @@ class Settings:
         Steps that were taken before this run, by the same optimizer.
     all_move : bool
         Whether `memories` must fit other runs of the same network as well.
+    capture : bool or "auto"
+        Whether to record the run and replay it; see :mod:`pcgraph.inference.capture`.
     """
 
     trace: bool | Literal["nodes"] = False
@@ -58,6 +66,7 @@ class Settings:
     memories: dict[tuple[int, int], dict[str, Any]] = field(default_factory=dict)
     first_step: int = 0
     all_move: bool = False
+    capture: bool | str = False
 
     def pulls(self, ws: Workspace) -> Iterator[tuple[Tensor, Tensor, Tensor, float]]:
         """(states, gradients, target, strength) of each nudged node."""
@@ -100,10 +109,34 @@ def run(
     Diverged
         The energy is not finite at the end.
     """
-    trace = run_unchecked(ws, clamps, optimizer, context, settings)
+    trace = None
+    if capturing(ws.plan, clamps, optimizer, settings):
+        _recorded(ws, clamps, optimizer, context, settings)
+    else:
+        trace = run_unchecked(ws, clamps, optimizer, context, settings)
     if settings.check and not _is_finite(ws):
         raise _diagnose(ws, clamps, optimizer, context, settings)
     return trace
+
+
+def _recorded(
+    ws: Workspace, clamps: Clamps, optimizer: StateOptimizer | None, context: Context, settings: Settings
+) -> None:
+    """Run by a recording that belongs to the workspace, and to what Python has decided: the optimizer's settings."""
+    key = (type(optimizer), repr(vars(optimizer)) if optimizer is not None else "")
+    if ws.recording is None or ws.recording[0] != key:
+        names = ws.plan.structure.nodes
+
+        def again(inputs: Mapping[int, Tensor]) -> None:
+            values = {i: value for i, value in inputs.items() if i != LABELS}
+            same = replace(
+                context, clamps={names[i]: value for i, value in values.items()}, labels=inputs.get(LABELS)
+            )  # fmt: skip
+            run_unchecked(ws, Clamps(ws.batch, values, {}), optimizer, same, Settings(check=False))
+
+        ws.recording = (key, Recorder(again, GRAPH))
+    labels = {} if context.labels is None else {LABELS: context.labels}
+    ws.recording[1]({**clamps.values, **labels})
 
 
 def _is_finite(ws: Workspace) -> bool:
@@ -188,7 +221,7 @@ def _rates(ws: Workspace, optimizer: StateOptimizer, nodes: tuple[int, ...]) -> 
     rates = [known.get(i, some) for i in nodes]
     if len(set(rates)) == 1:
         return rates[0]
-    return torch.tensor(rates, dtype=ws.dtype, device=ws.device).view(-1, 1, 1)
+    return ws.constant(("rates", *rates), lambda: torch.tensor(rates, dtype=ws.dtype).view(-1, 1, 1))
 
 
 def _mask(ws: Workspace, i: int, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -234,7 +267,8 @@ def _fix(ws: Workspace, clamps: Clamps) -> None:
             for p, value in placed:
                 ws.h[g][p].copy_(value)
         else:
-            where = torch.tensor([p for p, _ in placed], device=ws.device)
+            rows = [p for p, _ in placed]
+            where = ws.constant(("clamped", *rows), lambda rows=rows: torch.tensor(rows))  # type: ignore[misc]
             ws.h[g].index_copy_(0, where, torch.stack([value for _, value in placed]))
 
 

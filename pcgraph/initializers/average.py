@@ -190,6 +190,11 @@ class Average(Remembering):
         seen = self.recall("seen")
         self._complete = self._complete or (seen is not None and bool(seen.all()))
 
+    @property
+    def capturable(self) -> bool:  # type: ignore[override]
+        """Once every class has been seen, initialising is one look-up."""
+        return self._complete
+
     def forget(self) -> None:
         super().forget()
         self._complete = False

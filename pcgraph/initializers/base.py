@@ -106,6 +106,9 @@ class Initializer(nn.Module):
 
     #: Whether :meth:`init` writes nothing but zeros, so that products of these states need not be computed.
     writes_zeros: bool = False
+    #: Whether :meth:`init` starts the same work for every batch, reads nothing but tensors that stay where they are,
+    #: and never waits for the device, so that it can be recorded as a CUDA graph.
+    capturable: bool = False
     #: Sequential matrix products that :meth:`init` takes, for the count of :attr:`pcgraph.Plan.smm`.
     products: int = 0
 
@@ -114,6 +117,8 @@ class Initializer(nn.Module):
         super().__init_subclass__(**keywords)
         if "writes_zeros" not in cls.__dict__:
             cls.writes_zeros = False
+        if "capturable" not in cls.__dict__:
+            cls.capturable = False
         if "plan_key" not in cls.__dict__:
             cls.plan_key = Initializer.plan_key  # type: ignore[method-assign]
 

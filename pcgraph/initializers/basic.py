@@ -18,6 +18,7 @@ class Zero(Initializer):
     """I_0: every free state starts at zero. Admitted by every graph."""
 
     writes_zeros = True
+    capturable = True
 
     @property
     def plan_key(self) -> Hashable:

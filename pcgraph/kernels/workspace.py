@@ -42,6 +42,8 @@ class Workspace:
         Whether large work goes to :mod:`pcgraph.kernels.onednn`.
     program : object
         The plan bound to these buffers.
+    recording : tuple or None
+        What the run was recorded for, and its recorder. The buffers are then read by copying.
     escaped : bool
         Whether somebody outside holds views of the buffers, so that they must not be used again.
     """
@@ -77,6 +79,7 @@ class Workspace:
         self.bound_to = self._bound_to()
         self.escaped = False
         self.program: Any = None
+        self.recording: Any = None
 
     def _bound_to(self) -> tuple[object, ...]:
         return torch.backends.mkldnn.enabled, *(p.data_ptr() for p in self.net.parameters())
@@ -88,7 +91,7 @@ class Workspace:
 
     def unbind(self) -> None:
         """Let go of all that is bound to the buffers, so that they end with the last view of them."""
-        self.program = None
+        self.program = self.recording = None
         self.refresh.clear()
         self.cache.clear()
 
@@ -103,6 +106,12 @@ class Workspace:
         if flat is None or flat.numel() < size:
             flat = self._scratch[name] = self.empty(size)
         return flat[:size].view(shape)
+
+    def constant(self, key: tuple[Any, ...], make: Callable[[], Tensor]) -> Tensor:
+        """A tensor of the host's, brought to the device once and kept: a run copies nothing from the host."""
+        if key not in self.cache:
+            self.cache[key] = make().to(self.device)
+        return self.cache[key]  # type: ignore[no-any-return]
 
     def index(self, which: Rows) -> Tensor | slice:
         """Rows as something a tensor on this device can be indexed with."""

@@ -1,0 +1,61 @@
+"""Which runs can be recorded and replayed: all that varies from run to run comes in through tensors."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from pcgraph import energies
+from pcgraph.clamps import Clamps
+from pcgraph.errors import ConfigError
+from pcgraph.optimizers import SGD, Adam, StateOptimizer
+from pcgraph.plan import Plan
+
+if TYPE_CHECKING:
+    from pcgraph.inference.run import Settings
+
+__all__ = ["capturing", "obstacle"]
+
+
+def obstacle(plan: Plan, clamps: Clamps, optimizer: StateOptimizer | None, settings: Settings) -> str | None:
+    """Why a run cannot be recorded, if it cannot."""
+    if plan.request.device != "cuda":
+        return f"the network is on {plan.request.device!r}, and only CUDA records"
+    if clamps.masked:
+        return "a clamp is partial"
+    if settings.trace or settings.nudges or settings.all_move:
+        return "a trace, nudges and incremental learning need the host in every step"
+    if optimizer is not None and type(optimizer) not in (SGD, Adam):
+        return f"{type(optimizer).__name__} may decide by what it computes"
+    for initializer in plan.initializers:
+        if not initializer.capturable:
+            return f"{type(initializer).__name__} does not promise to do the same work for every batch"
+    if "module" in plan.kernels:
+        return "a module on an edge may decide by what it computes"
+    own = {type(run.energy) for run in plan.structure.runs if run.energy is not None and not run.gaussian}
+    foreign = [kind.__name__ for kind in own if kind.__module__ != energies.__name__]
+    if foreign:
+        return f"{foreign[0]} may decide by what it computes"
+    return None
+
+
+def capturing(plan: Plan, clamps: Clamps, optimizer: StateOptimizer | None, settings: Settings) -> bool:
+    """Whether to record this run.
+
+    Raises
+    ------
+    ConfigError
+        ``capture=True`` where it cannot be done.
+    """
+    if settings.capture not in (True, False, "auto"):
+        raise ConfigError(f"capture is True, False or 'auto' (found {settings.capture!r})", key="capture")
+    if not settings.capture:
+        return False
+    reason = obstacle(plan, clamps, optimizer, settings)
+    if reason is not None:
+        if settings.capture == "auto":
+            return False
+        raise ConfigError(f"this run cannot be captured: {reason}; capture='auto' runs it as it is", key="capture")
+    # Inside of a recording of the caller's there is nothing more to record.
+    return not torch.cuda.is_current_stream_capturing()

@@ -1,0 +1,128 @@
+"""A function recorded once as a CUDA graph, and replayed: one call of the host starts all of its kernels.
+
+A recording repeats what Python decided when it was made, in the places in memory that it used then. So it needs one
+set of shapes, values that come in through tensors alone, and a function that neither waits for the device nor decides
+anything by what it has computed. Inputs are copied into tensors that stay where they are; what the function returned
+while it was recorded is what every replay returns, with new values in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+__all__ = ["CudaGraph", "Graph", "Recorder"]
+
+T = TypeVar("T")
+Inputs = Mapping[Any, Tensor]
+
+
+class Graph(Protocol):
+    """What can record a function and replay it."""
+
+    def warm(self, function: Callable[[], Any]) -> Any:
+        """Run the function as it is, where a recording may follow."""
+
+    def record(self, function: Callable[[], Any]) -> Any:
+        """Take down what the function starts, without running it."""
+
+    def replay(self) -> None:
+        """Run what was taken down."""
+
+
+class CudaGraph:
+    """torch's CUDA graph, with a stream of its own for the runs before the recording, as torch asks for."""
+
+    def __init__(self) -> None:
+        self.graph = torch.cuda.CUDAGraph()
+        self.stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+
+    def warm(self, function: Callable[[], Any]) -> Any:
+        """Run on the other stream; the current one waits for it, the host does not."""
+        self.stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self.stream):
+            result = function()
+        torch.cuda.current_stream().wait_stream(self.stream)
+        return result
+
+    def record(self, function: Callable[[], Any]) -> Any:
+        """Record on the other stream."""
+        with torch.cuda.graph(self.graph, stream=self.stream):
+            return function()
+
+    def replay(self) -> None:
+        """Replay on the current stream."""
+        self.graph.replay()
+
+
+class Recorder(Generic[T]):
+    """Calls a function as it is a few times, then records it, then replays.
+
+    Every call computes what the function would: the first ones are ordinary runs, so that a function which moves
+    weights moves them once a call. Inputs of other shapes, dtypes or devices than the first (the smaller last batch of
+    an epoch, say) are run as they are, and leave the recording alone.
+
+    Parameters
+    ----------
+    function : callable
+        ``function(inputs) -> T``; it reads its batch from `inputs` and from nothing else. Whatever it returns is kept
+        alive, and with it the memory that the recording uses.
+    graph : callable, optional
+        Makes what records; :class:`CudaGraph`.
+
+    Examples
+    --------
+    A whole training step, the optimizer's included (``capturable=True``)::
+
+        def learn(batch):
+            optimizer.zero_grad()
+            result = net.infer(batch, init=pcgraph.Forward(), steps=5, optimizer=pcgraph.SGD(0.1), check=False)
+            result.backward()
+            optimizer.step()
+            return result
+
+        step = pcgraph.inference.Recorder(learn)
+        for x, y in loader:
+            step({"x": x, "y": y})
+    """
+
+    #: Ordinary runs before the recording, in which lazily made tensors come into being.
+    WARM = 3
+
+    def __init__(self, function: Callable[[Inputs], T], graph: Callable[[], Graph] = CudaGraph) -> None:
+        self.function, self._make = function, graph
+        self.calls = 0
+        self._graph: Graph | None = None
+        self._static: dict[Any, Tensor] = {}
+        self._result: list[T] = []
+
+    @property
+    def recorded(self) -> bool:
+        """Whether calls are replays by now."""
+        return bool(self._result)
+
+    def __call__(self, inputs: Inputs) -> T:
+        """What the function returns for these inputs."""
+        if self._graph is None:
+            self._graph = self._make()
+            self._static = {name: torch.empty_like(value) for name, value in inputs.items()}
+        if not self._fits(inputs):
+            return self.function(inputs)
+        for name, value in inputs.items():
+            self._static[name].copy_(value, non_blocking=True)
+        self.calls += 1
+        if self.calls <= self.WARM:
+            return self._graph.warm(lambda: self.function(self._static))  # type: ignore[no-any-return]
+        if not self._result:
+            self._result.append(self._graph.record(lambda: self.function(self._static)))
+        self._graph.replay()
+        return self._result[0]
+
+    def _fits(self, inputs: Inputs) -> bool:
+        return inputs.keys() == self._static.keys() and all(
+            (value.shape, value.dtype, value.device) == (kept.shape, kept.dtype, kept.device)
+            for value, kept in ((inputs[name], self._static[name]) for name in inputs)
+        )

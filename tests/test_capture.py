@@ -1,0 +1,333 @@
+"""Recording and replaying: what can be shown without a GPU.
+
+A stand-in for the CUDA graph takes down a function, undoes what taking it down did, and runs it at each replay: as a
+graph does, it knows nothing but the tensors that existed when it was recorded.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import pcgraph
+from pcgraph import SGD, Adam, Average, Forward, Normal, PCNetwork, Zero
+from pcgraph.clamps import Clamps
+from pcgraph.errors import ConfigError, OutOfMemory
+from pcgraph.inference import Recorder
+from pcgraph.inference.capturable import obstacle
+from pcgraph.inference.run import Settings
+
+
+class Replayed:
+    """Counts what happens to it, and restores `kept` tensors after recording."""
+
+    made: list[Replayed] = []  # noqa: RUF012
+
+    def __init__(self, kept=()):
+        self.kept, self.log = list(kept), []
+        self.made.append(self)
+
+    def warm(self, function):
+        self.log.append("warm")
+        return function()
+
+    def record(self, function):
+        self.log.append("record")
+        self.function = function
+        before = [tensor.detach().clone() for tensor in self.kept]
+        result = function()
+        with torch.no_grad():
+            for tensor, old in zip(self.kept, before):
+                tensor.copy_(old)
+        return result
+
+    def replay(self):
+        self.log.append("replay")
+        self.function()
+
+
+@pytest.fixture
+def recording(monkeypatch):
+    """Every run that the rule admits is recorded, on a CPU."""
+    Replayed.made.clear()
+    run = sys.modules["pcgraph.inference.run"]
+    monkeypatch.setattr(run, "GRAPH", Replayed)
+    monkeypatch.setattr(run, "capturing", lambda plan, clamps, optimizer, settings: settings.capture)
+    return Replayed.made
+
+
+def batch(net, size=4, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return {v: torch.randn(size, *net.structure.shape(v), generator=generator) for v in ("x", "y")}
+
+
+# -- the recorder -----------------------------------------------------------------------------------------------------
+
+
+def test_ordinary_runs_then_one_recording_then_replays():
+    """Every call computes what the function would, and the function itself is no longer called."""
+    calls = []
+    out = torch.zeros(3)
+
+    def double(inputs):
+        calls.append(inputs["a"])
+        return torch.mul(inputs["a"], 2, out=out)
+
+    recorder = Recorder(double, Replayed)
+    for i in range(6):
+        a = torch.full((3,), float(i))
+        assert torch.equal(recorder({"a": a}), 2 * a)
+        assert recorder.recorded == (i >= Recorder.WARM)
+    assert Replayed.made[-1].log == ["warm"] * 3 + ["record", "replay"] + ["replay"] * 2
+    assert len({a.data_ptr() for a in calls}) == 1, "it must read from one place"
+
+
+def test_another_shape_runs_as_it_is_and_leaves_the_recording_alone():
+    """The last batch of an epoch is smaller."""
+    recorder = Recorder(lambda inputs: inputs["a"].sum() + 0, Replayed)
+    for size in (4, 4, 4, 4, 3, 4, 3):
+        assert float(recorder({"a": torch.ones(size)})) == size
+    assert Replayed.made[-1].log == ["warm"] * 3 + ["record", "replay", "replay"]
+    assert float(recorder({"a": torch.ones(4, dtype=torch.float64)})) == 4
+    assert float(recorder({"a": torch.ones(4), "b": torch.ones(1)})) == 4
+    assert len(Replayed.made[-1].log) == 6
+
+
+def test_a_whole_training_step_is_one_recording():
+    """Initialization, steps, gradients and the optimizer, replayed, train to the same weights as without."""
+    trained = []
+    for recorded in (False, True):
+        net = PCNetwork(pcgraph.graphs.chain([5, 6, 6, 3], activation="tanh"), seed=0)
+        optimizer = torch.optim.AdamW(net.parameters(), lr=0.01)
+        init, states = Forward(), SGD(0.1)
+        for parameter in net.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        optimizer.step()  # its state exists before the recording
+
+        told = torch.zeros(4)
+
+        def learn(inputs, net=net, optimizer=optimizer, init=init, states=states, told=told):
+            optimizer.zero_grad()
+            result = net.infer(inputs, init=init, steps=3, optimizer=states, check=False)
+            result.backward()
+            optimizer.step()
+            told.copy_(result.energy)
+            return result
+
+        kept = [*net.parameters(), *(t for s in optimizer.state.values() for t in s.values())]
+        step = Recorder(learn, lambda kept=kept: Replayed(kept)) if recorded else learn
+        energies = []
+        for i in range(7):
+            step(batch(net, seed=i))
+            energies.append(told.tolist())
+        trained.append(([p.detach().clone() for p in net.parameters()], energies))
+    for one, other in zip(trained[0][0], trained[1][0]):
+        assert torch.equal(one, other)
+    assert trained[0][1] == trained[1][1]
+
+
+# -- infer ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("optimizer", [SGD(0.1), SGD(0.05, 0.9), SGD({"h1": 0.1, None: 0.02}), Adam(0.02)], ids=repr)
+def test_captured_inferences_equal_those_that_are_not(recording, optimizer):
+    """Other batches and other weights go in, and states, energies and gradients are those of an ordinary run."""
+    net = PCNetwork(pcgraph.graphs.chain([5, 6, 6, 6, 3], activation="gelu"), seed=0)
+    init = Forward()
+    for i in range(7):
+        with torch.no_grad():
+            for p in net.parameters():
+                p.add_(0.01 * i)
+        clamps, found = batch(net, seed=i), []
+        for capture in (False, "auto"):
+            net.zero_grad()
+            result = net.infer(clamps, init=init, steps=4, optimizer=optimizer, capture=capture)
+            result.accumulate()
+            found.append([*result.states.values(), result.energy, *(p.grad for p in net.parameters())])
+        for one, other in zip(*found):
+            assert torch.equal(one, other)
+    assert len(recording) == 1
+    assert recording[0].log == ["warm"] * 3 + ["record"] + ["replay"] * 4
+
+
+def test_states_of_a_captured_run_stay_what_they_are(recording):
+    """The next replay writes into the same buffers."""
+    net = PCNetwork(pcgraph.graphs.chain([5, 6, 3]), seed=0)
+    kw = {"init": Forward(), "steps": 2, "optimizer": SGD(0.1), "capture": "auto"}
+    kept = []
+    for i in range(6):
+        result = net.infer(batch(net, seed=i), **kw)
+        kept.append((result.states["h1"], result.errors["y"], result.predictions["y"]))
+        del result
+    assert len(recording) == 1
+    assert recording[0].log.count("replay") == 3
+    for i, seen in enumerate(kept):
+        plain = net.infer(batch(net, seed=i), **{**kw, "capture": False})
+        for one, other in zip(seen, (plain.states["h1"], plain.errors["y"], plain.predictions["y"])):
+            assert torch.equal(one, other)
+
+
+def test_another_rate_is_recorded_anew(recording):
+    """A rate is a number in the recording."""
+    net = PCNetwork(pcgraph.graphs.chain([5, 6, 3]), seed=0)
+    optimizer = SGD(0.1)
+    for rate in (0.1, 0.1, 0.3, 0.3, 0.3, 0.3, 0.3):
+        optimizer.lr = rate
+        kw = {"init": Forward(), "steps": 3, "optimizer": optimizer}
+        one = net.infer(batch(net), capture="auto", **kw).states["h1"]
+        assert torch.equal(one, net.infer(batch(net), **kw).states["h1"])
+    assert len(recording) == 2
+
+
+def test_class_means_are_captured_once_they_are_complete(recording):
+    """Labels come in through a tensor, and the bank stays where it is."""
+    nets = []
+    for capture in (False, "auto"):
+        net = PCNetwork(pcgraph.graphs.chain([5, 6, 6, 3], activation="tanh"), seed=0)
+        init = Average(by=None, classes=3)
+        for i in range(8):
+            labels = torch.randint(0, 3, (12,), generator=torch.Generator().manual_seed(i))
+            labels[:3] = torch.arange(3)
+            now = capture if init.capturable else False
+            net.infer(
+                batch(net, 12, seed=i), init=init, steps=2, optimizer=SGD(0.1), labels=labels, capture=now
+            ).backward()
+        nets.append((init.state_dict(), [p.grad for p in net.parameters()]))
+    assert recording[-1].log.count("replay") == 4
+    for name, bank in nets[0][0].items():
+        assert torch.equal(bank, nets[1][0][name])
+    for one, other in zip(nets[0][1], nets[1][1]):
+        assert torch.equal(one, other)
+
+
+# -- what can be captured ---------------------------------------------------------------------------------------------
+
+
+def planned(init=None, optimizer=None, steps=2, graph=None, device="cuda"):
+    """A plan for a device that is not there: plans hold no tensors."""
+    net = PCNetwork(pcgraph.graphs.chain([5, 6, 3]) if graph is None else graph)
+    request = net.plan({"x", "y"}, init=init or Forward(), steps=steps, optimizer=optimizer).request
+    return pcgraph.plan.make_plan(net.structure, type(request)(**{**request.__dict__, "device": device}))
+
+
+class Own(pcgraph.optimizers.StateOptimizer):
+    def step(self, state, grad, memory):
+        state.sub_(grad, alpha=0.1 if float(grad.sum()) > 0 else 0.2)
+
+
+def own_energy():
+    class Mine(pcgraph.energies.Energy):
+        def energy(self, h, mu):
+            return (h - mu).abs().flatten(1).sum(1)
+
+    graph = pcgraph.graphs.chain([5, 6, 3])
+    graph.nodes["h1"]["energy"] = Mine()
+    return graph
+
+
+def own_module():
+    graph = pcgraph.graphs.chain([5, 6, 3])
+    graph.edges["x", "h1"]["transform"] = torch.nn.Linear(5, 6)
+    return graph
+
+
+def clamped(**masked):
+    return Clamps(4, {}, masked)
+
+
+@pytest.mark.parametrize(
+    ("plan", "clamps", "optimizer", "settings", "reason"),
+    [
+        (planned(), clamped(), SGD(0.1), Settings(), None),
+        (planned(init=Zero()), clamped(), Adam(0.1), Settings(), None),
+        (planned(device="cpu"), clamped(), SGD(0.1), Settings(), "only CUDA"),
+        (planned(), clamped(x=(torch.zeros(1), torch.ones(1, dtype=torch.bool))), SGD(0.1), Settings(), "partial"),
+        (planned(), clamped(), SGD(0.1), Settings(trace=True), "trace"),
+        (planned(), clamped(), SGD(0.1), Settings(nudges={1: (torch.zeros(1), 1.0)}), "nudges"),
+        (planned(), clamped(), SGD(0.1), Settings(all_move=True), "incremental"),
+        (planned(), clamped(), Own(0.1), Settings(), "Own"),
+        (planned(init=Normal()), clamped(), SGD(0.1), Settings(), "Normal"),
+        (planned(graph=own_module()), clamped(), SGD(0.1), Settings(), "module"),
+        (planned(graph=own_energy()), clamped(), SGD(0.1), Settings(), "Mine"),
+    ],
+)  # fmt: skip
+def test_what_stands_in_the_way(plan, clamps, optimizer, settings, reason):
+    """What decides by values, or draws anew, must not be frozen into a recording."""
+    found = obstacle(plan, clamps, optimizer, settings)
+    assert found is None if reason is None else reason in found
+
+
+def test_capture_on_a_cpu():
+    """ "auto" runs as ever; True says why it cannot."""
+    net = PCNetwork(pcgraph.graphs.chain([5, 6, 3]))
+    kw = {"init": Forward(), "steps": 2, "optimizer": SGD(0.1)}
+    assert torch.equal(net.infer(batch(net), capture="auto", **kw).energy, net.infer(batch(net), **kw).energy)
+    with pytest.raises(ConfigError, match="only CUDA records"):
+        net.infer(batch(net), capture=True, **kw)
+    with pytest.raises(ConfigError, match="True, False or 'auto'"):
+        net.infer(batch(net), capture="yes", **kw)
+
+
+# -- nothing waits for the device -------------------------------------------------------------------------------------
+
+#: Operations that bring a value to the host, or one of the host's to the device.
+WAITS = ("_local_scalar_dense", "nonzero", "is_nonzero", "equal", "unique", "masked_select", "lift_fresh", "_to_copy")
+
+
+class NoWaiting(TorchDispatchMode):
+    """Fails at an operation that would make the host wait for a GPU, or copy from it."""
+
+    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+        name = function.name().split("::")[1].split(".")[0]
+        assert name not in WAITS, f"{function.name()} waits for the device"
+        return function(*arguments, **(keywords or {}))
+
+
+def neurons():
+    graph = pcgraph.graphs.random_groups(40, 1, 3, seed=0)
+    graph.add_edge("x", "y")
+    return graph
+
+
+@pytest.mark.parametrize(
+    ("graph", "init", "optimizer"),
+    [
+        (pcgraph.graphs.chain([5, 6, 6, 3], activation="gelu"), Forward(), SGD(0.1)),
+        (pcgraph.graphs.chain([5, 6, 6, 3], activation="gelu"), Forward(), SGD({"h1": 0.1, None: 0.01})),
+        (pcgraph.graphs.random_groups(12, 4, 3, seed=0), Forward(fallback=Zero()), SGD(0.1, 0.9)),
+        (neurons(), Forward(fallback=Zero()), Adam(0.01)),
+        (pcgraph.graphs.chain([4] * 9, activation="tanh"), Zero(), SGD(0.1)),
+    ],
+)
+def test_a_step_never_waits_for_the_device(graph, init, optimizer):
+    """One wait a step, and a GPU idles for as long as Python takes."""
+    net = PCNetwork(graph)
+    nodes = list(net.graph) if len(net.graph) == 9 else ["x", "y"]
+    clamps = {v: torch.randn(3, *net.structure.shape(v)) for v in nodes if v != "h3"}
+    kw = {"init": init, "steps": 4, "optimizer": optimizer, "check": False}
+    for _ in range(2):  # constants are brought to the device once
+        net.infer(clamps, **kw).accumulate()
+    for grads in ("kept", "new"):
+        if grads == "new":
+            net.zero_grad()
+        with NoWaiting():
+            net.infer(clamps, **kw).accumulate()
+    with pytest.raises(AssertionError, match="waits"), NoWaiting():
+        net.infer(clamps, **{**kw, "check": True})
+
+
+def test_out_of_memory_says_what_was_needed(monkeypatch):
+    """The plan knows, and advises; the estimate is data on the exception."""
+    net = PCNetwork(pcgraph.graphs.chain([5, 6, 3]))
+    kw = {"init": Forward(), "steps": 1, "optimizer": SGD(0.1)}
+
+    def full(*arguments):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("pcgraph.model.run", full)
+    with pytest.raises(OutOfMemory, match="smaller batch") as caught:
+        net.infer(batch(net), **kw)
+    assert caught.value.estimate == net.plan({"x", "y"}, init=kw["init"], steps=1, optimizer=kw["optimizer"]).memory(4)
