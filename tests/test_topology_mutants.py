@@ -31,7 +31,7 @@ def fault(name, file, old, new, *tests):
 
 STRUCTURE, REPORT, CYCLES = "topology/structure.py", "topology/report.py", "topology/cycles.py"
 REPAIR, VERIFY, VERDICTS = "topology/repair.py", "topology/verify.py", "topology/verdicts.py"
-ARGUMENTS, RENDER, STRATEGIES = "topology/arguments.py", "topology/render.py", "testing/strategies.py"
+ARGUMENTS, NOTEBOOK, STRATEGIES = "topology/arguments.py", "notebook.py", "testing/strategies.py"
 
 UNKNOWN = "return np.asarray(self.root & ~self.clamped & ~self.prior & (self.out_degree > 0))"
 SWEPT = "                if left == 0:\n                    queue.append(v)"
@@ -287,7 +287,7 @@ MUTANTS = [
     ),
     fault("a partial clamp is a full one", ARGUMENTS, 'getattr(value, "mask", None)) for', "None) for", "examples"),
     fault("phases win over nodes", ARGUMENTS, "    if not both:\n", "    if both or not both:\n", "examples"),
-    fault("names are not escaped", RENDER, "{html.escape(text)}</{tag}>", "{text}</{tag}>", "examples"),
+    fault("names are not escaped", NOTEBOOK, "{html.escape(text)}</{tag}>", "{text}</{tag}>", "examples"),
     fault("isolated nodes pass unnoticed", REPORT, "        if self.isolated:\n", "        if False:\n", "examples"),
     fault(
         "every part is said to have data",
