@@ -203,6 +203,23 @@ def test_class_means_are_captured_once_they_are_complete(recording):
         assert torch.equal(one, other)
 
 
+def test_fit_replays_between_measured_steps(recording):
+    """A training by replays ends with the weights of one without; steps that are measured are not replayed."""
+    trained = []
+    for capture in (False, "auto"):
+        net = PCNetwork(pcgraph.graphs.chain([5, 6, 6, 3], activation="tanh"), seed=0)
+        loader = [tuple(batch(net, seed=i).values()) for i in range(10)]
+        pcgraph.fit(
+            net, loader, init=Forward(), steps=3, state_optimizer=SGD(0.1), epochs=2, progress=False, measure_every=4,
+            optimizer=torch.optim.AdamW(net.parameters(), lr=0.01), capture=capture,
+        )  # fmt: skip
+        trained.append([p.detach().clone() for p in net.parameters()])
+    for one, other in zip(*trained):
+        assert torch.equal(one, other)
+    # Of ten steps the 2nd, 4th, 6th and 8th are not measured; of these eight, three come before the recording.
+    assert sum(made.log.count("replay") for made in recording) == 5
+
+
 # -- what can be captured ---------------------------------------------------------------------------------------------
 
 

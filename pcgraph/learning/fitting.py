@@ -68,6 +68,8 @@ class TrainingStep:
     changing : callable
         Says that parameters, or what the initializer remembers, begin to change. :meth:`infer` says it at its end and
         `update` at its beginning; an error before that leaves the run where it was, whole, and it is saved so.
+    capture : bool or "auto"
+        As for ``net.infer``; a step that is traced is not captured.
     """
 
     net: PCNetwork
@@ -82,6 +84,7 @@ class TrainingStep:
     clear: Callable[[], None]
     update: Callable[[], None]
     changing: Callable[[], None]
+    capture: bool | Literal["auto"] = False
 
     @property
     def inputs(self) -> dict[Node, Tensor | Masked]:
@@ -115,7 +118,7 @@ class TrainingStep:
         """Run inference on all clamps, with the settings of the run."""
         result = self.net.infer(
             self.clamps, init=self.init, steps=self.steps, optimizer=self.state_optimizer, labels=self.labels,
-            check=self.check, trace=self.trace,
+            check=self.check, trace=self.trace, capture=False if self.trace else self.capture,
         )  # fmt: skip
         self.changing()
         return result

@@ -207,6 +207,7 @@ class Run:
         task = TrainingStep(
             self.net, batch.clamps, batch.labels, self.names.target, s.init, s.steps, s.state_optimizer,  # type: ignore[arg-type]
             s.check, self.measured and not self.told_rising, self._clear, self._update, self._changing,
+            s.capture,  # type: ignore[arg-type]
         )  # fmt: skip
         found = self.settings.rule(task)
         self._check_found(found, batch)

@@ -54,6 +54,7 @@ class Settings:
     tensorboard: str | Path | None
     measure_every: int
     check: bool
+    capture: bool | str
 
 
 @dataclass(frozen=True)

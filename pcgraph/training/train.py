@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -31,6 +31,7 @@ def fit(
     callbacks: Callback | Sequence[Callback] = (), checkpoint: str | Path | None = None,
     checkpoint_every: int | None = None, resume: str | Path | None = None, progress: bool = True,
     log: str | Path | None = None, tensorboard: str | Path | None = None, measure_every: int = 20, check: bool = True,
+    capture: bool | Literal["auto"] = False,
 ) -> History:  # fmt: skip
     """Train a network: infer, take the local gradients, step; epoch after epoch. Other rules by `rule`.
 
@@ -104,6 +105,8 @@ def fit(
     check : bool
         Look in every step whether the energy is finite, which on a GPU waits for the device. False: only in measured
         steps, and a run that diverges may leave damaged parameters.
+    capture : bool or "auto"
+        Replay inference as one CUDA graph, as ``net.infer(capture=...)`` does; measured steps run as they are.
 
     Returns
     -------
@@ -140,6 +143,6 @@ def fit(
     settings = Settings(
         clamp, init, steps, optimizer, state_optimizer, Standard() if rule is None else rule, epochs, predict, validate,
         scheduler, scheduler_each, early_stopping, metric, callbacks, checkpoint, checkpoint_every, resume, progress,
-        log, tensorboard, measure_every, check,
+        log, tensorboard, measure_every, check, capture,
     )  # fmt: skip
     return Run(net, loader, settings).go()
