@@ -109,7 +109,7 @@ MISTAKES = {
         InvalidInitializer, r"needs a clamp on every root \(found y\)",
     ),
     "a graph layer without its graph": (
-        lambda: graph_layer(), GraphError, r"missing .*'edge_index'. Layers of .* GraphLayer\(layer, edge_index\)",
+        lambda: graph_layer(), GraphError, r"missing .*'edge_index'. Layers of .*GraphLayer\(layer, edge_index\)",
     ),
     "a weight the wrong way round": (
         lambda: net().weight("h1", "x"), GraphError, "no edge 'h1' -> 'x': it goes the other way, 'x' -> 'h1'",
