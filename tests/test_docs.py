@@ -242,7 +242,9 @@ def toctrees(path: Path) -> set[str]:
 def test_every_page_is_in_a_table_of_contents() -> None:
     """A page that no toctree names is in no menu, and `make docs` fails on it."""
     named = toctrees(DOCS / "index.md") | {f"api/{page}" for page in toctrees(DOCS / "api" / "index.md")}
-    pages = {p.relative_to(DOCS).with_suffix("").as_posix() for p in PAGES if DOCS in p.parents}
+    figures = DOCS / "figures"  # tables beside their rows, which conf.py leaves out
+    found = (p for p in PAGES if DOCS in p.parents and figures not in p.parents)
+    pages = {p.relative_to(DOCS).with_suffix("").as_posix() for p in found}
     assert pages - {"index"} <= named
 
 

@@ -121,12 +121,12 @@ class Plan:
     def jobs(self, seeds: tuple[int, ...]) -> Iterator[tuple[Cell, int, int]]:
         """(cell, seed, epochs) in the order of work."""
         low, high = self.ends
-        first, second, *later = self.stages
+        first, *later = self.stages
         order: list[tuple[list[Cell], Sequence[int]]] = [
-            (self.headline(4), [first]), (self.at(low, 4), [first]), (self.headline(3), [first, second]),
-            (self.at(low, 3), [first]), (self.at(high, 3), [first]), (self.grid(3), [first]),
-            (self.headline(3), later), (self.at(high, 4), [first]), (self.grid(4), [first]),
-            (self.headline(4), [second, *later]), (self.grid(3), later), (self.grid(4), later),
+            (self.headline(4), [first]), (self.at(low, 4), [first]), (self.headline(3), [first]),
+            (self.at(low, 3), [first]), (self.at(high, 3), [first]), (self.headline(3), later),
+            (self.grid(3), [first]), (self.at(high, 4), [first]), (self.grid(4), [first]),
+            (self.headline(4), later), (self.grid(3), later), (self.grid(4), later),
         ]  # fmt: skip
         for cells, stages in order:
             for epochs in stages:
@@ -288,7 +288,10 @@ def shown(found: list[float], seeds: int, digits: int = 4) -> str:
 
 def claim_table(records: Records, plan: Plan, seeds: int = 3) -> str:
     """Memory at the smallest T against Zero at the largest, T_eval = T_train, after every stage."""
-    header = ["method", "weight maps", "T", "SMMs", "ms", "epochs", "best epoch", "from h0", "from h3 (mu_x)"]
+    header = [
+        "method", "weight maps", "T", "SMMs", "ms", "epochs", "best epochs",
+        "state rate in training; in evaluation", "test error",
+    ]  # fmt: skip
     rows = []
     for cell in (*plan.headline(3), *plan.headline(4)):
         update = records.updates.find(**cell.key) or {"smm": "–", "ms": "–"}
@@ -296,20 +299,24 @@ def claim_table(records: Records, plan: Plan, seeds: int = 3) -> str:
             key = cell.key | {"t_eval": cell.t_train, "epochs": epochs}
             if found := records.errors.where(**key):
                 best = ", ".join(r["best_epoch"] for r in found)
-                cells = [shown(values(records.errors, column, **key), seeds) for column in ("test", "test_mu_x")]
-                first = [cell.method, cell.maps, cell.t_train, update["smm"], update["ms"]]
-                rows.append([*first, epochs, best, *cells])
+                rates = f"{found[0]['alpha']}; " + ", ".join(r["alpha_eval"] for r in found)
+                first = [cell.method, cell.maps, cell.t_train, update["smm"], update["ms"], epochs, best, rates]
+                rows.append([*first, shown(values(records.errors, "test", **key), seeds)])
     return table(header, rows)
 
 
 def grid_table(records: Records, plan: Plan, maps: int, seeds: int = 3) -> str:
     """Every method and T_train against every T_eval, after the first stage."""
-    rows = []
+    rows, lacking = [], []
     for cell in sorted(plan.grid(maps), key=lambda c: (list(METHODS).index(c.method), c.t_train)):
         key = cell.key | {"epochs": plan.stages[0]}
-        found = [shown(values(records.errors, "test", **key, t_eval=t), seeds) for t in plan.steps]
-        rows.append([cell.method, cell.t_train, *found])
-    return table([f"{maps} maps, {plan.stages[0]} epochs", "T_train", *(f"T_eval = {t}" for t in plan.steps)], rows)
+        found = [values(records.errors, "test", **key, t_eval=t) for t in plan.steps]
+        if any(found):
+            rows.append([cell.method, cell.t_train, *(shown(each, seeds) for each in found)])
+        else:
+            lacking.append(f"{cell.method} {cell.t_train}")
+    header = [f"{maps} maps, {plan.stages[0]} epochs", "T_train", *(f"T_eval = {t}" for t in plan.steps)]
+    return table(header, rows) + (f"\n\nNot trained yet: {', '.join(lacking)}." if lacking else "")
 
 
 def rate_table(records: Records) -> str:
@@ -357,10 +364,13 @@ def draw_over_epochs(ax: Axes, records: Records, plan: Plan, cells: list[Cell], 
         for r in records.curves.where(**cell.key):
             by_epoch.setdefault(int(r["epoch"]), []).append(float(r["validation"]))
         full = {e: statistics.mean(v) for e, v in sorted(by_epoch.items()) if len(v) == seeds}
+        if not full:
+            continue
         style = "o--" if cell.t_train == plan.ends[0] else "o-"
         ax.plot(list(full), list(full.values()), style, ms=2.5, lw=1.2, color=COLOURS[cell.method],
                 label=f"{cell.method}, {cell.t_train}")  # fmt: skip
     ax.set(xlabel="epoch", ylim=(0, LIMIT))
+    ax.xaxis.get_major_locator().set_params(integer=True)
 
 
 def draw(path: Path, records: Records, plan: Plan, seeds: int = 3) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import matplotlib.pyplot as plt
-from common import MISSING, Store, arguments, save, table, versions
+from common import Store, arguments, save, table, versions
 from decoder import METHODS, Problem, make, reconstruct
 from fig7 import CHECKPOINTS, FULL, QUICK, Cell, Plan, Records, run, setting_of
 from torch import Tensor
@@ -71,9 +71,9 @@ def error_table(store: Store, plan: Plan, maps: int) -> str:
     rows = []
     for cell in (cell for cell in cells_of(plan) if cell.maps == maps):
         of_cell = store.where(maps=maps, method=cell.method, t=cell.t_train)
-        by_class = {r["class"]: f"{float(r['error']):.3f}" for r in of_cell}
-        epochs = of_cell[0]["epochs"] if of_cell else MISSING
-        rows.append([cell.method, cell.t_train, epochs, *(by_class.get(c, "–") for c in classes)])
+        if of_cell:
+            by_class = {r["class"]: f"{float(r['error']):.3f}" for r in of_cell}
+            rows.append([cell.method, cell.t_train, of_cell[0]["epochs"], *(by_class[c] for c in classes)])
     return table([f"{maps} weight maps", "T", "epochs", *classes], rows)
 
 
