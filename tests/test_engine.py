@@ -299,6 +299,31 @@ def sparse_graph() -> nx.MultiDiGraph:
     return graph
 
 
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ([[0, 1, 0], [2, 1, 2]], r"the entry 0 -> 2 twice .*give each pair once"),
+        ([[0, -1], [0, 1]], "a negative neuron"),
+        ([[], []], "at least one entry"),
+        ([[0, 4], [0, 0]], r"the source neuron 4, but the source has 4 neurons \(0 to 3\)"),
+        ([[0, 0], [0, 3]], r"the target neuron 3, but the target has 3 neurons \(0 to 2\)"),
+        ([0, 1], r"integers of shape \(2, entries\)"),
+    ],
+)
+def test_entries_that_are_none(entries, message):
+    """A wrong list of entries is refused where it is declared, and the message says which entry."""
+
+    def declared():
+        graph = nx.DiGraph()
+        graph.add_node("x", shape=4)
+        graph.add_node("y", shape=3)
+        graph.add_edge("x", "y", transform=pcgraph.transforms.SparseLinear(torch.tensor(entries, dtype=torch.int64)))
+        return PCNetwork(graph)
+
+    with pytest.raises(pcgraph.GraphError, match=message):
+        declared()
+
+
 @pytest.mark.parametrize("init", [Zero(), Forward(fallback=Normal(std=0.3))], ids=repr)
 @pytest.mark.parametrize("optimizer", [SGD(0.05), Adam(0.02)], ids=repr)
 def test_stored_entries_between_groups(init, optimizer):
