@@ -193,6 +193,37 @@ def test_the_error_spreads_a_step_at_a_time(steps, kernel, optimizer):
     assert_equal_to_reference(net, clamps, Forward(), steps, optimizer, kernels=pins)
 
 
+@pytest.mark.parametrize("kind", ["shared", "module", "convolution"])
+def test_autocast_changes_modules_alone(kind):
+    """Inside a training loop under autocast states, energies and gradients stay float32, near those without it."""
+    graph = pcgraph.graphs.chain([8, 8, 8, 8], activation="tanh")
+    if kind == "shared":
+        for edge in (("x", "h1"), ("h1", "h2")):
+            graph.edges[edge]["share"] = "same"
+    elif kind == "module":
+        graph.edges["x", "h1"]["transform"] = torch.nn.Linear(8, 8)
+        graph.edges["h1", "h2"]["transform"] = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Tanh())
+    else:
+        graph.nodes["x"]["shape"] = (2, 4, 4)
+        graph.nodes["h1"]["shape"] = (2, 4, 4)
+        graph.edges["x", "h1"]["transform"] = pcgraph.transforms.Conv2d(2, 2, 3, padding=1)
+        graph.edges["h1", "h2"]["transform"] = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(32, 8))
+    net = PCNetwork(graph, seed=0)
+    clamps = {v: double(6, *net.structure.shape(v), seed=i).float() for i, v in enumerate(("x", "y"))}
+    found = []
+    for enabled in (False, True):
+        net.zero_grad()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            result = net.infer(clamps, init=Forward(), steps=3, optimizer=SGD(0.1))
+            result.backward()
+        found.append([*result.states.values(), result.energy, *(p.grad for p in net.parameters())])
+    for one, other in zip(*found):
+        assert other.dtype == torch.float32
+        torch.testing.assert_close(other, one, rtol=0.1, atol=0.05)
+        if kind == "shared":
+            assert torch.equal(one, other)
+
+
 class Decay(pcgraph.optimizers.StateOptimizer):
     """Moves a state even where its gradient is zero, and says so."""
 

@@ -242,10 +242,12 @@ def _batched_weights(ws: Workspace, edges: Edges) -> Learn:
         s = signals().transpose(1, 2)
         if isinstance(where, slice):
             torch.baddbmm(grad[where], s, x, beta=beta, alpha=-scale, out=grad[where])
-        elif beta:
-            grad.index_add_(0, index, torch.bmm(s, x), alpha=-scale)
+            return
+        product = torch.bmm(s, x, out=ws.scratch("gradient", edges.count, *grad.shape[1:]))
+        if beta:
+            grad.index_add_(0, index, product, alpha=-scale)
         else:
-            grad.index_copy_(0, index, torch.bmm(s, x).mul_(-scale))
+            grad.index_copy_(0, index, product.mul_(-scale))
 
     return run
 

@@ -123,7 +123,9 @@ def _pull_recorded(on: _Modules, target: int, number: int) -> Tensor | None:
     x, y = on.record[number]
     if not y.requires_grad:
         return None
-    (back,) = torch.autograd.grad(y, x, on.signal(target, y.shape[1:]), retain_graph=True, allow_unused=True)
+    # Under autocast a module may answer in another dtype than that of the states.
+    signal = on.signal(target, y.shape[1:]).to(y.dtype)
+    (back,) = torch.autograd.grad(y, x, signal, retain_graph=True, allow_unused=True)
     return back
 
 
@@ -141,9 +143,8 @@ def module_weights(ws: Workspace, call: Pull, scale: float) -> None:
             grads = vjp(on.module, on.signal(target, on.out_shape), on.carried(source))[1]
         else:
             _, y = on.record[number]
-            found = torch.autograd.grad(
-                y, list(trained.values()), on.signal(target, y.shape[1:]), retain_graph=True, allow_unused=True
-            )
+            signal = on.signal(target, y.shape[1:]).to(y.dtype)
+            found = torch.autograd.grad(y, list(trained.values()), signal, retain_graph=True, allow_unused=True)
             grads = dict(zip(trained, found))
         for name, parameter in trained.items():
             if grads[name] is not None and parameter.grad is not None:

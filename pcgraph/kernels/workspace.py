@@ -75,6 +75,8 @@ class Workspace:
         self.masked: list[tuple[Tensor, Tensor, Tensor]] = []
         self.cache: dict[Any, Any] = {}
         self._scratch: dict[str, Tensor] = {}
+        #: Scratch that was too small for somebody. What was recorded before still writes there.
+        self._outgrown: list[Tensor] = []
         self.onednn = plan.request.only is None and onednn.serves(self.device, self.dtype)
         self.bound_to = self._bound_to()
         self.escaped = False
@@ -92,6 +94,7 @@ class Workspace:
     def unbind(self) -> None:
         """Let go of all that is bound to the buffers, so that they end with the last view of them."""
         self.program = self.recording = None
+        self._outgrown.clear()
         self.refresh.clear()
         self.cache.clear()
 
@@ -104,6 +107,8 @@ class Workspace:
         size = math.prod(shape)
         flat = self._scratch.get(name)
         if flat is None or flat.numel() < size:
+            if self.recording is not None and flat is not None:
+                self._outgrown.append(flat)
             flat = self._scratch[name] = self.empty(size)
         return flat[:size].view(shape)
 
