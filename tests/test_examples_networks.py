@@ -16,7 +16,7 @@ from pcgraph import data
 
 ROOT = Path(__file__).resolve().parent.parent
 ROWS = ROOT / "docs" / "figures" / "examples"
-NAMES = ("classify", "skip_and_lateral", "query_any_way", "assemblies", "graph_neural_network")
+NAMES = ("classify", "skip_and_lateral", "associative_memory", "query_any_way", "assemblies", "graph_neural_network")
 
 
 def script(name):
@@ -52,12 +52,13 @@ def test_the_classifier_tells_digits_apart(tmp_path, monkeypatch, capsys):
     assert float(said.split("Test accuracy: ")[1].split("%")[0]) >= 97
 
 
-def test_without_fashion_mnist_the_example_says_so_and_takes_digits(tmp_path, monkeypatch, capsys):
+def test_without_fashion_mnist_the_examples_say_so_and_take_digits(tmp_path, monkeypatch, capsys):
     """Nothing is downloaded behind a reader's back, and nothing stops for want of files."""
     monkeypatch.setenv("PCGRAPH_DATA", str(tmp_path))
     seen, unseen = script("skip_and_lateral").images(quick=False)
     assert (seen.name, unseen.name) == ("digits", "digits")
-    assert f"Fashion-MNIST is not in {tmp_path}" in capsys.readouterr().out
+    assert script("associative_memory").load(quick=False).name == "digits"
+    assert capsys.readouterr().out.count(f"Fashion-MNIST is not in {tmp_path}") == 2
 
 
 def test_each_new_edge_changes_the_check_table_as_the_text_says(capsys):
@@ -86,6 +87,47 @@ def test_a_cycle_through_y_holds_any_label_if_learned_with_y_clamped_and_none_if
     assert clamped["accuracy"] < 50
     assert nudged["held"] < 10
     assert nudged["accuracy"] > 94
+
+
+def test_a_hundred_images_are_completed_from_their_upper_halves():
+    """Both memories, in the committed rows: below 0.01 over the missing half, and so over the whole image."""
+    with (ROWS / "associative_memory.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["noise"] == "0.0" and int(row["stored"]) >= 100]
+    for memory in script("associative_memory").COLOURS:
+        row = next(row for row in rows if row["memory"] == memory)
+        assert (row["data"], row["stored"]) == ("fashion-mnist", "100")
+        assert float(row["whole_image"]) < float(row["missing_half"]) < 0.01
+        assert float(row["never_stored"]) > 0.05, "images that were never stored are not completed"
+
+
+@pytest.mark.slow
+@pytest.mark.realdata
+def test_a_hundred_images_are_stored_and_completed_anew():
+    """The row above, run again, with another hundred images."""
+    example = script("associative_memory")
+    source = example.load(quick=False)
+    if source.name != "fashion-mnist":
+        pytest.skip("fashion-mnist is not at hand")
+    stored, others = source.images[1000:1100], source.images[2000:2100]
+    net = example.store("one group", stored, 500)
+    found = example.measure(net, "one group", stored, others, 0.0, 600)
+    assert found["missing_half"] < 0.01
+    assert found["from_solution"] < 1e-6
+
+
+def test_inference_ends_at_the_least_squares_solution():
+    """The energy of one group is quadratic: what inference recalls can be computed, and must be the same."""
+    example = script("associative_memory")
+    images = example.load(quick=True).images[:8]
+    net = example.store("one group", images, 300)
+    cues = example.noisy(images, 0.1)
+    found, exact = example.recall(net, cues, 1000), example.solved(net, cues)
+    assert (found - exact).abs().max() < 1e-3
+    assert torch.equal(found[:, :32], cues[:, :32])
+    assert torch.allclose(example.on_the_flat(images, images), images, atol=1e-5)
+    reports = [pcgraph.check(example.declare(memory, 64), {"image": pcgraph.Masked(cues, example.upper_half(64))})
+               for memory in example.COLOURS]  # fmt: skip
+    assert not any(report.theorem_1 for report in reports)
 
 
 def answers(split, decay):
