@@ -7,6 +7,7 @@ graph does, it knows nothing but the tensors that existed when it was recorded.
 from __future__ import annotations
 
 import sys
+import weakref
 
 import pytest
 import torch
@@ -182,6 +183,50 @@ def test_another_rate_is_recorded_anew(recording):
     assert len(recording) == 2
 
 
+def test_a_rate_of_another_optimizer_is_not_taken_over(recording):
+    """Two optimizers that are equal share a recording; one that has changed since must not speak for the other."""
+    net = PCNetwork(pcgraph.graphs.chain([5, 6, 3]), seed=0)
+    changed, kw = SGD(0.1), {"init": Forward(), "steps": 3}
+    net.infer(batch(net), optimizer=changed, capture="auto", **kw)
+    changed.lr = 0.5
+    for _ in range(4):
+        one = net.infer(batch(net), optimizer=SGD(0.1), capture="auto", **kw).states["h1"]
+        assert torch.equal(one, net.infer(batch(net), optimizer=SGD(0.1), **kw).states["h1"])
+    assert [made.log.count("replay") for made in recording] == [2]
+
+
+def test_a_bank_in_another_place_is_recorded_anew(recording):
+    """Loading makes new buffers; a recording reads where the old ones were."""
+    net, init = PCNetwork(pcgraph.graphs.chain([5, 6, 3]), seed=0), Average(by=None, classes=2)
+    kw = {"init": init, "steps": 2, "optimizer": SGD(0.1), "labels": torch.tensor([0, 1, 0, 1])}
+    net.infer(batch(net), **kw).backward()
+    for _ in range(5):
+        net.infer(batch(net), capture="auto", **kw)
+    net.infer(batch(net), **kw).backward()  # means are kept in place
+    net.infer(batch(net), capture="auto", **kw)
+    assert [made.log.count("replay") for made in recording] == [3]
+    old = dict(init.named_buffers())
+    init.load_state_dict({name: value.clone() for name, value in init.state_dict().items()})
+    assert all(old[name].data_ptr() != buffer.data_ptr() for name, buffer in init.named_buffers())
+    net.infer(batch(net), capture="auto", **kw)
+    assert [made.log.count("replay") for made in recording] == [3, 0]
+
+
+def test_scratch_that_was_recorded_is_not_given_back(recording):
+    """Weight gradients that are first asked for after the recording gather more signals than inference does."""
+    net = PCNetwork(pcgraph.graphs.random_groups(12, 4, 3, seed=0))
+    clamps = {v: torch.randn(3, *net.structure.shape(v)) for v in [*list(net.graph)[:5], "x", "y"]}
+    kw = {"init": Forward(fallback=Zero()), "steps": 3, "optimizer": SGD(0.1), "capture": "auto"}
+    for _ in range(4):
+        net.infer(clamps, **kw)
+    (ws,) = net._planner.idle
+    recorded = {name: weakref.ref(flat) for name, flat in ws._scratch.items()}
+    assert recording[0].log[-1] == "replay"
+    net.infer(clamps, **kw).accumulate()
+    assert any(ws._scratch[name] is not flat() for name, flat in recorded.items()), "nothing has grown"
+    assert all(flat() is not None for flat in recorded.values())
+
+
 def test_class_means_are_captured_once_they_are_complete(recording):
     """Labels come in through a tensor, and the bank stays where it is."""
     nets = []
@@ -245,6 +290,12 @@ def own_energy():
     return graph
 
 
+def own_activation(attributes):
+    graph = pcgraph.graphs.chain([5, 6, 3])
+    attributes(graph)["activation"] = lambda a: a if float(a.sum()) > 0 else -a
+    return graph
+
+
 def own_module():
     graph = pcgraph.graphs.chain([5, 6, 3])
     graph.edges["x", "h1"]["transform"] = torch.nn.Linear(5, 6)
@@ -269,6 +320,8 @@ def clamped(**masked):
         (planned(init=Normal()), clamped(), SGD(0.1), Settings(), "Normal"),
         (planned(graph=own_module()), clamped(), SGD(0.1), Settings(), "module"),
         (planned(graph=own_energy()), clamped(), SGD(0.1), Settings(), "Mine"),
+        (planned(graph=own_activation(lambda g: g.nodes["h1"])), clamped(), SGD(0.1), Settings(), "activation"),
+        (planned(graph=own_activation(lambda g: g.edges["h1", "y"])), clamped(), SGD(0.1), Settings(), "activation"),
     ],
 )  # fmt: skip
 def test_what_stands_in_the_way(plan, clamps, optimizer, settings, reason):
@@ -286,6 +339,29 @@ def test_capture_on_a_cpu():
         net.infer(batch(net), capture=True, **kw)
     with pytest.raises(ConfigError, match="True, False or 'auto'"):
         net.infer(batch(net), capture="yes", **kw)
+
+
+@pytest.mark.parametrize("capture", [True, "yes"])
+@pytest.mark.parametrize("rule", [pcgraph.learning.Standard(), pcgraph.learning.Nudged()], ids=repr)
+def test_fit_refuses_before_it_begins(capture, rule):
+    """Its first step is measured, and would run as it is and move the weights."""
+    net = PCNetwork(pcgraph.graphs.chain([5, 6, 3]), seed=0)
+    before = [p.detach().clone() for p in net.parameters()]
+    with pytest.raises(ConfigError, match="capture"):
+        pcgraph.fit(
+            net, [tuple(batch(net).values())] * 3, init=Forward(), steps=2, state_optimizer=SGD(0.1), rule=rule,
+            optimizer=torch.optim.SGD(net.parameters(), lr=0.1), progress=False, capture=capture,
+        )  # fmt: skip
+    assert all(torch.equal(one, other) for one, other in zip(before, net.parameters()))
+
+
+def test_fit_refuses_to_capture_a_rule_that_replays_nothing(monkeypatch):
+    """On a GPU, too, True says where nothing is captured."""
+    net = PCNetwork(pcgraph.graphs.chain([5, 6, 3]))
+    monkeypatch.setattr(PCNetwork, "device", torch.device("cuda"))
+    settings = {"rule": pcgraph.learning.Incremental(), "optimizer": torch.optim.SGD(net.parameters(), lr=0.1)}
+    with pytest.raises(ConfigError, match="Incremental has no inference that is replayed"):
+        pcgraph.fit(net, [], init=Forward(), steps=2, state_optimizer=SGD(0.1), capture=True, **settings)
 
 
 # -- nothing waits for the device -------------------------------------------------------------------------------------

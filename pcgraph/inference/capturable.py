@@ -15,13 +15,13 @@ from pcgraph.plan import Plan
 if TYPE_CHECKING:
     from pcgraph.inference.run import Settings
 
-__all__ = ["capturing", "obstacle"]
+__all__ = ["capturing", "no_cuda", "obstacle", "refuse", "require_mode"]
 
 
 def obstacle(plan: Plan, clamps: Clamps, optimizer: StateOptimizer | None, settings: Settings) -> str | None:
     """Why a run cannot be recorded, if it cannot."""
     if plan.request.device != "cuda":
-        return f"the network is on {plan.request.device!r}, and only CUDA records"
+        return no_cuda(plan.request.device)
     if clamps.masked:
         return "a clamp is partial"
     if settings.trace or settings.nudges or settings.all_move:
@@ -37,7 +37,27 @@ def obstacle(plan: Plan, clamps: Clamps, optimizer: StateOptimizer | None, setti
     foreign = [kind.__name__ for kind in own if kind.__module__ != energies.__name__]
     if foreign:
         return f"{foreign[0]} may decide by what it computes"
+    sigmas = [run.activation for run in plan.structure.runs] + [bucket.phi for bucket in plan.structure.buckets]
+    own_sigma = next((sigma for sigma in sigmas if not sigma.named), None)
+    if own_sigma is not None:
+        return f"the activation {own_sigma.name!r} may decide by what it computes"
     return None
+
+
+def no_cuda(device: str) -> str:
+    """Why nothing can be recorded there."""
+    return f"the network is on {device!r}, and only CUDA records"
+
+
+def require_mode(capture: object) -> None:
+    """Refuse what is no value of ``capture=``."""
+    if capture not in (True, False, "auto"):
+        raise ConfigError(f"capture is True, False or 'auto' (found {capture!r})", key="capture")
+
+
+def refuse(reason: str) -> ConfigError:
+    """What ``capture=True`` says where it cannot be done."""
+    return ConfigError(f"this run cannot be captured: {reason}; capture='auto' runs it as it is", key="capture")
 
 
 def capturing(plan: Plan, clamps: Clamps, optimizer: StateOptimizer | None, settings: Settings) -> bool:
@@ -48,14 +68,13 @@ def capturing(plan: Plan, clamps: Clamps, optimizer: StateOptimizer | None, sett
     ConfigError
         ``capture=True`` where it cannot be done.
     """
-    if settings.capture not in (True, False, "auto"):
-        raise ConfigError(f"capture is True, False or 'auto' (found {settings.capture!r})", key="capture")
+    require_mode(settings.capture)
     if not settings.capture:
         return False
     reason = obstacle(plan, clamps, optimizer, settings)
     if reason is not None:
         if settings.capture == "auto":
             return False
-        raise ConfigError(f"this run cannot be captured: {reason}; capture='auto' runs it as it is", key="capture")
+        raise refuse(reason)
     # Inside of a recording of the caller's there is nothing more to record.
     return not torch.cuda.is_current_stream_capturing()

@@ -25,6 +25,7 @@ from pcgraph.inference.result import energy_by_node, total_energy
 from pcgraph.initializers import Block, Context
 from pcgraph.kernels import Step, Workspace, bind
 from pcgraph.optimizers import StateOptimizer
+from pcgraph.plan import Plan
 from pcgraph.plan.operations import Rows, Write, numbers
 
 __all__ = ["Program", "Settings", "run", "run_unchecked"]
@@ -122,21 +123,31 @@ def run(
 def _recorded(
     ws: Workspace, clamps: Clamps, optimizer: StateOptimizer | None, context: Context, settings: Settings
 ) -> None:
-    """Run by a recording that belongs to the workspace, and to what Python has decided: the optimizer's settings."""
-    key = (type(optimizer), repr(vars(optimizer)) if optimizer is not None else "")
+    """Run by a recording that belongs to the workspace, and to what Python decides: see :func:`_decided`."""
+    names, bare = ws.plan.structure.nodes, replace(context, clamps={}, labels=None)
+
+    def now(inputs: Mapping[int, Tensor]) -> None:
+        values = {i: value for i, value in inputs.items() if i != LABELS}
+        same = replace(bare, clamps={names[i]: value for i, value in values.items()}, labels=inputs.get(LABELS))
+        run_unchecked(ws, Clamps(ws.batch, values, {}), optimizer, same, Settings(check=False))
+
+    key = _decided(ws.plan, optimizer)
     if ws.recording is None or ws.recording[0] != key:
-        names = ws.plan.structure.nodes
-
-        def again(inputs: Mapping[int, Tensor]) -> None:
-            values = {i: value for i, value in inputs.items() if i != LABELS}
-            same = replace(
-                context, clamps={names[i]: value for i, value in values.items()}, labels=inputs.get(LABELS)
-            )  # fmt: skip
-            run_unchecked(ws, Clamps(ws.batch, values, {}), optimizer, same, Settings(check=False))
-
-        ws.recording = (key, Recorder(again, GRAPH))
+        ws.recording = (key, Recorder(now, GRAPH))
+    recorder: Recorder[None] = ws.recording[1]
+    recorder.function = now  # until it is recorded, with the optimizer of this call: that of another may have changed
     labels = {} if context.labels is None else {LABELS: context.labels}
-    ws.recording[1]({**clamps.values, **labels})
+    recorder({**clamps.values, **labels})
+
+
+def _decided(plan: Plan, optimizer: StateOptimizer | None) -> tuple[object, ...]:
+    """What a recording holds beside the parameters: the optimizer's settings, and where initializers keep tensors."""
+    kept = (
+        (name, tensor.data_ptr())
+        for initializer in plan.initializers
+        for name, tensor in (*initializer.named_buffers(), *initializer.named_parameters())
+    )
+    return (type(optimizer), "" if optimizer is None else repr(vars(optimizer)), *kept)
 
 
 def _is_finite(ws: Workspace) -> bool:

@@ -36,7 +36,8 @@ def fit(
     """Train a network: infer, take the local gradients, step; epoch after epoch. Other rules by `rule`.
 
     Ctrl-C ends the run after the step at hand, with everything saved; a second one ends it at once. Any error leaves
-    with the history in its attribute ``history``; the parameters are then those before the step that failed.
+    with the history in its attribute ``history``; the parameters are then those before the step that failed (a rule
+    that moves weights several times a batch, as Incremental does, may have moved some in it).
 
     Parameters
     ----------
@@ -106,7 +107,8 @@ def fit(
         Look in every step whether the energy is finite, which on a GPU waits for the device. False: only in measured
         steps, and a run that diverges may leave damaged parameters.
     capture : bool or "auto"
-        Replay inference as one CUDA graph, as ``net.infer(capture=...)`` does; measured steps run as they are.
+        Replay inference as one CUDA graph, as ``net.infer(capture=...)`` does; measured steps run as they are, and so
+        do the rules Incremental, Nudged and Backprop.
 
     Returns
     -------
