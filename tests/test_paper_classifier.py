@@ -158,3 +158,14 @@ def test_a_data_set_that_is_not_here_is_said_to_be_not_run(tmp_path):
     lines = [line for line in text.splitlines() if line.startswith(("| mnist", "| kmnist", "| cifar10"))]
     assert len(lines) == 27
     assert all("not run: data not available here" in line for line in lines)
+
+
+@pytest.mark.parametrize("name", ["search", "trials", "table1", "table3", "fig2", "fig6"])
+def test_the_table_in_the_document_is_made_of_the_committed_rows(name):
+    """A figure in docs/paper.md that no committed run produced would mislead whoever quotes it."""
+    search, records = module("search"), module("classifier").Records(FIGURES, "classifier")
+    made = {
+        "search": lambda: search.choice_table(search.FULL, records),
+        "trials": lambda: search.trial_table(search.FULL, records),
+    }.get(name, lambda: module(name).make_table(FIGURES))()
+    assert made in (ROOT / "docs" / "paper.md").read_text()

@@ -69,7 +69,7 @@ class Cells:
         return [float(curve[-1]["test"]) for curve in curves if len(curve) == self.base.epochs]
 
 
-FULL = Cells((5, 10, 25, 50, 100), (0.03, 0.1, 0.5), Run(Setting("Forward", "relu", 3e-4), 0, 4, 0.25))
+FULL = Cells((5, 10, 25, 50, 100), (0.03, 0.1, 0.5), Run(Setting("Forward", "leaky_relu", 3e-4), 0, 4, 0.25))
 QUICK = Cells(
     (5, 10), (0.03, 0.1, 0.5),
     Run(Setting("Forward", "relu", 5e-3), 0, 4, 1.0, validation=100, dataset="digits", width=32, batch=50),

@@ -21,6 +21,7 @@ import torch
 from classifier import Records, Run, initializer, make
 from common import MISSING, NOT_RUN, arguments, save, table
 from grid import METHODS, Setting
+from matplotlib.ticker import NullFormatter
 from search import FULL, QUICK, Search
 from table1 import go, runs_of
 
@@ -118,6 +119,8 @@ def draw(folder: Path, quick: bool = False, seeds: tuple[int, ...] = (0, 1, 2)) 
         left.set_ylim(82, 100 - lowest + 0.5)
     left.set(xlabel="SMMs (thousands)", ylabel="test accuracy (%)")
     right.set(xlabel="SMMs (thousands)", ylabel="relative test error", xscale="log")
+    right.xaxis.set_major_formatter("{x:g}")
+    right.xaxis.set_minor_formatter(NullFormatter())
     for axes in (left, right):
         if axes.lines:
             axes.legend(frameon=False, fontsize=8)

@@ -134,7 +134,8 @@ def draw(folder: Path, quick: bool = False, seeds: tuple[int, ...] = (0, 1, 2)) 
             axes.errorbar(at - 0.07, *paper, fmt="x", color=f"C{k}", label=f"{method}, the paper" if first else None)
     axes.set(ylabel="test accuracy (%)", xlabel="training data", title=dataset)
     axes.set_xticks(range(len(MLP.fractions)), [f"{f:.0%}" for f in MLP.fractions])
-    axes.legend(frameon=False, fontsize=7, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.16))
+    if axes.containers:
+        figure.legend(frameon=False, fontsize=7, ncols=3, loc="outside lower center")
     figure.savefig(folder / "table1.png", dpi=130)
     plt.close(figure)
 
