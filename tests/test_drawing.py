@@ -76,6 +76,21 @@ def test_the_heat_map_has_a_row_a_node_and_a_column_a_step():
         drawing.energy(run(feedback(), trace=True))
 
 
+def test_energies_that_are_not_finite_are_drawn_too():
+    """A run that diverged unnoticed is what such a picture is looked at for."""
+    net = feedback(torch.float32)
+    clamps = {"x": torch.ones(3, 4), "y": torch.ones(3, 2)}
+    result = net.infer(clamps, init=START, steps=40, optimizer=SGD(lr=1e9), trace="nodes", check=False)
+    values = np.stack([v.mean(1).numpy() for v in result.node_trace.values()])
+    assert not np.isfinite(values).all()
+    ax = drawing.energy(result)
+    drawn = ax.images[0].get_array()
+    assert np.array_equal(np.ma.getmaskarray(drawn), ~(np.isfinite(values) & (values > 0)))
+    assert ax.get_xlabel().endswith("not finite")
+    assert ax.images[0].norm.vmax == values[np.isfinite(values)].max()
+    assert "<img" in result._repr_html_()
+
+
 @pytest.mark.parametrize("suffix", ["png", "svg"])
 @pytest.mark.parametrize("groups", [5, 500])
 def test_five_and_five_hundred_nodes_make_a_picture_of_a_sensible_size(groups, suffix, tmp_path):
