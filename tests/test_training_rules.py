@@ -295,6 +295,29 @@ def test_another_rule_does_not_go_on(tmp_path: Path) -> None:
         Setting("backprop").fit(resume=tmp_path, checkpoint=tmp_path)
 
 
+def test_what_a_rule_knew_is_neither_dropped_nor_made_up(tmp_path: Path) -> None:
+    """A rule of the same name with another idea of what it keeps would not end where the run would have."""
+    Setting("drifting").fit(checkpoint=tmp_path / "knows")
+    forgetful = Setting("drifting")
+    forgetful.rule = type("Drifting", (), {"__call__": Drifting.__call__, "scale": 1.0})()
+    with pytest.raises(CheckpointError, match="what it knew, but it lacks state_dict"):
+        forgetful.fit(resume=tmp_path / "knows")
+    forgetful.fit(checkpoint=tmp_path / "knows not")
+    with pytest.raises(CheckpointError, match="Drifting nothing, but it has state_dict"):
+        Setting("drifting").fit(resume=tmp_path / "knows not")
+
+
+def test_a_refused_resume_leaves_the_rule_as_it_was(tmp_path: Path) -> None:
+    """Its state belongs to the network that was refused."""
+    Setting("drifting").fit(checkpoint=tmp_path)
+    other = Setting("drifting")
+    other.net = pcgraph.PCNetwork(pcgraph.graphs.chain([7, 5, 3]))
+    other.optimizer = torch.optim.SGD(other.net.parameters(), lr=0.02, momentum=0.9)
+    with pytest.raises(CheckpointError, match="another graph"):
+        other.fit(resume=tmp_path)
+    assert other.rule.scale == 1.0
+
+
 # -- what a rule is told ----------------------------------------------------------------------------------------------
 
 

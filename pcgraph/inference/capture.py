@@ -69,7 +69,8 @@ class Recorder(Generic[T]):
     ----------
     function : callable
         ``function(inputs) -> T``; it reads its batch from `inputs` and from nothing else. Whatever it returns is kept
-        alive, and with it the memory that the recording uses.
+        alive, and with it the memory that the recording uses: return the result of an inference, and not its energy
+        alone, since the buffers of a result that is gone are other runs' to use.
     graph : callable, optional
         Makes what records; :class:`CudaGraph`.
 

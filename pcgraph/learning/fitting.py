@@ -67,7 +67,8 @@ class TrainingStep:
         Moves the weights by their gradients.
     changing : callable
         Says that parameters, or what the initializer remembers, begin to change. :meth:`infer` says it at its end and
-        `update` at its beginning; an error before that leaves the run where it was, whole, and it is saved so.
+        `update` at its beginning; an error before that leaves the run where it was, whole, and it is saved so. A rule
+        that keeps something itself says it before that changes.
     capture : bool or "auto"
         As for ``net.infer``; a step that is traced is not captured.
     """

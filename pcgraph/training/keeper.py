@@ -100,7 +100,7 @@ class Keeper:
         state = {"rule_state": rule.state_dict()} if has_state(rule) else {}
         return {"rule": rule_name(rule), **state}
 
-    def _restore_rule(self, state: dict[str, Any], path: Path) -> None:
+    def _check_rule(self, state: dict[str, Any], path: Path) -> None:
         rule: Any = self.run.settings.rule
         before = state.get("rule", "Standard")
         if rule_name(rule) != before:
@@ -109,8 +109,13 @@ class Keeper:
                 "that one, or train pcgraph.load(...).net in a run of its own",
                 path=path,
             )
-        if "rule_state" in state and has_state(rule):
-            rule.load_state_dict(state["rule_state"])
+        if ("rule_state" in state) != has_state(rule):
+            found = "nothing, but it has" if has_state(rule) else "what it knew, but it lacks"
+            raise CheckpointError(
+                f"the checkpoint {path} keeps of the learning rule {before} {found} state_dict() and "
+                "load_state_dict(): go on with the rule as it was",
+                path=path,
+            )
 
     def restore(self, folder: str | Path) -> None:
         """Put the run where the last checkpoint in `folder` was written.
@@ -131,11 +136,13 @@ class Keeper:
         several = len(run.schedulers) if len(run.schedulers) > 1 else 0
         if len(state["schedulers"]) != several or ("scheduler" in checkpoint.parts) != (len(run.schedulers) == 1):
             raise CheckpointError(f"the checkpoint {checkpoint.path} is of a run with other schedulers", path=folder)
-        self._restore_rule(state, checkpoint.path)
+        self._check_rule(state, checkpoint.path)
         checkpoint.restore(
             net=run.net, optimizer=run.optimizer, initializer=run.init,
             scheduler=run.schedulers[0] if len(run.schedulers) == 1 else None,
         )  # fmt: skip
+        if "rule_state" in state:
+            run.settings.rule.load_state_dict(state["rule_state"])  # type: ignore[attr-defined]
         if checkpoint.step:
             run.optimizer._opt_called = True  # type: ignore[attr-defined]  # torch warns of a scheduler's step before it
         for scheduler, saved in zip(run.schedulers, state["schedulers"]):

@@ -90,9 +90,9 @@ def fit(
     checkpoint_every : int, optional
         Also after so many steps.
     resume : str or Path, optional
-        Go on from the last checkpoint in this folder. The network, optimizer, initializer, loader and scheduler are to
-        be made as they were; the run then ends as one that was never stopped, to the last bit. In a script that may be
-        killed: ``resume=folder if pcgraph.checkpoints.exists(folder) else None``.
+        Go on from the last checkpoint in this folder. The network, optimizer, initializer, rule, loader and scheduler
+        are to be made as they were; the run then ends as one that was never stopped, to the last bit. In a script that
+        may be killed: ``resume=folder if pcgraph.checkpoints.exists(folder) else None``.
     progress : bool
         A bar an epoch, with energy, accuracy and batches a second.
     log : str or Path, optional
