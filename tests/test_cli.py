@@ -171,7 +171,7 @@ def test_bad_input_is_one_message_without_a_traceback(chain: Path, tmp_path: Pat
         (("check", undirected, "--clamp", "x"), "irect"),
         (("draw", chain, "--clamp", "z", "--out", tmp_path / "g.png"), "no node is named 'z'"),
         (("draw", chain, "--clamp", "x", "--out", tmp_path / "g.picture"), "picture"),
-        (("draw", chain, "--clamp", "x", "--out", tmp_path / "no" / "g.png"), "cannot write the picture"),
+        (("draw", chain, "--clamp", "x", "--out", chain / "g.png"), "cannot write the picture"),
         (("train", "--data", "digitz"), "did you mean 'digits'?"),
         (("train", "--init", "forward:fallbak=zero"), "did you mean 'fallback'?"),
         (("train", "--init", "normal:std=-1"), "std"),
