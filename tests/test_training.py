@@ -8,6 +8,7 @@ import math
 import re
 import sys
 import types
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -469,6 +470,19 @@ def test_a_run_that_falls_over_is_told_with_advice() -> None:
     assert told[0].filename == __file__
     noisy = iter([0.80, 0.85, 0.83, 0.86, 0.84, 0.88, 0.87])
     assert not any(r.fell for r in train(chain(), epochs=7, validate=lambda net: {"accuracy": next(noisy)}))
+
+
+def test_a_run_that_lies_is_told_once_and_again_when_it_has_stood_up_and_falls_over_again() -> None:
+    """A warning for each of the epochs that a run lies would bury what else is said."""
+    values = [0.85, 0.88, 0.5, 0.4, 0.3, 0.88, 0.87, 0.2, 0.1]
+    told = iter(values)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        history = train(chain(), epochs=len(values), validate=lambda net: {"accuracy": next(told)})
+    assert [r.fell for r in history] == [value <= 0.5 for value in values]
+    said = [str(warning.message) for warning in caught if "fallen over" in str(warning.message)]
+    assert said == history.warnings
+    assert ["epoch 3," in said[0], "epoch 8," in said[1], len(said)] == [True, True, 2]
 
 
 def test_a_state_rate_above_the_safe_one_is_told_once() -> None:

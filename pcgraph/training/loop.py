@@ -312,7 +312,7 @@ class Run:
         self._schedule(record)
         self.pending = None
         trouble = self.watch.see(self.epoch, validation.get("accuracy", accuracy), energy)
-        record = replace(record, fell=bool(trouble))
+        record = replace(record, fell=self.watch.fallen)
         self._record(record)
         self.epoch, self.batch, self.samples, self.energies, self.accuracies = self.epoch + 1, 0, 0, [], []
         self.exact = True

@@ -81,7 +81,10 @@ class Watch:
     fallen: bool = field(default=False)
 
     def see(self, epoch: int, accuracy: float | None, energy: float | None) -> str:
-        """Take in one epoch, counted from 0; returns what happened if the run fell over in it, else an empty string."""
+        """Take in one epoch, counted from 0; returns what happened where a run that stood fell over, else nothing.
+
+        `fallen` says whether this epoch is that of a run that has fallen over, told or not.
+        """
         said = ""
         if accuracy is not None:
             if 1 - accuracy > 1.4 * self.error + 0.02:
@@ -91,8 +94,8 @@ class Watch:
             said = f"the energy rose to {energy:.4g} in epoch {epoch + 1}, from {self.energy:.4g} before"
         if energy is not None:
             self.energy = min(self.energy, energy)
-        self.fallen = bool(said)
-        return said
+        told, self.fallen = self.fallen, bool(said)
+        return "" if told else said
 
     def state_dict(self) -> dict[str, Any]:
         return {"error": self.error, "energy": self.energy, "fallen": self.fallen}
