@@ -91,11 +91,42 @@ class Program:
             for stage in plan.stages
         ]  # fmt: skip
         self.final = (bind(ws, plan.final.forward), bind(ws, plan.final.errors))
+        #: The errors at the end, flat; empty where squares of them do not say what the energy is.
+        self.squared: list[Tensor] = []
+        for op in plan.final.errors:
+            run = plan.structure.runs[op.run]
+            if not run.gaussian or not isinstance(op.rows, slice):
+                self.squared.clear()
+                break
+            self.squared.append(ws.e[run.group][op.rows].view(-1))
 
 
-def _move(ws: Workspace, group: int, where: Rows) -> tuple[int, Tensor | slice, tuple[int, ...]]:
-    start = ws.plan.structure.groups[group].start
-    return group, ws.index(where), tuple((start + numbers(where)).tolist())
+@dataclass(frozen=True, eq=False)
+class _Move:
+    """States that the optimizer moves: views of them and of their gradients, or their row numbers in a group."""
+
+    group: int
+    nodes: tuple[int, ...]
+    views: tuple[Tensor, Tensor] | None
+    where: Tensor | None
+
+    def step(self, ws: Workspace, optimizer: StateOptimizer, memory: dict[str, Any]) -> None:
+        """Move them; those that do not lie beside each other are gathered, and put back."""
+        if self.views is not None:
+            optimizer.step(*self.views, memory)
+            return
+        assert self.where is not None
+        states = ws.h[self.group].index_select(0, self.where)
+        optimizer.step(states, ws.e[self.group].index_select(0, self.where), memory)
+        ws.h[self.group].index_copy_(0, self.where, states)
+
+
+def _move(ws: Workspace, group: int, rows: Rows) -> _Move:
+    nodes = tuple((ws.plan.structure.groups[group].start + numbers(rows)).tolist())
+    where = ws.index(rows)
+    if isinstance(where, slice):
+        return _Move(group, nodes, (ws.h[group][where], ws.e[group][where]), None)
+    return _Move(group, nodes, None, where)
 
 
 @torch.no_grad()
@@ -152,16 +183,9 @@ def _decided(plan: Plan, optimizer: StateOptimizer | None) -> tuple[object, ...]
 
 def _is_finite(ws: Workspace) -> bool:
     """Whether the energy is finite, from the squared errors: one pass, nothing allocated."""
-    squares: list[Tensor] = []
-    for op in ws.plan.final.errors:
-        run = ws.plan.structure.runs[op.run]
-        if not run.gaussian or not isinstance(op.rows, slice):
-            break
-        e = ws.e[run.group][op.rows].view(-1)
-        squares.append(torch.dot(e, e))
-    else:
-        if math.isfinite(float(sum(squares))):
-            return True
+    squared = ws.program.squared
+    if squared and math.isfinite(float(sum(torch.dot(e, e) for e in squared))):
+        return True
     return bool(torch.isfinite(total_energy(ws)).all())
 
 
@@ -193,12 +217,12 @@ def run_unchecked(
         if watch is not None and watch(t):
             break
         assert optimizer is not None
-        for k, (group, where, nodes) in enumerate(moves):
-            if nodes not in rates:
-                rates[nodes] = _rates(ws, optimizer, nodes)
-            memory = memories.setdefault((group, k), {})
-            memory["lr"], memory["step"] = rates[nodes], settings.first_step + t
-            _step(ws, optimizer, group, where, memory)
+        for k, move in enumerate(moves):
+            if move.nodes not in rates:
+                rates[move.nodes] = _rates(ws, optimizer, move.nodes)
+            memory = memories.setdefault((move.group, k), {})
+            memory["lr"], memory["step"] = rates[move.nodes], settings.first_step + t
+            move.step(ws, optimizer, memory)
         if masks and not optimizer.fixes_zero:
             _hold(ws)
     if plan.steps:
@@ -212,15 +236,6 @@ def run_unchecked(
 def _each(steps: list[Step]) -> None:
     for step in steps:
         step()
-
-
-def _step(ws: Workspace, optimizer: StateOptimizer, group: int, where: Tensor | slice, memory: dict[str, Any]) -> None:
-    if isinstance(where, slice):
-        optimizer.step(ws.h[group][where], ws.e[group][where], memory)
-    else:
-        states = ws.h[group].index_select(0, where)
-        optimizer.step(states, ws.e[group].index_select(0, where), memory)
-        ws.h[group].index_copy_(0, where, states)
 
 
 def _rates(ws: Workspace, optimizer: StateOptimizer, nodes: tuple[int, ...]) -> float | Tensor:

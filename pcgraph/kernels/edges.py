@@ -97,12 +97,16 @@ def dense_pull(ws: Workspace, call: Pull) -> Step:
     onednn = _by_onednn(ws, w)
     if phi.is_identity:
         if onednn:
-            return lambda: e.sub_(linear(s, w.t()))
-        return lambda: torch.addmm(e, s, w, alpha=-1, out=e)
+            return (lambda: torch.neg(linear(s, w.t()), out=e)) if call.fresh else (lambda: e.sub_(linear(s, w.t())))
+        return lambda: torch.addmm(e, s, w, beta=0 if call.fresh else 1, alpha=-1, out=e)
 
     def run() -> None:
         back = linear(s, w.t()) if onednn else torch.mm(s, w, out=ws.scratch("back", *e.shape))
-        e.sub_(_pull_phi(ws, edge.bucket, back, h))
+        back = _pull_phi(ws, edge.bucket, back, h)
+        if call.fresh:
+            torch.neg(back, out=e)
+        else:
+            e.sub_(back)
 
     return run
 

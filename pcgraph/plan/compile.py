@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from pcgraph.errors import InvalidInitializer
 from pcgraph.initializers import Given, Initializer, Layout
 from pcgraph.network import Structure
+from pcgraph.plan import operations
 from pcgraph.plan.choice import check_pins, choose
 from pcgraph.plan.flow import Flow, Mask, flow
 from pcgraph.plan.operations import (
@@ -80,8 +81,9 @@ class Request:
 class Stage:
     """One inference step: `forward` on what has moved, `errors`, then gradients and the move itself.
 
-    `zero` clears the gradient of nodes that have none of their own before their children's is added (`pull`); `hold`
-    clears that of nodes which lie between those that move, so that all of them can move as one slice.
+    `zero` clears the gradient of nodes that have none of their own before their children's is added (`pull`), unless
+    the first of these writes it; `hold` clears that of nodes which lie between those that move, so that all of them can
+    move as one slice.
     """
 
     forward: tuple[Operation, ...]
@@ -350,6 +352,18 @@ class _Compiler:
             wide = wide and bool((edges | harmless)[low:high].all())
             yield Pull(b, kernel, slice(low, high) if wide else rows(hit))
 
+    def freshened(self, calls: Iterator[Pull], empty: Mask) -> tuple[Pull, ...]:
+        """The calls, the first one into an `empty` gradient writing it where its kernel can; marks those as filled."""
+        untouched, result = empty.copy(), []
+        for call in calls:
+            sources = self.s.source[operations.numbers(call.edges)]
+            fresh = call.kernel == "dense" and bool(untouched[sources].all())
+            if fresh:
+                empty[sources] = False
+            untouched[sources] = False
+            result.append(replace(call, fresh=fresh))
+        return tuple(result)
+
     # -- stages -----------------------------------------------------------------------------------------------------
 
     def forward(self, t: int) -> tuple[Operation, ...]:
@@ -375,10 +389,11 @@ class _Compiler:
         if last:
             return Stage(forward, errors)
         d = self.free if self.r.all_move else moved.move(t) if self.r.stateless else moved.moves[-1]
-        zero = tuple(ZeroGradient(g, where) for g, where in self.by_group_rows(d & ~z))
         # An edge more does no harm where its signal is up to date, or never anything but zero.
         harmless = (z | ~moved.errors[-1])[self.s.target]
-        pull = tuple(self.calls(z[self.s.target] & self.free[self.s.source], harmless))
+        empty = d & ~z
+        pull = self.freshened(self.calls(z[self.s.target] & self.free[self.s.source], harmless), empty)
+        zero = tuple(ZeroGradient(g, where) for g, where in self.by_group_rows(empty))
         moves, hold = self.moves(d)
         return Stage(forward, errors, zero, pull, hold, moves)
 

@@ -117,11 +117,15 @@ class ZeroGradient:
 
 @dataclass(frozen=True, eq=False)
 class Pull:
-    """Subtract from the E of their sources what these edges pass back from the S of their targets."""
+    """Subtract from the E of their sources what these edges pass back from the S of their targets.
+
+    `fresh`: the source's E is still undefined, and what is passed back, negated, is to be written.
+    """
 
     bucket: int
     kernel: str
     edges: Rows
+    fresh: bool = False
 
 
 Operation = Any

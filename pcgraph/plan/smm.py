@@ -103,6 +103,8 @@ def _critical_path(plan: Any) -> int:
             assert isinstance(op, Pull)
             edges = numbers(op.edges)
             cost = 0 if s.buckets[op.bucket].kind == "identity" else 1
+            if op.fresh:
+                clock["E"][s.source[edges]] = 0
             np.maximum.at(clock["E"], s.source[edges], clock["S"][s.target[edges]] + cost)
         for group, where in stage.moves:
             which = nodes(group, where)

@@ -192,17 +192,23 @@ def _errors(machine: _Machine, operations: tuple[Errors, ...], alive: set[int], 
     return done
 
 
-def _moves(
-    machine: _Machine, stage: Any, wrong: set[int], may_move: set[int], pushed: set[int], t: int
-) -> set[int]:
+def _moves(machine: _Machine, stage: Any, wrong: set[int], may_move: set[int], pushed: set[int], t: int) -> set[int]:
     """Every free node with an error of its own or of a child must get each of those errors, and move."""
     s, plan = machine.s, machine.plan
-    pulled = [e for op in stage.pull if isinstance(op, Pull) for e in (int(i) for i in numbers(op.edges))]
+    pulled: list[int] = []
+    written: set[int] = set()
+    for op in stage.pull:
+        assert isinstance(op, Pull)
+        edges = [int(e) for e in numbers(op.edges)]
+        if op.fresh:
+            sources = {int(s.source[e]) for e in edges}
+            for v in sources & {int(s.source[e]) for e in pulled} or sources & wrong:
+                raise _Wrong(f"writes over what is in the gradient of {s.nodes[v]!r} at step {t}")
+            written |= sources
+        pulled += edges
     if len(set(pulled)) != len(pulled):
         raise _Wrong(f"sends an error back twice along one edge at step {t}")
-    needed = {
-        e for e in range(len(s.source)) if int(s.target[e]) in wrong and int(s.source[e]) in may_move
-    }
+    needed = {e for e in range(len(s.source)) if int(s.target[e]) in wrong and int(s.source[e]) in may_move}
     ever = {v for v, z in enumerate(plan.flow.errors[-1]) if z}
     for e in set(pulled) - needed:
         if int(s.target[e]) in ever - wrong:
@@ -220,7 +226,7 @@ def _moves(
     for v in moved - may_move:
         raise _Wrong(f"moves {s.nodes[v]!r}, which is not free")
     zeroed = {v for op in stage.zero if isinstance(op, ZeroGradient) for v in machine.nodes(op.group, op.rows)}
-    for v in moved - wrong - zeroed:
+    for v in moved - wrong - zeroed - written:
         raise _Wrong(f"moves {s.nodes[v]!r} at step {t} along a gradient that is out of date")
     for v in zeroed & wrong:
         raise _Wrong(f"forgets the own error of {s.nodes[v]!r} at step {t}")
