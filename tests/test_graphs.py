@@ -233,6 +233,31 @@ def test_bad_input_is_refused_in_words(make, words):
         make()
 
 
+@pytest.mark.parametrize(
+    ("make", "call"),
+    [
+        (lambda: graphs.chain(64, 32, 10), "chain([64, 32, 10])"),
+        (lambda: graphs.chain(64), "chain([64])"),
+        (lambda: graphs.chain((1, 8, 8), 10, activation="relu"), "chain([(1, 8, 8), 10])"),
+        (lambda: graphs.decoder(2, 3, 4), "decoder([2, 3, 4])"),
+        (lambda: graphs.skip(4, 3, 2, span=2), "skip([4, 3, 2])"),
+        (lambda: graphs.lateral(4, 3, 2), "lateral([4, 3, 2])"),
+        (lambda: graphs.fully_connected(4, 3), "fully_connected([4, 3])"),
+        (lambda: graphs.assemblies(20, 30), "assemblies([20, 30])"),
+        (lambda: graphs.assemblies(20, 0.5), "assemblies([20])"),
+    ],
+)
+def test_sizes_one_by_one_are_refused_with_the_call_that_was_meant(make, call):
+    with pytest.raises(GraphError, match="one list") as refused:
+        make()
+    assert call in str(refused.value)
+
+
+def test_a_list_of_sizes_may_be_a_tuple_and_what_follows_it_is_no_size():
+    assert list(graphs.chain((4, 3, 2))) == list(graphs.chain([4, 3, 2]))
+    assert graphs.assemblies((2, 2), 1, 0).number_of_edges() == 4
+
+
 # -- torch_geometric ----------------------------------------------------------------------------------------------
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Callable, Sequence
-from typing import Any
+from numbers import Integral
+from typing import Any, ParamSpec
 
 import networkx as nx
 
@@ -13,6 +16,30 @@ __all__ = ["ActivationSpec", "Size", "chain", "decoder", "figure_9", "lateral", 
 
 Size = int | tuple[int, ...]
 ActivationSpec = str | Callable[..., Any]
+P = ParamSpec("P")
+
+
+def sizes_in_one(make: Callable[P, nx.DiGraph]) -> Callable[P, nx.DiGraph]:
+    """Refuse sizes that are given one by one, and say what the call should be."""
+    kinds = [parameter.kind for parameter in inspect.signature(make).parameters.values()]
+    most = kinds.count(inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+    @functools.wraps(make)
+    def checked(*given: P.args, **keywords: P.kwargs) -> nx.DiGraph:
+        sizes = [value for value in given if _is_size(value)]
+        if given and (isinstance(given[0], Integral) or len(sizes) == len(given) > most):
+            raise GraphError(
+                f"{make.__name__} takes its sizes as one list, as in {make.__name__}({sizes!r}) "
+                f"(found {', '.join(map(repr, given))})",
+                found=given,
+            )
+        return make(*given, **keywords)
+
+    return checked
+
+
+def _is_size(value: object) -> bool:
+    return isinstance(value, Integral) or (isinstance(value, tuple) and all(isinstance(n, Integral) for n in value))
 
 
 def _path(names: Sequence[str], sizes: Sequence[Size], activations: Sequence[ActivationSpec]) -> nx.DiGraph:
@@ -25,6 +52,7 @@ def _path(names: Sequence[str], sizes: Sequence[Size], activations: Sequence[Act
     return graph
 
 
+@sizes_in_one
 def chain(
     sizes: Sequence[Size], *, activation: ActivationSpec = "gelu", output_activation: ActivationSpec = "identity"
 ) -> nx.DiGraph:
@@ -56,6 +84,7 @@ def chain(
     return _path(names, sizes, ["identity", *[activation] * hidden, output_activation])
 
 
+@sizes_in_one
 def decoder(
     sizes: Sequence[Size], *, activation: ActivationSpec = "gelu", output_activation: ActivationSpec = "identity"
 ) -> nx.DiGraph:
@@ -82,6 +111,7 @@ def decoder(
     return _path(names, sizes, ["identity", *[activation] * hidden, output_activation])
 
 
+@sizes_in_one
 def skip(
     sizes: Sequence[Size], *, span: int = 2, activation: ActivationSpec = "gelu",
     output_activation: ActivationSpec = "identity",
@@ -173,6 +203,7 @@ def residual(
     return graph
 
 
+@sizes_in_one
 def lateral(
     sizes: Sequence[Size], *, feedback: bool = False, activation: ActivationSpec = "gelu",
     output_activation: ActivationSpec = "identity",

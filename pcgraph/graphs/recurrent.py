@@ -8,11 +8,12 @@ import networkx as nx
 import numpy as np
 
 from pcgraph.errors import GraphError
-from pcgraph.graphs.layered import ActivationSpec, Size
+from pcgraph.graphs.layered import ActivationSpec, Size, sizes_in_one
 
 __all__ = ["assemblies", "fully_connected", "random_groups"]
 
 
+@sizes_in_one
 def fully_connected(
     sizes: Sequence[Size] | Mapping[Hashable, Size],
     *,
@@ -103,6 +104,7 @@ def random_groups(
     return graph
 
 
+@sizes_in_one
 def assemblies(
     sizes: Sequence[int],
     within: float = 0.1,
