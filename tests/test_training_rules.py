@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -293,6 +294,25 @@ def test_another_rule_does_not_go_on(tmp_path: Path) -> None:
     Setting("centred").fit(checkpoint=tmp_path)
     with pytest.raises(CheckpointError, match=r"with the learning rule Nudged, not Backprop: .*pcgraph\.load"):
         Setting("backprop").fit(resume=tmp_path, checkpoint=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changed", "found"),
+    [({"strength": 0.5}, "strength=0.5, sign='centred'"), ({"sign": "positive"}, "strength=0.1, sign='positive'")],
+)
+def test_the_same_rule_with_other_settings_does_not_go_on(tmp_path: Path, changed: Any, found: str) -> None:
+    """A pull of another strength or sign is another gradient; the run would end where neither of the two would."""
+    before = Setting("centred")
+    before.rule = Nudged()
+    before.fit(checkpoint=tmp_path)
+    other = Setting("centred")
+    other.rule = Nudged(**changed)
+    says = re.escape(f"the learning rule Nudged(strength=0.1, sign='centred'), not Nudged({found}): go on with")
+    with pytest.raises(CheckpointError, match=says):
+        other.fit(resume=tmp_path)
+    other.rule = Nudged(strength=0.1)
+    with pytest.warns(PCGraphWarning, match="nothing is left to do"):
+        other.fit(resume=tmp_path)
 
 
 def test_what_a_rule_knew_is_neither_dropped_nor_made_up(tmp_path: Path) -> None:

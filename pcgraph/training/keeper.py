@@ -9,7 +9,7 @@ from pcgraph.checkpoints import exists, generators_state, load, save
 from pcgraph.errors import CheckpointError, ConfigError
 from pcgraph.training.position import has_state
 from pcgraph.training.records import EpochRecord, metric_of
-from pcgraph.training.settings import rule_name
+from pcgraph.training.settings import rule_name, rule_settings
 
 if TYPE_CHECKING:
     from pcgraph.training.loop import Run
@@ -98,7 +98,7 @@ class Keeper:
     def _rule_state(self) -> dict[str, Any]:
         rule: Any = self.run.settings.rule
         state = {"rule_state": rule.state_dict()} if has_state(rule) else {}
-        return {"rule": rule_name(rule), **state}
+        return {"rule": rule_name(rule), "rule_settings": rule_settings(rule), **state}
 
     def _check_rule(self, state: dict[str, Any], path: Path) -> None:
         rule: Any = self.run.settings.rule
@@ -107,6 +107,14 @@ class Keeper:
             raise CheckpointError(
                 f"the checkpoint {path} is of a run with the learning rule {before}, not {rule_name(rule)}: go on with "
                 "that one, or train pcgraph.load(...).net in a run of its own",
+                path=path,
+            )
+        settings, own = state.get("rule_settings"), rule_settings(rule)
+        if settings is not None and settings != own:
+            was, now = (", ".join(f"{key}={value!r}" for key, value in each.items()) for each in (settings, own))
+            raise CheckpointError(
+                f"the checkpoint {path} is of a run with the learning rule {before}({was}), not {before}({now}): go on "
+                "with the settings it had, or train pcgraph.load(...).net in a run of its own",
                 path=path,
             )
         if ("rule_state" in state) != has_state(rule):

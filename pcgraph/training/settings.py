@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,10 @@ from pcgraph.training.batches import LABELS, check_names
 from pcgraph.training.measure import Evaluation
 from pcgraph.training.watch import EarlyStopping
 
-__all__ = ["Callback", "Names", "Scheduler", "Settings", "Validate", "check", "doubts", "rule_name", "schedulers_of"]
+__all__ = [
+    "Callback", "Names", "Scheduler", "Settings", "Validate", "check", "doubts", "rule_name", "rule_settings",
+    "schedulers_of",
+]  # fmt: skip
 
 Node = Hashable
 Scheduler = LRScheduler | ReduceLROnPlateau
@@ -180,6 +184,14 @@ def _check_capture(net: PCNetwork, settings: Settings) -> None:
 def rule_name(rule: Any) -> str:
     """The name of a rule: its own if it is a function, else that of its class."""
     return str(getattr(rule, "__name__", type(rule).__name__))
+
+
+def rule_settings(rule: Any) -> dict[str, Any]:
+    """The settings of a rule that cannot change: the plain fields of a frozen dataclass, by name."""
+    if not getattr(getattr(rule, "__dataclass_params__", None), "frozen", False):
+        return {}
+    known = {field.name: getattr(rule, field.name) for field in dataclasses.fields(rule) if field.init}
+    return {name: value for name, value in known.items() if isinstance(value, bool | int | float | str | None)}
 
 
 def _check_validation(net: PCNetwork, names: Names) -> None:
