@@ -397,6 +397,34 @@ def test_a_run_that_diverges_is_saved_where_it_was_whole(tmp_path: Path, name: s
         assert same(numbers(one, optimizers[0]), numbers(two, optimizers[1]))
 
 
+class Counting:
+    """A user's rule that counts its batches, and says of nothing that it changes."""
+
+    def __init__(self, infers: bool) -> None:
+        self.infers, self.count = infers, 0
+
+    def __call__(self, step: TrainingStep) -> Tensor:
+        self.count += 1
+        return learning.backprop(step.net, step.inputs, step.targets, check=not self.infers)
+
+    def state_dict(self) -> dict[str, int]:
+        return {"count": self.count}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.count = state["count"]
+
+
+@pytest.mark.parametrize("infers", [False, True])
+def test_a_rule_is_not_saved_ahead_of_the_weights(tmp_path: Path, infers: bool) -> None:
+    """Its error comes from inside of it, or of what it returned: it has counted a batch that moved nothing."""
+    huge = [*BATCHES, (X[:6] * 1e30, Y[:6] * 1e30)]
+    with pytest.raises(Diverged, match="no longer finite") as caught:
+        train(chain(), Counting(infers), huge, checkpoint=tmp_path, checkpoint_every=3)
+    assert "in the middle of an update" in caught.value.__notes__[-1]
+    saved = pcgraph.load(tmp_path)
+    assert saved.step == saved.extra["rule_state"]["count"] == 3
+
+
 def test_incremental_learning_that_diverges_says_that_weights_have_moved() -> None:
     """The inference that failed changed none, and says so; the steps before it in the batch did."""
     net = chain()

@@ -68,7 +68,8 @@ class TrainingStep:
     changing : callable
         Says that parameters, or what the initializer remembers, begin to change. :meth:`infer` says it at its end and
         `update` at its beginning; an error before that leaves the run where it was, whole, and it is saved so. A rule
-        that keeps something itself says it before that changes.
+        that keeps something itself says it before that changes. For a rule with ``state_dict()`` ``fit`` says it where
+        the rule has ``infers = False``, before it is called, and at the latest when it returns.
     capture : bool or "auto"
         As for ``net.infer``; a step that is traced is not captured.
     """
