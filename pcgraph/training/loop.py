@@ -209,7 +209,12 @@ class Run:
             s.check, self.measured and not self.told_rising, self._clear, self._update, self._changing,
             s.capture,  # type: ignore[arg-type]
         )  # fmt: skip
-        found = self.settings.rule(task)
+        keeps = has_state(s.rule)
+        if keeps and not getattr(s.rule, "infers", True):
+            self._changing()  # no inference of its says so
+        found = s.rule(task)
+        if keeps:
+            self._changing()
         self._check_found(found, batch)
         energy = self._energy(found) if self.measured else None
         result = found if isinstance(found, InferenceResult) else None
