@@ -1,17 +1,12 @@
-"""Recording and replaying: what can be shown without a GPU.
-
-A stand-in for the CUDA graph takes down a function, undoes what taking it down did, and runs it at each replay: as a
-graph does, it knows nothing but the tensors that existed when it was recorded.
-"""
+"""Recording and replaying: what can be shown without a GPU, with a stand-in for the CUDA graph."""
 
 from __future__ import annotations
 
-import sys
 import weakref
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+from replayed import NoWaiting, Replayed, stand_in
 
 import pcgraph
 from pcgraph import SGD, Adam, Average, Forward, Normal, PCNetwork, Zero
@@ -22,42 +17,10 @@ from pcgraph.inference.capturable import obstacle
 from pcgraph.inference.run import Settings
 
 
-class Replayed:
-    """Counts what happens to it, and restores `kept` tensors after recording."""
-
-    made: list[Replayed] = []  # noqa: RUF012
-
-    def __init__(self, kept=()):
-        self.kept, self.log = list(kept), []
-        self.made.append(self)
-
-    def warm(self, function):
-        self.log.append("warm")
-        return function()
-
-    def record(self, function):
-        self.log.append("record")
-        self.function = function
-        before = [tensor.detach().clone() for tensor in self.kept]
-        result = function()
-        with torch.no_grad():
-            for tensor, old in zip(self.kept, before):
-                tensor.copy_(old)
-        return result
-
-    def replay(self):
-        self.log.append("replay")
-        self.function()
-
-
 @pytest.fixture
 def recording(monkeypatch):
     """Every run that the rule admits is recorded, on a CPU."""
-    Replayed.made.clear()
-    run = sys.modules["pcgraph.inference.run"]
-    monkeypatch.setattr(run, "GRAPH", Replayed)
-    monkeypatch.setattr(run, "capturing", lambda plan, clamps, optimizer, settings: settings.capture)
-    return Replayed.made
+    return stand_in(monkeypatch)
 
 
 def batch(net, size=4, seed=0):
@@ -102,7 +65,7 @@ def test_a_whole_training_step_is_one_recording():
     trained = []
     for recorded in (False, True):
         net = PCNetwork(pcgraph.graphs.chain([5, 6, 6, 3], activation="tanh"), seed=0)
-        optimizer = torch.optim.AdamW(net.parameters(), lr=0.01)
+        optimizer = torch.optim.AdamW(net.parameters(), lr=0.01, fused=True, capturable=True)
         init, states = Forward(), SGD(0.1)
         for parameter in net.parameters():
             parameter.grad = torch.zeros_like(parameter)
@@ -118,8 +81,7 @@ def test_a_whole_training_step_is_one_recording():
             told.copy_(result.energy)
             return result
 
-        kept = [*net.parameters(), *(t for s in optimizer.state.values() for t in s.values())]
-        step = Recorder(learn, lambda kept=kept: Replayed(kept)) if recorded else learn
+        step = Recorder(learn, Replayed) if recorded else learn
         energies = []
         for i in range(7):
             step(batch(net, seed=i))
@@ -236,9 +198,8 @@ def test_class_means_are_captured_once_they_are_complete(recording):
         for i in range(8):
             labels = torch.randint(0, 3, (12,), generator=torch.Generator().manual_seed(i))
             labels[:3] = torch.arange(3)
-            now = capture if init.capturable else False
             net.infer(
-                batch(net, 12, seed=i), init=init, steps=2, optimizer=SGD(0.1), labels=labels, capture=now
+                batch(net, 12, seed=i), init=init, steps=2, optimizer=SGD(0.1), labels=labels, capture=capture
             ).backward()
         nets.append((init.state_dict(), [p.grad for p in net.parameters()]))
     assert recording[-1].log.count("replay") == 4
@@ -355,28 +316,16 @@ def test_fit_refuses_before_it_begins(capture, rule):
     assert all(torch.equal(one, other) for one, other in zip(before, net.parameters()))
 
 
-def test_fit_refuses_to_capture_a_rule_that_replays_nothing(monkeypatch):
-    """On a GPU, too, True says where nothing is captured."""
+def test_fit_refuses_to_capture_another_rule(monkeypatch):
+    """On a GPU, too, True says what is not captured."""
     net = PCNetwork(pcgraph.graphs.chain([5, 6, 3]))
     monkeypatch.setattr(PCNetwork, "device", torch.device("cuda"))
     settings = {"rule": pcgraph.learning.Incremental(), "optimizer": torch.optim.SGD(net.parameters(), lr=0.1)}
-    with pytest.raises(ConfigError, match="Incremental has no inference that is replayed"):
+    with pytest.raises(ConfigError, match=r"with the rule Standard \(found Incremental\)"):
         pcgraph.fit(net, [], init=Forward(), steps=2, state_optimizer=SGD(0.1), capture=True, **settings)
 
 
 # -- nothing waits for the device -------------------------------------------------------------------------------------
-
-#: Operations that bring a value to the host, or one of the host's to the device.
-WAITS = ("_local_scalar_dense", "nonzero", "is_nonzero", "equal", "unique", "masked_select", "lift_fresh", "_to_copy")
-
-
-class NoWaiting(TorchDispatchMode):
-    """Fails at an operation that would make the host wait for a GPU, or copy from it."""
-
-    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
-        name = function.name().split("::")[1].split(".")[0]
-        assert name not in WAITS, f"{function.name()} waits for the device"
-        return function(*arguments, **(keywords or {}))
 
 
 def neurons():

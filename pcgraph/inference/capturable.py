@@ -15,17 +15,23 @@ from pcgraph.plan import Plan
 if TYPE_CHECKING:
     from pcgraph.inference.run import Settings
 
-__all__ = ["capturing", "no_cuda", "obstacle", "refuse", "require_mode"]
+__all__ = ["capturing", "obstacle", "obstacle_in", "refuse", "require_mode", "wrong_device"]
 
 
 def obstacle(plan: Plan, clamps: Clamps, optimizer: StateOptimizer | None, settings: Settings) -> str | None:
     """Why a run cannot be recorded, if it cannot."""
-    if plan.request.device != "cuda":
-        return no_cuda(plan.request.device)
     if clamps.masked:
         return "a clamp is partial"
     if settings.trace or settings.nudges or settings.all_move:
         return "a trace, nudges and incremental learning need the host in every step"
+    return obstacle_in(plan, optimizer)
+
+
+def obstacle_in(plan: Plan, optimizer: StateOptimizer | None) -> str | None:
+    """Why no run of this plan can be recorded, if none can."""
+    elsewhere = wrong_device(plan.request.device)
+    if elsewhere is not None:
+        return elsewhere
     if optimizer is not None and type(optimizer) not in (SGD, Adam):
         return f"{type(optimizer).__name__} may decide by what it computes"
     for initializer in plan.initializers:
@@ -44,9 +50,9 @@ def obstacle(plan: Plan, clamps: Clamps, optimizer: StateOptimizer | None, setti
     return None
 
 
-def no_cuda(device: str) -> str:
-    """Why nothing can be recorded there."""
-    return f"the network is on {device!r}, and only CUDA records"
+def wrong_device(device: str) -> str | None:
+    """Why nothing can be recorded on this type of device, if nothing can."""
+    return None if device == "cuda" else f"the network is on {device!r}, and only CUDA records"
 
 
 def require_mode(capture: object) -> None:
@@ -57,7 +63,7 @@ def require_mode(capture: object) -> None:
 
 def refuse(reason: str) -> ConfigError:
     """What ``capture=True`` says where it cannot be done."""
-    return ConfigError(f"this run cannot be captured: {reason}; capture='auto' runs it as it is", key="capture")
+    return ConfigError(f"this run cannot be captured: {reason}; capture='auto' captures what it can", key="capture")
 
 
 def capturing(plan: Plan, clamps: Clamps, optimizer: StateOptimizer | None, settings: Settings) -> bool:

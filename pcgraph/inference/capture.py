@@ -72,11 +72,11 @@ class Recorder(Generic[T]):
         alive, and with it the memory that the recording uses: return the result of an inference, and not its energy
         alone, since the buffers of a result that is gone are other runs' to use.
     graph : callable, optional
-        Makes what records; :class:`CudaGraph`.
+        Makes what records; the default is :class:`CudaGraph`.
 
     Examples
     --------
-    A whole training step, the optimizer's included (``capturable=True``)::
+    A whole training step, the optimizer's included (``capturable=True``), as ``fit(capture=...)`` records it::
 
         def learn(batch):
             optimizer.zero_grad()
@@ -93,8 +93,8 @@ class Recorder(Generic[T]):
     #: Ordinary runs before the recording, in which lazily made tensors come into being.
     WARM = 3
 
-    def __init__(self, function: Callable[[Inputs], T], graph: Callable[[], Graph] = CudaGraph) -> None:
-        self.function, self._make = function, graph
+    def __init__(self, function: Callable[[Inputs], T], graph: Callable[[], Graph] | None = None) -> None:
+        self.function, self._make = function, CudaGraph if graph is None else graph
         self.calls = 0
         self._graph: Graph | None = None
         self._static: dict[Any, Tensor] = {}
@@ -107,11 +107,11 @@ class Recorder(Generic[T]):
 
     def __call__(self, inputs: Inputs) -> T:
         """What the function returns for these inputs."""
+        if not self.fits(inputs):
+            return self.function(inputs)
         if self._graph is None:
             self._graph = self._make()
             self._static = {name: torch.empty_like(value) for name, value in inputs.items()}
-        if not self._fits(inputs):
-            return self.function(inputs)
         for name, value in inputs.items():
             self._static[name].copy_(value, non_blocking=True)
         self.calls += 1
@@ -122,8 +122,12 @@ class Recorder(Generic[T]):
         self._graph.replay()
         return self._result[0]
 
-    def _fits(self, inputs: Inputs) -> bool:
-        return inputs.keys() == self._static.keys() and all(
-            (value.shape, value.dtype, value.device) == (kept.shape, kept.dtype, kept.device)
-            for value, kept in ((inputs[name], self._static[name]) for name in inputs)
+    def fits(self, inputs: Inputs) -> bool:
+        """Whether these inputs are of the shapes, dtypes and devices of the first call; before it, all are."""
+        return self._graph is None or (
+            inputs.keys() == self._static.keys()
+            and all(
+                (value.shape, value.dtype, value.device) == (kept.shape, kept.dtype, kept.device)
+                for value, kept in ((inputs[name], self._static[name]) for name in inputs)
+            )
         )

@@ -20,7 +20,7 @@ from torch import Tensor
 from pcgraph.clamps import Clamps
 from pcgraph.errors import Diverged
 from pcgraph.inference.capturable import capturing
-from pcgraph.inference.capture import CudaGraph, Graph, Recorder
+from pcgraph.inference.capture import Recorder
 from pcgraph.inference.result import energy_by_node, total_energy
 from pcgraph.initializers import Block, Context
 from pcgraph.kernels import Step, Workspace, bind
@@ -34,8 +34,6 @@ __all__ = ["Program", "Settings", "run", "run_unchecked"]
 FEW = 4
 #: The labels among the inputs of a recording, which otherwise go by the numbers of nodes.
 LABELS = -1
-#: What records.
-GRAPH: Callable[[], Graph] = CudaGraph
 
 
 @dataclass
@@ -164,7 +162,7 @@ def _recorded(
 
     key = _decided(ws.plan, optimizer)
     if ws.recording is None or ws.recording[0] != key:
-        ws.recording = (key, Recorder(now, GRAPH))
+        ws.recording = (key, Recorder(now))
     recorder: Recorder[None] = ws.recording[1]
     recorder.function = now  # until it is recorded, with the optimizer of this call: that of another may have changed
     labels = {} if context.labels is None else {LABELS: context.labels}

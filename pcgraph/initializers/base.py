@@ -106,8 +106,8 @@ class Initializer(nn.Module):
 
     #: Whether :meth:`init` writes nothing but zeros, so that products of these states need not be computed.
     writes_zeros: bool = False
-    #: Whether :meth:`init` starts the same work for every batch, reads nothing but tensors that stay where they are,
-    #: and never waits for the device, so that it can be recorded as a CUDA graph.
+    #: Whether :meth:`init` and :meth:`observe` start the same work for every batch, read and write nothing but tensors
+    #: that stay where they are, and never wait for the device, so that they can be recorded as a CUDA graph.
     capturable: bool = False
     #: Sequential matrix products that :meth:`init` takes, for the count of :attr:`pcgraph.Plan.smm`.
     products: int = 0

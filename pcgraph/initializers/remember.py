@@ -122,5 +122,10 @@ class Null(Remembering):
         for name, states in result.group_states(free_only=True):
             self.remember(f"group_{name}", states)
 
+    @property
+    def capturable(self) -> bool:  # type: ignore[override]
+        """Once there are states to take over."""
+        return bool(self._buffers)
+
     def parts(self) -> tuple[Initializer, ...]:
         return (self.first,)

@@ -163,7 +163,7 @@ def _value(net: Network, node: Node, value: Any) -> Tensor | Masked:
         )
     shape = net.structure.shape(node)
     if len(shape) == 1 and shape[0] > 1 and _are_classes(value):
-        return one_hot(net, node, _labels(net, value))
+        return one_hot(net, node, torch.as_tensor(value))
     return _tensor(net, value)
 
 
@@ -176,19 +176,21 @@ def _tensor(net: Network, value: Any) -> Tensor:
 def one_hot(net: Network, node: Node, labels: Tensor) -> Tensor:
     """Classes as rows with one 1, shape (batch, C), for a node of C neurons.
 
+    They are looked at where they lie, so that nothing waits for the device if they come from the host.
+
     Raises
     ------
     ClampError
         A class is negative, or too large.
     """
-    classes = net.structure.shape(node)[0]
+    classes, labels = net.structure.shape(node)[0], labels.to(torch.int64)
     if len(labels) and (int(labels.min()) < 0 or int(labels.max()) >= classes):
         bad = int(labels.min()) if int(labels.min()) < 0 else int(labels.max())
         raise ClampError(
             f"label {bad} is out of range: {node!r} has {classes} neurons, so classes are 0 to {classes - 1}", node=node
         )
     rows = torch.zeros(len(labels), classes, dtype=net.dtype, device=net.device)
-    return rows.scatter_(1, labels.unsqueeze(1), 1)
+    return rows.scatter_(1, labels.to(net.device, non_blocking=True).unsqueeze(1), 1)
 
 
 def is_one_hot(rows: Tensor) -> Tensor:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+from torch import Tensor
+
 from pcgraph.checkpoints import exists, generators_state, load, save
 from pcgraph.errors import CheckpointError, ConfigError
 from pcgraph.training.position import has_state
@@ -145,10 +148,14 @@ class Keeper:
         if len(state["schedulers"]) != several or ("scheduler" in checkpoint.parts) != (len(run.schedulers) == 1):
             raise CheckpointError(f"the checkpoint {checkpoint.path} is of a run with other schedulers", path=folder)
         self._check_rule(state, checkpoint.path)
+        rates = [group["lr"] for group in run.optimizer.param_groups]
         checkpoint.restore(
             net=run.net, optimizer=run.optimizer, initializer=run.init,
             scheduler=run.schedulers[0] if len(run.schedulers) == 1 else None,
         )  # fmt: skip
+        for group, rate in zip(run.optimizer.param_groups, rates):
+            if isinstance(rate, Tensor):  # torch brings the optimizer's state to the device, and not this
+                group["lr"] = torch.as_tensor(group["lr"], device=rate.device)
         if "rule_state" in state:
             run.settings.rule.load_state_dict(state["rule_state"])  # type: ignore[attr-defined]
         if checkpoint.step:

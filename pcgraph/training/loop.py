@@ -30,6 +30,7 @@ from pcgraph.training.logs import Progress, open_log
 from pcgraph.training.measure import Evaluation, correct, evaluate
 from pcgraph.training.position import Position, has_state, length_of
 from pcgraph.training.records import EpochRecord, History, StepRecord, metric_of
+from pcgraph.training.replay import Replay
 from pcgraph.training.settings import Names, Settings
 from pcgraph.training.watch import FELL_ADVICE, Watch
 
@@ -80,6 +81,7 @@ class Run:
         self.measured = self.updated = self.told_rising = False
         held = [p for group in s.optimizer.param_groups for p in group["params"]]
         self.trained = list({id(p): p for p in (*net.parameters(), *held)}.values())
+        self.replay = Replay(self)
         self.interrupts = Interrupts()
         self.position = Position(loader, net.device)
         self.keeper = Keeper(self, s.checkpoint, s.checkpoint_every)
@@ -113,6 +115,7 @@ class Run:
             self._failed(error)
             raise
         finally:
+            self.replay.forget()
             self.progress.finish(None)
             for log in self.logs:
                 log.close()
@@ -180,7 +183,8 @@ class Run:
         self.measured = self._is_measured()
         batch = read_batch(self.net, item, self.names.all)
         accuracy = self._accuracy(batch) if self.measured and self.tells_accuracy else None
-        lr = float(self.optimizer.param_groups[0]["lr"])
+        told = self.measured or bool(self.callbacks)  # a rate in a tensor of the device would be waited for
+        lr = float(self.optimizer.param_groups[0]["lr"]) if told else math.nan
         result, energy = self._learn(batch)
         if self.settings.scheduler_each == "step":
             for scheduler in self.schedulers:
@@ -202,19 +206,22 @@ class Run:
     def _learn(self, batch: Batch) -> tuple[InferenceResult | None, float | None]:
         """Let the rule learn from a batch; returns its inference, and the energy if this step is measured."""
         s = self.settings
+        replayed = None if self.measured else self.replay(batch)
+        if replayed is not None:
+            return replayed, None
         self.updated = False
-        self._clear()
+        self.clear()
         task = TrainingStep(
             self.net, batch.clamps, batch.labels, self.names.target, s.init, s.steps, s.state_optimizer,  # type: ignore[arg-type]
-            s.check, self.measured and not self.told_rising, self._clear, self._update, self._changing,
+            s.check, self.measured and not self.told_rising, self.clear, self._update, self.changing,
             s.capture,  # type: ignore[arg-type]
         )  # fmt: skip
         keeps = has_state(s.rule)
         if keeps and not getattr(s.rule, "infers", True):
-            self._changing()  # no inference of its says so
+            self.changing()  # no inference of its says so
         found = s.rule(task)
         if keeps:
-            self._changing()
+            self.changing()
         self._check_found(found, batch)
         energy = self._energy(found) if self.measured else None
         result = found if isinstance(found, InferenceResult) else None
@@ -247,11 +254,13 @@ class Run:
                 key="rule",
             )
 
-    def _clear(self) -> None:
+    def clear(self) -> None:
+        """Take all gradients away."""
         for parameter in self.trained:
             parameter.grad = None
 
-    def _changing(self) -> None:
+    def changing(self) -> None:
+        """From now on, parameters, optimizer and initializer are of no one moment."""
         self.consistent = False
 
     def _update(self) -> None:

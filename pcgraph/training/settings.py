@@ -103,7 +103,7 @@ def check(net: PCNetwork, loader: Iterable[Any], settings: Settings, names: Name
         _positive(key, getattr(settings, key))
     _check_optimizer(net, settings)
     _check_rule(settings)
-    _check_capture(net, settings)
+    capturable.require_mode(settings.capture)
     if settings.epochs > 1 and iter(loader) is loader:
         raise ConfigError(
             f"{settings.epochs} epochs need a loader that can be gone through again (found a "
@@ -168,17 +168,6 @@ def _check_rule(settings: Settings) -> None:
             f"{rule_name(rule)} has no inference (found {', '.join(f'{key}=' for key in given)}): leave these out",
             key=given[0],
         )
-
-
-def _check_capture(net: PCNetwork, settings: Settings) -> None:
-    """Before the first step, which is measured and so would not notice."""
-    capturable.require_mode(settings.capture)
-    if settings.capture is True and net.device.type != "cuda":
-        raise capturable.refuse(capturable.no_cuda(net.device.type))
-    if settings.capture is True and isinstance(
-        settings.rule, learning.Incremental | learning.Nudged | learning.Backprop
-    ):
-        raise capturable.refuse(f"the rule {rule_name(settings.rule)} has no inference that is replayed")
 
 
 def rule_name(rule: Any) -> str:

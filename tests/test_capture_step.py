@@ -1,0 +1,407 @@
+"""The whole training step as a recording, in fit. Oracle: the same run without one, to the last bit."""
+
+from __future__ import annotations
+
+import weakref
+from contextlib import nullcontext
+
+import pytest
+import torch
+from replayed import NoWaiting, stand_in
+
+import pcgraph
+from pcgraph import SGD, Adam, Average, Forward, Memory, Normal, Null, PCNetwork, PerNode, Zero
+from pcgraph.errors import ClampError, ConfigError, Diverged
+from pcgraph.inference import Recorder
+
+STEPS = 12
+
+
+@pytest.fixture
+def recording(monkeypatch):
+    """Every step that the rules admit is recorded, on a CPU."""
+    return stand_in(monkeypatch)
+
+
+def batches(count=STEPS, size=6, short=()):
+    """Batches with classes as one-hot targets, those of `short` smaller."""
+    generator = torch.Generator().manual_seed(0)
+    sizes = [size - 2 if i in short else size for i in range(count)]
+    return [(torch.randn(n, 5, generator=generator), torch.eye(3)[torch.arange(n) % 3]) for n in sizes]
+
+
+class Endless(list):
+    """A loader that does not say how long it is, so that its last step is one like the others."""
+
+    def __len__(self):
+        raise TypeError
+
+
+def adamw(parameters, lr=0.01):
+    return torch.optim.AdamW(parameters, lr=lr, fused=True, capturable=True)
+
+
+def train(capture, init=Forward, optimizer=adamw, loader=None, scheduler=None, **more):
+    """(everything that a run moves, its history, the network)."""
+    net = PCNetwork(pcgraph.graphs.chain([5, 6, 6, 3], activation="tanh"), seed=0)
+    start, moves = init() if isinstance(init, type) else init(net), optimizer(net.parameters())
+    history = pcgraph.fit(
+        net, batches() if loader is None else loader, optimizer=moves, capture=capture,
+        **({} if scheduler is None else {"scheduler": scheduler(moves)}),
+        **{"init": start, "steps": 3, "state_optimizer": SGD(0.1), "progress": False, **more},
+    )  # fmt: skip
+    return state_of(net, start, moves), history, net
+
+
+def state_of(net, init, optimizer):
+    found = {f"net.{k}": v.detach().clone() for k, v in net.state_dict().items()}
+    found |= {f"init.{k}": v.clone() for k, v in init.state_dict().items()}
+    for i, state in optimizer.state_dict()["state"].items():
+        found |= {f"optimizer.{i}.{k}": v.clone() for k, v in state.items() if v is not None}
+    return found
+
+
+def assert_same(one, other):
+    assert one.keys() == other.keys()
+    assert [name for name in one if not torch.equal(one[name], other[name])] == []
+
+
+def replays(recording):
+    return sum(made.log.count("replay") for made in recording)
+
+
+OPTIMIZERS = {
+    "adamw": adamw,
+    "adamw, rate in a tensor": lambda p: adamw(p, torch.tensor(0.01)),
+    "sgd": lambda p: torch.optim.SGD(p, lr=0.05),
+    "momentum": lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9, nesterov=True),
+    "fused sgd, rate in a tensor": lambda p: torch.optim.SGD(p, lr=torch.tensor(0.05), momentum=0.5, fused=True),
+}
+# Of twelve steps those numbered 0, 2, 4, 6, 8, 10 and 11 are measured: of the other five, some come before a recording.
+LEFT = 5 - Recorder.WARM
+
+
+@pytest.mark.parametrize("check", [True, False])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_step_is_one_recording_or_two_with_a_look_between_them(recording, optimizer, check):
+    """Weights and the optimizer's state are those of a run without recordings."""
+    kw = {"optimizer": OPTIMIZERS[optimizer], "check": check, "epochs": 2}
+    plain, without, _ = train(False, **kw)
+    assert recording == []
+    found, history, _ = train(True, **kw)
+    assert_same(found, plain)
+    assert [step.energy for step in history.steps] == [step.energy for step in without.steps]
+    assert [step.lr for step in history.steps] == [step.lr for step in without.steps]
+    assert len(recording) == (2 if check else 1)
+    assert [made.log for made in recording] == [["warm"] * 3 + ["record"] + ["replay"] * (LEFT + 5)] * len(recording)
+
+
+@pytest.mark.parametrize("check", [True, False])
+@pytest.mark.parametrize(
+    "init",
+    [
+        Average, Null, Zero, Forward, lambda net: Average(by=None, classes=3, forward_depth=1),
+        lambda net: PerNode({"h1": Zero()}, default=Average()), lambda net: Null(first=Forward(fallback=Zero())),
+    ],
+)  # fmt: skip
+def test_what_initializers_remember_is_recorded(recording, init, check):
+    """Banks and states are kept in place, so that the next replay reads what the last one left."""
+    labelled = [(x, y, y.argmax(1)) for x, y in batches()]
+    kw = {"init": init, "check": check, "loader": labelled, "epochs": 2}
+    plain, _, _ = train(False, **kw)
+    found, _, _ = train("auto", **kw)
+    assert_same(found, plain)
+    assert [made.log.count("replay") for made in recording] == [LEFT + 5] * (2 if check else 1)
+
+
+@pytest.mark.parametrize("states", [SGD(0.05, 0.9), Adam(0.02), SGD({"h1": 0.1, None: 0.02})], ids=repr)
+def test_state_optimizers_are_recorded(recording, states):
+    """What they keep from step to step begins anew with every replay."""
+    kw = {"state_optimizer": states, "check": False}
+    assert_same(train("auto", **kw)[0], train(False, **kw)[0])
+    assert replays(recording) == LEFT
+
+
+@pytest.mark.filterwarnings("ignore:the run has fallen over")
+@pytest.mark.parametrize("check", [True, False])
+def test_a_batch_of_another_shape_runs_as_it_is(recording, check):
+    """The last one of an epoch is smaller; the recording stays, and goes on with the next epoch."""
+    kw = {"loader": Endless(batches(10, short=(9,))), "check": check, "epochs": 3, "measure_every": 50}
+    found, history, _ = train("auto", **kw)
+    assert_same(found, train(False, **kw)[0])
+    assert [epoch.samples for epoch in history.epochs] == [58] * 3
+    # Of 27 whole batches the first of each epoch is measured.
+    step = recording[: 2 if check else 1]
+    assert [made.log.count("replay") for made in step] == [24 - Recorder.WARM] * len(step)
+
+
+def test_a_rate_that_is_a_number_is_recorded_anew_when_it_changes(recording):
+    """A recording of the last epoch's rate would train on with it."""
+
+    def halved(optimizer):
+        return torch.optim.lr_scheduler.StepLR(optimizer, 2, gamma=0.5)
+
+    kw = {"scheduler": halved, "epochs": 4, "check": False}
+    assert_same(train(True, **kw)[0], train(False, **kw)[0])
+    assert [made.log.count("replay") for made in recording] == [10 - Recorder.WARM] * 2
+
+
+def test_a_rate_in_a_tensor_moves_in_every_step(recording):
+    """Replays read it where it lies."""
+    kw = {
+        "scheduler": lambda optimizer: torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.8), "scheduler_each": "step",
+        "optimizer": OPTIMIZERS["adamw, rate in a tensor"], "check": False,
+    }  # fmt: skip
+    found, history, _ = train(True, **kw)
+    plain, without, _ = train(False, **kw)
+    assert_same(found, plain)
+    assert [step.lr for step in history.steps] == [step.lr for step in without.steps]
+    assert replays(recording) == LEFT
+
+
+@pytest.mark.parametrize("what", ["optimizer", "initializer", "frozen", "weights"])
+def test_what_validation_puts_in_another_place_is_recorded_anew(recording, what):
+    """A replay would go on with the old tensors, and the run with the new ones."""
+
+    def run(capture):
+        net = PCNetwork(pcgraph.graphs.chain([5, 6, 6, 3], activation="tanh"), seed=0)
+        init, optimizer = Average(), adamw(net.parameters())
+
+        def validate(net):
+            if what == "optimizer":
+                optimizer.load_state_dict({**optimizer.state_dict()})
+            elif what == "initializer":
+                init.load_state_dict({k: v / 2 if v.is_floating_point() else v for k, v in init.state_dict().items()})
+            elif what == "frozen":
+                next(net.parameters()).requires_grad_(False)
+            else:
+                for parameter in net.parameters():
+                    parameter.data = parameter.data / 2
+            return 0.0
+
+        pcgraph.fit(
+            net, batches(), init=init, steps=3, optimizer=optimizer, state_optimizer=SGD(0.1), progress=False,
+            capture=capture, check=False, epochs=3, validate=validate,
+        )  # fmt: skip
+        return state_of(net, init, optimizer)
+
+    assert_same(run("auto"), run(False))
+    assert replays(recording) > 0
+
+
+def test_the_gradients_that_are_left_are_those_of_the_step(recording):
+    """Not of the last step without a recording."""
+    kw = {"loader": Endless(batches()), "check": False, "measure_every": 9}
+    left = [[p.grad for p in train(mode, **kw)[2].parameters()] for mode in (False, "auto")]
+    assert replays(recording) > 0
+    for one, other in zip(*left):
+        assert torch.equal(one, other)
+
+
+# -- what goes wrong --------------------------------------------------------------------------------------------------
+
+
+def spoiled(at, value):
+    """Batches of which one has a value that spoils it."""
+    found = batches(20)
+    found[at][0][0, 0] = value
+    return found
+
+
+def relus():
+    return PCNetwork(pcgraph.graphs.chain([5, 6, 6, 3], activation="relu"), seed=0)
+
+
+@pytest.mark.parametrize("init", [Forward, Average, Null])
+def test_a_step_that_diverges_changes_nothing(recording, tmp_path, init):
+    """Weights, optimizer and initializer are those before it, and are saved so; the error says where it broke."""
+    found, errors = [], []
+    for mode in (False, True):
+        net, start = relus(), init()
+        optimizer = adamw(net.parameters())
+        with pytest.raises(Diverged) as caught:
+            pcgraph.fit(
+                net, spoiled(15, 1e30), init=start, steps=3, optimizer=optimizer, state_optimizer=SGD(0.1),
+                progress=False, capture=mode, checkpoint=tmp_path / str(mode),
+            )  # fmt: skip
+        found.append(state_of(net, start, optimizer))
+        errors.append(caught.value)
+        saved = pcgraph.load(tmp_path / str(mode))
+        assert saved.step == 15
+        assert all(torch.equal(v, net.state_dict()[k]) for k, v in saved.state("network").items())
+    assert_same(*found)
+    assert replays(recording) > 0, "the step before was no replay"
+    assert str(errors[0]) == str(errors[1])
+    assert [(e.step, e.node) for e in errors] == [(errors[0].step, errors[0].node)] * 2
+    assert all("as it was after training step 15" in e.__notes__[0] for e in errors)
+    assert all(t.isfinite().all() for t in found[1].values())
+
+
+def test_a_clamp_that_is_not_finite_is_refused(recording):
+    """As without a recording: before anything runs."""
+    for mode in (False, "auto"):
+        with pytest.raises(ClampError, match="clamp of 'x' must be finite") as caught:
+            train(mode, loader=spoiled(15, float("nan")))
+        assert len(caught.value.history.steps) == 4
+    assert replays(recording) > 0
+
+
+def test_without_a_check_the_next_measured_step_tells(recording):
+    """The weights may be damaged by then, as fit says."""
+    with pytest.raises(Diverged, match="it was not looked at in every step"):
+        train("auto", loader=spoiled(15, float("nan")), check=False)
+    assert replays(recording) > 0
+
+
+@pytest.mark.parametrize("check", [True, False])
+@pytest.mark.parametrize("optimizer", ["adamw, rate in a tensor", "momentum"])
+def test_a_run_is_resumed_to_the_same_bits(recording, tmp_path, optimizer, check):
+    """Checkpoints hold what replays have moved, and a resumed run records what it has loaded."""
+
+    def run(**more):
+        kw = {"optimizer": OPTIMIZERS[optimizer], "init": Average, "check": check, "epochs": 3}
+        each = {"scheduler": lambda moves: torch.optim.lr_scheduler.StepLR(moves, 1, gamma=0.5)}
+        return train("auto", **kw | each | more)[0]
+
+    class Stopped(Exception):
+        pass
+
+    class Broken(list):
+        def __iter__(self):
+            yield from self[:9]
+            raise Stopped
+
+    whole = run()
+    with pytest.raises(Stopped):
+        run(loader=Broken(batches()), checkpoint=tmp_path)
+    before = replays(recording)
+    assert_same(run(resume=tmp_path, checkpoint=tmp_path), whole)
+    assert replays(recording) > before
+
+
+def test_the_recording_ends_with_the_run(recording):
+    """Its memory on the device is free again at once, and not when Python collects."""
+    train("auto", check=False)
+    graph = weakref.ref(recording.pop())
+    assert recording == []
+    assert graph() is None
+
+
+# -- what stands in the way -------------------------------------------------------------------------------------------
+
+
+class Hooked(torch.optim.SGD):
+    pass
+
+
+def hooked(parameters):
+    optimizer = torch.optim.SGD(parameters, lr=0.05)
+    optimizer.register_step_pre_hook(lambda *arguments: None)
+    return optimizer
+
+
+def cycle(optimizer):
+    return torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.01, total_steps=100)
+
+
+def exponential(optimizer):
+    return torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9)
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"optimizer": lambda p: torch.optim.AdamW(p, lr=0.01)}, r"needs capturable=True.*\(found AdamW without it\)"),
+        ({"optimizer": lambda p: torch.optim.Adagrad(p, lr=0.01)}, r"\(found Adagrad without it\)"),
+        ({"optimizer": lambda p: Hooked(p, lr=0.01)}, r"\(found Hooked without it\)"),
+        ({"optimizer": hooked}, "step has hooks"),
+        ({"optimizer": lambda p: torch.optim.SGD(p, lr=torch.tensor(0.05))}, "needs fused=True"),
+        ({"callbacks": lambda record: None}, "callbacks get the result of every step"),
+        ({"scheduler": exponential, "scheduler_each": "step"}, "moves the learning rate in every.*lr=torch.tensor"),
+        ({"scheduler": cycle, "scheduler_each": "step", "optimizer": OPTIMIZERS["adamw, rate in a tensor"]},
+         "cycle_momentum=False"),
+        ({"rule": lambda step: pcgraph.learning.Standard()(step)}, r"with the rule Standard \(found <lambda>\)"),
+    ],
+)  # fmt: skip
+def test_what_stands_in_the_way(recording, settings, reason):
+    """True refuses before the run begins; "auto" replays the inference alone, and the weights are the same."""
+    with pytest.raises(ConfigError, match=f"cannot be captured: .*{reason}"):
+        train(True, **settings)
+    plain, _, _ = train(False, **settings)
+    assert recording == []
+    assert_same(train("auto", **settings)[0], plain)
+    assert replays(recording) == LEFT
+    assert len(recording) == 1
+
+
+@pytest.mark.filterwarnings("ignore:the optimizer does not hold the parameters of Memory")
+@pytest.mark.parametrize(
+    ("init", "reason"),
+    [
+        (lambda net: Memory(net, patterns=2, heads=1, embed_dim=2), "does not promise to do the same work"),
+        (lambda net: Normal(), "Normal does not promise to do the same work"),
+        (lambda net: Average(otherwise=Normal()), "Normal does not promise to remember"),
+    ],
+)
+def test_an_initializer_that_does_not_promise_to_be_recorded(recording, init, reason):
+    """A count that is kept in Python would stand still."""
+    kw = {"init": init, "check": False}
+    with pytest.raises(ConfigError, match=reason):
+        train(True, **kw)
+    assert_same(train("auto", **kw)[0], train(False, **kw)[0])
+
+
+def test_a_partial_clamp_is_not_recorded(recording):
+    """Its mask is a part of the batch."""
+    masked = [{"x": x, "y": pcgraph.Masked(y, torch.rand(y.shape) < 0.7)} for x, y in batches()]
+    kw = {"loader": masked}
+    with pytest.raises(ConfigError, match="a clamp is partial"):
+        train(True, **kw)
+    assert_same(train("auto", **kw)[0], train(False, **kw)[0])
+    assert replays(recording) == 0
+
+
+# -- nothing waits for the device -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_a_replayed_step_never_waits_for_the_device(recording, waits):
+    """One wait a step, and a GPU idles for as long as Python takes. With a check there is one, which is asked for."""
+    watching = NoWaiting()
+    watching.on = False
+
+    class Watched(Endless):
+        def __iter__(self):
+            for i, one in enumerate(list.__iter__(self)):
+                watching.on = i > Recorder.WARM + 1
+                yield one
+            watching.on = False
+
+    kw = {
+        "loader": Watched(batches(20)), "measure_every": 50, "optimizer": OPTIMIZERS["adamw, rate in a tensor"],
+        "scheduler": exponential, "scheduler_each": "step",
+    }  # fmt: skip
+    with watching, pytest.raises(AssertionError, match="waits") if waits else nullcontext():
+        train(True, check=waits, **kw)
+    assert replays(recording) == (2 if waits else 16)  # with a check the first replayed step comes before the watch
+
+
+# -- on a GPU ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("check", [True, False])
+@pytest.mark.parametrize("init", [Forward, Average, Null])
+def test_on_a_gpu_recorded_steps_train_as_others_do(init, check):
+    """With torch's own graphs: nothing in a step is forbidden while they record, and replays compute what it would."""
+    found = []
+    for mode in (False, True):
+        net = PCNetwork(pcgraph.graphs.chain([5, 6, 6, 3], activation="tanh"), seed=0, device="cuda")
+        pcgraph.fit(
+            net, batches(40, short=(39,) if init is not Null else ()), init=init(), steps=3, state_optimizer=SGD(0.1),
+            optimizer=adamw(net.parameters(), torch.tensor(0.01, device="cuda")), progress=False, capture=mode,
+            check=check, epochs=2, measure_every=10,
+        )  # fmt: skip
+        found.append([p.detach() for p in net.parameters()])
+    for one, other in zip(*found):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
