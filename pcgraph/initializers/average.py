@@ -192,7 +192,7 @@ class Average(Remembering):
 
     @property
     def capturable(self) -> bool:  # type: ignore[override]
-        """Once every class has been seen, initialising is one look-up."""
+        """Once every class has been seen: initialising is one look-up, and the means are kept in place."""
         return self._complete
 
     def forget(self) -> None:
