@@ -7,9 +7,11 @@ import json
 import math
 import re
 import sys
+import time
 import types
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +19,19 @@ import networkx as nx
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import pcgraph
 from pcgraph.errors import ClampError, ConfigError, DataError, Diverged, InvalidInitializer, PCGraphWarning
+from pcgraph.plan import Plan, make_plan
+from pcgraph.plan.operations import numbers
+from pcgraph.testing.strategies import Problem, digraphs, problems
 from pcgraph.training import EarlyStopping, EpochRecord, Evaluation, History, StepRecord, Watch, evaluate, fit
 from pcgraph.training.batches import check_names, read_batch
+from pcgraph.training.gradients import unreached
 
 GENERATOR = torch.Generator().manual_seed(5)
 X, LABELS = torch.randn(24, 4, generator=GENERATOR), torch.arange(24) % 3
@@ -556,6 +564,48 @@ def test_weights_that_no_error_reaches_are_told_with_the_steps_that_it_takes() -
     assert train(chain(sizes), steps=3).warnings == []
     for init in (pcgraph.Zero(), pcgraph.Average(by="y")):  # Average begins by a sweep, in the first batch alone
         assert train(chain(sizes), steps=1, init=init).warnings == []
+
+
+def unreached_by_a_longer_plan(net: pcgraph.PCNetwork, plan: Plan) -> tuple[list[str], int]:
+    """The definition: which weights a plan of as many more steps as there are nodes reaches, and since when."""
+    s = plan.structure
+    longer = make_plan(s, replace(plan.request, steps=plan.steps + len(s.nodes)))
+    now, then = ({int(e) for call in p.weights for e in numbers(call.edges)} for p in (plan, longer))
+    late = sorted(then - now)
+    needed = [next(t for t, z in enumerate(longer.flow.errors) if z[s.target[e]]) for e in late]
+    return ["{!r} -> {!r}".format(*s.edge(e)[:2]) for e in late], max(needed, default=plan.steps)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    problem=problems(graphs=digraphs(max_nodes=8, max_size=2, parallel=True, priors=True)),
+    init=st.sampled_from([pcgraph.Zero(), pcgraph.Forward(fallback=pcgraph.Zero())]),
+    steps=st.integers(0, 4),
+    fixes_zero=st.booleans(),
+    drawn=st.sets(st.integers(0, 7)),
+    narrow=st.booleans(),
+)
+def test_what_no_error_reaches_is_what_a_longer_plan_reaches(
+    problem: Problem, init: Any, steps: int, fixes_zero: bool, drawn: set[int], narrow: bool
+) -> None:
+    """Also where something pulls from outside, where only some nodes matter, and for optimizers that move anything."""
+    net = pcgraph.PCNetwork(problem.graph)
+    request = net.plan(problem.clamped, init=init, steps=steps).request
+    some = frozenset(i for i in drawn if i < len(net.structure.nodes))
+    free = some - request.clamped
+    changed: dict[str, Any] = {"only": free} if narrow else {"nudged": free}
+    plan = make_plan(net.structure, replace(request, fixes_zero=fixes_zero, **changed))
+    assert unreached(net, plan) == unreached_by_a_longer_plan(net, plan)
+
+
+def test_what_no_error_reaches_in_a_deep_chain_is_found_at_once() -> None:
+    """By plans of as many steps as there are groups it took minutes of work for one warning."""
+    net = pcgraph.PCNetwork(pcgraph.graphs.chain([1] * 10_000))
+    plan = net.plan({"x", "y"}, init=pcgraph.Forward(), steps=3)
+    began = time.process_time()
+    names, needed = unreached(net, plan)
+    assert time.process_time() - began < 2.0
+    assert (len(names), names[0], needed) == (9995, "'x' -> 'h1'", 9998)
 
 
 def test_what_no_number_of_steps_would_reach_is_not_told() -> None:

@@ -21,9 +21,12 @@ from numpy.typing import NDArray
 
 from pcgraph.network import Structure
 
-__all__ = ["Flow", "flow"]
+__all__ = ["NEVER", "Adjacency", "Flow", "arrivals", "flow"]
 
+Index = NDArray[np.int64]
 Mask = NDArray[np.bool_]
+#: The step at which nothing happens.
+NEVER = np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,3 +91,41 @@ def flow(
         errors.append(grown)
         z = grown
     return Flow(steps, tuple(errors), tuple(moves))
+
+
+class Adjacency:
+    """Edges by one of their ends."""
+
+    def __init__(self, ends: Index, nodes: int) -> None:
+        self.order = np.argsort(ends, kind="stable")
+        self.start = np.concatenate([[0], np.cumsum(np.bincount(ends, minlength=nodes))]).astype(np.int64)
+
+    def edges(self, nodes: Index) -> Index:
+        """Edge numbers at these nodes, each named once, sorted. The work grows with the answer alone."""
+        if len(nodes) == 1:
+            return self.order[self.start[nodes[0]] : self.start[nodes[0] + 1]]
+        first = self.start[nodes]
+        counts = self.start[nodes + 1] - first
+        offsets = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        return np.sort(self.order[np.repeat(first, counts) + offsets])
+
+
+def arrivals(structure: Structure, has_energy: Mask, free: Mask, exact: Mask, pulled: Mask, fixes_zero: bool) -> Index:
+    """The first t for which each node is in Z_t, `NEVER` for one that is in none; shape (nodes,).
+
+    That is :func:`flow` for any number of steps, by a search that looks at each edge twice. The arguments are its own.
+    """
+    source, target, count = structure.source, structure.target, len(structure.nodes)
+    by_source, by_target = Adjacency(source, count), Adjacency(target, count)
+    first = np.where(has_energy & ~exact, 0, NEVER)
+    still = free.copy()
+    new, moving, t = np.flatnonzero(first == 0), np.flatnonzero(pulled if fixes_zero else free), 0
+    while len(new) or len(moving):
+        moving = np.concatenate([moving, new, source[by_target.edges(new)]])
+        moving = np.unique(moving[still[moving]])
+        still[moving] = False
+        new = np.concatenate([moving, target[by_source.edges(moving)]])
+        new = np.unique(new[has_energy[new] & (first[new] == NEVER)])
+        moving, t = new[:0], t + 1
+        first[new] = t
+    return first

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -12,7 +12,8 @@ from torch import Tensor
 
 from pcgraph.model import PCNetwork
 from pcgraph.network import Bucket
-from pcgraph.plan import Plan, make_plan
+from pcgraph.plan import Plan
+from pcgraph.plan.flow import NEVER, arrivals
 from pcgraph.plan.operations import numbers
 
 __all__ = ["Gradients", "small_gradients", "unreached"]
@@ -104,12 +105,16 @@ def unreached(net: PCNetwork, plan: Plan) -> tuple[list[str], int]:
     learns &= ~_learning(plan)
     if not learns.any():
         return [], plan.steps
-    longer = make_plan(structure, replace(plan.request, steps=plan.steps + len(structure.nodes))).flow
-    learns &= longer.errors[-1][structure.target]
-    targets = np.unique(structure.target[learns])
-    if not len(targets):
+    request, count = plan.request, len(structure.nodes)
+    pulled = np.isin(np.arange(count), list(request.nudged)) & plan.free
+    alive = structure.has_energy
+    if request.only is not None:
+        alive = alive & np.isin(np.arange(count), list(request.only))
+    first = arrivals(structure, alive, plan.free, plan.exact, pulled, request.fixes_zero)
+    learns &= first[structure.target] != NEVER
+    if not learns.any():
         return [], plan.steps
-    needed = next(t for t, errors in enumerate(longer.errors) if errors[targets].all())
+    needed = int(first[structure.target[learns]].max())
     return [_edge(net, int(e)) for e in np.flatnonzero(learns)], needed
 
 
