@@ -49,8 +49,8 @@ class CudaGraph:
         return result
 
     def record(self, function: Callable[[], Any]) -> Any:
-        """Record on the other stream."""
-        with torch.cuda.graph(self.graph, stream=self.stream):
+        """Record on the other stream. What other threads do meanwhile, pinning a loader's batches, say, is allowed."""
+        with torch.cuda.graph(self.graph, stream=self.stream, capture_error_mode="thread_local"):
             return function()
 
     def replay(self) -> None:

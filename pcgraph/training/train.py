@@ -107,8 +107,13 @@ def fit(
         Look in every step whether the energy is finite, which on a GPU waits for the device. False: only in measured
         steps, and a run that diverges may leave damaged parameters.
     capture : bool or "auto"
-        Replay inference as one CUDA graph, as ``net.infer(capture=...)`` does; measured steps run as they are, and so
-        do the rules Incremental, Nudged and Backprop.
+        On a GPU, record the whole step as one CUDA graph and replay it: initialization, inference, gradients, what the
+        initializer remembers, the optimizer's step. With ``check=True`` it is two, and the host looks at the energy
+        between them, so that a step that diverges moves nothing; with ``check=False`` the host waits for nothing. It
+        takes the rule Standard, no callbacks, an optimizer with ``capturable=True`` or SGD, a learning rate in a tensor
+        if it changes in every step, and what ``net.infer(capture=...)`` takes. "auto" else replays inference alone, or
+        nothing; True refuses. Measured steps, and batches of another shape than the recorded one, run as they are.
+        The recording keeps state buffers of its own until the run ends. Not measured yet: no GPU was at hand.
 
     Returns
     -------
