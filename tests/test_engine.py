@@ -197,8 +197,8 @@ def test_the_error_spreads_a_step_at_a_time(steps, kernel, optimizer):
 
 
 @pytest.mark.parametrize("kind", ["shared", "module", "convolution"])
-def test_autocast_changes_modules_alone(kind):
-    """Inside a training loop under autocast states, energies and gradients stay float32, near those without it."""
+def test_autocast_leaves_states_energies_and_gradients_in_float32(kind):
+    """A training loop under autocast computes what it does without, but for the precision of products."""
     graph = pcgraph.graphs.chain([8, 8, 8, 8], activation="tanh")
     if kind == "shared":
         for edge in (("x", "h1"), ("h1", "h2")):
@@ -223,8 +223,6 @@ def test_autocast_changes_modules_alone(kind):
     for one, other in zip(*found):
         assert other.dtype == torch.float32
         torch.testing.assert_close(other, one, rtol=0.1, atol=0.05)
-        if kind == "shared":
-            assert torch.equal(one, other)
 
 
 class Decay(pcgraph.optimizers.StateOptimizer):

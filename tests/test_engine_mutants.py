@@ -12,6 +12,8 @@ FILES = {
     "plan": "tests/test_plan.py",
     "initializers": "tests/test_initializers.py",
     "learning": "tests/test_learning.py",
+    "deterministic": "tests/test_deterministic.py",
+    "autocast": "tests/test_autocast.py",
 }
 
 
@@ -20,6 +22,7 @@ def fault(name, file, old, new, *tests):
 
 
 COMPILE, FLOW, RUN = "plan/compile.py", "plan/flow.py", "inference/run.py"
+SUMS, WORKSPACE = "kernels/sums.py", "kernels/workspace.py"
 EDGES, SPARSE, NODES, OTHERS = "kernels/edges.py", "kernels/sparse.py", "kernels/nodes.py", "kernels/others.py"
 
 MUTANTS = [
@@ -52,18 +55,25 @@ MUTANTS = [
           "beta=0 if call.fresh else 1, alpha=1, out=e)", "engine"),
     fault("edges of a batch swapped", EDGES, "        self.row = local if", "        local = local[::-1]\n        self.row = local if",
           "engine"),
-    fault("batched edges lose their fan-in", EDGES, "            a.index_add_(0, index, product)",
-          "            a.index_copy_(0, index, product)", "engine"),
+    fault("rows summed in the order of the edges", SUMS, "order, pointer = np.argsort(places, kind=\"stable\"), pointers",
+          "order, pointer = np.arange(len(places)), pointers", "engine"),
+    fault("bags begin one late", SUMS, "torch.from_numpy(pointer[:-1])", "torch.from_numpy(pointer[1:])", "deterministic"),
+    fault("sums of other rows are kept", SUMS, "*buffer.shape[1:]).zero_()", "*buffer.shape[1:])", "deterministic"),
     fault("edge activations without slope", EDGES, "        back = _pull_phi(ws, edge.bucket, back, h)\n", "", "engine"),
     fault("weight gradients of the wrong sign", EDGES, "beta=beta, alpha=-scale, out=grad[row]",
           "beta=beta, alpha=scale, out=grad[row]", "core"),
-    fault("shared weights learn from one edge", EDGES, "            grad.index_add_(0, index, product, alpha=-scale)",
-          "            grad.index_copy_(0, index, product.mul_(-scale))", "engine"),
+    fault("shared weights learn from one edge", EDGES, "            add(grad, _product(ws, *factors()), -scale)",
+          "            grad.index_copy_(0, index, _product(ws, *factors()).mul_(-scale))", "engine"),
+    fault("half weights are cast once and for all", WORKSPACE, "            self.refresh.append(lambda: copy.copy_(weight))\n            self.refresh[-1]()",
+          "            copy.copy_(weight)", "autocast"),
+    fault("autocast is overlooked", WORKSPACE, "_autocast(self.device) if self.dtype == torch.float32 else None", "None", "autocast"),
+    fault("half gradients of the wrong sign", "kernels/half.py", "grad.copy_(product).mul_(-scale)",
+          "grad.copy_(product).mul_(scale)", "autocast"),
     fault("transposed CSR", SPARSE, "ends = (edges.target, edges.source) if forward else (edges.source, edges.target)",
           "ends = (edges.source, edges.target) if forward else (edges.target, edges.source)", "engine"),
     fault("CSR values not refreshed", SPARSE,
-          "            ws.refresh.append(lambda: torch.index_select(packed, 0, self.at, out=self.values))\n            ws.refresh[-1]()",
-          "            torch.index_select(packed, 0, self.at, out=self.values)", "engine"),
+          "            ws.refresh.append(lambda: torch.index_select(packed, 0, index, out=values))\n            ws.refresh[-1]()",
+          "            torch.index_select(packed, 0, index, out=values)", "engine"),
     fault("precision forgotten", NODES, "        if precision is not None:\n            e.mul_(precision)\n", "", "engine"),
     fault("priors are zero", NODES, "        rows.index_copy_(0, which, fixed)\n", "", "engine"),
     fault("module weights learn nothing", OTHERS, "parameter.grad.sub_(grads[name], alpha=scale)", "pass", "engine"),
@@ -76,8 +86,8 @@ MUTANTS = [
     fault("Adam without bias correction", "optimizers.py", "value=-lr / (1 - first**t)", "value=-lr", "engine"),
     fault("absent classes forgotten", "initializers/average.py",
           "means = torch.where(present.view(1, -1, 1), means, bank)", "pass", "initializers"),
-    fault("means over the batch", "initializers/average.py", "means = sums / divisor.to(states.dtype)",
-          "means = sums / states.shape[1]", "initializers"),
+    fault("means over the batch", "initializers/average.py", "means = _sums(states, labels, number) / divisor.to(states.dtype)",
+          "means = _sums(states, labels, number) / states.shape[1]", "initializers"),
     fault("depth one off", "initializers/average.py", "depth[v] <= self.forward_depth", "depth[v] < self.forward_depth",
           "initializers"),
     fault("evaluation teaches", "initializers/remember.py", "        out.copy_(kept[block.start",

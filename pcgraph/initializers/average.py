@@ -171,13 +171,11 @@ class Average(Remembering):
         clamps = result.clamped_values
         labels = self.labels_of(clamps, result.labels)
         count = self._count(clamps)
-        number = torch.zeros(count, dtype=torch.int64, device=labels.device)
-        number.index_add_(0, labels, torch.ones_like(labels))
+        number = (labels == torch.arange(count, device=labels.device).unsqueeze(1)).sum(1)
         present = number > 0
         divisor = number.clamp(min=1).view(1, -1, 1)
         for name, states in result.group_states(free_only=True):
-            sums = states.new_zeros(states.shape[0], count, states.shape[2]).index_add_(1, labels, states)
-            means = sums / divisor.to(states.dtype)
+            means = _sums(states, labels, number) / divisor.to(states.dtype)
             bank = self.recall(f"group_{name}")
             if bank is not None:
                 means = torch.where(present.view(1, -1, 1), means, bank)
@@ -213,3 +211,13 @@ class Average(Remembering):
 
     def parts(self) -> tuple[Initializer, ...]:
         return (self.otherwise,)
+
+
+def _sums(states: Tensor, labels: Tensor, number: Tensor) -> Tensor:
+    """Sums over the samples of each class, (nodes, classes, size); in their order, where torch is told to keep one."""
+    nodes, classes, size = states.shape[0], len(number), states.shape[2]
+    if not torch.are_deterministic_algorithms_enabled():
+        return states.new_zeros(nodes, classes, size).index_add_(1, labels, states)
+    samples = states.transpose(0, 1).reshape(len(labels), -1)
+    sums = torch.embedding_bag(samples, labels.argsort(stable=True), number.cumsum(0) - number, mode=0)[0]
+    return sums.view(classes, nodes, size).transpose(0, 1)

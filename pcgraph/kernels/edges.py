@@ -5,6 +5,8 @@
     weights   dF/dW      = -S[target] phi(H[source])^T, averaged over the batch      (paper, Eq 4, sign corrected)
 
 A kernel binds an operation of the plan to a workspace once; what it returns runs without looking anything up.
+
+Under ``torch.autocast`` the factors of each product are in autocast's dtype: see :mod:`pcgraph.kernels.half`.
 """
 
 from __future__ import annotations
@@ -15,7 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pcgraph.kernels import half
 from pcgraph.kernels.onednn import ENOUGH, linear
+from pcgraph.kernels.sums import adder
 from pcgraph.kernels.workspace import Step, Workspace
 from pcgraph.network import Bucket
 from pcgraph.plan.operations import Forward, Index, Pull, numbers, rows
@@ -30,8 +34,9 @@ __all__ = [
     "dense_weights",
 ]
 
-#: Bytes of gathered states that a batched product handles at a time: about what the caches of two cores hold.
-CHUNK = 2 * 2**20
+#: Bytes of gathered states that a batched product handles at a time: smaller pieces lose more in calls than they gain
+#: in caches, and much larger ones the reverse.
+CHUNK = 8 * 2**20
 #: Adds a weight gradient, scaled, to a tensor; or writes it where the last argument, beta, is 0.
 Learn = Callable[[Tensor, float, float], None]
 
@@ -52,13 +57,13 @@ class Edges:
 
     def weight(self, ws: Workspace) -> Tensor:
         """(edges, out, in): a view where the rows are neighbours, else a copy that is refreshed for every run."""
-        packed: Tensor = ws.net.weights[self.bucket.name].detach()
+        packed = ws.packed(self.bucket.name)
         where = rows(self.row) if (np.diff(self.row) > 0).all() else self.row
         if isinstance(where, slice):
             return packed[where]
         index = ws.index(where)
         assert isinstance(index, Tensor)
-        copy = ws.empty(len(where), *packed.shape[1:])
+        copy = packed.new_empty(len(where), *packed.shape[1:])
         ws.refresh.append(lambda: torch.index_select(packed, 0, index, out=copy))
         ws.refresh[-1]()
         return copy
@@ -72,21 +77,24 @@ def dense_forward(ws: Workspace, call: Forward) -> Step:
     edge = Edges(ws, call)
     h, a = ws.h[edge.source_group][int(edge.source[0])], ws.a[edge.target_group][int(edge.target[0])]
     w, phi = edge.weight(ws)[0].t(), edge.bucket.phi
-    bias = ws.bias(edge.target_group, slice(int(edge.target[0]), int(edge.target[0]) + 1)) if call.fresh else None
+    biases = ws.bias(edge.target_group, slice(int(edge.target[0]), int(edge.target[0]) + 1)) if call.fresh else None
+    bias = None if biases is None else biases[0, 0]
 
     def source() -> Tensor:
         return h if phi.is_identity else _apply(ws, edge.bucket, phi, h)
 
+    if ws.half is not None:
+        return lambda: half.put(a, half.product(ws, source(), w), call.fresh, bias)
     if _by_onednn(ws, w):
-        weight, row = w.t(), None if bias is None else bias[0, 0]
+        weight = w.t()
         if call.fresh:
-            return lambda: a.copy_(linear(source(), weight, row))
+            return lambda: a.copy_(linear(source(), weight, bias))
         return lambda: a.add_(linear(source(), weight))
     if not call.fresh:
         return lambda: torch.addmm(a, source(), w, out=a)
     if bias is None:
         return lambda: torch.mm(source(), w, out=a)
-    return lambda: torch.addmm(bias[0, 0], source(), w, out=a)
+    return lambda: torch.addmm(bias, source(), w, out=a)
 
 
 def dense_pull(ws: Workspace, call: Pull) -> Step:
@@ -96,12 +104,17 @@ def dense_pull(ws: Workspace, call: Pull) -> Step:
     s, w, phi = ws.s[edge.target_group][int(edge.target[0])], edge.weight(ws)[0], edge.bucket.phi
     onednn = _by_onednn(ws, w)
     if phi.is_identity:
+        if ws.half is not None:
+            return lambda: half.back(e, half.product(ws, s, w), call.fresh)
         if onednn:
             return (lambda: torch.neg(linear(s, w.t()), out=e)) if call.fresh else (lambda: e.sub_(linear(s, w.t())))
         return lambda: torch.addmm(e, s, w, beta=0 if call.fresh else 1, alpha=-1, out=e)
 
     def run() -> None:
-        back = linear(s, w.t()) if onednn else torch.mm(s, w, out=ws.scratch("back", *e.shape))
+        if ws.half is not None:
+            back = half.widened(ws, s, w)
+        else:
+            back = linear(s, w.t()) if onednn else torch.mm(s, w, out=ws.scratch("back", *e.shape))
         back = _pull_phi(ws, edge.bucket, back, h)
         if call.fresh:
             torch.neg(back, out=e)
@@ -119,7 +132,10 @@ def dense_weights(ws: Workspace, call: Pull) -> Learn:
 
     def run(grad: Tensor, scale: float, beta: float) -> None:
         x = h if phi.is_identity else _apply(ws, edge.bucket, phi, h)
-        torch.addmm(grad[row], s, x, beta=beta, alpha=-scale, out=grad[row])
+        if ws.half is not None:
+            half.learn(grad[row], half.product(ws, s, x), scale, beta)
+        else:
+            torch.addmm(grad[row], s, x, beta=beta, alpha=-scale, out=grad[row])
 
     return run
 
@@ -174,26 +190,34 @@ def _batched_forward(ws: Workspace, call: Forward, edges: Edges) -> Step:
     target = rows(edges.target) if _ascending(edges.target) else edges.target
     if isinstance(target, slice):
         out = a[target]
+        bias = ws.bias(edges.target_group, target) if call.fresh else None
+        if ws.half is not None:
+            return lambda: half.put(out, half.product(ws, source(), w), call.fresh, bias)
         if not call.fresh:
             return lambda: torch.baddbmm(out, source(), w, out=out)
-        bias = ws.bias(edges.target_group, target)
         if bias is None:
             return lambda: torch.bmm(source(), w, out=out)
         constant = bias
         return lambda: torch.baddbmm(constant, source(), w, out=out)
+    if not call.fresh:
+        add = adder(ws, edges.target)
+        return lambda: add(a, _product(ws, source(), w), 1.0)
     index = ws.index(target)
     assert isinstance(index, Tensor)
-    bias = ws.bias(edges.target_group, target) if call.fresh else None
-    shape = (edges.count, ws.batch, a.shape[2])
+    bias = ws.bias(edges.target_group, target)
 
     def run() -> None:
-        product = torch.bmm(source(), w, out=ws.scratch("product", *shape))
-        if call.fresh:
-            a.index_copy_(0, index, product if bias is None else product.add_(bias))
-        else:
-            a.index_add_(0, index, product)
+        product = _product(ws, source(), w)
+        a.index_copy_(0, index, product if bias is None else product.add_(bias))
 
     return run
+
+
+def _product(ws: Workspace, x: Tensor, y: Tensor) -> Tensor:
+    """One product an edge, in scratch."""
+    if ws.half is not None:
+        return half.widened(ws, x, y)
+    return torch.bmm(x, y, out=ws.scratch("product", *x.shape[:-1], y.shape[-1]))
 
 
 def batched_pull(ws: Workspace, call: Pull) -> Step:
@@ -209,16 +233,17 @@ def _batched_pull(ws: Workspace, edges: Edges) -> Step:
     source = rows(edges.source) if _ascending(edges.source) else edges.source
     if isinstance(source, slice) and phi.is_identity:
         out = e[source]
+        if ws.half is not None:
+            return lambda: half.back(out, half.product(ws, signals(), w), False)
         return lambda: torch.baddbmm(out, signals(), w, alpha=-1, out=out)
-    index = torch.from_numpy(edges.source).to(ws.device)
+    add = adder(ws, edges.source)
     states = _gather(ws, ws.h[edges.source_group], edges.source, "source")
-    shape = (edges.count, ws.batch, e.shape[2])
 
     def run() -> None:
-        back = torch.bmm(signals(), w, out=ws.scratch("product", *shape))
+        back = _product(ws, signals(), w)
         if not phi.is_identity:
             back = _pull_phi(ws, bucket, back, states())
-        e.index_add_(0, index, back, alpha=-1)
+        add(e, back, -1.0)
 
     return run
 
@@ -239,21 +264,28 @@ def _batched_weights(ws: Workspace, edges: Edges) -> Learn:
     signals = _gather(ws, ws.s[edges.target_group], edges.target, "signal")
     states = _gather(ws, ws.h[edges.source_group], edges.source, "source")
     where = rows(edges.row) if _ascending(edges.row) else edges.row
-    index = torch.from_numpy(edges.row).to(ws.device)
 
-    def run(grad: Tensor, scale: float, beta: float) -> None:
+    def factors() -> tuple[Tensor, Tensor]:
         x = states() if phi.is_identity else _apply(ws, bucket, phi, states())
-        s = signals().transpose(1, 2)
-        if isinstance(where, slice):
-            torch.baddbmm(grad[where], s, x, beta=beta, alpha=-scale, out=grad[where])
-            return
-        product = torch.bmm(s, x, out=ws.scratch("gradient", edges.count, *grad.shape[1:]))
-        if beta:
-            grad.index_add_(0, index, product, alpha=-scale)
-        else:
-            grad.index_copy_(0, index, product.mul_(-scale))
+        return signals().transpose(1, 2), x
 
-    return run
+    def neighbours(grad: Tensor, scale: float, beta: float) -> None:
+        if ws.half is not None:
+            half.learn(grad[where], half.product(ws, *factors()), scale, beta)
+        else:
+            torch.baddbmm(grad[where], *factors(), beta=beta, alpha=-scale, out=grad[where])
+
+    if isinstance(where, slice):
+        return neighbours
+    index, add = torch.from_numpy(edges.row).to(ws.device), adder(ws, edges.row)
+
+    def scattered(grad: Tensor, scale: float, beta: float) -> None:
+        if beta:
+            add(grad, _product(ws, *factors()), -scale)
+        else:
+            grad.index_copy_(0, index, _product(ws, *factors()).mul_(-scale))
+
+    return scattered
 
 
 def _each(steps: list[Step]) -> None:

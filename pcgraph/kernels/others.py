@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from pcgraph.kernels.edges import Edges
+from pcgraph.kernels.sums import adder
 from pcgraph.kernels.workspace import Step, Workspace
 from pcgraph.plan.operations import Forward, Pull, numbers
 from pcgraph.transforms.base import vjp
@@ -25,12 +26,12 @@ def identity_forward(ws: Workspace, call: Forward) -> Step:
     """``A[target] += phi(H[source])``."""
     edges = Edges(ws, call)
     h, a, phi = ws.h[edges.source_group], ws.a[edges.target_group], edges.bucket.phi
-    source, target = _index(ws, edges.source), _index(ws, edges.target)
+    source, add = _index(ws, edges.source), adder(ws, edges.target)
     shape = ws.plan.structure.groups[edges.source_group].shape
 
     def run() -> None:
         x = h.index_select(0, source)
-        a.index_add_(0, target, x if phi.is_identity else phi(x.view(-1, *shape)).view(x.shape))
+        add(a, x if phi.is_identity else phi(x.view(-1, *shape)).view(x.shape), 1.0)
 
     return run
 
@@ -40,6 +41,7 @@ def identity_pull(ws: Workspace, call: Pull) -> Step:
     edges = Edges(ws, call)
     h, e, s = ws.h[edges.source_group], ws.e[edges.source_group], ws.s[edges.target_group]
     source, target, phi = _index(ws, edges.source), _index(ws, edges.target), edges.bucket.phi
+    add = adder(ws, edges.source)
     shape = ws.plan.structure.groups[edges.source_group].shape
 
     def run() -> None:
@@ -47,7 +49,7 @@ def identity_pull(ws: Workspace, call: Pull) -> Step:
         if not phi.is_identity:
             x = h.index_select(0, source)
             back = phi.pullback(back.view(-1, *shape), x.view(-1, *shape)).view(x.shape)
-        e.index_add_(0, source, back, alpha=-1)
+        add(e, back, -1.0)
 
     return run
 

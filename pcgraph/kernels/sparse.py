@@ -2,19 +2,24 @@
 
 Both directions have a matrix of their own, stored by rows, since a product with a transposed CSR matrix cannot be
 spread over rows. Weight gradients are taken at the stored entries; nothing of size targets x sources is ever made.
+
+Products are those of torch's CSR matrices. On a CPU these sum each row in order; cuSPARSE may add in any, so that under
+``torch.use_deterministic_algorithms`` other devices use :func:`pcgraph.kernels.sums.bags`. Autocast leaves all this
+alone: there are no CSR products in half precision on a CPU.
 """
 
 from __future__ import annotations
 
-import warnings
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from pcgraph.kernels.edges import Edges, Learn
+from pcgraph.kernels.sums import adder, bags, csr, pointers
 from pcgraph.kernels.workspace import Step, Workspace
-from pcgraph.plan.operations import Forward, Index, Pull
+from pcgraph.plan.operations import Forward, Index, Pull, rows
 
 __all__ = [
     "entries_forward",
@@ -36,41 +41,67 @@ class _Matrix:
         The weights, as a view of the parameter.
     at : ndarray
         Where in `packed` the value of each entry lies.
-    rows, columns : ndarray
+    row, column : ndarray
         Where in the matrix each entry lies.
     shape : (int, int)
     """
 
     def __init__(
-        self, ws: Workspace, packed: Tensor, at: Index, rows: Index, columns: Index, shape: tuple[int, int]
+        self, ws: Workspace, packed: Tensor, at: Index, row: Index, column: Index, shape: tuple[int, int]
     ) -> None:
-        order = np.lexsort((columns, rows))
-        pointer = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=shape[0]))])
-        # MKL works with 32 bits, and would convert the indices in every call.
-        narrow = np.int32 if max(len(rows), *shape) < 2**31 else np.int64
-        at = at[order]
-        self.at = torch.from_numpy(at).to(ws.device)
-        if (np.diff(at) == 1).all():
-            self.values = packed[int(at[0]) : int(at[-1]) + 1]
+        order = np.lexsort((column, row))
+        self.at = at[order]
+        if (np.diff(self.at) == 1).all():
+            self.values = packed[int(self.at[0]) : int(self.at[-1]) + 1]
         else:
-            self.values = ws.empty(len(at))
-            ws.refresh.append(lambda: torch.index_select(packed, 0, self.at, out=self.values))
+            index = torch.from_numpy(self.at).to(ws.device)
+            values = self.values = ws.empty(len(at))
+            ws.refresh.append(lambda: torch.index_select(packed, 0, index, out=values))
             ws.refresh[-1]()
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-            self.matrix = torch.sparse_csr_tensor(
-                torch.from_numpy(pointer.astype(narrow)).to(ws.device),
-                torch.from_numpy(columns[order].astype(narrow)).to(ws.device), self.values,
-                size=shape, check_invariants=False,
-            )  # fmt: skip
+        self.pointer, self.columns = pointers(row, shape[0]), column[order]
+        self.matrix = csr(ws, self.pointer, self.columns, self.values, shape)
 
-    def learn(self, grad: Tensor, s: Tensor, x: Tensor, scale: float, beta: float) -> None:
-        """``grad[at] += -scale * (s x^T)`` at the entries; `s` (rows, batch), `x` (columns, batch)."""
-        product = torch.sparse.sampled_addmm(self.matrix, s, x.t(), beta=0.0, alpha=-scale).values()
-        if beta:
-            grad.index_add_(0, self.at, product)
-        else:
-            grad.index_copy_(0, self.at, product)
+    def product(self, ws: Workspace) -> Callable[[Tensor], Tensor]:
+        """The product with a dense matrix, in scratch."""
+        if _summed_by_rows(ws):
+            matrix = self.matrix
+            # Autocast leaves alone what writes into a tensor.
+            return lambda dense: torch.mm(matrix, dense, out=ws.scratch("sparse", len(matrix), dense.shape[1]))
+        return bags(ws, self.pointer, self.columns, self.values)
+
+    def added(self, ws: Workspace, out: Tensor, alpha: float) -> Callable[[Tensor], object]:
+        """Adds `alpha` times the product with a dense matrix to `out`."""
+        if _summed_by_rows(ws):
+            matrix = self.matrix
+            return lambda dense: torch.addmm(out, matrix, dense, alpha=alpha, out=out)
+        product = self.product(ws)
+        return lambda dense: out.add_(product(dense), alpha=alpha)
+
+    def learner(self, ws: Workspace) -> Callable[[Tensor, Tensor, Tensor, float, float], None]:
+        """A function of (grad, s, x, scale, beta): ``grad[at] += -scale * (s x^T)``; written where beta is 0.
+
+        `s` is (rows, batch), `x` (columns, batch).
+        """
+        matrix, where = self.matrix, rows(self.at) if (np.diff(self.at) > 0).all() else self.at
+        put = _into_slice(where) if isinstance(where, slice) else _into_places(ws, where)
+
+        def learn(grad: Tensor, s: Tensor, x: Tensor, scale: float, beta: float) -> None:
+            put(grad, torch.sparse.sampled_addmm(matrix, s, x.t(), beta=0.0, alpha=-scale).values(), beta)
+
+        return learn
+
+
+def _into_slice(where: slice) -> Callable[[Tensor, Tensor, float], object]:
+    return lambda grad, new, beta: grad[where].add_(new) if beta else grad[where].copy_(new)
+
+
+def _into_places(ws: Workspace, where: Index) -> Callable[[Tensor, Tensor, float], object]:
+    index, add = torch.from_numpy(where).to(ws.device), adder(ws, where)
+    return lambda grad, new, beta: add(grad, new, 1.0) if beta else grad.index_copy_(0, index, new)
+
+
+def _summed_by_rows(ws: Workspace) -> bool:
+    return ws.device.type == "cpu" or not ws.deterministic
 
 
 def _flat(buffer: Tensor) -> Tensor:
@@ -92,8 +123,8 @@ def scalar_forward(ws: Workspace, call: Forward) -> Step:
     """``A += W phi(H)`` with one CSR product."""
     edges = Edges(ws, call)
     h, a = _flat(ws.h[edges.source_group]), _flat(ws.a[edges.target_group])
-    matrix = _scalar(ws, edges, True, (a.shape[0], h.shape[0])).matrix
-    return lambda: torch.addmm(a, matrix, _phi(edges, h), out=a)
+    add = _scalar(ws, edges, True, (a.shape[0], h.shape[0])).added(ws, a, 1.0)
+    return lambda: add(_phi(edges, h))
 
 
 def scalar_pull(ws: Workspace, call: Pull) -> Step:
@@ -101,13 +132,15 @@ def scalar_pull(ws: Workspace, call: Pull) -> Step:
     edges = Edges(ws, call)
     h, e = _flat(ws.h[edges.source_group]), _flat(ws.e[edges.source_group])
     s = _flat(ws.s[edges.target_group])
-    matrix = _scalar(ws, edges, False, (e.shape[0], s.shape[0])).matrix
+    matrix = _scalar(ws, edges, False, (e.shape[0], s.shape[0]))
     phi = edges.bucket.phi
     if phi.is_identity:
-        return lambda: torch.addmm(e, matrix, s, alpha=-1, out=e)
+        add = matrix.added(ws, e, -1.0)
+        return lambda: add(s)
+    product = matrix.product(ws)
 
     def run() -> None:
-        back = torch.sparse.mm(matrix, s)
+        back = product(s)
         e.sub_(phi.pullback(back.view(-1, 1), h.reshape(-1, 1)).view(e.shape))
 
     return run
@@ -117,8 +150,8 @@ def scalar_weights(ws: Workspace, call: Pull) -> Learn:
     """``-S phi(H)^T`` at the stored entries."""
     edges = Edges(ws, call)
     h, s = _flat(ws.h[edges.source_group]), _flat(ws.s[edges.target_group])
-    matrix = _scalar(ws, edges, True, (s.shape[0], h.shape[0]))
-    return lambda grad, scale, beta: matrix.learn(grad.view(-1), s, _phi(edges, h), scale, beta)
+    learn = _scalar(ws, edges, True, (s.shape[0], h.shape[0])).learner(ws)
+    return lambda grad, scale, beta: learn(grad.view(-1), s, _phi(edges, h), scale, beta)
 
 
 # -- one edge with stored entries between two groups ------------------------------------------------------------------
@@ -144,12 +177,12 @@ def entries_forward(ws: Workspace, call: Forward) -> Step:
     """``A[target] += phi(H[source]) W^T``, an edge after the other."""
     edges = Edges(ws, call)
     h, a, shape = ws.h[edges.source_group], ws.a[edges.target_group], ws.plan.structure.groups[edges.source_group].shape
-    phi, matrices = edges.bucket.phi, [_entries(ws, edges, k, True).matrix for k in range(edges.count)]
+    phi, products = edges.bucket.phi, [_entries(ws, edges, k, True).product(ws) for k in range(edges.count)]
 
     def run() -> None:
-        for matrix, source, target in zip(matrices, edges.source, edges.target):
+        for product, source, target in zip(products, edges.source, edges.target):
             x = h[source] if phi.is_identity else phi(h[source].view(-1, *shape)).view(h.shape[1:])
-            a[target].add_(torch.sparse.mm(matrix, _upright(ws, "upright", x)).t())
+            a[target].add_(product(_upright(ws, "upright", x)).t())
 
     return run
 
@@ -159,11 +192,11 @@ def entries_pull(ws: Workspace, call: Pull) -> Step:
     edges = Edges(ws, call)
     h, e, s = ws.h[edges.source_group], ws.e[edges.source_group], ws.s[edges.target_group]
     shape = ws.plan.structure.groups[edges.source_group].shape
-    phi, matrices = edges.bucket.phi, [_entries(ws, edges, k, False).matrix for k in range(edges.count)]
+    phi, products = edges.bucket.phi, [_entries(ws, edges, k, False).product(ws) for k in range(edges.count)]
 
     def run() -> None:
-        for matrix, source, target in zip(matrices, edges.source, edges.target):
-            back = torch.sparse.mm(matrix, _upright(ws, "upright", s[target])).t()
+        for product, source, target in zip(products, edges.source, edges.target):
+            back = product(_upright(ws, "upright", s[target])).t()
             if not phi.is_identity:
                 back = phi.pullback(back.reshape(-1, *shape), h[source].view(-1, *shape)).view(h.shape[1:])
             e[source].sub_(back)
@@ -176,12 +209,12 @@ def entries_weights(ws: Workspace, call: Pull) -> Learn:
     edges = Edges(ws, call)
     h, s = ws.h[edges.source_group], ws.s[edges.target_group]
     shape = ws.plan.structure.groups[edges.source_group].shape
-    phi, matrices = edges.bucket.phi, [_entries(ws, edges, k, True) for k in range(edges.count)]
+    phi, learners = edges.bucket.phi, [_entries(ws, edges, k, True).learner(ws) for k in range(edges.count)]
 
     def run(grad: Tensor, scale: float, beta: float) -> None:
-        for matrix, row, source, target in zip(matrices, edges.row, edges.source, edges.target):
+        for learn, row, source, target in zip(learners, edges.row, edges.source, edges.target):
             x = h[source] if phi.is_identity else phi(h[source].view(-1, *shape)).view(h.shape[1:])
             signal, state = _upright(ws, "upright", s[target]), _upright(ws, "upright2", x)
-            matrix.learn(grad[int(row)], signal, state, scale, beta)
+            learn(grad[int(row)], signal, state, scale, beta)
 
     return run

@@ -20,7 +20,7 @@ from pcgraph.network import Network
 from pcgraph.plan import Plan
 from pcgraph.plan.operations import Rows, numbers, rows
 
-__all__ = ["Step", "Workspace", "take"]
+__all__ = ["Step", "Workspace", "switches", "take"]
 
 Step = Callable[[], object]
 
@@ -40,6 +40,10 @@ class Workspace:
         What kernels keep between their calls.
     onednn : bool
         Whether large work goes to :mod:`pcgraph.kernels.onednn`.
+    half : torch.dtype or None
+        The dtype of the factors of dense products, where ``torch.autocast`` is on and states are float32.
+    deterministic : bool
+        Whether ``torch.use_deterministic_algorithms`` is on.
     program : object
         The plan bound to these buffers.
     recording : tuple or None
@@ -74,17 +78,19 @@ class Workspace:
         self.refresh: list[Step] = []
         self.masked: list[tuple[Tensor, Tensor, Tensor]] = []
         self.cache: dict[Any, Any] = {}
-        self._scratch: dict[str, Tensor] = {}
+        self._scratch: dict[tuple[str, torch.dtype], Tensor] = {}
         #: Scratch that was too small for somebody. What was recorded before still writes there.
         self._outgrown: list[Tensor] = []
         self.onednn = plan.request.only is None and onednn.serves(self.device, self.dtype)
+        self.half = _autocast(self.device) if self.dtype == torch.float32 else None
+        self.deterministic = torch.are_deterministic_algorithms_enabled()
         self.bound_to = self._bound_to()
         self.escaped = False
         self.program: Any = None
         self.recording: Any = None
 
     def _bound_to(self) -> tuple[object, ...]:
-        return torch.backends.mkldnn.enabled, *(p.data_ptr() for p in self.net.parameters())
+        return *switches(self.device), *(p.data_ptr() for p in self.net.parameters())
 
     @property
     def stale(self) -> bool:
@@ -102,15 +108,29 @@ class Workspace:
         """An uninitialised tensor of the run's dtype and device."""
         return torch.empty(shape, dtype=self.dtype, device=self.device)
 
-    def scratch(self, name: str, *shape: int) -> Tensor:
-        """A tensor whose content lasts until the next call with this name."""
-        size = math.prod(shape)
-        flat = self._scratch.get(name)
+    def scratch(self, name: str, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
+        """A tensor whose content lasts until the next call with this name and dtype (else the run's)."""
+        size, key = math.prod(shape), (name, dtype or self.dtype)
+        flat = self._scratch.get(key)
         if flat is None or flat.numel() < size:
             if self.recording is not None and flat is not None:
                 self._outgrown.append(flat)
-            flat = self._scratch[name] = self.empty(size)
+            flat = self._scratch[key] = torch.empty(size, dtype=key[1], device=self.device)
         return flat[:size].view(shape)
+
+    def packed(self, name: str) -> Tensor:
+        """The packed weights of a bucket as dense products read them.
+
+        The parameter itself, or under autocast a copy in its dtype that is refreshed for every run.
+        """
+        weight: Tensor = self.net.weights[name].detach()
+        if self.half is None:
+            return weight
+        if ("half", name) not in self.cache:
+            copy = self.cache["half", name] = torch.empty_like(weight, dtype=self.half)
+            self.refresh.append(lambda: copy.copy_(weight))
+            self.refresh[-1]()
+        return self.cache["half", name]  # type: ignore[no-any-return]
 
     def constant(self, key: tuple[Any, ...], make: Callable[[], Tensor]) -> Tensor:
         """A tensor of the host's, brought to the device once and kept: a run copies nothing from the host."""
@@ -152,6 +172,19 @@ class Workspace:
         self.refresh.append(lambda: copy.index_copy_(0, to, take(packed, source)))
         self.refresh[-1]()
         return copy
+
+
+def switches(device: torch.device) -> tuple[object, ...]:
+    """What torch has been told about how to compute: what is bound, or recorded, holds for these settings alone."""
+    return (
+        torch.backends.mkldnn.enabled, torch.are_deterministic_algorithms_enabled(), _autocast(device),
+        torch.backends.cuda.matmul.fp32_precision, torch.backends.mkldnn.matmul.fp32_precision,  # type: ignore[attr-defined]
+    )  # fmt: skip
+
+
+def _autocast(device: torch.device) -> torch.dtype | None:
+    on = torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
+    return torch.get_autocast_dtype(device.type) if on else None
 
 
 def take(buffer: Tensor, which: Tensor | slice) -> Tensor:
