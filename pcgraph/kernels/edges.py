@@ -84,7 +84,7 @@ def dense_forward(ws: Workspace, call: Forward) -> Step:
         return h if phi.is_identity else _apply(ws, edge.bucket, phi, h)
 
     if ws.half is not None:
-        return lambda: half.put(a, half.product(ws, source(), w), call.fresh, bias)
+        return lambda: half.forward(ws, a, source(), w, bias, call.fresh)
     if _by_onednn(ws, w):
         weight = w.t()
         if call.fresh:
@@ -105,14 +105,14 @@ def dense_pull(ws: Workspace, call: Pull) -> Step:
     onednn = _by_onednn(ws, w)
     if phi.is_identity:
         if ws.half is not None:
-            return lambda: half.back(e, half.product(ws, s, w), call.fresh)
+            return lambda: half.pull(ws, e, s, w, call.fresh)
         if onednn:
             return (lambda: torch.neg(linear(s, w.t()), out=e)) if call.fresh else (lambda: e.sub_(linear(s, w.t())))
         return lambda: torch.addmm(e, s, w, beta=0 if call.fresh else 1, alpha=-1, out=e)
 
     def run() -> None:
         if ws.half is not None:
-            back = half.widened(ws, s, w)
+            back = half.product(ws, s, w)
         else:
             back = linear(s, w.t()) if onednn else torch.mm(s, w, out=ws.scratch("back", *e.shape))
         back = _pull_phi(ws, edge.bucket, back, h)
@@ -133,7 +133,7 @@ def dense_weights(ws: Workspace, call: Pull) -> Learn:
     def run(grad: Tensor, scale: float, beta: float) -> None:
         x = h if phi.is_identity else _apply(ws, edge.bucket, phi, h)
         if ws.half is not None:
-            half.learn(grad[row], half.product(ws, s, x), scale, beta)
+            half.learn(ws, grad[row], s, x, scale, beta)
         else:
             torch.addmm(grad[row], s, x, beta=beta, alpha=-scale, out=grad[row])
 
@@ -192,7 +192,7 @@ def _batched_forward(ws: Workspace, call: Forward, edges: Edges) -> Step:
         out = a[target]
         bias = ws.bias(edges.target_group, target) if call.fresh else None
         if ws.half is not None:
-            return lambda: half.put(out, half.product(ws, source(), w), call.fresh, bias)
+            return lambda: half.forward(ws, out, source(), w, bias, call.fresh)
         if not call.fresh:
             return lambda: torch.baddbmm(out, source(), w, out=out)
         if bias is None:
@@ -216,7 +216,7 @@ def _batched_forward(ws: Workspace, call: Forward, edges: Edges) -> Step:
 def _product(ws: Workspace, x: Tensor, y: Tensor) -> Tensor:
     """One product an edge, in scratch."""
     if ws.half is not None:
-        return half.widened(ws, x, y)
+        return half.product(ws, x, y)
     return torch.bmm(x, y, out=ws.scratch("product", *x.shape[:-1], y.shape[-1]))
 
 
@@ -234,7 +234,7 @@ def _batched_pull(ws: Workspace, edges: Edges) -> Step:
     if isinstance(source, slice) and phi.is_identity:
         out = e[source]
         if ws.half is not None:
-            return lambda: half.back(out, half.product(ws, signals(), w), False)
+            return lambda: half.pull(ws, out, signals(), w, False)
         return lambda: torch.baddbmm(out, signals(), w, alpha=-1, out=out)
     add = adder(ws, edges.source)
     states = _gather(ws, ws.h[edges.source_group], edges.source, "source")
@@ -271,7 +271,7 @@ def _batched_weights(ws: Workspace, edges: Edges) -> Learn:
 
     def neighbours(grad: Tensor, scale: float, beta: float) -> None:
         if ws.half is not None:
-            half.learn(grad[where], half.product(ws, *factors()), scale, beta)
+            half.learn(ws, grad[where], *factors(), scale, beta)
         else:
             torch.baddbmm(grad[where], *factors(), beta=beta, alpha=-scale, out=grad[where])
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pcgraph.kernels.workspace import Workspace
 
-__all__ = ["back", "learn", "product", "put", "widened"]
+__all__ = ["forward", "learn", "product", "pull"]
 
 
 def _cast(ws: Workspace, name: str, x: Tensor) -> Tensor:
@@ -23,34 +23,28 @@ def _cast(ws: Workspace, name: str, x: Tensor) -> Tensor:
     return ws.scratch(name, *x.mT.shape, dtype=ws.half).copy_(x.mT).mT
 
 
-def product(ws: Workspace, x: Tensor, y: Tensor) -> Tensor:
-    """``x y`` in autocast's dtype, one product or one of each pair, in scratch."""
+def product(ws: Workspace, x: Tensor, y: Tensor, out: Tensor | None = None) -> Tensor:
+    """``x y``, one product or one of each pair, written to `out` or to scratch."""
     x, y = _cast(ws, "left", x), _cast(ws, "right", y)
-    out = ws.scratch("product", *x.shape[:-1], y.shape[-1], dtype=ws.half)
-    return torch.mm(x, y, out=out) if x.dim() == 2 else torch.bmm(x, y, out=out)
+    shape = *x.shape[:-1], y.shape[-1]
+    narrow = ws.scratch("product", *shape, dtype=ws.half)
+    (torch.mm if x.dim() == 2 else torch.bmm)(x, y, out=narrow)
+    return (ws.scratch("product", *shape) if out is None else out).copy_(narrow)
 
 
-def widened(ws: Workspace, x: Tensor, y: Tensor) -> Tensor:
-    """The same in the states' dtype."""
-    narrow = product(ws, x, y)
-    return ws.scratch("product", *narrow.shape).copy_(narrow)
-
-
-def put(a: Tensor, product: Tensor, fresh: bool, bias: Tensor | None) -> Tensor:
-    """Write bias and product to `a` where it is fresh, else add the product."""
+def forward(ws: Workspace, a: Tensor, x: Tensor, w: Tensor, bias: Tensor | None, fresh: bool) -> Tensor:
+    """``a += x w``; where `a` is fresh, bias and product are written."""
     if not fresh:
-        return a.add_(product)
-    return a.copy_(product) if bias is None else torch.add(product, bias, out=a)
+        return a.add_(product(ws, x, w))
+    product(ws, x, w, a)
+    return a if bias is None else a.add_(bias)
 
 
-def back(e: Tensor, product: Tensor, fresh: bool) -> Tensor:
-    """Write the negated product to `e` where it is fresh, else subtract it."""
-    return e.copy_(product).neg_() if fresh else e.sub_(product)
+def pull(ws: Workspace, e: Tensor, s: Tensor, w: Tensor, fresh: bool) -> Tensor:
+    """``e -= s w``; where `e` is fresh, the negated product is written."""
+    return product(ws, s, w, e).neg_() if fresh else e.sub_(product(ws, s, w))
 
 
-def learn(grad: Tensor, product: Tensor, scale: float, beta: float) -> None:
-    """Add the product, scaled, to a gradient; or write it there where `beta` is 0."""
-    if beta:
-        grad.add_(product, alpha=-scale)
-    else:
-        grad.copy_(product).mul_(-scale)
+def learn(ws: Workspace, grad: Tensor, s: Tensor, x: Tensor, scale: float, beta: float) -> Tensor:
+    """``grad -= scale * s x``; where `beta` is 0, it is written."""
+    return grad.add_(product(ws, s, x), alpha=-scale) if beta else product(ws, s, x, grad).mul_(-scale)
