@@ -405,3 +405,13 @@ def test_on_a_gpu_recorded_steps_train_as_others_do(init, check):
         found.append([p.detach() for p in net.parameters()])
     for one, other in zip(*found):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_recorded_inferences_end_as_others_do():
+    """With torch's own graph; the third batch is smaller."""
+    net = PCNetwork(pcgraph.graphs.chain([5, 6, 6, 3], activation="gelu"), seed=0, device="cuda")
+    for x, y in batches(8, short=(2,)):
+        clamps, kw = {"x": x.to("cuda"), "y": y.to("cuda")}, {"init": Forward(), "steps": 4, "optimizer": SGD(0.1)}
+        states = [net.infer(clamps, capture=mode, **kw).states["h1"] for mode in (False, True)]
+        torch.testing.assert_close(*states)
