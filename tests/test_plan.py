@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import networkx as nx
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -14,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import pcgraph
 from pcgraph import SGD, Adam, Average, Forward, Memory, Normal, PCNetwork, Zero
 from pcgraph.errors import ConfigError
+from pcgraph.plan import compile as compiler
 from pcgraph.plan import verify
 from pcgraph.testing.strategies import digraphs, problems
 
@@ -235,3 +237,38 @@ def test_a_step_allocates_nothing(make, kernel, optimizer):
             net.infer(clamps, **kw)
         counts.append(mode.count)
     assert counts[0] == counts[1]
+
+
+class _Counted:
+    """numpy, with the elements of all arrays that go through its functions counted."""
+
+    def __init__(self):
+        self.elements = 0
+
+    def __getattr__(self, name):
+        function = getattr(np, name)
+        if isinstance(function, type | np.ufunc) or not callable(function):
+            return function
+
+        def counted(*arguments, **keywords):
+            result = function(*arguments, **keywords)
+            self.elements += sum(a.size for a in (*arguments, result) if isinstance(a, np.ndarray))
+            return result
+
+        return counted
+
+
+@pytest.mark.parametrize("span", [None, 2])
+def test_the_work_of_compiling_grows_with_the_depth_and_not_with_its_square(monkeypatch, span):
+    """A sweep has as many waves as a chain has groups: one look at all groups a wave makes deep graphs unusable."""
+    work = []
+    for depth in (200, 1600):
+        sizes = [4] * depth
+        net = PCNetwork(pcgraph.graphs.chain(sizes) if span is None else pcgraph.graphs.skip(sizes, span=span))
+        counted = _Counted()
+        monkeypatch.setattr(compiler, "np", counted)
+        plan = net.plan({"x", "y"}, init=Forward(), steps=3)
+        monkeypatch.undo()
+        assert plan.waves == depth - 2
+        work.append(counted.elements)
+    assert 6 * work[0] < work[1] < 10 * work[0]

@@ -12,7 +12,7 @@ from pcgraph.initializers import Given, Initializer, Layout
 from pcgraph.network import Structure
 from pcgraph.plan import operations
 from pcgraph.plan.choice import check_pins, choose
-from pcgraph.plan.flow import Flow, Mask, flow
+from pcgraph.plan.flow import NEVER, Adjacency, Flow, Mask, flow
 from pcgraph.plan.operations import (
     Activate,
     Errors,
@@ -29,14 +29,14 @@ from pcgraph.plan.operations import (
     rows,
 )  # fmt: skip
 
-__all__ = ["NEVER", "Request", "Stage", "compile_plan"]
+__all__ = ["Request", "Stage", "compile_plan"]
 
-#: The level of an edge whose source never moves.
-NEVER = np.iinfo(np.int64).max
 #: The number of no initializer: a swept root without a prior, which nothing reads, is zero.
 NOTHING = -1
 #: A bucket's edges are widened to the neighbours between them where that adds at most a quarter.
 WIDEN = 1.25
+#: Nodes that are more than this part of all are looked for among all edges.
+MANY = 0.125
 #: Rows of a run that fall into more pieces than this are gathered instead.
 PIECES = 4
 
@@ -135,8 +135,9 @@ class _Compiler:
             if run.energy is not None and not run.energy.zero_at_prediction:
                 start = structure.groups[run.group].start
                 self.vanishes[start + run.start : start + run.stop] = False
-        self.by_target = _Adjacency(structure.target, n)
-        self.by_source = _Adjacency(structure.source, n)
+        self.by_target = Adjacency(structure.target, n)
+        self.by_source = Adjacency(structure.source, n)
+        self.run_of = np.repeat(np.arange(len(structure.runs)), [run.stop - run.start for run in structure.runs])
         self.initializers: list[Initializer] = []
         self.waves = 0
         self.sweep_depth = 0
@@ -222,31 +223,27 @@ class _Compiler:
             mask &= highest > t
             if mask.any():
                 self.based[int(t)] = mask
-                for g, group in enumerate(s.groups):
-                    where = np.flatnonzero(mask[group.start : group.start + group.count])
-                    if len(where):
-                        bases[int(t), g] = where
+                bases.update(((int(t), g), where) for g, where in self.by_group(np.flatnonzero(mask)))
         self.bases = bases
         return bases
 
     # -- emitting ---------------------------------------------------------------------------------------------------
 
-    def by_group(self, mask: Mask) -> Iterator[tuple[int, Index]]:
-        """(group, positions) of the nodes in `mask`."""
-        for g, group in enumerate(self.s.groups):
-            where = np.flatnonzero(mask[group.start : group.start + group.count])
-            if len(where):
-                yield g, where
+    def by_group(self, nodes: Index) -> Iterator[tuple[int, Index]]:
+        """(group, positions) of nodes, sorted by number."""
+        group_of, position = self.s.group_of[nodes], self.s.position[nodes]
+        for part in _alike(group_of):
+            yield int(group_of[part.start]), position[part]
 
-    def copies(self, kind: type[Save] | type[Restore], t: int, mask: Mask) -> Iterator[Operation]:
-        for g, where in self.by_group(mask):
+    def copies(self, kind: type[Save] | type[Restore], t: int, nodes: Index) -> Iterator[Operation]:
+        for g, where in self.by_group(nodes):
             yield kind((t, g), g, rows(where), rows(np.searchsorted(self.bases[t, g], where)))
 
     def products(self, edges: Index, filled: Mask) -> Iterator[Operation]:
         """Forward operations for `edges` (sorted); marks their targets as filled."""
         s = self.s
-        cuts = np.flatnonzero(np.diff(s.bucket_of[edges])) + 1
-        for part in np.split(edges, cuts) if len(edges) else []:
+        for same in _alike(s.bucket_of[edges]):
+            part = edges[same]
             b = int(s.bucket_of[part[0]])
             kernel = self.kernels[b]
             if kernel == "dense":
@@ -259,25 +256,27 @@ class _Compiler:
             empty = ~filled[targets]
             fresh = kernel == "batched" and bool(empty.all()) and bool((np.diff(targets) > 0).all())
             if not fresh and empty.any():
-                mask = np.zeros(len(filled), dtype=bool)
-                mask[targets[empty]] = True
-                for g, where in self.by_group(mask):
+                for g, where in self.by_group(np.unique(targets[empty])):
                     yield Fill(g, rows(where))
             filled[targets] = True
             yield Forward(b, kernel, rows(part), fresh)
 
-    def accumulate(self, nodes: Mask, keep: bool) -> Iterator[Operation]:
+    def accumulate(self, nodes: Index, keep: bool, filled: Mask) -> Iterator[Operation]:
         """Everything that comes into `nodes` before the first move; slowest edges first, so that bases can be kept."""
         s = self.s
-        filled = np.zeros(len(s.nodes), dtype=bool)
-        edges = np.flatnonzero(nodes[s.target]) if nodes.sum() > 64 else self.by_target.edges(np.flatnonzero(nodes))
+        if len(nodes) > MANY * len(s.nodes):
+            wanted = np.zeros(len(s.nodes), dtype=bool)
+            wanted[nodes] = True
+            edges = np.flatnonzero(wanted[s.target])
+        else:
+            edges = self.by_target.edges(nodes)
         level = self.level[edges] if keep else np.full(len(edges), NEVER)
         for t in np.unique(level)[::-1]:
             if t != NEVER and int(t) in self.based:
-                yield from self.copies(Save, int(t), self.based[int(t)] & nodes)
+                yield from self.copies(Save, int(t), nodes[self.based[int(t)][nodes]])
             part = edges[(level == t) & ~self.silent[edges]]
             yield from self.products(part, filled)
-        for g, where in self.by_group(nodes & ~filled):
+        for g, where in self.by_group(nodes[~filled[nodes]]):
             yield Fill(g, rows(where))
 
     def sweep(self, numbers: Index) -> Iterator[Operation]:
@@ -287,21 +286,17 @@ class _Compiler:
         pending[numbers] = True
         missing = np.bincount(s.target[pending[s.source]], minlength=len(s.nodes))
         frontier = np.sort(numbers[missing[numbers] == 0])
+        filled = np.zeros(len(s.nodes), dtype=bool)
         done = depth = 0
         while len(frontier):
             self.waves += 1
             depth += bool((~s.is_root[frontier]).any())
             done += len(frontier)
-            wave = np.zeros(len(s.nodes), dtype=bool)
-            wave[frontier] = True
-            yield from self.writes(NOTHING, wave & ~s.has_energy)
-            wave &= s.has_energy
-            exact = wave & self.exact
-            if exact.any():
-                yield from self.accumulate(exact, keep=True)
-            if (wave & ~exact).any():
-                yield from self.accumulate(wave & ~exact, keep=False)
-            for which, where in self.pieces(wave):
+            predicted, exact = s.has_energy[frontier], self.exact[frontier]
+            yield from self.writes(NOTHING, frontier[~predicted])
+            yield from self.accumulate(frontier[predicted & exact], True, filled)
+            yield from self.accumulate(frontier[predicted & ~exact], False, filled)
+            for which, where in self.pieces(frontier[predicted]):
                 yield Activate(which, where)
             children = s.target[self.by_source.edges(frontier)]
             np.subtract.at(missing, children, 1)
@@ -311,22 +306,20 @@ class _Compiler:
         if done != len(numbers):
             raise InvalidInitializer("the initializer's layout sweeps nodes that lie on a cycle of swept nodes")
 
-    def pieces(self, mask: Mask, energy: bool = False) -> Iterator[tuple[int, Rows]]:
-        """(run, rows) that cover `mask`: slices where few suffice, else row numbers."""
-        for i, run in enumerate(self.s.runs):
-            start = self.s.groups[run.group].start
-            where = np.flatnonzero(mask[start + run.start : start + run.stop]) + run.start
-            if not len(where) or (energy and run.energy is None):
-                continue
+    def pieces(self, nodes: Index) -> Iterator[tuple[int, Rows]]:
+        """(run, rows) that cover nodes, sorted by number: slices where few suffice, else row numbers."""
+        run_of, position = self.run_of[nodes], self.s.position[nodes]
+        for same in _alike(run_of):
+            where = position[same]
             parts = np.split(where, np.flatnonzero(np.diff(where) > 1) + 1)
             for part in parts if len(parts) <= PIECES else [where]:
-                yield i, rows(part)
+                yield int(run_of[same.start]), rows(part)
 
     def moves(self, mask: Mask) -> tuple[tuple[tuple[int, Rows], ...], tuple[ZeroGradient, ...]]:
         """Rows that cover the nodes in the mask, and those among them that are not to move."""
         moves: list[tuple[int, Rows]] = []
         hold: list[ZeroGradient] = []
-        for g, where in self.by_group(mask):
+        for g, where in self.by_group(np.flatnonzero(mask)):
             parts = np.split(where, np.flatnonzero(np.diff(where) > 1) + 1)
             width = int(where[-1] - where[0]) + 1
             if len(parts) <= PIECES:
@@ -377,14 +370,14 @@ class _Compiler:
         for level, based in self.based.items():
             mask = based & (top == level)
             if mask.any():
-                result += self.copies(Restore, level, mask)
+                result += self.copies(Restore, level, np.flatnonzero(mask))
                 filled |= mask
         result += self.products(edges, filled)
         return tuple(result)
 
     def stage(self, moved: Flow, t: int, last: bool) -> Stage:
         z = moved.error(t)
-        errors = tuple(Errors(i, where) for i, where in self.pieces(z, energy=True))
+        errors = tuple(Errors(i, where) for i, where in self.pieces(np.flatnonzero(z)))
         forward = self.forward(t) if t else ()
         if last:
             return Stage(forward, errors)
@@ -398,7 +391,7 @@ class _Compiler:
         return Stage(forward, errors, zero, pull, hold, moves)
 
     def by_group_rows(self, mask: Mask) -> Iterator[tuple[int, Rows]]:
-        return ((g, rows(where)) for g, where in self.by_group(mask))
+        return ((g, rows(where)) for g, where in self.by_group(np.flatnonzero(mask)))
 
     def compile(self) -> Parts:
         s, r = self.s, self.r
@@ -412,14 +405,16 @@ class _Compiler:
         self.silent = self.provably_zero()
         parts = Parts(moved, bases=self.plan_bases(), kernels=self.kernels, free=self.free, exact=self.exact)
         prologue: list[Operation] = []
+        swept = False
         for which, numbers in actions:
             if which is None:
+                before = len(prologue)
                 prologue += self.sweep(numbers)
+                swept = swept or not all(isinstance(op, Write) for op in prologue[before:])
             else:
-                mask = np.zeros(len(s.nodes), dtype=bool)
-                mask[numbers] = True
-                prologue += self.writes(which, mask, first=all(isinstance(op, Write) for op in prologue))
-        prologue += self.accumulate(self.alive & ~self.exact, keep=True)
+                prologue += self.writes(which, np.unique(numbers), first=not swept)
+        late = np.flatnonzero(self.alive & ~self.exact)
+        prologue += self.accumulate(late, True, np.zeros(len(s.nodes), dtype=bool))
         last = len(moved.moves)
         parts.stages = tuple(self.stage(moved, t, False) for t in range(min(steps, last + 1)))
         parts.final = self.stage(moved, min(steps, last), True)
@@ -429,12 +424,12 @@ class _Compiler:
         parts.waves, parts.sweep_depth = self.waves, self.sweep_depth
         return parts
 
-    def writes(self, which: int, mask: Mask, first: bool = False) -> Iterator[Write]:
-        """Write operations on the nodes in the mask.
+    def writes(self, which: int, nodes: Index, first: bool = False) -> Iterator[Write]:
+        """Write operations on nodes, sorted by number.
 
         The first ones come before the clamps, so that zeros may be written over clamped nodes in between.
         """
-        for g, where in self.by_group(mask):
+        for g, where in self.by_group(nodes):
             if first and self.initializers[which].writes_zeros:
                 start = self.s.groups[g].start
                 between = ~self.free[start + where[0] : start + where[-1] + 1]
@@ -451,18 +446,12 @@ class _Compiler:
         parts.biases = tuple(self.by_group_rows(z & self.s.has_bias))
 
 
-class _Adjacency:
-    """Edges by one of their ends."""
-
-    def __init__(self, ends: Index, nodes: int) -> None:
-        self.order = np.argsort(ends, kind="stable")
-        self.start = np.concatenate([[0], np.cumsum(np.bincount(ends, minlength=nodes))]).astype(np.int64)
-
-    def edges(self, nodes: Index) -> Index:
-        """Edge numbers at these nodes, sorted."""
-        if not len(nodes):
-            return np.zeros(0, dtype=np.int64)
-        return np.sort(np.concatenate([self.order[self.start[n] : self.start[n + 1]] for n in nodes]))
+def _alike(labels: Index) -> Iterator[slice]:
+    """Neighbours with the same label."""
+    if len(labels):
+        cuts = np.flatnonzero(np.diff(labels)) + 1
+        starts = [0, *cuts.tolist()]
+        yield from map(slice, starts, [*starts[1:], len(labels)])
 
 
 def compile_plan(structure: Structure, request: Request) -> Parts:
