@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import weakref
 from contextlib import nullcontext
+from copy import deepcopy
 
 import pytest
 import torch
-from replayed import NoWaiting, stand_in
+from replayed import NoWaiting, Replayed, stand_in
 
 import pcgraph
 from pcgraph import SGD, Adam, Average, Forward, Memory, Normal, Null, PCNetwork, PerNode, Zero
 from pcgraph.errors import ClampError, ConfigError, Diverged
 from pcgraph.inference import Recorder
+from pcgraph.kernels import Workspace
 
 STEPS = 12
 
@@ -159,19 +161,21 @@ def test_a_rate_in_a_tensor_moves_in_every_step(recording):
     assert replays(recording) == LEFT
 
 
-@pytest.mark.parametrize("what", ["optimizer", "initializer", "frozen", "weights"])
+@pytest.mark.parametrize("what", ["optimizer", "initializer", "frozen", "weights", "states"])
 def test_what_validation_puts_in_another_place_is_recorded_anew(recording, what):
     """A replay would go on with the old tensors, and the run with the new ones."""
 
     def run(capture):
         net = PCNetwork(pcgraph.graphs.chain([5, 6, 6, 3], activation="tanh"), seed=0)
-        init, optimizer = Average(), adamw(net.parameters())
+        init, optimizer, states = Average(), adamw(net.parameters()), SGD(0.1)
 
         def validate(net):
             if what == "optimizer":
-                optimizer.load_state_dict({**optimizer.state_dict()})
+                optimizer.load_state_dict(deepcopy(optimizer.state_dict()))
             elif what == "initializer":
                 init.load_state_dict({k: v / 2 if v.is_floating_point() else v for k, v in init.state_dict().items()})
+            elif what == "states":
+                states.lr /= 2
             elif what == "frozen":
                 next(net.parameters()).requires_grad_(False)
             else:
@@ -180,13 +184,39 @@ def test_what_validation_puts_in_another_place_is_recorded_anew(recording, what)
             return 0.0
 
         pcgraph.fit(
-            net, batches(), init=init, steps=3, optimizer=optimizer, state_optimizer=SGD(0.1), progress=False,
+            net, batches(), init=init, steps=3, optimizer=optimizer, state_optimizer=states, progress=False,
             capture=capture, check=False, epochs=3, validate=validate,
         )  # fmt: skip
         return state_of(net, init, optimizer)
 
     assert_same(run("auto"), run(False))
     assert replays(recording) > 0
+
+
+@pytest.mark.filterwarnings("ignore:the run has fallen over")
+@pytest.mark.parametrize("check", [True, False])
+def test_a_recording_takes_buffers_that_have_run(recording, monkeypatch, check):
+    """New ones bring indices to the device, which no graph can record; validation may have taken the idle ones away."""
+    made, record = [], Replayed.record
+
+    def watched(self, function):
+        before = len(made)
+        found = record(self, function)
+        assert len(made) == before
+        return found
+
+    class Counted(Workspace):
+        def __init__(self, *arguments):
+            made.append(1)
+            super().__init__(*arguments)
+
+    monkeypatch.setattr(Replayed, "record", watched)
+    monkeypatch.setattr("pcgraph.inference.planner.Workspace", Counted)
+    train("auto", loader=Endless(batches()), measure_every=50, check=check)
+    assert replays(recording) > 0
+    assert len(made) == 2, "one for the accuracy, one for the steps"
+    sizes = [(torch.randn(n, 5), torch.arange(n) % 3) for n in (2, 3, 4)]
+    train("auto", loader=Endless(batches(4)), measure_every=50, validate=sizes, epochs=3, check=check)
 
 
 def test_the_gradients_that_are_left_are_those_of_the_step(recording):
@@ -251,6 +281,24 @@ def test_without_a_check_the_next_measured_step_tells(recording):
     with pytest.raises(Diverged, match="it was not looked at in every step"):
         train("auto", loader=spoiled(15, float("nan")), check=False)
     assert replays(recording) > 0
+
+
+@pytest.mark.parametrize(("check", "part", "whole"), [(True, 0, True), (True, 1, False), (False, 0, False)])
+def test_an_error_in_a_replay_is_saved_where_nothing_has_moved(recording, monkeypatch, tmp_path, check, part, whole):
+    """Inference moves nothing that a checkpoint holds; what follows it may have moved a part."""
+    replay = Replayed.replay
+
+    def broken(self):
+        if self.log.count("replay") and self is Replayed.made[part]:
+            raise RuntimeError("lost")
+        replay(self)
+
+    monkeypatch.setattr(Replayed, "replay", broken)
+    with pytest.raises(RuntimeError, match="lost") as caught:
+        train("auto", check=check, checkpoint=tmp_path)
+    says = "as it was after training step 9" if whole else "in the middle of an update"
+    assert says in caught.value.__notes__[0]
+    assert pcgraph.load(tmp_path).step == (9 if whole else 0)
 
 
 @pytest.mark.parametrize("check", [True, False])
