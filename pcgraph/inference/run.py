@@ -200,7 +200,7 @@ def run_unchecked(
     energies: list[Tensor] = []
     measure = energy_by_node if settings.trace == "nodes" else total_energy
     memories = settings.memories
-    rates: dict[tuple[int, ...], float | Tensor] = {}
+    rates: dict[_Move, float | Tensor] = {}
     for t in range(plan.steps):
         forward, errors, pull, moves = program.stages[min(t, len(program.stages) - 1)]
         _each(forward)
@@ -216,10 +216,10 @@ def run_unchecked(
             break
         assert optimizer is not None
         for k, move in enumerate(moves):
-            if move.nodes not in rates:
-                rates[move.nodes] = _rates(ws, optimizer, move.nodes)
+            if move not in rates:
+                rates[move] = _rates(ws, optimizer, move.nodes)
             memory = memories.setdefault((move.group, k), {})
-            memory["lr"], memory["step"] = rates[move.nodes], settings.first_step + t
+            memory["lr"], memory["step"] = rates[move], settings.first_step + t
             move.step(ws, optimizer, memory)
         if masks and not optimizer.fixes_zero:
             _hold(ws)
