@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import networkx as nx
 import pytest
 import torch
@@ -24,6 +26,8 @@ from pcgraph import (
     Zero,
 )
 from pcgraph.errors import ClampError, ConfigError, GraphError
+from pcgraph.inference import planner
+from pcgraph.plan import make_plan
 from pcgraph.testing import reference
 from pcgraph.testing.strategies import digraphs, problems
 
@@ -382,6 +386,41 @@ def test_equilibrium_on_a_cycle_settles_before_it_sees_the_target():
     mu = reference.predictions(net, {**states, "y": _released(net, states)})
     for v in ("h1", "h2"):
         torch.testing.assert_close(states[v], mu[v], rtol=0, atol=1e-6)
+
+
+def loops(*sizes):
+    """A chain in which each group but the ends also predicts itself."""
+    return PCNetwork(pcgraph.graphs.lateral(sizes, activation="tanh"), seed=1, dtype=torch.float64)
+
+
+def test_the_phases_of_equilibrium_are_compiled_once(monkeypatch):
+    """They were compiled anew for each cycle and each batch, which took longer than the batch itself."""
+    compiled = []
+
+    def counted(structure, request):
+        compiled.append(request)
+        return make_plan(structure, request)
+
+    monkeypatch.setattr(planner, "make_plan", counted)
+    net, init = loops(3, 4, 5, 4, 2), Equilibrium(release="y", steps=20)
+    first = start(net, data(), init)
+    many = len(compiled)
+    assert 3 < many <= 6  # three cycles, y behind them, and the clamped phase
+    again, other = start(net, data(), init), start(net, {k: v[:2] for k, v in data().items()}, init)
+    assert len(compiled) == many
+    same(first, again)
+    for v, h in other.items():
+        torch.testing.assert_close(h, first[v][:2])
+
+
+def test_what_equilibrium_keeps_of_its_phases_is_bounded():
+    """Clamps that differ from call to call make other plans, the oldest of which go."""
+    net = loops(3, *[2] * 10, 2)
+    hidden = list(net.graph)[1:-1]
+    for some in itertools.islice(itertools.combinations(hidden, 2), 30):
+        clamps = {**data(), **{v: torch.zeros(4, 2, dtype=torch.float64) for v in some}}
+        start(net, clamps, Equilibrium(release="y", steps=2))
+    assert len(net._planner.parts) == net._planner.size
 
 
 def _released(net, states):

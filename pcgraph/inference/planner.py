@@ -12,7 +12,7 @@ from torch import Tensor
 from pcgraph.clamps import Clamps, Masked
 from pcgraph.errors import ConfigError
 from pcgraph.inference.run import Program
-from pcgraph.inference.settle import settle
+from pcgraph.inference.settle import settle, settling
 from pcgraph.initializers import Context, Initializer, States, require
 from pcgraph.kernels import Workspace
 from pcgraph.network import Network
@@ -40,6 +40,7 @@ class Planner:
         self.reports: dict[Any, Report] = {}
         self.admitted: dict[Any, Initializer] = {}
         self.plans: dict[Any, tuple[Initializer, Plan]] = {}
+        self.parts: dict[Any, Plan] = {}
         self.idle: list[Workspace] = []
         self.carried = States({})
 
@@ -88,6 +89,20 @@ class Planner:
         self.plans[key] = self.plans.pop(key)
         return self.plans[key][1]
 
+    def part(self, known: frozenset[int], nodes: frozenset[int], steps: int, optimizer: StateOptimizer | None) -> Plan:
+        """The plan by which an initializer relaxes some nodes in a phase of its own.
+
+        A phase may have one for each component of the graph, so as many as there are nodes are kept.
+        """
+        promises = None if optimizer is None else (bool(optimizer.fixes_zero), bool(optimizer.stateless))
+        key = (known, nodes, steps, promises, self.net.device.type)
+        plan = self.parts.pop(key, None)
+        if plan is None:
+            plan = make_plan(self.net.structure, settling(self.net, known, nodes, steps, optimizer))
+        self.parts[key] = plan
+        self._trim(self.parts, max(self.size, len(self.net.structure.nodes)))
+        return plan
+
     def acquire(self, plan: Plan, batch: int) -> Workspace:
         """A workspace for `plan`: one that is idle, or a new one."""
         for i, ws in enumerate(self.idle):
@@ -108,8 +123,8 @@ class Planner:
         else:
             self.idle = [*self.idle[1 - IDLE :], ws]
 
-    def _trim(self, cache: dict[Any, Any]) -> None:
-        while len(cache) > self.size:
+    def _trim(self, cache: dict[Any, Any], size: int | None = None) -> None:
+        while len(cache) > (self.size if size is None else size):
             del cache[next(iter(cache))]
 
 
@@ -150,8 +165,9 @@ def prepare(
     checked = Clamps.check(net, clamps, finite=finite)
     names = net.structure.nodes
     context = Context(
-        checked.batch, {names[i]: v for i, v in checked.values.items()}, labels, net, partial(settle, net)
-    )
+        checked.batch, {names[i]: v for i, v in checked.values.items()}, labels, net,
+        partial(settle, net, planner.part),
+    )  # fmt: skip
     plan = planner.plan(
         checked.clamped, frozenset(checked.masked), init, steps, optimizer if steps else None, context, pins=pins,
         nudged=nudged, all_move=all_move,

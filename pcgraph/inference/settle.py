@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -14,15 +14,15 @@ from pcgraph.initializers import Block, Context, Given, Initializer, Layout, Swe
 from pcgraph.kernels import Workspace, take
 from pcgraph.network import Network
 from pcgraph.optimizers import StateOptimizer
-from pcgraph.plan import Request, make_plan
+from pcgraph.plan import Plan, Request
 
-__all__ = ["settle"]
+__all__ = ["settle", "settling"]
 
 Node = Hashable
 
 
 def settle(
-    net: Network, known: Mapping[Node, Tensor], nodes: Iterable[Node], steps: int,
+    net: Network, plan: Callable[..., Plan], known: Mapping[Node, Tensor], nodes: Iterable[Node], steps: int,
     optimizer: StateOptimizer | None, tolerance: float, batch: int,
 ) -> tuple[dict[Node, Tensor], float]:  # fmt: skip
     """Relax some nodes given all that they read, as if nothing read them.
@@ -30,6 +30,8 @@ def settle(
     Parameters
     ----------
     net : Network
+    plan : callable
+        ``plan(known, nodes, steps, optimizer)``, in canonical numbers: see :func:`settling`.
     known : mapping
         Node -> (batch, *shape), at least all parents of `nodes` outside of `nodes`.
     nodes : iterable of nodes
@@ -51,17 +53,8 @@ def settle(
     numbered = {structure.number[v]: h for v, h in known.items()}
     clamps = Clamps(batch, numbered, {})
     wanted = tuple(nodes)
-    request = Request(
-        clamped=frozenset(numbered),
-        masked=frozenset(),
-        layout=Layout((Swept(wanted) if steps == 0 else Given(_Zeros(), wanted),)),
-        steps=steps,
-        fixes_zero=optimizer is None or optimizer.fixes_zero,
-        stateless=optimizer is None or optimizer.stateless,
-        only=frozenset(structure.number[v] for v in wanted),
-        device=net.device.type,
-    )
-    ws = Workspace(make_plan(structure, request), net, batch)
+    numbers = frozenset(structure.number[v] for v in wanted)
+    ws = Workspace(plan(frozenset(numbered), numbers, steps, optimizer), net, batch)
     residual = [0.0]
 
     def watch(t: int) -> bool:
@@ -74,6 +67,23 @@ def settle(
         ws.program = Program(ws)
         run_unchecked(ws, clamps, optimizer, context, Settings(), watch)
     return {v: state_of(ws, structure.number[v]) for v in wanted}, residual[0]
+
+
+def settling(
+    net: Network, known: frozenset[int], nodes: frozenset[int], steps: int, optimizer: StateOptimizer | None
+) -> Request:
+    """What :func:`settle` asks a plan for."""
+    wanted = tuple(net.structure.nodes[i] for i in sorted(nodes))
+    return Request(
+        clamped=known,
+        masked=frozenset(),
+        layout=Layout((Swept(wanted) if steps == 0 else Given(_Zeros(), wanted),)),
+        steps=steps,
+        fixes_zero=optimizer is None or optimizer.fixes_zero,
+        stateless=optimizer is None or optimizer.stateless,
+        only=nodes,
+        device=net.device.type,
+    )
 
 
 class _Zeros(Initializer):

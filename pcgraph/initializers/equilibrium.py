@@ -95,18 +95,29 @@ class Equilibrium(Initializer):
         report = check(context.network.graph, clamps, repair=False)
         known: dict[Node, Tensor] = dict(clamps)
         residuals = [0.0]
-        assert context.settle is not None
+        swept: list[Node] = []  # known as soon as somebody asks
+
+        def settle(nodes: list[Node], steps: int) -> None:
+            assert context.settle is not None
+            optimizer = self.optimizer if steps else None
+            states, residual = context.settle(known, nodes, steps, optimizer, self.tolerance, context.batch)
+            known.update(states)
+            residuals.append(residual)
+
         for component in report.components:
             todo = [v for v in component if v not in known]
             if not todo:
                 continue
-            cyclic = len(report.sweep(initialised=[v for v in report.free if v in known], among=todo).order) < len(todo)
-            optimizer = self.optimizer if cyclic else None
-            states, residual = context.settle(
-                known, todo, self.steps if cyclic else 0, optimizer, self.tolerance, context.batch
-            )
-            known.update(states)
-            residuals.append(residual)
+            before = [v for v in report.free if v in known] + swept
+            if len(report.sweep(initialised=before, among=todo).order) == len(todo):
+                swept += todo
+            else:
+                if swept:
+                    settle(swept, 0)
+                settle(todo, self.steps)
+                swept = []
+        if swept:
+            settle(swept, 0)
         self.residual = max(residuals)
         return known
 
@@ -120,5 +131,3 @@ class Equilibrium(Initializer):
     def ready(self, context: Context | None) -> object:
         self.residual = 0.0
         return None
-
-
