@@ -14,7 +14,7 @@ from pcgraph.clamps import Clamps
 from pcgraph.errors import ConfigError, OutOfMemory
 from pcgraph.inference import Recorder
 from pcgraph.inference.capturable import obstacle
-from pcgraph.inference.run import Settings
+from pcgraph.inference.run import SETS, Settings
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_ordinary_runs_then_one_recording_then_replays():
 def test_another_shape_runs_as_it_is_and_leaves_the_recording_alone():
     """The last batch of an epoch is smaller."""
     recorder = Recorder(lambda inputs: inputs["a"].sum() + 0, Replayed)
-    for size in (4, 4, 4, 4, 3, 4, 3):
+    for size in (4, 4, 1, 4, 4, 3, 4, 1):  # one would broadcast into four
         assert float(recorder({"a": torch.ones(size)})) == size
     assert Replayed.made[-1].log == ["warm"] * 3 + ["record", "replay", "replay"]
     assert float(recorder({"a": torch.ones(4, dtype=torch.float64)})) == 4
@@ -155,6 +155,45 @@ def test_a_rate_of_another_optimizer_is_not_taken_over(recording):
         one = net.infer(batch(net), optimizer=SGD(0.1), capture="auto", **kw).states["h1"]
         assert torch.equal(one, net.infer(batch(net), optimizer=SGD(0.1), **kw).states["h1"])
     assert [made.log.count("replay") for made in recording] == [2]
+
+
+class Careless:
+    """Records nothing, and so holds nothing of what the function read."""
+
+    def warm(self, function):
+        return function()
+
+    record = warm
+
+    def replay(self):
+        pass
+
+
+def test_rates_that_change_with_every_batch_leave_nothing_behind():
+    """The latest are kept, since a run copies nothing from the host, and those that a recording reads."""
+    net = PCNetwork(pcgraph.graphs.chain([5, 4, 4, 3]), seed=0)
+
+    def infer(rate, inputs):
+        optimizer = SGD({"h1": 0.1, None: rate})
+        return net.infer(inputs, init=Forward(), steps=3, optimizer=optimizer).energy
+
+    def rates():
+        (ws,) = net._planner.idle
+        return [kept for name, kept in ws.cache.items() if name[0] == "rates"]
+
+    recorder = Recorder(lambda inputs: infer(0.2, inputs), Careless)
+    for _ in range(Recorder.WARM + 1):
+        recorder(batch(net))
+    recorded = [weakref.ref(tensor) for kept in rates() for tensor in kept.values()]
+    assert recorded
+    for i in range(50):
+        infer(0.2 + 0.001 * (i + 1), batch(net))
+    assert rates()
+    assert all(len(kept) == SETS for kept in rates())
+    assert all(tensor() is not None for tensor in recorded)
+    assert not any(tensor() is kept for tensor in recorded for one in rates() for kept in one.values())
+    del recorder
+    assert all(tensor() is None for tensor in recorded)
 
 
 def test_a_bank_in_another_place_is_recorded_anew(recording):

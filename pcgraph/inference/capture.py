@@ -14,10 +14,21 @@ from typing import Any, Generic, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-__all__ = ["CudaGraph", "Graph", "Recorder"]
+__all__ = ["CudaGraph", "Graph", "Recorder", "keep"]
 
 T = TypeVar("T")
 Inputs = Mapping[Any, Tensor]
+
+
+#: What the recordings under way read, for each of them.
+_under_way: list[list[Tensor]] = []
+
+
+def keep(tensor: Tensor) -> Tensor:
+    """A tensor from a cache that may drop it: a recording under way keeps it as long as itself."""
+    if _under_way:
+        _under_way[-1].append(tensor)
+    return tensor
 
 
 class Graph(Protocol):
@@ -99,6 +110,7 @@ class Recorder(Generic[T]):
         self._graph: Graph | None = None
         self._static: dict[Any, Tensor] = {}
         self._result: list[T] = []
+        self._kept: list[Tensor] = []
 
     @property
     def recorded(self) -> bool:
@@ -118,7 +130,11 @@ class Recorder(Generic[T]):
         if self.calls <= self.WARM:
             return self._graph.warm(lambda: self.function(self._static))  # type: ignore[no-any-return]
         if not self._result:
-            self._result.append(self._graph.record(lambda: self.function(self._static)))
+            _under_way.append(self._kept)
+            try:
+                self._result.append(self._graph.record(lambda: self.function(self._static)))
+            finally:
+                _under_way.pop()
         self._graph.replay()
         return self._result[0]
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from pcgraph.clamps import Clamps
 from pcgraph.errors import Diverged
 from pcgraph.inference.capturable import capturing
-from pcgraph.inference.capture import Recorder
+from pcgraph.inference.capture import Recorder, keep
 from pcgraph.inference.result import energy_by_node, total_energy
 from pcgraph.initializers import Block, Context
 from pcgraph.kernels import Step, Workspace, bind
@@ -32,6 +32,8 @@ __all__ = ["Program", "Settings", "run", "run_unchecked"]
 
 #: So many clamped nodes of one group are copied one by one.
 FEW = 4
+#: So many sets of different rates of the same nodes stay on the device, the latest.
+SETS = 8
 #: The labels among the inputs of a recording, which otherwise go by the numbers of nodes.
 LABELS = -1
 
@@ -217,7 +219,7 @@ def run_unchecked(
         assert optimizer is not None
         for k, move in enumerate(moves):
             if move not in rates:
-                rates[move] = _rates(ws, optimizer, move.nodes)
+                rates[move] = _rates(ws, optimizer, move)
             memory = memories.setdefault((move.group, k), {})
             memory["lr"], memory["step"] = rates[move], settings.first_step + t
             move.step(ws, optimizer, memory)
@@ -236,16 +238,23 @@ def _each(steps: list[Step]) -> None:
         step()
 
 
-def _rates(ws: Workspace, optimizer: StateOptimizer, nodes: tuple[int, ...]) -> float | Tensor:
+def _rates(ws: Workspace, optimizer: StateOptimizer, move: _Move) -> float | Tensor:
     if isinstance(optimizer.lr, float):
         return optimizer.lr
     free = ws.plan.free
-    known = {i: optimizer.rate(ws.plan.structure.nodes[i]) for i in nodes if free[i]}
+    known = {i: optimizer.rate(ws.plan.structure.nodes[i]) for i in move.nodes if free[i]}
     some = next(iter(known.values()))
-    rates = [known.get(i, some) for i in nodes]
+    rates = tuple(known.get(i, some) for i in move.nodes)
     if len(set(rates)) == 1:
         return rates[0]
-    return ws.constant(("rates", *rates), lambda: torch.tensor(rates, dtype=ws.dtype).view(-1, 1, 1))
+    kept: dict[tuple[float, ...], Tensor] = ws.cache.setdefault(("rates", move), {})
+    tensor = kept.pop(rates, None)
+    if tensor is None:
+        tensor = torch.tensor(rates, dtype=ws.dtype).view(-1, 1, 1).to(ws.device)
+    kept[rates] = keep(tensor)
+    if len(kept) > SETS:
+        del kept[next(iter(kept))]
+    return tensor
 
 
 def _mask(ws: Workspace, i: int, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
