@@ -8,15 +8,19 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
+from torch_geometric.nn import SAGEConv
 
 import pcgraph
 from pcgraph import SGD, Adam, Average, Forward, Memory, Normal, PCNetwork, Zero
+from pcgraph import transforms as T
 from pcgraph.errors import ConfigError
 from pcgraph.plan import compile as compiler
 from pcgraph.plan import verify
+from pcgraph.plan.products import Products, products_of
 from pcgraph.testing.strategies import digraphs, problems
 
 MLP = [784, 512, 512, 512, 512, 10]
@@ -63,6 +67,79 @@ def test_what_runs_is_what_was_announced(steps, init, kernel):
     with FlopCounterMode(display=False) as counter:
         net.infer(clamps, init=init, steps=steps, optimizer=SGD(0.1), kernels=pins).backward()
     assert counter.get_total_flops() == plan.flops(5)
+
+
+RING = torch.tensor([[0, 1, 2, 3], [1, 2, 3, 0]])
+MODULES = {
+    "convolution": ((2, 6, 6), lambda: T.Conv2d(2, 3, 3, stride=2, padding=1)),
+    "convolution of the same size": ((2, 6, 6), lambda: T.Conv2d(2, 3, 3, padding="same")),
+    "convolution around the edges": ((2, 6, 6), lambda: T.Conv2d(2, 3, 3, padding=1, padding_mode="circular")),
+    "transposed convolution": ((2, 5, 5), lambda: T.ConvTranspose2d(2, 3, 4, stride=2, padding=1)),
+    "convolution of torch": ((2, 9), lambda: nn.Conv1d(2, 4, 3)),
+    "pooling": ((2, 6, 6), lambda: T.MaxPool2d(2)),
+    "mask": ((6,), lambda: T.MaskedLinear(torch.ones(4, 6).tril())),
+    "sequence": ((2, 6, 6), lambda: T.Sequence([T.Conv2d(2, 3, 3), T.Activate("gelu"), T.Conv2d(3, 2, 2)])),
+    "linear inside": ((2, 6), lambda: nn.Sequential(nn.Flatten(), nn.Linear(12, 5), nn.Tanh(), nn.Linear(5, 4))),
+    "graph layer": ((4, 3), lambda: T.GraphLayer(SAGEConv(3, 2), RING)),
+}
+
+
+class Untracked:
+    """In the place of what tells torch's counter which module an operation is of, and does not bear autograd.grad."""
+
+    parents = frozenset({"Global"})
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
+
+
+@pytest.mark.parametrize("trainable", [True, False])
+@pytest.mark.parametrize("init", [Normal(), Forward()], ids=["normal", "forward"])
+@pytest.mark.parametrize("name", MODULES)
+def test_what_modules_run_is_what_was_announced(name, init, trainable):
+    """They were left out, and with them nearly all that a network of images computes."""
+    shape, make = MODULES[name]
+    graph = nx.DiGraph()
+    graph.add_node("x", shape=shape)
+    graph.add_node("h", shape=shape, activation="tanh")
+    graph.add_node("m", shape=T.get(make()).output_shape(shape), activation="tanh")
+    graph.add_node("y", shape=3)
+    graph.add_edge("h", "m", transform=make(), trainable=trainable)
+    graph.add_edges_from([("x", "h"), ("m", "y")])
+    net = PCNetwork(graph, dtype=torch.float64)
+    clamps = {v: torch.randn(5, *net.structure.shape(v), dtype=torch.float64) for v in ("x", "y")}
+    plan = net.plan(clamps, init=init, steps=3)
+    counter = FlopCounterMode(display=False)
+    counter.mod_tracker = Untracked()
+    with counter:
+        net.infer(clamps, init=init, steps=3, optimizer=SGD(0.01)).backward()
+    assert plan.uncounted == ()
+    assert counter.get_total_flops() == plan.flops(5)
+    assert "without" not in plan.explain()
+
+
+def test_the_groups_of_a_convolution_are_apart():
+    """2 x 7 x 7 x 9 entries of each of 3 groups' 2 x 2 channels: as many forward, back, and for the weights."""
+    found = products_of(T.Conv2d(6, 6, 3, padding=1, groups=3), (6, 7, 7), (6, 7, 7), 4)
+    assert found == Products(*[4 * 2 * 7 * 7 * 9 * 3 * 4] * 3)
+
+
+def test_a_module_that_needs_data_is_named_as_not_counted():
+    """Its products are unknown before it runs; a sum without them must not pass for the whole."""
+
+    class Deciding(nn.Linear):
+        def forward(self, x):
+            return super().forward(x) if float(x.sum()) > 0 else super().forward(-x)
+
+    graph = pcgraph.graphs.chain([4, 4, 3])
+    graph.edges["x", "h1"]["transform"] = Deciding(4, 4)
+    plan = PCNetwork(graph).plan({"x", "y"}, init=Forward(), steps=2)
+    assert plan.uncounted == ("module_4_to_4",)
+    assert plan.explain().endswith("MFLOP a sample, without the modules of module_4_to_4")
+    assert plan.flops(1) == 6 * 2 * 12, "h1 -> y: forward before and after each step, back in each, and its weights"
 
 
 def test_a_plan_for_a_thousand_steps_is_as_short_as_one_for_ten():

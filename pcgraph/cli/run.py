@@ -249,7 +249,8 @@ def dry_run(run: Run) -> list[Any]:
             *facts,
             f"sequential matrix multiplications: {2 * depth - 1} by the paper's count",
         ]
-    uncounted = ", convolutions and other modules not counted" if "module" in parts[0][1].kernels else ""
+    missing = parts[0][1].uncounted
+    uncounted = f", without the modules of {', '.join(missing)}" if missing else ""
     flops, memory = sum(n * plan.flops(batch) for n, plan in parts), max(plan.memory(batch) for _, plan in parts)
     return [
         run.reports,

@@ -1,0 +1,118 @@
+"""Matrix products in the modules on edges, as torch counts them: each is run once on tensors without data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from pcgraph.transforms.base import vjp
+
+__all__ = ["Products", "products_of"]
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Products:
+    """Floating-point operations in the matrix products of one edge, by what is done with it."""
+
+    forward: int
+    pull: int
+    weights: int
+
+
+class _Called(nn.Module):
+    """Calls a function of a module, so that ``functional_call`` can lend that other parameters."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, work: Callable[[Any], Products]) -> Products:
+        return work(self.module)
+
+
+def products_of(module: nn.Module, shape: Shape, out_shape: Shape, batch: int) -> Products | None:
+    """What a module does for a batch as the kernel of modules runs it; None where it needs data to run.
+
+    Parameters
+    ----------
+    module : nn.Module
+    shape, out_shape : tuple of int
+        Of the source and the target.
+    batch : int
+    """
+    empty = {
+        f"module.{name}": tensor.detach().to("meta").requires_grad_(tensor.requires_grad)
+        for name, tensor in [*module.named_parameters(), *module.named_buffers()]
+    }
+    dtype = next((p.dtype for p in module.parameters()), torch.get_default_dtype())
+    x, g = (torch.empty(batch, *s, dtype=dtype, device="meta") for s in (shape, out_shape))
+    try:
+        found: Products = torch.func.functional_call(_Called(module), empty, (lambda own: _run(own, x, g),))
+    except (RuntimeError, NotImplementedError, TypeError, ValueError):
+        return None
+    return found
+
+
+def _run(module: Any, x: Tensor, g: Tensor) -> Products:
+    pullback, weight_grad = getattr(module, "pullback", None), getattr(module, "weight_grad", None)
+    trained = [p for p in module.parameters() if p.requires_grad]
+    with torch.enable_grad():
+        leaf = x.requires_grad_()
+        y, forward = _counted(lambda: module(leaf))
+
+    def backward(wanted: list[Tensor]) -> int:
+        if not wanted or not y.requires_grad:
+            return 0
+        signal = g.reshape(y.shape)
+        return _counted(lambda: torch.autograd.grad(y, wanted, signal, retain_graph=True, allow_unused=True))[1]
+
+    with torch.no_grad():
+        pull = backward([leaf]) if pullback is None else _counted(lambda: pullback(g, x))[1]
+        if not trained:
+            weights = 0
+        elif weight_grad is not None:
+            weights = _counted(lambda: weight_grad(g, x))[1]
+        else:
+            weights = backward(trained) if pullback is None else _counted(lambda: vjp(module, g, x))[1]
+    return Products(forward, pull, weights)
+
+
+def _counted(work: Callable[[], Any]) -> tuple[Any, int]:
+    with _Counter() as counter:
+        result = work()
+    return result, counter.total
+
+
+class _Counter(TorchDispatchMode):
+    """Adds up what torch's formulas say of the operations that run. (Its FlopCounterMode forbids autograd.grad.)"""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.total = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        kind = function._overloadpacket
+        if kind is torch.ops.aten.convolution_backward:
+            self.total += _convolution(*args)
+        elif kind in flop_registry:
+            self.total += int(flop_registry[kind](*args, **(kwargs or {}), out_val=result))
+        return result
+
+
+def _convolution(
+    grad: Tensor, x: Tensor, weight: Tensor, bias: Any, stride: Any, padding: Any, dilation: Any, transposed: bool,
+    output_padding: Any, groups: int, wanted: list[bool],
+) -> int:  # fmt: skip
+    """As many for the input, and for the weight, as forward. (torch's own formula forgets that groups are apart.)"""
+    places = (x if transposed else grad).shape[2:]
+    return 2 * x.shape[0] * math.prod(places) * weight.numel() * sum(wanted[:2])
