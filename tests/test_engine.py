@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 import pcgraph
 from pcgraph import SGD, Adam, Forward, Masked, Normal, PCNetwork, Zero
 from pcgraph.initializers import Given, Layout, Swept
+from pcgraph.plan import compile as compiler
 from pcgraph.testing import reference
 from pcgraph.testing.strategies import digraphs, problems
 
@@ -106,9 +107,32 @@ def initializer(name):
     steps=st.integers(0, 6),
     optimizer=OPTIMIZERS,
     kernel=st.sampled_from([None, "dense", "batched"]),
+    wide=st.sampled_from([1, compiler.WIDE]),
 )
-def test_every_plan_equals_the_reference(problem, name, steps, optimizer, kernel):
+def test_every_plan_equals_the_reference(problem, name, steps, optimizer, kernel, wide):
     """If this fails, some graph trains on wrong states or gradients."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiler, "WIDE", wide)
+        check_a_plan(problem, name, steps, optimizer, kernel)
+
+
+@pytest.mark.parametrize("activation", pcgraph.activations.ACTIVATIONS)
+@pytest.mark.parametrize("steps", [3, 4, 5, 9])
+def test_what_is_kept_of_a_first_layer_is_what_it_would_be(activation, steps):
+    """Its input never changes, so that its prediction and slope are computed once: as the reference does each time."""
+    graph = pcgraph.graphs.chain([3, compiler.WIDE, 4, 3, 2], activation=activation)
+    graph.nodes["h1"]["precision"] = 0.7
+    net = PCNetwork(graph, seed=1, dtype=torch.float64)
+    clamps = {"x": double(4, 3), "y": double(4, 2, seed=1)}
+    for init in (Forward(), Zero(), Normal(std=0.3)):
+        plan = net.plan(clamps, init=init, steps=steps)
+        slopes = {op.slope for stage in (*plan.stages, plan.final) for op in stage.errors} - {None}
+        reached = steps > 3 or not isinstance(init, Forward)
+        assert slopes == ({"keep", "use"} if reached and activation != "identity" else set())
+        assert_equal_to_reference(net, clamps, init, steps, SGD(lr=0.05))
+
+
+def check_a_plan(problem, name, steps, optimizer, kernel):
     net = PCNetwork(problem.graph, seed=problem.seed, dtype=torch.float64)
     clamps = {v: double(2, *net.structure.shape(v), seed=i) for i, v in enumerate(sorted(problem.clamped, key=str))}
     if not clamps:

@@ -46,6 +46,7 @@ MUTANTS = [
           "engine", "plan"),
     fault("gradients of moved nodes not cleared", COMPILE, "self.by_group_rows(empty)", "self.by_group_rows(empty & ~d)",
           "engine"),
+    fault("slopes of what changes are kept", COMPILE, "        fixed[s.target[self.level != NEVER]] = False\n", "", "engine", "plan"),
     fault("a gradient written twice", COMPILE, "            untouched[sources] = False\n", "", "engine", "plan"),
     fault("stateful optimizers forget slow nodes", COMPILE, "if self.r.stateless else moved.moves[-1]",
           "if self.r.stateless else moved.moves[0]", "engine"),

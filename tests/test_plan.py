@@ -38,14 +38,17 @@ def chain(*sizes, **kw):
     optimizer=st.sampled_from([SGD(0.1), SGD(0.1, 0.9), Adam(0.1)]),
     kernel=st.sampled_from([None, "dense", "batched"]),
     partly=st.booleans(),
+    wide=st.sampled_from([1, compiler.WIDE]),
 )
-def test_every_plan_is_proved(problem, init, steps, optimizer, kernel, partly):
+def test_every_plan_is_proved(problem, init, steps, optimizer, kernel, partly, wide):
     """Each error used rests on current states, each one left out is zero by definition, and nothing is added twice."""
     net = PCNetwork(problem.graph)
     pins = {} if kernel is None else {b.name: kernel for b in net.structure.buckets if b.kind == "linear"}
     masked = sorted(problem.clamped, key=str)[:1] if partly else []
     clamped = set(problem.clamped) - set(masked)
-    assert verify(net.plan(clamped, masked=masked, init=init, steps=steps, optimizer=optimizer, kernels=pins))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiler, "WIDE", wide)
+        assert verify(net.plan(clamped, masked=masked, init=init, steps=steps, optimizer=optimizer, kernels=pins))
 
 
 @pytest.mark.parametrize(("steps", "gflop"), [(2, 0.91), (3, 1.44), (5, 2.86), (7, 4.13)])

@@ -100,7 +100,7 @@ def _activation(ws: Workspace, run: Run) -> Activation:
 
 
 def errors(ws: Workspace, op: Errors) -> Step:
-    """M = σ(A); E = dF/dH of the node's own energy; S = σ'(A) ⊙ (-dF/dM)."""
+    """M = σ(A); E = dF/dH of the node's own energy; S = σ'(A) ⊙ (-dF/dM), with σ'(A) kept where A does not change."""
     run = ws.plan.structure.runs[op.run]
     group = ws.plan.structure.groups[run.group]
     where = ws.index(op.rows)
@@ -125,9 +125,7 @@ def errors(ws: Workspace, op: Errors) -> Step:
     return gathered
 
 
-def _errors(
-    ws: Workspace, op: Errors, buffers: list[Tensor], shape: tuple[int, ...], precision: Tensor | None
-) -> Step:
+def _errors(ws: Workspace, op: Errors, buffers: list[Tensor], shape: tuple[int, ...], precision: Tensor | None) -> Step:
     h, a, m, e, s = buffers
     run = ws.plan.structure.runs[op.run]
     sigma, energy = _activation(ws, run), run.energy
@@ -159,4 +157,19 @@ def _errors(
         else:
             sigma.pullback(sent, flat[1], out=flat[4], mu=flat[2])
 
+    def keep() -> None:
+        torch.sub(h, predict(), out=e)
+        if precision is not None:
+            e.mul_(precision)
+        sigma.pullback(flat[4].fill_(1.0), flat[1], out=flat[1], mu=flat[2])
+        torch.mul(e, a, out=s)
+
+    def use() -> None:
+        torch.sub(h, m, out=e)
+        if precision is not None:
+            e.mul_(precision)
+        torch.mul(e, a, out=s)
+
+    if op.slope is not None:
+        return keep if op.slope == "keep" else use
     return gaussian if run.gaussian else general

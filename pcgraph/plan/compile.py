@@ -39,6 +39,8 @@ WIDEN = 1.25
 MANY = 0.125
 #: Rows of a run that fall into more pieces than this are gathered instead.
 PIECES = 4
+#: Nodes of fewer neurons are too small for predictions that do not change to be worth an operation of their own.
+WIDE = 256
 
 
 @dataclass(frozen=True)
@@ -201,6 +203,25 @@ class _Compiler:
                     low, high = int(hit[0]), int(hit[-1]) + 1
                     if len(hit) * WIDEN >= high - low:
                         np.minimum(level[low:high], t, out=level[low:high])
+
+    def constants(self, moved: Flow) -> Iterator[tuple[int, Index, int]]:
+        """(run, nodes, t): nodes of a run beside each other whose input never changes, and whose errors begin at `t`.
+
+        Their prediction and its derivative are computed once.
+        """
+        s, last = self.s, len(moved.moves)
+        fixed = moved.error(last) & ~s.is_root
+        fixed[s.target[self.level != NEVER]] = False
+        for i, run in enumerate(s.runs):
+            start, size = s.groups[run.group].start, s.groups[run.group].size
+            nodes = np.flatnonzero(fixed[start + run.start : start + run.stop]) + start + run.start
+            sigma = run.activation
+            if not len(nodes) or size < WIDE or not run.gaussian or not sigma.named or sigma.is_identity:
+                continue
+            begun = [int(moved.error(t)[nodes].sum()) for t in range(last + 1)]
+            at = next(t for t in range(last + 1) if begun[t])
+            if begun[at] == len(nodes) == nodes[-1] - nodes[0] + 1 and at < self.r.steps:
+                yield i, nodes, at
 
     def provably_zero(self) -> Mask:
         """Edges that carry nothing before the first move: a zero state through a linear map."""
@@ -377,7 +398,12 @@ class _Compiler:
 
     def stage(self, moved: Flow, t: int, last: bool) -> Stage:
         z = moved.error(t)
-        errors = tuple(Errors(i, where) for i, where in self.pieces(np.flatnonzero(z)))
+        changing, kept = z.copy(), []
+        for i, nodes, begun in self.fixed:
+            if t >= begun:
+                changing[nodes] = False
+                kept.append(Errors(i, rows(self.s.position[nodes]), "keep" if t == begun else "use"))
+        errors = (*kept, *(Errors(i, where) for i, where in self.pieces(np.flatnonzero(changing))))
         forward = self.forward(t) if t else ()
         if last:
             return Stage(forward, errors)
@@ -402,6 +428,7 @@ class _Compiler:
         pulled[list(r.nudged)] = True
         moved = flow(s, self.alive, self.free, self.exact, pulled & self.free, steps, r.fixes_zero)
         self.levels(moved)
+        self.fixed = tuple(self.constants(moved))
         self.silent = self.provably_zero()
         parts = Parts(moved, bases=self.plan_bases(), kernels=self.kernels, free=self.free, exact=self.exact)
         prologue: list[Operation] = []
@@ -415,7 +442,8 @@ class _Compiler:
                 prologue += self.writes(which, np.unique(numbers), first=not swept)
         late = np.flatnonzero(self.alive & ~self.exact)
         prologue += self.accumulate(late, True, np.zeros(len(s.nodes), dtype=bool))
-        last = len(moved.moves)
+        # The step that is repeated keeps no slopes.
+        last = max([len(moved.moves), *(begun + 1 for _, _, begun in self.fixed)])
         parts.stages = tuple(self.stage(moved, t, False) for t in range(min(steps, last + 1)))
         parts.final = self.stage(moved, min(steps, last), True)
         self.learn(parts, moved.error(steps))

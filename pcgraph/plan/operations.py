@@ -7,7 +7,7 @@ step also the gradient of the states) and S (signals: the errors behind the acti
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,10 +101,15 @@ class Activate:
 
 @dataclass(frozen=True, eq=False)
 class Errors:
-    """M = σ(A), E = dF/dh and S = the error behind the activation, on these rows of a run."""
+    """M = σ(A), E = dF/dh and S = the error behind the activation, on these rows of a run.
+
+    `slope`: "keep" leaves σ'(A) in the place of A, which nothing changes or reads any more; "use" takes it from there,
+    and M as it is.
+    """
 
     run: int
     rows: Rows
+    slope: Literal["keep", "use"] | None = None
 
 
 @dataclass(frozen=True, eq=False)

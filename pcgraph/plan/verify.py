@@ -46,6 +46,8 @@ class _Machine:
         self.total: list[dict[int, int] | None] = [None] * count
         self.base: dict[tuple[tuple[int, int], int], dict[int, int]] = {}
         self.predicted: list[bool] = [False] * count
+        #: Nodes with a slope in the place of their sum.
+        self.sloped: set[int] = set()
         self.incoming: list[list[int]] = [[] for _ in range(count)]
         self.children: list[list[int]] = [[] for _ in range(count)]
         for e, (u, v) in enumerate(zip(self.s.source.tolist(), self.s.target.tolist())):
@@ -84,6 +86,8 @@ class _Machine:
             total[e] = self.version[int(self.s.source[e])]
 
     def apply(self, op: Operation) -> None:
+        for v in self.sloped & self.summed(op):
+            raise _Wrong(f"reads or changes the sum of {self.s.nodes[v]!r}, in whose place its slope is")
         if isinstance(op, Write):
             zeros = op.initializer < 0 or self.plan.initializers[op.initializer].writes_zeros
             for v in self.nodes(op.group, op.rows):
@@ -111,6 +115,14 @@ class _Machine:
                     raise _Wrong(f"sweeps {self.s.nodes[v]!r} before all it reads is known")
                 self.touch(v)
                 self.predicted[v] = v not in self.plan.request.masked
+
+    def summed(self, op: Operation) -> set[int]:
+        """The nodes whose A an operation reads or writes."""
+        if isinstance(op, Forward):
+            return {int(self.s.target[e]) for e in numbers(op.edges)}
+        if isinstance(op, Activate | Errors):
+            return set(self.nodes(self.s.runs[op.run].group, op.rows))
+        return set() if isinstance(op, Write) else set(self.nodes(op.group, op.rows))
 
     def touch(self, v: int) -> None:
         """The state of v changes: it no longer equals its prediction, nor do its children theirs."""
@@ -181,7 +193,14 @@ def _alive(plan: Plan) -> set[int]:
 def _errors(machine: _Machine, operations: tuple[Errors, ...], alive: set[int], t: int) -> set[int]:
     """The nodes whose errors are computed; every other one must equal its prediction."""
     s = machine.s
-    done = {v for op in operations for v in machine.nodes(s.runs[op.run].group, op.rows)}
+    done: set[int] = set()
+    for op in operations:
+        nodes = machine.summed(op)
+        for v in nodes & machine.sloped if op.slope != "use" else nodes - machine.sloped:
+            raise _Wrong(f"takes a sum for a slope, or a slope for a sum, of {s.nodes[v]!r} at step {t}")
+        if op.slope == "keep":
+            machine.sloped |= nodes
+        done |= nodes
     for v in done & alive:
         if not machine.current(v):
             raise _Wrong(f"takes the error of {s.nodes[v]!r} at step {t} from states that are out of date")
