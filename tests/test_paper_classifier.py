@@ -139,17 +139,42 @@ def test_differences_and_their_errors_are_those_of_the_formula():
 def test_halving_keeps_the_best_on_validation_images_and_drops_what_collapses(tmp_path):
     """A run with one good epoch before it falls over does not go on; neither does one that diverged."""
     classifier, search = module("classifier"), module("search")
-    rungs = (search.Rung(3, 2, 0.5, 100), search.Rung(1, 3, 1.0, 100))
+    rungs = (search.Rung(3, 2, 100, 0.5), search.Rung(1, 3, 100))
     small = replace(search.QUICK, rungs=rungs)
     settings = small.first("Forward")
     records = classifier.Records(tmp_path, "classifier")
     curves = {0: [90.0, 20.0], 1: [70.0, 80.0], 2: [95.0]}
     for k, setting in enumerate(settings):
-        one = small.run(setting, rungs[0])
-        points = [{"run": one.name, "epoch": e + 1, "validation": v, "test": v} for e, v in enumerate(curves[k])]
-        records.add({"run": one.name, "outcome": "ok" if len(points) == 2 else "diverged"} | one.columns, points)
+        (one,) = small.runs(setting, rungs[0])
+        note(records, one, curves[k], "ok" if len(curves[k]) == 2 else "diverged")
     assert small.ranked(settings, rungs[0], records) == [settings[1], settings[0]]
     assert search.chosen(small, "Forward", records) == settings[1]
+
+
+def note(records, one, accuracies, outcome="ok"):
+    """A run's row and curve, as if it had been trained."""
+    points = [{"run": one.name, "epoch": e + 1, "validation": v, "test": v} for e, v in enumerate(accuracies)]
+    best = {f"test_by_{by}": max(accuracies) for by in ("validation", "test")} | {"epoch_by_validation": 1}
+    records.add({"run": one.name, "outcome": outcome} | one.columns | best, points)
+
+
+def test_each_fraction_has_its_own_choice_and_by_test_may_choose_another(tmp_path):
+    """What is best on a quarter need not be on all; what is best on test images need not be on validation images."""
+    classifier, search, table1 = module("classifier"), module("search"), module("table1")
+    last = search.Rung(2, 2, 100, seeds=(0, 1))
+    small = replace(search.QUICK, rungs=(search.Rung(3, 2, 100, 0.5), last))
+    settings = small.first("Forward")
+    records = classifier.Records(tmp_path, "classifier")
+    for k, setting in enumerate(settings):
+        note(records, small.runs(setting, small.rungs[0])[0], [10.0, 30.0 - k])
+    for fraction, ends in ((1.0, ((80.0, 80.0), (60.0, 90.0))), (0.25, ((50.0, 50.0), (60.0, 60.0)))):
+        for setting, by_seed in zip(settings, ends, strict=False):
+            for one, end in zip(replace(small, fraction=fraction).runs(setting, last), by_seed, strict=True):
+                note(records, one, [end, end])
+    assert [search.chosen(replace(small, fraction=f), "Forward", records) for f in (1.0, 0.25)] == settings[:2]
+    records.add(records.row(small.runs(settings[1], last)[0]) | {"test_by_test": 99.0}, [])
+    rows = table1.by_test(small, "Forward", 1.0, (0, 1), records)
+    assert {r["run"] for r in rows} == {r.name for r in small.runs(settings[1], last)}
 
 
 def test_a_data_set_that_is_not_here_is_said_to_be_not_run(tmp_path):
@@ -160,12 +185,12 @@ def test_a_data_set_that_is_not_here_is_said_to_be_not_run(tmp_path):
     assert all("not run: data not available here" in line for line in lines)
 
 
-@pytest.mark.parametrize("name", ["search", "trials", "table1", "table3", "fig2", "fig6"])
+@pytest.mark.parametrize("name", ["search_choice", "search", "table1", "table3", "fig2", "fig5", "fig6"])
 def test_the_table_in_the_document_is_made_of_the_committed_rows(name):
     """A figure in docs/paper.md that no committed run produced would mislead whoever quotes it."""
     search, records = module("search"), module("classifier").Records(FIGURES, "classifier")
     made = {
-        "search": lambda: search.choice_table(search.FULL, records),
-        "trials": lambda: search.trial_table(search.FULL, records),
+        "search_choice": lambda: search.choice_table(search.FULL, records),
+        "search": lambda: search.trial_table(search.FULL, records),
     }.get(name, lambda: module(name).make_table(FIGURES))()
-    assert made in (ROOT / "docs" / "paper.md").read_text()
+    assert made in (FIGURES / "search.md" if name == "search" else ROOT / "docs" / "paper.md").read_text()

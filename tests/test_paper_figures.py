@@ -38,9 +38,13 @@ def test_figure_8_trains_and_figure_7_goes_on_from_there(tmp_path, monkeypatch):
     quick(fig8, tmp_path, monkeypatch)
     assert is_picture(tmp_path / "fig8_3.png")
     rows = (tmp_path / "fig7_errors.csv").read_bytes()
+    quick(fig7, tmp_path, monkeypatch, "--seeds", "0")
+    rivals = (tmp_path / "fig7_rivals.md").read_bytes()
+    assert b"| Zero | 3 | 20 | 0.1 | 0.0003 | 2 |" in rivals
     monkeypatch.setattr(fig7, "train", None)
     quick(fig7, tmp_path, monkeypatch, "--seeds", "0")
     assert (tmp_path / "fig7_errors.csv").read_bytes() == rows
+    assert (tmp_path / "fig7_rivals.md").read_bytes() == rivals
     assert is_picture(tmp_path / "fig7.png")
     assert "missing" not in (tmp_path / "fig7_grid_3.md").read_text()
 
@@ -136,6 +140,7 @@ def test_components_train_as_the_networks_do_alone():
 def tables():
     records, plan = fig7.Records(FIGURES), fig7.FULL
     yield "fig7 claim", fig7.claim_table(records, plan)
+    yield "fig7 rivals", fig7.rival_table(records)
     yield "fig7 three maps", fig7.grid_table(records, plan, 3)
     yield "fig7 four maps", fig7.grid_table(records, plan, 4)
     yield "fig7 known", fig7.known_table(records)

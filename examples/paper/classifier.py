@@ -114,7 +114,7 @@ def update_of(net: PCNetwork, run: Run) -> Callable[[Tensor, Tensor], None]:
     if setting.method != "backprop":
         init = initializer(setting, run.seed)
     states = SGD(lr=setting.alpha) if init is not None else None
-    weights = torch.optim.AdamW(net.parameters(), lr=setting.lr)
+    weights = torch.optim.AdamW(net.parameters(), lr=setting.lr, fused=True)
 
     def update(x: Tensor, y: Tensor) -> None:
         weights.zero_grad()
@@ -228,4 +228,3 @@ def _keep(records: Records, row: dict, curve: list[dict]) -> None:
     records.add(row, curve)
     shown = ("method", "activation", "lr", "alpha", "steps", "depth", "fraction", "epochs", "seed", "outcome")
     print(*(row[k] for k in (*shown, "test_by_validation", "test_by_test", "epoch_by_test", "wall")), flush=True)
-

@@ -79,10 +79,8 @@ QUICK = Cells(
 def go(cells: Cells, seeds: tuple[int, ...], records: Records, processes: int) -> None:
     """Train what is missing, the small T first."""
     for steps in cells.steps:
-        for method in METHODS:
-            work((cells.run(method, steps, a, 0) for a in cells.alphas), records, processes)
-        for method in METHODS:
-            work(cells.runs(method, steps, seeds, records), records, processes)
+        work((cells.run(m, steps, a, 0) for m in METHODS for a in cells.alphas), records, processes)
+        work((run for m in METHODS for run in cells.runs(m, steps, seeds, records)), records, processes)
 
 
 def make_table(folder: Path, quick: bool = False, seeds: tuple[int, ...] = (0, 1, 2)) -> str:

@@ -3,9 +3,9 @@
     python examples/paper/fig5.py --full --processes 2         # resumes where it was stopped
     python examples/paper/fig5.py --quick                      # digits and a small network, for the tests
 
-The paper takes the best of its whole grid for every T. Here the settings are those that search.py chose for a method,
-with another T: what the figure shows is the effect of T alone. Accuracies are those on the test set after the epoch
-that is best on the validation images. The runs at the chosen T are those of Table 1.
+The paper takes the best of its whole grid for every T. Here the settings are those that search.py chose for a method
+and a fraction, with another T: what the figure shows is the effect of T alone. Accuracies are those on the test set
+after the epoch that is best on the validation images. The runs at the chosen T are those of Table 1.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from classifier import Records, Run, work
 from common import MISSING, arguments, percent, save, table
 from grid import MLP
 from search import FULL, QUICK, Search
-from table1 import runs_of
+from table1 import go, runs_of
 
 __all__ = ["draw", "make_table"]
 
@@ -82,8 +82,7 @@ def main() -> None:
     """Train what is missing, write the table and the picture."""
     args = arguments(__doc__, "fig5", processes={"type": int, "default": 1, "help": "trainings at once"})
     search, records = QUICK if args.quick else FULL, Records(args.out, "classifier")
-    for method in METHODS:
-        search.go(method, records, args.processes)
+    go(search, MLP.fractions, args.seeds, records, args.processes)
     for runs in jobs(search, args.seeds, records):
         work(runs, records, args.processes)
     rows = records.finished(run for runs in jobs(search, args.seeds, records) for run in runs)

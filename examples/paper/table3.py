@@ -105,7 +105,7 @@ def make_table(folder: Path, quick: bool = False, seeds: tuple[int, ...] = (0, 1
         epochs = ", ".join(" / ".join(p["epoch"] for p in pair) for _, pair in points)
         taken = [[seconds(p[k], search, PAIR[k], records, folder) for _, p in points] for k in range(2)]
         known = [[s for s in each if s is not None] for each in taken]
-        ratios = [a / f for f, a in zip(*known, strict=True)]
+        ratios = [a / f for f, a in zip(*taken, strict=True) if a is not None and f is not None]
         shown = [mean_of(values, 1) for values in known]
         rows.append([*start, mean_of([t for t, _ in points]), epochs, *shown, mean_of(ratios)])
     return table(header, rows)
