@@ -140,10 +140,13 @@ def _errors(ws: Workspace, op: Errors, buffers: list[Tensor], shape: tuple[int, 
         sigma(flat[1], out=flat[2])
         return m
 
-    def gaussian() -> None:
-        torch.sub(h, predict(), out=e)
+    def miss(mu: Tensor) -> None:
+        torch.sub(h, mu, out=e)
         if precision is not None:
             e.mul_(precision)
+
+    def gaussian() -> None:
+        miss(predict())
         if sigma.is_identity:
             s.copy_(e)
         else:
@@ -158,16 +161,12 @@ def _errors(ws: Workspace, op: Errors, buffers: list[Tensor], shape: tuple[int, 
             sigma.pullback(sent, flat[1], out=flat[4], mu=flat[2])
 
     def keep() -> None:
-        torch.sub(h, predict(), out=e)
-        if precision is not None:
-            e.mul_(precision)
+        miss(predict())
         sigma.pullback(flat[4].fill_(1.0), flat[1], out=flat[1], mu=flat[2])
         torch.mul(e, a, out=s)
 
     def use() -> None:
-        torch.sub(h, m, out=e)
-        if precision is not None:
-            e.mul_(precision)
+        miss(m)
         torch.mul(e, a, out=s)
 
     if op.slope is not None:
