@@ -277,6 +277,19 @@ def test_memory_is_foreseen():
     assert 4 * (buffers + parameters) <= plan.memory(200) <= 1.3 * 4 * (buffers + parameters + 200 * 4 * 784)
 
 
+def test_memory_of_modules_is_foreseen_in_either_precision():
+    """What a module keeps is counted in numbers: a network in float64 has as many of them as one in float32."""
+
+    def foreseen(dtype):
+        graph = nx.DiGraph([("x", "y")])
+        graph.add_node("x", shape=(3, 8, 8))
+        graph.add_node("y", shape=(16, 6, 6))
+        graph.edges["x", "y"]["transform"] = torch.nn.Sequential(torch.nn.Conv2d(3, 16, 3), torch.nn.Tanh())
+        return PCNetwork(graph, dtype=dtype).plan({"x", "y"}, init=Forward(), steps=3).memory(10)
+
+    assert foreseen(torch.float64) == foreseen(torch.float32)
+
+
 class Allocations(TorchDispatchMode):
     """Counts results that lie in memory which none of the arguments had."""
 

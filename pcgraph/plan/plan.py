@@ -299,7 +299,8 @@ def kept_by(module: torch.nn.Module, shape: tuple[int, ...]) -> int:
         return tensor
 
     alive: list[torch.Tensor] = []
-    x = torch.zeros((1, *shape), device="meta", requires_grad=True)
+    dtype = next((t.dtype for t in own.values() if t.is_floating_point()), torch.float32)
+    x = torch.zeros((1, *shape), device="meta", dtype=dtype, requires_grad=True)
     try:
         with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             torch.func.functional_call(module, own, (x,))
