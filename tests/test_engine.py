@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import networkx as nx
 import pytest
 import torch
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 
 import pcgraph
 from pcgraph import SGD, Adam, Forward, Masked, Normal, PCNetwork, Zero
+from pcgraph import transforms as T
 from pcgraph.initializers import Given, Layout, Swept
 from pcgraph.plan import compile as compiler
 from pcgraph.testing import reference
@@ -458,6 +461,30 @@ def test_promises_are_not_inherited():
     expected = reference.infer(net, clamps, start, 2, lambda v, h, g, t: h + 0.01 - 0.1 * g)
     for v in net.graph:
         torch.testing.assert_close(result.states[v], expected.states[v], **EXACT)
+
+
+def total(x):
+    """The sum of a node's neurons for each of them: both ways a view of no memory of its own."""
+    return x.flatten(1).sum(1).view(-1, 1, 1).expand_as(x)
+
+
+def transposed(x):
+    return x.transpose(1, 2)
+
+
+@pytest.mark.parametrize("function", [total, transposed])
+@pytest.mark.parametrize("kind", ["dense", "batched", "identity", "stored entries"])
+def test_an_edge_activation_may_answer_with_a_view(kind, function):
+    """A user's function, or its derivative, that expands or transposes must not be asked for a layout in memory."""
+    transform = {"identity": T.Identity(), "stored entries": T.SparseLinear(density=0.6)}.get(kind, T.Linear())
+    graph = nx.DiGraph()
+    graph.add_nodes_from("abcdef", shape=(2, 2), activation="tanh")
+    edges = [*itertools.product("ab", "cd"), *itertools.product("cd", "ef"), ("c", "c"), ("a", "f")]
+    graph.add_edges_from(edges, activation=function, transform=transform)
+    net = PCNetwork(graph, dtype=torch.float64)
+    pins = {b.name: kind for b in net.structure.buckets if b.kind == "linear"}
+    clamps = {"a": double(3, 2, 2), "f": double(3, 2, 2, seed=1)}
+    assert_equal_to_reference(net, clamps, Normal(std=0.3), 3, SGD(0.05), kernels=pins)
 
 
 class Overwrites(pcgraph.Initializer):

@@ -31,7 +31,7 @@ def identity_forward(ws: Workspace, call: Forward) -> Step:
 
     def run() -> None:
         x = h.index_select(0, source)
-        add(a, x if phi.is_identity else phi(x.view(-1, *shape)).view(x.shape), 1.0)
+        add(a, x if phi.is_identity else phi(x.view(-1, *shape)).reshape(x.shape), 1.0)
 
     return run
 
@@ -48,7 +48,7 @@ def identity_pull(ws: Workspace, call: Pull) -> Step:
         back = s.index_select(0, target)
         if not phi.is_identity:
             x = h.index_select(0, source)
-            back = phi.pullback(back.view(-1, *shape), x.view(-1, *shape)).view(x.shape)
+            back = phi.pullback(back.view(-1, *shape), x.view(-1, *shape)).reshape(x.shape)
         add(e, back, -1.0)
 
     return run

@@ -181,7 +181,7 @@ def entries_forward(ws: Workspace, call: Forward) -> Step:
 
     def run() -> None:
         for product, source, target in zip(products, edges.source, edges.target):
-            x = h[source] if phi.is_identity else phi(h[source].view(-1, *shape)).view(h.shape[1:])
+            x = h[source] if phi.is_identity else phi(h[source].view(-1, *shape)).reshape(h.shape[1:])
             a[target].add_(product(_upright(ws, "upright", x)).t())
 
     return run
@@ -198,7 +198,7 @@ def entries_pull(ws: Workspace, call: Pull) -> Step:
         for product, source, target in zip(products, edges.source, edges.target):
             back = product(_upright(ws, "upright", s[target])).t()
             if not phi.is_identity:
-                back = phi.pullback(back.reshape(-1, *shape), h[source].view(-1, *shape)).view(h.shape[1:])
+                back = phi.pullback(back.reshape(-1, *shape), h[source].view(-1, *shape)).reshape(h.shape[1:])
             e[source].sub_(back)
 
     return run
@@ -213,7 +213,7 @@ def entries_weights(ws: Workspace, call: Pull) -> Learn:
 
     def run(grad: Tensor, scale: float, beta: float) -> None:
         for learn, row, source, target in zip(learners, edges.row, edges.source, edges.target):
-            x = h[source] if phi.is_identity else phi(h[source].view(-1, *shape)).view(h.shape[1:])
+            x = h[source] if phi.is_identity else phi(h[source].view(-1, *shape)).reshape(h.shape[1:])
             signal, state = _upright(ws, "upright", s[target]), _upright(ws, "upright2", x)
             learn(grad[int(row)], signal, state, scale, beta)
 

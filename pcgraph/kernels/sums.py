@@ -49,7 +49,7 @@ def pointers(places: Index, count: int) -> Index:
 
 
 def adder(ws: Workspace, places: Index) -> Add:
-    """A function that adds row i of a product to row ``places[i]`` of a buffer, both contiguous."""
+    """A function that adds row i of a product to row ``places[i]`` of a contiguous buffer."""
     distinct, local = np.unique(places, return_inverse=True)
     if len(distinct) == len(places):
         index = torch.from_numpy(places).to(ws.device)
@@ -70,7 +70,7 @@ def adder(ws: Workspace, places: Index) -> Add:
 
 def _times(product: Tensor, alpha: float) -> Tensor:
     """Scaled in place: on a CPU ``index_add_`` with an `alpha` is several times slower than without."""
-    return product if alpha == 1.0 else product.mul_(alpha)
+    return product if alpha == 1.0 else product.contiguous().mul_(alpha)
 
 
 def _by_csr(ws: Workspace) -> bool:
@@ -85,11 +85,16 @@ def _into(ws: Workspace, places: Index, count: int) -> Add:
 
         def multiply(view: Tensor, product: Tensor, alpha: float) -> None:
             flat = view.view(count, -1)
-            torch.addmm(flat, matrix, product.view(len(order), -1), alpha=alpha, out=flat)
+            torch.addmm(flat, matrix, _by_rows(product), alpha=alpha, out=flat)
 
         return multiply
     bag = bags(ws, pointer, order)
-    return lambda view, product, alpha: view.view(count, -1).add_(bag(product.view(len(order), -1)), alpha=alpha)
+    return lambda view, product, alpha: view.view(count, -1).add_(bag(_by_rows(product)), alpha=alpha)
+
+
+def _by_rows(product: Tensor) -> Tensor:
+    """A matrix; what an edge's own activation returns may be a view of any strides."""
+    return product.contiguous().view(len(product), -1)
 
 
 def bags(ws: Workspace, pointer: Index, columns: Index, values: Tensor | None = None) -> Callable[[Tensor], Tensor]:
