@@ -467,6 +467,53 @@ def test_inference_mode_leaves_no_trace():
     net.infer(clamps, init=Forward(), steps=2, optimizer=SGD(0.1)).backward()
 
 
+@pytest.mark.parametrize("size", [1, 3])
+def test_learning_in_inference_mode_leaves_no_trace(size):
+    """Local learning needs no autograd; what backward() made there must serve an ordinary run, too."""
+    graph = nx.DiGraph()
+    graph.add_nodes_from(range(6), shape=size, activation="tanh")
+    graph.add_edges_from([(i, j) for i in range(6) for j in range(6) if (i + j) % 3], share="one")
+    net = PCNetwork(graph, dtype=torch.float64)
+    kernels = {b.name: "batched" for b in net.structure.buckets} if size > 1 else {}
+    gradients = []
+    for mode in (True, False):
+        net.zero_grad()
+        with torch.inference_mode(mode):
+            net.infer({0: double(4, size)}, init=Zero(), steps=3, optimizer=SGD(0.1), kernels=kernels).backward()
+        assert not any(p.grad.is_inference() for p in net.parameters())
+        gradients.append([p.grad.clone() for p in net.parameters()])
+    assert all(torch.equal(one, other) for one, other in zip(*gradients))
+
+
+def test_a_network_without_parameters_can_change_its_dtype():
+    """Nothing of it moves in memory, and yet its buffers are of the wrong dtype then."""
+    graph = nx.DiGraph()
+    graph.add_nodes_from("xhy", shape=3, bias=False, activation="tanh")
+    graph.add_edges_from(["xh", "hy"], transform=pcgraph.transforms.Identity())
+    net = PCNetwork(graph)
+    assert not list(net.parameters())
+    for dtype in (torch.float32, torch.float64, torch.float32):
+        net.to(dtype)
+        clamps = {v: torch.ones(2, 3, dtype=dtype) for v in "xy"}
+        assert net.infer(clamps, init=Zero(), steps=2, optimizer=SGD(0.1)).energy.dtype == dtype
+
+
+@pytest.mark.parametrize("fixed", [{"transform": pcgraph.transforms.Identity()}, {"trainable": False}])
+def test_biases_alone_can_learn(fixed):
+    """Without weights to train there is an error all the same, and nobody is told that there is none."""
+    graph = nx.DiGraph()
+    graph.add_nodes_from("xhy", shape=3)
+    graph.add_edges_from(["xh", "hy"], **fixed)
+    net = PCNetwork(graph, dtype=torch.float64)
+    result = net.infer({"x": double(2, 3), "y": double(2, 3, seed=1)}, init=Forward(), steps=2, optimizer=SGD(0.1))
+    result.backward()
+    for v in "hy":
+        name, row = net.bias_place(v)
+        torch.testing.assert_close(net.biases[name].grad[row], -result.errors[v].mean(0))
+    with pytest.warns(pcgraph.errors.PCGraphWarning, match="nothing that is predicted is clamped"):
+        net.infer({"x": double(2, 3)}, init=Forward(), steps=2, optimizer=SGD(0.1)).backward()
+
+
 def test_weights_can_be_frozen_and_freed():
     """What is frozen at the moment of backward() gets no gradient; what is free gets all of it."""
     net = PCNetwork(pcgraph.graphs.chain([3, 4, 2]), dtype=torch.float64)

@@ -90,11 +90,12 @@ class Workspace:
         self.recording: Any = None
 
     def _bound_to(self) -> tuple[object, ...]:
-        return *switches(self.device), *(p.data_ptr() for p in self.net.parameters())
+        net = self.net
+        return net.dtype, net.device, *switches(self.device), *(p.data_ptr() for p in net.parameters())
 
     @property
     def stale(self) -> bool:
-        """Whether parameters have been replaced, or torch's switches thrown, since this was bound to them."""
+        """Whether the network was moved, its parameters replaced, or torch's switches thrown since this was made."""
         return self.bound_to != self._bound_to()
 
     def unbind(self) -> None:

@@ -29,13 +29,13 @@ class InferenceResult(Inference):
     #: Whether the network has learned from this result.
     learned = False
 
-    @torch.no_grad()
     def accumulate(self, factor: float = 1.0) -> None:
         """Add `factor` times the local gradients to the ``.grad`` of the network's parameters, and nothing else."""
         scale = factor / self.batch
-        _weights(self._ws, scale)
-        _biases(self._ws, scale)
-        self._energies(scale)
+        with torch.inference_mode(False), torch.no_grad():  # what is made lazily here serves ordinary runs later on
+            _weights(self._ws, scale)
+            _biases(self._ws, scale)
+            self._energies(scale)
 
     def backward(self) -> None:
         """Add the local gradients to the ``.grad`` of the network's parameters, and let the initializer remember.
@@ -55,7 +55,7 @@ class InferenceResult(Inference):
         if self.learned:
             raise ConfigError("backward() was already called on this result; run net.infer(...) again")
         self.learned = True
-        if not self.plan.weights and self.plan.structure.buckets:
+        if not self.plan.final.errors and self.plan.structure.buckets:
             warnings.warn(
                 "there is nothing to learn from: nothing that is predicted is clamped, so that every error is zero "
                 f"(clamped: {', '.join(map(repr, self.clamped_values))}); clamp the target as well",
