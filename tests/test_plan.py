@@ -145,6 +145,51 @@ def test_a_module_that_needs_data_is_named_as_not_counted():
     assert plan.flops(1) == 6 * 2 * 12, "h1 -> y: forward before and after each step, back in each, and its weights"
 
 
+class Refuses(nn.Module):
+    def __init__(self, error):
+        super().__init__()
+        self.error = error
+
+    def forward(self, x):
+        if x.device.type == "meta":
+            raise self.error("not without data")
+        return x
+
+
+@pytest.mark.parametrize("error", [AssertionError, IndexError, KeyError, AttributeError, RuntimeError])
+def test_whatever_a_module_raises_without_data_it_is_not_counted(error):
+    """print(plan.explain()) is for people, and must not fail by a module that inference runs."""
+    graph = pcgraph.graphs.chain([4, 4, 3])
+    graph.edges["x", "h1"]["transform"] = Refuses(error)
+    plan = PCNetwork(graph).plan({"x", "y"}, init=Forward(), steps=2)
+    assert plan.uncounted == ("module_4_to_4",)
+    assert "without the modules of module_4_to_4" in plan.explain()
+    assert plan.memory(2) > 0
+
+
+class Caches(nn.Linear):
+    """Keeps a tensor for as long as the batch has one size."""
+
+    scale = None
+
+    def forward(self, x):
+        if self.scale is None or len(self.scale) != len(x):
+            self.scale = torch.full((len(x), 1), 0.5, dtype=x.dtype, device=x.device)
+        return super().forward(x) * self.scale
+
+
+@pytest.mark.parametrize("ask", [lambda plan: plan.flops(5), lambda plan: plan.memory(5), lambda plan: plan.explain()])
+def test_counting_leaves_nothing_behind_in_a_module(ask):
+    """A plan that is looked at must not change what runs after it."""
+    graph = pcgraph.graphs.chain([4, 4, 3])
+    graph.edges["x", "h1"]["transform"] = Caches(4, 4)
+    net = PCNetwork(graph)
+    for batch in (1, 5):
+        ask(net.plan({"x", "y"}, init=Forward(), steps=2))
+        clamps = {"x": torch.ones(batch, 4), "y": torch.ones(batch, 3)}
+        net.infer(clamps, init=Forward(), steps=2, optimizer=SGD(0.1)).backward()
+
+
 def test_a_plan_for_a_thousand_steps_is_as_short_as_one_for_ten():
     """Distinct steps are a prologue; then one repeats."""
     net = chain(6, 8, 8, 8, 8, 3)

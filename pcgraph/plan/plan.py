@@ -17,7 +17,7 @@ from pcgraph.network import Structure
 from pcgraph.plan.compile import Parts, Request, Stage, compile_plan
 from pcgraph.plan.flow import Flow
 from pcgraph.plan.operations import Activate, Forward, Index, Operation, Pull, Rows, Write, numbers
-from pcgraph.plan.products import Products, products_of
+from pcgraph.plan.products import Products, products_of, without_data
 from pcgraph.plan.smm import SMM, count
 
 __all__ = ["Matmuls", "Plan", "make_plan"]
@@ -288,8 +288,6 @@ def kept_by(module: torch.nn.Module, shape: tuple[int, ...]) -> int:
 
     0 for a module that cannot run on tensors without data: the estimate is then too low by what it keeps.
     """
-    own = {name: p.to("meta") for name, p in [*module.named_parameters(), *module.named_buffers()]}
-    known = {id(p) for p in own.values()}
     kept: dict[int, int] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
@@ -299,12 +297,15 @@ def kept_by(module: torch.nn.Module, shape: tuple[int, ...]) -> int:
         return tensor
 
     alive: list[torch.Tensor] = []
-    dtype = next((t.dtype for t in own.values() if t.is_floating_point()), torch.float32)
-    x = torch.zeros((1, *shape), device="meta", dtype=dtype, requires_grad=True)
     try:
+        bare = without_data(module)
+        own = [*bare.parameters(), *bare.buffers()]
+        known = {id(tensor) for tensor in own}
+        dtype = next((tensor.dtype for tensor in own if tensor.is_floating_point()), torch.float32)
+        x = torch.zeros((1, *shape), device="meta", dtype=dtype, requires_grad=True)
         with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            torch.func.functional_call(module, own, (x,))
-    except (RuntimeError, NotImplementedError, TypeError, ValueError):
+            bare(x)
+    except Exception:  # whatever a user's module may raise
         return 0
     return sum(kept.values())
 

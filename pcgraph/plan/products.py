@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from torch.utils.flop_counter import flop_registry
 
 from pcgraph.transforms.base import vjp
 
-__all__ = ["Products", "products_of"]
+__all__ = ["Products", "products_of", "without_data"]
 
 Shape = tuple[int, ...]
 
@@ -28,15 +29,13 @@ class Products:
     weights: int
 
 
-class _Called(nn.Module):
-    """Calls a function of a module, so that ``functional_call`` can lend that other parameters."""
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module
-
-    def forward(self, work: Callable[[Any], Products]) -> Products:
-        return work(self.module)
+def without_data(module: nn.Module) -> nn.Module:
+    """A copy of a module, its parameters and buffers without data; what its run leaves behind is the copy's alone."""
+    bare: dict[int, Any] = {}
+    for tensor in (*module.parameters(), *module.buffers()):
+        empty = tensor.detach().to("meta")
+        bare[id(tensor)] = nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
+    return copy.deepcopy(module, bare)
 
 
 def products_of(module: nn.Module, shape: Shape, out_shape: Shape, batch: int) -> Products | None:
@@ -49,17 +48,12 @@ def products_of(module: nn.Module, shape: Shape, out_shape: Shape, batch: int) -
         Of the source and the target.
     batch : int
     """
-    empty = {
-        f"module.{name}": tensor.detach().to("meta").requires_grad_(tensor.requires_grad)
-        for name, tensor in [*module.named_parameters(), *module.named_buffers()]
-    }
     dtype = next((p.dtype for p in module.parameters()), torch.get_default_dtype())
     x, g = (torch.empty(batch, *s, dtype=dtype, device="meta") for s in (shape, out_shape))
     try:
-        found: Products = torch.func.functional_call(_Called(module), empty, (lambda own: _run(own, x, g),))
-    except (RuntimeError, NotImplementedError, TypeError, ValueError):
+        return _run(without_data(module), x, g)
+    except Exception:  # whatever a user's module may raise
         return None
-    return found
 
 
 def _run(module: Any, x: Tensor, g: Tensor) -> Products:
