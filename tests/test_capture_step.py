@@ -409,6 +409,25 @@ def test_a_partial_clamp_is_not_recorded(recording):
     assert replays(recording) == 0
 
 
+@pytest.mark.parametrize("check", [True, False])
+def test_a_switch_of_torchs_that_is_thrown_on_the_way_is_obeyed(recording, check):
+    """What was recorded without autocast must not stand for a step under it, nor the other way round."""
+
+    class Throws(Endless):
+        def __iter__(self):
+            for i, one in enumerate(list.__iter__(self)):
+                torch.set_autocast_enabled("cpu", 8 <= i < 16)
+                yield one
+
+    kw = {"loader": Throws(batches(24)), "check": check, "measure_every": 100}
+    try:
+        plain, found = (train(capture, **kw)[0] for capture in (False, True))
+    finally:
+        torch.set_autocast_enabled("cpu", False)
+    assert_same(found, plain)
+    assert replays(recording) == (7 - 3 + 8 - 3 + 8 - 3) * (2 if check else 1)
+
+
 # -- nothing waits for the device -------------------------------------------------------------------------------------
 
 

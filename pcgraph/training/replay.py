@@ -17,6 +17,7 @@ from torch import Tensor
 from pcgraph.clamps import Clamps, Masked
 from pcgraph.inference import Recorder, capturable
 from pcgraph.initializers import Initializer
+from pcgraph.kernels.workspace import switches
 from pcgraph.learning import InferenceResult, Standard
 from pcgraph.training.batches import Batch
 from pcgraph.training.settings import rule_name
@@ -109,12 +110,13 @@ class Replay:
         return True
 
     def _decided(self) -> tuple[object, ...]:
-        """What a recording holds beside its inputs: settings, and where everything that it reads or moves lies."""
+        """What a recording holds beside its inputs: settings, torch's too; and where all that it reads or moves is."""
         s = self.settings
         groups = s.optimizer.param_groups
         moved = [t for state in s.optimizer.state.values() for t in state.values() if isinstance(t, Tensor)]
         kept = [] if s.init is None else [*s.init.buffers(), *s.init.parameters()]
         return (
+            *switches(self.net.device),
             *(tensor.data_ptr() for tensor in (*self.run.trained, *moved, *kept)),
             *(parameter.requires_grad for parameter in self.run.trained),
             *((name, *self._marks(value)) for group in groups for name, value in group.items() if name != "params"),
