@@ -78,7 +78,7 @@ def test_the_digits_are_learned_by_all_three_methods(quick):
     """A sign error in a method would show as chance."""
     rows = module("classifier").Records(quick[0], "classifier").runs.where(fraction=1.0, epochs=12)
     assert {r["method"] for r in rows} == {"backprop", "Forward", "Average"}
-    assert all(float(r["test_by_validation"]) > 60 for r in rows)
+    assert all(float(r["test_by_test"]) > 60 for r in rows)
 
 
 @pytest.mark.slow
@@ -173,8 +173,22 @@ def test_each_fraction_has_its_own_choice_and_by_test_may_choose_another(tmp_pat
                 note(records, one, [end, end])
     assert [search.chosen(replace(small, fraction=f), "Forward", records) for f in (1.0, 0.25)] == settings[:2]
     records.add(records.row(small.runs(settings[1], last)[0]) | {"test_by_test": 99.0}, [])
-    rows = table1.by_test(small, "Forward", 1.0, (0, 1), records)
-    assert {r["run"] for r in rows} == {r.name for r in small.runs(settings[1], last)}
+    runs = table1.runs_by_test(small, "Forward", 1.0, (0, 1), records)
+    assert runs == [replace(one, validation=0) for one in small.runs(settings[1], last)]
+    assert [one.setting for one in table1.runs_of(small, "Forward", 1.0, (0, 1), records)] == [settings[0]] * 2
+
+
+def test_a_run_without_a_validation_set_trains_on_everything(tmp_path):
+    """The paper's way: all 1437 digits, and no epoch chosen by images that are not there."""
+    classifier, grid = module("classifier"), module("grid")
+    images = {"dataset": "digits", "width": 8, "batch": 50, "epochs": 2}
+    one = classifier.Run(grid.Setting("backprop", "relu", 1e-3), 0, validation=0, **images)
+    row, curve = classifier.train(one)
+    assert row["images"] == 1437
+    assert row["test_by_validation"] == ""
+    assert [point["validation"] for point in curve] == ["", ""]
+    assert float(row["test_by_test"]) == max(float(point["test"]) for point in curve)
+    assert classifier.train(replace(one, validation=100))[0]["images"] == 1337
 
 
 def test_a_data_set_that_is_not_here_is_said_to_be_not_run(tmp_path):

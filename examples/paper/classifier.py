@@ -2,8 +2,8 @@
 
 The network is 784-512-512-512-512-10 with a linear output (AlexNet on CIFAR10), the target is one-hot, and all methods
 see the same stream-aligned batches of 200 in the same order. After every epoch the accuracy is measured on the test set
-and on the validation set, which is cut from the training set before a fraction of what is left is taken. Seconds are
-those of training alone.
+and on the validation set, which is cut from the training set before a fraction of what is left is taken; a run may do
+without one. Seconds are those of training alone.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Run:
     fraction : float
         Of the training set without the validation set.
     validation : int
-        Images that are kept from training.
+        Images that are kept from training; 0 for none, as in the paper.
     dataset : str
     width, batch : int
         Neurons in a hidden layer; images in a batch.
@@ -79,9 +79,11 @@ def _whole(dataset: str, part: str, normalize: str) -> data.Images:
     return data.load(dataset, part, normalize=normalize)
 
 
-def sets(run: Run) -> tuple[data.Images, data.Images, data.Images]:
+def sets(run: Run) -> tuple[data.Images, data.Images | None, data.Images]:
     """Training, validation and test set. Fractions are class-balanced, and the smaller are parts of the larger."""
-    train, validation = _whole(run.dataset, "train", run.normalize).split(run.validation, seed=0)
+    train, validation = _whole(run.dataset, "train", run.normalize), None
+    if run.validation:
+        train, validation = train.split(run.validation, seed=0)
     if run.fraction < 1:
         train = train.split(round((1 - run.fraction) * len(train)), seed=1)[0]
     return train, validation, _whole(run.dataset, "test", run.normalize)
@@ -154,7 +156,8 @@ def train(run: Run) -> tuple[dict, list[dict]]:
         The settings, the outcome ("ok" or "diverged": a state or weight that is not finite), the best epoch by
         validation and by test with its test accuracy, seconds and versions.
     curve : list of dict
-        Epoch, validation and test accuracy (percent), wall and processor seconds of training until then.
+        Epoch, validation and test accuracy (percent; empty without a validation set), wall and processor seconds of
+        training until then.
     """
     train_set, validation, test = sets(run)
     net = make(run, train_set)
@@ -164,7 +167,8 @@ def train(run: Run) -> tuple[dict, list[dict]]:
         for _ in epochs(net, run, train_set.batches(run.batch, seed=run.seed, stream_aligned=True)):
             clock.stop()
             curve.append({
-                "run": run.name, "epoch": len(curve) + 1, "validation": f"{accuracy(net, validation):.2f}",
+                "run": run.name, "epoch": len(curve) + 1,
+                "validation": f"{accuracy(net, validation):.2f}" if validation is not None else "",
                 "test": f"{accuracy(net, test):.2f}", "wall": f"{clock.wall:.2f}",
                 "processor": f"{clock.processor:.2f}",
             })  # fmt: skip
@@ -177,10 +181,10 @@ def train(run: Run) -> tuple[dict, list[dict]]:
 
 
 def best(curve: list[dict]) -> dict[str, object]:
-    """The epochs that are best on the validation images and on the test images, the first among equals."""
+    """The epochs best on the validation images, if there are any, and on the test images, the first among equals."""
     found: dict[str, object] = {}
     for by in ("validation", "test"):
-        top = max(curve, key=lambda point: float(point[by]), default=None)
+        top = max((point for point in curve if point[by] != ""), key=lambda point: float(point[by]), default=None)
         for column, value in (("epoch", "epoch"), ("validation", "validation"), ("test", "test")):
             found[f"{column}_by_{by}"] = top[value] if top else ""
     return found

@@ -205,27 +205,51 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return "\n".join([*lines, *("| " + " | ".join(map(str, row)) + " |" for row in rows)])
 
 
+SETTINGS = (
+    "dataset", "width", "batch", "normalize", "images", "epochs", "activation", "lr", "alpha", "steps", "t_train",
+    "depth", "maps", "threads",
+)  # fmt: skip
+"""Columns that say how something was trained or measured."""
+
+
 def provenance(rows: Sequence[Mapping[str, str]]) -> str:
-    """Of how many trainings a table is made: their seeds, versions, processor, and hours of training.
+    """What the rows of a table say of their settings, seeds, versions, processor, and hours, where they have it.
 
     Examples
     --------
     >>> where = {"torch": "2.13.0", "pcgraph": "0.1.0", "python": "3.11.7", "cpu": "any"}
-    >>> print(provenance([where | {"seed": str(s), "wall": "1800", "processor": "1700"} for s in (0, 1)]))
-    2 trainings, seeds 0, 1; torch 2.13.0, pcgraph 0.1.0, python 3.11.7, cpu any; 1.0 h of training (0.9 h of CPU).
+    >>> print(provenance([where | {"lr": "0.1", "seed": str(s), "wall": "1800", "processor": "1700"} for s in (1, 0)]))
+    2 rows: lr 0.1; seed 0, 1; torch 2.13.0, pcgraph 0.1.0, python 3.11.7, cpu any; 1.0 h (0.9 h of CPU).
     """
-    if not rows:
-        return "0 trainings."
-    seeds = ", ".join(sorted({row["seed"] for row in rows}, key=int))
-    different = {k: " and ".join(sorted({row[k] for row in rows})) for k in ("torch", "pcgraph", "python", "cpu")}
-    where = ", ".join(f"{k} {values}" for k, values in different.items())
-    wall, processor = (sum(float(row[k]) for row in rows) / 3600 for k in ("wall", "processor"))
-    return f"{len(rows)} trainings, seeds {seeds}; {where}; {wall:.1f} h of training ({processor:.1f} h of CPU)."
+
+    def values(column: str, joint: str) -> str:
+        found = {row[column] for row in rows if row.get(column)}
+        return f"{column} {joint.join(sorted(found, key=_by_number))}" if found else ""
+
+    settings = [values(column, ", ") for column in (*SETTINGS, "seed")]
+    where = [values(column, " and ") for column in ("torch", "pcgraph", "python", "cpu")]
+    parts = [*filter(None, settings), ", ".join(filter(None, where)), _hours(rows)]
+    return f"{len(rows)} rows: " + "; ".join(filter(None, parts)) + "."
 
 
-def save(folder: Path, name: str, text: str, rows: Sequence[Mapping[str, str]] | None = None) -> None:
-    """Write a table beside its rows, with what :func:`provenance` says of them, and print it."""
-    if rows is not None:
-        text += "\n\n" + provenance(rows)
+def _by_number(text: str) -> tuple[float, str]:
+    try:
+        return float(text), text
+    except ValueError:
+        return math.inf, text
+
+
+def _hours(rows: Sequence[Mapping[str, str]]) -> str:
+    """Wall time and that of the processor, of the rows that have it."""
+    known = {k: [float(row[k]) / 3600 for row in rows if row.get(k)] for k in ("wall", "processor")}
+    wall, processor = (f"{sum(hours):.1f} h" for hours in known.values())
+    lacking = len(rows) - len(known["wall"])
+    of_cpu = f" ({processor} of CPU)" if known["processor"] else ""
+    return f"{wall}{of_cpu}" + (f", {lacking} rows without" if lacking else "") if known["wall"] else ""
+
+
+def save(folder: Path, name: str, text: str, rows: Sequence[Mapping[str, str]]) -> None:
+    """Write a table with what :func:`provenance` says of its rows beside them, and print it."""
+    text += "\n\n" + provenance(rows)
     (folder / f"{name}.md").write_text(text + "\n")
     print(text, flush=True)

@@ -267,8 +267,8 @@ def main() -> None:
     if not searched.rows:
         rows = search(2 if args.quick else 10, len(args.seeds), (0.01, 0.05, 0.1), ("relu", "tanh"))
         searched.add(*(row | where for row in rows))
-    save(args.out, "components_speed", speed_table(speeds.rows))
-    save(args.out, "components_search", search_table(searched.rows))
+    save(args.out, "components_speed", speed_table(speeds.rows), speeds.rows)
+    save(args.out, "components_search", search_table(searched.rows), searched.rows)
     draw(args.out / "components.png", speeds.rows)
 
 

@@ -436,15 +436,23 @@ def draw(path: Path, records: Records, plan: Plan, seeds: int = 3) -> None:
     plt.close(figure)
 
 
+def trainings(rows: list[dict[str, str]]) -> list[dict[str, str]]:
+    """One row for each training, that of most epochs, whose seconds are those of all of them."""
+    longest = sorted(rows, key=lambda r: int(r["epochs"]))
+    return list({(r["method"], r["t_train"], r["maps"], r["seed"]): r for r in longest}.values())
+
+
 def report(folder: Path, records: Records, plan: Plan, seeds: int) -> None:
     """All tables and the picture, of the rows that are there."""
-    save(folder, "fig7_claim", claim_table(records, plan, seeds))
-    save(folder, "fig7_rivals", rival_table(records))
+    claimed = [row for maps in (3, 4) for cell in plan.headline(maps) for row in records.errors.where(**cell.key)]
+    save(folder, "fig7_claim", claim_table(records, plan, seeds), trainings(claimed))
+    save(folder, "fig7_rivals", rival_table(records), records.rivals.rows)
     for maps in (3, 4):
-        save(folder, f"fig7_grid_{maps}", grid_table(records, plan, maps, seeds))
-    save(folder, "fig7_known", known_table(records))
-    save(folder, "fig7_rates", rate_table(records))
-    save(folder, "fig7_updates", update_table(records))
+        rows = trainings(records.errors.where(maps=maps, epochs=plan.stages[0]))
+        save(folder, f"fig7_grid_{maps}", grid_table(records, plan, maps, seeds), rows)
+    save(folder, "fig7_known", known_table(records), records.known.rows)
+    save(folder, "fig7_rates", rate_table(records), records.rates.rows)
+    save(folder, "fig7_updates", update_table(records), records.updates.rows)
     draw(folder / "fig7.png", records, plan, seeds)
 
 

@@ -111,7 +111,7 @@ def main() -> None:
     found = reconstructions(problem, plan, records, folder)
     note(store, problem, found)
     for maps in (3, 4):
-        save(args.out, f"fig8_{maps}", error_table(store, plan, maps))
+        save(args.out, f"fig8_{maps}", error_table(store, plan, maps), store.where(maps=maps))
         those = {cell: images for cell, images in found.items() if cell.maps == maps}
         if those:
             draw(args.out / f"fig8_{maps}.png", problem, those)

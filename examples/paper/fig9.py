@@ -257,14 +257,14 @@ def main() -> None:
     draws, steps = (20, 300) if args.quick else (200, 30000)
     checked = Store(args.out / "fig9_checks.csv", ["graph", "input"])
     counted = Store(args.out / "fig9_numbers.csv", ["graph", "activation", "weights", "steps"])
-    checked.add(*checks())
+    checked.add(*(row | versions() for row in checks()))
     for case in CASES:
         if not counted.find(graph=case.which, activation=case.activation, weights=case.weight or "drawn", steps=steps):
             begun = time.perf_counter()
             row = numbers(case, draws, steps)
             counted.add(row | {"seed": 0, "alpha": ALPHA, "wall": f"{time.perf_counter() - begun:.1f}"} | versions())
-    save(args.out, "fig9_checks", check_table(checked.rows))
-    save(args.out, "fig9_numbers", number_table(counted.rows))
+    save(args.out, "fig9_checks", check_table(checked.rows), checked.rows)
+    save(args.out, "fig9_numbers", number_table(counted.rows), counted.rows)
     picture(args.out / "fig9.png")
 
 
