@@ -101,7 +101,7 @@ def make_table(folder: Path, quick: bool = False, seeds: tuple[int, ...] = (0, 1
 def draw(folder: Path, quick: bool = False, seeds: tuple[int, ...] = (0, 1, 2)) -> None:
     """Left: curves over epochs at each method's best T, with standard deviations. Right: accuracy over T."""
     cells, records = QUICK if quick else FULL, Records(folder, "fig2")
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 4.8), layout="constrained")
     for k, method in enumerate(METHODS):
         found = {t: v for t in cells.steps if (v := cells.final(method, t, seeds, records))}
         if not found:
@@ -125,7 +125,7 @@ def draw(folder: Path, quick: bool = False, seeds: tuple[int, ...] = (0, 1, 2)) 
     right.minorticks_off()
     for axes in (left, right):
         if axes.lines:
-            axes.legend(frameon=False, fontsize=8)
+            axes.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.16))
     figure.savefig(folder / "fig2.png", dpi=130)
     plt.close(figure)
 

@@ -417,7 +417,7 @@ def draw_over_epochs(ax: Axes, records: Records, plan: Plan, cells: list[Cell], 
 
 def draw(path: Path, records: Records, plan: Plan, seeds: int = 3) -> None:
     """The paper's three methods and the ablation over T_eval, and curves over epochs; a row for each reading."""
-    figure, axes = plt.subplots(2, 3, figsize=(13, 7.6), layout="constrained")
+    figure, axes = plt.subplots(2, 3, figsize=(13, 9.6), layout="constrained")
     titles = (f"the paper's three, {plan.stages[0]} epochs", "the root's start", "T_eval = T_train, over epochs")
     for row, maps in zip(axes, (3, 4), strict=True):
         cells = plan.grid(maps)
@@ -431,7 +431,8 @@ def draw(path: Path, records: Records, plan: Plan, seeds: int = 3) -> None:
             ax.set_title(f"{maps} weight maps: {title}", fontsize=10)
             ax.grid(alpha=0.25)
             if ax.get_legend_handles_labels()[0]:
-                ax.legend(frameon=False, fontsize=7, title="method, T_train", title_fontsize=7)
+                below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.14), "ncols": 2}
+                ax.legend(frameon=False, fontsize=7, title="method, T_train", title_fontsize=7, **below)
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
