@@ -15,6 +15,7 @@ image.
 from __future__ import annotations
 
 import statistics
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -121,24 +122,27 @@ class Search:
         whole = {s: curves for s, curves in found.items() if all(len(c) == rung.epochs for c in curves)}
         return sorted(whole, key=lambda s: -_last(whole[s]))
 
-    def go(self, method: str, records: Records, processes: int = 1, stop: int | None = None) -> list[Setting]:
-        """Train what is missing, up to a rung; the settings of the last one, best first."""
+    def ladder(self, method: str, records: Records) -> Iterator[tuple[Rung, list[Setting]]]:
+        """Each rung with its settings, which depend on what is finished of the rung before when it is asked for."""
         settings = self.first(method)
-        for k, rung in enumerate(self.rungs[:stop]):
+        for k, rung in enumerate(self.rungs):
             settings = self.admitted(k, method, settings)
-            work((run for s in settings for run in self.runs(s, rung)), records, processes)
+            yield rung, settings
             settings = self.ranked(settings, rung, records)
-        return settings
+
+    def go(self, method: str, records: Records, processes: int = 1) -> None:
+        """Train what is missing."""
+        for rung, settings in self.ladder(method, records):
+            work((run for s in settings for run in self.runs(s, rung)), records, processes)
 
     def reached(self, method: str, records: Records) -> tuple[int, list[Setting]]:
         """The last rung that is complete, and its settings, best first, without training anything; -1 for none."""
-        at, settings = -1, self.first(method)
-        for k, rung in enumerate(self.rungs):
-            settings = self.admitted(k, method, settings)
+        at, best = -1, self.first(method)
+        for k, (rung, settings) in enumerate(self.ladder(method, records)):
             if any(records.row(run) is None for s in settings for run in self.runs(s, rung)):
                 break
-            at, settings = k, self.ranked(settings, rung, records)
-        return at, settings
+            at, best = k, self.ranked(settings, rung, records)
+        return at, best
 
 
 def _last(curves: list[list[dict[str, str]]]) -> float:
@@ -180,14 +184,9 @@ def chosen(search: Search, method: str, records: Records) -> Setting | None:
 
 def trials(search: Search, records: Records) -> list[dict[str, str]]:
     """The finished trainings of a search, over all fractions."""
-    runs = []
-    for part in (replace(search, fraction=f) for f in MLP.fractions):
-        for method in METHODS:
-            settings = part.first(method)
-            for k, rung in enumerate(part.rungs):
-                settings = part.admitted(k, method, settings)
-                runs += [run for s in settings for run in part.runs(s, rung)]
-                settings = part.ranked(settings, rung, records)
+    parts = [replace(search, fraction=f) for f in MLP.fractions]
+    steps = [(part, *step) for part in parts for method in METHODS for step in part.ladder(method, records)]
+    runs = [run for part, rung, settings in steps for s in settings for run in part.runs(s, rung)]
     return records.finished(dict.fromkeys(runs))
 
 
