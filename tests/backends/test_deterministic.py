@@ -12,7 +12,8 @@ import pcgraph
 from pcgraph import SGD, Adam, Average, Forward, Memory, Normal, Null, PCNetwork, Zero
 from pcgraph.kernels import Workspace, sums
 from pcgraph.transforms import SparseLinear
-from tests.backends.test_engine import assert_equal_to_reference, double, everything
+from tests.backends.test_engine import everything
+from tests.builders import assert_equal_to_reference, double
 
 aten = torch.ops.aten
 

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,8 @@ import pcgraph
 from pcgraph.data import Images, StreamAligned
 from pcgraph.errors import CheckpointError, ConfigError, DataError, PCGraphWarning
 from pcgraph.training import EarlyStopping, History
+from tests import builders
+from tests.builders import timeless
 
 GENERATOR = torch.Generator().manual_seed(5)
 X, LABELS = torch.randn(36, 4, generator=GENERATOR), torch.arange(36) % 3
@@ -35,7 +36,7 @@ class Setting:
     """A run, made anew as a script makes it anew when it is started again."""
 
     def __init__(self, init: str = "average", loader: str = "batches", several: bool = False) -> None:
-        self.net = pcgraph.PCNetwork(pcgraph.graphs.chain([4, 6, 5, 3], activation="tanh"), seed=0)
+        self.net = builders.chain(4, 6, 5, 3, seed=0)
         self.init = self._init(init)
         self.optimizer = torch.optim.AdamW([*self.net.parameters(), *self.init.parameters()], lr=0.02)
         steps = torch.optim.lr_scheduler.StepLR(self.optimizer, 1, gamma=0.7)
@@ -96,16 +97,7 @@ LOADERS: dict[str, Callable[[], Any]] = {
 
 
 def same(a: Setting, b: Setting) -> bool:
-    one, two = a.numbers(), b.numbers()
-    return one.keys() == two.keys() and all(torch.equal(one[k], two[k]) for k in one)
-
-
-def timeless(history: History) -> tuple[Any, ...]:
-    """All that must be equal: everything but the seconds."""
-    return (
-        [replace(r, seconds=0.0) for r in history.epochs], [replace(r, seconds=0.0) for r in history.steps],
-        history.stopped, history.warnings,
-    )  # fmt: skip
+    return builders.same(a.numbers(), b.numbers())
 
 
 class Boom(Exception):
