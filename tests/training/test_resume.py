@@ -23,7 +23,7 @@ import pcgraph
 from pcgraph.data import Images, StreamAligned
 from pcgraph.errors import CheckpointError, ConfigError, DataError, PCGraphWarning
 from pcgraph.training import EarlyStopping, History
-from tests import builders
+from tests import ROOT, builders
 from tests.builders import timeless
 
 GENERATOR = torch.Generator().manual_seed(5)
@@ -278,6 +278,7 @@ def press(record: Any = None) -> None:
     os.kill(os.getpid(), signal.SIGINT)
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_ends_the_run_with_everything_saved(tmp_path: Path) -> None:
     """After the step at hand, not in the middle of an update."""
     whole, part, again = Setting(), Setting(), Setting()
@@ -290,6 +291,7 @@ def test_ctrl_c_ends_the_run_with_everything_saved(tmp_path: Path) -> None:
     assert timeless(found) == timeless(expected)
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_in_a_validation_ends_the_run_before_it(tmp_path: Path) -> None:
     """Half a validation is none: it is done again, with the same dice."""
 
@@ -313,6 +315,7 @@ def test_ctrl_c_in_a_validation_ends_the_run_before_it(tmp_path: Path) -> None:
     assert timeless(found) == timeless(expected)
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_a_second_ctrl_c_ends_it_at_once() -> None:
     def twice(record: Any) -> None:
         press()
@@ -321,6 +324,16 @@ def test_a_second_ctrl_c_ends_it_at_once() -> None:
     with pytest.raises(KeyboardInterrupt):
         Setting().fit(callbacks=twice)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_ctrl_c_is_tested_in_a_background_job_too() -> None:
+    """A shell starts one with SIGINT ignored; the tests above must not fail there for that alone."""
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", __file__, "-k", "ctrl_c_ends or ctrl_c_in_a"]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+    )  # fmt: skip
+    assert "3 passed" in done.stdout, done.stdout
 
 
 def test_a_program_that_handles_ctrl_c_itself_keeps_its_handler() -> None:
