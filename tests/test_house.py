@@ -22,7 +22,8 @@ from tests import ROOT
 PACKAGE = ROOT / "pcgraph"
 
 ROOMS = (
-    "errors", "notebook", "activations", "named", "transforms", "energies", "graphs", "network", "clamps", "optimizers",
+    "errors", "notebook", "activations", "registry", "transforms", "energies", "graphs", "network", "clamps",
+    "optimizers",
     "topology", "pyg", "initializers", "plan", "kernels", "inference", "learning", "model", "rates", "serialization",
     "checkpoints", "training", "data", "drawing", "cli", "testing",
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Edges as numbers: those at a node, and the strongly connected components.
+"""Arrays of edges tell which are at a node, and which nodes are strongly connected.
 
 NetworkX has both, with a step of Python and an object or two for each edge; a network of a million scalar edges asks
 for them in arrays.
@@ -16,7 +16,7 @@ Index = NDArray[np.int64]
 
 
 class Adjacency:
-    """Edges by one of their ends.
+    """Edges are sorted here by one of their ends, so that those at a node are found without a look at the rest.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ class Adjacency:
 
     @property
     def degree(self) -> Index:
-        """How many edges each node has, shape (nodes,)."""
+        """Each node has so many edges, shape (nodes,)."""
         return np.diff(self.start)
 
     def at(self, node: int) -> Index:

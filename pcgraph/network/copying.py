@@ -1,4 +1,4 @@
-"""A declaration read as numbers and copied, in a few passes over NetworkX's dictionaries."""
+"""A declaration is copied, and its edges numbered, in a few passes over NetworkX's dictionaries."""
 
 from __future__ import annotations
 

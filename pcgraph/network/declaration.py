@@ -1,4 +1,4 @@
-"""Reading a declaration: the attributes of nodes and edges, checked and turned into what they mean.
+"""Attributes of nodes and edges are checked here, and turned into what they mean.
 
 A graph of a million edges says a few things again and again. What the same objects say is read once, so that the work
 in Python grows with what is said and not with how often.
@@ -34,7 +34,7 @@ GAUSSIAN = Gaussian()
 
 
 def show(where: Any) -> str:
-    """An edge as ``'a' -> 'b'``, a node as it is."""
+    """Name an edge as ``'a' -> 'b'``, and a node as it is."""
     if isinstance(where, tuple) and len(where) in (2, 3):
         return f"edge {where[0]!r} -> {where[1]!r}" + (f" (key {where[2]!r})" if len(where) == 3 else "")
     return f"node {where!r}"
@@ -67,6 +67,24 @@ def _shape(value: Any, node: Node) -> Shape:
 
 @dataclass
 class NodeSpec:
+    """What a node is declared as, checked and complete.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        The shape of its state, without the batch.
+    activation : Activation
+        σ of its prediction.
+    energy : Energy
+        :data:`GAUSSIAN` for every node that declares none; an energy given or named otherwise.
+    precision : float
+        That of a Gaussian energy; 1 for any other.
+    bias : bool
+        Whether the node has one where it is predicted.
+    prior : Tensor or None
+        What a root is predicted as, float64, of the node's shape.
+    """
+
     shape: Shape
     activation: Activation
     energy: Energy
@@ -76,6 +94,21 @@ class NodeSpec:
 
 
 def node_spec(node: Node, attributes: Mapping[str, Any], graph: nx.DiGraph) -> NodeSpec:
+    """Read what one node is declared as.
+
+    Parameters
+    ----------
+    node : hashable
+    attributes : mapping
+        As NetworkX keeps them; what is not of ours is metadata.
+    graph : nx.DiGraph
+        The other nodes, to tell a slip of the pen.
+
+    Raises
+    ------
+    GraphError
+        An attribute is wrong, missing or misspelt; the message names the node.
+    """
     _check_attributes(attributes, NODE_ATTRIBUTES, node, f"node {node!r}")
     if "shape" not in attributes:
         raise GraphError(
@@ -116,7 +149,7 @@ def _energy(spec: Any, precision: Any) -> tuple[Energy, float]:
 
 
 def _misspelt(node: Node, graph: nx.DiGraph) -> str:
-    """An edge makes the nodes that it names; one without a shape may be a slip of the pen."""
+    """Ask whether a node without a shape is a slip of the pen: an edge makes the nodes that it names."""
     if not isinstance(node, str):
         return ""
     guess = nearest(node, [v for v, data in graph.nodes(data=True) if isinstance(v, str) and "shape" in data])
@@ -150,6 +183,22 @@ def _try_activation(node: Node, activation: Activation, shape: Shape) -> None:
 
 @dataclass(frozen=True, eq=False)
 class EdgeSpec:
+    """What an edge is declared as, checked and complete.
+
+    Attributes
+    ----------
+    kind : {"linear", "sparse", "identity", "module"}
+        How the network keeps and computes it.
+    transform : Transform
+        f of the source's state.
+    phi : Activation
+        What happens to the source's state before the transform.
+    trainable : bool
+        Whether its weights learn.
+    share : hashable or None
+        Edges with the same key share one weight.
+    """
+
     kind: str
     transform: Transform
     phi: Activation
@@ -158,6 +207,7 @@ class EdgeSpec:
 
     @property
     def key(self) -> tuple[Any, ...]:
+        """Edges of one key do the same, and lie in one bucket where their ends have the same shapes."""
         module = id(self.transform) if self.kind in ("module", "sparse") else None
         phi = self.phi.name if self.phi.named else id(self.phi.function)
         return (self.kind, module, phi, self.trainable)
@@ -180,6 +230,20 @@ DEFAULT_EDGE = EdgeSpec("linear", Linear(), activations.get(None), True, None)
 
 
 def edge_spec(where: tuple[Any, ...], attributes: Mapping[str, Any]) -> EdgeSpec:
+    """Read what one edge is declared as.
+
+    Parameters
+    ----------
+    where : tuple
+        The edge: ``(source, target)``, with its key in a multigraph.
+    attributes : mapping
+        As NetworkX keeps them; what is not of ours is metadata.
+
+    Raises
+    ------
+    GraphError
+        An attribute is wrong or misspelt; the message names the edge.
+    """
     _check_attributes(attributes, EDGE_ATTRIBUTES, where, show(where))
     try:
         transform = transforms.get(attributes.get("transform"))
@@ -206,7 +270,7 @@ def edge_spec(where: tuple[Any, ...], attributes: Mapping[str, Any]) -> EdgeSpec
 
 @dataclass
 class Nodes:
-    """All nodes of a declaration, in its order.
+    """All nodes of a declaration are held here, in its order.
 
     Attributes
     ----------
@@ -224,7 +288,7 @@ class Nodes:
 
 @dataclass
 class Edges:
-    """All edges of a declaration, in its order.
+    """All edges of a declaration are held here, in its order.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""In which order nodes lie in memory: by shape, by what is computed for them, and topologically."""
+"""Nodes lie in memory by shape, then by what is computed for them, and then topologically."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["NodeOrder", "order_nodes"]
 
 @dataclass
 class NodeOrder:
-    """The canonical order of the nodes.
+    """The canonical order of the nodes says where each lies in memory.
 
     Attributes
     ----------

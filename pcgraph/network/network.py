@@ -1,4 +1,4 @@
-"""A validated structure with its parameters.
+"""A network is a validated structure with its parameters.
 
 The model, for a node v with parents u (paper, Definition 3.1 with one activation per node):
 
@@ -31,7 +31,7 @@ Node = Hashable
 
 
 class Network(nn.Module):
-    """Structure and parameters of a predictive coding network; :class:`pcgraph.PCNetwork` adds how to run it.
+    """A network holds structure and parameters; :class:`pcgraph.PCNetwork` adds how to run it.
 
     Parameters
     ----------
@@ -102,7 +102,7 @@ class Network(nn.Module):
 
     @torch.no_grad()
     def _reset(self, seed: int) -> None:
-        """Kaiming-uniform as in ``nn.Linear``: U(-1/sqrt(n), 1/sqrt(n)), n the neurons that reach the target.
+        """Draw Kaiming-uniform as in ``nn.Linear``: U(-1/sqrt(n), 1/sqrt(n)), n the neurons that reach the target.
 
         A bias whose node no drawn weight reaches starts at zero. Transforms draw their own parameters, or keep them.
         """
@@ -133,11 +133,11 @@ class Network(nn.Module):
                 bucket.transform.reset_parameters(generator, int(s.fan_in[s.target[bucket.start : bucket.stop]].max()))
 
     def energy_of(self, run: int) -> Energy:
-        """The energy of the nodes of a run that is not Gaussian."""
+        """Return the energy of the nodes of a run that is not Gaussian."""
         return self.energies[str(run)]  # type: ignore[return-value]
 
     def node_energy(self, i: int) -> Energy:
-        """The energy of the node with canonical number `i`."""
+        """Return the energy of the node with canonical number `i`."""
         s = self.structure
         run = self._run_of(i)
         if not run.gaussian:
@@ -148,7 +148,7 @@ class Network(nn.Module):
         return self.structure.runs[int(self.structure.segment_of[i])]
 
     def differentiable_prediction(self, v: Node, states: Mapping[Node, Tensor]) -> Tensor:
-        """mu_v from the states of its parents, with autograd through states and parameters, (batch, *shape).
+        """Compute mu_v from the states of its parents, with autograd through states and parameters, (batch, *shape).
 
         Inference does not use it; the backpropagation baseline and safe rates do.
         """
@@ -181,9 +181,9 @@ class Network(nn.Module):
         return out.index_add(1, target, x.index_select(1, source) * weight)
 
     def weight(self, u: Node, v: Node, key: Hashable | None = None) -> Tensor:
-        """The weight of the edge `u` -> `v` as a view, shape (neurons of v, neurons of u): read it, or write into it.
+        """Return the weight of an edge as a view, shape (neurons of v, neurons of u): read it, or write into it.
 
-        Of a SparseLinear edge the stored values, shape (entries,), in the order of its ``entries``.
+        Of a SparseLinear edge it holds the stored values, shape (entries,), in the order of its ``entries``.
 
         Parameters
         ----------
@@ -194,7 +194,7 @@ class Network(nn.Module):
         Raises
         ------
         GraphError
-            No such edge, or one whose transform has no single weight; :meth:`transform` gives that.
+            There is no such edge, or its transform has no single weight; :meth:`transform` gives that.
 
         Examples
         --------
@@ -217,12 +217,12 @@ class Network(nn.Module):
         return packed[row]
 
     def bias(self, v: Node) -> Tensor:
-        """The bias of node `v` as a view of its shape.
+        """Return the bias of node `v` as a view of its shape.
 
         Raises
         ------
         GraphError
-            A root, or a node declared with ``bias=False``.
+            The node is a root, or was declared with ``bias=False``.
         """
         place = self.bias_place(v)
         if place is None:
@@ -231,14 +231,14 @@ class Network(nn.Module):
         return packed[place[1]]
 
     def bias_place(self, v: Node) -> tuple[str, int] | None:
-        """Name and row of the packed bias of `v`; None if it has none."""
+        """Return name and row of the packed bias of `v`; None if it has none."""
         i = self.structure.require_node(v)
         if self.bias_row[i] < 0:
             return None
         return f"bias_{self.structure.groups[int(self.structure.group_of[i])].name}", int(self.bias_row[i])
 
     def transform(self, u: Node, v: Node, key: Hashable | None = None) -> Transform:
-        """The transform of the edge `u` -> `v`."""
+        """Return the transform of the edge `u` -> `v`."""
         i = self.structure.edge_number(u, v, key)
         return self.structure.buckets[int(self.structure.bucket_of[i])].transform
 
@@ -246,12 +246,12 @@ class Network(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the states and, as a rule, the parameters."""
+        """The states have this type, and so have, as a rule, the parameters."""
         return self._probe.dtype
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters lie."""
+        """The parameters lie on this device."""
         return self._probe.device
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Network:

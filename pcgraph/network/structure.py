@@ -1,4 +1,4 @@
-"""The validated, frozen structure of a network: who is connected to whom, and in which order it all lies in memory.
+"""A structure says who is connected to whom, and in which order it all lies in memory; it is validated and frozen.
 
 Nodes of one shape form a *group*: their states lie side by side in one tensor ``(nodes, batch, *shape)``. Edges
 that do the same between the same two groups form a *bucket*: their weights lie side by side in one tensor
@@ -38,7 +38,7 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Group:
-    """The nodes of one shape: canonical numbers `start` to `start + count - 1`."""
+    """Nodes of one shape lie side by side: they have the canonical numbers `start` to `start + count - 1`."""
 
     shape: Shape
     start: int
@@ -46,18 +46,18 @@ class Group:
 
     @property
     def size(self) -> int:
-        """Neurons of one node."""
+        """One node has so many neurons."""
         return math.prod(self.shape)
 
     @property
     def name(self) -> str:
-        """The shape as part of a parameter's name, as in ``bias_28x28``."""
+        """The shape is written so in a parameter's name, as in ``bias_28x28``."""
         return "x".join(map(str, self.shape))
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """Neighbours in a group for which the same elementwise work is done.
+    """For these neighbours in a group the same elementwise work is done.
 
     `start` and `stop` are positions in the group. `energy` is None for roots without a prior.
     """
@@ -72,13 +72,13 @@ class Run:
 
     @property
     def gaussian(self) -> bool:
-        """Whether the energy is the default one, whose precisions are kept in `precision`."""
+        """The energy is the default one, whose precisions are kept in `precision`."""
         return type(self.energy) is Gaussian
 
 
 @dataclass(frozen=True, eq=False)
 class Bucket:
-    """Edges that do the same: canonical numbers `start` to `stop - 1`.
+    """Edges that do the same lie side by side: they have the canonical numbers `start` to `stop - 1`.
 
     Attributes
     ----------
@@ -110,25 +110,25 @@ class Bucket:
 
     @property
     def count(self) -> int:
-        """Number of edges."""
+        """The bucket holds so many edges."""
         return self.stop - self.start
 
     def entries(self, groups: tuple[Group, ...]) -> int:
-        """Weights of one edge that the network keeps."""
+        """Count the weights of one edge that the network keeps."""
         a, z = groups[self.source_group], groups[self.target_group]
         if self.kind == "linear":
             return a.size * z.size
         return self.pattern(groups).shape[1] if self.kind == "sparse" else 0
 
     def pattern(self, groups: tuple[Group, ...]) -> torch.Tensor:
-        """The stored entries of a sparse edge, shape (2, entries), by target and then by source."""
+        """Return the stored entries of a sparse edge, shape (2, entries), by target and then by source."""
         stored = self.transform.entries(groups[self.source_group].shape, groups[self.target_group].shape)
         assert stored is not None
         return stored
 
 
 class Structure:
-    """Everything about a network but its numbers. Built once, never changed.
+    """A structure is all of a network but its numbers. It is built once and never changed.
 
     Parameters
     ----------
@@ -292,12 +292,12 @@ class Structure:
     # -- look-ups -------------------------------------------------------------------------------------------------
 
     def edge(self, i: int) -> tuple[Any, ...]:
-        """The declared edge ``(u, v)`` or ``(u, v, key)`` with canonical number `i`."""
+        """Return the declared edge ``(u, v)`` or ``(u, v, key)`` with canonical number `i`."""
         ends = (self.nodes[self.source[i]], self.nodes[self.target[i]])
         return ends if self._keys is None else (*ends, self._keys[self._declared_position[i]])
 
     def edge_number(self, u: Node, v: Node, key: Hashable | None = None) -> int:
-        """The canonical number of an edge.
+        """Return the canonical number of an edge.
 
         Raises
         ------
@@ -330,7 +330,7 @@ class Structure:
         return found
 
     def require_node(self, node: Node, error: type[GraphError] | type[ClampError] = GraphError) -> int:
-        """The canonical number of `node`; `error`, with the nearest name, if there is no such node."""
+        """Return the canonical number of `node`; raise `error`, with the nearest name, if there is no such node."""
         try:
             return self.number[node]
         except (KeyError, TypeError):
@@ -340,31 +340,31 @@ class Structure:
             raise error(f"there is no node {node!r} in the graph{hint}") from None
 
     def shape(self, node: Node) -> Shape:
-        """Shape of a node's state, without the batch."""
+        """Return the shape of a node's state, without the batch."""
         return self.groups[int(self.group_of[self.require_node(node)])].shape
 
     def place(self, i: int) -> tuple[int, int]:
-        """Group and position in it of the node with canonical number `i`."""
+        """Return group and position in it of the node with canonical number `i`."""
         return int(self.group_of[i]), int(self.position[i])
 
     @cached_property
     def by_source(self) -> Adjacency:
-        """Edges by the node that they come from."""
+        """Edges are found here by the node that they come from."""
         return Adjacency(self.source, len(self.nodes))
 
     @cached_property
     def by_target(self) -> Adjacency:
-        """Edges by the node that they lead to."""
+        """Edges are found here by the node that they lead to."""
         return Adjacency(self.target, len(self.nodes))
 
     @cached_property
     def segment_of(self) -> Index:
-        """The number in `runs` of each node's run, shape (nodes,)."""
+        """Each node belongs to the run with this number in `runs`, shape (nodes,)."""
         return np.repeat(np.arange(len(self.runs)), [run.stop - run.start for run in self.runs])
 
     @cached_property
     def fan_in(self) -> Index:
-        """Neurons that reach one of each node through weighted edges (on average, if sparse), shape (nodes,)."""
+        """So many neurons reach one of each node through weighted edges (on average, if sparse), shape (nodes,)."""
         result = np.zeros(len(self.nodes), dtype=np.int64)
         for bucket in self.buckets:
             size = bucket.transform.fan_in(self.groups[bucket.source_group].shape)

@@ -1,4 +1,4 @@
-"""A matrix of which only some entries exist: storage and work are those of the entries."""
+"""A matrix may have few entries: storage and work are then those of the entries."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["SparseLinear"]
 
 
 class SparseLinear(Transform):
-    """``W h`` with stored entries only, from the neurons of the source to those of the target.
+    """A matrix with stored entries only leads from the neurons of the source to those of the target, ``W h``.
 
     The values are packed by the network, as a CSR matrix both ways, and learn at the stored entries alone. Give the
     entries in exactly one of three ways.
@@ -37,7 +37,7 @@ class SparseLinear(Transform):
     Raises
     ------
     GraphError
-        Not exactly one way, no entry, an entry twice, or one that lies outside of the two groups.
+        Not exactly one way is given, there is no entry or one twice, or one lies outside of the two groups.
 
     Examples
     --------
@@ -79,7 +79,7 @@ class SparseLinear(Transform):
         self._drawn: dict[tuple[Shape, Shape], Tensor] = {}
 
     def entries(self, source_shape: Shape, target_shape: Shape) -> Tensor:
-        """The stored entries as (source neuron, target neuron), shape (2, entries), by target and then by source."""
+        """Return the stored entries as (source neuron, target neuron), by target and then by source, (2, entries)."""
         if self._given is not None:
             return self._given
         key = (tuple(source_shape), tuple(target_shape))
@@ -113,7 +113,7 @@ class SparseLinear(Transform):
 
 
 def _checked(edge_index: Tensor) -> Tensor:
-    """Sorted by target and then by source; refused where it is no list of distinct pairs."""
+    """Sort entries by target and then by source, and refuse what is no list of distinct pairs."""
     if edge_index.dim() != 2 or edge_index.shape[0] != 2 or edge_index.dtype.is_floating_point:
         raise GraphError(
             f"edge_index needs integers of shape (2, entries) (found {edge_index.dtype}, {tuple(edge_index.shape)})",
@@ -138,7 +138,7 @@ def _checked(edge_index: Tensor) -> Tensor:
 
 
 def _draw(sources: int, targets: int, density: float, seed: int) -> Tensor:
-    """Distinct pairs, uniform over all of them."""
+    """Draw distinct pairs, uniformly over all of them."""
     total = sources * targets
     wanted = max(1, round(density * total))
     rng = np.random.default_rng(seed)
