@@ -76,7 +76,7 @@ class Network(nn.Module):
                 self.edge_modules[bucket.name] = bucket.transform
                 if not bucket.trainable:
                     bucket.transform.requires_grad_(False)
-        for i, run in enumerate(self.structure.runs):
+        for i, run in enumerate(self.structure.segments):
             if run.energy is not None and not run.gaussian:
                 self.energies[str(i)] = run.energy
         self.register_buffer("_probe", torch.zeros(()), persistent=False)
@@ -138,7 +138,7 @@ class Network(nn.Module):
         """The energy of the node with canonical number `i`."""
         s = self.structure
         group, position = s.place(i)
-        k, run = next((k, r) for k, r in enumerate(s.runs) if r.group == group and r.start <= position < r.stop)
+        k, run = next((k, r) for k, r in enumerate(s.segments) if r.group == group and r.start <= position < r.stop)
         if not run.gaussian:
             return self.energy_of(k)
         return Gaussian(1.0 if run.precision is None else float(run.precision[position - run.start]))
@@ -164,7 +164,7 @@ class Network(nn.Module):
             total = y if total is None else total + y
         if total is None:
             total = s.priors[i].to(self._probe).flatten().expand(next(iter(states.values())).shape[0], -1)
-        spec = next(r for r in s.runs if r.group == s.group_of[i] and r.start <= s.position[i] < r.stop)
+        spec = next(r for r in s.segments if r.group == s.group_of[i] and r.start <= s.position[i] < r.stop)
         mu: Tensor = spec.activation(total.reshape(-1, *group.shape))
         return mu
 

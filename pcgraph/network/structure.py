@@ -24,10 +24,11 @@ from pcgraph import activations
 from pcgraph.activations import Activation
 from pcgraph.energies import Energy, Gaussian
 from pcgraph.errors import ClampError, GraphError, nearest
+from pcgraph.network.adjacency import Adjacency
 from pcgraph.network.declaration import DEFAULT_EDGE, EdgeSpec, NodeSpec, edge_spec, node_spec, show
 from pcgraph.transforms import Transform
 
-__all__ = ["Bucket", "Group", "Run", "Structure"]
+__all__ = ["Bucket", "Group", "Segment", "Structure"]
 
 Node = Hashable
 Shape = tuple[int, ...]
@@ -53,7 +54,7 @@ class Group:
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
+class Segment:
     """Neighbours in a group for which the same elementwise work is done.
 
     `start` and `stop` are positions in the group. `energy` is None for roots without a prior.
@@ -110,6 +111,16 @@ class Bucket:
         """Number of edges."""
         return self.stop - self.start
 
+    @property
+    def keeps_zero(self) -> bool:
+        """Whether a source that is zero adds nothing to its targets."""
+        return self.kind != "module" and self.phi.at_zero == 0.0
+
+    @property
+    def learns(self) -> bool:
+        """Whether these edges have weights that are declared trainable."""
+        return self.trainable and self.kind != "identity"
+
     def entries(self, groups: tuple[Group, ...]) -> int:
         """Weights of one edge that the network keeps."""
         a, z = groups[self.source_group], groups[self.target_group]
@@ -147,7 +158,7 @@ class Structure:
     nodes : tuple
         Node names in canonical order.
     groups : tuple of Group
-    runs : tuple of Run
+    segments : tuple of Segment
     buckets : tuple of Bucket
     source, target : ndarray of int64, shape (edges,)
         Canonical numbers of each edge's ends, edges in canonical order.
@@ -221,9 +232,9 @@ class Structure:
         self.has_energy: NDArray[np.bool_] = ~self.is_root
         self.has_energy[list(self.priors)] = True
         self.has_bias: NDArray[np.bool_] = np.array([specs[n].bias for n in ordered]) & ~self.is_root
-        self.runs: tuple[Run, ...] = tuple(self._runs(specs, kind_of))
+        self.segments: tuple[Segment, ...] = tuple(self._segments(specs, kind_of))
 
-    def _runs(self, specs: dict[Node, NodeSpec], kind_of: dict[Node, Any]) -> Iterable[Run]:
+    def _segments(self, specs: dict[Node, NodeSpec], kind_of: dict[Node, Any]) -> Iterable[Segment]:
         for g, group in enumerate(self.groups):
             nodes = self.nodes[group.start : group.start + group.count]
             start = 0
@@ -233,7 +244,7 @@ class Structure:
                 spec, i = specs[nodes[start]], group.start + start
                 precision = np.array([specs[n].precision for n in nodes[start:stop]])
                 root = bool(self.is_root[i])
-                yield Run(
+                yield Segment(
                     g, start, stop,
                     activations.get(None) if root else spec.activation,
                     spec.energy if self.has_energy[i] else None,
@@ -396,6 +407,26 @@ class Structure:
     def place(self, i: int) -> tuple[int, int]:
         """Group and position in it of the node with canonical number `i`."""
         return int(self.group_of[i]), int(self.position[i])
+
+    @cached_property
+    def by_source(self) -> Adjacency:
+        """The edges that leave each node."""
+        return Adjacency(self.source, len(self.nodes))
+
+    @cached_property
+    def by_target(self) -> Adjacency:
+        """The edges that reach each node."""
+        return Adjacency(self.target, len(self.nodes))
+
+    @cached_property
+    def segment_of(self) -> Index:
+        """The number of each node's segment, shape (nodes,)."""
+        return np.repeat(np.arange(len(self.segments)), [segment.stop - segment.start for segment in self.segments])
+
+    def nodes_of(self, segment: Segment) -> slice:
+        """The canonical numbers of a segment's nodes."""
+        start = self.groups[segment.group].start
+        return slice(start + segment.start, start + segment.stop)
 
     @cached_property
     def fan_in(self) -> Index:

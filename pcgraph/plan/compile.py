@@ -119,6 +119,7 @@ class Compiler:
         for t in range(len(self.flow.moves) - 1, -1, -1):
             first[self.flow.moves[t]] = t + 1
         level: Index = first[self.structure.source]
+        level[~self.alive[self.structure.target]] = NEVER
         return level
 
     def _provably_zero(self) -> Mask:

@@ -65,7 +65,7 @@ class Compare:
     """
 
     nodes: Index
-    again: Index = NONE
+    again: Index
 
 
 @dataclass(frozen=True, eq=False)

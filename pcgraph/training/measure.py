@@ -167,7 +167,7 @@ def _energy(net: PCNetwork, node: int, y: Tensor, prediction: Tensor) -> Tensor:
     """``E(y, prediction)`` of a node, summed over the batch; 0 where it has no energy."""
     structure = net.structure
     group, position = structure.place(node)
-    for i, run in enumerate(structure.runs):
+    for i, run in enumerate(structure.segments):
         if run.group == group and run.start <= position < run.stop and run.energy is not None:
             if not run.gaussian:
                 return net.energy_of(i).energy(y, prediction).sum(dtype=torch.float64)

@@ -17,7 +17,7 @@ from torch import Tensor
 from pcgraph.clamps import Clamps, Masked
 from pcgraph.inference import Recorder, capturable
 from pcgraph.initializers import Initializer
-from pcgraph.kernels.workspace import switches
+from pcgraph.backends.torch import switches
 from pcgraph.learning import InferenceResult, Standard
 from pcgraph.training.batches import Batch
 from pcgraph.training.settings import rule_name
@@ -99,7 +99,7 @@ class Replay:
             return True
         s = self.settings
         plan = self.net.plan(clamps, init=s.init, steps=s.steps, optimizer=s.state_optimizer)  # type: ignore[arg-type]
-        reason = capturable.obstacle_in(plan, s.state_optimizer) or _observing(s.init)
+        reason = capturable.obstacle_in(self.net.backend, self.net, plan, s.state_optimizer) or _observing(s.init)
         if reason is not None:
             if s.capture is True:
                 raise capturable.refuse(reason)

@@ -19,15 +19,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pcgraph.kernels.workspace import Workspace
+from pcgraph.backends.torch.workspace import Workspace
 from pcgraph.plan.operations import Index
 
-__all__ = ["SPARE", "Add", "adder", "bags", "csr", "pointers"]
+__all__ = ["Add", "adder", "bags", "csr", "pointers"]
 
 #: ``add(buffer, product, alpha)`` adds the rows of a product, scaled, to those of a buffer; it may scale them in place.
 Add = Callable[[Tensor, Tensor, float], object]
-#: Targets are added to as one slice where that has at most so many rows for each target.
-SPARE = 2
 
 
 def csr(ws: Workspace, pointer: Index, columns: Index, values: Tensor, shape: tuple[int, int]) -> Tensor:
@@ -55,7 +53,7 @@ def adder(ws: Workspace, places: Index) -> Add:
         index = torch.from_numpy(places).to(ws.device)
         return lambda buffer, product, alpha: buffer.index_add_(0, index, _times(product, alpha))
     low, high = int(distinct[0]), int(distinct[-1]) + 1
-    if high - low <= SPARE * len(distinct):
+    if high - low <= ws.traits.spare_rows * len(distinct):
         into = _into(ws, places - low, high - low)
         return lambda buffer, product, alpha: into(buffer[low:high], product, alpha)
     into, index = _into(ws, local.reshape(-1), len(distinct)), torch.from_numpy(distinct).to(ws.device)
@@ -74,7 +72,7 @@ def _times(product: Tensor, alpha: float) -> Tensor:
 
 
 def _by_csr(ws: Workspace) -> bool:
-    return ws.device.type == "cpu" and ws.dtype in (torch.float32, torch.float64)
+    return ws.traits.sums_by_csr and ws.dtype in (torch.float32, torch.float64)
 
 
 def _into(ws: Workspace, places: Index, count: int) -> Add:

@@ -1,16 +1,17 @@
 """oneDNN instead of torch's default kernels, where those leave much of the processor idle.
 
 On x86 torch's products are those of Intel's MKL, which keeps to AVX2 on other makers' processors; oneDNN, which torch
-carries for its convolutions, uses their AVX-512 units, and its tanh is several times as fast as torch's. So a workspace
+carries for its convolutions, uses their AVX-512 units, and its tanh is several times as fast as torch's. So a program
 works with oneDNN if all of this holds:
 
     the device is a CPU with AVX-512 that Intel has not made, torch's BLAS is MKL, and states are float32;
-    it runs an inference: a prediction by a sweep is torch's own feed-forward pass, to the last bit;
+    it runs an inference: a part of the graph alone, as for a prediction by a sweep, is computed as torch's own
+    feed-forward pass would, to the last bit;
     torch.backends.mkldnn is enabled: ``torch.backends.mkldnn.flags(enabled=False)`` pins everything to torch's default.
 
-A call costs more there, so only large work goes to it: products forward and back of at least ``ENOUGH``
-multiplications, and a tanh over runs of at least ``WIDE`` values. Results come in a tensor of their own, whose memory
-the next call uses again. Weight gradients, which reduce over the batch, are faster with MKL and stay there.
+A call costs more there, so only large work goes to it: products forward and back, and tanh, from the sizes on that
+:class:`~pcgraph.backends.Traits` names. Results come in a tensor of their own, whose memory the next call uses again.
+Weight gradients, which reduce over the batch, are faster with MKL and stay there.
 """
 
 from __future__ import annotations
@@ -24,16 +25,9 @@ import torch
 from torch import Tensor
 
 from pcgraph.activations import Activation, get
+from pcgraph.backends.traits import CPU
 
-__all__ = ["ENOUGH", "PIECE", "WIDE", "activation", "linear", "serves"]
-
-#: Multiplications from which on a product is worth the call.
-ENOUGH = 2**24
-#: Values from which on a tanh is worth the call.
-WIDE = 2**16
-#: Values of a tanh at a time: few enough that what is written is still in the cache when it is read.
-PIECE = 2**18
-
+__all__ = ["activation", "linear", "serves"]
 
 @cache
 def _is_faster() -> bool:
@@ -63,15 +57,15 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def activation(sigma: Activation, values: int) -> Activation:
-    """`sigma`, or the same function by oneDNN where a run of so many values is worth it."""
-    return _TANH if sigma.named and sigma.name == "tanh" and values >= WIDE else sigma
+    """`sigma`, or the same function by oneDNN where so many values are worth it."""
+    return _TANH if sigma.named and sigma.name == "tanh" and values >= CPU.onednn_tanh else sigma
 
 
 def _tanh(a: Tensor, out: Tensor) -> Tensor:
     """tanh, piece by piece; within 1e-7 of the value, relatively."""
     source, target = a.view(-1), out.view(-1)
-    for start in range(0, len(source), PIECE):
-        piece = slice(start, start + PIECE)
+    for start in range(0, len(source), CPU.onednn_piece):
+        piece = slice(start, start + CPU.onednn_piece)
         target[piece].copy_(torch.tanh(source[piece].to_mkldnn()).to_dense())
     return out
 
