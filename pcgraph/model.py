@@ -9,8 +9,8 @@ import networkx as nx
 import torch
 from torch import Tensor
 
-from pcgraph import backends
 from pcgraph.backends import Backend, Motion
+from pcgraph.backends import get as get_backend
 from pcgraph.clamps import Clamps, Masked
 from pcgraph.errors import ClampError, ConfigError, OutOfMemory
 from pcgraph.inference import InferenceResult, Options, Planner, require_optimizer, run
@@ -74,7 +74,7 @@ class PCNetwork(Network):
     ) -> None:
         super().__init__(graph, seed=seed, dtype=dtype, device=device)
         self._backend = backend
-        self._planner = Planner(self, backends.get(backend))
+        self._planner = Planner(self, get_backend(backend))
 
     @property
     def backend(self) -> Backend:
@@ -238,4 +238,4 @@ class PCNetwork(Network):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._planner = Planner(self, backends.get(self._backend))
+        self._planner = Planner(self, get_backend(self._backend))

@@ -23,7 +23,7 @@ PACKAGE = ROOT / "pcgraph"
 
 ROOMS = (
     "errors", "notebook", "activations", "named", "transforms", "energies", "graphs", "network", "clamps", "optimizers",
-    "topology", "pyg", "initializers", "plan", "kernels", "inference", "learning", "model", "rates", "serialization",
+    "topology", "pyg", "initializers", "plan", "backends", "inference", "model", "learning", "rates", "serialization",
     "checkpoints", "training", "data", "drawing", "cli", "testing",
 )  # fmt: skip
 """A room imports only rooms before it. ``testing`` comes last and may import anything but the command."""

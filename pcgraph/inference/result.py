@@ -1,6 +1,6 @@
 """What an inference leaves behind, and learning from it: local gradients at the final states (paper, Eq 4, corrected).
 
-    dF/dW_uv = -s_v phi_uv(h_u)^T        dF/db_v = -s_v        averaged over the batch
+dF/dW_uv = -s_v phi_uv(h_u)^T        dF/db_v = -s_v        averaged over the batch
 """
 
 from __future__ import annotations

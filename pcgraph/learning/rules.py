@@ -16,9 +16,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from pcgraph.backends import Motion
 from pcgraph.clamps import Clamps, Masked
 from pcgraph.errors import ClampError, ConfigError, Diverged
-from pcgraph.backends import Motion
 from pcgraph.inference import InferenceResult, Options
 from pcgraph.initializers import Forward, Initializer
 from pcgraph.model import PCNetwork

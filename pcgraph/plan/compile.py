@@ -10,8 +10,20 @@ import numpy as np
 from pcgraph.errors import InvalidInitializer
 from pcgraph.initializers import Given, Initializer, Layout
 from pcgraph.network import Structure
-from pcgraph.plan.flow import NEVER, Flow, Mask, flow
-from pcgraph.plan.operations import NONE, NOTHING, Activate, Compare, Index, Learn, Move, Operation, Propagate, Pull, Write
+from pcgraph.plan.flow import NEVER, Mask, flow
+from pcgraph.plan.operations import (
+    NONE,
+    NOTHING,
+    Activate,
+    Compare,
+    Index,
+    Learn,
+    Move,
+    Operation,
+    Propagate,
+    Pull,
+    Write,
+)
 from pcgraph.plan.request import Request
 
 __all__ = ["Compiler", "Stage"]
@@ -170,14 +182,8 @@ class Compiler:
             raise InvalidInitializer("the initializer's layout sweeps nodes that lie on a cycle of swept nodes")
 
     def _stages(self) -> tuple[tuple[Stage, ...], Stage]:
-        steps, moved = self.request.steps, self.flow
-        changing = np.zeros(len(self.structure.nodes), dtype=bool)
-        changing[self.structure.target[self.level != NEVER]] = True
-        self._constant = ~changing
-        distinct = len(moved.moves) + 1
-        # What holds still is repeated from the second comparison on, one step later than all else has settled.
-        distinct += bool((self._constant & (moved.error(distinct - 1) ^ moved.error(max(distinct - 2, 0)))).any())
-        stages = tuple(self._stage(t) for t in range(min(steps, distinct)))
+        steps = self.request.steps
+        stages = tuple(self._stage(t) for t in range(min(steps, len(self.flow.moves) + 1)))
         return stages, self._stage(steps, final=True)
 
     def _stage(self, t: int, final: bool = False) -> Stage:
@@ -185,8 +191,7 @@ class Compiler:
         z = moved.error(t)
         edges = np.flatnonzero(self.level <= t) if t else NONE
         propagate = Propagate(edges, np.unique(s.target[edges]))
-        again = z & moved.error(t - 1) & self._constant if t else np.zeros_like(z)
-        compare = Compare(np.flatnonzero(z), np.flatnonzero(again))
+        compare = Compare(np.flatnonzero(z))
         if final:
             return Stage(propagate, compare, Pull(NONE), Move(NONE))
         pull = np.flatnonzero(z[s.target] & self.free[s.source])

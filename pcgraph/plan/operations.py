@@ -7,7 +7,7 @@ sent, a_v = b_v + sum of the y_e of all edges e into v, and g the gradient of th
     Write(source, nodes)      h_v is given by an initializer
     Propagate(edges, nodes)   y_e = f_e(phi_e(h_source)) anew for the edges; a_v of the nodes is then up to date
     Activate(nodes)           h_v = sigma_v(a_v)
-    Compare(nodes, again)     mu_v = sigma_v(a_v), g_v = dE_v/dh_v, s_v = sigma_v'(a_v) * (-dE_v/dmu_v)
+    Compare(nodes)            mu_v = sigma_v(a_v), g_v = dE_v/dh_v, s_v = sigma_v'(a_v) * (-dE_v/dmu_v)
     Pull(edges)               g_source -= J_e^T s_target;  a node that was not compared begins with g_v = 0
     Move(nodes)               the state optimizer moves h_v along g_v, all nodes at once
     Learn(edges, nodes)       gradients of the weights of the edges and of the biases of the nodes
@@ -58,14 +58,9 @@ class Activate:
 
 @dataclass(frozen=True, eq=False)
 class Compare:
-    """Predictions, errors and signals of `nodes` are computed.
-
-    `again` names those among them whose predictions are what they were when they were last compared, since nothing
-    that comes into them has changed; only their own states may have.
-    """
+    """Predictions, errors and signals of `nodes` are computed."""
 
     nodes: Index
-    again: Index
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,7 @@ from pcgraph.network import Structure
 from pcgraph.plan import explain
 from pcgraph.plan.compile import Compiler, Stage
 from pcgraph.plan.flow import Flow, Mask
-from pcgraph.plan.operations import Index, Learn, Operation, Propagate, Pull
+from pcgraph.plan.operations import Index, Learn, Operation, Propagate
 from pcgraph.plan.products import Products, products_of
 from pcgraph.plan.request import Request
 from pcgraph.plan.smm import SMM, count

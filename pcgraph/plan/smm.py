@@ -89,12 +89,12 @@ class _Clock:
         elif isinstance(op, Move):
             self.state[op.nodes] = np.maximum(self.state[op.nodes], self.gradient[op.nodes])
 
-    def alive(self, nodes: Index) -> int:
-        return max([int(self.state.max()), *self.gradient[nodes].tolist()])
+    def latest(self, nodes: Index) -> int:
+        return max(int(self.state.max()), int(self.gradient[nodes].max(initial=0)))
 
 
 def _critical_path(plan: Any) -> int:
     clock = _Clock(plan)
     for _, _, operation in plan.timeline():
         clock.tick(operation)
-    return clock.alive(plan.final.compare.nodes)
+    return clock.latest(plan.final.compare.nodes)

@@ -77,8 +77,6 @@ class _Proof:
         self.version = np.zeros(count, dtype=np.int64)
         self.zero, self.predicted, self.begun = (np.zeros(count, dtype=bool) for _ in range(3))
         self.product = np.full(len(s.source), NEVER_MADE)
-        #: For each edge, the product that its target was last compared with; -2 before that.
-        self.seen = np.full(len(s.source), NEVER_MADE - 1)
         self.linear = np.concatenate([np.full(b.count, b.keeps_zero) for b in s.buckets] or [np.zeros(0, dtype=bool)])
         only = plan.request.only
         inside = np.ones(count, dtype=bool) if only is None else np.isin(np.arange(count), list(only))
@@ -148,14 +146,6 @@ class _Proof:
         compared = self.step.compared
         compared[op.nodes] = True
         self._up_to_date(op.nodes[self.alive[op.nodes]], "takes the error of")
-        if not compared[op.again].all():
-            raise _Wrong("repeats predictions of nodes that it does not compare")
-        edges = self.s.by_target.edges(np.unique(op.again))
-        changed = edges[self.seen[edges] != self.product[edges]]
-        if len(changed):
-            raise _Wrong(f"repeats the prediction of {self._name(self.s.target[changed])}, which has changed")
-        edges = self.s.by_target.edges(np.unique(op.nodes))
-        self.seen[edges] = self.product[edges]
         left = np.flatnonzero(self.alive & ~compared & ~(self.predicted & self.vanishes))
         if len(left):
             raise _Wrong(f"leaves out the error of {self._name(left)}, which need not be zero")

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from pcgraph.backends.torch import switches
 from pcgraph.clamps import Clamps, Masked
 from pcgraph.inference import Recorder, capturable
 from pcgraph.initializers import Initializer
-from pcgraph.backends.torch import switches
 from pcgraph.learning import InferenceResult, Standard
 from pcgraph.training.batches import Batch
 from pcgraph.training.settings import rule_name

@@ -27,7 +27,6 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 import pcgraph
 from pcgraph.errors import ClampError, ConfigError, DataError, Diverged, InvalidInitializer, PCGraphWarning
 from pcgraph.plan import Plan, make_plan
-from pcgraph.plan.operations import numbers
 from pcgraph.testing.strategies import Problem, digraphs, problems
 from pcgraph.training import EarlyStopping, EpochRecord, Evaluation, History, StepRecord, Watch, evaluate, fit
 from pcgraph.training.batches import check_names, read_batch
@@ -569,8 +568,8 @@ def test_weights_that_no_error_reaches_are_told_with_the_steps_that_it_takes() -
 def unreached_by_a_longer_plan(net: pcgraph.PCNetwork, plan: Plan) -> tuple[list[str], int]:
     """The definition: which weights a plan of as many more steps as there are nodes reaches, and since when."""
     s = plan.structure
-    longer = make_plan(s, replace(plan.request, steps=plan.steps + len(s.nodes)))
-    now, then = ({int(e) for call in p.weights for e in numbers(call.edges)} for p in (plan, longer))
+    longer = make_plan(s, replace(plan.request, steps=plan.steps + len(s.nodes)), plan.layout)
+    now, then = ({int(e) for e in p.learn.edges} for p in (plan, longer))
     late = sorted(then - now)
     needed = [next(t for t, z in enumerate(longer.flow.errors) if z[s.target[e]]) for e in late]
     return ["{!r} -> {!r}".format(*s.edge(e)[:2]) for e in late], max(needed, default=plan.steps)
@@ -590,11 +589,12 @@ def test_what_no_error_reaches_is_what_a_longer_plan_reaches(
 ) -> None:
     """Also where something pulls from outside, where only some nodes matter, and for optimizers that move anything."""
     net = pcgraph.PCNetwork(problem.graph)
-    request = net.plan(problem.clamped, init=init, steps=steps).request
+    first = net.plan(problem.clamped, init=init, steps=steps)
+    request = first.request
     some = frozenset(i for i in drawn if i < len(net.structure.nodes))
     free = some - request.clamped
     changed: dict[str, Any] = {"only": free} if narrow else {"nudged": free}
-    plan = make_plan(net.structure, replace(request, fixes_zero=fixes_zero, **changed))
+    plan = make_plan(net.structure, replace(request, fixes_zero=fixes_zero, **changed), first.layout)
     assert unreached(net, plan) == unreached_by_a_longer_plan(net, plan)
 
 
@@ -777,4 +777,4 @@ def test_twenty_thousand_steps_take_no_more_memory(tmp_path: Path) -> None:
     planner = net._planner
     assert len(planner.plans) <= 3
     assert len(planner.reports) <= 3
-    assert len(planner.idle) <= 3
+    assert len(net.backend._spaces) <= 2

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Hashable
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -46,13 +46,13 @@ class Call:
         return (type(self).__name__, *(mark(getattr(self, f.name)) for f in fields(self)))
 
 
-def mark(value: object) -> Hashable:
+def mark(value: Any) -> Hashable:
     """Something hashable that is equal for equal values; rows are known by their digest."""
     if isinstance(value, slice):
         return (value.start, value.stop)
     if isinstance(value, np.ndarray):
-        return (len(value), hashlib.blake2b(np.ascontiguousarray(value), digest_size=16).digest())
-    return value  # type: ignore[return-value]
+        return (len(value), hashlib.blake2b(np.ascontiguousarray(value).data, digest_size=16).digest())
+    return value
 
 
 @dataclass(frozen=True, eq=False)

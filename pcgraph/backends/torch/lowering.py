@@ -317,7 +317,9 @@ class _Lowering:
 
     def lower(self) -> Lowered:
         plan = self.plan
-        stages = tuple(self.stage(stage, t) for t, stage in enumerate(plan.stages))
+        # The step that is repeated keeps no slopes: it comes after the one that does.
+        distinct = max([len(plan.stages), *(begun + 2 for _, begun in self.lasting.values())])
+        stages = tuple(self.stage(plan.stage(t), t) for t in range(min(plan.steps, distinct)))
         final = self.stage(plan.final, plan.steps, final=True)
         learning = _mask(len(self.level), plan.learn.edges)
         weights = tuple(self.backs(learning, _mask(self.count, plan.final.compare.nodes)))

@@ -154,14 +154,7 @@ def _errors(ws: Workspace, call: Errors, r: _Rows, precision: Tensor | None) -> 
     if not segment.gaussian:
         return _general(ws, call, flat, sigma, predict)
 
-    def miss(mu: Tensor) -> None:
-        torch.sub(r.h, mu, out=r.e)
-
-    def weighted(mu: Tensor) -> None:
-        torch.sub(r.h, mu, out=r.e)
-        r.e.mul_(precision)
-
-    return _gaussian(call, r, flat, sigma, predict, miss if precision is None else weighted)
+    return _gaussian(call, r, flat, sigma, predict, _miss(r, precision))
 
 
 def _predict(r: _Rows, flat: _Rows, sigma: Activation, same: bool) -> Callable[[], Tensor]:
@@ -172,9 +165,15 @@ def _predict(r: _Rows, flat: _Rows, sigma: Activation, same: bool) -> Callable[[
     return lambda: r.m.copy_(r.a)
 
 
+def _miss(r: _Rows, precision: Tensor | None) -> Callable[[Tensor], object]:
+    if precision is None:
+        return lambda mu: torch.sub(r.h, mu, out=r.e)
+    return lambda mu: torch.sub(r.h, mu, out=r.e).mul_(precision)
+
+
 def _gaussian(
     call: Errors, r: _Rows, flat: _Rows, sigma: Activation, predict: Callable[[], Tensor],
-    miss: Callable[[Tensor], None],
+    miss: Callable[[Tensor], object],
 ) -> Step:  # fmt: skip
     def identity() -> None:
         miss(predict())

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from pcgraph.activations import Activation, get
-from pcgraph.backends.traits import CPU
+from pcgraph.backends.traits import traits_of
 
 __all__ = ["activation", "linear", "serves"]
 
@@ -58,14 +58,14 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 def activation(sigma: Activation, values: int) -> Activation:
     """`sigma`, or the same function by oneDNN where so many values are worth it."""
-    return _TANH if sigma.named and sigma.name == "tanh" and values >= CPU.onednn_tanh else sigma
+    return _TANH if sigma.named and sigma.name == "tanh" and values >= traits_of("cpu").onednn_tanh else sigma
 
 
 def _tanh(a: Tensor, out: Tensor) -> Tensor:
     """tanh, piece by piece; within 1e-7 of the value, relatively."""
-    source, target = a.view(-1), out.view(-1)
-    for start in range(0, len(source), CPU.onednn_piece):
-        piece = slice(start, start + CPU.onednn_piece)
+    source, target, size = a.view(-1), out.view(-1), traits_of("cpu").onednn_piece
+    for start in range(0, len(source), size):
+        piece = slice(start, start + size)
         target[piece].copy_(torch.tanh(source[piece].to_mkldnn()).to_dense())
     return out
 

@@ -31,7 +31,8 @@ class Plain:
 
     def __init__(self, ws: Workspace, dim: int) -> None:
         self.ws = ws
-        self.mm, self.addmm = (torch.mm, torch.addmm) if dim == 2 else (torch.bmm, torch.baddbmm)
+        self.mm: Callable[..., Tensor] = torch.mm if dim == 2 else torch.bmm
+        self.addmm: Callable[..., Tensor] = torch.addmm if dim == 2 else torch.baddbmm
 
     def forward(self, out: Tensor, x: Factor, w: Tensor, bias: Tensor | None, fresh: bool) -> Step:
         """``out += x w``; where `out` is fresh, bias and product are written."""

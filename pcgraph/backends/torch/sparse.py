@@ -178,7 +178,7 @@ class _Entries:
         edges = Edges(ws, call)
         self.bucket, groups = edges.bucket, ws.structure.groups
         self.ends = list(zip(edges.row.tolist(), edges.source.tolist(), edges.target.tolist()))
-        self.pattern: tuple[Index, Index] = tuple(edges.bucket.pattern(groups).numpy())  # type: ignore[assignment]
+        self.pattern: tuple[Index, Index] = tuple(edges.bucket.pattern(groups).numpy())
         self.sizes = groups[edges.source_group].size, groups[edges.target_group].size
 
     def matrix(self, ws: Workspace, row: int, forward: bool) -> _Matrix:
