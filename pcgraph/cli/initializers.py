@@ -47,7 +47,7 @@ NODES = {"by", "nodes", "observed", "release"}
 
 
 def node_named(graph: nx.DiGraph, text: str) -> Hashable:
-    """Find the node that a person calls `text`: the string itself, else one whose ``str`` it is, else the text as it is."""
+    """Find the node that a person calls `text`: the string itself, or one whose ``str`` it is; else return the text."""
     if text in graph:
         return text
     return next((node for node in graph if str(node) == text), text)
