@@ -1,4 +1,4 @@
-"""What ``pcgraph train`` trains: data, network, initializer, made from settings and checked before it starts."""
+"""Prepare what ``pcgraph train`` trains: data, network and initializer are made from options and checked first."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import torch
 
 from pcgraph import data, graphs
 from pcgraph.cli.initializers import make_initializer, node_named
+from pcgraph.cli.options import Options, sizes_of
 from pcgraph.cli.rules import frees_target, infers, make_rule, plans
-from pcgraph.cli.settings import Settings, sizes_of
 from pcgraph.data import Images
 from pcgraph.data.sources import CATALOGUE, Source, is_here
 from pcgraph.errors import ConfigError, InvalidInitializer, unknown_name
@@ -26,19 +26,19 @@ from pcgraph.plan import Plan
 from pcgraph.serialization import read_graph
 from pcgraph.topology import PhaseReport, check_phases
 
-__all__ = ["Pictures", "Run", "declare", "dry_run", "read"]
+__all__ = ["Experiment", "Splits", "dry_run", "load_splits", "prepare"]
 
 PRESETS: dict[str, Callable[..., nx.DiGraph]] = {"alexnet": graphs.alexnet, "vgg5": graphs.vgg5}
-"""Names that ``--graph`` takes beside sizes and files."""
+"""``--graph`` takes these names beside sizes and files."""
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
-    """Everything that a training run needs but the images.
+class Experiment:
+    """Holds everything that a training run needs but the images.
 
     Attributes
     ----------
-    settings : Settings
+    options : Options
     source : Source
         What is known of the data set before it is read.
     input, target : node
@@ -52,7 +52,7 @@ class Run:
         For the clamps of training and of test.
     """
 
-    settings: Settings
+    options: Options
     source: Source
     input: Hashable
     target: Hashable
@@ -64,58 +64,58 @@ class Run:
 
     @property
     def flat(self) -> bool:
-        """Whether the input takes images as vectors."""
+        """Say whether the input takes images as vectors."""
         return len(self.net.structure.shape(self.input)) == 1
 
     @property
     def state_optimizer(self) -> SGD:
-        """How states move."""
-        return SGD(lr=self.settings.state_lr)
+        """Make the optimizer that moves the states."""
+        return SGD(lr=self.options.state_lr)
 
     @property
     def inference(self) -> dict[str, Any]:
-        """How training infers: settings of :func:`pcgraph.fit`; none for a rule without inference."""
+        """Say how training infers, as arguments of :func:`pcgraph.fit`; none for a rule without inference."""
         if self.init is None:
             return {}
-        return {"init": self.init, "steps": self.settings.steps, "state_optimizer": self.state_optimizer}
+        return {"init": self.init, "steps": self.options.steps, "state_optimizer": self.state_optimizer}
 
     @property
     def plans(self) -> list[tuple[int, Plan]]:
-        """How often a training step runs which plan."""
+        """Count how often a training step runs which plan."""
         if self.init is None:
             return []
-        s = self.settings
+        s = self.options
         return plans(self.net, self.rule, self.input, self.target, self.init, s.steps, self.state_optimizer)
 
     @property
     def remembered(self) -> list[torch.nn.Parameter]:
-        """The parameters of the initializer."""
+        """List the parameters of the initializer."""
         return list(self.init.parameters()) if self.init is not None else []
 
     @property
     def parameters(self) -> list[torch.nn.Parameter]:
-        """Those of the network and of the initializer."""
+        """List what is trained: parameters of the network and of the initializer."""
         return [p for p in (*self.net.parameters(), *self.remembered) if p.requires_grad]
 
     @property
     def at_test(self) -> dict[str, Any]:
-        """How the test is answered: settings of :func:`pcgraph.evaluate`."""
+        """Say how the test is answered, as arguments of :func:`pcgraph.evaluate`."""
         ways: dict[str, Any] = {"given": self.input, "predict": self.target}
         if self.test_init is not None:
-            ways |= {"init": self.test_init, "steps": self.settings.test_steps, "optimizer": self.state_optimizer}
+            ways |= {"init": self.test_init, "steps": self.options.test_steps, "optimizer": self.state_optimizer}
         return ways
 
 
 @dataclass(frozen=True, eq=False)
-class Pictures:
-    """The images of a run: those to train on, those on which epochs are judged, and the test set."""
+class Splits:
+    """Holds the images of a run: those to train on, those on which epochs are judged, and the test set."""
 
     train: Images
     judge: Images
     test: Images
 
 
-def declare(settings: Settings) -> Run:
+def prepare(options: Options) -> Experiment:
     """Make network, rule and initializers, and refuse whatever cannot work, before any data is looked for.
 
     Raises
@@ -123,32 +123,32 @@ def declare(settings: Settings) -> Run:
     PCGraphError
         Of the kind that says what is wrong: the graph, a setting, or an initializer.
     """
-    source = CATALOGUE[settings.data]
-    graph = _graph(settings)
-    given, target = (node_named(graph, text) for text in (settings.input, settings.target))
+    source = CATALOGUE[options.data]
+    graph = _graph(options)
+    given, target = (node_named(graph, text) for text in (options.input, options.target))
     for option, node in (("--input", given), ("--target", target)):
         if node not in graph:
             raise ConfigError(f"{option}: {unknown_name('node', node, map(str, graph))}", key=option[2:])
-    net = PCNetwork(graph, seed=settings.seed, device=settings.device)
+    net = PCNetwork(graph, seed=options.seed, device=options.device)
     flat = len(net.structure.shape(given)) == 1
     image = (math.prod(source.shape),) if flat else source.shape
-    _fits(net, given, image, "--input", f"the images of {settings.data}")
-    _fits(net, target, (len(source.classes),), "--target", f"the classes of {settings.data}")
-    rule = make_rule(settings.rule)
-    if isinstance(rule, Incremental) and not settings.steps:
+    _fits(net, given, image, "--input", f"the images of {options.data}")
+    _fits(net, target, (len(source.classes),), "--target", f"the classes of {options.data}")
+    rule = make_rule(options.rule)
+    if isinstance(rule, Incremental) and not options.steps:
         raise ConfigError("--rule incremental needs at least one of --steps (found 0)", key="steps")
     reports = check_phases(net, {"training": [given] if frees_target(rule) else [given, target], "test": [given]})
     init = None
     if infers(rule):
-        init = make_initializer(settings.init, net).to(settings.device)
+        init = make_initializer(options.init, net).to(options.device)
         reports["training"].verdict(init).require()
-        _fits_batches(init, settings, _sizes(settings, source)[0])
+        _fits_batches(init, options, _sizes(options, source)[0])
     else:
         reports["training"].verdict(Forward()).require()
-    return Run(settings, source, given, target, net, rule, init, _test_init(settings, net, reports), reports)
+    return Experiment(options, source, given, target, net, rule, init, _test_init(options, net, reports), reports)
 
 
-def read(run: Run) -> Pictures:
+def load_splits(experiment: Experiment) -> Splits:
     """Read the data, or download it.
 
     Raises
@@ -156,30 +156,30 @@ def read(run: Run) -> Pictures:
     DataError, ConfigError
         It cannot be found or is malformed; a part of it leaves a class out.
     """
-    s = run.settings
-    everything = data.load(s.data, fraction=s.fraction, seed=s.seed, flatten=run.flat, device=s.device)
-    test = data.load(s.data, "test", flatten=run.flat, device=s.device)
+    s = experiment.options
+    everything = data.load(s.data, fraction=s.fraction, seed=s.seed, flatten=experiment.flat, device=s.device)
+    test = data.load(s.data, "test", flatten=experiment.flat, device=s.device)
     if not s.validation:
-        return Pictures(everything, test, test)
-    return Pictures(*everything.split(s.validation, seed=s.seed), test)
+        return Splits(everything, test, test)
+    return Splits(*everything.split(s.validation, seed=s.seed), test)
 
 
-def _sizes(s: Settings, source: Source) -> tuple[int, int]:
-    """How many images are trained on, and how many of the training set judge epochs: known before it is read."""
+def _sizes(s: Options, source: Source) -> tuple[int, int]:
+    """Count how many images are trained on, and how many of the training set judge epochs, before it is read."""
     total = round(s.fraction * source.counts["train"])
     judge = round(s.validation * total)
     return total - judge, judge
 
 
-def _graph(settings: Settings) -> nx.DiGraph:
-    sizes = sizes_of(settings.graph)
+def _graph(options: Options) -> nx.DiGraph:
+    sizes = sizes_of(options.graph)
     if sizes is not None:
-        return graphs.chain(sizes, activation=settings.activation)
-    if settings.graph in PRESETS:
-        return PRESETS[settings.graph](activation=settings.activation)
-    path = Path(settings.graph)
+        return graphs.chain(sizes, activation=options.activation)
+    if options.graph in PRESETS:
+        return PRESETS[options.graph](activation=options.activation)
+    path = Path(options.graph)
     if not path.suffix and not path.exists():
-        message = unknown_name("network", settings.graph, PRESETS)
+        message = unknown_name("network", options.graph, PRESETS)
         raise ConfigError(f"{message} Otherwise give sizes, such as 784-512x4-10, or a graph file.", key="graph")
     return read_graph(path)
 
@@ -193,8 +193,8 @@ def _fits(net: PCNetwork, node: Hashable, needed: tuple[int, ...], option: str, 
         )
 
 
-def _fits_batches(init: Initializer, s: Settings, images: int) -> None:
-    """Null keeps states by slot, and would stop at the last, smaller batch of the first epoch."""
+def _fits_batches(init: Initializer, s: Options, images: int) -> None:
+    """Refuse Null where batches differ in size: it keeps states by slot, and would stop at the last batch."""
     left = images % s.batch_size
     if left and not s.stream_aligned and any(isinstance(part, Null) for part in init.modules()):
         raise ConfigError(
@@ -204,16 +204,16 @@ def _fits_batches(init: Initializer, s: Settings, images: int) -> None:
         )
 
 
-def _test_init(settings: Settings, net: PCNetwork, reports: PhaseReport) -> Initializer | None:
-    """The initializer at test time, or None where a sweep answers.
+def _test_init(options: Options, net: PCNetwork, reports: PhaseReport) -> Initializer | None:
+    """Make the initializer at test time; None where a sweep answers.
 
     Raises
     ------
     InvalidInitializer
         No sweep answers, and none was named.
     """
-    if settings.test_init:
-        init = make_initializer(settings.test_init, net)
+    if options.test_init:
+        init = make_initializer(options.test_init, net)
         reports["test"].verdict(init).require()
         return init
     verdict = reports["test"].verdict(Forward())
@@ -226,25 +226,27 @@ def _test_init(settings: Settings, net: PCNetwork, reports: PhaseReport) -> Init
     return None
 
 
-def dry_run(run: Run) -> list[Any]:
-    """What a run would do, as things to print: the report, the plan, and what it costs. It reads no data."""
-    s, source, batch = run.settings, run.source, run.settings.batch_size
+def dry_run(experiment: Experiment) -> list[Any]:
+    """Say what a run would do, as things to print: the report, the plan, and what it costs. It reads no data."""
+    s, source, batch = experiment.options, experiment.source, experiment.options.batch_size
     (train, judge), test = _sizes(s, source), source.counts["test"]
     judged = f"{judge} to judge epochs, {test} for the test"
     if not judge:
         judged = f"{test} for the test, which judge the epochs too (see --validation)"
     here = all(is_here(source, split) for split in source.counts)
-    weights, remembered = (sum(p.numel() for p in group) for group in (run.net.parameters(), run.remembered))
+    weights, remembered = (
+        sum(p.numel() for p in group) for group in (experiment.net.parameters(), experiment.remembered)
+    )
     facts = [
         f"data: {source.name}, {train} images for training, {judged}",
         *([] if here else [f"{source.name} is not on this machine yet: training looks for it, and downloads it."]),
         f"parameters: {weights:,}" + (f", and {remembered:,} of the initializer" if remembered else ""),
     ]
-    parts = run.plans
+    parts = experiment.plans
     if not parts:
-        depth = run.reports["training"].depth[run.target]
+        depth = experiment.reports["training"].depth[experiment.target]
         return [
-            run.reports,
+            experiment.reports,
             "Backpropagation through the graph: there is no inference, and so no plan.",
             *facts,
             f"sequential matrix multiplications: {2 * depth - 1} by the paper's count",
@@ -253,25 +255,25 @@ def dry_run(run: Run) -> list[Any]:
     uncounted = f", without the modules of {', '.join(missing)}" if missing else ""
     flops, memory = sum(n * plan.flops(batch) for n, plan in parts), max(plan.memory(batch) for _, plan in parts)
     return [
-        run.reports,
+        experiment.reports,
         parts[0][1].explain(),
-        *_about_plan(run),
+        *_about_plan(experiment),
         *facts,
         f"matrix products of a training step, batch of {batch}: {flops / 1e9:.3g} GFLOP{uncounted}",
         f"memory of a training step, batch of {batch}: {memory / 2**20:,.1f} MiB",
     ]
 
 
-def _about_plan(run: Run) -> list[str]:
-    """What else there is to a training step than the plan that was printed."""
+def _about_plan(experiment: Experiment) -> list[str]:
+    """Say what else there is to a training step than the plan that was printed."""
     said = []
-    if isinstance(run.init, Average):
+    if isinstance(experiment.init, Average):
         said.append("The plan is that of the first batch, before there are means to start from.")
-    if isinstance(run.rule, Incremental):
+    if isinstance(experiment.rule, Incremental):
         said.append(
-            f"It is the first of {run.settings.steps} inference steps; the others start from the states before them. "
-            "The weights move after each."
+            f"It is the first of {experiment.options.steps} inference steps; the others start from the states before "
+            "them. The weights move after each."
         )
-    if isinstance(run.rule, Nudged):
+    if isinstance(experiment.rule, Nudged):
         said.append("It runs twice a batch, once in each phase.")
     return said

@@ -1,4 +1,4 @@
-"""In which order samples are visited: class-balanced parts, shuffled batches, stream-aligned batches.
+"""Choose the order in which samples are visited: class-balanced parts, shuffled batches, stream-aligned batches.
 
 An epoch's order is a function of the seed and of the epoch's number alone, by a generator of its own; torch's
 global generator is never touched. So where a sampler stands is three whole numbers (seed, epoch, position), and
@@ -27,13 +27,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler, Subset
 
-from ..errors import ConfigError, DataError
+from pcgraph.errors import ConfigError, DataError
 
-__all__ = ["Order", "Shuffled", "StreamAligned", "labels_of", "stratified"]
+__all__ = ["BatchOrder", "Shuffled", "StreamAligned", "labels_of", "stratified"]
 
 
 def stratified(labels: Tensor, *, seed: int = 0) -> Tensor:
-    """An order of all samples of which every beginning is class-balanced.
+    """Order all samples so that every beginning is class-balanced.
 
     Within a class the order is shuffled. Of a class with N_c samples, the j-th (from 0) stands at
     (j + ½) / N_c of the way. So the first k samples are a part of the first k + 1, and contain every class in
@@ -69,7 +69,7 @@ def stratified(labels: Tensor, *, seed: int = 0) -> Tensor:
 
 
 def labels_of(data: object) -> Tensor:
-    """The labels of a data set, as int64 on the CPU.
+    """Find the labels of a data set, as int64 on the CPU.
 
     Parameters
     ----------
@@ -108,8 +108,8 @@ def labels_of(data: object) -> Tensor:
     return labels.to(torch.int64)
 
 
-class Order(Sampler[list[int]], ABC):
-    """Batches of positions, epoch after epoch, that can be stopped and resumed.
+class BatchOrder(Sampler[list[int]], ABC):
+    """Hands out batches of positions, epoch after epoch, and can be stopped and resumed.
 
     Every ``iter()`` begins a new epoch, in a new order, also where the one before was left early; after
     :meth:`load_state_dict`, the next ``iter()`` continues where the state was taken.
@@ -134,18 +134,18 @@ class Order(Sampler[list[int]], ABC):
 
     @abstractmethod
     def __len__(self) -> int:
-        """The number of batches in an epoch."""
+        """Give the number of batches in an epoch."""
 
     @abstractmethod
     def rows(self, epoch: int) -> Tensor:
-        """Positions of all samples of an epoch, in the order in which batches are cut from them."""
+        """Give the positions of all samples of an epoch, in the order in which batches are cut from them."""
 
     def __iter__(self) -> Iterator[list[int]]:
         for rows in self.batches():
             yield rows.tolist()
 
     def batches(self, device: torch.device | str | None = None) -> Iterator[Tensor]:
-        """The rest of the resumed epoch, or a new one, as tensors of positions on `device`."""
+        """Go through the rest of the resumed epoch, or a new one, as tensors of positions on `device`."""
         if not self._resumed and self.position:
             self.epoch, self.position = self.epoch + 1, 0
         self._resumed = False
@@ -162,7 +162,7 @@ class Order(Sampler[list[int]], ABC):
             self.epoch, self.position, self._running = self.epoch + 1, 0, None
 
     def state_dict(self) -> dict[str, int | str]:
-        """Where it stands, in whole numbers and text (so also as JSON), and of which batches it is the state.
+        """Say where it stands, in whole numbers and text (so also as JSON), and of which batches it is the state.
 
         A batch counts as done once it has been handed out. A DataLoader with worker processes fetches ahead, so
         take the state between epochs there.
@@ -196,7 +196,7 @@ class Order(Sampler[list[int]], ABC):
         self._resumed, self._running = True, None
 
     def _identity(self) -> dict[str, int | str]:
-        """What must be the same for a state to mean the same batches."""
+        """Name what must be the same for a state to mean the same batches."""
         return {
             "kind": type(self).__name__,
             "samples": self.samples,
@@ -206,8 +206,8 @@ class Order(Sampler[list[int]], ABC):
         }
 
 
-class Shuffled(Order):
-    """Every sample once an epoch, in random order or as they stand.
+class Shuffled(BatchOrder):
+    """Visits every sample once an epoch, in random order or as they stand.
 
     Parameters
     ----------
@@ -249,8 +249,8 @@ class Shuffled(Order):
         return {**super()._identity(), "shuffle": int(self.shuffle)}
 
 
-class StreamAligned(Order):
-    """Batches in which slot i always holds a sample of the same class (paper, section 4.1).
+class StreamAligned(BatchOrder):
+    """Makes batches in which slot i always holds a sample of the same class (paper, section 4.1).
 
     Each batch of n has n/C samples of each of the C classes, in class order, in random order within a class. An
     epoch has ⌊N/n⌋ batches, however unbalanced the classes are: a class that runs out within an epoch is shuffled
@@ -341,25 +341,25 @@ class StreamAligned(Order):
 
 
 def _cycled(members: Tensor, needed: int, generator: torch.Generator) -> Tensor:
-    """`needed` of the members of a class: all of them in random order, then again, until there are enough."""
+    """Draw `needed` members of a class: all of them in random order, then again, until there are enough."""
     count = len(members)
     orders = [torch.randperm(count, generator=generator) for _ in range(-(-needed // count))]
     return members[torch.cat(orders)[:needed]]
 
 
 def _members(labels: Tensor, classes: int) -> list[Tensor]:
-    """The positions of each class's samples."""
+    """Find the positions of each class's samples."""
     return [torch.nonzero(labels == c).flatten() for c in range(classes)]
 
 
 def _generator(seed: int, *path: int) -> torch.Generator:
-    """A generator for this seed and epoch; near seeds and epochs give unrelated ones."""
+    """Make a generator for this seed and epoch; near seeds and epochs give unrelated ones."""
     mixed = np.random.SeedSequence([_whole("seed", seed, 0), *path]).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(mixed[0]))
 
 
 def _whole(key: str, value: Any, least: int) -> int:
-    """A whole number of at least `least`."""
+    """Return a whole number of at least `least`, or refuse the value."""
     try:
         number = operator.index(value)
     except TypeError:

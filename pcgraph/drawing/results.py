@@ -1,4 +1,4 @@
-"""Numbers as pictures: the energy of each node at each step, and states as images."""
+"""Draw what inference found: the energy of each node at each step, its mean over the steps, and states as images."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 __all__ = ["energy", "images", "trace"]
 
 NAMED = 60
-"""With more nodes than this only some rows of a heat map bear their names."""
+"""Only some rows of a heat map bear their names where there are more nodes than this."""
 DECADES = 6
 """So many powers of ten below the largest energy are told apart."""
 ACROSS = 20
-"""The most images in a row."""
+"""A row shows no more images than this."""
 
 
 def energy(result: InferenceResult, path: str | Path | None = None, *, ax: Axes | None = None, title: str = "") -> Axes:
@@ -205,7 +205,7 @@ def images(
 
 
 def _pictures(values: Tensor, shape: Sequence[int] | None) -> np.ndarray[Any, Any]:
-    """(images, height, width), or (images, height, width, 3)."""
+    """Lay values out as an array (images, height, width) or (images, height, width, 3)."""
     values = torch.as_tensor(values).detach().cpu()
     own = tuple(values.shape[1:]) if shape is None else tuple(shape)
     if len(own) == 1:

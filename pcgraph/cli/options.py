@@ -1,4 +1,4 @@
-"""The settings of ``pcgraph train``: defaults, a TOML file over them, the command line over both."""
+"""Collect the options of ``pcgraph train``: defaults, a TOML file over them, the command line over both."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from pcgraph.cli.rules import infers, make_rule
 from pcgraph.data.sources import canonical
 from pcgraph.errors import ConfigError, unknown_name
 
-__all__ = ["Settings", "kept", "option", "read_config", "settings", "sizes_of"]
+__all__ = ["Options", "flag", "options_from", "read_config", "sizes_of", "stored"]
 
 
 @dataclass(frozen=True)
-class Settings:
-    """One training run.
+class Options:
+    """Holds what one training run was asked to do.
 
     Attributes
     ----------
@@ -91,20 +91,20 @@ class Settings:
 
 
 PAPER: Mapping[str, Any] = {"graph": "784-512x4-10", "batch_size": 200, "epochs": 5}
-OVER: Mapping[str, Mapping[str, Any]] = {
+BY_DATA: Mapping[str, Mapping[str, Any]] = {
     "digits": {},
     "mnist": PAPER,
     "fashion-mnist": PAPER,
     "kmnist": PAPER,
     "cifar10": {**PAPER, "graph": "alexnet", "steps": 7, "lr": 3e-4, "epochs": 24},
 }
-"""What differs from the defaults, by data set."""
+"""A data set has these defaults of its own."""
 
-FIELDS = {field.name: field for field in dataclasses.fields(Settings)}
+FIELDS = {field.name: field for field in dataclasses.fields(Options)}
 
 
-def settings(given: Mapping[str, Any], config: Path | None = None) -> Settings:
-    """Defaults for the data set, then what the file says, then what is given (None: not given).
+def options_from(given: Mapping[str, Any], config: Path | None = None) -> Options:
+    """Take the defaults for the data set, then what the file says, then what is given (None: not given).
 
     Raises
     ------
@@ -113,36 +113,36 @@ def settings(given: Mapping[str, Any], config: Path | None = None) -> Settings:
 
     Examples
     --------
-    >>> settings({"data": "fashion-mnist", "lr": None}).graph
+    >>> options_from({"data": "fashion-mnist", "lr": None}).graph
     '784-512x4-10'
     """
     chosen = read_config(config) if config is not None else {}
     chosen |= {key: value for key, value in given.items() if value is not None}
-    data = canonical(str(chosen.get("data", Settings.data)))
-    made = Settings(**{**OVER[data], **chosen, "data": data})
+    data = canonical(str(chosen.get("data", Options.data)))
+    made = Options(**{**BY_DATA[data], **chosen, "data": data})
     _check(made)
     idle = [key for key in _idle(made) if key in chosen]
     if idle:
         raise ConfigError(
-            f"--rule {made.rule} has no inference (found {', '.join(map(option, idle))}): leave that out", key=idle[0]
+            f"--rule {made.rule} has no inference (found {', '.join(map(flag, idle))}): leave that out", key=idle[0]
         )
     return made
 
 
-def _idle(made: Settings) -> tuple[str, ...]:
-    """The settings that the rule has no use for."""
+def _idle(made: Options) -> tuple[str, ...]:
+    """Name the options that the rule has no use for."""
     if infers(make_rule(made.rule)):
         return ()
     return ("init", "steps") if made.test_init else ("init", "steps", "state_lr")
 
 
-def kept(made: Settings) -> dict[str, Any]:
-    """What a file of settings holds of a run: not where it lies, and nothing that its rule has no use for."""
+def stored(made: Options) -> dict[str, Any]:
+    """Select what a file of settings holds: not where the run lies, and nothing that its rule has no use for."""
     return {key: value for key, value in dataclasses.asdict(made).items() if key not in ("out", *_idle(made))}
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The settings in a TOML file; hyphens and underscores in keys mean the same.
+    """Read the settings in a TOML file; hyphens and underscores in keys mean the same.
 
     Raises
     ------
@@ -177,17 +177,17 @@ def _of_kind(path: Path, key: str, value: Any, kind: str) -> Any:
     return value
 
 
-def _check(made: Settings) -> None:
+def _check(made: Options) -> None:
     """Refuse what no training can have, before anything is read or made."""
     for key in ("epochs", "batch_size"):
         if getattr(made, key) < 1:
-            raise ConfigError(f"{option(key)} is at least 1 (found {getattr(made, key)})", key=key)
+            raise ConfigError(f"{flag(key)} is at least 1 (found {getattr(made, key)})", key=key)
     for key in ("steps", "test_steps"):
         if getattr(made, key) < 0:
-            raise ConfigError(f"{option(key)} is not negative (found {getattr(made, key)})", key=key)
+            raise ConfigError(f"{flag(key)} is not negative (found {getattr(made, key)})", key=key)
     for key in ("lr", "state_lr", "eps"):
         if not 0 < getattr(made, key) < float("inf"):
-            raise ConfigError(f"{option(key)} is a positive number (found {getattr(made, key)})", key=key)
+            raise ConfigError(f"{flag(key)} is a positive number (found {getattr(made, key)})", key=key)
     if not 0 < made.fraction <= 1:
         raise ConfigError(f"--fraction is above 0 and at most 1 (found {made.fraction})", key="fraction")
     if not 0 <= made.validation < 1:
@@ -201,13 +201,13 @@ def _check(made: Settings) -> None:
         raise ConfigError(f"--input and --target are two nodes (found {made.input!r} twice)", key="target")
 
 
-def option(key: str) -> str:
-    """A setting as it is written on the command line."""
+def flag(key: str) -> str:
+    """Write an option as it stands on the command line."""
     return "--" + key.replace("_", "-")
 
 
 def sizes_of(text: str) -> list[int] | None:
-    """Layer sizes such as ``784-512x4-10``, or None where `text` is something else.
+    """Read layer sizes such as ``784-512x4-10``; return None where `text` is something else.
 
     Examples
     --------
