@@ -32,8 +32,6 @@ def show(where: Any) -> str:
     return f"node {where!r}"
 
 
-
-
 def _check_attributes(attributes: Mapping[Any, Any], known: tuple[str, ...], where: Any, text: str) -> None:
     for key in attributes:
         if isinstance(key, str) and key not in known:
@@ -49,9 +47,7 @@ def _check_attributes(attributes: Mapping[Any, Any], known: tuple[str, ...], whe
 
 def _shape(value: Any, node: Node) -> Shape:
     items = value if isinstance(value, tuple | list | torch.Size) else (value,)
-    good = len(items) > 0 and all(
-        isinstance(i, int | np.integer) and not isinstance(i, bool) and i > 0 for i in items
-    )
+    good = len(items) > 0 and all(isinstance(i, int | np.integer) and not isinstance(i, bool) and i > 0 for i in items)
     if not good:
         raise GraphError(
             f"node {node!r} needs a shape that is a positive int or a tuple of them (found {value!r})",

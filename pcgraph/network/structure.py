@@ -34,6 +34,7 @@ Node = Hashable
 Shape = tuple[int, ...]
 Index = NDArray[np.int64]
 
+
 @dataclass(frozen=True)
 class Group:
     """The nodes of one shape: canonical numbers `start` to `start + count - 1`."""

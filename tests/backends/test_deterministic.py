@@ -13,7 +13,8 @@ from pcgraph import SGD, Adam, Average, Forward, Memory, Normal, Null, PCNetwork
 from pcgraph.backends.torch import sums
 from pcgraph.backends.torch.workspace import Workspace
 from pcgraph.transforms import SparseLinear
-from tests.backends.test_engine import assert_equal_to_reference, double, everything
+from tests.backends.test_engine import everything
+from tests.builders import assert_equal_to_reference, double
 
 aten = torch.ops.aten
 

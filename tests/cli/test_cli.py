@@ -443,6 +443,7 @@ def test_a_run_goes_on_where_it_ended(tmp_path: Path) -> None:
     assert options_from({}, tmp_path / "part" / "settings.toml").epochs == 5  # for whoever has to resume it once more
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_saves_the_run_and_says_how_to_go_on(tmp_path: Path) -> None:
     """Whoever stops a run loses nothing, and a script sees that it was stopped."""
     folder = tmp_path / "run"

@@ -15,11 +15,7 @@ import torch
 import pcgraph
 from pcgraph import SGD, ClampError, Diverged, Forward, GraphError, Masked, Normal, PCNetwork, Zero
 from pcgraph.errors import ConfigError
-
-
-def double(*shape, seed=0):
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-
+from tests.builders import double
 
 # -- the paper, layer by layer ----------------------------------------------------------------------------------------
 
@@ -630,7 +626,5 @@ def test_prediction_without_a_sweep_says_how():
     with pytest.raises(pcgraph.InvalidInitializer, match=r"no sweep gives 'y'.*h1.*steps=50.*SGD\(lr=0.1\)") as caught:
         net.predict({"x": torch.randn(5, 3)}, "y")
     assert set(caught.value.witness.nodes) == {"h1", "h2"}
-    answer = net.predict(
-        {"x": torch.randn(5, 3)}, "y", init=Forward(fallback=Zero()), steps=50, optimizer=SGD(lr=0.1)
-    )
+    answer = net.predict({"x": torch.randn(5, 3)}, "y", init=Forward(fallback=Zero()), steps=50, optimizer=SGD(lr=0.1))
     assert answer.shape == (5, 2)

@@ -28,12 +28,9 @@ from pcgraph.plan import compile as compiling
 from pcgraph.plan import verify
 from pcgraph.plan.products import Products, products_of
 from pcgraph.testing.strategies import digraphs, problems
+from tests.builders import chain
 
 MLP = [784, 512, 512, 512, 512, 10]
-
-
-def chain(*sizes, **kw):
-    return PCNetwork(pcgraph.graphs.chain(sizes, activation="tanh"), **kw)
 
 
 @settings(max_examples=150, deadline=None)
