@@ -126,7 +126,14 @@ class Energy(nn.Module):
         return no_arguments(self)
 
 
-def _positive(value: Any, what: str) -> float:
+def positive(value: Any, what: str) -> float:
+    """Return `value` as a float.
+
+    Raises
+    ------
+    GraphError
+        It is no positive, finite number; `what` it stands for is named.
+    """
     if not (isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf")):
         raise GraphError(f"a {what} is a positive number (found {value!r})", found=value)
     return float(value)
@@ -150,7 +157,7 @@ class Gaussian(Energy):
 
     def __init__(self, precision: float = 1.0) -> None:
         super().__init__()
-        self.precision = _positive(precision, "precision")
+        self.precision = positive(precision, "precision")
 
     def energy(self, h: Tensor, mu: Tensor) -> Tensor:
         return 0.5 * self.precision * (h - mu).flatten(1).square().sum(1)
@@ -199,7 +206,7 @@ class LearnedPrecision(Energy):
 
     def __init__(self, precision: float = 1.0, shape: int | Sequence[int] | None = None) -> None:
         super().__init__()
-        self._initial = _positive(precision, "precision")
+        self._initial = positive(precision, "precision")
         self.shape = None if shape is None else (shape,) if isinstance(shape, int) else tuple(shape)
         self.log_precision = nn.Parameter(torch.full(self.shape or (), math.log(self._initial)))
 
@@ -297,7 +304,7 @@ class Laplace(Energy):
 
     def __init__(self, scale: float = 1.0) -> None:
         super().__init__()
-        self.scale = _positive(scale, "scale")
+        self.scale = positive(scale, "scale")
 
     def energy(self, h: Tensor, mu: Tensor) -> Tensor:
         return (h - mu).flatten(1).abs().sum(1) / self.scale

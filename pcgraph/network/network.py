@@ -10,7 +10,6 @@ The model, for a node v with parents u (paper, Definition 3.1 with one activatio
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Hashable, Mapping
 from typing import Any
 
@@ -21,7 +20,9 @@ from torch import Tensor, nn
 
 from pcgraph.energies import Energy, Gaussian
 from pcgraph.errors import GraphError
-from pcgraph.network.structure import Bucket, Index, Structure
+from pcgraph.network.adjacency import Index
+from pcgraph.network.copying import copy_graph, pairs_of
+from pcgraph.network.structure import Bucket, Segment, Structure
 from pcgraph.transforms import Transform
 
 __all__ = ["Network"]
@@ -54,8 +55,9 @@ class Network(nn.Module):
         super().__init__()
         if not isinstance(graph, nx.DiGraph):
             Structure(graph)  # says what is wrong with it
-        self.graph: nx.DiGraph = nx.freeze(_copy_graph(graph, {}))
-        self.structure = Structure(self.graph)
+        pairs = pairs_of(graph)
+        self.graph: nx.DiGraph = nx.freeze(copy_graph(graph, {}, pairs))
+        self.structure = Structure(self.graph, pairs)
         self._probe: Tensor
         device = torch.get_default_device() if device is None else device
         with torch.device("cpu"):
@@ -76,9 +78,9 @@ class Network(nn.Module):
                 self.edge_modules[bucket.name] = bucket.transform
                 if not bucket.trainable:
                     bucket.transform.requires_grad_(False)
-        for i, run in enumerate(self.structure.segments):
-            if run.energy is not None and not run.gaussian:
-                self.energies[str(i)] = run.energy
+        for i, segment in enumerate(self.structure.segments):
+            if segment.energy is not None and not segment.gaussian:
+                self.energies[str(i)] = segment.energy
         self.register_buffer("_probe", torch.zeros(()), persistent=False)
         self._reset(seed)
 
@@ -130,18 +132,20 @@ class Network(nn.Module):
             if bucket.kind == "module":
                 bucket.transform.reset_parameters(generator, int(s.fan_in[s.target[bucket.start : bucket.stop]].max()))
 
-    def energy_of(self, run: int) -> Energy:
-        """The energy of the nodes of a run that is not Gaussian."""
-        return self.energies[str(run)]  # type: ignore[return-value]
+    def energy_of(self, segment: int) -> Energy:
+        """The energy of the nodes of a segment that is not Gaussian."""
+        return self.energies[str(segment)]  # type: ignore[return-value]
 
     def node_energy(self, i: int) -> Energy:
         """The energy of the node with canonical number `i`."""
         s = self.structure
-        group, position = s.place(i)
-        k, run = next((k, r) for k, r in enumerate(s.segments) if r.group == group and r.start <= position < r.stop)
-        if not run.gaussian:
-            return self.energy_of(k)
-        return Gaussian(1.0 if run.precision is None else float(run.precision[position - run.start]))
+        segment = self._segment_at(i)
+        if not segment.gaussian:
+            return self.energy_of(int(s.segment_of[i]))
+        return Gaussian(1.0 if segment.precision is None else float(segment.precision[s.position[i] - segment.start]))
+
+    def _segment_at(self, i: int) -> Segment:
+        return self.structure.segments[int(self.structure.segment_of[i])]
 
     def differentiable_prediction(self, v: Node, states: Mapping[Node, Tensor]) -> Tensor:
         """mu_v from the states of its parents, with autograd through states and parameters, (batch, *shape).
@@ -153,7 +157,7 @@ class Network(nn.Module):
         group = s.groups[int(s.group_of[i])]
         place = self.bias_place(v)
         total: Any = None if place is None else self.biases[place[0]][place[1]].flatten()
-        for e in np.flatnonzero(s.target == i):
+        for e in s.by_target.at(i):
             bucket = s.buckets[int(s.bucket_of[e])]
             x = bucket.phi(states[s.nodes[int(s.source[e])]])
             if bucket.kind in ("identity", "module"):
@@ -164,8 +168,7 @@ class Network(nn.Module):
             total = y if total is None else total + y
         if total is None:
             total = s.priors[i].to(self._probe).flatten().expand(next(iter(states.values())).shape[0], -1)
-        spec = next(r for r in s.segments if r.group == s.group_of[i] and r.start <= s.position[i] < r.stop)
-        mu: Tensor = spec.activation(total.reshape(-1, *group.shape))
+        mu: Tensor = self._segment_at(i).activation(total.reshape(-1, *group.shape))
         return mu
 
     def _product(self, bucket: Bucket, e: int, x: Tensor) -> Tensor:
@@ -253,7 +256,7 @@ class Network(nn.Module):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Network:
         """Copy the parameters; the structure is shared, since it never changes. Modules on edges are copied too."""
-        twin = type(self)(_copy_graph(self.graph, memo), dtype=self.dtype, device=self.device)
+        twin = type(self)(copy_graph(self.graph, memo), dtype=self.dtype, device=self.device)
         twin.load_state_dict(self.state_dict())
         for own, copied in zip(self.parameters(), twin.parameters()):
             memo[id(own)] = copied.requires_grad_(own.requires_grad)
@@ -262,19 +265,3 @@ class Network(nn.Module):
     def extra_repr(self) -> str:
         s = self.structure
         return f"{len(s.nodes)} nodes, {len(s.source)} edges, {sum(p.numel() for p in self.parameters()):,} parameters"
-
-
-def _copy_graph(graph: nx.DiGraph, memo: dict[int, Any]) -> nx.DiGraph:
-    """The declaration with modules of its own; one that stands on several edges stays one."""
-
-    def copied(data: dict[str, Any]) -> dict[str, Any]:
-        return {k: copy.deepcopy(v, memo) if isinstance(v, nn.Module) else v for k, v in data.items()}
-
-    twin: nx.DiGraph = nx.MultiDiGraph() if graph.is_multigraph() else nx.DiGraph()
-    twin.graph.update(graph.graph)
-    twin.add_nodes_from((node, copied(data)) for node, data in graph.nodes(data=True))
-    if graph.is_multigraph():
-        twin.add_edges_from((u, v, k, copied(data)) for u, v, k, data in graph.edges(keys=True, data=True))
-    else:
-        twin.add_edges_from((u, v, copied(data)) for u, v, data in graph.edges(data=True))
-    return twin

@@ -10,7 +10,7 @@ target, then source, so that a bucket of scalar edges is a CSR matrix as it stan
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -24,15 +24,16 @@ from pcgraph import activations
 from pcgraph.activations import Activation
 from pcgraph.energies import Energy, Gaussian
 from pcgraph.errors import ClampError, GraphError, nearest
-from pcgraph.network.adjacency import Adjacency
-from pcgraph.network.declaration import DEFAULT_EDGE, EdgeSpec, NodeSpec, edge_spec, node_spec, show
+from pcgraph.network.adjacency import Adjacency, Index
+from pcgraph.network.copying import pairs_of
+from pcgraph.network.declaration import Edges, EdgeSpec, Nodes, NodeSpec, read_edges, read_nodes, show
+from pcgraph.network.layout import NodeOrder, order_nodes
 from pcgraph.transforms import Transform
 
 __all__ = ["Bucket", "Group", "Segment", "Structure"]
 
 Node = Hashable
 Shape = tuple[int, ...]
-Index = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -136,16 +137,6 @@ class Bucket:
         return stored
 
 
-def _ranks(graph: nx.DiGraph) -> dict[Node, int]:
-    """A topological order of the condensation, by longest-path depth, so that nodes swept together are neighbours."""
-    declared = {node: i for i, node in enumerate(graph)}
-    depth: dict[Node, int] = {}
-    for component in reversed(list(nx.strongly_connected_components(graph))):
-        own = max((depth[p] + 1 for n in component for p in graph.pred[n] if p in depth), default=0)
-        depth.update(dict.fromkeys(component, own))
-    return {node: i for i, node in enumerate(sorted(graph, key=lambda n: (depth[n], declared[n])))}
-
-
 class Structure:
     """Everything about a network but its numbers. Built once, never changed.
 
@@ -153,6 +144,8 @@ class Structure:
     ----------
     graph : nx.DiGraph or nx.MultiDiGraph
         The declaration; it is read, not kept.
+    pairs : pair of ndarray, optional
+        What :func:`pcgraph.network.copying.pairs_of` says of the graph, where it is known.
 
     Attributes
     ----------
@@ -169,7 +162,7 @@ class Structure:
         Canonical number of a root with a prior -> its value.
     """
 
-    def __init__(self, graph: nx.DiGraph) -> None:
+    def __init__(self, graph: nx.DiGraph, pairs: tuple[Index, Index] | None = None) -> None:
         if not isinstance(graph, nx.Graph) or not graph.is_directed():
             raise GraphError(
                 f"a network is declared as nx.DiGraph or nx.MultiDiGraph (found {type(graph).__name__}); "
@@ -182,121 +175,68 @@ class Structure:
             )
         if len(graph) == 0:
             raise GraphError("a network needs at least one node (found an empty graph)")
-        specs = {node: node_spec(node, attributes, graph) for node, attributes in graph.nodes(data=True)}
-        self._lay_out_nodes(graph, specs)
-        self._lay_out_edges(graph)
+        pairs = pairs_of(graph) if pairs is None else pairs
+        nodes = read_nodes(graph)
+        order = order_nodes(nodes, *pairs)
+        self._lay_out_nodes(nodes, order)
+        self._lay_out_edges(read_edges(graph, pairs), np.argsort(order.declared))
 
     # -- nodes ----------------------------------------------------------------------------------------------------
 
-    def _lay_out_nodes(self, graph: nx.DiGraph, specs: dict[Node, NodeSpec]) -> None:
-        rank = _ranks(graph)
-        kinds: dict[Any, int] = {}
+    def _lay_out_nodes(self, nodes: Nodes, order: NodeOrder) -> None:
+        which, specs = nodes.which[order.declared], nodes.specs
+        self.nodes: tuple[Node, ...] = tuple(nodes.names[i] for i in order.declared.tolist())
+        self.number: dict[Node, int] = {node: i for i, node in enumerate(self.nodes)}
+        self.groups: tuple[Group, ...] = tuple(Group(shape, start, stop - start) for shape, start, stop in order.groups)
+        counts = [g.count for g in self.groups]
+        self.rank, self.is_root = order.rank, order.is_root
+        self.group_of: Index = np.repeat(np.arange(len(counts)), counts)
+        self.position: Index = np.concatenate([np.arange(count) for count in counts])
+        prior = np.array([spec.prior is not None for spec in specs])[which]
+        self.priors: dict[int, torch.Tensor] = {i: specs[which[i]].prior for i in np.flatnonzero(prior).tolist()}
+        for i in np.flatnonzero(prior & ~self.is_root).tolist():
+            raise GraphError(
+                f"node {self.nodes[i]!r} has a prior and incoming edges: a prior is the prediction of a root; "
+                "remove it, or remove the edges",
+                where=self.nodes[i],
+            )
+        self.has_energy: NDArray[np.bool_] = ~self.is_root | prior
+        self.has_bias: NDArray[np.bool_] = np.array([spec.bias for spec in specs])[which] & ~self.is_root
+        precision = np.array([spec.precision for spec in specs])[which]
+        self.segments: tuple[Segment, ...] = tuple(
+            self._segment(specs[which[start]], start, precision[start:stop]) for start, stop in order.segments
+        )
 
-        def kind(node: Node) -> tuple[bool, bool, int]:
-            spec = specs[node]
-            root = graph.in_degree(node) == 0
-            silent = root and spec.prior is None
-            energy = "gaussian" if type(spec.energy) is Gaussian else id(spec.energy)
-            sigma = spec.activation
-            activation = None if root else sigma.name if sigma.named else id(sigma.function)
-            label = (activation, None if silent else energy)
-            return (not silent, not root, kinds.setdefault(label, len(kinds)))
-
-        by_rank = sorted(specs, key=rank.__getitem__)
-        kind_of = {node: kind(node) for node in by_rank}
-        members: dict[Shape, list[Node]] = {}
-        for node in by_rank:
-            members.setdefault(specs[node].shape, []).append(node)
-        ordered: list[Node] = []
-        groups: list[Group] = []
-        for shape in sorted(members):
-            nodes = sorted(members[shape], key=kind_of.__getitem__)
-            groups.append(Group(shape, len(ordered), len(nodes)))
-            ordered += nodes
-        self.nodes: tuple[Node, ...] = tuple(ordered)
-        self.groups: tuple[Group, ...] = tuple(groups)
-        self.number: dict[Node, int] = {node: i for i, node in enumerate(ordered)}
-        self.rank: Index = np.array([rank[n] for n in ordered], dtype=np.int64)
-        self.group_of: Index = np.repeat(np.arange(len(groups)), [g.count for g in groups])
-        self.position: Index = np.concatenate([np.arange(g.count) for g in groups])
-        self.is_root: NDArray[np.bool_] = np.array([graph.in_degree(n) == 0 for n in ordered])
-        self.priors: dict[int, torch.Tensor] = {
-            i: specs[n].prior for i, n in enumerate(ordered) if self.is_root[i] and specs[n].prior is not None
-        }
-        for node in ordered:
-            if specs[node].prior is not None and graph.in_degree(node):
-                raise GraphError(
-                    f"node {node!r} has a prior and incoming edges: a prior is the prediction of a root; "
-                    "remove it, or remove the edges",
-                    where=node,
-                )
-        self.has_energy: NDArray[np.bool_] = ~self.is_root
-        self.has_energy[list(self.priors)] = True
-        self.has_bias: NDArray[np.bool_] = np.array([specs[n].bias for n in ordered]) & ~self.is_root
-        self.segments: tuple[Segment, ...] = tuple(self._segments(specs, kind_of))
-
-    def _segments(self, specs: dict[Node, NodeSpec], kind_of: dict[Node, Any]) -> Iterable[Segment]:
-        for g, group in enumerate(self.groups):
-            nodes = self.nodes[group.start : group.start + group.count]
-            start = 0
-            for stop in range(1, len(nodes) + 1):
-                if stop < len(nodes) and kind_of[nodes[stop]] == kind_of[nodes[start]]:
-                    continue
-                spec, i = specs[nodes[start]], group.start + start
-                precision = np.array([specs[n].precision for n in nodes[start:stop]])
-                root = bool(self.is_root[i])
-                yield Segment(
-                    g, start, stop,
-                    activations.get(None) if root else spec.activation,
-                    spec.energy if self.has_energy[i] else None,
-                    None if (precision == 1.0).all() else precision,
-                    root,
-                )  # fmt: skip
-                start = stop
+    def _segment(self, spec: NodeSpec, first: int, precision: NDArray[np.float64]) -> Segment:
+        root = bool(self.is_root[first])
+        group, start = self.place(first)
+        return Segment(
+            group, start, start + len(precision),
+            activations.get(None) if root else spec.activation,
+            spec.energy if self.has_energy[first] else None,
+            None if (precision == 1.0).all() else precision,
+            root,
+        )  # fmt: skip
 
     # -- edges ----------------------------------------------------------------------------------------------------
 
-    def _lay_out_edges(self, graph: nx.DiGraph) -> None:
-        multi = graph.is_multigraph()
-        rows = graph.edges(keys=True, data=True) if multi else graph.edges(data=True)
-        specs: list[EdgeSpec] = []
-        spec_ids: dict[Any, int] = {}
-        source, target, spec_of = [], [], []
-        shared: dict[int, Hashable] = {}
-        number = self.number
-        for i, row in enumerate(rows):
-            spec = edge_spec(row[:-1], row[-1])
-            key = spec.key if spec is not DEFAULT_EDGE else None
-            if key is None:
-                key = DEFAULT_EDGE.key
-            which = spec_ids.get(key)
-            if which is None:
-                which = spec_ids[key] = len(specs)
-                specs.append(spec)
-            if spec.share is not None:
-                shared[i] = spec.share
-            source.append(number[row[0]])
-            target.append(number[row[1]])
-            spec_of.append(which)
-        src, dst = np.array(source, dtype=np.int64), np.array(target, dtype=np.int64)
-        kind = np.array(spec_of, dtype=np.int64)
-        count = len(self.groups)
-        label = (kind * count + self.group_of[src]) * count + self.group_of[dst]
-        order = np.lexsort((np.arange(len(src)), src, dst, label))
+    def _lay_out_edges(self, edges: Edges, canonical: Index) -> None:
+        src, dst, count = canonical[edges.source], canonical[edges.target], len(self.groups)
+        label = (edges.which * count + self.group_of[src]) * count + self.group_of[dst]
+        order = np.lexsort((src, dst, label))
         self.source: Index = src[order]
         self.target: Index = dst[order]
         self._declared_position: Index = order
-        self._declared = tuple(graph.edges(keys=True) if multi else graph.edges())
-        label = label[order]
-        starts = np.flatnonzero(np.r_[True, label[1:] != label[:-1]]) if len(label) else np.array([], dtype=np.int64)
-        self.bucket_of: Index = np.zeros(len(label), dtype=np.int64)
+        self._keys = edges.keys
+        starts = np.flatnonzero(np.diff(label[order], prepend=-1))
+        stops = np.append(starts[1:], len(label))
+        self.bucket_of: Index = np.repeat(np.arange(len(starts)), stops - starts)
         buckets: list[Bucket] = []
         names: dict[str, int] = {}
         seen_shares: dict[Hashable, int] = {}
-        for b, (start, stop) in enumerate(zip(starts, [*starts[1:], len(label)])):
-            self.bucket_of[start:stop] = b
-            spec = specs[int(kind[order[start]])]
-            buckets.append(self._bucket(spec, b, int(start), int(stop), shared, seen_shares, names))
+        for b, (start, stop) in enumerate(zip(starts.tolist(), stops.tolist())):
+            spec = edges.specs[edges.which[order[start]]]
+            buckets.append(self._bucket(spec, b, start, stop, edges.shared, seen_shares, names))
         self.buckets: tuple[Bucket, ...] = tuple(buckets)
 
     def _bucket(
@@ -363,7 +303,8 @@ class Structure:
 
     def edge(self, i: int) -> tuple[Any, ...]:
         """The declared edge ``(u, v)`` or ``(u, v, key)`` with canonical number `i`."""
-        return tuple(self._declared[int(self._declared_position[i])])
+        ends = (self.nodes[self.source[i]], self.nodes[self.target[i]])
+        return ends if self._keys is None else (*ends, self._keys[self._declared_position[i]])
 
     def edge_number(self, u: Node, v: Node, key: Hashable | None = None) -> int:
         """The canonical number of an edge.
@@ -375,13 +316,13 @@ class Structure:
         """
         for node in (u, v):
             self.require_node(node)
-        found = np.flatnonzero((self.source == self.number[u]) & (self.target == self.number[v]))
+        found = self._between(u, v)
         if key is not None:
             found = np.array([i for i in found if self.edge(int(i))[2:] == (key,)], dtype=np.int64)
         if len(found) == 0:
             text = f" with key {key!r}" if key is not None else ""
-            turned = np.any((self.source == self.number[v]) & (self.target == self.number[u]))
-            hint = f": it goes the other way, {v!r} -> {u!r}" if turned and key is None else ""
+            turned = len(self._between(v, u)) and key is None
+            hint = f": it goes the other way, {v!r} -> {u!r}" if turned else ""
             raise GraphError(f"there is no edge {u!r} -> {v!r}{text}{hint}", where=(u, v))
         if len(found) > 1:
             keys = sorted(repr(self.edge(int(i))[2]) for i in found)
@@ -390,6 +331,13 @@ class Structure:
                 where=(u, v),
             )
         return int(found[0])
+
+    def _between(self, u: Node, v: Node) -> Index:
+        """Return the canonical numbers of the edges from `u` to `v`, by a look at those of the end that has fewer."""
+        out, into = self.by_source.at(self.number[u]), self.by_target.at(self.number[v])
+        few = out if len(out) <= len(into) else into
+        found: Index = few[(self.source[few] == self.number[u]) & (self.target[few] == self.number[v])]
+        return found
 
     def require_node(self, node: Node, error: type[GraphError] | type[ClampError] = GraphError) -> int:
         """The canonical number of `node`; `error`, with the nearest name, if there is no such node."""
@@ -411,12 +359,12 @@ class Structure:
 
     @cached_property
     def by_source(self) -> Adjacency:
-        """The edges that leave each node."""
+        """Edges by the node that they come from."""
         return Adjacency(self.source, len(self.nodes))
 
     @cached_property
     def by_target(self) -> Adjacency:
-        """The edges that reach each node."""
+        """Edges by the node that they lead to."""
         return Adjacency(self.target, len(self.nodes))
 
     @cached_property
