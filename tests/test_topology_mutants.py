@@ -29,7 +29,7 @@ def fault(name, file, old, new, *tests):
     return Mutant(name, file, old, new, tuple(FILES[t] for t in tests))
 
 
-STRUCTURE, REPORT, CYCLES = "topology/structure.py", "topology/report.py", "topology/cycles.py"
+STRUCTURE, FACTS, CYCLES = "topology/structure.py", "topology/facts.py", "topology/cycles.py"
 REPAIR, VERIFY, VERDICTS = "topology/repair.py", "topology/verify.py", "topology/verdicts.py"
 ARGUMENTS, NOTEBOOK, STRATEGIES = "topology/arguments.py", "notebook.py", "testing/strategies.py"
 
@@ -79,20 +79,20 @@ MUTANTS = [
     ),
     fault(
         "the printed proposition forgets the roots",
-        REPORT,
+        FACTS,
         "return not self.unclamped_roots and self._graph_cycle is None",
         "return self._graph_cycle is None",
         "theorem",
     ),
     fault(
         "the printed proposition looks at free cycles only",
-        REPORT,
+        FACTS,
         "return not self.unclamped_roots and self._graph_cycle is None",
         "return not self.unclamped_roots and self._free_cycle is None",
         "theorem",
     ),
     # property 4: Figure 9
-    fault("an acyclic graph is enough", REPORT, "return self.sweep().complete", "return self.cycle is None", "figure"),
+    fault("an acyclic graph is enough", FACTS, "return self.sweep().complete", "return self.cycle is None", "figure"),
     fault(
         "a depth is the shortest path",
         STRUCTURE,
@@ -140,7 +140,7 @@ MUTANTS = [
     fault("a cycle is reported backwards", CYCLES, "return found[::-1]", "return found", "witnesses"),
     fault(
         "a blocked node is left out",
-        REPORT,
+        FACTS,
         "blocked=frozenset(self._named(blocked)),",
         "blocked=frozenset(self._named(blocked)[1:]),",
         "witnesses",
@@ -156,7 +156,7 @@ MUTANTS = [
     ),
     fault(
         "an initialised node is swept too",
-        REPORT,
+        FACTS,
         "given = structure.clamped | supplied",
         "given = structure.clamped",
         "largest",
@@ -170,7 +170,7 @@ MUTANTS = [
     ),
     fault(
         "the repair forgets the roots",
-        REPORT,
+        FACTS,
         "nodes = (*self.free_roots, *structure.called(sorted(chosen)))",
         "nodes = structure.called(sorted(chosen))",
         "largest",
@@ -238,7 +238,7 @@ MUTANTS = [
         "neurons",
     ),
     fault("the first cycle is called shortest", CYCLES, "            self.through(s, allowance)\n", "", "facts"),
-    fault("a depth on a cycle is finite", REPORT, "d if ok else math.inf for", "d for", "facts"),
+    fault("a depth on a cycle is finite", FACTS, "d if ok else math.inf for", "d for", "facts"),
     # neurons
     fault(
         "a neuron without entries is an unknown root",
@@ -281,17 +281,17 @@ MUTANTS = [
     fault(
         "a cut cycle is called free",
         VERDICTS,
-        "        if report.cycle is not None:\n            return Verdict(False, reason, cycle, _sweep",
-        "        if report.graph_cycle is not None:\n            return Verdict(False, reason, cycle, _sweep",
+        "        if facts.cycle is not None:\n            return Verdict(False, reason, cycle, _sweep",
+        "        if facts.graph_cycle is not None:\n            return Verdict(False, reason, cycle, _sweep",
         "examples",
     ),
     fault("a partial clamp is a full one", ARGUMENTS, 'getattr(value, "mask", None)) for', "None) for", "examples"),
     fault("phases win over nodes", ARGUMENTS, "    if not both:\n", "    if both or not both:\n", "examples"),
     fault("names are not escaped", NOTEBOOK, "{html.escape(text)}</{tag}>", "{text}</{tag}>", "examples"),
-    fault("isolated nodes pass unnoticed", REPORT, "        if self.isolated:\n", "        if False:\n", "examples"),
+    fault("isolated nodes pass unnoticed", FACTS, "        if self.isolated:\n", "        if False:\n", "examples"),
     fault(
         "every part is said to have data",
-        REPORT,
+        FACTS,
         "return [part for part in parts if len(part) > 1]",
         "return []",
         "examples",
