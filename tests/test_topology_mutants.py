@@ -29,31 +29,25 @@ def fault(name, file, old, new, *tests):
     return Mutant(name, file, old, new, tuple(FILES[t] for t in tests))
 
 
-STRUCTURE, FACTS, CYCLES = "topology/structure.py", "topology/facts.py", "topology/cycles.py"
+CUT, FACTS, CYCLES = "topology/cutgraph.py", "topology/facts.py", "topology/cycles.py"
 REPAIR, VERIFY, VERDICTS = "topology/repair.py", "topology/verify.py", "topology/verdicts.py"
 ARGUMENTS, NOTEBOOK, STRATEGIES = "topology/arguments.py", "notebook.py", "testing/strategies.py"
 
 UNKNOWN = "return np.asarray(self.root & ~self.clamped & ~self.prior & (self.out_degree > 0))"
-SWEPT = "                if left == 0:\n                    queue.append(v)"
+SWEPT = "                    if left == 0:\n                        queue.append(v)"
 TARGETS = "        target=target,\n        clamped=clamped,\n        root=root,"
 
 MUTANTS = [
     # property 1: sufficient
-    fault(
-        "a node is swept with its first parent", STRUCTURE, SWEPT, SWEPT.replace("left == 0", "left >= 0"), "sufficient"
-    ),
-    fault(
-        "the sweep is listed backwards", STRUCTURE, "return queue[first:]", "return queue[first:][::-1]", "sufficient"
-    ),
-    fault("edges into clamps are not cut", STRUCTURE, "count_down[given] = -1", "pass", "sufficient"),
+    fault("a node is swept with its first parent", CUT, SWEPT, SWEPT.replace("left == 0", "left >= 0"), "sufficient"),
+    fault("the sweep is listed backwards", CUT, "return queue[first:]", "return queue[first:][::-1]", "sufficient"),
+    fault("edges into clamps are not cut", CUT, "count_down[given] = -1", "pass", "sufficient"),
     # property 2: necessary
-    fault("a root is forgotten", STRUCTURE, UNKNOWN, "return np.zeros_like(self.root)", "necessary"),
-    fault(
-        "one missing parent is forgiven", STRUCTURE, SWEPT, SWEPT.replace("left == 0", "left in (0, 1)"), "necessary"
-    ),
+    fault("a root is forgotten", CUT, UNKNOWN, "return np.zeros_like(self.root)", "necessary"),
+    fault("one missing parent is forgiven", CUT, SWEPT, SWEPT.replace("left == 0", "left in (0, 1)"), "necessary"),
     fault(
         "self-loops are skipped",
-        STRUCTURE,
+        CUT,
         TARGETS,
         TARGETS.replace(
             "target=target",
@@ -62,17 +56,17 @@ MUTANTS = [
         "necessary",
     ),
     # property 3: Theorem 1
-    fault("a prior is no value", STRUCTURE, UNKNOWN, UNKNOWN.replace(" & ~self.prior", ""), "theorem"),
+    fault("a prior is no value", CUT, UNKNOWN, UNKNOWN.replace(" & ~self.prior", ""), "theorem"),
     fault(
         "a useless node forbids the sweep",
-        STRUCTURE,
+        CUT,
         UNKNOWN,
         UNKNOWN.replace(" & (self.out_degree > 0)", ""),
         "theorem",
     ),
     fault(
         "the wrong edges are cut: those out of clamps",
-        STRUCTURE,
+        CUT,
         "count_down[given] = -1",
         "count_down[given] = -1; count_down[np.unique(self.target[given[self.source]])] = 0",
         "theorem",
@@ -95,9 +89,9 @@ MUTANTS = [
     fault("an acyclic graph is enough", FACTS, "return self.sweep().complete", "return self.cycle is None", "figure"),
     fault(
         "a depth is the shortest path",
-        STRUCTURE,
-        "                if there > depth[v] and not cut[v]:",
-        "                if (not depth[v] or there < depth[v]) and not cut[v]:",
+        CUT,
+        "                    if there > depth[v]:",
+        "                    if not depth[v] or there < depth[v]:",
         "figure",
     ),
     # property 5: witnesses
@@ -146,10 +140,10 @@ MUTANTS = [
         "witnesses",
     ),
     # property 6: largest and smallest
-    fault("the last node is not swept", STRUCTURE, "return queue[first:]", "return queue[first:-1]", "largest"),
+    fault("the last node is not swept", CUT, "return queue[first:]", "return queue[first:-1]", "largest"),
     fault(
         "what was not asked for is swept",
-        STRUCTURE,
+        CUT,
         "count_down[: self.count][~asked[: self.count]] += 1",
         "pass",
         "largest",
@@ -157,8 +151,8 @@ MUTANTS = [
     fault(
         "an initialised node is swept too",
         FACTS,
-        "given = structure.clamped | supplied",
-        "given = structure.clamped",
+        "given = graph.clamped | supplied",
+        "given = graph.clamped",
         "largest",
     ),
     fault(
@@ -171,8 +165,8 @@ MUTANTS = [
     fault(
         "the repair forgets the roots",
         FACTS,
-        "nodes = (*self.free_roots, *structure.called(sorted(chosen)))",
-        "nodes = structure.called(sorted(chosen))",
+        "nodes = (*self.free_roots, *graph.called(sorted(chosen)))",
+        "nodes = graph.called(sorted(chosen))",
         "largest",
     ),
     fault(
@@ -201,14 +195,14 @@ MUTANTS = [
     # property 7: invariance
     fault(
         "a multigraph's parallel edges count twice",
-        STRUCTURE,
+        CUT,
         "count_down = self.in_degree.copy()",
         "count_down = self.in_degree.copy(); count_down[-1] += self.count > 3",
         "invariance",
     ),
     fault(
         "depth depends on names",
-        STRUCTURE,
+        CUT,
         "return {group: g for g, group in enumerate(self.groups)}",
         "return {str(group): g for g, group in enumerate(self.groups)}",
         "largest",
@@ -216,18 +210,18 @@ MUTANTS = [
     # property 8: monotony
     fault(
         "a second clamp is ignored",
-        STRUCTURE,
-        "clamped[[index[node] for node, mask in clamps.items() if mask is None]] = True",
-        "clamped[[index[node] for node, mask in clamps.items() if mask is None][-1:]] = True",
+        CUT,
+        "clamped[[index[node] for node, mask in masks.items() if mask is None]] = True",
+        "clamped[[index[node] for node, mask in masks.items() if mask is None][-1:]] = True",
         "monotony",
     ),
     # the other facts
-    fault("components are in reverse", STRUCTURE, "return found[::-1]", "return found", "facts"),
+    fault("components are in reverse", CUT, "for part in reversed(parts)]", "for part in parts]", "facts"),
     fault(
         "components are too large",
-        STRUCTURE,
-        "if place[w] < low[v]:",
-        "if low[w] < low[v] or place[w] < self.vertices:",
+        CUT,
+        "nx.strongly_connected_components(self",
+        "nx.weakly_connected_components(self",
         "facts",
     ),
     fault(
@@ -238,23 +232,31 @@ MUTANTS = [
         "neurons",
     ),
     fault("the first cycle is called shortest", CYCLES, "            self.through(s, allowance)\n", "", "facts"),
+    fault("a clamp that a clamp predicts is deep", CUT, "if left >= 0:", "if left >= -9:", "facts"),
+    fault(
+        "data reaches down the edges only",
+        CUT,
+        "reach(seeds, self.outgoing, self.incoming)",
+        "reach(seeds, self.outgoing)",
+        "examples",
+    ),
     fault("a depth on a cycle is finite", FACTS, "d if ok else math.inf for", "d for", "facts"),
     # neurons
     fault(
         "a neuron without entries is an unknown root",
-        STRUCTURE,
+        CUT,
         "root = np.array([graph.in_degree(node) == 0 for node in groups], dtype=bool)",
         "root = np.ones(len(groups), dtype=bool)",
         "neurons",
     ),
     fault(
         "entries are read transposed",
-        STRUCTURE,
+        CUT,
         "sources.append(stored[0] + offsets[g])",
         "sources.append(stored[1] % sizes[g] + offsets[g])",
         "neurons",
     ),
-    fault("a hub counts as a step", STRUCTURE, "there = here + (v < count)", "there = here + 1", "neurons"),
+    fault("a hub counts as a step", CUT, "there = here + (v < count)", "there = here + 1", "neurons"),
     fault(
         "a hub is taken into the repair",
         REPAIR,
@@ -264,7 +266,7 @@ MUTANTS = [
     ),
     fault(
         "a partial clamp holds all neurons",
-        STRUCTURE,
+        CUT,
         "True if mask is None else arguments.mask_of(graph, node, mask)",
         "True",
         "neurons",

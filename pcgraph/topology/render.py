@@ -20,7 +20,7 @@ WIDTH = 120
 
 @dataclass(frozen=True)
 class Sheet:
-    """A table with notes below it, whatever it is printed on.
+    """Hold a table with notes below it, whatever it is printed on.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""The report of one graph under one set of clamps, and of several phases side by side.
+"""Report on one graph under one set of clamps, and on several phases side by side.
 
 A report is :class:`~pcgraph.topology.facts.Facts` with a verdict for each initializer, and it can be printed.
 """
@@ -24,7 +24,7 @@ __all__ = ["PhaseReport", "Report"]
 
 @dataclass(frozen=True, eq=False)
 class Report(Facts):
-    """What a graph and its clamps admit. Every fact is computed when it is first asked for, then kept.
+    """Say what a graph and its clamps admit. Every fact is computed when it is first asked for, then kept.
 
     All of it is linear in nodes and edges, except :attr:`repair`. The graph was copied into numbers by
     :func:`pcgraph.check`, so that changing it afterwards changes no report.
@@ -43,7 +43,7 @@ class Report(Facts):
 
     @cached_property
     def verdicts(self) -> dict[str, Verdict]:
-        """A verdict for every initializer in its plainest form."""
+        """Every initializer, in its plainest form, has a verdict here."""
         return all_verdicts(self)
 
     def verdict(self, initializer: Any) -> Verdict:
@@ -72,7 +72,7 @@ class Report(Facts):
 
 
 class PhaseReport(Mapping[Hashable, Report]):
-    """One report a phase, printed as one table with a column a phase.
+    """Hold one report a phase, printed as one table with a column a phase.
 
     A feedback edge from the target is cut while the target is clamped, and is not at test time: what holds in
     training need not hold then.

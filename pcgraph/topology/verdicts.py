@@ -1,4 +1,4 @@
-"""One verdict for each way to initialise: what the graph and the clamps must have for it, and what to do if not.
+"""Judge each way to initialise: what the graph and the clamps must have for it, and what to do if not.
 
 =========================  ==========================================================================================
 Forward()                  Proposition 3.2 as printed: the graph is acyclic, and every root is clamped
@@ -31,7 +31,7 @@ __all__ = ["all_verdicts"]
 
 
 def all_verdicts(facts: Facts) -> dict[str, Verdict]:
-    """A verdict for each initializer in its plainest form, by name."""
+    """Return a verdict for each initializer in its plainest form, by name."""
     return {
         "zero": _anything("Zero()", "holds on any graph"),
         "normal": _anything("Normal()", "holds on any graph"),
@@ -53,7 +53,7 @@ def _anything(initializer: str, reason: str, remedy: str = "") -> Verdict:
 
 
 def forward(facts: Facts) -> Verdict:
-    """Proposition 3.2, the printed condition: it looks at the whole graph, so that it holds in every phase."""
+    """Judge by Proposition 3.2 as printed: it looks at the whole graph, so that it holds in every phase."""
     who = "Forward()"
     if facts.proposition_3_2:
         return Verdict(True, "holds: acyclic, and every root is clamped", GraphOrder(facts.graph_order), "", who)
@@ -104,7 +104,7 @@ def _root_remedy(facts: Facts) -> str:
 
 
 def forward_roots(facts: Facts) -> Verdict:
-    """Theorem 1 where another initializer supplies the unknown roots."""
+    """Judge by Theorem 1 where another initializer supplies the unknown roots."""
     who = "Forward(roots=…)"
     if facts.cycle is not None:
         cycle = FreeCycle(tuple(facts.cycle))
@@ -116,7 +116,7 @@ def forward_roots(facts: Facts) -> Verdict:
 
 
 def forward_fallback(facts: Facts) -> Verdict:
-    """Theorem 1 on the largest set that can be swept."""
+    """Judge by Theorem 1 on the largest set that can be swept."""
     who = "Forward(fallback=…)"
     if facts.order is not None:
         note = "a sweep exists (Theorem 1)" if facts.order else "no node is free"
@@ -129,7 +129,7 @@ def forward_fallback(facts: Facts) -> Verdict:
 
 
 def average(facts: Facts) -> Verdict:
-    """Class means (Eq 7, 10): any graph, but a class for every sample."""
+    """Judge class means (Eq 7, 10): they take any graph, but need a class for every sample."""
     who = "Average(by=…)"
     target = facts.a_target
     if target is None:
@@ -145,7 +145,7 @@ def average(facts: Facts) -> Verdict:
 
 
 def memory(facts: Facts) -> Verdict:
-    """An associative memory (Eq 8): it recalls what belongs to something observed."""
+    """Judge an associative memory (Eq 8): it recalls what belongs to something observed."""
     who = "Memory(…)"
     if facts.a_clamp is None:
         return Verdict(False, "needs a clamped node to recall from (found none)", Nothing(), "Clamp a node.", who)
@@ -153,7 +153,7 @@ def memory(facts: Facts) -> Verdict:
 
 
 def equilibrium(facts: Facts) -> Verdict:
-    """Two phases (Section 3.1), the first with the targets released."""
+    """Judge the two phases of Section 3.1, in the first of which the targets are released."""
     who = "Equilibrium(…)"
     if facts.a_target is None:
         note = "No target is clamped, so there is none to release: its first phase is ordinary inference."
@@ -166,7 +166,7 @@ def equilibrium(facts: Facts) -> Verdict:
 
 
 def per_node(facts: Facts) -> Verdict:
-    """Judged by its parts; what can be said beforehand is how far a sweep can reach."""
+    """Judge what is left to the parts; what can be said beforehand is how far a sweep can reach."""
     sweep = facts.sweep()
     reach = f"Forward can be the part for at most {len(sweep.order)} of the {len(facts.free)} free nodes."
     return Verdict(True, "holds on any graph if its parts do", sweep, reach, "PerNode({…})")
