@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import networkx as nx
 import torch
 from torch import Tensor
-from torch_geometric.data import Data
 
 from pcgraph.clamps import Clamps, Masked
 from pcgraph.errors import ClampError, ConfigError, InvalidInitializer, OutOfMemory
@@ -19,6 +18,9 @@ from pcgraph.network import Network
 from pcgraph.optimizers import StateOptimizer
 from pcgraph.plan import Plan, pins_of
 from pcgraph.pyg import to_data
+
+if TYPE_CHECKING:
+    from torch_geometric.data import Data
 
 __all__ = ["PCNetwork"]
 

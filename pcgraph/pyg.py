@@ -7,16 +7,18 @@ neuron and an edge for every weight, or with a vertex for every group, by :func:
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
-from torch_geometric.data import Data
 
 from pcgraph.errors import ConfigError, GraphError
 from pcgraph.graphs import from_data
 from pcgraph.network import Bucket, Network
 from pcgraph.transforms import Identity, Linear, MaskedLinear, SparseLinear
+
+if TYPE_CHECKING:
+    from torch_geometric.data import Data
 
 __all__ = ["from_data", "to_data"]
 
@@ -53,6 +55,8 @@ def to_data(net: Network, level: Literal["neurons", "groups"] = "neurons") -> Da
     """
     if level not in ("neurons", "groups"):
         raise ConfigError(f"level is 'neurons' or 'groups' (found {level!r})", key="level")
+    from torch_geometric.data import Data
+
     names = list(net.graph)
     place = {name: i for i, name in enumerate(names)}
     s = net.structure

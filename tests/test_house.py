@@ -30,8 +30,18 @@ ROOMS = (
 )  # fmt: skip
 """A room imports only rooms before it, for types too. ``testing`` is last, and may import all but the command."""
 
-EXTRAS = {"pooch", "sklearn", "matplotlib", "hypothesis", "tensorboard"}
-"""What an installation may lack; only these may be imported inside a function."""
+EXTRAS = {
+    "pooch": "an installation may lack it (the extra data)",
+    "sklearn": "an installation may lack it (the extra data)",
+    "matplotlib": "an installation may lack it (the extra plot)",
+    "hypothesis": "an installation may lack it (the extra testing)",
+    "torch.utils.tensorboard": "an installation may lack it, and only one who logs to it needs it",
+    "optuna": "an installation may lack it, and only a search needs it",
+    "triton": "only machines with a GPU have it",
+    "torch.distributed": "only a network that is cut over processes needs it; not every build of torch has it",
+    "torch_geometric": "it brings torch._dynamo and sympy, over a second, and only a conversion needs it",
+}
+"""What may be imported inside a function, and why: what an installation may lack, and what is heavy and rarely used."""
 
 LEAVES = {"testing", "cli"}
 """Rooms that no other room imports."""
@@ -68,11 +78,13 @@ def imported(node: ast.Import | ast.ImportFrom, module: str, is_package: bool) -
         yield from {f"{origin}.{a.name}" if f"{origin}.{a.name}" in known else origin: None for a in node.names}
 
 
-def packages_imported(node: ast.Import | ast.ImportFrom) -> set[str]:
-    """The packages that one import statement names."""
+def is_extra(node: ast.Import | ast.ImportFrom) -> bool:
+    """Whether all that one import statement names lies in the packages that may be imported late."""
     if isinstance(node, ast.Import):
-        return {part for alias in node.names for part in alias.name.split(".")}
-    return set() if node.level else set((node.module or "").split("."))
+        names = [alias.name for alias in node.names]
+    else:
+        names = [] if node.level else [f"{node.module}.{alias.name}" for alias in node.names]
+    return bool(names) and all(any(f"{name}.".startswith(f"{extra}.") for extra in EXTRAS) for name in names)
 
 
 def misplaced(source: str, module: str, is_package: bool = False) -> list[str]:
@@ -84,7 +96,7 @@ def misplaced(source: str, module: str, is_package: bool = False) -> list[str]:
         if not isinstance(outer, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
             continue
         for node in ast.walk(outer):
-            if isinstance(node, ast.Import | ast.ImportFrom) and not packages_imported(node) & EXTRAS:
+            if isinstance(node, ast.Import | ast.ImportFrom) and not is_extra(node):
                 found.append(f"{module}:{node.lineno} imports inside a function")
     for node in ast.walk(tree):
         if not isinstance(node, ast.Import | ast.ImportFrom):
@@ -194,6 +206,8 @@ def test_the_list_of_rooms_is_the_package() -> None:
         ("from pcgraph.cli import main", "pcgraph.testing.conformance"),
         ("def f():\n    from pcgraph.errors import DataError", "pcgraph.model"),
         ("def f():\n    import json", "pcgraph.model"),
+        ("def f():\n    import optuna, json", "pcgraph.model"),
+        ("def f():\n    from torch import fx", "pcgraph.model"),
         ("if TYPE_CHECKING:\n    from pcgraph.testing import reference", "pcgraph.network.network"),
         ("if TYPE_CHECKING:\n    from pcgraph.model import PCNetwork", "pcgraph.network.network"),
         ("if not TYPE_CHECKING_OFF:\n    from pcgraph.model import PCNetwork", "pcgraph.network.network"),
@@ -212,12 +226,64 @@ def test_a_misplaced_import_is_found(source: str, module: str) -> None:
         ("from . import render", "pcgraph.topology.report"),
         ("from pcgraph import activations, energies", "pcgraph.network.structure"),
         ("def f():\n    import matplotlib.pyplot as plt", "pcgraph.drawing"),
+        ("def f():\n    from torch import distributed", "pcgraph.plan"),
+        ("def f():\n    from torch.distributed import init_process_group", "pcgraph.plan"),
         ("from pcgraph.model import PCNetwork", "pcgraph.testing.reference"),
         ("if TYPE_CHECKING:\n    from pcgraph.network import Network", "pcgraph.model"),
     ],
 )
 def test_a_well_placed_import_is_not(source: str, module: str) -> None:
     assert misplaced(source, module) == []
+
+
+# -- what an import costs ---------------------------------------------------------------------------------------------
+
+HEAVY = (
+    "torch_geometric", "torch._dynamo", "torch._inductor", "sympy", "matplotlib", "hypothesis", "optuna", "triton",
+    "sklearn", "pooch", "pandas", "tensorboard", "torch.utils.tensorboard", "typer", "pcgraph.cli", "pcgraph.data",
+    "pcgraph.drawing", "pcgraph.testing",
+)  # fmt: skip
+
+
+def python(code: str) -> str:
+    """What a fresh interpreter prints."""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize(
+    ("module", "needed"),
+    [("pcgraph", set()), ("pcgraph.cli", {"typer", "pcgraph.cli", "pcgraph.data", "pcgraph.drawing"})],
+)
+def test_an_import_loads_nothing_that_only_some_need(module: str, needed: set[str]) -> None:
+    """Every script, every worker process and every `--help` would pay for it, seconds each time."""
+    loaded = python(
+        "import sys, torch, networkx, numpy; before = set(sys.modules)\n"
+        f"import {module}; print(sorted(set({HEAVY}) & (set(sys.modules) - before)))"
+    )
+    assert set(ast.literal_eval(loaded)) == needed
+
+
+def test_importing_the_package_takes_less_than_half_of_what_it_stands_on() -> None:
+    """The limit is half a second beyond torch, networkx and numpy, which take some 1.2 s themselves."""
+    code = (
+        "from time import process_time as now; a = now(); import torch, networkx, numpy; b = now(); import pcgraph; "
+        "print((now() - b) / (b - a))"
+    )
+    assert min(float(python(code)) for _ in range(3)) < 0.4
+
+
+def test_rooms_that_load_late_are_there_all_the_same() -> None:
+    """After `import pcgraph`, what the pages name is there: to be used, to be listed, and to be completed by Tab."""
+    for place in ("data.load", "testing.reference.infer", "testing.conformance.check_energy",
+                  "testing.strategies.problems", "drawing.graph", "pyg.to_data"):  # fmt: skip
+        assert python(f"import pcgraph; print(callable(pcgraph.{place}))") == "True"
+    assert {"data", "drawing", "testing", "pyg"} <= {*dir(pcgraph)} & {*pcgraph.__all__}
+    assert {"conformance", "reference", "strategies"} <= set(dir(pcgraph.testing))
+    with pytest.raises(AttributeError, match="module 'pcgraph' has no attribute 'date'"):
+        pcgraph.date  # noqa: B018
+    with pytest.raises(AttributeError, match="module 'pcgraph.testing' has no attribute 'references'"):
+        pcgraph.testing.references  # noqa: B018
 
 
 # -- what an installation is held to ----------------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 Colours are those of Okabe and Ito, and cividis for amounts: readable for colour-blind people, and in grey.
 """
 
-from pcgraph.drawing import shown  # noqa: F401, so that notebooks have pictures
 from pcgraph.drawing.curves import learning_curve
 from pcgraph.drawing.declaration import graph, layout
 from pcgraph.drawing.fields import energy, images, trace

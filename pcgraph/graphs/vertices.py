@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import networkx as nx
 from torch import Tensor
-from torch_geometric.data import Data
 
 from pcgraph.errors import GraphError
+
+if TYPE_CHECKING:
+    from torch_geometric.data import Data
 
 __all__ = ["from_data"]
 
@@ -40,6 +42,7 @@ def from_data(data: Data, *, shape: int | tuple[int, ...] = 1, activation: Any =
     Examples
     --------
     >>> import torch
+    >>> from torch_geometric.data import Data
     >>> ring = Data(edge_index=torch.tensor([[0, 1, 2], [1, 2, 0]]), num_nodes=3)
     >>> graph = from_data(ring, shape=16, activation="tanh")
     >>> list(graph.edges), graph.nodes[0]
