@@ -86,9 +86,10 @@ def check(
     graph_or_net : nx.DiGraph, nx.MultiDiGraph or PCNetwork
         The declaration. A root with the attribute ``prior`` has a known value.
     clamped : iterable of node, mapping from node, or mapping from phase
-        The clamped nodes. In a mapping from node the values do not matter, except that one with an attribute
-        ``mask`` clamps only some of the neurons: on the level of groups such a node is free. A mapping is one *from
-        phase* exactly when none of its keys is a node and all its values are sets, lists, tuples or mappings.
+        The clamped nodes. In a mapping from node it does not matter what the values are, except that None is none,
+        and is refused, and that one with an attribute ``mask`` clamps only some of the neurons: on the level of
+        groups such a node is free. A mapping is one *from phase* exactly when none of its keys is a node and all its
+        values are sets, lists, tuples or mappings.
     level : {"groups", "neurons"}
         On the level of neurons the stored entries of sparse and masked transforms are the edges; a dense edge stays
         one step from all to all. Nodes in the report are then :class:`Neuron`.
@@ -106,7 +107,7 @@ def check(
     GraphError
         If the graph is undirected or empty, or for neurons lacks shapes.
     ClampError
-        If a clamp names no node; with the nearest name.
+        If a clamp names no node (with the nearest name), or its value is None.
 
     Examples
     --------

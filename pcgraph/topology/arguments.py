@@ -69,11 +69,17 @@ def masks(graph: nx.DiGraph, clamped: Any, phase: Hashable | None = None) -> Mas
         raise ClampError(
             f"clamped{where} must be a collection of nodes, such as {{{clamped!r}}} (got {clamped!r})", node=None
         )
-    if isinstance(clamped, Mapping):
-        items = [(node, getattr(value, "mask", None)) for node, value in clamped.items()]
-    else:
-        items = [(node, None) for node in clamped]
-    return {_known(graph, node, where): mask for node, mask in items}
+    if not isinstance(clamped, Mapping):
+        return {_known(graph, node, where): None for node in clamped}
+    found = {_known(graph, node, where): getattr(value, "mask", None) for node, value in clamped.items()}
+    for node, value in clamped.items():
+        if value is None:
+            raise ClampError(
+                f"a clamp needs a value (got None for {node!r}{where}): leave {node!r} out where it is free, or give "
+                f"the clamped nodes as a set, such as {{{node!r}}}",
+                node=node,
+            )
+    return found
 
 
 def _known(graph: nx.DiGraph, node: Any, where: str) -> Hashable:

@@ -10,11 +10,11 @@ from functools import cached_property
 import numpy as np
 
 from pcgraph.errors import ConfigError
-from pcgraph.topology.adjacency import Flags
+from pcgraph.topology.adjacency import Flags, reach
 from pcgraph.topology.cutgraph import CutGraph
 from pcgraph.topology.cycles import Found, shortest_cycle
 from pcgraph.topology.repair import Budget, feedback_vertex_set
-from pcgraph.topology.witness import FreeCycle, FreeRoot, NotSupplied, Repair, Sweep, listing
+from pcgraph.topology.witness import FreeCycle, FreeRoot, NotSupplied, Repair, Sweep, name, told
 
 __all__ = ["Facts"]
 
@@ -178,6 +178,32 @@ class Facts:
     def _named(self, flags: Flags) -> tuple[Node, ...]:
         return self._graph.called(np.flatnonzero(flags).tolist())
 
+    def ancestors(self, node: Node) -> frozenset[Node]:
+        """Find the free nodes on which the value of `node` depends, itself among them if it is free.
+
+        These are the free nodes from which a path of free nodes leads to it: a clamp cuts what lies behind it off.
+        ``sweep(among=ancestors(node))`` says whether a sweep gives that one value, and why not. (Of a root that nothing
+        reads it says yes, since no energy contains it.)
+
+        Parameters
+        ----------
+        node : node
+            In a report of neurons, a group stands for all of its neurons.
+
+        Examples
+        --------
+        >>> import networkx as nx
+        >>> from pcgraph import check
+        >>> graph = nx.DiGraph([("x", "h"), ("h", "y"), ("y", "z"), ("z", "z")])     # z predicts itself
+        >>> report = check(graph, {"x"})
+        >>> report.theorem_1, sorted(report.ancestors("y"))
+        (False, ['h', 'y'])
+        >>> report.sweep(among=report.ancestors("y")).order
+        ('h', 'y')
+        """
+        free = ~self._graph.clamped
+        return frozenset(self._named(reach(self._graph.find([node]) & free, self._graph.incoming, among=free)))
+
     def sweep(self, initialised: Iterable[Node] = (), among: Iterable[Node] | None = None) -> Sweep:
         """Find the unique largest set of free nodes that can be swept.
 
@@ -295,15 +321,15 @@ class Facts:
         """These texts name what is allowed, but probably not what was meant."""
         found = []
         if self.isolated:
-            found.append(f"useless: no edge touches {listing(self.isolated)}")
+            found.append(f"useless: no edge touches {told(*self.isolated)}")
         if not self.clamped:
             found.append("nothing is clamped: no state depends on any data")
         else:
             found += [
-                f"independent of the data: no clamped node is connected to {listing(part)}" for part in self._dataless
+                f"independent of the data: no clamped node is connected to {told(*part)}" for part in self._dataless
             ]
         if self.partial:
-            parts = listing(sorted(self.partial, key=str))
+            parts = told(*sorted(self.partial, key=name))
             found.append(
                 f"partly clamped, so partly free: {parts}"
                 + ("; counted as free at the level of groups" if self.level == "groups" else "")

@@ -57,7 +57,7 @@ def as_rich(sheet: Sheet, *, ascii_only: bool = False) -> Table:
 
 
 def _cell(text: str) -> Text:
-    good = text == "yes"
+    good = text == "yes" or text.startswith("yes.")
     bad = text == "no" or text.startswith(("no:", "does not hold", "no sweep"))
     return Text(text, style="green" if good else "bold red" if bad else "")
 

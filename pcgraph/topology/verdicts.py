@@ -23,8 +23,7 @@ from pcgraph.topology.witness import (
     SweepOrder,
     UnclampedRoot,
     Verdict,
-    listing,
-    name,
+    told,
 )
 
 __all__ = ["all_verdicts"]
@@ -36,7 +35,7 @@ def all_verdicts(facts: Facts) -> dict[str, Verdict]:
         "zero": _anything("Zero()", "holds on any graph"),
         "normal": _anything("Normal()", "holds on any graph"),
         "null": _anything(
-            "Null()", "holds on any graph", "The first batch has no batch before it: Null(first=…) initialises that."
+            "Null()", "holds on any graph", "It needs a batch before: Null(first=…) initialises the first one."
         ),
         "forward": forward(facts),
         "forward(roots)": forward_roots(facts),
@@ -64,7 +63,7 @@ def forward(facts: Facts) -> Verdict:
             return Verdict(False, reason, cycle, _sweep_the_rest(facts), who)
         return Verdict(False, reason, cycle, _cut(facts), who)
     root = facts.unclamped_roots[0]
-    found = f"found {listing([*map(name, facts.unclamped_roots)])}"
+    found = f"found {told(*facts.unclamped_roots)}"
     reason = f"needs a clamp on every root ({found})"
     return Verdict(False, reason, UnclampedRoot(root), _root_remedy(facts), who)
 
@@ -79,7 +78,7 @@ def _sweep_the_rest(facts: Facts) -> str:
 
 
 def _break(cycle: FreeCycle) -> str:
-    which = f"Clamp {name(cycle.nodes[0])}" if len(cycle.nodes) == 1 else "Clamp one of them"
+    which = f"Clamp {told(*cycle.nodes)}" if len(cycle.nodes) == 1 else "Clamp one of them"
     return f"{which} (report.repair names a smallest set for all cycles), or use Forward(fallback=Zero())."
 
 
@@ -91,13 +90,13 @@ def _cut(facts: Facts) -> str:
         )
     return (
         "These clamps cut every cycle; what is missing is a value for "
-        f"{listing(facts.free_roots)}: use Forward(roots=Zero())."
+        f"{told(*facts.free_roots)}: use Forward(roots=Zero())."
     )
 
 
 def _root_remedy(facts: Facts) -> str:
     if facts.free_roots:
-        return f"Clamp {listing(facts.free_roots)}, or use Forward(roots=Zero())."
+        return f"Clamp {told(*facts.free_roots)}, or use Forward(roots=Zero())."
     if all(root in facts.isolated for root in facts.unclamped_roots):
         return "Nothing reads it: remove it from the graph, or use Forward(fallback=Zero())."
     return "Its prior is a known value, so a sweep exists (Theorem 1): use Forward(fallback=Zero())."
@@ -112,7 +111,7 @@ def forward_roots(facts: Facts) -> Verdict:
     if facts.order is not None:
         return Verdict(True, "holds: no free cycle, and no root lacks a value", SweepOrder(facts.order), "", who)
     sweep = facts.sweep(initialised=facts.free_roots)
-    return Verdict(True, f"holds: no free cycle; roots= initialises {listing(facts.free_roots)}", sweep, "", who)
+    return Verdict(True, f"holds: no free cycle; roots= initialises {told(*facts.free_roots)}", sweep, "", who)
 
 
 def forward_fallback(facts: Facts) -> Verdict:
@@ -124,7 +123,7 @@ def forward_fallback(facts: Facts) -> Verdict:
     sweep = facts.sweep()
     swept, free = len(sweep.order), len(facts.free)
     return Verdict(
-        True, f"holds: sweeps {swept} of {free} free nodes, the fallback initialises {free - swept}", sweep, "", who
+        True, f"holds: sweeps {swept} of {free} free nodes, the fallback initialises the others", sweep, "", who
     )
 
 
@@ -140,7 +139,7 @@ def average(facts: Facts) -> Verdict:
             "Clamp the target, or use Forward() or Zero() at test time.",
             who,
         )
-    remedy = f"If {name(target)} is one-hot, as Average(by={target!r}); else with the classes given as labels=."
+    remedy = f"If {told(target)} is one-hot, as Average(by={target!r}); else with the classes given as labels=."
     return Verdict(True, "holds on any graph, in training", Clamped(target, target=True), remedy, who)
 
 
@@ -161,7 +160,7 @@ def equilibrium(facts: Facts) -> Verdict:
     target = Clamped(facts.a_target, target=True)
     if len(facts.clamped) > 1:
         return Verdict(True, "holds on any graph; targets are released first", target, "", who)
-    note = f"The only clamp is {name(next(iter(facts.clamped)))}: were it released, no data would be left."
+    note = f"The only clamp is {told(*facts.clamped)}: were it released, no data would be left."
     return Verdict(True, "holds on any graph, but needs a clamp that stays", target, note, who)
 
 

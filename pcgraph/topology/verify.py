@@ -15,6 +15,7 @@ import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
 
+from pcgraph.errors import ClampError
 from pcgraph.topology import witness as claims
 
 __all__ = ["verify"]
@@ -111,7 +112,10 @@ class _Declaration:
         return tuple(shape) if isinstance(shape, Iterable) else (int(shape),)
 
     def _clamped_part(self, v: Hashable, clamped: Iterable[Hashable]) -> Any:
-        mask = getattr(clamped[v], "mask", None) if isinstance(clamped, Mapping) else None
+        value = clamped[v] if isinstance(clamped, Mapping) else True
+        if value is None:
+            raise ClampError(f"a clamp needs a value (got None for {v!r}): leave it out where it is free", node=v)
+        mask = getattr(value, "mask", None)
         if mask is None:
             return True
         if not self.neurons:

@@ -54,11 +54,39 @@ def name(node: Hashable) -> str:
 
 
 def listing(nodes: Sequence[Hashable], separator: str = ", ", shown: int = SHOWN) -> str:
-    """Write the nodes one after another, and leave out the middle of a long list."""
+    """Write the nodes one after another, and leave out the middle of a long list.
+
+    After a word that says what they are, this is enough; within a sentence use :func:`told`.
+    """
     if len(nodes) <= shown:
         return separator.join(name(v) for v in nodes)
     head = [name(v) for v in nodes[: shown - 2]]
     return separator.join([*head, "…", name(nodes[-1])]) + f" ({len(nodes)} in all)"
+
+
+def told(*nodes: Hashable) -> str:
+    """List nodes within a sentence, with the word "node" before names that could be taken for a count.
+
+    Examples
+    --------
+    >>> told("x", "y"), told(0), told(2, "h")
+    ('x, y', 'node 0', 'nodes 2, h')
+    """
+    if not any(map(_numeric, nodes)):
+        return listing(nodes)
+    return f"{'nodes' if len(nodes) > 1 else 'node'} {listing(nodes)}"
+
+
+def _numeric(node: Hashable) -> bool:
+    try:
+        float(str(node))
+    except ValueError:
+        return False
+    return True
+
+
+def _order(nodes: Sequence[Hashable]) -> str:
+    return f"order {told(*nodes) if len(nodes) == 1 else listing(nodes)}"
 
 
 @dataclass(frozen=True)
@@ -68,7 +96,7 @@ class GraphOrder:
     nodes: tuple[Hashable, ...]
 
     def __str__(self) -> str:
-        return f"order {listing(self.nodes)}"
+        return _order(self.nodes)
 
 
 @dataclass(frozen=True)
@@ -78,7 +106,7 @@ class SweepOrder:
     nodes: tuple[Hashable, ...]
 
     def __str__(self) -> str:
-        return f"order {listing(self.nodes)}" if self.nodes else "no free node"
+        return _order(self.nodes) if self.nodes else "no free node"
 
 
 @dataclass(frozen=True)
@@ -140,7 +168,7 @@ class Clamped:
     target: bool = False
 
     def __str__(self) -> str:
-        return f"{name(self.node)} is clamped{' and predicted' if self.target else ''}"
+        return f"{told(self.node)} is clamped{' and predicted' if self.target else ''}"
 
 
 @dataclass(frozen=True)
@@ -185,7 +213,7 @@ class Sweep:
 
     def __str__(self) -> str:
         asked = len(self.order) + len(self.blocked)
-        return f"sweep of {len(self.order)} of {asked}" + (f": {listing(self.order)}" if self.order else "")
+        return f"sweep of {len(self.order)} of {asked}" + (f": {told(*self.order)}" if self.order else "")
 
 
 @dataclass(frozen=True)
@@ -207,7 +235,7 @@ class Repair:
     minimal: bool
 
     def __str__(self) -> str:
-        return listing(sorted(self.nodes, key=name)) if self.nodes else "nothing to repair"
+        return told(*sorted(self.nodes, key=name)) if self.nodes else "nothing to repair"
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 from pcgraph.topology.facts import Facts
 from pcgraph.topology.render import Sheet
-from pcgraph.topology.witness import Verdict, listing, name
+from pcgraph.topology.witness import Verdict, listing, name, told
 
 __all__ = ["as_dict", "headline", "in_brief", "phase_sheet", "sheet"]
 
@@ -23,8 +23,11 @@ REPAIR_EDGES = 5_000
 
 def headline(facts: Facts) -> str:
     """Say in a line what was checked."""
-    clamps = listing(sorted(facts.clamped, key=name)) or "nothing"
-    return f"{_size(facts)}; clamped: {clamps}; {len(facts.free)} free"
+    return f"{_size(facts)}; clamped: {_clamps(facts)}; {len(facts.free)} free"
+
+
+def _clamps(facts: Facts) -> str:
+    return told(*sorted(facts.clamped, key=name)) or "nothing"
 
 
 def _size(facts: Facts) -> str:
@@ -44,7 +47,7 @@ def sheet(facts: Facts, verdicts: Verdicts) -> Sheet:
     if not facts.theorem_1 and _repair_shown(facts):
         repair = facts.repair or frozenset()
         how = "smallest" if facts.repair_is_minimal else "greedy, perhaps not smallest"
-        notes.append(("repair", f"give a value to {listing(sorted(repair, key=name))} ({how})"))
+        notes.append(("repair", f"give a value to {told(*sorted(repair, key=name))} ({how})"))
     notes += [("warning", text) for text in facts.warnings]
     return Sheet(headline(facts), COLUMNS, WIDTHS, tuple(map(_row, verdicts.values())), tuple(notes))
 
@@ -62,9 +65,9 @@ def _proposition(verdicts: Verdicts) -> str:
 def _theorem(facts: Facts) -> str:
     sweep = facts.sweep()
     if sweep.complete:
-        order = f"{'in the order ' if len(sweep.order) > 1 else ''}{listing(sweep.order)}"
-        return f"a sweep exists: {order if sweep.order else 'no node is free'}"
-    roots = f"; no value for {listing(facts.free_roots)}" if facts.free_roots and facts.cycle else ""
+        order = f"in the order {listing(sweep.order)}" if len(sweep.order) > 1 else told(*sweep.order)
+        return f"a sweep exists: {order or 'no node is free'}"
+    roots = f"; no value for {told(*facts.free_roots)}" if facts.free_roots and facts.cycle else ""
     swept = f"; {len(sweep.order)} of {len(facts.free)} free nodes can be swept"
     return f"no sweep exists: {sweep.witness}{roots}{swept}"
 
@@ -79,7 +82,7 @@ def phase_sheet(phases: Mapping[Hashable, tuple[Facts, Verdicts]]) -> Sheet:
     """Compose the table of several phases: a row for each fact and initializer, a column for each phase."""
     each = list(phases.values())
     rows = [
-        ["clamped", *(listing(sorted(facts.clamped, key=name)) or "nothing" for facts, _ in each)],
+        ["clamped", *(_clamps(facts) for facts, _ in each)],
         ["Proposition 3.2", *(_proposition(verdicts) for _, verdicts in each)],
         ["Theorem 1", *(_theorem(facts) for facts, _ in each)],
     ]
@@ -92,8 +95,8 @@ def phase_sheet(phases: Mapping[Hashable, tuple[Facts, Verdicts]]) -> Sheet:
 
 
 def _in_short(verdict: Verdict) -> str:
-    """Say whether an initializer holds; and what to do where it does not."""
-    return "yes" if verdict.valid else f"no: {verdict.reason}. {verdict.remedy}"
+    """Say whether an initializer holds, on what condition, and what to do where it does not."""
+    return f"yes. {verdict.remedy}".removesuffix(". ") if verdict.valid else f"no: {verdict.reason}. {verdict.remedy}"
 
 
 def as_dict(facts: Facts, verdicts: Verdicts) -> dict[str, Any]:

@@ -19,6 +19,7 @@ FILES = {
     "largest": f"{P}::TestLargestAndSmallest",
     "invariance": f"{P}::TestInvariance",
     "monotony": f"{P}::TestMonotony",
+    "one node": f"{P}::TestOneNode",
     "facts": f"{P}::TestAgainstNetworkX",
     "examples": "tests/topology/test_check.py",
     "neurons": "tests/topology/test_neurons.py",
@@ -217,6 +218,21 @@ MUTANTS = [
         "clamped[[index[node] for node, mask in masks.items() if mask is None][-1:]] = True",
         "monotony",
     ),
+    # property 9: one node
+    fault(
+        "what lies behind a clamp counts",
+        FACTS,
+        "self._graph.incoming, among=free)",
+        "self._graph.incoming)",
+        "one node",
+    ),
+    fault(
+        "readers are taken for ancestors",
+        FACTS,
+        "& free, self._graph.incoming",
+        "& free, self._graph.outgoing",
+        "one node",
+    ),
     # the other facts
     fault("components are in reverse", CUT, "for part in reversed(parts)]", "for part in parts]", "facts"),
     fault(
@@ -289,7 +305,12 @@ MUTANTS = [
         "        if facts.graph_cycle is not None:\n            return Verdict(False, reason, cycle, _sweep",
         "examples",
     ),
-    fault("a partial clamp is a full one", ARGUMENTS, 'getattr(value, "mask", None)) for', "None) for", "examples"),
+    fault("a partial clamp is a full one", ARGUMENTS, 'getattr(value, "mask", None) for', "None for", "examples"),
+    fault("None is a value", ARGUMENTS, "if value is None:", "if False:", "examples"),
+    fault("yes hides its condition", "topology/wording.py", 'f"yes. {verdict.remedy}"', '"yes. "', "examples"),
+    fault(
+        "a name looks like a count", "topology/witness.py", "if not any(map(_numeric, nodes)):", "if True:", "examples"
+    ),
     fault("phases win over nodes", ARGUMENTS, "    if not both:\n", "    if both or not both:\n", "examples"),
     fault("names are not escaped", NOTEBOOK, "{html.escape(text)}</{tag}>", "{text}</{tag}>", "examples"),
     fault("isolated nodes pass unnoticed", FACTS, "        if self.isolated:\n", "        if False:\n", "examples"),
