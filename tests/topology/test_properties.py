@@ -272,7 +272,7 @@ class TestWitnesses:
 
 
 class TestOneNode:
-    """Property 9: Theorem 1 for one node. If it fails, `predict` refuses a sweep that exists, or trusts one that does not."""
+    """Property 9: Theorem 1 for one node. If it fails, `predict` refuses a sweep that exists, or runs none."""
 
     def test_on_all_digraphs_of_three_nodes(self):
         for graph, clamped in small_problems(3):
