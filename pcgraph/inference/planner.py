@@ -66,7 +66,7 @@ class Planner:
         key = (clamped, masked)
         if key not in self.reports:
             names = self.net.structure.nodes
-            given: dict[Node, Any] = {names[i]: None for i in clamped}
+            given: dict[Node, Any] = {names[i]: True for i in clamped}
             given.update({names[i]: _Partial for i in masked})
             self.reports[key] = check(self.net.graph, given, repair=False)
             self._trim(self.reports)
