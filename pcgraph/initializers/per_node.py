@@ -52,9 +52,7 @@ class PerNode(Initializer):
         for node in self.of:
             if node not in known:
                 raise GraphError(f"PerNode names the node {node!r}, which the graph does not have", where=node)
-        return [
-            (part, tuple(v for v in report.free if self.of.get(v, self.default) is part)) for part in self.parts()
-        ]
+        return [(part, tuple(v for v in report.free if self.of.get(v, self.default) is part)) for part in self.parts()]
 
     def requirement(self, report: Report) -> Verdict:
         for part, nodes in self._shares(report):
