@@ -9,7 +9,6 @@ where there is none. ``--gpu-device`` names another device, which shows on a CPU
 """
 
 import os
-from pathlib import Path
 
 import pytest
 import torch
@@ -22,9 +21,19 @@ if os.environ.get("CI"):
 
 #: The modules whose tests make tensors and networks, and read no files.
 ON_A_GPU = {
-    "test_capture", "test_conformance", "test_core", "test_energies", "test_engine", "test_initializers",
-    "test_learning", "test_plan", "test_pyg_layers", "test_training", "test_training_rules", "test_transforms",
-}  # fmt: skip
+    "tests/backends/test_engine.py",
+    "tests/inference/test_capture.py",
+    "tests/initializers/test_initializers.py",
+    "tests/learning/test_learning.py",
+    "tests/network/test_core.py",
+    "tests/plan/test_plan.py",
+    "tests/test_energies.py",
+    "tests/test_pyg_layers.py",
+    "tests/testing/test_conformance.py",
+    "tests/training/test_fit.py",
+    "tests/training/test_rules.py",
+    "tests/transforms/test_transforms.py",
+}
 
 
 def pytest_addoption(parser):
@@ -36,6 +45,10 @@ def _wants_gpu(config) -> bool:
     return "gpu" in expression and "not gpu" not in expression
 
 
+def _can_use_a_gpu(item) -> bool:
+    return item.nodeid.split("::")[0] in ON_A_GPU
+
+
 def pytest_collection_modifyitems(config, items):
     """With -m gpu, the tests of these modules are GPU tests."""
     if not _wants_gpu(config):
@@ -43,7 +56,7 @@ def pytest_collection_modifyitems(config, items):
     device = torch.device(config.option.gpu_device)
     missing = device.type == "cuda" and not torch.cuda.is_available()
     for item in items:
-        if Path(item.path).stem in ON_A_GPU and not {"slow", "mutants"} & {m.name for m in item.iter_markers()}:
+        if _can_use_a_gpu(item) and not {"slow", "mutants"} & {m.name for m in item.iter_markers()}:
             item.add_marker(pytest.mark.gpu)
         if missing and item.get_closest_marker("gpu"):
             item.add_marker(pytest.mark.skip(reason="there is no CUDA device"))
@@ -52,7 +65,7 @@ def pytest_collection_modifyitems(config, items):
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_call(item):
     """A GPU test of these modules finds the GPU where others find the CPU: as torch's default."""
-    if not (_wants_gpu(item.config) and Path(item.path).stem in ON_A_GPU):
+    if not (_wants_gpu(item.config) and _can_use_a_gpu(item)):
         yield
         return
     before = torch.get_default_device()

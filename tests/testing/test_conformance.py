@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import runpy
-from pathlib import Path
 
 import pytest
 import torch
@@ -19,6 +18,7 @@ from pcgraph.errors import BrokenPromise, PCGraphError
 from pcgraph.optimizers import StateOptimizer
 from pcgraph.testing import conformance
 from pcgraph.topology import Verdict
+from tests import ROOT
 
 
 def fault(match):
@@ -346,7 +346,7 @@ def test_something_else_altogether_is_said_to_be_so(check, thing):
 
 def test_the_example_passes_its_own_checks_and_learns(tmp_path, capsys, monkeypatch):
     """It is what a reader will copy."""
-    path = Path(__file__).resolve().parent.parent / "examples" / "your_own_edge.py"
+    path = ROOT / "examples" / "your_own_edge.py"
     monkeypatch.setattr("sys.argv", [str(path), "--quick", "--out", str(tmp_path)])
     registered = dict(T.TRANSFORMS)
     try:

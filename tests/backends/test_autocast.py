@@ -5,13 +5,13 @@ from __future__ import annotations
 import networkx as nx
 import pytest
 import torch
-from test_engine import double
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import pcgraph
 from pcgraph import SGD, Forward, Normal, PCNetwork, Zero
 from pcgraph.testing import reference
 from pcgraph.transforms import SparseLinear
+from tests.backends.test_engine import double
 
 aten = torch.ops.aten
 #: A value rounded to bfloat16 is off by at most 2**-9 of it; sums of products somewhat more.

@@ -1,12 +1,14 @@
 """Every property of the checker can fail: faults planted in it, each of which the suite must notice.
 
-Run with ``pytest -m mutants tests/test_topology_mutants.py``.
+Run with ``pytest -m mutants tests/mutants/test_topology.py``.
 """
 
 import pytest
-from mutants import ROOT, Mutant, survives
 
-P = "tests/test_topology_properties.py"
+from tests import ROOT
+from tests.mutants.planted import Mutant, survives
+
+P = "tests/topology/test_properties.py"
 FILES = {
     "properties": P,
     "sufficient": f"{P}::TestSufficient",
@@ -18,10 +20,10 @@ FILES = {
     "invariance": f"{P}::TestInvariance",
     "monotony": f"{P}::TestMonotony",
     "facts": f"{P}::TestAgainstNetworkX",
-    "examples": "tests/test_topology.py",
-    "neurons": "tests/test_topology_neurons.py",
-    "strategies": "tests/test_strategies.py",
-    "drawing": "tests/test_topology_drawing.py",
+    "examples": "tests/topology/test_check.py",
+    "neurons": "tests/topology/test_neurons.py",
+    "strategies": "tests/testing/test_strategies.py",
+    "drawing": "tests/drawing/test_declaration.py",
 }
 
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 import csv
 import importlib.util
 import json
-from pathlib import Path
 
 from benchmarks import __main__ as benchmarks
-
-ROOT = Path(__file__).resolve().parent.parent
+from tests import ROOT
 
 
 def script(name):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import networkx as nx
 import numpy as np
@@ -17,6 +16,7 @@ import pcgraph
 from pcgraph import SGD, Forward, GraphError, Normal, PCNetwork, graphs, pyg
 from pcgraph import transforms as T
 from pcgraph.errors import ConfigError
+from tests import ROOT
 
 EXACT = {"rtol": 1e-10, "atol": 1e-12}
 EVERY = {
@@ -56,7 +56,7 @@ def test_every_generator_gives_a_declaration_that_is_data_and_runs(name):
 
 def test_every_generator_has_its_picture():
     """The reference shows it below the first lines; a generator without one breaks the build of the pages."""
-    pictures = Path(__file__).resolve().parent.parent / "docs" / "figures" / "graphs"
+    pictures = ROOT / "docs" / "figures" / "graphs"
     assert {path.stem for path in pictures.glob("*.png")} == set(graphs.__all__)
 
 

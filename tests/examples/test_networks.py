@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import importlib.util
 import sys
-from pathlib import Path
 
 import networkx as nx
 import pytest
@@ -13,8 +12,8 @@ import torch
 
 import pcgraph
 from pcgraph import data
+from tests import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 ROWS = ROOT / "docs" / "figures" / "examples"
 NAMES = ("classify", "skip_and_lateral", "associative_memory", "query_any_way", "assemblies", "graph_neural_network")
 

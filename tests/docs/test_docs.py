@@ -28,8 +28,8 @@ from typer.testing import CliRunner
 
 import pcgraph
 import pcgraph.cli
+from tests import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted(p for p in DOCS.rglob("*.md") if "_build" not in p.parts)]
 

@@ -7,15 +7,6 @@ import numpy as np
 import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
-from topology_oracle import (
-    Numbers,
-    can_be_swept,
-    is_repair,
-    longest_path_depth,
-    some_order_works,
-    subsets,
-    unknown_roots,
-)
 
 from pcgraph.graphs import figure_9
 from pcgraph.testing.strategies import cyclic_digraphs, dags, digraphs, problem, problems
@@ -32,6 +23,15 @@ from pcgraph.topology import (
     UnclampedRoot,
     check,
     verify,
+)
+from tests.topology.oracle import (
+    Numbers,
+    can_be_swept,
+    is_repair,
+    longest_path_depth,
+    some_order_works,
+    subsets,
+    unknown_roots,
 )
 
 SMOOTH = ("identity", "tanh", "sigmoid")  # strictly increasing: a flat piece of relu would hide what is read

@@ -6,7 +6,6 @@ import weakref
 
 import pytest
 import torch
-from replayed import NoWaiting, Replayed, stand_in
 
 import pcgraph
 from pcgraph import SGD, Adam, Average, Forward, Normal, PCNetwork, Zero
@@ -15,6 +14,7 @@ from pcgraph.errors import ConfigError, OutOfMemory
 from pcgraph.inference import Recorder
 from pcgraph.inference.capturable import obstacle
 from pcgraph.inference.run import SETS, Settings
+from tests.replayed import NoWaiting, Replayed, stand_in
 
 
 @pytest.fixture

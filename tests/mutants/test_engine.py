@@ -1,19 +1,21 @@
 """The engine's exactness can fail: faults planted in plans, kernels, learning and initializers, each to be noticed.
 
-Run with ``pytest -m mutants tests/test_engine_mutants.py``.
+Run with ``pytest -m mutants tests/mutants/test_engine.py``.
 """
 
 import pytest
-from mutants import ROOT, Mutant, survives
+
+from tests import ROOT
+from tests.mutants.planted import Mutant, survives
 
 FILES = {
-    "engine": "tests/test_engine.py",
-    "core": "tests/test_core.py",
-    "plan": "tests/test_plan.py",
-    "initializers": "tests/test_initializers.py",
-    "learning": "tests/test_learning.py",
-    "deterministic": "tests/test_deterministic.py",
-    "autocast": "tests/test_autocast.py",
+    "engine": "tests/backends/test_engine.py",
+    "core": "tests/network/test_core.py",
+    "plan": "tests/plan/test_plan.py",
+    "initializers": "tests/initializers/test_initializers.py",
+    "learning": "tests/learning/test_learning.py",
+    "deterministic": "tests/backends/test_deterministic.py",
+    "autocast": "tests/backends/test_autocast.py",
 }
 
 

@@ -6,10 +6,10 @@ import argparse
 
 import pytest
 import torch
-from replayed import Replayed, stand_in
 
 from benchmarks import __main__ as benchmarks
 from benchmarks import mlp
+from tests.replayed import Replayed, stand_in
 
 SIZES, BATCH = [5, 6, 6, 3], 12
 

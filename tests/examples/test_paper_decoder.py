@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 
 from pcgraph import SGD, data
 from pcgraph.testing import reference
+from tests import ROOT
 
-sys.path.append(str(Path(__file__).resolve().parent.parent / "examples" / "paper"))
+sys.path.append(str(ROOT / "examples" / "paper"))
 
 import decoder
 import fig7

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 import networkx as nx
 import numpy as np
@@ -11,14 +10,15 @@ import pytest
 import torch
 
 from pcgraph import SGD, PCNetwork, graphs
+from tests import ROOT
 
-sys.path.append(str(Path(__file__).resolve().parent.parent / "examples" / "paper"))
+sys.path.append(str(ROOT / "examples" / "paper"))
 
 import components
 import fig7
 import fig8
 import fig9
-from common import FIGURES, ROOT, Store
+from common import FIGURES, Store
 
 
 def quick(module, folder, monkeypatch, *more):

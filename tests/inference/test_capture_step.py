@@ -8,13 +8,13 @@ from copy import deepcopy
 
 import pytest
 import torch
-from replayed import NoWaiting, Replayed, stand_in
 
 import pcgraph
 from pcgraph import SGD, Adam, Average, Forward, Memory, Normal, Null, PCNetwork, PerNode, Zero
 from pcgraph.errors import ClampError, ConfigError, Diverged
 from pcgraph.inference import Recorder
 from pcgraph.kernels import Workspace
+from tests.replayed import NoWaiting, Replayed, stand_in
 
 STEPS = 12
 

@@ -10,11 +10,11 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests import ROOT
+
 SCRIPTS = ROOT / "examples" / "paper"
 FIGURES = ROOT / "docs" / "figures" / "paper"
 

@@ -6,13 +6,13 @@ import networkx as nx
 import numpy as np
 import pytest
 import torch
-from test_engine import assert_equal_to_reference, double, everything
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import pcgraph
 from pcgraph import SGD, Adam, Average, Forward, Memory, Normal, Null, PCNetwork, Zero
 from pcgraph.kernels import Workspace, sums
 from pcgraph.transforms import SparseLinear
+from tests.backends.test_engine import assert_equal_to_reference, double, everything
 
 aten = torch.ops.aten
 
