@@ -22,9 +22,9 @@ from tests import ROOT
 PACKAGE = ROOT / "pcgraph"
 
 ROOMS = (
-    "errors", "notebook", "activations", "named", "transforms", "energies", "graphs", "network", "clamps", "optimizers",
-    "topology", "pyg", "initializers", "plan", "kernels", "inference", "learning", "model", "rates", "serialization",
-    "checkpoints", "training", "data", "drawing", "cli", "testing",
+    "errors", "arguments", "notebook", "activations", "named", "transforms", "energies", "graphs", "network", "clamps",
+    "optimizers", "topology", "pyg", "initializers", "plan", "kernels", "inference", "learning", "model", "rates",
+    "serialization", "checkpoints", "training", "data", "drawing", "cli", "testing",
 )  # fmt: skip
 """A room imports only rooms before it. ``testing`` comes last and may import anything but the command."""
 
