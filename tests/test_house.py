@@ -24,7 +24,7 @@ from tests import ROOT
 PACKAGE = ROOT / "pcgraph"
 
 ROOMS = (
-    "errors", "notebook", "activations", "named", "transforms", "energies", "graphs", "network", "clamps", "optimizers",
+    "errors", "arguments", "notebook", "activations", "named", "transforms", "energies", "graphs", "network", "clamps", "optimizers",
     "topology", "pyg", "initializers", "plan", "backends", "inference", "model", "learning", "rates", "serialization",
     "checkpoints", "training", "data", "drawing", "cli", "testing",
 )  # fmt: skip

@@ -29,7 +29,16 @@ import pcgraph
 from pcgraph.errors import ClampError, ConfigError, DataError, Diverged, InvalidInitializer, PCGraphWarning
 from pcgraph.plan import Plan, make_plan
 from pcgraph.testing.strategies import Problem, digraphs, problems
-from pcgraph.training import EarlyStopping, EpochRecord, Evaluation, History, StepRecord, Watch, evaluate, fit
+from pcgraph.training import (
+    CollapseDetector,
+    EarlyStopping,
+    EpochRecord,
+    Evaluation,
+    History,
+    StepRecord,
+    evaluate,
+    fit,
+)
 from pcgraph.training.batches import check_names, read_batch
 from pcgraph.training.gradients import unreached
 from tests import builders
@@ -53,6 +62,16 @@ def train(net: pcgraph.PCNetwork, loader: Any = BATCHES, **more: Any) -> History
 
 def parameters(net: torch.nn.Module) -> list[Tensor]:
     return [p.detach().clone() for p in net.parameters()]
+
+
+def test_no_module_of_the_room_leans_on_a_later_one() -> None:
+    """Under TYPE_CHECKING as little as elsewhere: each can then be read with those before it alone."""
+    listed = re.search(r"later one: ([\w, \n]+)\.", pcgraph.training.__doc__)[1].replace("\n", " ").split(", ")
+    room = Path(pcgraph.training.__file__).parent
+    assert {path.stem for path in room.glob("*.py")} == {"__init__", *listed}
+    for i, name in enumerate(listed):
+        imported = set(re.findall(r"pcgraph\.training\.(\w+) import", (room / f"{name}.py").read_text()))
+        assert imported <= set(listed[:i]), (name, imported)
 
 
 # -- batches ----------------------------------------------------------------------------------------------------------
@@ -517,9 +536,9 @@ def test_people_count_epochs_from_one() -> None:
 
 
 def test_a_rising_energy_is_a_fall_where_there_is_no_accuracy() -> None:
-    watch = Watch()
+    watch = CollapseDetector()
     assert [bool(watch.see(0, None, energy)) for energy in (4.0, 2.0, 3.9, 4.1)] == [False, False, False, True]
-    watch = Watch()
+    watch = CollapseDetector()
     assert [bool(watch.see(0, 0.9, energy)) for energy in (4.0, 2.0, 30.0)] == [False] * 3
 
 

@@ -1,4 +1,4 @@
-"""How good a network is on a set: accuracy, squared error, energy."""
+"""Measuring how good a network is on a set: accuracy, squared error, energy."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from pcgraph.clamps import Masked
+from pcgraph.energies import Gaussian
 from pcgraph.errors import ClampError, ConfigError
 from pcgraph.initializers import Initializer
 from pcgraph.model import PCNetwork
@@ -23,7 +24,7 @@ Node = Hashable
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What :func:`evaluate` found, averaged over all samples.
+    """Holds what :func:`evaluate` found, averaged over all samples.
 
     Attributes
     ----------
@@ -43,7 +44,7 @@ class Evaluation:
     samples: int
 
     def as_dict(self) -> dict[str, float]:
-        """The numbers by name, without those that are None."""
+        """Give the numbers by name, without those that are None."""
         return {k: v for k, v in asdict(self).items() if v is not None}
 
     def __str__(self) -> str:
@@ -126,7 +127,7 @@ def evaluate(
 def _split(
     net: PCNetwork, batch: Batch, names: tuple[Node | None, ...], predict: Node
 ) -> tuple[dict[Node, Tensor | Masked], Tensor]:
-    """The given clamps, and the target."""
+    """Split a batch into the given clamps and the target."""
     clamps = {name: value for name, value in batch.clamps.items() if name in names}
     y = batch.clamps.get(predict)
     if not clamps or not isinstance(y, Tensor):
@@ -146,7 +147,7 @@ def _split(
 
 
 def _sums(net: PCNetwork, node: int, y: Tensor, prediction: Tensor) -> Tensor:
-    """(correct, samples with a class, squared error, energy) of a batch, as float64 on the device."""
+    """Add up (correct, samples with a class, squared error, energy) over a batch, as float64 on the device."""
     y = y.to(prediction.dtype)
     hits, classes = correct(y, prediction)
     error = (y - prediction).square().sum(dtype=torch.float64)
@@ -154,7 +155,7 @@ def _sums(net: PCNetwork, node: int, y: Tensor, prediction: Tensor) -> Tensor:
 
 
 def correct(y: Tensor, prediction: Tensor) -> tuple[Tensor, Tensor]:
-    """How many predictions name the class, and how many targets are classes, as float64 of no dimensions."""
+    """Count the predictions that name the class, and the targets that are classes, as float64 of no dimensions."""
     zero = torch.zeros((), dtype=torch.float64, device=y.device)
     if y.dim() != 2 or y.shape[1] < 2:
         return zero, zero
@@ -164,13 +165,12 @@ def correct(y: Tensor, prediction: Tensor) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def _energy(net: PCNetwork, node: int, y: Tensor, prediction: Tensor) -> Tensor:
-    """``E(y, prediction)`` of a node, summed over the batch; 0 where it has no energy."""
-    structure = net.structure
-    group, position = structure.place(node)
-    for i, run in enumerate(structure.segments):
-        if run.group == group and run.start <= position < run.stop and run.energy is not None:
-            if not run.gaussian:
-                return net.energy_of(i).energy(y, prediction).sum(dtype=torch.float64)
-            precision = 1.0 if run.precision is None else float(run.precision[position - run.start])
-            return 0.5 * precision * (y - prediction).square().sum(dtype=torch.float64)
-    return torch.zeros((), dtype=torch.float64, device=y.device)
+    """Add up ``E(y, prediction)`` of a node over the batch; it is 0 where the node has no energy."""
+    if not net.structure.has_energy[node]:
+        return torch.zeros((), dtype=torch.float64, device=y.device)
+    energy = net.node_energy(node)
+    if (
+        type(energy) is Gaussian
+    ):  # added up in float64 throughout, where a sample's sum could overflow in half precision
+        return 0.5 * energy.precision * (y - prediction).square().sum(dtype=torch.float64)
+    return energy.energy(y, prediction).sum(dtype=torch.float64)

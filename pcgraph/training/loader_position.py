@@ -1,4 +1,4 @@
-"""Where a run stands in its data.
+"""Where a run stands in its data, and how it goes on from there.
 
 A loader with ``state_dict()`` and ``load_state_dict()``, such as pcgraph's batches, says itself where the next
 ``iter()`` has to go on. Any other is begun again as the epoch was begun: the random generators, and a sampler with a
@@ -15,24 +15,24 @@ import torch
 
 from pcgraph.checkpoints import generators_state, set_generators
 
-__all__ = ["Position", "has_state", "length_of"]
+__all__ = ["LoaderPosition", "has_state", "length_of"]
 
 
 def has_state(loader: Any) -> bool:
-    """Whether a loader or sampler can say where it stands, and go on from there."""
+    """Say whether a loader or sampler can tell where it stands, and go on from there."""
     return all(callable(getattr(loader, name, None)) for name in ("state_dict", "load_state_dict"))
 
 
 def length_of(loader: Any) -> int | None:
-    """How many batches an epoch has, where the loader says so: a DataLoader over a stream has no length."""
+    """Count the batches of an epoch, where the loader has a length: a DataLoader over a stream has none."""
     try:
         return len(loader)
     except TypeError:
         return None
 
 
-class Position:
-    """The position of one loader.
+class LoaderPosition:
+    """Knows where one loader stands, and begins its epochs.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ class Position:
         self._resumed: Mapping[str, Any] | None = None
 
     def begin(self) -> Iterator[Any]:
-        """A new epoch, or the rest of the one that was resumed."""
+        """Begin a new epoch, or the rest of the one that was resumed."""
         if self._resumed is not None:
             state, self._resumed = self._resumed, None
             return self._go_on(state)
@@ -65,7 +65,7 @@ class Position:
         return batches
 
     def state(self, done: int, exact: bool, generators: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Where it stands.
+        """Say where it stands, as plain data.
 
         Parameters
         ----------

@@ -1,4 +1,4 @@
-"""Ctrl-C at a step's end instead of in its middle."""
+"""Taking Ctrl-C at the end of a step instead of in its middle."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["Interrupts"]
 
 
 class Interrupts:
-    """While entered, the first Ctrl-C is noted, for the loop to stop where everything is whole; a second one is raised.
+    """Notes the first Ctrl-C while entered, so that the loop can stop where all is whole; a second one is raised.
 
     It stays out of the way outside of the main thread, and where the program handles SIGINT itself.
 

@@ -1,4 +1,4 @@
-"""The settings of a run, and what is refused before it begins."""
+"""The options of a run, read and checked: what is refused before anything is changed or written."""
 
 from __future__ import annotations
 
@@ -18,14 +18,11 @@ from pcgraph.initializers import Forward, Initializer
 from pcgraph.model import PCNetwork
 from pcgraph.optimizers import StateOptimizer
 from pcgraph.topology import check_phase
-from pcgraph.training.batches import LABELS, check_names
-from pcgraph.training.measure import Evaluation
-from pcgraph.training.watch import EarlyStopping
+from pcgraph.training.batches import BatchLayout
+from pcgraph.training.early_stopping import EarlyStopping
+from pcgraph.training.evaluation import Evaluation
 
-__all__ = [
-    "Callback", "Names", "Scheduler", "Settings", "Validate", "check", "doubts", "rule_name", "rule_settings",
-    "schedulers_of",
-]  # fmt: skip
+__all__ = ["Callback", "FitOptions", "Scheduler", "Validate", "doubts", "rule_name", "rule_settings"]
 
 Node = Hashable
 Scheduler = LRScheduler | ReduceLROnPlateau
@@ -34,26 +31,34 @@ Validate = Callable[[PCNetwork], Evaluation | Mapping[str, float] | float] | Ite
 
 
 @dataclass(frozen=True)
-class Settings:
-    """The arguments of :func:`pcgraph.fit`, which says what they mean."""
+class FitOptions:
+    """Holds the arguments of :func:`pcgraph.fit`, which says what they mean.
 
-    clamp: Any
+    Attributes
+    ----------
+    layout : BatchLayout
+        What ``clamp=`` and ``predict=`` say of a batch.
+    schedulers, callbacks : tuple
+        Also where one was given.
+    checkpoint, resume : Path or None
+    """
+
+    layout: BatchLayout
     init: Initializer | None
     steps: int | None
     optimizer: torch.optim.Optimizer
     state_optimizer: StateOptimizer | None
     rule: learning.Rule
     epochs: int
-    predict: Node | None
     validate: Validate | None
-    scheduler: Any
+    schedulers: tuple[Any, ...]
     scheduler_each: str
     early_stopping: EarlyStopping | None
     metric: str | None
-    callbacks: Any
-    checkpoint: str | Path | None
+    callbacks: tuple[Callback, ...]
+    checkpoint: Path | None
     checkpoint_every: int | None
-    resume: str | Path | None
+    resume: Path | None
     progress: bool
     log: str | Path | None
     tensorboard: str | Path | None
@@ -61,61 +66,56 @@ class Settings:
     check: bool
     capture: bool | str
 
-
-@dataclass(frozen=True)
-class Names:
-    """What the entries of a batch are.
-
-    Attributes
-    ----------
-    all : tuple
-        A name for each entry, or None.
-    target : node or None
-        What is to be predicted.
-    given : tuple of nodes
-        What it is predicted from.
-    """
-
-    all: tuple[Node | None, ...]
-    target: Node | None
-    given: tuple[Node, ...]
-
     @classmethod
-    def of(cls, net: PCNetwork, clamp: Any, predict: Node | None) -> Names:
-        """Read `clamp` and `predict`, checked against the network."""
-        names = check_names(net, clamp, "clamp")
-        nodes = [n for n in names if n is not None and not (n == LABELS and LABELS not in net.structure.number)]
-        if predict is not None:
-            net.structure.require_node(predict)
-        elif len(nodes) > 1:
-            predict = nodes[-1]
-        return cls(names, predict, tuple(n for n in nodes if n != predict))
+    def read(
+        cls, net: PCNetwork, loader: Iterable[Any], *, clamp: Any, predict: Node | None, rule: learning.Rule | None,
+        scheduler: Any, callbacks: Any, checkpoint: str | Path | None, resume: str | Path | None, **given: Any,
+    ) -> FitOptions:  # fmt: skip
+        """Bring the arguments of ``fit`` into this form, and refuse what cannot work.
 
-
-def check(net: PCNetwork, loader: Iterable[Any], settings: Settings, names: Names) -> None:
-    """Refuse what cannot work, before anything is changed or written.
-
-    Raises
-    ------
-    ConfigError, InvalidInitializer
-    """
-    for key in ("epochs", "measure_every"):
-        _positive(key, getattr(settings, key))
-    _check_optimizer(net, settings)
-    _check_rule(settings)
-    capturable.require_mode(settings.capture)
-    if settings.epochs > 1 and iter(loader) is loader:
-        raise ConfigError(
-            f"{settings.epochs} epochs need a loader that can be gone through again (found a "
-            f"{type(loader).__name__}, which can be once): give a list or a DataLoader, or epochs=1",
-            key="loader",
+        Raises
+        ------
+        ConfigError, ClampError, InvalidInitializer
+        """
+        options = cls(
+            layout=BatchLayout.read(net, clamp, predict),
+            rule=learning.Standard() if rule is None else rule,
+            schedulers=_schedulers(scheduler, given["scheduler_each"]),
+            callbacks=(callbacks,) if callable(callbacks) else tuple(callbacks),
+            checkpoint=None if checkpoint is None else Path(checkpoint),
+            resume=None if resume is None else Path(resume),
+            **given,
         )
-    if settings.validate is not None and not callable(settings.validate):
-        _check_validation(net, names)
+        options._check(net, loader)
+        return options
+
+    def _check(self, net: PCNetwork, loader: Iterable[Any]) -> None:
+        for key in ("epochs", "measure_every"):
+            _positive(key, getattr(self, key))
+        _check_optimizer(net, self)
+        _check_rule(self)
+        capturable.require_mode(self.capture)
+        if self.epochs > 1 and iter(loader) is loader:
+            raise ConfigError(
+                f"{self.epochs} epochs need a loader that can be gone through again (found a "
+                f"{type(loader).__name__}, which can be once): give a list or a DataLoader, or epochs=1",
+                key="loader",
+            )
+        if self.validate is not None and not callable(self.validate):
+            _check_validation(net, self.layout)
+        if self.checkpoint_every is not None:
+            _positive("checkpoint_every", self.checkpoint_every)
+            if self.checkpoint is None:
+                raise ConfigError("checkpoint_every= needs checkpoint=, a folder", key="checkpoint_every")
+
+    @property
+    def followed(self) -> str | None:
+        """The metric that was asked for, by name or by early stopping."""
+        return self.metric or (self.early_stopping.metric if self.early_stopping else None)
 
 
-def _check_optimizer(net: PCNetwork, settings: Settings) -> None:
-    optimizer, init = settings.optimizer, settings.init
+def _check_optimizer(net: PCNetwork, options: FitOptions) -> None:
+    optimizer, init = options.optimizer, options.init
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise ConfigError(
             f"optimizer= moves the weights and is one of torch.optim (found {optimizer!r}); the optimizer of "
@@ -138,8 +138,8 @@ _MEANT: dict[Any, str] = {
 }  # fmt: skip
 
 
-def _check_rule(settings: Settings) -> None:
-    rule = settings.rule
+def _check_rule(options: FitOptions) -> None:
+    rule = options.rule
     meant = rule.__name__ if isinstance(rule, type) else _MEANT.get(rule) if isinstance(rule, Hashable) else None
     if meant is not None or not callable(rule):
         way = f"give rule=pcgraph.learning.{meant}()" if meant in learning.__all__ else "see pcgraph.learning.fitting"
@@ -148,7 +148,7 @@ def _check_rule(settings: Settings) -> None:
             f"{getattr(rule, '__name__', repr(rule))}): {way}",
             key="rule",
         )
-    given = [key for key in ("init", "steps", "state_optimizer") if getattr(settings, key) is not None]
+    given = [key for key in ("init", "steps", "state_optimizer") if getattr(options, key) is not None]
     if getattr(rule, "infers", True):
         missing = [key for key in ("init", "steps") if key not in given]
         if missing:
@@ -157,10 +157,10 @@ def _check_rule(settings: Settings) -> None:
                 "init=pcgraph.Forward(), steps=5, state_optimizer=pcgraph.SGD(lr=0.1)",
                 key=missing[0],
             )
-        if settings.steps != 0 and not isinstance(settings.state_optimizer, StateOptimizer):
+        if options.steps != 0 and not isinstance(options.state_optimizer, StateOptimizer):
             raise ConfigError(
-                f"{settings.steps!r} inference steps need a state optimizer, as in "
-                f"state_optimizer=pcgraph.SGD(lr=0.1) (found {settings.state_optimizer!r})",
+                f"{options.steps!r} inference steps need a state optimizer, as in "
+                f"state_optimizer=pcgraph.SGD(lr=0.1) (found {options.state_optimizer!r})",
                 key="state_optimizer",
             )
     elif given:
@@ -171,61 +171,61 @@ def _check_rule(settings: Settings) -> None:
 
 
 def rule_name(rule: Any) -> str:
-    """The name of a rule: its own if it is a function, else that of its class."""
+    """Name a rule: by its own name if it is a function, else by that of its class."""
     return str(getattr(rule, "__name__", type(rule).__name__))
 
 
 def rule_settings(rule: Any) -> dict[str, Any]:
-    """The settings of a rule that cannot change: the plain fields of a frozen dataclass, by name."""
+    """Give the settings of a rule that cannot change: the plain fields of a frozen dataclass, by name."""
     if not getattr(getattr(rule, "__dataclass_params__", None), "frozen", False):
         return {}
     known = {field.name: getattr(rule, field.name) for field in dataclasses.fields(rule) if field.init}
     return {name: value for name, value in known.items() if isinstance(value, bool | int | float | str | None)}
 
 
-def _check_validation(net: PCNetwork, names: Names) -> None:
+def _check_validation(net: PCNetwork, layout: BatchLayout) -> None:
     """Before an epoch is spent: validation on a loader is by a sweep, which the graph may not have."""
-    if names.target is None:
+    if layout.target is None:
         raise ConfigError(
             "validation on a loader needs to know what to predict: give predict=, or a function of the network",
             key="validate",
         )
-    verdict = check_phase(net, names.given, repair=False).verdict(Forward())
-    if names.given and not verdict.valid:
-        given = ", ".join(repr(name) for name in names.given)
+    verdict = check_phase(net, layout.given, repair=False).verdict(Forward())
+    if layout.given and not verdict.valid:
+        given = ", ".join(repr(name) for name in layout.given)
         raise InvalidInitializer(
-            f"validation on a loader predicts {names.target!r} by a sweep from {given}, and there is none: "
+            f"validation on a loader predicts {layout.target!r} by a sweep from {given}, and there is none: "
             f"{verdict.initializer} {verdict.reason}. Predicting needs init= and steps= there: "
             "validate=lambda net: pcgraph.evaluate(net, loader, init=..., steps=..., optimizer=...)",
             verdict=verdict,
         )
 
 
-def doubts(settings: Settings, epoch: int, enough: bool) -> list[str]:
-    """What a run should be warned of as it begins.
+def doubts(options: FitOptions, epoch: int, enough: bool) -> list[str]:
+    """Say what a run should be warned of as it begins.
 
     Parameters
     ----------
-    settings : Settings
+    options : FitOptions
     epoch : int
         Epochs that are done.
     enough : bool
         Whether early stopping has ended the run that is resumed.
     """
     said = []
-    resume = str(settings.resume)
-    if settings.resume is not None and (enough or epoch >= settings.epochs):
-        why = "early stopping has ended it" if enough else f"epochs={settings.epochs} counts them"
+    resume = str(options.resume)
+    if options.resume is not None and (enough or epoch >= options.epochs):
+        why = "early stopping has ended it" if enough else f"epochs={options.epochs} counts them"
         said.append(
             f"nothing is left to do: the run in {resume} has {epoch} epochs, and {why}. To go on, give "
             + ("another early_stopping=" if enough else f"epochs={epoch + 1} or more")
         )
-    elif settings.resume is not None and settings.checkpoint is None:
+    elif options.resume is not None and options.checkpoint is None:
         said.append(
             f"the run is resumed from {resume}, and nothing more of it will be saved: give checkpoint={resume!r} too"
         )
-    held = {id(p) for group in settings.optimizer.param_groups for p in group["params"]}
-    init = settings.init if isinstance(settings.init, Initializer) else None
+    held = {id(p) for group in options.optimizer.param_groups for p in group["params"]}
+    init = options.init if isinstance(options.init, Initializer) else None
     lost = [n for n, p in (init.named_parameters() if init else ()) if p.requires_grad and id(p) not in held]
     if lost:
         names = ", ".join(lost[:3]) + (f" and {len(lost) - 3} more" if len(lost) > 3 else "")
@@ -241,8 +241,8 @@ def _positive(key: str, value: Any) -> None:
         raise ConfigError(f"{key} is a positive integer (found {value!r})", key=key)
 
 
-def schedulers_of(given: Any, each: str) -> tuple[Any, ...]:
-    """The schedulers as a tuple, checked."""
+def _schedulers(given: Any, each: str) -> tuple[Any, ...]:
+    """Read the schedulers as a tuple."""
     alone = isinstance(given, LRScheduler | ReduceLROnPlateau) or not isinstance(given, Iterable)
     found = tuple(s for s in ((given,) if alone else given) if s is not None)
     for scheduler in found:

@@ -1,4 +1,4 @@
-"""The training step as a recording: which runs have one, and its replay.
+"""Recording the training step: which runs can have a recording of it, and its replay.
 
 What is recorded is all of :class:`pcgraph.learning.Standard`: initialization, inference, weight gradients, what the
 initializer remembers, and the optimizer's step. With ``check=False`` it is one CUDA graph. With ``check=True`` it is
@@ -8,35 +8,38 @@ nothing, as without a recording.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pcgraph.backends.torch import switches
 from pcgraph.clamps import Clamps, Masked
 from pcgraph.inference import Recorder, capturable
 from pcgraph.initializers import Initializer
 from pcgraph.learning import InferenceResult, Standard
+from pcgraph.model import PCNetwork
 from pcgraph.training.batches import Batch
-from pcgraph.training.settings import rule_name
+from pcgraph.training.options import FitOptions, rule_name
 
-if TYPE_CHECKING:
-    from pcgraph.training.loop import Run
-
-__all__ = ["Replay"]
+__all__ = ["StepRecording"]
 
 #: The labels among the inputs of a recording, which otherwise go by the names of nodes.
 LABELS = object()
 
 
-class Replay:
+class StepRecording:
     """Learns from batches by recordings of the whole step, as far as there are any.
 
     Parameters
     ----------
-    run : Run
+    net : PCNetwork
+    options : FitOptions
+    trained : sequence of Parameter
+        All parameters whose gradients a step leaves.
+    clear, changing : callable
+        What :class:`~pcgraph.learning.TrainingStep` calls so.
 
     Raises
     ------
@@ -44,19 +47,23 @@ class Replay:
         ``capture=True``, and no step of the run can be recorded.
     """
 
-    def __init__(self, run: Run) -> None:
-        self.run, self.net, self.settings = run, run.net, run.settings
-        reason = _obstacle(run) if self.settings.capture else None
-        if reason is not None and self.settings.capture is True:
+    def __init__(
+        self, net: PCNetwork, options: FitOptions, trained: Sequence[nn.Parameter], *, clear: Callable[[], None],
+        changing: Callable[[], None],
+    ) -> None:  # fmt: skip
+        self.net, self.options, self.trained = net, options, trained
+        self._clear, self._changing = clear, changing
+        reason = _obstacle(net, options) if options.capture else None
+        if reason is not None and options.capture is True:
             raise capturable.refuse(reason)
-        self.possible = bool(self.settings.capture) and reason is None
+        self.possible = bool(options.capture) and reason is None
         self._key: object = None
         self._parts: list[Recorder[None]] = []
         self._result: InferenceResult | None = None
         self._gradients: list[Tensor | None] = []
 
     def __call__(self, batch: Batch) -> InferenceResult | None:
-        """Learn from a batch. None: it is to be done without a recording of the step, and nothing has changed.
+        """Learn from a batch, or return None where that is to be done without a recording; nothing has changed then.
 
         The result is that of the recording, with the states of this batch until the next.
 
@@ -73,18 +80,18 @@ class Replay:
         if not self._is_ready(batch.clamps) or not self._parts[0].fits(inputs):
             return None
         first, rest = self._parts[0], self._parts[1:]
-        if self.settings.check:
+        if self.options.check:
             Clamps.check(self.net, batch.clamps)
         if first.recorded and not rest:
-            self.run.changing()
+            self._changing()
         first(inputs)
         if rest:
             assert self._result is not None
             if not bool(torch.isfinite(self._result.energy).all()):
                 return None  # what runs it again says where it broke
-            self.run.changing()
+            self._changing()
             rest[0]({})
-        for parameter, gradient in zip(self.run.trained, self._gradients):
+        for parameter, gradient in zip(self.trained, self._gradients):
             parameter.grad = gradient  # a step without the recording may have left another
         return self._result
 
@@ -93,11 +100,11 @@ class Replay:
         self._key, self._parts, self._result, self._gradients = None, [], None, []
 
     def _is_ready(self, clamps: Mapping[Hashable, Any]) -> bool:
-        """Whether there are recorders of what is decided now."""
+        """Say whether there are recorders of what is decided now."""
         key = self._decided()
         if key == self._key:
             return True
-        s = self.settings
+        s = self.options
         plan = self.net.plan(clamps, init=s.init, steps=s.steps, optimizer=s.state_optimizer)  # type: ignore[arg-type]
         reason = capturable.obstacle_in(self.net.backend, self.net, plan, s.state_optimizer) or _observing(s.init)
         if reason is not None:
@@ -110,21 +117,21 @@ class Replay:
         return True
 
     def _decided(self) -> tuple[object, ...]:
-        """What a recording holds beside its inputs: settings, torch's too; and where all that it reads or moves is."""
-        s = self.settings
+        """Give what a recording holds beside its inputs: settings, torch's too, and where all lies that it moves."""
+        s = self.options
         groups = s.optimizer.param_groups
         moved = [t for state in s.optimizer.state.values() for t in state.values() if isinstance(t, Tensor)]
         kept = [] if s.init is None else [*s.init.buffers(), *s.init.parameters()]
         return (
             *switches(self.net.device),
-            *(tensor.data_ptr() for tensor in (*self.run.trained, *moved, *kept)),
-            *(parameter.requires_grad for parameter in self.run.trained),
+            *(tensor.data_ptr() for tensor in (*self.trained, *moved, *kept)),
+            *(parameter.requires_grad for parameter in self.trained),
             *((name, *self._marks(value)) for group in groups for name, value in group.items() if name != "params"),
             repr(None if s.state_optimizer is None else vars(s.state_optimizer)),
         )
 
     def _marks(self, value: Any) -> Iterator[object]:
-        """A tensor of the device is read where it lies; everything else is a number in the recording."""
+        """Tell a tensor of the device, which is read where it lies, from a number, which the recording holds."""
         for part in value if isinstance(value, tuple | list) else (value,):
             on_device = isinstance(part, Tensor) and part.device == self.net.device
             yield part.data_ptr() if on_device else float(part) if isinstance(part, Tensor) else part
@@ -132,7 +139,7 @@ class Replay:
     # -- what is recorded ---------------------------------------------------------------------------------------------
 
     def _infer(self, inputs: Mapping[Any, Tensor]) -> None:
-        s = self.settings
+        s = self.options
         self._result = None  # its buffers, which have run before, are then the ones that are taken
         self._result = self.net.infer(
             {name: value for name, value in inputs.items() if name is not LABELS}, init=s.init, steps=s.steps,  # type: ignore[arg-type]
@@ -141,12 +148,12 @@ class Replay:
 
     def _learn(self, inputs: Mapping[Any, Tensor]) -> None:
         assert self._result is not None
-        self.run.changing()
-        self.run.clear()
+        self._changing()
+        self._clear()
         self._result.accumulate()
         self._result.remember()
-        self._gradients = [parameter.grad for parameter in self.run.trained]
-        self.settings.optimizer.step()
+        self._gradients = [parameter.grad for parameter in self.trained]
+        self.options.optimizer.step()
 
     def _both(self, inputs: Mapping[Any, Tensor]) -> None:
         self._infer(inputs)
@@ -156,24 +163,24 @@ class Replay:
 # -- what stands in the way -------------------------------------------------------------------------------------------
 
 
-def _obstacle(run: Run) -> str | None:
-    """Why no step of a run can be recorded as a whole, if none can."""
-    elsewhere = capturable.wrong_device(run.net.device.type)
+def _obstacle(net: PCNetwork, options: FitOptions) -> str | None:
+    """Say why no step of a run can be recorded as a whole, if none can."""
+    elsewhere = capturable.wrong_device(net.device.type)
     if elsewhere is not None:
         return elsewhere
-    if type(run.settings.rule) is not Standard:
-        return f"a step is recorded with the rule Standard (found {rule_name(run.settings.rule)})"
-    if run.callbacks:
+    if type(options.rule) is not Standard:
+        return f"a step is recorded with the rule Standard (found {rule_name(options.rule)})"
+    if options.callbacks:
         return "callbacks get the result of every step, and replays have one for all: leave callbacks= out"
-    if run.settings.scheduler_each == "step" and run.schedulers:
-        reason = _scheduling(run)
+    if options.scheduler_each == "step" and options.schedulers:
+        reason = _scheduling(net, options)
         if reason is not None:
             return reason
-    return _moving(run.net.device, run.optimizer)
+    return _moving(net.device, options.optimizer)
 
 
 def _moving(device: torch.device, optimizer: torch.optim.Optimizer) -> str | None:
-    """Why the optimizer's step cannot be recorded."""
+    """Say why the optimizer's step cannot be recorded, if it cannot."""
     name = type(optimizer).__name__
     groups = optimizer.param_groups
     if type(optimizer) is not torch.optim.SGD and not all(group.get("capturable") for group in groups):
@@ -188,20 +195,20 @@ def _moving(device: torch.device, optimizer: torch.optim.Optimizer) -> str | Non
     return None
 
 
-def _scheduling(run: Run) -> str | None:
-    """Why the schedulers would leave every recording out of date with the next step."""
-    if not all(isinstance(group["lr"], Tensor) for group in run.optimizer.param_groups):
+def _scheduling(net: PCNetwork, options: FitOptions) -> str | None:
+    """Say why the schedulers would leave every recording out of date with the next step, if they would."""
+    if not all(isinstance(group["lr"], Tensor) for group in options.optimizer.param_groups):
         return (
             "a scheduler moves the learning rate in every step, and a number is a part of the recording: give "
-            f"lr=torch.tensor(..., device={str(run.net.device)!r}), or scheduler_each='epoch'"
+            f"lr=torch.tensor(..., device={str(net.device)!r}), or scheduler_each='epoch'"
         )
-    if any(getattr(scheduler, "cycle_momentum", False) for scheduler in run.schedulers):
+    if any(getattr(scheduler, "cycle_momentum", False) for scheduler in options.schedulers):
         return "a scheduler moves the momentum, a number, in every step: give it cycle_momentum=False"
     return None
 
 
 def _observing(init: Initializer | None) -> str | None:
-    """Why what the initializer remembers cannot be recorded, that of its parts included."""
+    """Say why what the initializer or one of its parts remembers cannot be recorded, if it cannot."""
     waiting = [] if init is None else [init]
     while waiting:
         part = waiting.pop()
