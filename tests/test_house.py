@@ -24,9 +24,9 @@ from tests import ROOT
 PACKAGE = ROOT / "pcgraph"
 
 ROOMS = (
-    "errors", "arguments", "notebook", "activations", "named", "transforms", "energies", "graphs", "network", "clamps", "optimizers",
-    "topology", "pyg", "initializers", "plan", "backends", "inference", "model", "learning", "rates", "serialization",
-    "checkpoints", "training", "data", "drawing", "cli", "testing",
+    "errors", "arguments", "notebook", "activations", "named", "transforms", "energies", "graphs", "network", "clamps",
+    "optimizers", "topology", "pyg", "initializers", "plan", "backends", "inference", "model", "learning", "rates",
+    "serialization", "checkpoints", "training", "data", "drawing", "cli", "testing",
 )  # fmt: skip
 """A room imports only rooms before it, for types too. ``testing`` is last, and may import all but the command."""
 
@@ -45,19 +45,6 @@ EXTRAS = {
 
 LEAVES = {"testing", "cli"}
 """Rooms that no other room imports."""
-
-LEANING = {
-    "pcgraph.learning.fitting imports model, which does not come before learning",
-    "pcgraph.learning.rules imports model, which does not come before learning",
-}
-"""Imports of a later room that are known and to go; the list can only shrink."""
-
-CIRCLING = {
-    "pcgraph.inference.capturable", "pcgraph.inference.run",
-    "pcgraph.learning", "pcgraph.learning.fitting", "pcgraph.learning.rules", "pcgraph.model",
-    "pcgraph.training.keeper", "pcgraph.training.loop", "pcgraph.training.replay",
-}  # fmt: skip
-"""Modules that import each other, which is known and to go; the list can only shrink."""
 
 
 # -- the order of rooms -----------------------------------------------------------------------------------------------
@@ -129,14 +116,7 @@ def modules() -> tuple[tuple[str, Path], ...]:
 def test_every_room_imports_only_rooms_before_it() -> None:
     """If it fails, two rooms have begun to lean on each other, and neither can be read or replaced alone."""
     wrong = [w for name, path in modules() for w in misplaced(path.read_text(), name, path.name == "__init__.py")]
-    only_shrinks({re.sub(r":\d+ ", " ", w) for w in wrong}, LEANING)
-
-
-def only_shrinks(found: set[str], known: set[str]) -> None:
-    """A list of faults known of old holds all that is found, and nothing that has been mended."""
-    new, mended = sorted(found - known), sorted(known - found)
-    assert not new, "new:\n" + "\n".join(new)
-    assert not mended, "mended; take it off the list:\n" + "\n".join(mended)
+    assert not wrong, "\n".join(wrong)
 
 
 def leaning(sources: dict[str, tuple[str, bool]]) -> nx.DiGraph:
@@ -162,7 +142,7 @@ def circles(graph: nx.DiGraph) -> list[list[str]]:
 def test_no_modules_import_each_other() -> None:
     """If it fails, modules of one room can only be read, tested or replaced together, though they look apart."""
     graph = leaning({name: (path.read_text(), path.name == "__init__.py") for name, path in modules()})
-    only_shrinks({module for circle in circles(graph) for module in circle}, CIRCLING)
+    assert not circles(graph)
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,8 @@ class Program(ABC):
     """
 
     recording: Any = None
+    #: Whether a recording has been made of a run, which then needs every address that the run has used.
+    recorded = False
     #: Weak reference to whoever still reads what the last run left behind.
     _reader: weakref.ref[Any] | None = None
 
@@ -145,7 +147,7 @@ class Program(ABC):
         """
 
     def node_energies(self, t: int | None = None) -> Iterator[tuple[Index, Tensor]]:
-        """Yield (nodes, energies of shape (nodes, batch)) for the nodes that stage `t` compares, by default the last."""
+        """Yield (nodes, energies (nodes, batch)) for the nodes that stage `t` compares, by default the last stage."""
         for k, which in self.compared(t):
             h, mu = self.read(which, "state"), self.read(which, "prediction")
             numbers = np.arange(which.start, which.stop) if isinstance(which, slice) else which
@@ -210,7 +212,7 @@ class Program(ABC):
                 if grad is not None:
                     parameter.grad = grad if parameter.grad is None else parameter.grad.add_(grad)
 
-    # -- what else inference asks ---------------------------------------------------------------------------------------
+    # -- what else inference asks -------------------------------------------------------------------------------------
 
     def initialize(self, write: Write, block: Block, out: Tensor, context: Context) -> None:
         """Let the initializer of a write operation fill `out`, (nodes, batch, *shape), for one block of its nodes."""
@@ -232,9 +234,6 @@ class Program(ABC):
     def lend(self, reader: object) -> None:
         """Leave what the program holds alone for as long as `reader` lives."""
         self._reader = weakref.ref(reader)
-
-    def hold_still(self) -> None:
-        """Keep every address that a run uses from now on: a recording has been made of it."""
 
 
 class Backend(ABC):
@@ -270,7 +269,9 @@ class Backend(ABC):
         ConfigError
         """
         if plan.request.pins:
-            raise ConfigError(f"the backend {self.name!r} has no kernels to choose from: leave kernels= out", key="kernels")
+            raise ConfigError(
+                f"the backend {self.name!r} has no kernels to choose from: leave out kernels=", key="kernels"
+            )
 
     def obstacle(self, plan: Plan, network: Network) -> str | None:
         """Why runs of this plan cannot be recorded as a CUDA graph; None where they can."""
@@ -281,7 +282,7 @@ class Backend(ABC):
         return (f"backend: {self.name}",)
 
     def memory(self, plan: Plan, network: Network, batch: int) -> int:
-        """Bytes that a run needs beside the parameters: states, sums, predictions, errors and signals, and gradients."""
+        """Bytes that a run needs beside the parameters: states, sums, predictions, errors, signals, and gradients."""
         s = plan.structure
         neurons = sum(group.size * group.count for group in s.groups)
         weights = sum(bucket.rows * bucket.entries(s.groups) for bucket in s.buckets)

@@ -109,7 +109,7 @@ def _recorded(program: Program, clamps: Clamps, context: Context, motion: Motion
     key = _decided(program.plan, context, motion)
     if program.recording is None or program.recording[0] != key:
         program.recording = (key, Recorder(now))
-        program.hold_still()
+        program.recorded = True
     recorder: Recorder[None] = program.recording[1]
     recorder.function = now  # until it is recorded, with the optimizer of this call: that of another may have changed
     labels = {} if context.labels is None else {LABELS: context.labels}

@@ -98,7 +98,7 @@ def arrivals(structure: Structure, has_energy: Mask, free: Mask, exact: Mask, pu
 
     That is :func:`flow` for any number of steps, by a search that looks at each edge twice. The arguments are its own.
     """
-    source, target, count = structure.source, structure.target, len(structure.nodes)
+    source, target = structure.source, structure.target
     by_source, by_target = structure.by_source, structure.by_target
     first = np.where(has_energy & ~exact, 0, NEVER)
     still = free.copy()

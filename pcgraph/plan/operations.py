@@ -20,7 +20,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["NONE", "NOTHING", "Activate", "Compare", "Index", "Learn", "Move", "Operation", "Propagate", "Pull", "Write"]
+__all__ = [
+    "NONE", "NOTHING", "Activate", "Compare", "Index", "Learn", "Move", "Operation", "Propagate", "Pull", "Write",
+]  # fmt: skip
 
 Index = NDArray[np.int64]
 #: No nodes, or no edges.

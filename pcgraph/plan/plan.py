@@ -157,9 +157,8 @@ class Plan:
 
     def products(self, edges: Index) -> int:
         """How many of these edges multiply: a count for each edge, shape (edges,), is added up."""
-        return sum(
-            int(edges[bucket.start : bucket.stop].sum()) for bucket in self.structure.buckets if bucket.kind != "identity"
-        )
+        multiply = (b for b in self.structure.buckets if b.kind != "identity")
+        return sum(int(edges[bucket.start : bucket.stop].sum()) for bucket in multiply)
 
     @cached_property
     def smm(self) -> SMM:
@@ -193,7 +192,8 @@ class Plan:
         bucket, groups = self.structure.buckets[b], self.structure.groups
         if bucket.kind != "module":
             return None
-        return products_of(bucket.transform, groups[bucket.source_group].shape, groups[bucket.target_group].shape, batch)
+        shapes = groups[bucket.source_group].shape, groups[bucket.target_group].shape
+        return products_of(bucket.transform, *shapes, batch)
 
     def memory(self, batch: int) -> int:
         """Bytes that a run needs on the device beside the parameters, as the backend estimates them from shapes.

@@ -85,7 +85,8 @@ class _Clock:
             self.gradient[op.nodes] = np.maximum(self.state[op.nodes], self.total[op.nodes])
             self.signal[op.nodes] = self.gradient[op.nodes]
         elif isinstance(op, Pull):
-            np.maximum.at(self.gradient, self.source[op.edges], self.signal[self.target[op.edges]] + self.cost[op.edges])
+            arrived = self.signal[self.target[op.edges]] + self.cost[op.edges]
+            np.maximum.at(self.gradient, self.source[op.edges], arrived)
         elif isinstance(op, Move):
             self.state[op.nodes] = np.maximum(self.state[op.nodes], self.gradient[op.nodes])
 

@@ -315,7 +315,7 @@ def clamped(**masked):
         (planned(), clamped(), Motion(SGD(0.1)), Options(), None),
         (planned(init=Zero()), clamped(), Motion(Adam(0.1)), Options(), None),
         (planned(device="cpu"), clamped(), Motion(SGD(0.1)), Options(), "only CUDA"),
-        (planned(), clamped(x=(torch.zeros(1), torch.ones(1, dtype=torch.bool))), Motion(SGD(0.1)), Options(), "partial"),
+        (planned(), clamped(x=(torch.zeros(1), torch.ones(1) > 0)), Motion(SGD(0.1)), Options(), "partial"),
         (planned(), clamped(), Motion(SGD(0.1)), Options(trace=True), "trace"),
         (planned(), clamped(), Motion(SGD(0.1), nudges={1: (torch.zeros(1), 1.0)}), Options(), "nudges"),
         (planned(all_move=True), clamped(), Motion(SGD(0.1)), Options(), "incremental"),
@@ -324,7 +324,7 @@ def clamped(**masked):
         (planned(graph=own_module()), clamped(), Motion(SGD(0.1)), Options(), "module"),
         (planned(graph=own_energy()), clamped(), Motion(SGD(0.1)), Options(), "Mine"),
         (planned(graph=own_activation(lambda g: g.nodes["h1"])), clamped(), Motion(SGD(0.1)), Options(), "activation"),
-        (planned(graph=own_activation(lambda g: g.edges["h1", "y"])), clamped(), Motion(SGD(0.1)), Options(), "activation"),
+        (planned(graph=own_activation(lambda g: g.edges["h1", "y"])), clamped(), Motion(), Options(), "activation"),
     ],
 )  # fmt: skip
 def test_what_stands_in_the_way(monkeypatch, made, clamps, motion, options, reason):

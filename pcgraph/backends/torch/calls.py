@@ -52,7 +52,8 @@ def mark(value: Any) -> Hashable:
         return (value.start, value.stop)
     if isinstance(value, np.ndarray):
         return (len(value), hashlib.blake2b(np.ascontiguousarray(value).data, digest_size=16).digest())
-    return value
+    key: Hashable = value
+    return key
 
 
 @dataclass(frozen=True, eq=False)

@@ -81,7 +81,7 @@ class _Lowering:
         self.based, self.bases = self._plan_bases()
         self.lasting = self._lasting()
 
-    # -- what is computed along, and what is kept -----------------------------------------------------------------------
+    # -- what is computed along, and what is kept ---------------------------------------------------------------------
 
     def _levels(self) -> Index:
         """The first step before which each edge is computed anew, where neighbours are computed along."""

@@ -29,6 +29,7 @@ from pcgraph.backends.traits import traits_of
 
 __all__ = ["activation", "linear", "serves"]
 
+
 @cache
 def _is_faster() -> bool:
     """Whether this processor computes faster with oneDNN than with torch's default."""

@@ -151,7 +151,8 @@ class TorchProgram(Program):
         group, out = s.groups[call.group], self.ws.h(call.group)[call.rows]
         first, stop = group.start + call.rows.start, group.start + call.rows.stop
         block = Block(s.nodes[first:stop], group.shape, group.name, call.rows.start, call.rows.stop, first)
-        return _Give(Write(call.source, np.arange(first, stop)), block, out.view(stop - first, self.batch, *group.shape))
+        write, shape = Write(call.source, np.arange(first, stop)), (stop - first, self.batch, *group.shape)
+        return _Give(write, block, out.view(shape))
 
     def _move(self, call: MoveRows) -> _Move:
         where = self.ws.index(call.rows)
@@ -348,5 +349,10 @@ class TorchProgram(Program):
     def lend(self, reader: object) -> None:
         self.ws.reader = weakref.ref(reader)
 
-    def hold_still(self) -> None:
-        self.ws.recorded = True
+    @property
+    def recorded(self) -> bool:  # type: ignore[override]
+        return self.ws.recorded
+
+    @recorded.setter
+    def recorded(self, value: bool) -> None:
+        self.ws.recorded = value

@@ -4,8 +4,8 @@ Both directions have a matrix of their own, stored by rows, since a product with
 spread over rows. Weight gradients are taken at the stored entries; nothing of size targets x sources is ever made.
 
 Products are those of torch's CSR matrices. On a CPU these sum each row in order; cuSPARSE may add in any, so that under
-``torch.use_deterministic_algorithms`` other devices use :func:`pcgraph.backends.torch.sums.bags`. Autocast leaves all this
-alone: there are no CSR products in half precision on a CPU.
+``torch.use_deterministic_algorithms`` other devices use :func:`pcgraph.backends.torch.sums.bags`. Autocast leaves all
+this alone: there are no CSR products in half precision on a CPU.
 """
 
 from __future__ import annotations

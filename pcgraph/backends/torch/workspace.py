@@ -29,7 +29,7 @@ Step = Callable[[], object]
 
 @dataclass(eq=False)
 class Bound:
-    """A function on the buffers, what has to be done at the start of a run before it is called, and what it rests on."""
+    """A function on the buffers, what has to be done at the start of a run that calls it, and what it rests on."""
 
     run: Any
     refresh: tuple[Step, ...]
