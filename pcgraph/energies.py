@@ -25,12 +25,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from pcgraph.arguments import require_number
 from pcgraph.errors import GraphError
 from pcgraph.registry import Registry, no_arguments
 
@@ -135,9 +135,7 @@ def positive(value: Any, what: str) -> float:
     GraphError
         It is no positive, finite number; `what` it stands for is named.
     """
-    if not isinstance(value, Real) or isinstance(value, bool) or not 0 < float(value) < float("inf"):
-        raise GraphError(f"a {what} is a positive number (found {value!r})", found=value)
-    return float(value)
+    return require_number(value, f"a {what}", above=0, refuse=lambda text: GraphError(text, found=value))
 
 
 class Gaussian(Energy):

@@ -22,7 +22,7 @@ from pcgraph.energies import Energy, Gaussian
 from pcgraph.errors import GraphError
 from pcgraph.network.adjacency import Index
 from pcgraph.network.copying import copy_graph, pairs_of
-from pcgraph.network.structure import Bucket, Run, Structure
+from pcgraph.network.structure import Bucket, Segment, Structure
 from pcgraph.transforms import Transform
 
 __all__ = ["Network"]
@@ -78,9 +78,9 @@ class Network(nn.Module):
                 self.edge_modules[bucket.name] = bucket.transform
                 if not bucket.trainable:
                     bucket.transform.requires_grad_(False)
-        for i, run in enumerate(self.structure.runs):
-            if run.energy is not None and not run.gaussian:
-                self.energies[str(i)] = run.energy
+        for i, segment in enumerate(self.structure.segments):
+            if segment.energy is not None and not segment.gaussian:
+                self.energies[str(i)] = segment.energy
         self.register_buffer("_probe", torch.zeros(()), persistent=False)
         self._reset(seed)
 
@@ -132,20 +132,20 @@ class Network(nn.Module):
             if bucket.kind == "module":
                 bucket.transform.reset_parameters(generator, int(s.fan_in[s.target[bucket.start : bucket.stop]].max()))
 
-    def energy_of(self, run: int) -> Energy:
-        """Return the energy of the nodes of a run that is not Gaussian."""
-        return self.energies[str(run)]  # type: ignore[return-value]
+    def energy_of(self, segment: int) -> Energy:
+        """Return the energy of the nodes of a segment that is not Gaussian."""
+        return self.energies[str(segment)]  # type: ignore[return-value]
 
     def node_energy(self, i: int) -> Energy:
         """Return the energy of the node with canonical number `i`."""
         s = self.structure
-        run = self._run_of(i)
-        if not run.gaussian:
+        segment = self._segment_at(i)
+        if not segment.gaussian:
             return self.energy_of(int(s.segment_of[i]))
-        return Gaussian(1.0 if run.precision is None else float(run.precision[s.position[i] - run.start]))
+        return Gaussian(1.0 if segment.precision is None else float(segment.precision[s.position[i] - segment.start]))
 
-    def _run_of(self, i: int) -> Run:
-        return self.structure.runs[int(self.structure.segment_of[i])]
+    def _segment_at(self, i: int) -> Segment:
+        return self.structure.segments[int(self.structure.segment_of[i])]
 
     def differentiable_prediction(self, v: Node, states: Mapping[Node, Tensor]) -> Tensor:
         """Compute mu_v from the states of its parents, with autograd through states and parameters, (batch, *shape).
@@ -168,7 +168,7 @@ class Network(nn.Module):
             total = y if total is None else total + y
         if total is None:
             total = s.priors[i].to(self._probe).flatten().expand(next(iter(states.values())).shape[0], -1)
-        mu: Tensor = self._run_of(i).activation(total.reshape(-1, *group.shape))
+        mu: Tensor = self._segment_at(i).activation(total.reshape(-1, *group.shape))
         return mu
 
     def _product(self, bucket: Bucket, e: int, x: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ from pcgraph.network.declaration import Edges, EdgeSpec, Nodes, NodeSpec, read_e
 from pcgraph.network.layout import NodeOrder, order_nodes
 from pcgraph.transforms import Transform
 
-__all__ = ["Bucket", "Group", "Run", "Structure"]
+__all__ = ["Bucket", "Group", "Segment", "Structure"]
 
 Node = Hashable
 Shape = tuple[int, ...]
@@ -56,7 +56,7 @@ class Group:
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
+class Segment:
     """For these neighbours in a group the same elementwise work is done.
 
     `start` and `stop` are positions in the group. `energy` is None for roots without a prior.
@@ -113,6 +113,16 @@ class Bucket:
         """The bucket holds so many edges."""
         return self.stop - self.start
 
+    @property
+    def keeps_zero(self) -> bool:
+        """A source that is zero adds nothing to its targets."""
+        return self.kind != "module" and self.phi.at_zero == 0.0
+
+    @property
+    def learns(self) -> bool:
+        """These edges have weights that are declared trainable."""
+        return self.trainable and self.kind != "identity"
+
     def entries(self, groups: tuple[Group, ...]) -> int:
         """Count the weights of one edge that the network keeps."""
         a, z = groups[self.source_group], groups[self.target_group]
@@ -142,7 +152,7 @@ class Structure:
     nodes : tuple
         Node names in canonical order.
     groups : tuple of Group
-    runs : tuple of Run
+    segments : tuple of Segment
     buckets : tuple of Bucket
     source, target : ndarray of int64, shape (edges,)
         Canonical numbers of each edge's ends, edges in canonical order.
@@ -193,14 +203,14 @@ class Structure:
         self.has_energy: NDArray[np.bool_] = ~self.is_root | prior
         self.has_bias: NDArray[np.bool_] = np.array([spec.bias for spec in specs])[which] & ~self.is_root
         precision = np.array([spec.precision for spec in specs])[which]
-        self.runs: tuple[Run, ...] = tuple(
-            self._run(specs[which[start]], start, precision[start:stop]) for start, stop in order.segments
+        self.segments: tuple[Segment, ...] = tuple(
+            self._segment(specs[which[start]], start, precision[start:stop]) for start, stop in order.segments
         )
 
-    def _run(self, spec: NodeSpec, first: int, precision: NDArray[np.float64]) -> Run:
+    def _segment(self, spec: NodeSpec, first: int, precision: NDArray[np.float64]) -> Segment:
         root = bool(self.is_root[first])
         group, start = self.place(first)
-        return Run(
+        return Segment(
             group, start, start + len(precision),
             activations.get(None) if root else spec.activation,
             spec.energy if self.has_energy[first] else None,
@@ -359,8 +369,13 @@ class Structure:
 
     @cached_property
     def segment_of(self) -> Index:
-        """Each node belongs to the run with this number in `runs`, shape (nodes,)."""
-        return np.repeat(np.arange(len(self.runs)), [run.stop - run.start for run in self.runs])
+        """Each node belongs to the segment with this number in `segments`, shape (nodes,)."""
+        return np.repeat(np.arange(len(self.segments)), [segment.stop - segment.start for segment in self.segments])
+
+    def nodes_of(self, segment: Segment) -> slice:
+        """Return the canonical numbers of a segment's nodes."""
+        start = self.groups[segment.group].start
+        return slice(start + segment.start, start + segment.stop)
 
     @cached_property
     def fan_in(self) -> Index:

@@ -20,14 +20,9 @@ import pcgraph
 from pcgraph import SGD, Forward, Masked, PCNetwork, Zero, drawing, graphs
 from pcgraph.errors import ConfigError
 from pcgraph.training import EpochRecord, History
+from tests.builders import clamps_of
 
 START = Forward(fallback=Zero())
-
-
-@pytest.fixture(autouse=True)
-def _closed():
-    yield
-    plt.close("all")
 
 
 def feedback(dtype=torch.float64):
@@ -37,9 +32,7 @@ def feedback(dtype=torch.float64):
 
 
 def run(net, steps=6, **more):
-    generator = torch.Generator().manual_seed(0)
-    x, y = (torch.randn(5, n, generator=generator, dtype=net.dtype) for n in (4, 2))
-    return net.infer({"x": x, "y": y}, init=START, steps=steps, optimizer=SGD(lr=0.1), **more)
+    return net.infer(clamps_of(net, batch=5), init=START, steps=steps, optimizer=SGD(lr=0.1), **more)
 
 
 # -- energies by node and step --------------------------------------------------------------------------------------

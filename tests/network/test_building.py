@@ -146,7 +146,7 @@ def test_every_node_knows_its_run(seed):
     structure = PCNetwork(graph).structure
     for i in range(len(structure.nodes)):
         group, position = structure.place(i)
-        run = structure.runs[structure.segment_of[i]]
+        run = structure.segments[structure.segment_of[i]]
         assert run.group == group
         assert run.start <= position < run.stop
 
