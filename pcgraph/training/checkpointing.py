@@ -8,10 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pcgraph.checkpoints import exists, generators_state, load, save
+from pcgraph.checkpoints import Checkpoint, Transaction, exists, generators_state, load, save
 from pcgraph.errors import CheckpointError, ConfigError
 from pcgraph.model import PCNetwork
-from pcgraph.training.collapse import CollapseDetector
 from pcgraph.training.gradients import GradientMonitor
 from pcgraph.training.loader_position import LoaderPosition, has_state
 from pcgraph.training.options import FitOptions, rule_name, rule_settings
@@ -136,15 +135,14 @@ class Checkpointing:
                 path=path,
             )
 
-    def restore(self, folder: str | Path) -> None:
-        """Put the run where the last checkpoint in `folder` was written.
+    def restore(self, folder: Path) -> None:
+        """Put the run where the last checkpoint in `folder` was written: all of it, or nothing.
 
         Raises
         ------
         CheckpointError
             See :func:`pcgraph.load`; or it is no checkpoint of a run, or one with other parts.
         """
-        state, options = self.state, self.options
         checkpoint = load(folder)
         saved = checkpoint.extra
         if not isinstance(saved, dict) or saved.get("kind") != KIND:
@@ -152,36 +150,43 @@ class Checkpointing:
                 f"the checkpoint {checkpoint.path} was not written by fit; pcgraph.load(...).restore(...) reads it",
                 path=checkpoint.path,
             )
+        try:
+            with Transaction() as transaction:
+                self._restore(checkpoint, saved, transaction)
+        except CheckpointError:
+            raise
+        except Exception as error:  # whatever a user's own class raises, the checkpoint is what it is about
+            raise CheckpointError(
+                f"the run in the checkpoint {checkpoint.path} cannot be gone on with: {type(error).__name__}: {error}",
+                path=checkpoint.path,
+            ) from error
+        if self.folder is not None and self.folder in (folder, folder.parent):
+            self._saved = (self.state.epoch, self.state.batch)
+
+    def _restore(self, checkpoint: Checkpoint, saved: dict[str, Any], transaction: Transaction) -> None:
+        options, each = self.options, saved["schedulers"]
         several = len(options.schedulers) if len(options.schedulers) > 1 else 0
-        if len(saved["schedulers"]) != several or ("scheduler" in checkpoint.parts) != (len(options.schedulers) == 1):
-            raise CheckpointError(f"the checkpoint {checkpoint.path} is of a run with other schedulers", path=folder)
+        if len(each) != several or ("scheduler" in checkpoint.parts) != (len(options.schedulers) == 1):
+            raise CheckpointError(
+                f"the checkpoint {checkpoint.path} is of a run with other schedulers", path=checkpoint.path
+            )
         self._check_rule(saved, checkpoint.path)
+        state = TrainingState.read(checkpoint.epoch, checkpoint.step, saved)
         rates = [group["lr"] for group in options.optimizer.param_groups]
-        checkpoint.restore(
-            net=self.net, optimizer=options.optimizer, initializer=options.init, scheduler=self._scheduler
+        checkpoint.restore_within(
+            transaction, net=self.net, optimizer=options.optimizer, initializer=options.init, scheduler=self._scheduler
         )
         for group, rate in zip(options.optimizer.param_groups, rates):
             if isinstance(rate, Tensor):  # torch brings the optimizer's state to the device, and not this
                 group["lr"] = torch.as_tensor(group["lr"], device=rate.device)
+        for scheduler, one in zip(options.schedulers, each):
+            transaction.load(scheduler, one)
         if "rule_state" in saved:
-            options.rule.load_state_dict(saved["rule_state"])  # type: ignore[attr-defined]
+            transaction.load(options.rule, saved["rule_state"])
+        if saved["validation"] is not None and has_state(options.validate):
+            transaction.load(options.validate, saved["validation"])
+        self.gradients.load_state_dict(saved["gradients"])
+        self.position.load(saved["position"], state.batch, transaction)
+        self.state.become(state)
         if checkpoint.step:
             options.optimizer._opt_called = True  # type: ignore[attr-defined]  # torch warns of a scheduler before it
-        for scheduler, each in zip(options.schedulers, saved["schedulers"]):
-            scheduler.load_state_dict(each)
-        state.epoch, state.step = checkpoint.epoch, checkpoint.step
-        state.batch, state.samples = saved["batch"], saved["samples"]
-        state.energies, state.accuracies, state.seconds_before = (
-            saved["energies"],
-            saved["accuracies"],
-            saved["seconds"],
-        )
-        state.history.load_state_dict(saved["history"])
-        state.history.stopped = ""
-        state.collapse = CollapseDetector(**saved["watch"])
-        self.gradients.load_state_dict(saved["gradients"])
-        self.position.load(saved["position"])
-        if saved["validation"] is not None and has_state(options.validate):
-            options.validate.load_state_dict(saved["validation"])  # type: ignore[union-attr]
-        if self.folder is not None and self.folder in (Path(folder), Path(folder).parent):
-            self._saved = (state.epoch, state.batch)

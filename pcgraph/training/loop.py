@@ -57,7 +57,6 @@ class Trainer:
     def __init__(self, net: PCNetwork, loader: Iterable[Any], options: FitOptions) -> None:
         self.net, self.loader, self.options = net, loader, options
         self.state = TrainingState()
-        self.history: History = self.state.history
         self.gradients = GradientMonitor(net, options.optimizer)
         self.learner = Learner(net, options, self.gradients)
         self.position = LoaderPosition(loader, net.device)
@@ -68,6 +67,11 @@ class Trainer:
         self.length, most = length_of(loader), options.measure_every
         self.measure_every = min(most, max(1, (self.length or MEASURED * most) // MEASURED))
         self.tells_accuracy = options.layout.target is not None
+
+    @property
+    def history(self) -> History:
+        """The records so far."""
+        return self.state.history
 
     # -- the loop ---------------------------------------------------------------------------------------------------
 

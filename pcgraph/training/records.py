@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, TypeVar
 
+from pcgraph.arguments import is_number, shown
 from pcgraph.learning import InferenceResult
 
 __all__ = ["EpochRecord", "History", "StepRecord", "is_larger_better", "metric_of"]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -174,11 +177,35 @@ class History:
             "warnings": list(self.warnings),
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what :meth:`state_dict` gave."""
-        self.epochs = [EpochRecord(**r) for r in state["epochs"]]
-        self.steps = [StepRecord(**r) for r in state["steps"]]
-        self.stopped, self.warnings = state["stopped"], list(state["warnings"])
+    @classmethod
+    def read(cls, state: Mapping[str, Any]) -> History:
+        """Read what :meth:`state_dict` gave, as the history of a run that goes on.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError
+            It is malformed.
+        """
+        warnings = list(state["warnings"])
+        if not all(isinstance(text, str) for text in warnings):
+            raise TypeError("a warning is a text")
+        return cls(
+            [_read(EpochRecord, r) for r in state["epochs"]],
+            [_read(StepRecord, r) for r in state["steps"]],
+            "",
+            warnings,
+        )
+
+
+def _read(kind: type[T], plain: Mapping[str, Any]) -> T:
+    """Make a record of what :func:`_plain` gave."""
+    record = kind(**plain)
+    numbers = {**plain, **plain.get("validation", {})}
+    for name, value in numbers.items():
+        optional = value is None and name in ("energy", "accuracy")
+        if name != "validation" and not (optional or is_number(value) or (name == "fell" and isinstance(value, bool))):
+            raise TypeError(f"{name} is no number (found {shown(value)})")
+    return record
 
 
 def _plain(record: StepRecord | EpochRecord) -> dict[str, Any]:
