@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import networkx as nx
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -265,13 +266,13 @@ def test_a_constant_energy_pulls_nothing():
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: Gaussian(0), "a precision is a positive number"),
-        (lambda: Gaussian(float("nan")), "a precision is a positive number"),
-        (lambda: LearnedPrecision(-1.0), "a precision is a positive number"),
-        (lambda: Laplace(True), "a scale is a positive number"),
+        (lambda: Gaussian(0), "a precision must be a positive number"),
+        (lambda: Gaussian(float("nan")), "a precision must be a positive number"),
+        (lambda: LearnedPrecision(-1.0), "a precision must be a positive number"),
+        (lambda: Laplace(True), "a scale must be a positive number"),
         (lambda: LearnedPrecision(1.0, 3).energy(torch.zeros(2, 4), torch.zeros(2, 4)), r"found \(4,\)"),
         (lambda: energies.get("laplas"), "did you mean 'laplace'"),
-        (lambda: energies.get(3), "a name or a pcgraph.energies.Energy"),
+        (lambda: energies.get(3), r"a name, a pair \(name, arguments\) or a pcgraph.energies.Energy"),
         (lambda: energies.get("laplace", 2.0), "precision belongs to the Gaussian"),
         (lambda: energies.get(Laplace(), 2.0), "precision belongs to the Gaussian"),
         (lambda: energies.from_config("laplace", {"width": 1}), "width"),
@@ -299,3 +300,19 @@ def test_parameters_of_an_energy_are_the_networks():
     assert isinstance(net.energies, nn.ModuleDict)
     assert any("log_precision" in name for name, _ in net.named_parameters())
     assert any("log_precision" in key for key in net.state_dict())
+
+
+def test_a_declaration_names_an_energy_with_its_arguments():
+    """A graph stays pure data, as it does with transforms."""
+    net = PCNetwork(declared(last=("laplace", {"scale": 2.0})))
+    assert net.node_energy(net.structure.number["y"]).scale == 2.0
+    with pytest.raises(GraphError, match=r"node 'y': the energy 'laplace' is made with \(scale"):
+        PCNetwork(declared(last=("laplace", {"width": 2.0})))
+
+
+@pytest.mark.parametrize("number", [np.float32(2), np.float64(2), np.int64(2), 2])
+def test_a_precision_may_be_any_real_number(number):
+    """Numbers that NumPy computed are numbers."""
+    net = PCNetwork(declared(precision=number))
+    assert net.node_energy(net.structure.number["v"]).precision == 2.0
+    assert Laplace(number).scale == LearnedPrecision(number).precision == 2.0

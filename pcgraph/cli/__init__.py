@@ -1,4 +1,4 @@
-"""The ``pcgraph`` command: check a graph file, draw it, train a network.
+"""Run the ``pcgraph`` command: check a graph file, draw it, train a network.
 
 Exit codes: 0 done; 1 (``check`` only) the initializer that was asked about does not exist for the graph; 2 the input
 or a setting is wrong, said in one message; 130 stopped by Ctrl-C.
@@ -16,7 +16,7 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from pcgraph import drawing
-from pcgraph.cli.initializers import judge, names
+from pcgraph.cli.initializers import nodes_named, verdict_on
 from pcgraph.cli.train import train, wide_console
 from pcgraph.errors import ConfigError, PCGraphError
 from pcgraph.serialization import read_graph
@@ -26,7 +26,7 @@ __all__ = ["app", "main"]
 
 
 class _Group(TyperGroup):
-    """Commands whose expected errors are one message, and no traceback."""
+    """Runs commands, and turns an expected error into one message without a traceback."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -48,7 +48,7 @@ app = typer.Typer(
 
 
 class Level(StrEnum):
-    """What a node of a report is."""
+    """Says what a node of a report is."""
 
     groups = "groups"
     neurons = "neurons"
@@ -88,12 +88,14 @@ def check(
         if clamp:
             raise ConfigError("give --clamp or --phase, not both", key="phase")
         clamps = dict(_phase(text) for text in phase)
-        found = check_phases(graph, {p: names([c], graph) for p, c in clamps.items()}, level=level.value, repair=budget)
+        found = check_phases(
+            graph, {p: nodes_named([c], graph) for p, c in clamps.items()}, level=level.value, repair=budget
+        )
         reports = dict(found)
     else:
-        found = check_phase(graph, names(clamp, graph), level=level.value, repair=budget)
+        found = check_phase(graph, nodes_named(clamp, graph), level=level.value, repair=budget)
         reports = {None: found}
-    verdicts = {str(name): judge(init, report) for name, report in reports.items()}
+    verdicts = {str(name): verdict_on(init, report) for name, report in reports.items()}
     valid = all(verdict.valid for verdict in verdicts.values())
     if as_json:
         typer.echo(json.dumps({**found.to_dict(), "asked": init, "valid": valid}, indent=2, ensure_ascii=False))
@@ -115,7 +117,7 @@ def _phase(text: str) -> tuple[str, str]:
 
 
 def _proposal(phase: object, report: Report) -> str:
-    """Which nodes to give a value; empty where the report's own table says so once this has looked for it."""
+    """Say which nodes to give a value; empty where the report's own table says so once this has looked for it."""
     where = "" if phase is None else f" for {phase}"
     nodes = ", ".join(sorted(map(str, report.repair or ())))
     if not nodes:
@@ -135,7 +137,7 @@ def draw(
     """Draw a graph: clamped nodes square, free cycles and roots without a value in red, depths as columns."""
     graph = read_graph(file)
     try:
-        drawing.graph(graph, names(clamp, graph), out)
+        drawing.graph(graph, nodes_named(clamp, graph), out)
     except OSError as problem:
         raise ConfigError(f"cannot write the picture {out}: {problem.strerror}", key="out") from problem
     except ValueError as problem:
@@ -149,5 +151,5 @@ app.command()(train)
 
 
 def main() -> None:
-    """The entry point of the ``pcgraph`` script."""
+    """Run the ``pcgraph`` script."""
     app()

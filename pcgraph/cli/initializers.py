@@ -1,4 +1,4 @@
-"""An initializer from a line of text: ``NAME`` or ``NAME:option=value,option=value``.
+"""Make an initializer of a line of text: ``NAME`` or ``NAME:option=value,option=value``.
 
 >>> make_initializer("normal:std=0.1,seed=3").std
 0.1
@@ -20,7 +20,16 @@ from pcgraph.initializers import Average, Equilibrium, Forward, Initializer, Mem
 from pcgraph.model import PCNetwork
 from pcgraph.topology import Report, Verdict
 
-__all__ = ["INITIALIZERS", "judge", "known_options", "literal", "make_initializer", "names", "node_named", "split"]
+__all__ = [
+    "INITIALIZERS",
+    "literal",
+    "make_initializer",
+    "name_and_options",
+    "node_named",
+    "nodes_named",
+    "require_known_options",
+    "verdict_on",
+]
 
 INITIALIZERS: dict[str, type[Initializer]] = {
     "zero": Zero,
@@ -31,21 +40,21 @@ INITIALIZERS: dict[str, type[Initializer]] = {
     "memory": Memory,
     "equilibrium": Equilibrium,
 }
-"""The names on the command line."""
+"""The command line knows initializers by these names."""
 
 NODES = {"by", "nodes", "observed", "release"}
-"""Options whose value is a node, or several joined by ``+``."""
+"""The value of these options is a node, or several joined by ``+``."""
 
 
 def node_named(graph: nx.DiGraph, text: str) -> Hashable:
-    """The node that a person calls `text`: the string itself, else one whose ``str`` it is, else the text as it is."""
+    """Find the node that a person calls `text`: the string itself, or one whose ``str`` it is; else return the text."""
     if text in graph:
         return text
     return next((node for node in graph if str(node) == text), text)
 
 
-def split(text: str, what: str = "initializer", key: str = "init") -> tuple[str, dict[str, str]]:
-    """``"normal:std=0.1,seed=3"`` as its name and its options.
+def name_and_options(text: str, what: str = "initializer", key: str = "init") -> tuple[str, dict[str, str]]:
+    """Split ``"normal:std=0.1,seed=3"`` into its name and its options.
 
     Parameters
     ----------
@@ -86,11 +95,11 @@ def make_initializer(text: str, net: PCNetwork | None = None) -> Initializer:
     ConfigError
         An unknown name or option, with the nearest one, or a value that the class refuses.
     """
-    name, options = split(text)
+    name, options = name_and_options(text)
     if name not in INITIALIZERS:
         raise ConfigError(unknown_name("initializer", name, INITIALIZERS), key="init")
     kind = INITIALIZERS[name]
-    known_options(name, options, kind)
+    require_known_options(name, options, kind)
     arguments = {key: _value(kind, key, value, net) for key, value in options.items()}
     if kind is Memory:
         if net is None:
@@ -106,7 +115,7 @@ def make_initializer(text: str, net: PCNetwork | None = None) -> Initializer:
         raise ConfigError(f"cannot make the initializer {text!r}: {problem}", key="init") from problem
 
 
-def known_options(name: str, options: Iterable[str], kind: Callable[..., Any]) -> None:
+def require_known_options(name: str, options: Iterable[str], kind: Callable[..., Any]) -> None:
     """Refuse an option that the class does not take, with the nearest that it does."""
     known = [parameter for parameter in inspect.signature(kind).parameters if parameter != "net"]
     for key in options:
@@ -116,7 +125,7 @@ def known_options(name: str, options: Iterable[str], kind: Callable[..., Any]) -
 
 
 def literal(text: str) -> Any:
-    """A number, or whatever else Python reads in `text`; else the text."""
+    """Read a number, or whatever else Python reads in `text`; else return the text."""
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
@@ -132,14 +141,14 @@ def _value(kind: type[Initializer], key: str, text: str, net: PCNetwork | None) 
     return literal(text)
 
 
-def judge(text: str, report: Report) -> Verdict:
-    """The verdict for the initializer that `text` describes, from a graph alone."""
-    name, options = split(text)
+def verdict_on(text: str, report: Report) -> Verdict:
+    """Give the verdict on the initializer that `text` describes, from a graph alone."""
+    name, options = name_and_options(text)
     if name == "memory" and not options:
         return report.verdicts["memory"]
     return report.verdict(make_initializer(text))
 
 
-def names(nodes: Iterable[str], graph: nx.DiGraph) -> list[Hashable]:
-    """The nodes that a person called so, several joined by commas."""
+def nodes_named(nodes: Iterable[str], graph: nx.DiGraph) -> list[Hashable]:
+    """Find the nodes that a person called so, several joined by commas."""
     return [node_named(graph, part.strip()) for text in nodes for part in text.split(",") if part.strip()]

@@ -1,4 +1,4 @@
-"""How a run went: energy and accuracy over epochs, seconds or sequential matrix multiplications."""
+"""Draw how training went: energy and accuracy over epochs, seconds or sequential matrix multiplications."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def learning_curve(
 
 
 def _places(records: list[EpochRecord], over: str, smm: Any) -> list[float]:
-    """Where each epoch stands on the horizontal axis."""
+    """Say where each epoch stands on the horizontal axis."""
     if over == "epochs":
         return [record.epoch + 1 for record in records]
     if over == "seconds":
@@ -120,7 +120,7 @@ def _places(records: list[EpochRecord], over: str, smm: Any) -> list[float]:
 def _accuracies(
     ax: Any, at: list[float], records: list[EpochRecord], name: str, colour: str | None, judged: str
 ) -> None:
-    """Of one run both accuracies; of several, where each is one colour, the one that matters."""
+    """Draw both accuracies of a single run; of several, where each has one colour, draw the one that matters."""
     found = [
         ("training (sampled batches)", [record.accuracy for record in records], BLUE),
         (judged, [record.validation.get("accuracy") for record in records], RED),

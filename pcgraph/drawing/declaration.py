@@ -1,4 +1,4 @@
-"""A declaration as a picture: columns are depths, what forbids a sweep is red."""
+"""Draw a declaration as a picture: columns are depths, and what forbids a sweep is red."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ __all__ = ["draw", "graph", "layout"]
 Node = Hashable
 
 LARGE = 60
-"""With more nodes than this they are drawn small."""
+"""Nodes are drawn small where there are more of them than this."""
 LABELLED = 250
-"""With more nodes than this only the clamped and the offending ones bear a name."""
+"""Only clamped and offending nodes bear a name where there are more nodes than this."""
 COUNTED = 30
-"""Up to so many nodes, the number of neurons stands under each name."""
+"""The number of neurons stands under each name where there are no more nodes than this."""
 WIDE, HIGH = 1.35, 0.85
-"""Inches from column to column and from row to row."""
+"""So many inches lie from column to column and from row to row."""
 ROUNDS = 8
 TALL = 30
 """A column of more nodes than this is folded into several, side by side."""
 FOLD = 0.36
-"""How far apart these stand, where 1 is from column to column."""
+"""The parts of a folded column stand so far apart, where 1 is the distance from column to column."""
 
 
 def graph(
@@ -97,7 +97,7 @@ def draw(declared: nx.DiGraph, report: Report, ax: Axes | None = None, title: st
 
 
 def layout(declared: nx.DiGraph, report: Report) -> tuple[dict[int, list[Node]], dict[Node, tuple[float, float]]]:
-    """Where each node stands: the nodes of each column from top to bottom, and their positions.
+    """Place each node: return the nodes of each column from top to bottom, and their positions.
 
     Parameters
     ----------
@@ -125,7 +125,7 @@ def layout(declared: nx.DiGraph, report: Report) -> tuple[dict[int, list[Node]],
 
 
 def _columns(declared: nx.DiGraph, report: Report) -> dict[Node, int]:
-    """A column for each node: its depth, and for those without one the layers of the condensation behind it."""
+    """Choose a column for each node: its depth, or where it has none, its layer of the condensation behind those."""
     column = {v: int(d) for v, d in report.depth.items() if math.isfinite(d)}
     cut = nx.DiGraph()
     cut.add_nodes_from(declared)
@@ -144,7 +144,7 @@ def _columns(declared: nx.DiGraph, report: Report) -> dict[Node, int]:
 
 
 def _unrolled(piece: nx.DiGraph, declared: nx.DiGraph, cut: nx.DiGraph, column: dict[Node, int]) -> dict[Node, int]:
-    """Steps from where a component is entered, breadth first: a cycle runs from left to right and once back."""
+    """Count steps from where a component is entered, breadth first: a cycle then runs to the right and once back."""
     order = [v for v in declared if v in piece]
     entered = [v for v in order if any(u in column for u in cut.predecessors(v))] or order
     step = {entered[0]: 0}
@@ -179,7 +179,7 @@ def _uncross(declared: nx.DiGraph, columns: dict[int, list[Node]], column: dict[
 def _clear(
     start: tuple[float, float], stop: tuple[float, float], rad: float, others: list[tuple[float, float]]
 ) -> bool:
-    """Whether matplotlib's arc of this curvature (a quadratic Bézier curve) keeps clear of the other nodes."""
+    """Say whether matplotlib's arc of this curvature (a quadratic Bézier curve) keeps clear of the other nodes."""
     (x, y), (x2, y2) = ((p[0] * WIDE, p[1] * HIGH) for p in (start, stop))
     middle = (x + x2) / 2 + rad * (y2 - y), (y + y2) / 2 - rad * (x2 - x)
     for i in range(1, 24):
@@ -199,13 +199,13 @@ def _title(report: Report) -> str:
 
 
 def _neurons(shape: Any) -> str:
-    """The number of neurons of a group; of an image or a grid its shape."""
+    """Write the number of neurons of a group, or the shape of an image or a grid."""
     sizes = tuple(shape) if isinstance(shape, Iterable) else (shape,)
     return f"{'×'.join(map(str, sizes))} neuron{'' if sizes == (1,) else 's'}"
 
 
 class _Picture:
-    """One drawing on one axes."""
+    """Draws one declaration into one axes."""
 
     def __init__(self, ax: Axes, declared: nx.DiGraph, report: Report, place: dict[Node, tuple[float, float]]) -> None:
         self.ax = ax
@@ -233,7 +233,7 @@ class _Picture:
         self.legend()
 
     def legend(self) -> None:
-        """What the signs mean that are on this picture."""
+        """Say what the signs mean that are on this picture."""
         round_, square = {"marker": "o", "linestyle": "none"}, {"marker": "s", "linestyle": "none"}
         signs: list[tuple[bool, str, dict[str, Any]]] = [
             (bool(self.fixed), "clamped", square | {"markerfacecolor": BLUE, "markeredgecolor": INK}),
@@ -295,7 +295,7 @@ class _Picture:
         self.ax.annotate("", (x2, y2), xytext=(x, y), arrowprops=style, zorder=2 if bad else 1)
 
     def bend(self, u: Node, v: Node) -> float:
-        """The least curvature with which an edge meets no other node, bowed apart from an edge the other way."""
+        """Find the least curvature with which an edge meets no other node, bowed apart from an edge the other way."""
         (x, y), (x2, y2) = self.place[u], self.place[v]
         if not self.full:
             return 0.25 if x2 <= x else -0.12 if abs(x2 - x) > 1 else 0.0
@@ -308,7 +308,7 @@ class _Picture:
         return next((rad for rad in tries if _clear((x, y), (x2, y2), rad, others)), tries[-1])
 
     def loop(self, x: float, y: float, style: dict[str, Any]) -> None:
-        """A self-loop above the node, measured in points, so that it is round at every scale."""
+        """Draw a self-loop above the node, measured in points, so that it is round at every scale."""
         out, up = 0.6 * self.radius, 0.8 * self.radius
 
         def beside(points: float) -> Any:
@@ -320,7 +320,7 @@ class _Picture:
         )
 
     def depths(self, columns: dict[int, list[Node]]) -> None:
-        """Below each column, the depth that its free nodes share."""
+        """Write below each column the depth that its free nodes share."""
         low = min(y for _, y in self.place.values()) - 0.75
         self.ax.text(
             min(x for x, _ in self.place.values()) - 0.5, low, "depth", ha="center", va="top", fontsize=8, color=GREY

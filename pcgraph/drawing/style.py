@@ -1,4 +1,4 @@
-"""Colours, and what every picture needs of matplotlib (the extra ``plot``)."""
+"""Hold the colours, and what every picture needs of matplotlib (the extra ``plot``)."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ __all__ = [
 RED, BLUE, GREY, INK, PAPER = "#D55E00", "#56B4E9", "#9A9A9A", "#222222", "#FFFFFF"
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#222222")
 MAP = "cividis"
-"""Of amounts: even in lightness, and the same to colour-blind readers."""
+"""Amounts are drawn in this map: it is even in lightness, and the same to colour-blind readers."""
 PALE = "#CFE3F0"
-"""Where there is no value."""
+"""Cells without a value have this colour."""
 
 
 def pyplot() -> Any:
-    """The module ``pyplot``, or an error that says how to install it."""
+    """Return the module ``pyplot``, or raise an error that says how to install it."""
     try:
         import matplotlib.pyplot as plt
     except ImportError as error:
@@ -49,7 +49,7 @@ def save(figure: Any, path: str | Path | None) -> None:
 
 
 def plain_decimals(axis: Any, values: list[float]) -> None:
-    """Ticks of a logarithmic axis at 1, 2 and 5, as decimals, where these are short."""
+    """Put the ticks of a logarithmic axis at 1, 2 and 5, as decimals, where these are short."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
     if min(values) >= 1e-3 and max(values) < 1e5:
@@ -59,5 +59,5 @@ def plain_decimals(axis: Any, values: list[float]) -> None:
 
 
 def whole_numbers(axis: Any) -> None:
-    """Ticks at whole numbers alone."""
+    """Put ticks at whole numbers alone."""
     axis.get_major_locator().set_params(integer=True)

@@ -90,7 +90,8 @@ class PerNode(Initializer):
                 result.append(Swept(nodes))
                 continue
             # Where a part could sweep or settle alone, it settles here: its sweep may need nodes of others.
-            own = only(part.layout(report, None if isinstance(part, Equilibrium) else context), nodes)
+            whole = part.settled if isinstance(part, Equilibrium) else part.layout
+            own = only(whole(report, context), nodes)
             for i, action in enumerate(own):
                 later = {v for after in own[i + 1 :] for v in after.nodes}
                 again = tuple(v for v in action.nodes if v in later)
@@ -108,6 +109,10 @@ class PerNode(Initializer):
 
     def ready(self, context: Context | None) -> object:
         return tuple(part.ready(context) for part in self.parts())
+
+    def keeps(self) -> tuple[Hashable, ...]:
+        """Name the nodes of each member, in the order of the members."""
+        return tuple(tuple(v for v, part in self.of.items() if part is member) for member in self.members)
 
     def extra_repr(self) -> str:
         return ", ".join(f"{v!r}: {type(part).__name__}" for v, part in self.of.items())

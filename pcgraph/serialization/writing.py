@@ -1,4 +1,4 @@
-"""Writing graphs: a declaration as node-link data."""
+"""Write graphs: turn a declaration into node-link data."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ RESERVED = ("id", "source", "target", "key")
 
 
 def graph_to_data(graph: nx.DiGraph) -> dict[str, Any]:
-    """A declaration as node-link data that JSON can hold.
+    """Turn a declaration into node-link data that JSON can hold.
 
     Parameters
     ----------
@@ -72,20 +72,20 @@ def write_graph(path: str | Path, graph: nx.DiGraph) -> None:
 
 
 def edges_of(graph: nx.DiGraph) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:
-    """``((u, v), attributes)``, or ``((u, v, key), attributes)`` of a multigraph."""
+    """Go through the edges as ``((u, v), attributes)``, or ``((u, v, key), attributes)`` of a multigraph."""
     rows = graph.edges(keys=True, data=True) if graph.is_multigraph() else graph.edges(data=True)
     for row in rows:
         yield tuple(row[:-1]), row[-1]
 
 
 def show(where: tuple[Any, ...]) -> str:
-    """An edge in words."""
+    """Name an edge in words."""
     key = f" (key {where[2]!r})" if len(where) == 3 else ""
     return f"edge {where[0]!r} -> {where[1]!r}{key}"
 
 
 def _encode_name(name: Any, what: str, where: Any) -> Any:
-    """A node's name, an edge's key: a str, bool, int, finite float, None or a tuple of them."""
+    """Encode a node's name or an edge's key: a str, bool, int, finite float, None or a tuple of them."""
     if isinstance(name, tuple) and type(name) is tuple:
         return [_encode_name(part, what, where) for part in name]
     if isinstance(name, np.generic):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import networkx as nx
 import pytest
@@ -13,8 +14,9 @@ from hypothesis import strategies as st
 import pcgraph
 from pcgraph import SGD, Adam, Forward, Masked, Normal, PCNetwork, Zero
 from pcgraph import transforms as T
+from pcgraph.backends import traits
+from pcgraph.backends.torch.lowering import lower
 from pcgraph.initializers import Given, Layout, Swept
-from pcgraph.plan import compile as compiler
 from pcgraph.testing import reference
 from pcgraph.testing.strategies import digraphs, problems
 from tests.builders import EXACT, assert_equal_to_reference, double, initial_states
@@ -43,12 +45,12 @@ def initializer(name):
     steps=st.integers(0, 6),
     optimizer=OPTIMIZERS,
     kernel=st.sampled_from([None, "dense", "batched"]),
-    wide=st.sampled_from([1, compiler.WIDE]),
+    wide=st.sampled_from([1, traits.CPU.lasting_slope]),
 )
 def test_every_plan_equals_the_reference(problem, name, steps, optimizer, kernel, wide):
     """If this fails, some graph trains on wrong states or gradients."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compiler, "WIDE", wide)
+        patch.setattr(traits, "CPU", replace(traits.CPU, lasting_slope=wide))
         check_a_plan(problem, name, steps, optimizer, kernel)
 
 
@@ -56,13 +58,14 @@ def test_every_plan_equals_the_reference(problem, name, steps, optimizer, kernel
 @pytest.mark.parametrize("steps", [3, 4, 5, 9])
 def test_what_is_kept_of_a_first_layer_is_what_it_would_be(activation, steps):
     """Its input never changes, so that its prediction and slope are computed once: as the reference does each time."""
-    graph = pcgraph.graphs.chain([3, compiler.WIDE, 4, 3, 2], activation=activation)
+    graph = pcgraph.graphs.chain([3, traits.CPU.lasting_slope, 4, 3, 2], activation=activation)
     graph.nodes["h1"]["precision"] = 0.7
     net = PCNetwork(graph, seed=1, dtype=torch.float64)
     clamps = {"x": double(4, 3), "y": double(4, 2, seed=1)}
     for init in (Forward(), Zero(), Normal(std=0.3)):
         plan = net.plan(clamps, init=init, steps=steps)
-        slopes = {op.slope for stage in (*plan.stages, plan.final) for op in stage.errors} - {None}
+        calls = lower(plan, net.backend.kernels(plan, net), traits.CPU)
+        slopes = {call.slope for stage in (*calls.stages, calls.final) for call in stage.errors} - {None}
         reached = steps > 3 or not isinstance(init, Forward)
         assert slopes == ({"keep", "use"} if reached and activation != "identity" else set())
         assert_equal_to_reference(net, clamps, init, steps, SGD(lr=0.05))
@@ -242,7 +245,8 @@ def test_scalar_edges_as_a_csr_matrix(edges):
     graph.add_edge(3, 4, activation="sigmoid")
     net = PCNetwork(graph, dtype=torch.float64)
     clamps = {0: double(5, 1), 7: double(5, 1, seed=1)}
-    assert "sparse" in net.plan(clamps, init=Zero(), steps=3).kernels
+    plan = net.plan(clamps, init=Zero(), steps=3)
+    assert "sparse" in {kernel.name for kernel in net.backend.kernels(plan, net)}
     for init in (Zero(), Normal(std=0.3), Forward(fallback=Zero())):
         for optimizer in (SGD(0.05), ADAM):
             assert_equal_to_reference(net, clamps, init, 4, optimizer)

@@ -391,9 +391,9 @@ def test_the_phases_of_equilibrium_are_compiled_once(monkeypatch):
     """They were compiled anew for each cycle and each batch, which took longer than the batch itself."""
     compiled = []
 
-    def counted(structure, request):
+    def counted(structure, request, *rest):
         compiled.append(request)
-        return make_plan(structure, request)
+        return make_plan(structure, request, *rest)
 
     monkeypatch.setattr(planner, "make_plan", counted)
     net, init = loops(3, 4, 5, 4, 2), Equilibrium(release="y", steps=20)

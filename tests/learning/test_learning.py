@@ -10,8 +10,9 @@ import torch
 
 import pcgraph
 from pcgraph import SGD, Adam, Average, Forward, Null, PCNetwork, States, Zero, learning
+from pcgraph.backends import Motion
 from pcgraph.errors import ClampError, ConfigError
-from pcgraph.inference import Settings
+from pcgraph.inference import Options
 from pcgraph.testing import reference
 from tests import builders
 from tests.builders import double, initial_states, reference_step
@@ -244,8 +245,8 @@ def test_a_nudge_alone_moves_a_node():
     graph = nx.DiGraph([("z", "m"), ("q", "m")])
     nx.set_node_attributes(graph, 2, "shape")
     net = PCNetwork(graph, dtype=torch.float64)
-    settings = Settings(nudges={net.structure.number["z"]: (torch.ones(3, 2, dtype=torch.float64), 1.0)})
-    kw = {"init": Forward(roots=Zero()), "optimizer": SGD(0.5), "labels": None, "settings": settings}
+    motion = Motion(SGD(0.5), nudges={net.structure.number["z"]: (torch.ones(3, 2, dtype=torch.float64), 1.0)})
+    kw = {"init": Forward(roots=Zero()), "labels": None, "motion": motion, "options": Options()}
     for _ in range(2):
         z = net.run({"q": double(3, 2)}, steps=1, **kw).states["z"].clone()
         assert torch.equal(z, torch.full((3, 2), 0.5, dtype=torch.float64))

@@ -28,9 +28,17 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 import pcgraph
 from pcgraph.errors import ClampError, ConfigError, DataError, Diverged, InvalidInitializer, PCGraphWarning
 from pcgraph.plan import Plan, make_plan
-from pcgraph.plan.operations import numbers
 from pcgraph.testing.strategies import Problem, digraphs, problems
-from pcgraph.training import EarlyStopping, EpochRecord, Evaluation, History, StepRecord, Watch, evaluate, fit
+from pcgraph.training import (
+    CollapseDetector,
+    EarlyStopping,
+    EpochRecord,
+    Evaluation,
+    History,
+    StepRecord,
+    evaluate,
+    fit,
+)
 from pcgraph.training.batches import check_names, read_batch
 from pcgraph.training.gradients import unreached
 from tests import builders
@@ -54,6 +62,16 @@ def train(net: pcgraph.PCNetwork, loader: Any = BATCHES, **more: Any) -> History
 
 def parameters(net: torch.nn.Module) -> list[Tensor]:
     return [p.detach().clone() for p in net.parameters()]
+
+
+def test_no_module_of_the_room_leans_on_a_later_one() -> None:
+    """Under TYPE_CHECKING as little as elsewhere: each can then be read with those before it alone."""
+    listed = re.search(r"later one: ([\w, \n]+)\.", pcgraph.training.__doc__)[1].replace("\n", " ").split(", ")
+    room = Path(pcgraph.training.__file__).parent
+    assert {path.stem for path in room.glob("*.py")} == {"__init__", *listed}
+    for i, name in enumerate(listed):
+        imported = set(re.findall(r"pcgraph\.training\.(\w+) import", (room / f"{name}.py").read_text()))
+        assert imported <= set(listed[:i]), (name, imported)
 
 
 # -- batches ----------------------------------------------------------------------------------------------------------
@@ -518,9 +536,9 @@ def test_people_count_epochs_from_one() -> None:
 
 
 def test_a_rising_energy_is_a_fall_where_there_is_no_accuracy() -> None:
-    watch = Watch()
+    watch = CollapseDetector()
     assert [bool(watch.see(0, None, energy)) for energy in (4.0, 2.0, 3.9, 4.1)] == [False, False, False, True]
-    watch = Watch()
+    watch = CollapseDetector()
     assert [bool(watch.see(0, 0.9, energy)) for energy in (4.0, 2.0, 30.0)] == [False] * 3
 
 
@@ -568,8 +586,8 @@ def test_weights_that_no_error_reaches_are_told_with_the_steps_that_it_takes() -
 def unreached_by_a_longer_plan(net: pcgraph.PCNetwork, plan: Plan) -> tuple[list[str], int]:
     """The definition: which weights a plan of as many more steps as there are nodes reaches, and since when."""
     s = plan.structure
-    longer = make_plan(s, replace(plan.request, steps=plan.steps + len(s.nodes)))
-    now, then = ({int(e) for call in p.weights for e in numbers(call.edges)} for p in (plan, longer))
+    longer = make_plan(s, replace(plan.request, steps=plan.steps + len(s.nodes)), plan.layout)
+    now, then = ({int(e) for e in p.learn.edges} for p in (plan, longer))
     late = sorted(then - now)
     needed = [next(t for t, z in enumerate(longer.flow.errors) if z[s.target[e]]) for e in late]
     return ["{!r} -> {!r}".format(*s.edge(e)[:2]) for e in late], max(needed, default=plan.steps)
@@ -589,11 +607,12 @@ def test_what_no_error_reaches_is_what_a_longer_plan_reaches(
 ) -> None:
     """Also where something pulls from outside, where only some nodes matter, and for optimizers that move anything."""
     net = pcgraph.PCNetwork(problem.graph)
-    request = net.plan(problem.clamped, init=init, steps=steps).request
+    first = net.plan(problem.clamped, init=init, steps=steps)
+    request = first.request
     some = frozenset(i for i in drawn if i < len(net.structure.nodes))
     free = some - request.clamped
     changed: dict[str, Any] = {"only": free} if narrow else {"nudged": free}
-    plan = make_plan(net.structure, replace(request, fixes_zero=fixes_zero, **changed))
+    plan = make_plan(net.structure, replace(request, fixes_zero=fixes_zero, **changed), first.layout)
     assert unreached(net, plan) == unreached_by_a_longer_plan(net, plan)
 
 
@@ -776,4 +795,4 @@ def test_twenty_thousand_steps_take_no_more_memory(tmp_path: Path) -> None:
     planner = net._planner
     assert len(planner.plans) <= 3
     assert len(planner.reports) <= 3
-    assert len(planner.idle) <= 3
+    assert len(net.backend._spaces) <= 2

@@ -473,14 +473,14 @@ def test_a_damaged_checkpoint_is_not_gone_on_from(tmp_path: Path) -> None:
 def test_checkpoints_come_when_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before the first step, every so many steps, after each epoch."""
     steps: list[int] = []
-    real = pcgraph.training.keeper.save
+    real = pcgraph.training.checkpointing.save
 
     def spy(folder: Path, *args: Any, **settings: Any) -> Path:
         if Path(folder).name != "best":
             steps.append(settings["step"])
         return real(folder, *args, **settings)
 
-    monkeypatch.setattr(pcgraph.training.keeper, "save", spy)
+    monkeypatch.setattr(pcgraph.training.checkpointing, "save", spy)
     Setting().fit(checkpoint=tmp_path, checkpoint_every=4, epochs=2)
     assert steps == [0, 4, 6, 8, 12, 12]
 

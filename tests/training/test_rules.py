@@ -160,9 +160,9 @@ def test_the_phase_that_is_remembered_is_the_free_one() -> None:
     for sign, nudge in (("positive", 0.0), ("negative", 0.0), ("centred", 0.5)):
         net, init = chain(), pcgraph.Null(first=pcgraph.Zero())
         y = net.structure.number["y"]
-        settings = pcgraph.inference.Settings(nudges={y: (Y[:6], nudge)})
+        motion = pcgraph.backends.Motion(STATES, nudges={y: (Y[:6], nudge)})
         expected = net.run(
-            {"x": X[:6]}, init=pcgraph.Zero(), steps=3, optimizer=STATES, labels=None, settings=settings
+            {"x": X[:6]}, init=pcgraph.Zero(), steps=3, labels=None, motion=motion, options=pcgraph.inference.Options()
         ).states
         learning.nudged(net, {"x": X[:6]}, {"y": Y[:6]}, strength=0.5, sign=sign, init=init, steps=3, optimizer=STATES)
         kept = net.infer({"x": X[:6]}, init=init, steps=0).states

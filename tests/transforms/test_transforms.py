@@ -133,7 +133,7 @@ def test_the_graph_of_autograd_is_not_kept_where_a_pullback_exists():
     """Otherwise every convolution would hold its activations twice."""
     net = PCNetwork(edge_graph(T.Conv2d(1, 1, 3), (1, 5, 5), (1, 3, 3)), dtype=torch.float64)
     result = net.infer(clamps_of(net), init=Normal(), steps=2, optimizer=SGD(lr=0.1))
-    assert result._ws.cache["module"] == {}
+    assert result._program.ws.cache["module"] == {}
 
 
 # -- against torch ------------------------------------------------------------------------------------------------
