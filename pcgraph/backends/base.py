@@ -269,9 +269,7 @@ class Backend(ABC):
         ConfigError
         """
         if plan.request.pins:
-            raise ConfigError(
-                f"the backend {self.name!r} has no kernels to choose from: leave out kernels=", key="kernels"
-            )
+            raise ConfigError(f"the backend {self.name!r} has one way to compute: leave out kernels=", key="kernels")
 
     def obstacle(self, plan: Plan, network: Network) -> str | None:
         """Why runs of this plan cannot be recorded as a CUDA graph; None where they can."""
