@@ -18,7 +18,7 @@ MANY = 0.125
 
 
 def distinct(numbers: Index, count: int) -> Index:
-    """Return the different ones of many numbers below `count`, sorted; quicker than ``np.unique``, which sorts or hashes.
+    """Return the different ones of many numbers below `count`, sorted; ``np.unique`` sorts or hashes, and is slower.
 
     Examples
     --------
