@@ -65,7 +65,8 @@ def rooms_imported(node: ast.Import | ast.ImportFrom, module: tuple[str, ...], i
     if len(parts) > 1:
         yield parts[1]
     else:
-        yield from (alias.name if alias.name in ROOMS else "" for alias in node.names)
+        names = [alias.name for alias in node.names if alias.name != "__version__"]
+        yield from (name if name in ROOMS else "" for name in names)
 
 
 def is_extra(node: ast.Import | ast.ImportFrom) -> bool:
@@ -163,6 +164,7 @@ def test_a_misplaced_import_is_found(source: str, module: str) -> None:
         ("from ..errors import DataError", "pcgraph.data.images"),
         ("from . import render", "pcgraph.topology.report"),
         ("from pcgraph import activations, energies", "pcgraph.network.structure"),
+        ("from pcgraph import __version__", "pcgraph.cli"),
         ("def f():\n    import matplotlib.pyplot as plt", "pcgraph.drawing"),
         ("def f():\n    from torch import distributed", "pcgraph.plan"),
         ("def f():\n    from torch.distributed import init_process_group", "pcgraph.plan"),

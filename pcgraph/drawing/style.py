@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
-from pcgraph.errors import PCGraphError
+from pcgraph.errors import ConfigError, PCGraphError
+from pcgraph.serialization.files import write_whole
 
 __all__ = [
     "BLUE",
@@ -41,11 +43,27 @@ def pyplot() -> Any:
 
 
 def save(figure: Any, path: str | Path | None) -> None:
-    """Write a figure and close it, if there is a path; the suffix says in which format, and the folder is made."""
-    if path is not None:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=150, bbox_inches="tight", facecolor=PAPER)
-        pyplot().close(figure)
+    """Write a figure and close it, if there is a path; the suffix says in which format, and the folder is made.
+
+    Raises
+    ------
+    ConfigError
+        The suffix is missing, or no format of a picture.
+    DataError
+        The file cannot be written; what was there before is still there.
+    """
+    if path is None:
+        return
+    kind = Path(path).suffix.lower().removeprefix(".")
+    if kind not in figure.canvas.get_supported_filetypes() or kind == "pgf":  # which needs LaTeX
+        raise ConfigError(
+            f"a picture has the suffix of its format, such as .png, .svg or .pdf (found {Path(path).name!r})",
+            key="path",
+        )
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format=kind, dpi=150, bbox_inches="tight", facecolor=PAPER)
+    pyplot().close(figure)
+    write_whole(path, drawn.getvalue(), "the picture")
 
 
 def plain_decimals(axis: Any, values: list[float]) -> None:
