@@ -8,6 +8,7 @@ from typing import Any
 
 from pcgraph.errors import ConfigError, PCGraphError
 from pcgraph.serialization.files import write_whole
+from pcgraph.topology.witness import name
 
 __all__ = [
     "BLUE",
@@ -18,9 +19,11 @@ __all__ = [
     "PALE",
     "PAPER",
     "RED",
+    "as_it_is",
     "plain_decimals",
     "pyplot",
     "save",
+    "short_name",
     "whole_numbers",
 ]
 
@@ -40,6 +43,17 @@ def pyplot() -> Any:
     except ImportError as error:
         raise PCGraphError("pictures need matplotlib (not found): pip install pcgraph[plot]") from error
     return plt
+
+
+def as_it_is(text: str) -> str:
+    """Keep matplotlib from reading what stands between two dollars as mathematics, and from what it cannot draw."""
+    return text.encode("utf-8", "backslashreplace").decode().replace("$", r"\$")
+
+
+def short_name(node: object) -> str:
+    """Write a node's name, cut off where it is long."""
+    text = name(node)
+    return text if len(text) <= 16 else text[:15] + "…"
 
 
 def save(figure: Any, path: str | Path | None) -> None:
