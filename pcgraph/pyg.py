@@ -1,4 +1,4 @@
-"""To and from ``torch_geometric.data.Data``.
+"""Convert networks to ``torch_geometric.data.Data``, and make declarations from it.
 
 A graph of torch_geometric has numbered vertices and an ``edge_index``. It becomes a declaration with a node for every
 vertex by :func:`pcgraph.graphs.from_data`, which is also here; and a network becomes a graph with a vertex for every
@@ -24,7 +24,7 @@ __all__ = ["from_data", "to_data"]
 
 
 def to_data(net: Network, level: Literal["neurons", "groups"] = "neurons") -> Data:
-    """The network as a graph of torch_geometric.
+    """Return the network as a graph of torch_geometric.
 
     Parameters
     ----------
@@ -86,7 +86,7 @@ def to_data(net: Network, level: Literal["neurons", "groups"] = "neurons") -> Da
 
 
 def _entries(net: Network, bucket: Bucket, i: int) -> tuple[Tensor, Tensor]:
-    """(source neuron, target neuron) and weight of every connection of one edge, on the CPU."""
+    """List the (source neuron, target neuron) and the weight of every connection of one edge, on the CPU."""
     s, edge = net.structure, net.structure.edge(i)
     source, target = s.shape(edge[0]), s.shape(edge[1])
     transform = bucket.transform

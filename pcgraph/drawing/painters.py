@@ -1,4 +1,4 @@
-"""What reports, plans and results draw of themselves in a notebook."""
+"""Tell notebooks how reports, plans and results are drawn; imported for the first picture."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import networkx as nx
 import numpy as np
 
 from pcgraph import notebook
-from pcgraph.drawing import fields
+from pcgraph.drawing import results
 from pcgraph.drawing.declaration import draw
 from pcgraph.drawing.style import PAPER, pyplot
 from pcgraph.errors import PCGraphError
@@ -51,7 +51,7 @@ def _plan(plan: Plan) -> bytes | None:
     s = plan.structure
     if len(s.nodes) > DRAWN or not _has_pyplot():
         return None
-    graph = nx.DiGraph()
+    graph = nx.MultiDiGraph()
     for i in np.argsort(s.rank).tolist():
         prior = {"prior": 0.0} if i in s.priors else {}
         graph.add_node(s.nodes[i], shape=s.groups[int(s.group_of[i])].shape, **prior)
@@ -64,10 +64,10 @@ def _result(result: InferenceResult) -> bytes | None:
     if result.trace is None or len(result.trace) < 2 or not _has_pyplot():
         return None
     if result.node_trace is None:
-        return _png(fields.trace(result).figure)
+        return _png(results.trace(result).figure)
     figure, (left, right) = pyplot().subplots(1, 2, figsize=(10, 3.2), layout="constrained")
-    fields.trace(result, ax=left)
-    fields.energy(result, ax=right)
+    results.trace(result, ax=left)
+    results.energy(result, ax=right)
     return _png(figure)
 
 

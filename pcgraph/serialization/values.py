@@ -1,4 +1,4 @@
-"""Plain values, containers and tensors as JSON data, and back."""
+"""Turn plain values, containers and tensors into JSON data, and back."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Tensors = dict[str, Tensor]
 
 
 class Unsaveable(ValueError):
-    """A value that no file can hold; ``where`` is the path to it, ``found`` the value."""
+    """A value cannot be written to a file; ``where`` is the path to it, ``found`` the value."""
 
     def __init__(self, where: str, found: Any) -> None:
         kind = "a Python function" if callable(found) and not isinstance(found, nn.Module) else f"a {kind_of(found)}"
@@ -26,12 +26,12 @@ class Unsaveable(ValueError):
 
 
 def kind_of(value: Any) -> str:
-    """The class of a value, with its module."""
+    """Name the class of a value, with its module."""
     return f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
 
 
 def encode(value: Any, where: str = "value", tensors: Tensors | None = None) -> Any:
-    """A value as JSON data.
+    """Turn a value into JSON data.
 
     Parameters
     ----------
@@ -74,19 +74,32 @@ def _encode_tensor(value: Tensor | np.ndarray[Any, Any], where: str, tensors: Te
     if isinstance(value, np.ndarray) and value.dtype.hasobject:
         raise Unsaveable(where, value)
     try:
-        tensor = torch.from_numpy(value) if isinstance(value, np.ndarray) else value.detach()
+        tensor = _from_numpy(value) if isinstance(value, np.ndarray) else value.detach()
     except TypeError:
         raise Unsaveable(where, value) from None
-    if tensor.layout != torch.strided or tensor.is_complex() or tensor.is_quantized:
+    plain = tensor.layout == torch.strided and not (tensor.is_quantized or tensor.is_nested or tensor.is_meta)
+    if not plain or tensor.is_complex():
         raise Unsaveable(where, value)
     if tensors is not None:
-        while where in tensors:
-            where += "_"
-        tensors[where] = tensor
-        return {name: where}
+        file = _free_name(where, tensors)
+        tensors[file] = tensor
+        return {name: file}
     items = tensor.double() if tensor.dtype in (torch.bfloat16, torch.float16, torch.float32) else tensor
     return {name: encode(items.tolist(), where), "dtype": str(tensor.dtype).removeprefix("torch."),
             "shape": list(tensor.shape)}  # fmt: skip
+
+
+def _from_numpy(value: np.ndarray[Any, Any]) -> Tensor:
+    """Copy an array into a tensor, from whatever order of bytes and of axes it has."""
+    return torch.from_numpy(np.array(value, dtype=value.dtype.newbyteorder("="), order="C"))
+
+
+def _free_name(where: str, tensors: Tensors) -> str:
+    """Find a name that is not taken, and that a file of tensors can hold: UTF-8, and not the one of its metadata."""
+    name = where.encode("utf-8", "backslashreplace").decode()
+    while name in tensors or name == "__metadata__":
+        name += "_"
+    return name
 
 
 def _encode_mapping(value: Mapping[Any, Any], where: str, tensors: Tensors | None) -> Any:
@@ -99,7 +112,7 @@ def _encode_mapping(value: Mapping[Any, Any], where: str, tensors: Tensors | Non
 
 
 def decode(data: Any, tensors: Mapping[str, Tensor] | None = None) -> Any:
-    """The inverse of :func:`encode`.
+    """Turn JSON data back into the value: the inverse of :func:`encode`.
 
     Raises
     ------

@@ -9,13 +9,13 @@ from typing import Any, Literal
 import torch
 
 from pcgraph.initializers import Initializer
-from pcgraph.learning import Rule, Standard
+from pcgraph.learning import Rule
 from pcgraph.model import PCNetwork
 from pcgraph.optimizers import StateOptimizer
-from pcgraph.training.loop import Run
+from pcgraph.training.early_stopping import EarlyStopping
+from pcgraph.training.loop import Trainer
+from pcgraph.training.options import Callback, FitOptions, Scheduler, Validate
 from pcgraph.training.records import History
-from pcgraph.training.settings import Callback, Scheduler, Settings, Validate
-from pcgraph.training.watch import EarlyStopping
 
 __all__ = ["fit"]
 
@@ -131,9 +131,9 @@ def fit(
     Warns
     -----
     PCGraphWarning
-        The run has fallen over (:class:`pcgraph.training.Watch`); inference raised the energy; weights get no error in
-        so few steps, or gradients below the optimizer's ``eps``; the optimizer lacks the initializer's parameters; a
-        resumed run has nothing left to do, or is not saved. They are in the history as well.
+        The run has fallen over (:class:`pcgraph.training.CollapseDetector`); inference raised the energy; weights get
+        no error in so few steps, or gradients below the optimizer's ``eps``; the optimizer lacks the initializer's
+        parameters; a resumed run has nothing left to do, or is not saved. They are in the history as well.
 
     Examples
     --------
@@ -147,9 +147,11 @@ def fit(
     >>> history.stopped, len(history), history.epochs[-1].energy < history.epochs[0].energy
     ('finished', 5, True)
     """
-    settings = Settings(
-        clamp, init, steps, optimizer, state_optimizer, Standard() if rule is None else rule, epochs, predict, validate,
-        scheduler, scheduler_each, early_stopping, metric, callbacks, checkpoint, checkpoint_every, resume, progress,
-        log, tensorboard, measure_every, check, capture,
+    options = FitOptions.read(
+        net, loader, clamp=clamp, init=init, steps=steps, optimizer=optimizer, state_optimizer=state_optimizer,
+        rule=rule, epochs=epochs, predict=predict, validate=validate, scheduler=scheduler,
+        scheduler_each=scheduler_each, early_stopping=early_stopping, metric=metric, callbacks=callbacks,
+        checkpoint=checkpoint, checkpoint_every=checkpoint_every, resume=resume, progress=progress, log=log,
+        tensorboard=tensorboard, measure_every=measure_every, check=check, capture=capture,
     )  # fmt: skip
-    return Run(net, loader, settings).go()
+    return Trainer(net, loader, options).run()
