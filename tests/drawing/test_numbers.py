@@ -246,7 +246,7 @@ def test_a_picture_is_never_written_under_another_name(name, path, tmp_path, mon
 
 def history(top, seconds):
     return History([
-        EpochRecord(i, 10 * (i + 1), 100, energy=1 / (i + 1), accuracy=0.5, lr=1e-3, seconds=seconds * (i + 1),
+        EpochRecord(i + 1, 10 * (i + 1), 100, energy=1 / (i + 1), accuracy=0.5, lr=1e-3, seconds=seconds * (i + 1),
                     validation={"accuracy": top + i / 100})
         for i in range(3)
     ])  # fmt: skip
@@ -269,7 +269,7 @@ def test_runs_are_compared_over_epochs_seconds_and_products(over, places):
 
 
 def test_a_run_without_accuracies_has_no_empty_panel():
-    records = [EpochRecord(i, i, 1, energy=1.0, accuracy=None, lr=1e-3, seconds=1.0) for i in range(2)]
+    records = [EpochRecord(i + 1, i, 1, energy=1.0, accuracy=None, lr=1e-3, seconds=1.0) for i in range(2)]
     figure = drawing.learning_curve({"a": History(records)})
     assert len(figure.axes) == 1
     assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == ["a"]
