@@ -15,6 +15,10 @@ FILES = {
     "learning": "tests/learning/test_learning.py",
     "deterministic": "tests/backends/test_deterministic.py",
     "autocast": "tests/backends/test_autocast.py",
+    "onednn": "tests/backends/test_onednn.py",
+    "sharing": "tests/backends/test_sharing.py",
+    "capture": "tests/inference/test_capture.py",
+    "verify": "tests/plan/test_verify.py",
 }
 
 
@@ -26,9 +30,17 @@ COMPILE, FLOW = "plan/compile.py", "plan/flow.py"
 RUN, RELAX, RESULT = "inference/run.py", "inference/relax.py", "inference/result.py"
 TORCH = "backends/torch"
 LOWERING, PROGRAM, BACKEND = f"{TORCH}/lowering.py", f"{TORCH}/program.py", f"{TORCH}/backend.py"
+BASE, PLANNER, VERIFY, CALLS = "backends/base.py", "inference/planner.py", "plan/verify.py", f"{TORCH}/calls.py"
 SUMS, WORKSPACE, PRODUCTS = f"{TORCH}/sums.py", f"{TORCH}/workspace.py", f"{TORCH}/products.py"
 EDGES, SPARSE, NODES = f"{TORCH}/edges.py", f"{TORCH}/sparse.py", f"{TORCH}/nodes.py"
 MODULES, GRADIENTS = f"{TORCH}/modules.py", f"{TORCH}/gradients.py"
+
+#: How each reason begins for which a plan is refused.
+REFUSALS = (
+    'f"adds the product', 'f"adds a product twice', 'f"{what} {self._name(missing)}', 'f"{what} {self._name(self.s.target',
+    'f"leaves out the error', '"sends an error back twice', 'f"sends an error that was not', 'f"does not send the error',
+    'f"moves {', 'f"does not move', '"learns twice', 'f"does not learn from', 'f"does not learn the bias',
+)  # fmt: skip
 
 MUTANTS = [
     fault("one step too few", RUN, "for t in range(program.plan.steps):\n            program.step(t, motion)",
@@ -118,6 +130,52 @@ MUTANTS = [
     fault("incremental optimizers start anew", "learning/rules.py", "            motion.first_step = t\n",
           "            motion = Motion(optimizer)\n", "learning"),
     fault("half the curvature", "rates.py", "(above[v] - below[v]) / (2 * shift)", "(above[v] - below[v]) / shift", "learning"),
+    # buffers and bound calls that plans share
+    fault("signals that no call writes are another plan's", LOWERING,
+          "                    self.quiet[targets[~self.ever[targets]]] = True\n", "", "sharing"),
+    fault("signals between those that are needed are harmless", LOWERING, "if harmless.all():", "if True:", "sharing"),
+    fault("a workspace that somebody reads runs again", BACKEND, " and not s[0].taken]", "]", "sharing"),
+    fault("every run has buffers of its own", BACKEND, "found = next((space for space in usable if not space[0].stale), None)",
+          "found = None", "sharing"),
+    fault("every plan binds its own calls", WORKSPACE, "            self._bound[key] = found\n", "", "sharing"),
+    fault("a call bound for one kernel serves another", PROGRAM, "self._keep((call.key, kernel.name), lambda",
+          "self._keep(call.key, lambda", "sharing"),
+    fault("a call bound with oneDNN serves where torch must compute", PROGRAM, "self.ws.bound((key, self._onednn), bind)",
+          "self.ws.bound(key, bind)", "sharing"),
+    fault("a shared call is refreshed for its first program alone", WORKSPACE, "        found = self._bound.get(key)\n",
+          "        found = self._bound.get(key)\n        if found is not None:\n            return Bound(found.run, (), (found,))\n",
+          "sharing"),
+    fault("what a call rests on is not refreshed", WORKSPACE, "        self._refreshing += found.refresh\n", "", "sharing"),
+    fault("rows are known by their number", CALLS,
+          "(len(value), hashlib.blake2b(np.ascontiguousarray(value).data, digest_size=16).digest())", "(len(value),)", "sharing"),
+    fault("a restore is a save", CALLS, "return (type(self).__name__, *(mark", "return (0, *(mark", "engine"),
+    fault("one CSR matrix for both ways", SPARSE, "mark(call.edges), forward), make)", "mark(call.edges)), make)", "engine"),
+    fault("bases of another size", WORKSPACE, 'name = ("base", key, size)', 'name = ("base", key)', "sharing"),
+    fault("the rates of the run before", PROGRAM, "        self._rates = {}\n        fixed = False", "        fixed = False",
+          "sharing"),
+    fault("zeros are written over clamps", LOWERING, "self.gives(op, first=not begun)", "self.gives(op, first=True)", "engine"),
+    fault("what was not compared predicts what lay there", PROGRAM, "        if np.all(compared):", "        if True:", "sharing"),
+    fault("torch's switches are overlooked", WORKSPACE, "*switches(self.device), *(p.data_ptr()", "*(p.data_ptr()", "onednn",
+          "deterministic"),
+    # the planner, and what is relaxed before an initialization
+    fault("the states of an earlier call", PLANNER, "sources=_swapped(plan.initializers, first, init)",
+          "sources=plan.initializers", "learning"),
+    fault("the sweep to another node", PLANNER, '("prediction", clamped, masked, target, self', '("prediction", clamped, masked, self',
+          "core"),
+    fault("a recording with the memory of another initializer", RUN, "for initializer in context.sources",
+          "for initializer in plan.initializers", "capture"),
+    fault("relaxed states are views of buffers", RELAX, 'program.read(number[v], "state").clone()',
+          'program.read(number[v], "state")', "initializers"),
+    fault("no tolerance ends a relaxation", RELAX, "if residual <= relaxation.tolerance:", "if False:", "initializers"),
+    fault("the residual of the last part", RELAX, "residual = max(residual, left)", "residual = left", "initializers"),
+    fault("a gradient downwards is none", BASE, '"gradient").abs().max()', '"gradient").max()', "initializers"),
+    # energies, as every backend has them
+    fault("precisions from the segment's start", BASE, "segment.precision[numbers - first]", "segment.precision[: len(numbers)]",
+          "engine"),
+    fault("one energy for all segments of a group", BASE, "np.diff(s.segment_of[nodes])", "np.diff(s.group_of[nodes])",
+          "engine"),
+    # the proof of plans
+    *(fault(f"a proof that does not mind: {words}", VERIFY, f"raise _Wrong({words}", f"str({words}", "verify") for words in REFUSALS),
 ]  # fmt: skip
 
 
