@@ -42,7 +42,8 @@ def to_data(net: Network, level: Literal["neurons", "groups"] = "neurons") -> Da
     Raises
     ------
     GraphError
-        By neuron, where an edge has no weight for each pair of neurons, such as a convolution.
+        By neuron, where an edge has no weight for each pair of neurons, such as a convolution; or where a node has
+        slots, since a vertex has one sum of what comes in.
 
     Examples
     --------
@@ -64,6 +65,12 @@ def to_data(net: Network, level: Literal["neurons", "groups"] = "neurons") -> Da
         pairs = [[place[e[0]], place[e[1]]] for e in net.graph.edges]
         index = torch.tensor(pairs, dtype=torch.long, device=net.device).reshape(-1, 2).t().contiguous()
         return Data(edge_index=index, num_nodes=len(names), group=torch.arange(len(names)), names=names)
+    for slot in s.slots:
+        raise GraphError(
+            f"by neuron, what feeds the {slot} would be added to the node's main prediction: use level='groups', or "
+            "take the slots out of a copy of the graph",
+            where=slot,
+        )
     sizes = torch.tensor([s.groups[int(s.group_of[s.number[n]])].size for n in names])
     first = torch.cat([torch.zeros(1, dtype=torch.long), sizes.cumsum(0)])
     columns, weights = [torch.zeros(2, 0, dtype=torch.long)], [torch.zeros(0, dtype=net.dtype)]

@@ -20,7 +20,7 @@ import torch
 from pcgraph.activations import Activation
 from pcgraph.initializers import Initializer
 from pcgraph.model import PCNetwork
-from pcgraph.network import Structure
+from pcgraph.network import MAIN, Slot, Structure
 
 __all__ = ["initializer_parts", "named_parameters", "row_owners"]
 
@@ -64,9 +64,15 @@ def _of_buckets(structure: Structure) -> dict[str, str]:
     for bucket in structure.buckets:
         does = f"{bucket.kind} {type(bucket.transform).__name__} {_sigma(bucket.phi)} {bucket.trainable}"
         rows = range(bucket.count) if bucket.weight is None else bucket.weight.tolist()
-        edges = (structure.edge(i) for i in range(bucket.start, bucket.stop))
+        edges = (_owner(structure, i) for i in range(bucket.start, bucket.stop))
         found[bucket.name] = _digest([does, *(f"{row} {_name(edge)}" for row, edge in zip(rows, edges))])
     return found
+
+
+def _owner(structure: Structure, i: int) -> tuple[Any, ...]:
+    """An edge, and the slot that it feeds if it feeds one."""
+    slot = structure.slot_name(i)
+    return structure.edge(i) if slot == MAIN else (*structure.edge(i), Slot(structure.edge(i)[1], slot))
 
 
 def _sigma(activation: Activation) -> str:

@@ -43,23 +43,26 @@ class Reader:
 
 
 class NodeTensors(Mapping[Node, Tensor]):
-    """Node -> tensor (batch, *shape), read when it is asked for."""
+    """Node -> tensor (batch, *shape), read when it is asked for; predictions and errors of slots by (node, slot)."""
 
     def __init__(self, reader: Reader, kind: Kind | Literal["error"]) -> None:
         self._reader, self._kind = reader, kind
         self._structure = reader.program.plan.structure
 
     def __getitem__(self, node: Node) -> Tensor:
-        number = self._structure.number
+        number, slots = self._structure.number, self._structure.slots
+        if node in slots and self._kind != "state":
+            return self._reader.read(slots[node], self._kind)
         if node not in number:
-            raise KeyError(f"there is no node {node!r}; nodes: {', '.join(map(repr, list(number)[:12]))}")
+            hint = f"; the state of {node[0]!r} is that of its slots" if node in slots else ""  # type: ignore[index]
+            raise KeyError(f"there is no node {node!r}{hint}; nodes: {', '.join(map(repr, list(number)[:12]))}")
         return self._reader.read(number[node], self._kind)
 
     def __iter__(self) -> Iterator[Node]:
-        return iter(self._structure.nodes)
+        return iter(self._structure.declared)
 
     def __len__(self) -> int:
-        return len(self._structure.nodes)
+        return len(self._structure.declared)
 
 
 class InferenceResult:
@@ -69,12 +72,13 @@ class InferenceResult:
     ----------
     states, predictions, errors : mapping
         Node -> (batch, *shape): h, mu and e = h - mu at the final states. Nodes without an energy predict nothing:
-        their error is zero and their prediction their state.
+        their error is zero and their prediction their state. A slot's prediction and error are there as
+        ``errors["V1", "down"]``.
     trace : Tensor or None, shape (steps + 1, batch)
         The energy before each step and after the last, if it was asked for.
     node_trace : dict or None
-        Node -> (steps + 1, batch): the same for each node with an energy, in the order of the declaration, if
-        ``trace="nodes"`` asked for it.
+        Node -> (steps + 1, batch): the same for each node with an energy, in the order of the declaration, then for
+        each (node, slot), if ``trace="nodes"`` asked for it.
     plan : Plan
     learned : bool
         Whether the network has learned from this result.
@@ -91,7 +95,7 @@ class InferenceResult:
         self.node_trace: dict[Node, Tensor] | None = None
         if trace is not None and trace.dim() == 3:
             s = self.plan.structure
-            numbered = ((v, s.number[v]) for v in program.network.graph)
+            numbered = (*((v, s.number[v]) for v in program.network.graph), *s.slots.items())
             self.trace, self.node_trace = trace.sum(1), {v: trace[:, i] for v, i in numbered if s.has_energy[i]}
         self._program, self._reader = program, Reader(program)
         self._clamped, self._masked = tuple(clamps.values), frozenset(clamps.masked)
@@ -125,6 +129,8 @@ class InferenceResult:
         """
         for group in self.plan.structure.groups:
             members = slice(group.start, group.start + group.count)
+            if group.slots:
+                continue
             if not free_only or self.plan.free[members].any():
                 yield group.name, self._program.read(members, "state").flatten(2)
 
@@ -135,7 +141,10 @@ class InferenceResult:
 
     @property
     def node_energy(self) -> dict[Node, Tensor]:
-        """Node -> its energy per sample, shape (batch,); nodes without an energy are left out."""
+        """Node -> the energy of its main prediction, and (node, slot) -> that of a slot, per sample, shape (batch,).
+
+        All of them add up to :attr:`energy`. Nodes without an energy are left out.
+        """
         s, energies = self.plan.structure, energy_by_node(self._program)
         return {s.nodes[i]: energies[i] for i in np.flatnonzero(s.has_energy)}
 
@@ -146,11 +155,11 @@ class InferenceResult:
         energies[torch.from_numpy(~s.has_energy)] = -1.0
         rows = []
         for i in energies.sort(descending=True, stable=True).indices[:SHOWN].tolist():
-            v, energy = s.nodes[i], float(energies[i])
-            partly = "partly clamped" if i in self._masked else "free"
+            v, energy, own = s.nodes[i], float(energies[i]), int(s.owner[i])
+            partly = "partly clamped" if own in self._masked else "free"
             size = float(self._program.read(i, "state").square().mean().sqrt())
-            shape = "×".join(map(str, s.shape(v)))
-            kind = partly if self.plan.free[i] else "clamped"
+            shape = "×".join(map(str, s.groups[int(s.group_of[i])].shape))
+            kind = partly if self.plan.free[own] else "clamped"
             rows.append((str(v), shape, kind, f"{energy:.4g}" if s.has_energy[i] else "none", f"{size:.4g}"))
         more = f"; the {SHOWN} nodes with the largest energies" if len(s.nodes) > SHOWN else ""
         title = f"{self!r}{more}"

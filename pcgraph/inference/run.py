@@ -160,7 +160,7 @@ def _diagnose(program: Program, clamps: Clamps, context: Context, motion: Motion
 
 def _largest(program: Program) -> tuple[object, float]:
     """The node with the largest state, and that state; NaN counts as infinite."""
-    nodes = program.plan.structure.nodes
+    nodes = program.plan.structure.declared
     sizes = [float(program.read(i, "state").abs().max()) for i in range(len(nodes))]
     sizes = [size if size == size else float("inf") for size in sizes]
     worst = max(range(len(nodes)), key=sizes.__getitem__)

@@ -46,7 +46,14 @@ def copy_graph(graph: nx.DiGraph, memo: dict[int, Any], pairs: tuple[Index, Inde
     """
 
     def own(data: Mapping[str, Any]) -> dict[str, Any]:
-        return {k: copy.deepcopy(v, memo) if isinstance(v, nn.Module) else v for k, v in data.items()}
+        return {k: mine(k, v) for k, v in data.items()}
+
+    def mine(key: str, value: Any) -> Any:
+        if isinstance(value, nn.Module):
+            return copy.deepcopy(value, memo)
+        if key == "slots" and isinstance(value, Mapping):
+            return {k: own(said) if isinstance(said, Mapping) else said for k, said in value.items()}
+        return value
 
     source, target = pairs_of(graph) if pairs is None else pairs
     twin: nx.DiGraph = nx.MultiDiGraph() if graph.is_multigraph() else nx.DiGraph()

@@ -20,6 +20,7 @@ from pcgraph.activations import Activation
 from pcgraph.energies import Energy, Gaussian, positive
 from pcgraph.errors import GraphError, nearest
 from pcgraph.network.adjacency import Index
+from pcgraph.network.slots import MAIN, Slot, called, declared_slots, fed_slot
 from pcgraph.transforms import Identity, Linear, SparseLinear, Transform
 
 __all__ = ["EdgeSpec", "Edges", "NodeSpec", "Nodes", "read_edges", "read_nodes", "show"]
@@ -27,14 +28,16 @@ __all__ = ["EdgeSpec", "Edges", "NodeSpec", "Nodes", "read_edges", "read_nodes",
 Node = Hashable
 Shape = tuple[int, ...]
 
-NODE_ATTRIBUTES = ("shape", "activation", "bias", "energy", "precision", "prior")
-EDGE_ATTRIBUTES = ("transform", "activation", "trainable", "share")
+NODE_ATTRIBUTES = ("shape", "activation", "bias", "energy", "precision", "prior", "slots")
+EDGE_ATTRIBUTES = ("transform", "activation", "trainable", "share", "slot")
 #: The energy of every node that declares none; precisions are kept by node.
 GAUSSIAN = Gaussian()
 
 
 def show(where: Any) -> str:
-    """Name an edge as ``'a' -> 'b'``, and a node as it is."""
+    """Name an edge as ``'a' -> 'b'``, a node as it is, and a slot by its node."""
+    if isinstance(where, Slot):
+        return called(where)
     if isinstance(where, tuple) and len(where) in (2, 3):
         return f"edge {where[0]!r} -> {where[1]!r}" + (f" (key {where[2]!r})" if len(where) == 3 else "")
     return f"node {where!r}"
@@ -94,7 +97,7 @@ class NodeSpec:
 
 
 def node_spec(node: Node, attributes: Mapping[str, Any], graph: nx.DiGraph) -> NodeSpec:
-    """Read what one node is declared as.
+    """Read what one node, or one slot, is declared as.
 
     Parameters
     ----------
@@ -109,7 +112,7 @@ def node_spec(node: Node, attributes: Mapping[str, Any], graph: nx.DiGraph) -> N
     GraphError
         An attribute is wrong, missing or misspelt; the message names the node.
     """
-    _check_attributes(attributes, NODE_ATTRIBUTES, node, f"node {node!r}")
+    _check_attributes(attributes, NODE_ATTRIBUTES, node, called(node))
     if "shape" not in attributes:
         raise GraphError(
             f"node {node!r} needs a shape (found none): graph.add_node({node!r}, shape=...)" + _misspelt(node, graph),
@@ -120,11 +123,11 @@ def node_spec(node: Node, attributes: Mapping[str, Any], graph: nx.DiGraph) -> N
         activation = activations.get(attributes.get("activation"))
         energy, precision = _energy(attributes.get("energy"), attributes.get("precision"))
     except GraphError as error:
-        raise GraphError(f"node {node!r}: {error}", where=node, found=error.found) from None
+        raise GraphError(f"{called(node)}: {error}", where=node, found=error.found) from None
     _try_activation(node, activation, shape)
     bias = attributes.get("bias", True)
     if not isinstance(bias, bool | np.bool_):
-        raise GraphError(f"node {node!r} needs bias=True or bias=False (found {bias!r})", where=node, found=bias)
+        raise GraphError(f"{called(node)} needs bias=True or bias=False (found {bias!r})", where=node, found=bias)
     prior = attributes.get("prior")
     if prior is not None:
         prior = torch.as_tensor(prior, dtype=torch.float64)
@@ -165,7 +168,7 @@ def _try_activation(node: Node, activation: Activation, shape: Shape) -> None:
             found = activation.function(torch.zeros(2, *shape))
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
         raise GraphError(
-            f"node {node!r}: the activation {activation.name!r} does not take a tensor of shape (batch, "
+            f"{called(node)}: the activation {activation.name!r} does not take a tensor of shape (batch, "
             f"{', '.join(map(str, shape))}): {error}",
             where=node,
             found=activation.function,
@@ -174,7 +177,7 @@ def _try_activation(node: Node, activation: Activation, shape: Shape) -> None:
         what = tuple(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
         hint = f"; a class makes an object: write {activation.name}()" if isinstance(activation.function, type) else ""
         raise GraphError(
-            f"node {node!r}: the activation {activation.name!r} must preserve the shape {(2, *shape)} "
+            f"{called(node)}: the activation {activation.name!r} must preserve the shape {(2, *shape)} "
             f"(found {what}){hint}",
             where=node,
             found=activation.function,
@@ -187,8 +190,8 @@ class EdgeSpec:
 
     Attributes
     ----------
-    kind : {"linear", "sparse", "identity", "module"}
-        How the network keeps and computes it.
+    kind : {"linear", "sparse", "identity", "module", "tie"}
+        How the network keeps and computes it. A tie is the structure's own: it makes a slot's state that of its node.
     transform : Transform
         f of the source's state.
     phi : Activation
@@ -227,6 +230,7 @@ def _kind(transform: Transform) -> str:
 PACKED = ("linear", "identity")
 #: What an edge without attributes is.
 DEFAULT_EDGE = EdgeSpec("linear", Linear(), activations.get(None), True, None)
+TIE = EdgeSpec("tie", Identity(), activations.get(None), False, None)
 
 
 def edge_spec(where: tuple[Any, ...], attributes: Mapping[str, Any]) -> EdgeSpec:
@@ -270,7 +274,7 @@ def edge_spec(where: tuple[Any, ...], attributes: Mapping[str, Any]) -> EdgeSpec
 
 @dataclass
 class Nodes:
-    """All nodes of a declaration are held here, in its order.
+    """All nodes of a declaration are held here, in its order; then their slots.
 
     Attributes
     ----------
@@ -279,16 +283,19 @@ class Nodes:
         What nodes are declared as, each named once.
     which : ndarray of int64, shape (nodes,)
         The number in `specs` of each node.
+    owners : ndarray of int64, shape (slots,)
+        The number of each slot's node.
     """
 
     names: list[Node]
     specs: list[NodeSpec]
     which: Index
+    owners: Index
 
 
 @dataclass
 class Edges:
-    """All edges of a declaration are held here, in its order.
+    """All edges of a declaration are held here, in its order; then the ties.
 
     Attributes
     ----------
@@ -321,7 +328,7 @@ def _said(attributes: Mapping[str, Any], known: tuple[str, ...]) -> tuple[Any, .
 
 
 def read_nodes(graph: nx.DiGraph) -> Nodes:
-    """Read what the nodes of a graph are declared as.
+    """Read what the nodes of a graph, and their slots, are declared as.
 
     Raises
     ------
@@ -330,27 +337,47 @@ def read_nodes(graph: nx.DiGraph) -> Nodes:
     """
     number: dict[tuple[Any, ...], int] = {}
     specs: list[NodeSpec] = []
-    which: Index = np.zeros(len(graph), dtype=np.int64)
-    for i, (node, data) in enumerate(graph.nodes(data=True)):
+    which: list[int] = []
+    owners: list[int] = []
+    slots: list[tuple[Slot, dict[str, Any]]] = []  # it grows while the nodes are read, and is read after them
+    for node, data in chain(graph.nodes(data=True), slots):
         said = _said(data, NODE_ATTRIBUTES)
-        if said not in number:
-            spec = node_spec(node, data, graph)
+        kind = number.get(said)
+        if kind is None:
+            kind, spec = len(specs), node_spec(node, data, graph)
             specs.append(spec)
-            if spec.energy is not data.get("energy") and spec.energy is not GAUSSIAN:
-                which[i] = len(specs) - 1  # made from a name, and of this node alone
-                continue
-            number[said] = len(specs) - 1
-        which[i] = number[said]
-    return Nodes(list(graph), specs, which)
+            if spec.energy is data.get("energy") or spec.energy is GAUSSIAN:
+                number[said] = kind  # else it was made from a name, and of this node alone
+        if "slots" in data:
+            found = declared_slots(node, data)
+            owners += [len(which)] * len(found)
+            slots += found
+        which.append(kind)
+    for slot, _ in slots:
+        if slot in graph:
+            raise GraphError(
+                f"there is a node {tuple(slot)!r}, by which the {slot} would be asked for: rename the slot or the node",
+                where=slot,
+            )
+    names = [*graph, *(slot for slot, _ in slots)]
+    return Nodes(names, specs, np.array(which, dtype=np.int64), np.array(owners, dtype=np.int64))
 
 
-def read_edges(graph: nx.DiGraph, pairs: tuple[Index, Index]) -> Edges:
-    """Read what the edges of a graph are declared as; `pairs` are those of :func:`pcgraph.network.copying.pairs_of`.
+def read_edges(graph: nx.DiGraph, pairs: tuple[Index, Index], nodes: Nodes) -> Edges:
+    """Read what the edges of a graph are declared as, and add the ties of its slots.
+
+    Parameters
+    ----------
+    graph : nx.DiGraph
+    pairs : pair of ndarray
+        Those of :func:`pcgraph.network.copying.pairs_of`.
+    nodes : Nodes
+        What :func:`read_nodes` makes of the graph.
 
     Raises
     ------
     GraphError
-        An attribute is wrong; that of the first edge for which one is.
+        An attribute is wrong; that of the first edge for which one is. Or no edge feeds a slot.
     """
     (source, target), keys = pairs, None
     between: Iterable[Any] = (entry for _, row in graph.adjacency() for entry in row.values())
@@ -361,26 +388,61 @@ def read_edges(graph: nx.DiGraph, pairs: tuple[Index, Index]) -> Edges:
         keys = list(chain.from_iterable(parallel))
         between = chain.from_iterable(entry.values() for entry in parallel)
     attributes: list[Mapping[str, Any]] = list(between)
-    names = list(graph)
-    seen: dict[tuple[Any, ...], tuple[np.int64, Hashable]] = {}
+    names, target = nodes.names, target.copy()
+    slots = {name: i for i, name in enumerate(names[len(graph) :], len(graph))}
+    seen: dict[tuple[Any, ...], tuple[np.int64, Hashable, Any]] = {}
     number, specs = {DEFAULT_EDGE.key: 0}, [DEFAULT_EDGE]
     which: Index = np.zeros(len(attributes), dtype=np.int64)
     shared: dict[int, Hashable] = {}
+
+    def where(i: int) -> tuple[Any, ...]:
+        return (names[source[i]], names[target[i]], *([] if keys is None else [keys[i]]))
+
     for i in np.flatnonzero(np.fromiter(map(bool, attributes), dtype=bool, count=len(attributes))).tolist():
         said = _said(attributes[i], EDGE_ATTRIBUTES)
         if said in seen:
-            which[i], share = seen[said]
+            which[i], share, slot = seen[said]
         else:
-            where = (names[source[i]], names[target[i]], *([] if keys is None else [keys[i]]))
-            spec = edge_spec(where, attributes[i])
+            spec = edge_spec(where(i), attributes[i])
             which[i], share = number.setdefault(spec.key, len(specs)), spec.share
+            slot = attributes[i].get("slot")
             if which[i] == len(specs):
                 specs.append(spec)
             # A module made from a name is of this edge alone.
             if spec.kind in PACKED or spec.transform is attributes[i].get("transform"):
-                seen[said] = which[i], share
+                seen[said] = which[i], share, slot
         if share is not None:
             shared[i] = share
+        if slot is not None and not (isinstance(slot, str) and slot == MAIN):
+            target[i] = fed_slot(where(i), slot, slots, graph.nodes[names[target[i]]].get("slots"))
     found, first, which = np.unique(which, return_index=True, return_inverse=True)
     order = np.argsort(first)
-    return Edges(source, target, keys, [specs[found[k]] for k in order.tolist()], np.argsort(order)[which], shared)
+    edges = Edges(source, target, keys, [specs[found[k]] for k in order.tolist()], np.argsort(order)[which], shared)
+    return _tied(edges, nodes) if slots else edges
+
+
+def _tied(edges: Edges, nodes: Nodes) -> Edges:
+    """Add an edge from each node with slots to each of them.
+
+    Raises
+    ------
+    GraphError
+        No edge feeds a slot.
+    """
+    count, ties = len(nodes.names) - len(nodes.owners), len(nodes.owners)
+    fed = np.bincount(edges.target, minlength=len(nodes.names))[count:]
+    for k in np.flatnonzero(fed == 0).tolist():
+        slot: Any = nodes.names[count + k]
+        raise GraphError(
+            f"the {slot} is fed by no edge: say slot={slot.name!r} on an edge into {slot.node!r}, or take it out of "
+            "slots=",
+            where=slot,
+        )
+    return Edges(
+        np.concatenate([edges.source, nodes.owners]),
+        np.concatenate([edges.target, np.arange(count, count + ties)]),
+        None if edges.keys is None else [*edges.keys, *[None] * ties],
+        [*edges.specs, TIE],
+        np.concatenate([edges.which, np.full(ties, len(edges.specs))]),
+        edges.shared,
+    )

@@ -1,4 +1,4 @@
-"""Nodes lie in memory by shape, then by what is computed for them, and then topologically."""
+"""Nodes lie in memory by shape, then by what is computed for them, and then topologically; slots lie behind them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class NodeOrder:
     is_root : ndarray of bool, shape (nodes,)
         By canonical number: whether no edge leads to the node.
     groups : list of (shape, start, stop)
-        Canonical numbers of the nodes of each shape.
+        Canonical numbers of the nodes of each shape; then those of the slots of each shape.
     segments : list of (start, stop)
         Canonical numbers of neighbours of one shape for which the same is computed.
     """
@@ -42,19 +42,21 @@ class NodeOrder:
 def order_nodes(nodes: Nodes, source: Index, target: Index) -> NodeOrder:
     """Put nodes of one shape side by side; among them those with one energy and activation; among these by depth.
 
+    Slots come behind all nodes, so that what names and counts nodes need not know of them.
+
     Parameters
     ----------
     nodes : Nodes
     source, target : ndarray of int64, shape (edges,)
-        Nodes are counted as they were declared.
+        Nodes are counted as they were declared, and slots behind them.
     """
-    count = len(nodes.names)
+    count, slots = len(nodes.names), len(nodes.owners)
     by_rank = np.argsort(_depths(source, target, count), kind="stable")
     root = np.bincount(target, minlength=count)[by_rank] == 0
     which = nodes.which[by_rank]
     shapes = sorted({spec.shape for spec in nodes.specs})
     place = {shape: i for i, shape in enumerate(shapes)}
-    shape_of = np.array([place[spec.shape] for spec in nodes.specs])[which]
+    shape_of = np.array([place[spec.shape] for spec in nodes.specs])[which] + len(shapes) * (by_rank >= count - slots)
     kinds = _kinds(nodes.specs, which, root)
     order = np.lexsort((*kinds, shape_of))
     labels = np.stack([shape_of, *kinds])[:, order]
@@ -62,7 +64,7 @@ def order_nodes(nodes: Nodes, source: Index, target: Index) -> NodeOrder:
         declared=by_rank[order],
         rank=order.astype(np.int64),
         is_root=root[order],
-        groups=[(shapes[labels[0, start]], start, stop) for start, stop in _stretches(labels[:1])],
+        groups=[(shapes[labels[0, start] % len(shapes)], start, stop) for start, stop in _stretches(labels[:1])],
         segments=_stretches(labels),
     )
 

@@ -6,6 +6,8 @@ The model, for a node v with parents u (paper, Definition 3.1 with one activatio
     mu_v = sigma_v(a_v)
     e_v  = h_v - mu_v
     F    = sum_{v in V_E} E_v(h_v, mu_v)         V_E: nodes with a parent, and roots with a prior
+
+A node may have further predictions, slots, with an energy each: :mod:`pcgraph.network.slots`.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from pcgraph.energies import Energy, Gaussian
 from pcgraph.errors import GraphError
 from pcgraph.network.adjacency import Index
 from pcgraph.network.copying import copy_graph, pairs_of
+from pcgraph.network.slots import MAIN, Slot, called
 from pcgraph.network.structure import Bucket, Segment, Structure
 from pcgraph.transforms import Transform
 
@@ -148,7 +151,7 @@ class Network(nn.Module):
         return self.structure.segments[int(self.structure.segment_of[i])]
 
     def differentiable_prediction(self, v: Node, states: Mapping[Node, Tensor]) -> Tensor:
-        """Compute mu_v from the states of its parents, with autograd through states and parameters, (batch, *shape).
+        """Compute the main mu_v from its parents' states, with autograd through states and parameters, (batch, *shape).
 
         Inference does not use it; the backpropagation baseline and safe rates do.
         """
@@ -179,7 +182,8 @@ class Network(nn.Module):
     def edge_product(self, e: int, x: Tensor) -> Tensor:
         """Compute what the edge number `e` adds to its target: ``f_e(phi_e(x))``, differentiable in `x` and weights.
 
-        It is the definition of an edge, one at a time; backends compute the same for many at once.
+        It is the definition of an edge, one at a time; backends compute the same for many at once. (A tie adds nothing:
+        it hands `x` on as the state of its slot.)
 
         Parameters
         ----------
@@ -194,7 +198,7 @@ class Network(nn.Module):
         """
         bucket = self.structure.buckets[int(self.structure.bucket_of[e])]
         x = bucket.phi(x)
-        if bucket.kind in ("identity", "module"):
+        if bucket.kind in ("identity", "tie", "module"):
             module = self.edge_modules[bucket.name] if bucket.kind == "module" else bucket.transform
             return module(x).flatten(1)  # type: ignore[no-any-return]
         x, row = x.flatten(1), e - bucket.start if bucket.weight is None else int(bucket.weight[e - bucket.start])
@@ -205,7 +209,7 @@ class Network(nn.Module):
         out = x.new_zeros(x.shape[0], self.structure.groups[bucket.target_group].size)
         return out.index_add(1, target, x.index_select(1, source) * weight)
 
-    def weight(self, u: Node, v: Node, key: Hashable | None = None) -> Tensor:
+    def weight(self, u: Node, v: Node, key: Hashable | None = None, *, slot: str | None = None) -> Tensor:
         """Return the weight of an edge as a view, shape (neurons of v, neurons of u): read it, or write into it.
 
         Of a SparseLinear edge it holds the stored values, shape (entries,), in the order of its ``entries``.
@@ -215,6 +219,8 @@ class Network(nn.Module):
         u, v : node names
         key : hashable, optional
             Which of several parallel edges, as in ``nx.MultiDiGraph``.
+        slot : str, optional
+            Which prediction of `v` the edge feeds, where that tells parallel edges apart; "main" is the main one.
 
         Raises
         ------
@@ -229,7 +235,7 @@ class Network(nn.Module):
         >>> net.weight("x", "y").shape
         torch.Size([2, 3])
         """
-        i = self.structure.edge_number(u, v, key)
+        i = self.structure.edge_number(u, v, key, slot)
         bucket = self.structure.buckets[int(self.structure.bucket_of[i])]
         if bucket.kind not in ("linear", "sparse"):
             raise GraphError(
@@ -241,30 +247,31 @@ class Network(nn.Module):
         packed: Tensor = self.weights[bucket.name].detach()
         return packed[row]
 
-    def bias(self, v: Node) -> Tensor:
-        """Return the bias of node `v` as a view of its shape.
+    def bias(self, v: Node, *, slot: str | None = None) -> Tensor:
+        """Return the bias of node `v`, or of a slot of it, as a view of its shape.
 
         Raises
         ------
         GraphError
             The node is a root, or was declared with ``bias=False``.
         """
-        place = self.bias_place(v)
+        place = self.bias_place(v, slot)
         if place is None:
-            raise GraphError(f"node {v!r} has no bias: it is a root, or was declared with bias=False", where=v)
+            who = called(v if slot in (None, MAIN) else Slot(v, slot))
+            raise GraphError(f"{who} has no bias: it is a root, or was declared with bias=False", where=v)
         packed: Tensor = self.biases[place[0]].detach()
         return packed[place[1]]
 
-    def bias_place(self, v: Node) -> tuple[str, int] | None:
-        """Return name and row of the packed bias of `v`; None if it has none."""
-        i = self.structure.require_node(v)
+    def bias_place(self, v: Node, slot: str | None = None) -> tuple[str, int] | None:
+        """Return name and row of the packed bias of `v`, or of a slot of it; None if it has none."""
+        i = self.structure.require_prediction(v, slot)
         if self.bias_row[i] < 0:
             return None
         return f"bias_{self.structure.groups[int(self.structure.group_of[i])].name}", int(self.bias_row[i])
 
-    def transform(self, u: Node, v: Node, key: Hashable | None = None) -> Transform:
-        """Return the transform of the edge `u` -> `v`."""
-        i = self.structure.edge_number(u, v, key)
+    def transform(self, u: Node, v: Node, key: Hashable | None = None, *, slot: str | None = None) -> Transform:
+        """Return the transform of the edge `u` -> `v`; `key` and `slot` as in :meth:`weight`."""
+        i = self.structure.edge_number(u, v, key, slot)
         return self.structure.buckets[int(self.structure.bucket_of[i])].transform
 
     # -- facts ----------------------------------------------------------------------------------------------------
@@ -289,4 +296,6 @@ class Network(nn.Module):
 
     def extra_repr(self) -> str:
         s = self.structure
-        return f"{len(s.nodes)} nodes, {len(s.source)} edges, {sum(p.numel() for p in self.parameters()):,} parameters"
+        slots = f", {len(s.slots)} slots" if s.slots else ""
+        parameters = sum(p.numel() for p in self.parameters())
+        return f"{len(s.declared)} nodes{slots}, {s.edge_count} edges, {parameters:,} parameters"

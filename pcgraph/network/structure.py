@@ -5,6 +5,9 @@ that do the same between the same two groups form a *bucket*: their weights lie 
 ``(edges, out, in)``. Inside a group nodes are sorted by what is computed for them (activation, energy) and then
 topologically, so that neighbouring layers of a chain are slices of one buffer; inside a bucket edges are sorted by
 target, then source, so that a bucket of scalar edges is a CSR matrix as it stands.
+
+A further prediction of a node, a slot, is a node of its own behind all others, in groups of slots. The edges that feed
+it lead to it, and a *tie* from its node makes its state that of the node.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ from pcgraph.network.adjacency import Adjacency, Index
 from pcgraph.network.copying import pairs_of
 from pcgraph.network.declaration import Edges, EdgeSpec, Nodes, NodeSpec, read_edges, read_nodes, show
 from pcgraph.network.layout import NodeOrder, order_nodes
+from pcgraph.network.slots import MAIN, Slot
 from pcgraph.transforms import Transform
 
 __all__ = ["Bucket", "Group", "Segment", "Structure"]
@@ -43,6 +47,7 @@ class Group:
     shape: Shape
     start: int
     count: int
+    slots: bool = False
 
     @cached_property
     def size(self) -> int:
@@ -51,8 +56,8 @@ class Group:
 
     @cached_property
     def name(self) -> str:
-        """The shape is written so in a parameter's name, as in ``bias_28x28``."""
-        return "x".join(map(str, self.shape))
+        """The shape is written so in a parameter's name, as in ``bias_28x28``; of slots, as in ``bias_28x28_slots``."""
+        return "x".join(map(str, self.shape)) + ("_slots" if self.slots else "")
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +87,7 @@ class Bucket:
 
     Attributes
     ----------
-    kind : {"linear", "sparse", "identity", "module"}
+    kind : {"linear", "sparse", "identity", "module", "tie"}
     name : str
         Of its parameter, or of its module, in the network.
     source_group, target_group : int
@@ -116,12 +121,17 @@ class Bucket:
     @property
     def keeps_zero(self) -> bool:
         """A source that is zero adds nothing to its targets."""
-        return self.kind != "module" and self.phi.at_zero == 0.0
+        return self.kind not in ("module", "tie") and self.phi.at_zero == 0.0
+
+    @property
+    def multiplies(self) -> bool:
+        """These edges take a product with a weight, or what stands for one."""
+        return self.kind not in ("identity", "tie")
 
     @property
     def learns(self) -> bool:
         """These edges have weights that are declared trainable."""
-        return self.trainable and self.kind != "identity"
+        return self.trainable and self.multiplies
 
     def entries(self, groups: tuple[Group, ...]) -> int:
         """Count the weights of one edge that the network keeps."""
@@ -150,14 +160,20 @@ class Structure:
     Attributes
     ----------
     nodes : tuple
-        Node names in canonical order.
+        Node names in canonical order; last the slots, each a :class:`~pcgraph.network.Slot`.
+    declared : tuple
+        Those that are no slots.
+    slots : dict
+        Slot -> canonical number.
     groups : tuple of Group
     segments : tuple of Segment
     buckets : tuple of Bucket
     source, target : ndarray of int64, shape (edges,)
         Canonical numbers of each edge's ends, edges in canonical order.
+    is_tie : ndarray of bool, shape (edges,)
+        Edges that hand the state of a node to one of its slots, and what pulls at the slot back to the node.
     has_energy : ndarray of bool, shape (nodes,)
-        V_E: nodes with a parent, and roots with a prior.
+        V_E: nodes with a parent, and roots with a prior; and all slots.
     priors : dict
         Canonical number of a root with a prior -> its value.
     """
@@ -177,17 +193,23 @@ class Structure:
             raise GraphError("a network needs at least one node (found an empty graph)")
         pairs = pairs_of(graph) if pairs is None else pairs
         nodes = read_nodes(graph)
-        order = order_nodes(nodes, *pairs)
+        edges = read_edges(graph, pairs, nodes)
+        order = order_nodes(nodes, *((edges.source, edges.target) if len(nodes.owners) else pairs))
         self._lay_out_nodes(nodes, order)
-        self._lay_out_edges(read_edges(graph, pairs), np.argsort(order.declared))
+        self._lay_out_edges(edges, np.argsort(order.declared))
 
     # -- nodes ----------------------------------------------------------------------------------------------------
 
     def _lay_out_nodes(self, nodes: Nodes, order: NodeOrder) -> None:
         which, specs = nodes.which[order.declared], nodes.specs
         self.nodes: tuple[Node, ...] = tuple(nodes.names[i] for i in order.declared.tolist())
-        self.number: dict[Node, int] = {node: i for i, node in enumerate(self.nodes)}
-        self.groups: tuple[Group, ...] = tuple(Group(shape, start, stop - start) for shape, start, stop in order.groups)
+        count = len(self.nodes) - len(nodes.owners)
+        self.declared = self.nodes[:count]
+        self.number: dict[Node, int] = {node: i for i, node in enumerate(self.declared)}
+        self.slots: dict[Node, int] = {slot: i for i, slot in enumerate(self.nodes[count:], count)}
+        self.groups: tuple[Group, ...] = tuple(
+            Group(shape, start, stop - start, start >= count) for shape, start, stop in order.groups
+        )
         counts = [g.count for g in self.groups]
         self.rank, self.is_root = order.rank, order.is_root
         self.group_of: Index = np.repeat(np.arange(len(counts)), counts)
@@ -227,6 +249,7 @@ class Structure:
         self.source: Index = src[order]
         self.target: Index = dst[order]
         self._declared_position: Index = order
+        self.is_tie: NDArray[np.bool_] = order >= len(order) - len(self.slots)
         self._keys = edges.keys
         starts = np.flatnonzero(np.diff(label[order], prepend=-1))
         stops = np.append(starts[1:], len(label))
@@ -286,7 +309,8 @@ class Structure:
                 where = self.edge(start + i)
                 raise GraphError(
                     f"{show(where)} shares the weight {key!r} with an edge of another transform, shape, activation or "
-                    "trainability; edges that share a weight must agree in all of them",
+                    "trainability, or into another kind of prediction (main, or slot); edges that share a weight must "
+                    "agree in all of them",
                     where=where,
                     found=key,
                 )
@@ -299,45 +323,97 @@ class Structure:
                 weight.append(row_of[key])
         return np.array(weight, dtype=np.int64), rows
 
-    # -- look-ups -------------------------------------------------------------------------------------------------
+    # -- look-ups ---------------------------------------------------------------------------------------------------
 
     def edge(self, i: int) -> tuple[Any, ...]:
-        """Return the declared edge ``(u, v)`` or ``(u, v, key)`` with canonical number `i`."""
-        ends = (self.nodes[self.source[i]], self.nodes[self.target[i]])
+        """Return the declared edge ``(u, v)`` or ``(u, v, key)`` with canonical number `i`; of a tie, node and slot."""
+        u, v = self.nodes[self.source[i]], self.nodes[self.target[i]]
+        if self.is_tie[i]:
+            return u, v
+        ends = (u, v.node) if isinstance(v, Slot) else (u, v)
         return ends if self._keys is None else (*ends, self._keys[self._declared_position[i]])
 
-    def edge_number(self, u: Node, v: Node, key: Hashable | None = None) -> int:
+    def slot_name(self, i: int) -> str:
+        """Return which of its target's predictions the edge with canonical number `i` feeds: a slot, or "main"."""
+        v = self.nodes[self.target[i]]
+        return v.name if isinstance(v, Slot) else MAIN
+
+    def edge_number(self, u: Node, v: Node, key: Hashable | None = None, slot: str | None = None) -> int:
         """Return the canonical number of an edge.
+
+        Parameters
+        ----------
+        u, v : node
+        key : hashable, optional
+            Which of several parallel edges.
+        slot : str, optional
+            Which prediction of `v` it feeds; "main" is the main one.
 
         Raises
         ------
         GraphError
-            There is no such edge, or several parallel ones and no key.
+            There is no such edge, or several parallel ones and neither key nor slot tells which.
         """
-        for node in (u, v):
-            self.require_node(node)
+        self.require_node(u)
+        self.require_prediction(v, slot)
         found = self._between(u, v)
         if key is not None:
             found = np.array([i for i in found if self.edge(int(i))[2:] == (key,)], dtype=np.int64)
+        if slot is not None:
+            found = np.array([i for i in found if self.slot_name(int(i)) == slot], dtype=np.int64)
         if len(found) == 0:
             text = f" with key {key!r}" if key is not None else ""
-            turned = len(self._between(v, u)) and key is None
+            text += f" into the {slot} prediction" if slot == MAIN else f" into the slot {slot!r}" if slot else ""
+            turned = len(self._between(v, u)) and not text
             hint = f": it goes the other way, {v!r} -> {u!r}" if turned else ""
             raise GraphError(f"there is no edge {u!r} -> {v!r}{text}{hint}", where=(u, v))
         if len(found) > 1:
-            keys = sorted(repr(self.edge(int(i))[2]) for i in found)
+            keys = ", ".join(sorted(repr(self.edge(int(i))[2]) for i in found))
+            slots = sorted({self.slot_name(int(i)) for i in found})
+            also = f", or the slot, one of {', '.join(map(repr, slots))}" if len(slots) > 1 else ""
             raise GraphError(
-                f"there are {len(found)} parallel edges {u!r} -> {v!r}: give the key, one of {', '.join(keys)}",
+                f"there are {len(found)} parallel edges {u!r} -> {v!r}: give the key, one of {keys}{also}",
                 where=(u, v),
             )
         return int(found[0])
 
     def _between(self, u: Node, v: Node) -> Index:
         """Return the canonical numbers of the edges from `u` to `v`, by a look at those of the end that has fewer."""
-        out, into = self.by_source.at(self.number[u]), self.by_target.at(self.number[v])
-        few = out if len(out) <= len(into) else into
-        found: Index = few[(self.source[few] == self.number[u]) & (self.target[few] == self.number[v])]
-        return found
+        into = [self.number[v], *self.slots_of(v)]
+        found: list[Index] = []
+        out = self.by_source.at(self.number[u])
+        for i in into:
+            to = self.by_target.at(i)
+            few = out if len(out) <= len(to) else to
+            found.append(few[(self.source[few] == self.number[u]) & (self.target[few] == i)])
+        every = np.concatenate(found)
+        return every[~self.is_tie[every]]
+
+    def slots_of(self, v: Node) -> list[int]:
+        """Return the canonical numbers of a node's slots."""
+        if not self.slots:
+            return []
+        out = self.by_source.at(self.require_node(v))
+        return self.target[out[self.is_tie[out]]].tolist()  # type: ignore[no-any-return]
+
+    def require_prediction(self, node: Node, slot: str | None = None) -> int:
+        """Return the canonical number under which a node's main prediction (None, or "main"), or a slot of it, goes.
+
+        Raises
+        ------
+        GraphError
+            There is no such node, or no such slot; with the nearest name.
+        """
+        i = self.require_node(node)
+        if slot is None or slot == MAIN:
+            return i
+        if (node, slot) not in self.slots:
+            known = [self.nodes[k].name for k in self.slots_of(node)]  # type: ignore[attr-defined]
+            guess = nearest(slot, known) if isinstance(slot, str) else None
+            have = ", ".join(map(repr, [*known, MAIN])) if known else "none"
+            hint = f": did you mean {guess!r}?" if guess else f" (found {have})"
+            raise GraphError(f"node {node!r} has no slot {slot!r}{hint}", where=node, found=slot)
+        return self.slots[node, slot]
 
     def require_node(self, node: Node, error: type[GraphError] | type[ClampError] = GraphError) -> int:
         """Return the canonical number of `node`; raise `error`, with the nearest name, if there is no such node."""
@@ -366,6 +442,18 @@ class Structure:
     def by_target(self) -> Adjacency:
         """Edges are found here by the node that they lead to."""
         return Adjacency(self.target, len(self.nodes))
+
+    @property
+    def edge_count(self) -> int:
+        """So many edges are declared."""
+        return len(self.source) - len(self.slots)
+
+    @cached_property
+    def owner(self) -> Index:
+        """Whose state each node has: its own, or if it is a slot its node's; canonical numbers, shape (nodes,)."""
+        found: Index = np.arange(len(self.nodes))
+        found[self.target[self.is_tie]] = self.source[self.is_tie]
+        return found
 
     @cached_property
     def segment_of(self) -> Index:

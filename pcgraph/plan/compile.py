@@ -53,6 +53,7 @@ class Compiler:
         self.masked = _mask(count, request.masked)
         only = np.ones(count, dtype=bool) if request.only is None else _mask(count, request.only)
         self.free = ~_mask(count, request.clamped) & only
+        self.free[len(structure.declared) :] = False  # a slot's state is its node's, by its tie
         self.alive = structure.has_energy & only
         self.initializers: list[Initializer] = []
         self.sweep_depth = 0

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from pcgraph import notebook
+from pcgraph.network import MAIN, Slot
 from pcgraph.plan.operations import Activate, Index, Write
 
 __all__ = ["html", "text"]
@@ -25,10 +26,12 @@ def text(plan: Any) -> str:
     """Say what a plan does: kernels by bucket, initialization, distinct steps, products."""
     s = plan.structure
     lines = [
-        f"Plan for {len(s.nodes)} nodes and {len(s.source)} edges, {plan.steps} inference steps",
-        f"  clamped: {_names(plan, np.flatnonzero(~plan.free))}",
+        f"Plan for {len(s.declared)} nodes and {s.edge_count} edges, {plan.steps} inference steps",
+        f"  clamped: {_names(plan, _clamped(plan))}",
         f"  exact after initialization (error 0): {_names(plan, np.flatnonzero(plan.exact))}",
     ]
+    if s.slots:
+        lines.append(f"  slots, which begin with an error: {_names(plan, np.array(list(s.slots.values())))}")
     if plan.lowering is not None:
         lines += [f"  {line}" for line in plan.lowering.describe(plan)]
     lines.append(f"  initialization: {_initialization(plan)}")
@@ -55,8 +58,8 @@ def html(plan: Any) -> str:
         rows.append(("after the last step", str(_products(plan, plan.final.propagate.edges)), "", ""))
     rows.append(("weight gradients", "", str(plan.matmuls.weights), ""))
     title = (
-        f"{len(plan.structure.nodes)} nodes, {len(plan.structure.source)} edges, {plan.steps} inference steps; "
-        f"clamped: {_names(plan, np.flatnonzero(~plan.free))}; in all {plan.matmuls.total} products, "
+        f"{len(plan.structure.declared)} nodes, {plan.structure.edge_count} edges, {plan.steps} inference steps; "
+        f"clamped: {_names(plan, _clamped(plan))}; in all {plan.matmuls.total} products, "
         f"{_cost(plan)}; sequential matrix multiplications: {plan.smm}"
     )
     columns = ("", "forward products", "backward products", "")
@@ -95,18 +98,31 @@ def _initialization(plan: Any) -> str:
 
 def _named(plan: Any, forward: Index, back: Index | None = None) -> str:
     """Name the edges, on a graph small enough to be read."""
-    if len(plan.structure.source) > SMALL:
+    s = plan.structure
+    if s.edge_count > SMALL:
         return ""
 
     def names(edges: Index) -> str:
-        return ", ".join("→".join(map(str, plan.structure.edge(int(e))[:2])) for e in np.sort(edges)) or "none"
+        return ", ".join(_edge(plan, int(e)) for e in np.sort(edges) if not s.is_tie[e]) or "none"
 
     said = f"forward {names(forward)}"
     return f" ({said})" if back is None else f" ({said}; back {names(back)})"
 
 
+def _edge(plan: Any, e: int) -> str:
+    u, v = plan.structure.edge(e)[:2]
+    slot = plan.structure.slot_name(e)
+    return f"{u}→{v}" + (f" ({slot})" if slot != MAIN else "")
+
+
+def _clamped(plan: Any) -> Index:
+    found: Index = np.flatnonzero(~plan.free[: len(plan.structure.declared)])
+    return found
+
+
 def _names(plan: Any, nodes: Index) -> str:
-    names = [str(plan.structure.nodes[i]) for i in nodes[:NAMED]]
+    known = (plan.structure.nodes[i] for i in nodes[:NAMED])
+    names = [f"{v.node} ({v.name})" if isinstance(v, Slot) else str(v) for v in known]
     more = len(nodes) - len(names)
     return (", ".join(names) or "none") + (f" and {more} more" if more > 0 else "")
 

@@ -10,6 +10,9 @@ the free nodes and ``V_E`` the nodes with an energy:
 Both grow monotonically, so that after at most as many distinct steps as the graph has levels one steady step repeats.
 The rule needs two promises: an energy's errors vanish at the prediction (else its node is in Z from the start), and
 the state optimizer does not move a state whose gradient was always zero (else every free node is in every D).
+
+A slot is a node in V_E and not in U, and its tie an edge into it like any other: no sweep writes a slot, so that it is
+in Z_0, and whatever moves its node makes its error anew.
 """
 
 from __future__ import annotations

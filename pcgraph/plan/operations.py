@@ -11,6 +11,12 @@ sent, a_v = b_v + sum of the y_e of all edges e into v, and g the gradient of th
     Pull(edges)               g_source -= J_e^T s_target;  a node that was not compared begins with g_v = 0
     Move(nodes)               the state optimizer moves h_v along g_v, all nodes at once
     Learn(edges, nodes)       gradients of the weights of the edges and of the biases of the nodes
+
+A slot is a node, and its tie an edge (``structure.is_tie``) on which two of them mean something else, since the slot
+has the state of its node:
+
+    Propagate, on a tie       h_slot = h_node; nothing is added to a_slot
+    Pull, on a tie            g_node += g_slot
 """
 
 from __future__ import annotations

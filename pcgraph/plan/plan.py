@@ -157,7 +157,7 @@ class Plan:
 
     def products(self, edges: Index) -> int:
         """How many of these edges multiply: a count for each edge, shape (edges,), is added up."""
-        multiply = (b for b in self.structure.buckets if b.kind != "identity")
+        multiply = (b for b in self.structure.buckets if b.multiplies)
         return sum(int(edges[bucket.start : bucket.stop].sum()) for bucket in multiply)
 
     @cached_property
@@ -214,7 +214,7 @@ class Plan:
         return explain.html(self)
 
     def __repr__(self) -> str:
-        return f"Plan({len(self.structure.nodes)} nodes, steps={self.steps}, {self.matmuls.total} products)"
+        return f"Plan({len(self.structure.declared)} nodes, steps={self.steps}, {self.matmuls.total} products)"
 
 
 def make_plan(structure: Structure, request: Request, layout: Layout, lowering: Lowering | None = None) -> Plan:

@@ -52,7 +52,7 @@ def _initialization(plan: Any) -> int:
     swept = plan.sweep_depth
     if swept and bool((plan.exact == plan.free).all()):
         s = plan.structure
-        onward = bool((~plan.free[s.target] & plan.free[s.source]).any())
+        onward = bool((~plan.free[s.target] & plan.free[s.source] & (s.target < len(s.declared))).any())
         swept += onward
     return int(recalled + swept)
 
@@ -65,7 +65,7 @@ class _Clock:
         self.source, self.target = s.source, s.target
         self.cost = np.ones(len(s.source), dtype=np.int64)
         for bucket in s.buckets:
-            if bucket.kind == "identity":
+            if not bucket.multiplies:
                 self.cost[bucket.start : bucket.stop] = 0
         self.state, self.total, self.gradient, self.signal = (np.zeros(len(s.nodes), dtype=np.int64) for _ in range(4))
         self.product = np.zeros(len(s.source), dtype=np.int64)

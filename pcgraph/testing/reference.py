@@ -18,10 +18,13 @@ from pcgraph import activations, energies, transforms
 from pcgraph.clamps import Masked
 from pcgraph.network import Network
 
-__all__ = ["Reference", "energy", "infer", "predictions", "sweep", "weight_gradients"]
+__all__ = ["Precisions", "Reference", "energy", "infer", "predictions", "sweep", "weight_gradients"]
 
 Node = Hashable
 States = dict[Node, Tensor]
+Edge = tuple[Node, Node, Any, Mapping[str, Any]]
+Precisions = Mapping[Any, float]
+"""Node, or (node, slot) -> the precision of its Gaussian energy for one run, in place of the declared one."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class Reference:
     gradients: dict[str, Tensor]
 
 
-def _edges(net: Network) -> list[tuple[Node, Node, Any, Mapping[str, Any]]]:
+def _edges(net: Network) -> list[Edge]:
     graph = net.graph
     if graph.is_multigraph():
         return list(graph.edges(keys=True, data=True))
@@ -59,46 +62,67 @@ def _carry(net: Network, u: Node, v: Node, key: Any, data: Mapping[str, Any], h:
     return net.transform(u, v, key)(x)  # type: ignore[no-any-return]
 
 
-def _bias(net: Network, v: Node) -> Tensor | float:
-    place = net.bias_place(v)
+def _bias(net: Network, v: Node, slot: str | None) -> Tensor | float:
+    place = net.bias_place(v, slot)
     return 0.0 if place is None else net.biases[place[0]][place[1]]
 
 
-def _mu(net: Network, v: Node, states: Mapping[Node, Tensor], batch: int) -> Tensor:
-    incoming = [e for e in _edges(net) if e[1] == v]
+def _declared(net: Network, v: Node, slot: str | None) -> Mapping[str, Any]:
+    data: Mapping[str, Any] = net.graph.nodes[v]
+    return data if slot is None else data["slots"][slot]
+
+
+def _fed(net: Network) -> dict[tuple[Node, str | None], list[Edge]]:
+    """The edges into every prediction that has an energy: (node, None) is the main one, (node, name) a slot."""
+    into: dict[tuple[Node, str | None], list[Edge]] = {}
+    for edge in _edges(net):
+        slot = edge[3].get("slot")
+        into.setdefault((edge[1], None if slot == "main" else slot), []).append(edge)
+    found: dict[tuple[Node, str | None], list[Edge]] = {}
+    for v, data in net.graph.nodes(data=True):
+        if (v, None) in into or data.get("prior") is not None:
+            found[v, None] = into.get((v, None), [])
+        found.update({(v, slot): into[v, slot] for slot in data.get("slots") or ()})
+    return found
+
+
+def _mu(
+    net: Network, v: Node, slot: str | None, incoming: list[Edge], states: Mapping[Node, Tensor]
+) -> Tensor:  # fmt: skip
     if not incoming:
         prior = torch.as_tensor(net.graph.nodes[v]["prior"], dtype=net.dtype, device=net.device)
-        return prior.expand(batch, *net.structure.shape(v))
-    total: Any = _bias(net, v)
+        return prior.expand(next(iter(states.values())).shape[0], *net.structure.shape(v))
+    total: Any = _bias(net, v, slot)
     for u, _, key, data in incoming:
         total = total + _carry(net, u, v, key, data, states[u])
-    mu: Tensor = activations.get(net.graph.nodes[v].get("activation"))(total)
+    mu: Tensor = activations.get(_declared(net, v, slot).get("activation"))(total)
     return mu
 
 
-def _with_energy(net: Network) -> list[Node]:
-    return [v for v in net.graph if net.graph.in_degree(v) or net.graph.nodes[v].get("prior") is not None]
-
-
 def predictions(net: Network, states: Mapping[Node, Tensor]) -> States:
-    """Mu of every node that has an energy, each (batch, *shape)."""
-    batch = next(iter(states.values())).shape[0]
-    return {v: _mu(net, v, states, batch) for v in _with_energy(net)}
+    """Mu of every node that has an energy, and by (node, slot) of every slot, each (batch, *shape)."""
+    return {
+        v if slot is None else (v, slot): _mu(net, v, slot, incoming, states)
+        for (v, slot), incoming in _fed(net).items()
+    }
 
 
-def energy(net: Network, states: Mapping[Node, Tensor]) -> Tensor:
-    """F per sample, shape (batch,) (paper, Eq 1)."""
+def energy(net: Network, states: Mapping[Node, Tensor], precision: Precisions | None = None) -> Tensor:
+    """F per sample, shape (batch,) (paper, Eq 1): the energy of every prediction of every node."""
     total = torch.zeros(next(iter(states.values())).shape[0], dtype=net.dtype, device=net.device)
     own = _own_energies(net)
-    for v, mu in predictions(net, states).items():
-        data = net.graph.nodes[v]
-        cost = own.get(v) or energies.get(data.get("energy"), data.get("precision"))
-        total = total + cost.to(total).energy(states[v], mu)
+    for (v, slot), incoming in _fed(net).items():
+        who, data = v if slot is None else (v, slot), _declared(net, v, slot)
+        cost = own.get(who) or energies.get(data.get("energy"), data.get("precision"))
+        if precision is not None and who in precision:
+            cost = energies.Gaussian()
+        value = cost.to(total).energy(states[v], _mu(net, v, slot, incoming, states))
+        total = total + value * (1.0 if precision is None else precision.get(who, 1.0))
     return total
 
 
 def _own_energies(net: Network) -> dict[Node, energies.Energy]:
-    """Node -> the network's own energy module, which may have parameters, where it is not the default one."""
+    """Node, or slot -> the network's own energy module, which may have parameters, where it is not the default one."""
     s = net.structure
     return {
         node: net.energy_of(i)
@@ -109,20 +133,22 @@ def _own_energies(net: Network) -> dict[Node, energies.Energy]:
 
 
 def sweep(net: Network, states: Mapping[Node, Tensor], order: Iterable[Node]) -> States:
-    """Give each node of `order` in turn its own prediction."""
+    """Give each node of `order` in turn its own main prediction."""
     states = dict(states)
     with torch.no_grad():
-        batch = next(iter(states.values())).shape[0]
+        fed = _fed(net)
         for v in order:
-            states[v] = _mu(net, v, states, batch)
+            states[v] = _mu(net, v, None, fed[v, None], states)
     return states
 
 
-def weight_gradients(net: Network, states: Mapping[Node, Tensor]) -> dict[str, Tensor]:
+def weight_gradients(
+    net: Network, states: Mapping[Node, Tensor], precision: Precisions | None = None
+) -> dict[str, Tensor]:  # fmt: skip
     """Gradients of the energy, averaged over the batch, for every parameter by name (paper, Eq 4)."""
     named = {name: p for name, p in net.named_parameters() if p.requires_grad}
     with torch.enable_grad():
-        total = energy(net, {v: h.detach() for v, h in states.items()}).mean()
+        total = energy(net, {v: h.detach() for v, h in states.items()}, precision).mean()
         if not named or not total.requires_grad:
             return {name: torch.zeros_like(p) for name, p in named.items()}
         grads = torch.autograd.grad(total, list(named.values()), allow_unused=True)
@@ -135,6 +161,7 @@ def infer(
     initial: Mapping[Node, Tensor],
     steps: int,
     step: Callable[[Node, Tensor, Tensor, int], Tensor],
+    precision: Precisions | None = None,
 ) -> Reference:
     """Move all free states at once, `steps` times, by autograd on the whole energy (paper, Eq 3).
 
@@ -148,6 +175,8 @@ def infer(
     steps : int
     step : callable
         ``step(node, h, gradient, t) -> h`` for one node.
+    precision : mapping, optional
+        Node, or (node, slot) -> the precision of its Gaussian energy in this run.
     """
     fixed = {v: c for v, c in clamps.items() if isinstance(c, Tensor)}
     masked = {v: c for v, c in clamps.items() if isinstance(c, Masked)}
@@ -155,11 +184,11 @@ def infer(
     for v, clamp in masked.items():
         states[v] = torch.where(clamp.mask, clamp.values, states[v])
     free = [v for v in net.graph if v not in fixed]
-    trace = [energy(net, states).detach()]
+    trace = [energy(net, states, precision).detach()]
     for t in range(steps):
         with torch.enable_grad():
             leaves = {v: h.detach().requires_grad_() for v, h in states.items()}
-            total = energy(net, leaves).sum()
+            total = energy(net, leaves, precision).sum()
             wanted = [leaves[v] for v in free]
             grads = torch.autograd.grad(total, wanted, allow_unused=True) if free and total.requires_grad else ()
         moved = dict(states)
@@ -171,5 +200,5 @@ def infer(
             if v in masked:
                 moved[v] = torch.where(masked[v].mask, states[v], moved[v])
         states = moved
-        trace.append(energy(net, states).detach())
-    return Reference(states, trace, weight_gradients(net, states))
+        trace.append(energy(net, states, precision).detach())
+    return Reference(states, trace, weight_gradients(net, states, precision))

@@ -127,7 +127,7 @@ def read_inference(
                 f"{shown(state_optimizer)})",
                 key="state_optimizer",
             )
-        state_optimizer.require_nodes(net.structure.nodes)
+        state_optimizer.require_nodes(net.structure.declared)
     return init, count, state_optimizer
 
 

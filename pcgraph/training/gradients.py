@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pcgraph.model import PCNetwork
-from pcgraph.network import Bucket
+from pcgraph.network import MAIN, Bucket
 from pcgraph.plan import NEVER, Plan, arrivals
 
 __all__ = ["GradientMonitor", "small_gradients", "unreached"]
@@ -127,7 +127,8 @@ def _learning(plan: Plan) -> Mask:
 
 def _edge(net: PCNetwork, number: int) -> str:
     u, v = net.structure.edge(number)[:2]
-    return f"{u!r} -> {v!r}"
+    slot = net.structure.slot_name(number)
+    return f"{u!r} -> {v!r}" + (f" (slot {slot!r})" if slot != MAIN else "")
 
 
 @torch.no_grad()

@@ -74,6 +74,8 @@ class TorchBackend(Backend):
     def describe(self, plan: Plan, network: Network) -> tuple[str, ...]:
         lines = ["buckets:"]
         for bucket, kernel in zip(plan.structure.buckets, self.kernels(plan, network)):
+            if bucket.kind == "tie":
+                continue
             edges = f"{bucket.count} {'edge' if bucket.count == 1 else 'edges'}"
             lines.append(f"  {bucket.name}: {edges}, {kernel.name}")
         return tuple(lines)

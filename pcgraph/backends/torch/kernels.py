@@ -1,6 +1,7 @@
 """The kernels of edges, one record each, and the written rule that chooses among them.
 
     identity, module    as the edge's transform says
+    tie                 the edge from a node to its slot: a copy of the state, and the slot's own gradient back
     entries             SparseLinear: a CSR matrix an edge, both ways
     sparse              scalar edges (1 -> 1), from ``Traits.scalar_edges`` on: one CSR matrix for all, both ways
     dense               one matrix product an edge: a single edge, or one of ``Traits.large_edge`` weights or more
@@ -55,6 +56,8 @@ class Kernel:
         Whether it does the same work whatever it computes.
     scratch : float
         How often the states at the two ends of all edges are held besides.
+    adds : bool
+        Whether what it carries forward is added to what comes into its targets.
     """
 
     name: str
@@ -69,6 +72,7 @@ class Kernel:
     choosable: bool = False
     capturable: bool = True
     scratch: bool = True
+    adds: bool = True
 
     def memory(self, structure: Structure, bucket: Bucket) -> tuple[int, int]:
         """Numbers a sample that are kept, and that are held for a while."""
@@ -107,6 +111,7 @@ _ALL = (
         "entries", sparse.entries_forward, sparse.entries_pull, packed(sparse.entries_weights), pull_one_by_one=True
     ),
     Kernel("identity", modules.identity_forward, modules.identity_pull, None),
+    Kernel("tie", modules.tie_forward, modules.tie_pull, None, scratch=False, adds=False),
     Kernel(
         "module", modules.module_forward, modules.module_pull, _module_weights, pull_one_by_one=True, capturable=False
     ),

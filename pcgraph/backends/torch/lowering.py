@@ -77,6 +77,8 @@ class _Lowering:
         self.plan, self.s, self.kernels, self.traits = plan, plan.structure, kernels, traits
         self.count = len(self.s.nodes)
         self.level = self._levels()
+        #: The same for what is added to a sum; a tie adds nothing.
+        self.adding = np.where(self.s.is_tie, NEVER, self.level) if self.s.slots else self.level
         self.ever = plan.flow.errors[-1]
         self.quiet = np.zeros(self.count, dtype=bool)
         self.based, self.bases = self._plan_bases()
@@ -99,11 +101,13 @@ class _Lowering:
 
     def _plan_bases(self) -> tuple[dict[int, Mask], dict[tuple[int, int], Index]]:
         """Which nodes need, at which level, a copy of what their slower edges contribute."""
-        s, level = self.s, self.level
+        s, level = self.s, self.adding
         heard = np.zeros(len(level), dtype=bool)
         for op in (*self.plan.prologue, self.plan.begin):
             if isinstance(op, Propagate):
                 heard[op.edges] = True
+        if s.slots:
+            heard &= ~s.is_tie
         highest = np.full(self.count, -1)
         np.maximum.at(highest, s.target[heard], level[heard])
         based: dict[int, Mask] = {}
@@ -124,7 +128,7 @@ class _Lowering:
         """
         s, moved, last = self.s, self.plan.flow, len(self.plan.flow.moves)
         fixed = self.ever & ~s.is_root
-        fixed[s.target[self.level != NEVER]] = False
+        fixed[s.target[self.adding != NEVER]] = False
         found = {}
         for i, segment in enumerate(s.segments):
             sigma = segment.activation
@@ -167,6 +171,9 @@ class _Lowering:
             part = edges[same]
             b = int(s.bucket_of[part[0]])
             kernel = self.kernels[b]
+            if not kernel.adds:
+                yield Send(b, rows(part), False)
+                continue
             for some in part.reshape(-1, 1) if kernel.forward_one_by_one else (part,):
                 targets = s.target[some]
                 empty = ~filled[targets]
@@ -200,7 +207,8 @@ class _Lowering:
         s = self.s
         edges = np.flatnonzero(self.level <= t)
         top = np.full(self.count, -1)
-        np.maximum.at(top, s.target[edges], self.level[edges])
+        adding = edges[self.adding[edges] <= t] if s.slots else edges
+        np.maximum.at(top, s.target[adding], self.level[adding])
         filled = np.zeros(self.count, dtype=bool)
         result: list[Call] = []
         for level, based in self.based.items():

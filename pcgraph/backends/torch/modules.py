@@ -1,4 +1,4 @@
-"""Edges without packed weights: the identity, and modules.
+"""Edges without packed weights: the identity, modules, and the ties of slots.
 
 A module that defines ``pullback`` is run without a graph and pulled back by it; any other is differentiated by autograd
 on its one edge. Its weights, at the end, by its ``weight_grad`` or else by autograd. All read the source's state as it
@@ -10,16 +10,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pcgraph.backends.torch.calls import Send, SendBack, numbers
+from pcgraph.backends.torch.calls import Send, SendBack, numbers, rows
 from pcgraph.backends.torch.edges import Edges, carried, pulled
 from pcgraph.backends.torch.sums import adder
-from pcgraph.backends.torch.workspace import Step, Workspace
+from pcgraph.backends.torch.workspace import Step, Workspace, put, take
+from pcgraph.plan.operations import Index
 from pcgraph.transforms.base import vjp
 
-__all__ = ["identity_forward", "identity_pull", "module_forward", "module_pull", "module_weights"]
+__all__ = [
+    "identity_forward", "identity_pull", "module_forward", "module_pull", "module_weights", "tie_forward", "tie_pull",
+]  # fmt: skip
 
 
 def identity_forward(ws: Workspace, call: Send) -> Step:
@@ -39,6 +43,31 @@ def identity_pull(ws: Workspace, call: SendBack) -> Step:
     back = pulled(ws, edges.bucket, lambda: s.index_select(0, target), lambda: h.index_select(0, source))
     add = adder(ws, edges.source)
     return lambda: add(e, back(), -1.0)
+
+
+def tie_forward(ws: Workspace, call: Send) -> Step:
+    """``H[slot] = H[node]``."""
+    edges = Edges(ws, call)
+    h, copy = ws.h(edges.source_group), ws.h(edges.target_group)
+    source, target = _rows(ws, edges.source), _rows(ws, edges.target)
+    return lambda: put(copy, target, take(h, source))
+
+
+def tie_pull(ws: Workspace, call: SendBack) -> Step:
+    """``E[node] += E[slot]``: what the slot's own energy has to say of their state."""
+    edges = Edges(ws, call)
+    e, own = ws.e(edges.source_group), ws.e(edges.target_group)
+    source, target = _rows(ws, edges.source), _rows(ws, edges.target)
+    if isinstance(source, slice):
+        nodes = e[source]
+        return lambda: nodes.add_(take(own, target))
+    add = adder(ws, edges.source)
+    return lambda: add(e, take(own, target), 1.0)
+
+
+def _rows(ws: Workspace, places: Index) -> Tensor | slice:
+    """Rows as a slice where they are neighbours and in order."""
+    return ws.index(rows(places) if bool((np.diff(places) > 0).all()) else places)
 
 
 def _index(ws: Workspace, numbers: object) -> Tensor:
