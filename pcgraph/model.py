@@ -9,9 +9,11 @@ import networkx as nx
 import torch
 from torch import Tensor
 
+from pcgraph.arguments import require_choice, require_number
 from pcgraph.backends import Backend, Motion
 from pcgraph.backends import get as get_backend
 from pcgraph.clamps import Clamps, Masked
+from pcgraph.coordinates import Errors
 from pcgraph.errors import ClampError, ConfigError, OutOfMemory
 from pcgraph.inference import InferenceResult, Options, Planner, require_optimizer, run
 from pcgraph.initializers import Initializer, States
@@ -19,6 +21,7 @@ from pcgraph.network import Network
 from pcgraph.optimizers import StateOptimizer
 from pcgraph.plan import Plan, Request, require_steps
 from pcgraph.pyg import to_data
+from pcgraph.solvers import Solver
 
 if TYPE_CHECKING:
     from torch_geometric.data import Data
@@ -82,8 +85,9 @@ class PCNetwork(Network):
         return self._planner.backend
 
     def plan(
-        self, clamped: Iterable[Node], *, init: Initializer, steps: int, optimizer: StateOptimizer | None = None,
-        masked: Iterable[Node] = (), kernels: Mapping[str, str] | None = None,
+        self, clamped: Iterable[Node], *, init: Initializer, steps: int,
+        optimizer: StateOptimizer | Solver | None = None, masked: Iterable[Node] = (),
+        kernels: Mapping[str, str] | None = None, coordinates: Errors | None = None,
     ) -> Plan:  # fmt: skip
         """The plan that :meth:`infer` would run.
 
@@ -97,6 +101,8 @@ class PCNetwork(Network):
             Its promises decide what may be skipped; without one those of plain SGD are taken.
         kernels : mapping, optional
             Bucket name -> kernel, to overrule the written rule.
+        coordinates : Errors, optional
+            As for :meth:`infer`.
 
         Raises
         ------
@@ -105,14 +111,18 @@ class PCNetwork(Network):
         for names in (clamped, masked):
             if isinstance(names, str):
                 raise ClampError(f"clamped and masked are collections of nodes, as in {{{names!r}}} (found {names!r})")
-        numbers = [frozenset(self.structure.require_node(n, ClampError) for n in group) for group in (clamped, masked)]
+        known, partly = (
+            frozenset(self.structure.require_node(n, ClampError) for n in group) for group in (clamped, masked)
+        )  # fmt: skip
         require_steps(steps)
-        return self._planner.plan(Request.make(numbers[0], numbers[1], steps, optimizer, pins=kernels), init)
+        kept = self._planner.kept(coordinates, known, partly)
+        return self._planner.plan(Request.make(known, partly, steps, optimizer, pins=kernels, kept=kept), init)
 
     def infer(
         self, clamps: Mapping[Node, Tensor | Masked], *, init: Initializer, steps: int,
-        optimizer: StateOptimizer | None = None, labels: Tensor | None = None,
-        trace: bool | Literal["nodes"] = False, check: bool = True, kernels: Mapping[str, str] | None = None,
+        optimizer: StateOptimizer | Solver | None = None, labels: Tensor | None = None,
+        coordinates: Errors | None = None, tolerance: float | None = None, trace: bool | Literal["nodes"] = False,
+        check: bool = True, kernels: Mapping[str, str] | None = None,
         capture: bool | Literal["auto"] = False,
     ) -> InferenceResult:  # fmt: skip
         """Run inference: initialise the free states, then move them down the energy.
@@ -124,10 +134,15 @@ class PCNetwork(Network):
         init : Initializer
         steps : int
             T, the number of inference steps.
-        optimizer : StateOptimizer, optional
+        optimizer : StateOptimizer or Solver, optional
             How states move; needed if `steps` is above 0.
         labels : Tensor, optional, shape (batch,)
             Classes, for :class:`pcgraph.Average` where no clamp is one-hot.
+        coordinates : Errors, optional
+            What moves: states, unless :class:`pcgraph.Errors` says otherwise.
+        tolerance : float, optional
+            A sample moves no more once no gradient of its neurons is larger; ``result.steps`` says after how many
+            steps, and `steps` is the most. It needs the host in every step.
         trace : bool or "nodes"
             Keep the energy of every step; with "nodes", that of each node as well.
         check : bool
@@ -146,22 +161,24 @@ class PCNetwork(Network):
         Diverged
             The energy is not finite at the end.
         """
-        if trace not in (False, True, "nodes"):
-            raise ConfigError(f"trace is True, False or 'nodes' (found {trace!r})", key="trace")
+        require_choice(trace, "trace", (False, True, "nodes"))
+        if tolerance is not None:
+            tolerance = require_number(tolerance, "tolerance", above=0)
         return self.run(
             clamps, init=init, steps=steps, labels=labels, motion=Motion(optimizer),
-            options=Options(trace=trace, check=check, capture=capture), kernels=kernels,
+            options=Options(trace, check, capture, tolerance), kernels=kernels, coordinates=coordinates,
         )  # fmt: skip
 
     def run(
         self, clamps: Mapping[Node, Tensor | Masked], *, init: Initializer, steps: int, labels: Tensor | None,
         motion: Motion, options: Options, all_move: bool = False, kernels: Mapping[str, str] | None = None,
+        coordinates: Errors | None = None,
     ) -> InferenceResult:  # fmt: skip
         """:meth:`infer` for learning rules with phases of their own, which say what evolves from run to run.
 
         Parameters
         ----------
-        clamps, init, steps, labels, kernels
+        clamps, init, steps, labels, kernels, coordinates
             As for :meth:`infer`.
         motion : Motion
             The state optimizer, what it has kept from earlier runs, and nudges.
@@ -174,11 +191,12 @@ class PCNetwork(Network):
         request = Request.make(
             checked.clamped, frozenset(checked.masked), steps, motion.optimizer, nudged=frozenset(motion.nudges),
             all_move=all_move, pins=kernels,
+            kept=self._planner.kept(coordinates, checked.clamped, frozenset(checked.masked)),
         )  # fmt: skip
         prepared = self._planner.prepare(request, checked, init, labels)
         try:
             with torch.inference_mode(False):
-                program, trace = run(self._planner, prepared, motion, options)
+                program, seen = run(self._planner, prepared, motion, options)
         except torch.OutOfMemoryError as error:
             estimate = prepared.plan.memory(checked.batch)
             raise OutOfMemory(
@@ -186,7 +204,7 @@ class PCNetwork(Network):
                 f"at batch {checked.batch}: take a smaller batch, or smaller groups ({error})",
                 estimate=estimate,
             ) from error
-        return InferenceResult(program, checked, init, labels, trace)
+        return InferenceResult(program, checked, init, labels, seen)
 
     def forward(self, *arguments: Any, **keywords: Any) -> Any:
         """Not defined: a predictive coding network is run by :meth:`infer` and asked by :meth:`predict`."""
@@ -198,7 +216,8 @@ class PCNetwork(Network):
 
     def predict(
         self, clamps: Mapping[Node, Tensor | Masked], node: Node, *, init: Initializer | None = None,
-        steps: int | None = None, optimizer: StateOptimizer | None = None,
+        steps: int | None = None, optimizer: StateOptimizer | Solver | None = None,
+        coordinates: Errors | None = None, tolerance: float | None = None,
     ) -> Tensor:  # fmt: skip
         """What the network predicts for one node, shape (batch, *shape).
 
@@ -222,7 +241,8 @@ class PCNetwork(Network):
             missing = "init" if init is None else "steps"
             raise ConfigError("predict needs both init= and steps=, or neither", key=missing)
         if init is not None and steps is not None:
-            return self.infer(clamps, init=init, steps=steps, optimizer=optimizer).states[node]
+            how: dict[str, Any] = {"optimizer": optimizer, "coordinates": coordinates, "tolerance": tolerance}
+            return self.infer(clamps, init=init, steps=steps, **how).states[node]
         checked = Clamps.check(self, clamps)
         plan = self._planner.prediction(checked.clamped, frozenset(checked.masked), target)
         with torch.inference_mode(False):

@@ -30,11 +30,13 @@ from pcgraph.network import Network
 from pcgraph.optimizers import StateOptimizer
 from pcgraph.plan import Plan, Stage
 from pcgraph.plan.operations import Index, Write
+from pcgraph.solvers import Solver
 
 __all__ = ["Backend", "Kind", "Motion", "Program", "Which", "keep", "under_way"]
 
-#: What can be read of a node: its state h, its prediction mu, or the gradient of the energy for its state.
-Kind = Literal["state", "prediction", "gradient"]
+#: What can be read of a node: its state h, its prediction mu, the variable that inference moves (the state, or in error
+#: coordinates the error), or the gradient of the energy for that variable.
+Kind = Literal["state", "prediction", "gradient", "variable"]
 #: Canonical numbers of nodes of one shape: one of them, or neighbours as a slice, or any as an array.
 Which = int | slice | Index
 
@@ -56,7 +58,8 @@ class Motion:
 
     Attributes
     ----------
-    optimizer : StateOptimizer or None
+    optimizer : StateOptimizer, Solver or None
+        A backend meets the first alone: what a solver proposes is written by :meth:`Program.write`.
     first_step : int
         Steps that were taken before this run, by the same optimizer.
     nudges : mapping
@@ -66,7 +69,7 @@ class Motion:
         What the optimizer keeps from step to step, under keys of the backend's choosing.
     """
 
-    optimizer: StateOptimizer | None = None
+    optimizer: StateOptimizer | Solver | None = None
     first_step: int = 0
     nudges: Mapping[int, tuple[Tensor, float]] = field(default_factory=dict)
     memories: dict[Hashable, dict[str, Any]] = field(default_factory=dict)
@@ -139,6 +142,20 @@ class Program(ABC):
         that was not compared last is at its prediction. Gradients are there after :meth:`pull`, for nodes that move.
         """
 
+    def write(self, which: Which, values: Tensor) -> None:
+        """Set the variables of one node, (batch, *shape), or of several of one kind, (nodes, batch, *shape).
+
+        Solvers and tolerances need it; a program that does not define it is refused there.
+
+        Raises
+        ------
+        ConfigError
+        """
+        raise ConfigError(
+            f"{type(self).__name__} does not let its variables be set: use a state optimizer, and no tolerance=",
+            key="optimizer",
+        )
+
     @abstractmethod
     def gradients(self, scale: float) -> None:
         """Add `scale` times the local gradients (paper, Eq 4) to the ``.grad`` of the network's parameters.
@@ -194,12 +211,38 @@ class Program(ABC):
         """Whether the energy is finite for every sample; on a GPU this waits for the device."""
         return bool(torch.isfinite(self.energy()).all())
 
-    def residual(self, t: int) -> float:
-        """The largest gradient of a neuron among the nodes that stage `t` moves, after :meth:`pull`."""
+    def residual(self, t: int) -> Tensor:
+        """The largest gradient of a neuron in each sample, (batch,), among what stage `t` moves, after :meth:`pull`."""
+        largest = torch.zeros(self.batch, dtype=self.network.dtype, device=self.network.device)
+        for part in self._variables(t):
+            found = self.read(part, "gradient").abs().transpose(0, 1).flatten(1).amax(1)
+            torch.maximum(largest, found, out=largest)
+        return largest
+
+    def rows(self, t: int, kind: Kind) -> Tensor:
+        """What is read of all nodes that stage `t` moves, a row for each sample: (batch, variables)."""
+        parts = [self.read(part, kind).transpose(0, 1).flatten(1) for part in self._variables(t)]
+        return torch.cat(parts, 1) if parts else torch.zeros(self.batch, 0).to(self.network.dtype)
+
+    def assign(self, t: int, rows: Tensor) -> None:
+        """Set the variables of all nodes that stage `t` moves, given as :meth:`rows` gives them."""
+        s, start = self.plan.structure, 0
+        for part in self._variables(t):
+            group, count = s.groups[int(s.group_of[part[0]])], len(part)
+            values = rows[:, start : start + count * group.size].reshape(self.batch, count, *group.shape)
+            self.write(part, values.transpose(0, 1))
+            start += count * group.size
+
+    def _variables(self, t: int) -> list[Index]:
+        """The nodes that stage `t` moves, in parts of one shape and one kind of variable."""
         s, nodes = self.plan.structure, self.plan.stage(t).move.nodes
-        cuts = np.flatnonzero(np.diff(s.group_of[nodes])) + 1
-        parts = np.split(nodes, cuts) if len(nodes) else []
-        return max((float(self.read(part, "gradient").abs().max()) for part in parts), default=0.0)
+        if not len(nodes):
+            return []
+        label = s.group_of[nodes] * 2
+        if self.plan.measure is not None:
+            label = label + np.isin(nodes, self.plan.measure.nodes)
+        order = np.argsort(label, kind="stable")
+        return np.split(nodes[order], np.flatnonzero(np.diff(label[order])) + 1)
 
     def energy_gradients(self, scale: float) -> None:
         """Add `scale` times the gradients of the energies' own parameters (a learned precision, say), by autograd."""
@@ -254,6 +297,8 @@ class Backend(ABC):
     """
 
     name: str = ""
+    #: Whether programs know the operations of error coordinates: Measure, Offset and Relay.
+    moves_errors: bool = False
 
     @abstractmethod
     def lower(self, plan: Plan, network: Network, batch: int) -> Program:
@@ -274,6 +319,10 @@ class Backend(ABC):
         ------
         ConfigError
         """
+        if plan.measure is not None and not self.moves_errors:
+            raise ConfigError(
+                f"the backend {self.name!r} moves states alone: leave out coordinates=", key="coordinates"
+            )
         if plan.request.pins:
             raise ConfigError(f"the backend {self.name!r} has one way to compute: leave out kernels=", key="kernels")
 

@@ -11,6 +11,7 @@ from pcgraph.inference.options import Options
 from pcgraph.network import Network
 from pcgraph.optimizers import SGD, Adam, StateOptimizer
 from pcgraph.plan import Plan
+from pcgraph.solvers import Solver
 
 __all__ = ["capturing", "obstacle", "obstacle_in", "refuse", "require_mode", "wrong_device"]
 
@@ -21,12 +22,16 @@ def obstacle(
     """Why a run cannot be recorded, if it cannot."""
     if clamps.masked:
         return "a clamp is partial"
+    if options.tolerance is not None:
+        return "a tolerance is looked at by the host in every step"
     if options.trace or motion.nudges or plan.request.all_move:
         return "a trace, nudges and incremental learning need the host in every step"
     return obstacle_in(backend, network, plan, motion.optimizer)
 
 
-def obstacle_in(backend: Backend, network: Network, plan: Plan, optimizer: StateOptimizer | None) -> str | None:
+def obstacle_in(
+    backend: Backend, network: Network, plan: Plan, optimizer: StateOptimizer | Solver | None
+) -> str | None:
     """Why no run of this plan can be recorded, if none can."""
     elsewhere = wrong_device(network.device.type)
     if elsewhere is not None:

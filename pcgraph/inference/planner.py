@@ -12,11 +12,13 @@ from torch import Tensor
 
 from pcgraph.backends import Backend, Program
 from pcgraph.clamps import Clamps
+from pcgraph.coordinates import Errors
 from pcgraph.errors import ConfigError, InvalidInitializer
 from pcgraph.initializers import Context, Given, Initializer, Layout, Relaxation, Swept, Zero, require
 from pcgraph.network import Network
 from pcgraph.optimizers import StateOptimizer
 from pcgraph.plan import Plan, Request, make_plan, require_steps
+from pcgraph.solvers import Solver
 from pcgraph.topology import Report, check
 
 __all__ = ["Planner", "Prepared", "require_optimizer"]
@@ -59,6 +61,7 @@ class Planner:
         self.admitted: dict[Any, Initializer] = {}
         self.plans: dict[Any, tuple[Initializer, Plan]] = {}
         self.parts: dict[Any, Plan] = {}
+        self.keeping: dict[Any, frozenset[int]] = {}
         self._zero, self._told = Zero(), _Told(backend, net)
 
     def report(self, clamped: frozenset[int], masked: frozenset[int]) -> Report:
@@ -71,6 +74,21 @@ class Planner:
             self.reports[key] = check(self.net.graph, given, repair=False)
             self._trim(self.reports)
         return self.reports[key]
+
+    def kept(
+        self, coordinates: Errors | None, clamped: frozenset[int], masked: frozenset[int]
+    ) -> frozenset[int] | None:
+        """Find the nodes whose states are moved in these coordinates; None where all are."""
+        if coordinates is None:
+            return None
+        if not isinstance(coordinates, Errors):
+            raise ConfigError(f"coordinates= is None or pcgraph.Errors(...) (found {coordinates!r})", key="coordinates")
+        key = (coordinates, clamped, masked)
+        if key not in self.keeping:
+            number = self.net.structure.number
+            self.keeping[key] = frozenset(number[v] for v in coordinates.kept(self.report(clamped, masked)))
+            self._trim(self.keeping)
+        return self.keeping[key]
 
     def plan(self, request: Request, init: Initializer, context: Context | None = None) -> Plan:
         """The plan for a request and an initializer.
@@ -206,7 +224,7 @@ def require_optimizer(steps: int, optimizer: object) -> None:
     ConfigError
     """
     require_steps(steps)
-    if steps and not isinstance(optimizer, StateOptimizer):
+    if steps and not isinstance(optimizer, StateOptimizer | Solver):
         raise ConfigError(
             f"{steps} inference steps need a state optimizer, as in optimizer=pcgraph.SGD(lr=0.1) "
             f"(found {_brief(optimizer)})",

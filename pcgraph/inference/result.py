@@ -17,7 +17,7 @@ from pcgraph import notebook
 from pcgraph.backends import Kind, Program
 from pcgraph.clamps import Clamps
 from pcgraph.errors import ConfigError, PCGraphWarning
-from pcgraph.inference.run import energy_by_node
+from pcgraph.inference.descent import Descent, energy_by_node
 from pcgraph.initializers import Initializer
 
 __all__ = ["InferenceResult", "NodeTensors"]
@@ -75,6 +75,10 @@ class InferenceResult:
     node_trace : dict or None
         Node -> (steps + 1, batch): the same for each node with an energy, in the order of the declaration, if
         ``trace="nodes"`` asked for it.
+    steps, converged : Tensor or None, shape (batch,)
+        After how many steps each sample moved no more, and which have reached ``tolerance=``; None without one.
+    failed : Tensor or None, shape (batch,)
+        For which samples a solver found no way on; None where it cannot tell.
     plan : Plan
     learned : bool
         Whether the network has learned from this result.
@@ -83,11 +87,12 @@ class InferenceResult:
     learned = False
 
     def __init__(
-        self, program: Program, clamps: Clamps, init: Initializer, labels: Tensor | None, trace: Tensor | None
+        self, program: Program, clamps: Clamps, init: Initializer, labels: Tensor | None, seen: Descent
     ) -> None:
         self.plan = program.plan
         self.init, self.labels = init, labels
-        self.trace = trace
+        self.trace = trace = seen.trace
+        self.steps, self.converged, self.failed = seen.steps, seen.converged, seen.failed
         self.node_trace: dict[Node, Tensor] | None = None
         if trace is not None and trace.dim() == 3:
             s = self.plan.structure

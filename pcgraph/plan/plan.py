@@ -15,7 +15,7 @@ from pcgraph.network import Structure
 from pcgraph.plan import explain
 from pcgraph.plan.compile import Compiler, Stage
 from pcgraph.plan.flow import Flow, Mask
-from pcgraph.plan.operations import Index, Learn, Operation, Propagate
+from pcgraph.plan.operations import Index, Learn, Measure, Operation, Propagate
 from pcgraph.plan.products import Products, products_of
 from pcgraph.plan.request import Request
 from pcgraph.plan.smm import SMM, count
@@ -77,6 +77,8 @@ class Plan:
         The initialization.
     begin : Propagate
         What comes in before the first step, of nodes that are not exact.
+    measure : Measure or None
+        The nodes whose variable is the error, where inference moves errors (``coordinates=Errors()``).
     stages : tuple of Stage
         The distinct steps; the last one repeats.
     final : Stage
@@ -98,6 +100,7 @@ class Plan:
     initializers: tuple[Initializer, ...]
     prologue: tuple[Operation, ...]
     begin: Propagate
+    measure: Measure | None
     stages: tuple[Stage, ...]
     final: Stage
     learn: Learn
@@ -125,11 +128,13 @@ class Plan:
         for operation in self.prologue:
             yield 0, "initialize", operation
         yield 0, "initialize", self.begin
+        if self.measure is not None:
+            yield 0, "initialize", self.measure
         for t in range(self.steps):
             for operation in self.stage(t).operations():
                 yield t, "step", operation
-        yield self.steps, "finish", self.final.propagate
-        yield self.steps, "finish", self.final.compare
+        for operation in self.final.evaluation():
+            yield self.steps, "finish", operation
         yield self.steps, "learn", self.learn
 
     # -- counting -----------------------------------------------------------------------------------------------------
@@ -143,9 +148,9 @@ class Plan:
             if isinstance(operation, Propagate):
                 total["init"][operation.edges] += 1
         for i, stage in enumerate(self.stages):
-            total["forward"][stage.propagate.edges] += repeats[i]
-            total["backward"][stage.pull.edges] += repeats[i]
-        total["forward"][self.final.propagate.edges] += 1
+            total["forward"][stage.forward_edges] += repeats[i]
+            total["backward"][stage.backward_edges] += repeats[i]
+        total["forward"][self.final.forward_edges] += 1
         total["weights"] = np.zeros(len(self.structure.source), dtype=np.int64)
         total["weights"][self.learn.edges] = 1
         return total
@@ -236,6 +241,7 @@ def make_plan(structure: Structure, request: Request, layout: Layout, lowering: 
     """
     found = Compiler(structure, request, layout)
     return Plan(
-        structure, request, layout, found.flow, tuple(found.initializers), found.prologue, found.begin, found.stages,
-        found.final, found.learn, found.level, found.free, found.exact, found.sweep_depth, found.waves, lowering,
+        structure, request, layout, found.flow, tuple(found.initializers), found.prologue, found.begin, found.measure,
+        found.stages, found.final, found.learn, found.level, found.free, found.exact, found.sweep_depth, found.waves,
+        lowering,
     )  # fmt: skip

@@ -13,7 +13,19 @@ from typing import Any
 
 import numpy as np
 
-from pcgraph.plan.operations import Activate, Compare, Index, Move, Operation, Propagate, Pull, Write
+from pcgraph.plan.operations import (
+    Activate,
+    Compare,
+    Index,
+    Measure,
+    Move,
+    Offset,
+    Operation,
+    Propagate,
+    Pull,
+    Relay,
+    Write,
+)
 
 __all__ = ["SMM", "count"]
 
@@ -68,6 +80,8 @@ class _Clock:
             if bucket.kind == "identity":
                 self.cost[bucket.start : bucket.stop] = 0
         self.state, self.total, self.gradient, self.signal = (np.zeros(len(s.nodes), dtype=np.int64) for _ in range(4))
+        #: Of the errors that are variables.
+        self.variable = np.zeros(len(s.nodes), dtype=np.int64)
         self.product = np.zeros(len(s.source), dtype=np.int64)
 
     def tick(self, op: Operation) -> None:
@@ -78,8 +92,12 @@ class _Clock:
             incoming = self.plan.structure.by_target.edges(op.nodes)
             self.total[op.nodes] = 0
             np.maximum.at(self.total, self.target[incoming], self.product[incoming])
-        elif isinstance(op, Activate):
-            self.state[op.nodes] = self.total[op.nodes]
+        elif isinstance(op, Activate | Offset):
+            self.state[op.nodes] = np.maximum(self.total[op.nodes], self.variable[op.nodes])
+        elif isinstance(op, Measure):
+            self.variable[op.nodes] = np.maximum(self.state[op.nodes], self.total[op.nodes])
+        elif isinstance(op, Relay):
+            self.signal[op.nodes] = np.maximum(self.signal[op.nodes], self.gradient[op.nodes])
         elif isinstance(op, Compare):
             self.gradient[:] = 0
             self.gradient[op.nodes] = np.maximum(self.state[op.nodes], self.total[op.nodes])
@@ -88,7 +106,9 @@ class _Clock:
             arrived = self.signal[self.target[op.edges]] + self.cost[op.edges]
             np.maximum.at(self.gradient, self.source[op.edges], arrived)
         elif isinstance(op, Move):
-            self.state[op.nodes] = np.maximum(self.state[op.nodes], self.gradient[op.nodes])
+            moved = self.variable if self.plan.measure is not None else self.state
+            for kind in (self.state, moved):
+                kind[op.nodes] = np.maximum(kind[op.nodes], self.gradient[op.nodes])
 
     def latest(self, nodes: Index) -> int:
         return max(int(self.state.max()), int(self.gradient[nodes].max(initial=0)))

@@ -29,6 +29,7 @@ class TorchBackend(Backend):
     """
 
     name = "torch"
+    moves_errors = True
 
     def __init__(self) -> None:
         self._spaces: list[tuple[Workspace, dict[Plan, TorchProgram]]] = []

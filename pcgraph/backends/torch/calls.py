@@ -16,8 +16,8 @@ import numpy as np
 from pcgraph.plan.operations import Index
 
 __all__ = [
-    "Activate", "Call", "Errors", "Fill", "Give", "MoveRows", "Restore", "Rows", "Save", "Send", "SendBack",
-    "ZeroGradient", "ZeroSignal", "mark", "numbers", "rows",
+    "Activate", "Call", "Errors", "Fill", "Give", "MeasureRows", "MoveRows", "OffsetRows", "RelayRows", "Restore",
+    "Rows", "Save", "Send", "SendBack", "ZeroGradient", "ZeroSignal", "mark", "numbers", "rows",
 ]  # fmt: skip
 
 #: Rows of a buffer: a slice where they are neighbours, else their numbers.
@@ -154,8 +154,33 @@ class SendBack(Call):
 
 
 @dataclass(frozen=True, eq=False)
+class MeasureRows(Call):
+    """X[rows] = H[rows] - σ(A[rows]): these nodes of a segment move by their errors, which begin so."""
+
+    segment: int
+    rows: Rows
+
+
+@dataclass(frozen=True, eq=False)
+class OffsetRows(Call):
+    """H[rows] = σ(A[rows]) + X[rows]."""
+
+    segment: int
+    rows: Rows
+
+
+@dataclass(frozen=True, eq=False)
+class RelayRows(Call):
+    """S[rows] -= σ'(A[rows]) ⊙ E[rows]: what has come back to these nodes goes on to their parents."""
+
+    segment: int
+    rows: Rows
+
+
+@dataclass(frozen=True, eq=False)
 class MoveRows(Call):
-    """The optimizer moves H[rows] along E[rows]."""
+    """The optimizer moves H[rows] along E[rows], or X[rows] where the variable is the error."""
 
     group: int
     rows: Rows
+    errors: bool = False

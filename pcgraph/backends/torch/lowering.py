@@ -18,7 +18,10 @@ from pcgraph.backends.torch.calls import (
     Errors,
     Fill,
     Give,
+    MeasureRows,
     MoveRows,
+    OffsetRows,
+    RelayRows,
     Restore,
     Rows,
     Save,
@@ -35,7 +38,7 @@ from pcgraph.network.adjacency import distinct
 from pcgraph.plan import NEVER, Plan, Stage
 from pcgraph.plan.flow import Mask
 from pcgraph.plan.operations import Activate as Sweep
-from pcgraph.plan.operations import Index, Propagate, Write
+from pcgraph.plan.operations import Index, Propagate, Pull, Relay, Write
 
 __all__ = ["Calls", "Lowered", "kept", "lower"]
 
@@ -46,6 +49,7 @@ class Calls:
 
     forward: tuple[Call, ...]
     errors: tuple[Errors, ...]
+    clear: tuple[Call, ...] = ()
     pull: tuple[Call, ...] = ()
     moves: tuple[MoveRows, ...] = ()
 
@@ -78,6 +82,11 @@ class _Lowering:
         self.count = len(self.s.nodes)
         self.level = self._levels()
         self.ever = plan.flow.errors[-1]
+        #: Nodes whose variable is their error, and whether there are none: then all is sent, and moves, at once.
+        self.offset = np.zeros(self.count, dtype=bool)
+        if plan.measure is not None:
+            self.offset[plan.measure.nodes] = True
+        self.at_once = not self.offset.any()
         self.quiet = np.zeros(self.count, dtype=bool)
         self.based, self.bases = self._plan_bases()
         self.lasting = self._lasting()
@@ -123,7 +132,7 @@ class _Lowering:
         Their prediction and its derivative are computed once.
         """
         s, moved, last = self.s, self.plan.flow, len(self.plan.flow.moves)
-        fixed = self.ever & ~s.is_root
+        fixed = self.ever & ~s.is_root & self.at_once
         fixed[s.target[self.level != NEVER]] = False
         found = {}
         for i, segment in enumerate(s.segments):
@@ -195,10 +204,12 @@ class _Lowering:
         for g, where in self.by_group(nodes[~filled[nodes]]):
             yield Fill(g, rows(where))
 
-    def forward(self, t: int) -> tuple[Call, ...]:
-        """What is computed anew before step `t` (or, for t == steps, after the last one)."""
+    def forward(self, t: int, among: Index | None = None) -> tuple[Call, ...]:
+        """What is computed anew before step `t` (or, for t == steps, after the last one), at all nodes or some."""
         s = self.s
         edges = np.flatnonzero(self.level <= t)
+        if among is not None:
+            edges = edges[np.isin(s.target[edges], among)]
         top = np.full(self.count, -1)
         np.maximum.at(top, s.target[edges], self.level[edges])
         filled = np.zeros(self.count, dtype=bool)
@@ -229,6 +240,8 @@ class _Lowering:
                 yield from (Activate(which, where) for which, where in self.pieces(op.nodes))
         begin = self.plan.begin
         yield from self.accumulate(begin.edges, begin.nodes, True, np.zeros(self.count, dtype=bool))
+        if self.plan.measure is not None:
+            yield from (MeasureRows(which, where) for which, where in self.pieces(self.plan.measure.nodes))
         if self.quiet.any():
             yield from (ZeroSignal(g, where) for g, where in self.by_group_rows(self.quiet))
 
@@ -258,15 +271,28 @@ class _Lowering:
                 where = slice(nodes.start - start, nodes.stop - start)
                 kept.append(Errors(i, where, "keep" if t == begun else "use"))
         errors = (*kept, *(Errors(i, where) for i, where in self.pieces(np.flatnonzero(changing))))
-        forward = self.forward(t) if t else ()
+        forward = tuple(self.evaluation(stage, t)) if t else ()
         if final:
             return Calls(forward, errors)
         moved = _mask(self.count, stage.move.nodes)
         empty = moved & ~compared
-        back = self.freshened(self.backs(_mask(len(self.level), stage.pull.edges), compared), empty)
-        zero = [ZeroGradient(g, where) for g, where in self.by_group_rows(empty)]
-        moves, hold = self.moves(moved)
-        return Calls(forward, errors, (*zero, *back, *hold), moves)
+        back: list[Call] = []
+        for op in stage.descent():
+            if isinstance(op, Relay):
+                back += (RelayRows(which, where) for which, where in self.pieces(op.nodes))
+            elif isinstance(op, Pull):
+                back += self.freshened(self.backs(_mask(len(self.level), op.edges), compared), empty)
+        zero = tuple(ZeroGradient(g, where) for g, where in self.by_group_rows(empty))
+        moves, hold = self.moves(moved & ~self.offset)
+        offsets, _ = self.moves(moved & self.offset, errors=True)
+        return Calls(forward, errors, zero, (*back, *hold), moves + offsets)
+
+    def evaluation(self, stage: Stage, t: int) -> Iterator[Call]:
+        """What is computed anew before step `t`, nodes whose variable is their error wave by wave."""
+        for propagate, offset in stage.offsets:
+            yield from self.forward(t, propagate.nodes)
+            yield from (OffsetRows(which, where) for which, where in self.pieces(offset.nodes))
+        yield from self.forward(t, stage.propagate.nodes if stage.offsets else None)
 
     def backs(self, edges: Mask, compared: Mask) -> Iterator[SendBack]:
         """Pull calls for the edges in the mask, and for others in between where that makes them neighbours.
@@ -283,7 +309,7 @@ class _Lowering:
             low, high = int(hit[0]), int(hit[-1]) + 1
             if kernel.widens and len(hit) * self.traits.widen >= high - low:
                 targets = self.s.target[low:high]
-                harmless = edges[low:high] | compared[targets] | ~self.ever[targets]
+                harmless = edges[low:high] | (compared[targets] | ~self.ever[targets] if self.at_once else False)
                 if harmless.all():
                     self.quiet[targets[~self.ever[targets]]] = True
                     yield SendBack(b, slice(low, high))
@@ -302,7 +328,7 @@ class _Lowering:
             result.append(replace(call, fresh=fresh) if fresh else call)
         return result
 
-    def moves(self, mask: Mask) -> tuple[tuple[MoveRows, ...], list[ZeroGradient]]:
+    def moves(self, mask: Mask, errors: bool = False) -> tuple[tuple[MoveRows, ...], list[ZeroGradient]]:
         """Rows that cover the nodes in the mask, and those among them that are not to move."""
         moves: list[MoveRows] = []
         hold: list[ZeroGradient] = []
@@ -310,12 +336,12 @@ class _Lowering:
             parts = _neighbours(where)
             width = int(where[-1] - where[0]) + 1
             if len(parts) <= self.traits.pieces:
-                moves += [MoveRows(g, rows(part)) for part in parts]
-            elif self.plan.request.fixes_zero and width <= self.traits.widen * len(where):
+                moves += [MoveRows(g, rows(part), errors) for part in parts]
+            elif self.at_once and self.plan.request.fixes_zero and width <= self.traits.widen * len(where):
                 moves.append(MoveRows(g, slice(int(where[0]), int(where[-1]) + 1)))
                 hold.append(ZeroGradient(g, np.setdiff1d(np.arange(where[0], where[-1] + 1), where)))
             else:
-                moves.append(MoveRows(g, where))
+                moves.append(MoveRows(g, where, errors))
         return tuple(moves), hold
 
     def lower(self) -> Lowered:

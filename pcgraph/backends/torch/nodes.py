@@ -10,11 +10,25 @@ from torch import Tensor
 
 from pcgraph.activations import Activation
 from pcgraph.backends.torch import onednn
-from pcgraph.backends.torch.calls import Activate, Errors, Fill, Restore, Save, ZeroGradient, ZeroSignal, numbers
+from pcgraph.backends.torch.calls import (
+    Activate,
+    Errors,
+    Fill,
+    MeasureRows,
+    OffsetRows,
+    RelayRows,
+    Restore,
+    Save,
+    ZeroGradient,
+    ZeroSignal,
+    numbers,
+)
 from pcgraph.backends.torch.workspace import Step, Workspace, put, take
 from pcgraph.network import Segment
 
-__all__ = ["activate", "errors", "fill", "restore", "save", "zero_gradient", "zero_signal"]
+__all__ = [
+    "activate", "errors", "fill", "measure", "offset", "relay", "restore", "save", "zero_gradient", "zero_signal",
+]  # fmt: skip
 
 
 def fill(ws: Workspace, call: Fill) -> Step:
@@ -95,6 +109,45 @@ def activate(ws: Workspace, call: Activate) -> Step:
         h.index_copy_(0, where, sigma(some, out=some).view(-1, *h.shape[1:]))
 
     return gathered
+
+
+def offset(ws: Workspace, call: OffsetRows) -> Step:
+    """H[rows] = σ(A[rows]) + X[rows]."""
+    h, predict, where, x = _predicted(ws, call)
+    return lambda: put(h, where, predict() + take(x, where))
+
+
+def measure(ws: Workspace, call: MeasureRows) -> Step:
+    """X[rows] = H[rows] - σ(A[rows])."""
+    h, predict, where, x = _predicted(ws, call)
+    return lambda: put(x, where, take(h, where) - predict())
+
+
+def _predicted(
+    ws: Workspace, call: OffsetRows | MeasureRows
+) -> tuple[Tensor, Callable[[], Tensor], Tensor | slice, Tensor]:
+    segment = ws.structure.segments[call.segment]
+    h, a, sigma = ws.h(segment.group), ws.a(segment.group), _activation(ws, segment)
+    where, shape = ws.index(call.rows), ws.structure.groups[segment.group].shape
+
+    def predict() -> Tensor:
+        return sigma(take(a, where).view(-1, *shape)).view(-1, *h.shape[1:])
+
+    return h, predict, where, ws.x(segment.group)
+
+
+def relay(ws: Workspace, call: RelayRows) -> Step:
+    """S[rows] -= σ'(A[rows]) ⊙ E[rows]."""
+    segment = ws.structure.segments[call.segment]
+    g, where, shape = segment.group, ws.index(call.rows), ws.structure.groups[segment.group].shape
+    a, m, e, s, sigma = ws.a(g), ws.m(g), ws.e(g), ws.s(g), _activation(ws, segment)
+
+    def run() -> None:
+        back, into, mu = (take(t, where).view(-1, *shape) for t in (e, a, m))
+        sent = back if sigma.is_identity else sigma.pullback(back, into, mu=mu)
+        put(s, where, take(s, where) - sent.view(-1, *s.shape[1:]))
+
+    return run
 
 
 def _activation(ws: Workspace, segment: Segment) -> Activation:

@@ -20,7 +20,10 @@ from pcgraph.backends.torch.calls import (
     Errors,
     Fill,
     Give,
+    MeasureRows,
     MoveRows,
+    OffsetRows,
+    RelayRows,
     Restore,
     Save,
     Send,
@@ -32,7 +35,7 @@ from pcgraph.backends.torch.calls import (
 )
 from pcgraph.backends.torch.gradients import Gradient, bias_gradient
 from pcgraph.backends.torch.kernels import Kernel
-from pcgraph.backends.torch.lowering import Lowered
+from pcgraph.backends.torch.lowering import Calls, Lowered
 from pcgraph.backends.torch.workspace import Bound, Step, Workspace
 from pcgraph.clamps import Clamps
 from pcgraph.initializers import Block, Context
@@ -50,6 +53,9 @@ _NODES: dict[type[Call], Callable[[Workspace, Any], Step]] = {
     Errors: nodes.errors,
     ZeroGradient: nodes.zero_gradient,
     ZeroSignal: nodes.zero_signal,
+    MeasureRows: nodes.measure,
+    OffsetRows: nodes.offset,
+    RelayRows: nodes.relay,
 }
 
 
@@ -97,6 +103,7 @@ class _Mask:
 class _Stage:
     forward: list[Step]
     errors: list[Step]
+    clear: list[Step]
     pull: list[Step]
     moves: list[_Move]
 
@@ -114,11 +121,8 @@ class TorchProgram(Program):
         self._prologue = [
             self._give(call) if isinstance(call, Give) else self._bind(call) for call in lowered.prologue
         ]  # fmt: skip
-        self._stages = [
-            _Stage(self._all(c.forward), self._all(c.errors), self._all(c.pull), [self._move(m) for m in c.moves])
-            for c in lowered.stages
-        ]
-        self._final = _Stage(self._all(lowered.final.forward), self._all(lowered.final.errors), [], [])
+        self._stages = [self._stage(calls) for calls in lowered.stages]
+        self._final = self._stage(lowered.final)
         self._refresh = list(dict.fromkeys(step for bound in self._bounds for step in bound.refresh))
         self._learn: list[Gradient] | None = None
         self._squared = self._errors_flat()
@@ -128,6 +132,10 @@ class TorchProgram(Program):
         self._rate_sets: dict[_Move, dict[tuple[float, ...], Tensor]] = {}
 
     # -- binding ------------------------------------------------------------------------------------------------------
+
+    def _stage(self, calls: Calls) -> _Stage:
+        parts = (self._all(part) for part in (calls.forward, calls.errors, calls.clear, calls.pull))
+        return _Stage(*parts, [self._move(call) for call in calls.moves])  # type: ignore[call-arg, arg-type]
 
     def _all(self, calls: Iterable[Call]) -> list[Step]:
         return [self._bind(call) for call in calls]
@@ -156,7 +164,7 @@ class TorchProgram(Program):
 
     def _move(self, call: MoveRows) -> _Move:
         where = self.ws.index(call.rows)
-        h, e = self.ws.h(call.group), self.ws.e(call.group)
+        h, e = (self.ws.x if call.errors else self.ws.h)(call.group), self.ws.e(call.group)
         members = self.plan.structure.groups[call.group].start + numbers(call.rows)
         if isinstance(where, slice):
             return _Move(call.group, members, h[where], e[where], None)
@@ -225,17 +233,26 @@ class TorchProgram(Program):
         self._now = t
 
     def pull(self, t: int, motion: Motion) -> None:
-        for step in self._stages[min(t, len(self._stages) - 1)].pull:
+        stage = self._stages[min(t, len(self._stages) - 1)]
+        for step in stage.clear:
             step()
-        for i, (target, strength) in motion.nudges.items():
-            g, p = self.plan.structure.place(i)
-            self.ws.e(g)[p].add_(self.ws.h(g)[p] - target.reshape(self.batch, -1), alpha=strength)
+        if self.plan.measure is not None:  # what pulls at a state goes on to its parents
+            self._nudge(motion)
+        for step in stage.pull:
+            step()
+        if self.plan.measure is None:
+            self._nudge(motion)
         for known in self._masks:
             known.e.mul_(known.free)
 
+    def _nudge(self, motion: Motion) -> None:
+        for i, (target, strength) in motion.nudges.items():
+            g, p = self.plan.structure.place(i)
+            self.ws.e(g)[p].add_(self.ws.h(g)[p] - target.reshape(self.batch, -1), alpha=strength)
+
     def move(self, t: int, motion: Motion) -> None:
         optimizer = motion.optimizer
-        assert optimizer is not None
+        assert isinstance(optimizer, StateOptimizer)
         for k, move in enumerate(self._stages[min(t, len(self._stages) - 1)].moves):
             memory = motion.memories.setdefault((move.group, k), {})
             if move not in self._rates:
@@ -306,15 +323,13 @@ class TorchProgram(Program):
         first = which if isinstance(which, int) else int(which.start if isinstance(which, slice) else which[0])
         g = int(s.group_of[first])
         shape = (self.batch, *s.groups[g].shape)
-        if isinstance(which, int):
-            where: Any = which - s.groups[g].start
-        elif isinstance(which, slice):
-            where, shape = slice(which.start - s.groups[g].start, which.stop - s.groups[g].start), (-1, *shape)
-        else:
-            where, shape = self.ws.index(which - s.groups[g].start), (-1, *shape)
+        where: Any = self._where(which, s.groups[g].start)
+        shape = shape if isinstance(which, int) else (-1, *shape)
+        if kind == "variable" and self._moves_errors(which):
+            return self.ws.x(g)[where].view(shape)
         if kind == "gradient":
             return self.ws.e(g)[where].view(shape)
-        if kind == "state":
+        if kind in ("state", "variable"):
             return self.ws.h(g)[where].view(shape)
         compared = self.plan.flow.error(self._now)[which]
         if np.all(compared):
@@ -324,6 +339,26 @@ class TorchProgram(Program):
             mask = torch.from_numpy(compared).to(self.ws.device).view(-1, 1, 1)
             states = torch.where(mask, self.ws.m(g)[where], states)
         return states.view(shape)
+
+    def _where(self, which: Which, start: int) -> int | slice | Tensor:
+        """Rows of a group's buffers."""
+        if isinstance(which, int):
+            return which - start
+        if isinstance(which, slice):
+            return slice(which.start - start, which.stop - start)
+        return self.ws.index(which - start)
+
+    def _moves_errors(self, which: Which) -> bool:
+        measure = self.plan.measure
+        first = which if isinstance(which, int) else int(which.start if isinstance(which, slice) else which[0])
+        return measure is not None and bool(np.isin(first, measure.nodes))
+
+    def write(self, which: Which, values: Tensor) -> None:
+        s = self.plan.structure
+        first = which if isinstance(which, int) else int(which.start if isinstance(which, slice) else which[0])
+        g = int(s.group_of[first])
+        buffer = self.ws.x(g) if self._moves_errors(which) else self.ws.h(g)
+        buffer[self._where(which, s.groups[g].start)] = values.reshape(-1, *buffer.shape[1:])
 
     def finite(self) -> bool:
         """Whether the energy is finite, where possible from the squared errors: one pass, nothing allocated."""

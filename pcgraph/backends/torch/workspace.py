@@ -112,6 +112,10 @@ class Workspace:
         """The signals of a group."""
         return self._buffer("s", group)
 
+    def x(self, group: int) -> Tensor:
+        """The errors of a group that are variables."""
+        return self._buffer("x", group)
+
     def _buffer(self, name: str, group: int) -> Tensor:
         if (name, group) not in self._buffers:
             size = self.structure.groups[group]
