@@ -1,4 +1,4 @@
-"""The thresholds of devices, in one table: where one way to compute becomes faster than another.
+"""The thresholds of devices stand in one table: where one way to compute becomes faster than another.
 
 They are measured once and written down; nothing is timed at run time, so that a network is computed in the same way
 each time. Ratios stand in docs/performance.md.
@@ -14,7 +14,7 @@ __all__ = ["CPU", "CUDA", "Traits", "traits_of"]
 
 @dataclass(frozen=True)
 class Traits:
-    """What is fast on a device.
+    """Traits say what is fast on a device.
 
     Attributes
     ----------
@@ -70,5 +70,5 @@ CUDA = Traits(large_edge=math.inf)
 
 
 def traits_of(device: str) -> Traits:
-    """The thresholds for a type of device, as in ``torch.device.type``; those of a GPU where nothing is known."""
+    """Return the thresholds for a type of device, as in ``torch.device.type``; a GPU's where nothing is known."""
     return CPU if device == "cpu" else CUDA

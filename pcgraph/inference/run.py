@@ -1,4 +1,4 @@
-"""Inference: the loop over a program (paper, Eq 3 with its sign and transpose corrected).
+"""Inference is a loop over a program (paper, Eq 3 with its sign and transpose corrected).
 
     h_u <- h_u - lr * ( 1[u in V_E] * dE_u/dh_u  -  sum_{v in ch(u)} J_uv^T s_v )   u free, all at once
     s_v  = sigma_v'(a_v) * (-dE_v/dmu_v)                   for the Gaussian -dE/dmu = precision * e_v
@@ -65,7 +65,13 @@ def run(planner: Planner, prepared: Prepared, motion: Motion, options: Options) 
 def descend(
     program: Program, clamps: Clamps, context: Context, motion: Motion, options: Options
 ) -> Tensor | None:  # fmt: skip
-    """Initialise, take all steps, and bring the errors up to date; returns the trace, if asked for."""
+    """Initialise, take all steps, and bring the errors up to date.
+
+    Returns
+    -------
+    Tensor or None
+        The trace, if asked for: the energy (steps + 1, batch), or that of each node (steps + 1, nodes, batch).
+    """
     program.start(clamps, context)
     if not options.trace:
         for t in range(program.plan.steps):
@@ -85,7 +91,7 @@ def descend(
 
 
 def energy_by_node(program: Program, t: int | None = None) -> Tensor:
-    """The energy of each node, (nodes, batch), by canonical number; zero where it is not compared."""
+    """Compute the energy of each node, (nodes, batch), by canonical number; zero where it is not compared."""
     net = program.network
     energies = torch.zeros(len(program.plan.structure.nodes), program.batch, dtype=net.dtype, device=net.device)
     for numbers, found in program.node_energies(t):
@@ -159,7 +165,7 @@ def _diagnose(program: Program, clamps: Clamps, context: Context, motion: Motion
 
 
 def _largest(program: Program) -> tuple[object, float]:
-    """The node with the largest state, and that state; NaN counts as infinite."""
+    """Find the node with the largest state, and that state; NaN counts as infinite."""
     nodes = program.plan.structure.nodes
     sizes = [float(program.read(i, "state").abs().max()) for i in range(len(nodes))]
     sizes = [size if size == size else float("inf") for size in sizes]

@@ -1,4 +1,4 @@
-"""The backend on torch, for CPUs and GPUs."""
+"""The backend on torch chooses here which buffers and which program a run gets."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PROGRAMS = 64
 
 
 class TorchBackend(Backend):
-    """Dense, batched and sparse products, and modules, on whatever device torch has.
+    """This backend computes dense, batched and sparse products, and modules, on whatever device torch has.
 
     All plans of a network with one batch size share buffers and bound calls.
     """
@@ -34,7 +34,7 @@ class TorchBackend(Backend):
         self._spaces: list[tuple[Workspace, dict[Plan, TorchProgram]]] = []
 
     def kernels(self, plan: Plan, network: Network) -> tuple[Kernel, ...]:
-        """The kernel of each bucket, by the written rule and the plan's pins."""
+        """Choose the kernel of each bucket, by the written rule and the plan's pins."""
         return chosen(plan.structure, traits_of(network.device.type), dict(plan.request.pins))
 
     def check(self, plan: Plan, network: Network) -> None:
@@ -79,7 +79,7 @@ class TorchBackend(Backend):
         return tuple(lines)
 
     def memory(self, plan: Plan, network: Network, batch: int) -> int:
-        """Buffers, what kernels keep and hold, and gradients: an estimate from shapes, in float32.
+        """Estimate the bytes of buffers, of what kernels keep and hold, and of gradients, from shapes, in float32.
 
         What a module on an edge keeps for autograd is counted by running it once on tensors without data.
         """
