@@ -57,6 +57,7 @@ class Motion:
     Attributes
     ----------
     optimizer : StateOptimizer or None
+        What moves the states; None for a run without steps.
     first_step : int
         Steps that were taken before this run, by the same optimizer.
     nudges : mapping
@@ -257,7 +258,7 @@ class Program(ABC):
 
     @property
     def stale(self) -> bool:
-        """Tell whether the program no longer fits its network: moved, parameters replaced, torch's switches thrown."""
+        """Tell whether the program no longer fits its network, which was moved, say, or got other parameters."""
         return False
 
     @property

@@ -65,7 +65,7 @@ class Traits:
 CPU = Traits(
     large_edge=128 * 128, chunk=8 * 2**20, sums_by_csr=True, onednn_product=2**24, onednn_tanh=2**16
 )  # fmt: skip
-#: An NVIDIA GPU: whatever is equal is batched at any size, since one product of 512 x 512 does not fill it.
+#: An NVIDIA GPU. Whatever is equal is batched at any size, since one product of 512 x 512 does not fill it.
 CUDA = Traits(large_edge=math.inf)
 
 

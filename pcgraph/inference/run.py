@@ -123,7 +123,7 @@ def _recorded(program: Program, clamps: Clamps, context: Context, motion: Motion
 
 
 def _decided(plan: Plan, context: Context, motion: Motion) -> tuple[object, ...]:
-    """What a recording holds beside the parameters: the optimizer's settings, and where initializers keep tensors."""
+    """Return what a recording holds beside parameters: the optimizer's settings, and the tensors of initializers."""
     kept = (
         (name, tensor.data_ptr())
         for initializer in context.sources

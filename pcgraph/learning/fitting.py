@@ -93,7 +93,7 @@ class TrainingStep:
 
     @property
     def targets(self) -> dict[Node, Tensor]:
-        """The target node -> its value.
+        """Map the target node to its value.
 
         Raises
         ------

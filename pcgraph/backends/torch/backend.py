@@ -41,6 +41,10 @@ class TorchBackend(Backend):
         self.kernels(plan, network)
 
     def lower(self, plan: Plan, network: Network, batch: int) -> Program:
+        """Return a program on a workspace that nobody reads from, if possible one on which the plan was bound before.
+
+        A workspace whose network was moved, or whose torch switches were thrown, is replaced.
+        """
         usable = [s for s in self._spaces if s[0].net is network and s[0].batch == batch and not s[0].taken]
         usable.sort(key=lambda space: plan not in space[1])  # one on which the plan was bound before, if there is one
         found = next((space for space in usable if not space[0].stale), None)

@@ -207,6 +207,10 @@ class TorchProgram(Program):
     # -- running ------------------------------------------------------------------------------------------------------
 
     def start(self, clamps: Clamps, context: Context) -> None:
+        """Put a batch into the buffers, and run what comes before the first step.
+
+        Initializers whose writes come first write before the clamps do, since they may write over clamped rows.
+        """
         for step in self._refresh:
             step()
         self._masks = [self._mask(i, *pair) for i, pair in clamps.masked.items()]
