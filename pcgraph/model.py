@@ -1,4 +1,4 @@
-"""PCNetwork: a network that can be planned, run and asked."""
+"""A PCNetwork is a network that can be planned, run and asked."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Node = Hashable
 
 
 class PCNetwork(Network):
-    """A predictive coding network on an arbitrary graph.
+    """A predictive coding network can be declared on any graph; it is planned, run, asked, and learns.
 
     Parameters
     ----------
@@ -41,9 +41,9 @@ class PCNetwork(Network):
         ``precision``, ``prior``; edges are predictions, with ``transform``, ``activation``, ``trainable``, ``share``.
         It is copied and never changed.
     seed : int
-        For the weights. torch's global generator is neither read nor moved.
+        The seed that the weights are drawn from. torch's global generator is neither read nor moved.
     dtype : torch.dtype, optional
-        Of parameters and states; torch's default dtype if None.
+        The type of parameters and states; torch's default dtype if None.
     device : torch.device or str, optional
     backend : str or Backend
         What computes: a name of :data:`pcgraph.backends.BACKENDS`, "auto", or a backend of your own.
@@ -81,7 +81,7 @@ class PCNetwork(Network):
 
     @property
     def backend(self) -> Backend:
-        """What computes."""
+        """Return what computes."""
         return self._planner.backend
 
     def plan(
@@ -89,12 +89,12 @@ class PCNetwork(Network):
         optimizer: StateOptimizer | Solver | None = None, masked: Iterable[Node] = (),
         kernels: Mapping[str, str] | None = None, coordinates: Errors | None = None,
     ) -> Plan:  # fmt: skip
-        """The plan that :meth:`infer` would run.
+        """Return the plan that :meth:`infer` would run.
 
         Parameters
         ----------
         clamped, masked : iterable of nodes
-            Known wholly, and in part.
+            The nodes that are known wholly, and in part.
         init : Initializer
         steps : int
         optimizer : StateOptimizer, optional
@@ -104,9 +104,15 @@ class PCNetwork(Network):
         coordinates : Errors, optional
             As for :meth:`infer`.
 
+        Returns
+        -------
+        Plan
+            It is kept: equal requests get the same one.
+
         Raises
         ------
         InvalidInitializer, ClampError, ConfigError
+            As :meth:`infer` would raise them.
         """
         for names in (clamped, masked):
             if isinstance(names, str):
@@ -152,14 +158,21 @@ class PCNetwork(Network):
         capture : bool or "auto"
             On a GPU, record the run as one CUDA graph and replay it for every batch of this shape: the host then
             starts it with one call. "auto" does so where all that varies comes in through tensors; True refuses
-            where it does not. The states of the result are then copies. Not measured yet: no GPU was at hand.
+            where it does not. Not measured yet: no GPU was at hand.
+
+        Returns
+        -------
+        InferenceResult
+            It is read by node, and the network learns from it.
 
         Raises
         ------
         ClampError, ConfigError, InvalidInitializer
-            Before anything runs.
+            An argument is not as it has to be, or the initializer does not hold; nothing has run.
         Diverged
             The energy is not finite at the end.
+        OutOfMemory
+            The device has run out of memory; the message has the plan's estimate.
         """
         require_choice(trace, "trace", (False, True, "nodes"))
         if tolerance is not None:
@@ -174,7 +187,7 @@ class PCNetwork(Network):
         motion: Motion, options: Options, all_move: bool = False, kernels: Mapping[str, str] | None = None,
         coordinates: Errors | None = None,
     ) -> InferenceResult:  # fmt: skip
-        """:meth:`infer` for learning rules with phases of their own, which say what evolves from run to run.
+        """Run inference as :meth:`infer` does, for learning rules that say what evolves from run to run.
 
         Parameters
         ----------
@@ -185,6 +198,15 @@ class PCNetwork(Network):
         options : Options
         all_move : bool
             Whether every free node is handed to the optimizer in every step, so that what it keeps fits other runs.
+
+        Returns
+        -------
+        InferenceResult
+
+        Raises
+        ------
+        ClampError, ConfigError, InvalidInitializer, Diverged, OutOfMemory
+            As for :meth:`infer`.
         """
         require_optimizer(steps, motion.optimizer)
         checked = Clamps.check(self, clamps, finite=options.check)
@@ -207,11 +229,11 @@ class PCNetwork(Network):
         return InferenceResult(program, checked, init, labels, seen)
 
     def forward(self, *arguments: Any, **keywords: Any) -> Any:
-        """Not defined: a predictive coding network is run by :meth:`infer` and asked by :meth:`predict`."""
+        """Refuse to be called: a predictive coding network is run by :meth:`infer` and asked by :meth:`predict`."""
         raise TypeError("a PCNetwork is not called: use net.infer(clamps, ...) to run it and net.predict(clamps, node)")
 
     def carry_on(self, states: Mapping[Node, Tensor]) -> States:
-        """An initializer that starts from `states`. All of them share one plan."""
+        """Return an initializer that starts from `states`. All of them share one plan."""
         return States(states)
 
     def predict(
@@ -219,16 +241,27 @@ class PCNetwork(Network):
         steps: int | None = None, optimizer: StateOptimizer | Solver | None = None,
         coordinates: Errors | None = None, tolerance: float | None = None,
     ) -> Tensor:  # fmt: skip
-        """What the network predicts for one node, shape (batch, *shape).
+        """Predict one node, shape (batch, *shape).
 
-        By a sweep over the node's ancestors, where these can be swept for these clamps (Theorem 1): they have no cycle
-        of free nodes, and every free root among them has a known value. Elsewhere `init` and `steps` are required, and
-        the answer is the node's state after that many steps.
+        A sweep over the node's ancestors gives it, where these can be swept for these clamps (Theorem 1): they have no
+        cycle of free nodes, and every free root among them has a known value. Elsewhere `init` and `steps` are
+        required, and the answer is the node's state after that many steps.
+
+        Parameters
+        ----------
+        clamps : mapping
+            Node -> Tensor (batch, *shape), or :class:`pcgraph.Masked`.
+        node : node
+            The one that is asked for; it is not wholly clamped.
+        init, steps, optimizer
+            As for :meth:`infer`; both of the first, or neither.
 
         Raises
         ------
         InvalidInitializer
             There is no sweep, and neither `init` nor `steps` was given.
+        ClampError, ConfigError
+            The clamps, or the other arguments, are not as they have to be.
         """
         target = self.structure.require_node(node, ClampError)
         if isinstance(clamps, Mapping) and isinstance(clamps.get(node), Tensor):
@@ -250,7 +283,7 @@ class PCNetwork(Network):
             return program.read(target, "state").clone()
 
     def to_data(self, level: Literal["neurons", "groups"] = "neurons") -> Data:
-        """The graph as torch_geometric's ``Data``; see :func:`pcgraph.pyg.to_data`."""
+        """Return the graph as torch_geometric's ``Data``; see :func:`pcgraph.pyg.to_data`."""
         return to_data(self, level=level)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""How a run is looked at and driven, beyond what it computes."""
+"""Options say how a run is looked at and driven, beyond what it computes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["Options"]
 
 @dataclass(frozen=True)
 class Options:
-    """What the caller of a run chose, beyond the plan itself.
+    """Options are what the caller of a run chose, beyond the plan itself.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""What is relaxed before an initialization: parts of the network by themselves, for initializers that ask for it."""
+"""Parts of the network are relaxed by themselves before an initialization, for initializers that ask for it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,15 @@ def _relax_all(planner: Planner, after: tuple[Relaxation, ...], context: Context
 def _relax(
     planner: Planner, relaxation: Relaxation, known: dict[Node, Tensor], context: Context
 ) -> tuple[dict[Node, Tensor], float]:
-    """Relax some nodes given all that they read, as if nothing read them: their states, and the largest gradient."""
+    """Relax some nodes given all that they read, as if nothing read them.
+
+    Returns
+    -------
+    dict
+        Node -> its state, (batch, *shape).
+    float
+        The largest gradient that is left.
+    """
     number = context.network.structure.number
     numbered = {number[v]: h for v, h in known.items()}
     plan = planner.part(frozenset(numbered), relaxation)

@@ -87,7 +87,7 @@ def _recorded(program: Program, clamps: Clamps, context: Context, motion: Motion
 
 
 def _decided(plan: Plan, context: Context, motion: Motion) -> tuple[object, ...]:
-    """What a recording holds beside the parameters: the optimizer's settings, and where initializers keep tensors."""
+    """Return what a recording holds beside parameters: the optimizer's settings, and the tensors of initializers."""
     kept = (
         (name, tensor.data_ptr())
         for initializer in context.sources
@@ -123,7 +123,7 @@ def _diagnose(program: Program, clamps: Clamps, context: Context, motion: Motion
 
 
 def _largest(program: Program) -> tuple[object, float]:
-    """The node with the largest state, and that state; NaN counts as infinite."""
+    """Find the node with the largest state, and that state; NaN counts as infinite."""
     nodes = program.plan.structure.nodes
     sizes = [float(program.read(i, "state").abs().max()) for i in range(len(nodes))]
     sizes = [size if size == size else float("inf") for size in sizes]

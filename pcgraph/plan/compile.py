@@ -1,4 +1,4 @@
-"""From structure + clamps + layout + steps to a plan: which operation follows which, on which nodes and edges."""
+"""Structure, clamps, layout and steps are compiled here: which operation follows which, on which nodes and edges."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class Stage:
 
 
 class Compiler:
-    """Compiles one plan; what it finds is in its attributes, which :class:`~pcgraph.plan.Plan` describes."""
+    """A compiler makes one plan; what it finds is in its attributes, which :class:`~pcgraph.plan.Plan` describes."""
 
     def __init__(self, structure: Structure, request: Request, layout: Layout) -> None:
         self.structure, self.request = structure, request
@@ -113,7 +113,7 @@ class Compiler:
     # -- what the initialization leaves behind ----------------------------------------------------------------------
 
     def _actions(self, layout: Layout) -> list[tuple[int | None, Index]]:
-        """(initializer number or None for a sweep, nodes) in order, free relevant nodes only."""
+        """Return (initializer number or None for a sweep, nodes) in order, with the free nodes that matter alone."""
         s = self.structure
         result: list[tuple[int | None, Index]] = []
         for action in layout.actions:
@@ -158,7 +158,7 @@ class Compiler:
         self.zero &= ~self.masked
 
     def _vanishing(self) -> Mask:
-        """The nodes whose energy promises to vanish at the prediction."""
+        """Return a mask of the nodes whose energy promises to vanish at the prediction."""
         s = self.structure
         result = np.ones(len(s.nodes), dtype=bool)
         for segment in s.segments:
@@ -176,7 +176,7 @@ class Compiler:
         return level
 
     def _provably_zero(self) -> Mask:
-        """The edges that carry nothing before the first move: a zero state through a linear map."""
+        """Return a mask of the edges that carry nothing before the first move: a zero state through a linear map."""
         result = self.zero[self.structure.source]
         for bucket in self.structure.buckets:
             if not bucket.keeps_zero:
@@ -209,12 +209,12 @@ class Compiler:
             raise InvalidInitializer("error coordinates need a node of every free cycle among those that are kept")
 
     def _propagate(self, nodes: Index) -> Propagate:
-        """All that comes into nodes, sorted by number, but what is provably zero."""
+        """Propagate all that comes into nodes, sorted by number, but what is provably zero."""
         edges = self.structure.by_target.edges(nodes)
         return Propagate(edges[~self.silent[edges]], nodes)
 
     def _sweep(self, nodes: Index) -> Iterator[Operation]:
-        """Waves of nodes whose swept parents all lie in earlier waves."""
+        """Yield operations wave by wave: the swept parents of a wave's nodes all lie in earlier waves."""
         s = self.structure
         pending = _mask(len(s.nodes), nodes)
         missing = np.bincount(s.target[pending[s.source]], minlength=len(s.nodes))

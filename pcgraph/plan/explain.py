@@ -1,4 +1,4 @@
-"""A plan for people: in words, and as a table for notebooks."""
+"""A plan is explained to people: in words, and as a table for notebooks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The language of plans: operations on sets of nodes and edges, and of nothing else.
+"""Plans are written in these operations, which speak of sets of nodes and edges, and of nothing else.
 
 An operation says *what* is done, in canonical numbers of the structure. Where the numbers lie, how they are multiplied
 and what is fused is a backend's to decide. The meaning of each, with h the states, y_e the product that edge e last

@@ -1,4 +1,4 @@
-"""What a plan is asked for."""
+"""A request says what a plan is asked for."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Request", "require_steps"]
 
 @dataclass(frozen=True)
 class Request:
-    """What a plan is asked for, beside the initializer's layout. Two equal requests get the same plan.
+    """A request says what a plan is asked for, beside the initializer's layout. Two equal requests get the same plan.
 
     Attributes
     ----------
@@ -55,7 +55,7 @@ class Request:
         nudged: frozenset[int] = frozenset(), all_move: bool = False, only: frozenset[int] | None = None,
         kept: frozenset[int] | None = None, pins: Mapping[str, str] | None = None,
     ) -> Request:  # fmt: skip
-        """A request with the promises of `optimizer`; without one, or without steps, those of plain descent."""
+        """Make a request with the promises of `optimizer`; without one, or without steps, those of plain descent."""
         moves = optimizer if steps else None
         return cls(
             clamped, masked, steps,

@@ -1,4 +1,4 @@
-"""Sequential matrix multiplications: how long a plan takes where everything that can run at once does.
+"""Sequential matrix multiplications say how long a plan takes where everything that can run at once does.
 
 The paper counts, for one weight update (Eq 5, 6 and Section 4.1): 2T for the inference steps, L more for a forward
 sweep of the whole network, m for a sweep of the first m layers, 3 for a memory (query, key and value), none for class
@@ -34,7 +34,7 @@ __all__ = ["SMM", "count"]
 
 @dataclass(frozen=True)
 class SMM:
-    """Sequential matrix multiplications of one weight update.
+    """One weight update takes so many sequential matrix multiplications.
 
     Attributes
     ----------
@@ -70,7 +70,7 @@ def _initialization(plan: Any) -> int:
 
 
 class _Clock:
-    """When the latest value of everything is there, in products that have to be waited for."""
+    """A clock knows when the latest value of everything is there, counted in products that have to be waited for."""
 
     def __init__(self, plan: Any) -> None:
         self.plan, s = plan, plan.structure
@@ -85,6 +85,7 @@ class _Clock:
         self.product = np.zeros(len(s.source), dtype=np.int64)
 
     def tick(self, op: Operation) -> None:
+        """Let an operation happen: what it writes is there once all that it reads is there, and a product later."""
         if isinstance(op, Write):
             self.state[op.nodes] = self.plan.initializers[op.source].products if op.source >= 0 else 0
         elif isinstance(op, Propagate):
@@ -111,6 +112,7 @@ class _Clock:
                 kind[op.nodes] = np.maximum(kind[op.nodes], self.gradient[op.nodes])
 
     def latest(self, nodes: Index) -> int:
+        """Return when all states, and the gradients of these nodes, are there."""
         return max(int(self.state.max()), int(self.gradient[nodes].max(initial=0)))
 
 

@@ -1,4 +1,4 @@
-"""A proof for a plan: walk along it on symbols, and hold every step against the slow rule.
+"""A plan is proved: the proof walks along it on symbols, and holds every step against the slow rule.
 
 States are replaced by version numbers, and every product by the version of the source that it was made from. What the
 plan would compute is then known exactly, without a number: each error that is used must rest on the present state of
@@ -53,7 +53,7 @@ def verify(plan: Plan) -> bool:
     Raises
     ------
     AssertionError
-        With the operation and the node at fault.
+        The plan is wrong; the message names the operation and the node at fault.
 
     Examples
     --------
@@ -74,7 +74,7 @@ def verify(plan: Plan) -> bool:
 
 @dataclass
 class _Step:
-    """What has happened in the present step: nodes compared, edges pulled."""
+    """A step remembers what has happened in it: nodes compared, edges pulled."""
 
     compared: Mask
     pulled: Mask
@@ -82,7 +82,7 @@ class _Step:
 
 
 class _Proof:
-    """Symbols in the place of numbers, and what each operation may do to them."""
+    """A proof keeps symbols in the place of numbers, and knows what each operation may do to them."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan, s = plan, plan.structure
@@ -110,6 +110,7 @@ class _Proof:
         return _Step(np.zeros(count, dtype=bool), np.zeros(edges, dtype=bool), np.zeros(count, dtype=bool))
 
     def apply(self, op: Operation, t: int) -> None:
+        """Let an operation of step `t` act on the symbols, or raise what is wrong with it."""
         if isinstance(op, Write):
             self._touch(op.nodes)
             zeros = op.source < 0 or self.plan.initializers[op.source].writes_zeros
@@ -146,7 +147,7 @@ class _Proof:
         return str(self.s.edge(int(edges[0])))
 
     def _touch(self, nodes: Index) -> None:
-        """The states change: they no longer equal their predictions, nor do those of their children."""
+        """Change these states: they no longer equal their predictions, nor do those of their children."""
         self.version[nodes] += 1
         self.zero[nodes] = self.predicted[nodes] = False
         self.predicted[self.s.target[self.s.by_source.edges(np.unique(nodes))]] = False

@@ -1,4 +1,4 @@
-"""From a plan to calls: sets of nodes and edges become rows of groups and edges of buckets, in an order that is fast.
+"""A plan becomes calls: sets of nodes and edges become rows of groups and edges of buckets, in an order that is fast.
 
 What is decided here is layout alone, by the thresholds of the device (:class:`~pcgraph.backends.Traits`): which edges
 are computed along with their neighbours, where a sum begins with its bias, what slower edges contribute and is kept
@@ -45,7 +45,7 @@ __all__ = ["Calls", "Lowered", "kept", "lower"]
 
 @dataclass(frozen=True, eq=False)
 class Calls:
-    """The calls of one stage, by the part of the program that runs them."""
+    """One stage is these calls, sorted by the part of the program that runs them."""
 
     forward: tuple[Call, ...]
     errors: tuple[Errors, ...]
@@ -56,7 +56,7 @@ class Calls:
 
 @dataclass(frozen=True, eq=False)
 class Lowered:
-    """All calls of a plan.
+    """A lowered plan is all of its calls.
 
     Attributes
     ----------
@@ -94,7 +94,7 @@ class _Lowering:
     # -- what is computed along, and what is kept ---------------------------------------------------------------------
 
     def _levels(self) -> Index:
-        """The first step before which each edge is computed anew, where neighbours are computed along."""
+        """Return the first step before which each edge is computed anew, where neighbours are computed along."""
         level = self.plan.level.copy()
         for bucket, kernel in zip(self.s.buckets, self.kernels):
             if kernel.widens:
@@ -107,7 +107,7 @@ class _Lowering:
         return level
 
     def _plan_bases(self) -> tuple[dict[int, Mask], dict[tuple[int, int], Index]]:
-        """Which nodes need, at which level, a copy of what their slower edges contribute."""
+        """Find which nodes need, at which level, a copy of what their slower edges contribute."""
         s, level = self.s, self.level
         heard = np.zeros(len(level), dtype=bool)
         for op in (*self.plan.prologue, self.plan.begin):
@@ -127,7 +127,7 @@ class _Lowering:
         return based, bases
 
     def _lasting(self) -> dict[int, tuple[slice, int]]:
-        """Segment -> (nodes, step): neighbours whose input never changes, and when their errors begin.
+        """Map segments to (nodes, step): neighbours whose input never changes, and when their errors begin.
 
         Their prediction and its derivative are computed once.
         """
@@ -150,16 +150,17 @@ class _Lowering:
     # -- rows ---------------------------------------------------------------------------------------------------------
 
     def by_group(self, nodes: Index) -> Iterator[tuple[int, Index]]:
-        """(group, positions) of nodes, sorted by number."""
+        """Yield (group, positions) for nodes, sorted by number."""
         group_of, position = self.s.group_of[nodes], self.s.position[nodes]
         for part in _alike(group_of):
             yield int(group_of[part.start]), position[part]
 
     def by_group_rows(self, mask: Mask) -> Iterator[tuple[int, Rows]]:
+        """Yield (group, rows) for the nodes in the mask."""
         return ((g, rows(where)) for g, where in self.by_group(np.flatnonzero(mask)))
 
     def pieces(self, nodes: Index) -> Iterator[tuple[int, Rows]]:
-        """(segment, rows) that cover nodes, sorted by number: slices where few suffice, else row numbers."""
+        """Yield (segment, rows) that cover nodes, sorted by number: slices where few suffice, else row numbers."""
         segment_of, position = self.s.segment_of[nodes], self.s.position[nodes]
         for same in _alike(segment_of):
             where = position[same]
@@ -170,7 +171,7 @@ class _Lowering:
     # -- forward ------------------------------------------------------------------------------------------------------
 
     def sends(self, edges: Index, filled: Mask) -> Iterator[Call]:
-        """Forward calls for `edges` (sorted); marks their targets as filled."""
+        """Yield forward calls for `edges` (sorted), and mark their targets as filled."""
         s = self.s
         for same in _alike(s.bucket_of[edges]):
             part = edges[same]
@@ -189,12 +190,16 @@ class _Lowering:
                 yield Send(b, rows(some), fresh)
 
     def copies(self, kind: type[Save], t: int, nodes: Index) -> Iterator[Call]:
+        """Yield calls that save, or restore, what comes into `nodes` from edges slower than level `t`."""
         for g, where in self.by_group(nodes):
             base = self.bases[t, g]
             yield kind((t, g), len(base), g, rows(where), rows(np.searchsorted(base, where)))
 
     def accumulate(self, edges: Index, nodes: Index, keep: bool, filled: Mask) -> Iterator[Call]:
-        """Everything that comes into `nodes` before the first move; slowest edges first, so that bases can be kept."""
+        """Yield calls for all that comes into `nodes` before the first move.
+
+        The slowest edges come first, so that bases can be kept.
+        """
         level = self.level[edges] if keep else np.full(len(edges), NEVER)
         seen = self.level[self.s.by_target.edges(nodes)] if keep else level
         for t in np.unique(seen)[::-1]:
@@ -223,6 +228,7 @@ class _Lowering:
         return tuple(result)
 
     def prologue(self) -> Iterator[Call]:
+        """Yield the calls of the initialization, and of what comes in before the first step."""
         exact, filled = self.plan.exact, np.zeros(self.count, dtype=bool)
         begun = False
         for op in self.plan.prologue:
@@ -246,7 +252,7 @@ class _Lowering:
             yield from (ZeroSignal(g, where) for g, where in self.by_group_rows(self.quiet))
 
     def gives(self, op: Write, first: bool) -> Iterator[Give]:
-        """Writes on neighbours.
+        """Yield writes on neighbours.
 
         The first ones come before the clamps, so that zeros may be written over clamped nodes in between.
         """
@@ -262,6 +268,7 @@ class _Lowering:
     # -- steps --------------------------------------------------------------------------------------------------------
 
     def stage(self, stage: Stage, t: int, final: bool = False) -> Calls:
+        """Return the calls of step `t`, or of what follows the last one."""
         compared = _mask(self.count, stage.compare.nodes)
         changing, kept = compared.copy(), []
         for i, (nodes, begun) in self.lasting.items():
@@ -317,7 +324,10 @@ class _Lowering:
             yield SendBack(b, rows(hit))
 
     def freshened(self, calls: Iterable[SendBack], empty: Mask) -> list[SendBack]:
-        """The calls, the first one into an `empty` gradient writing it where its kernel can; marks those as filled."""
+        """Return the calls, of which the first into an `empty` gradient writes it where its kernel can.
+
+        Gradients that are written so are marked as filled.
+        """
         untouched, result = empty.copy(), []
         for call in calls:
             sources = self.s.source[numbers(call.edges)]
@@ -345,6 +355,7 @@ class _Lowering:
         return tuple(moves), hold
 
     def lower(self) -> Lowered:
+        """Return all calls of the plan."""
         plan = self.plan
         # The step that is repeated keeps no slopes: it comes after the one that does.
         distinct = max([len(plan.stages), *(begun + 2 for _, begun in self.lasting.values())])
@@ -363,7 +374,7 @@ def _mask(count: int, members: Index) -> Mask:
 
 
 def _alike(labels: Index) -> Iterator[slice]:
-    """Neighbours with the same label."""
+    """Yield slices of neighbours with the same label."""
     if len(labels):
         cuts = np.flatnonzero(np.diff(labels)) + 1
         starts = [0, *cuts.tolist()]
@@ -371,12 +382,12 @@ def _alike(labels: Index) -> Iterator[slice]:
 
 
 def _neighbours(where: Index) -> list[Index]:
-    """Sorted row numbers in pieces without gaps."""
+    """Split sorted row numbers into pieces without gaps."""
     return np.split(where, np.flatnonzero(np.diff(where) > 1) + 1)
 
 
 def kept(plan: Plan, kernels: Sequence[Kernel], traits: Traits) -> int:
-    """Numbers a sample that are kept of what slower edges contribute."""
+    """Count the numbers a sample that are kept of what slower edges contribute."""
     bases = _Lowering(plan, kernels, traits).bases
     return sum(plan.structure.groups[g].size * len(where) for (_, g), where in bases.items())
 

@@ -1,4 +1,4 @@
-"""What is done for every node of a segment at once: activations, errors, signals, moves."""
+"""Whatever is done for every node of a segment at once is here: activations, errors, signals."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ __all__ = [
 
 
 def fill(ws: Workspace, call: Fill) -> Step:
-    """A[rows] = bias; for roots with a prior, the prior."""
+    """Bind A[rows] = bias; roots with a prior get the prior."""
     a, index = ws.a(call.group), ws.index(call.rows)
     start, known = ws.structure.groups[call.group].start, ws.structure.priors
     priors = {}
@@ -52,7 +52,7 @@ def fill(ws: Workspace, call: Fill) -> Step:
 
 
 def _with_priors(ws: Workspace, bias: Tensor | None, priors: dict[int, Tensor], count: int, size: int) -> Tensor:
-    """Biases of some rows, priors of others; made again for every run, since biases learn."""
+    """Return biases for some rows and priors for others; they are made again for every run, since biases learn."""
     rows = ws.empty(count, 1, size).zero_()
     which = torch.tensor(list(priors), device=ws.device)
     fixed = torch.stack([prior.flatten() for prior in priors.values()]).to(rows).unsqueeze(1)
@@ -67,24 +67,24 @@ def _with_priors(ws: Workspace, bias: Tensor | None, priors: dict[int, Tensor], 
 
 
 def save(ws: Workspace, call: Save) -> Step:
-    """Rows `at` of the base = A[rows]."""
+    """Bind copying A[rows] to rows `at` of the base."""
     base, a, where, at = ws.base(call.base, call.size), ws.a(call.group), ws.index(call.rows), ws.index(call.at)
     return lambda: put(base, at, take(a, where))
 
 
 def restore(ws: Workspace, call: Restore) -> Step:
-    """A[rows] = rows `at` of the base."""
+    """Bind copying rows `at` of the base to A[rows]."""
     base, a, where, at = ws.base(call.base, call.size), ws.a(call.group), ws.index(call.rows), ws.index(call.at)
     return lambda: put(a, where, take(base, at))
 
 
 def zero_gradient(ws: Workspace, call: ZeroGradient) -> Step:
-    """E[rows] = 0."""
+    """Bind E[rows] = 0."""
     return _zero(ws.e(call.group), ws.index(call.rows))
 
 
 def zero_signal(ws: Workspace, call: ZeroSignal) -> Step:
-    """S[rows] = 0."""
+    """Bind S[rows] = 0."""
     return _zero(ws.s(call.group), ws.index(call.rows))
 
 
@@ -96,7 +96,7 @@ def _zero(buffer: Tensor, where: Tensor | slice) -> Step:
 
 
 def activate(ws: Workspace, call: Activate) -> Step:
-    """H[rows] = σ(A[rows])."""
+    """Bind H[rows] = σ(A[rows])."""
     segment = ws.structure.segments[call.segment]
     h, a, sigma = ws.h(segment.group), ws.a(segment.group), _activation(ws, segment)
     where, shape = ws.index(call.rows), ws.structure.groups[segment.group].shape
@@ -151,14 +151,17 @@ def relay(ws: Workspace, call: RelayRows) -> Step:
 
 
 def _activation(ws: Workspace, segment: Segment) -> Activation:
-    """The same for all nodes of a segment, whichever are computed, so that a swept state has no error at all."""
+    """Return σ as it is computed for a segment.
+
+    It is the same for all its nodes, whichever are computed, so that a swept state has no error at all.
+    """
     values = (segment.stop - segment.start) * ws.batch * ws.structure.groups[segment.group].size
     return onednn.activation(segment.activation, values) if ws.onednn else segment.activation
 
 
 @dataclass(frozen=True)
 class _Rows:
-    """The rows of an errors call: H, A, M, E, S, each (nodes, batch, size)."""
+    """An errors call works on these rows of H, A, M, E and S, each (nodes, batch, size)."""
 
     h: Tensor
     a: Tensor
@@ -167,12 +170,15 @@ class _Rows:
     s: Tensor
 
     def shaped(self, shape: tuple[int, ...]) -> _Rows:
-        """All samples of all rows as one batch."""
+        """View all samples of all rows as one batch."""
         return _Rows(*(t.view(-1, *shape) for t in (self.h, self.a, self.m, self.e, self.s)))
 
 
 def errors(ws: Workspace, call: Errors) -> Step:
-    """M = σ(A); E = dF/dH of the node's own energy; S = σ'(A) ⊙ (-dF/dM), with σ'(A) kept where A does not change."""
+    """Bind M = σ(A), E = dF/dH of the node's own energy, and S = σ'(A) ⊙ (-dF/dM).
+
+    σ'(A) is kept where A does not change.
+    """
     segment = ws.structure.segments[call.segment]
     where = ws.index(call.rows)
     precision = None

@@ -1,4 +1,4 @@
-"""A plan on torch: lists of functions of no arguments on the buffers of a workspace."""
+"""A plan on torch is lists of functions of no arguments, which work on the buffers of a workspace."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ _NODES: dict[type[Call], Callable[[Workspace, Any], Step]] = {
 
 @dataclass(frozen=True, eq=False)
 class _Give:
-    """States that an initializer writes: a view of them, and what the initializer is told of them."""
+    """An initializer writes these states: a view of them, and what the initializer is told of them."""
 
     write: Write
     block: Block
@@ -70,7 +70,7 @@ class _Give:
 
 @dataclass(frozen=True, eq=False)
 class _Move:
-    """States that the optimizer moves: views of them and of their gradients, or their row numbers in a group."""
+    """The optimizer moves these states: views of them and of their gradients, or their row numbers in a group."""
 
     group: int
     nodes: np.ndarray[Any, np.dtype[np.int64]]
@@ -90,7 +90,11 @@ class _Move:
 
 @dataclass(frozen=True, eq=False)
 class _Mask:
-    """A partly clamped node: its states and gradients, its known values, where they are, and 1 where it is free."""
+    """A partly clamped node keeps its known values, and is free elsewhere.
+
+    `h` and `e` are views of its states and gradients, `mask` is true where `values` holds, `free` is 1 where it does
+    not.
+    """
 
     h: Tensor
     e: Tensor
@@ -101,6 +105,8 @@ class _Mask:
 
 @dataclass(frozen=True, eq=False)
 class _Stage:
+    """One step runs these functions, part by part."""
+
     forward: list[Step]
     errors: list[Step]
     clear: list[Step]
@@ -109,7 +115,7 @@ class _Stage:
 
 
 class TorchProgram(Program):
-    """A plan bound to a workspace, which other programs of the same network may share."""
+    """This program is a plan bound to a workspace, which other programs of the same network may share."""
 
     def __init__(self, plan: Plan, ws: Workspace, lowered: Lowered, kernels: Sequence[Kernel]) -> None:
         super().__init__(plan, ws.net, ws.batch)
@@ -148,7 +154,7 @@ class TorchProgram(Program):
         return self._keep(call.key, lambda: _NODES[type(call)](self.ws, call))  # type: ignore[no-any-return]
 
     def _keep(self, key: Hashable, bind: Callable[[], Any]) -> Any:
-        """What `bind` makes, or made for another program on this workspace."""
+        """Return what `bind` makes, or what it made for another program on this workspace."""
         self.ws.onednn = self._onednn
         bound = self.ws.bound((key, self._onednn), bind)
         self._bounds.append(bound)
@@ -171,7 +177,10 @@ class TorchProgram(Program):
         return _Move(call.group, members, h, e, where)
 
     def _errors_flat(self) -> list[Tensor]:
-        """The errors at the end, flat; none where squares of them do not say what the energy is."""
+        """Return the errors at the end, flat.
+
+        There are none where their squares do not say what the energy is.
+        """
         found = []
         for call in self._lowered.final.errors:
             segment = self.plan.structure.segments[call.segment]
@@ -181,7 +190,7 @@ class TorchProgram(Program):
         return found
 
     def _gradients(self) -> list[Gradient]:
-        """What computes gradients, bound when somebody first learns."""
+        """Return what computes gradients; it is bound when somebody first learns."""
         if self._learn is not None:
             return self._learn
         ws, s = self.ws, self.plan.structure
@@ -206,6 +215,10 @@ class TorchProgram(Program):
     # -- running ------------------------------------------------------------------------------------------------------
 
     def start(self, clamps: Clamps, context: Context) -> None:
+        """Put a batch into the buffers, and run what comes before the first step.
+
+        Initializers whose writes come first write before the clamps do, since they may write over clamped rows.
+        """
         for step in self._refresh:
             step()
         self._masks = [self._mask(i, *pair) for i, pair in clamps.masked.items()]
@@ -361,7 +374,10 @@ class TorchProgram(Program):
         buffer[self._where(which, s.groups[g].start)] = values.reshape(-1, *buffer.shape[1:])
 
     def finite(self) -> bool:
-        """Whether the energy is finite, where possible from the squared errors: one pass, nothing allocated."""
+        """Tell whether the energy is finite.
+
+        Where possible the squared errors say it, in one pass that allocates nothing.
+        """
         if self._squared and math.isfinite(float(sum(torch.dot(e, e) for e in self._squared))):
             return True
         return super().finite()
