@@ -33,6 +33,7 @@ TRANSFORMS: dict[str, type[Transform]] = {
     "activate": Activate,
     "masked_linear": MaskedLinear,
     "sparse_linear": SparseLinear,
+    "module": Module,
 }
 _NAMED = Named("transform", "pcgraph.transforms.TRANSFORMS", TRANSFORMS)
 
