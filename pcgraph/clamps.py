@@ -132,8 +132,7 @@ def _check_tensor(net: Network, node: Hashable, tensor: Tensor) -> None:
     if tuple(tensor.shape[1:]) != shape or tensor.dim() == 0:
         wanted = ", ".join(["batch", *map(str, shape)])
         raise ClampError(
-            f"the clamp of {node!r} needs shape ({wanted}) (found {tuple(tensor.shape)})"
-            + _hint(tensor, shape),
+            f"the clamp of {node!r} needs shape ({wanted}) (found {tuple(tensor.shape)})" + _hint(tensor, shape),
             node=node,
         )
     if tensor.dtype != net.dtype:

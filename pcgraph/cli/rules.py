@@ -66,12 +66,12 @@ def plans(
     if isinstance(rule, Incremental):
         known = States({node: torch.empty(0) for node in net.structure.nodes})
         first, later = (
-            make_plan(net.structure, replace(plan.request, all_move=True))
+            make_plan(net.structure, replace(plan.request, all_move=True), plan.layout, plan.lowering)
             for plan in (net.plan(clamped, init=start, steps=1, optimizer=optimizer) for start in (init, known))
         )
         return [(1, first), (steps - 1, later)]
     plan = net.plan(clamped, init=init, steps=steps, optimizer=optimizer)
     if isinstance(rule, Nudged):
         request = replace(plan.request, nudged=frozenset({net.structure.require_node(target)}))
-        return [(2, make_plan(net.structure, request))]
+        return [(2, make_plan(net.structure, request, plan.layout, plan.lowering))]
     return [(1, plan)]

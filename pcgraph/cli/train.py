@@ -161,7 +161,7 @@ def _fit(experiment: Experiment, splits: Splits, resumed: bool) -> History:
             experiment.net, loader, **experiment.in_training, epochs=o.epochs,
             validate=partial(_judge, experiment, splits), log=folder / "log.csv" if folder else None,
             checkpoint=folder / "checkpoint" if folder else None,
-            resume=folder / "checkpoint" if folder and resumed else None, progress=True,
+            resume=folder / "checkpoint" if folder and resumed else None, on_interrupt="return", progress=True,
         )  # fmt: skip
 
 
@@ -188,8 +188,8 @@ def _tell(experiment: Experiment, splits: Splits, history: History) -> None:
         last = history.epochs[-1]
         own = "accuracy" if on_test else "test_accuracy"
         how = "on the test set itself" if on_test else f"by validation, {best.validation['accuracy']:.2%}"
-        say(f"Test accuracy after epoch {last.epoch + 1}: {last.validation[own]:.2%}")
-        say(f"Test accuracy of the best epoch, {best.epoch + 1} (chosen {how}): {best.validation[own]:.2%}")
+        say(f"Test accuracy after epoch {last.epoch}: {last.validation[own]:.2%}")
+        say(f"Test accuracy of the best epoch, {best.epoch} (chosen {how}): {best.validation[own]:.2%}")
         if s.out:
             judged = "test" if on_test else "validation"
             drawing.learning_curve(history, Path(s.out) / "learning.png", title=experiment.source.name, judged=judged)

@@ -53,7 +53,7 @@ def learning_curve(
     Examples
     --------
     >>> from pcgraph.training import EpochRecord, History
-    >>> history = History([EpochRecord(i, 10 * i + 10, 500, 1 / (i + 1), 0.9, 1e-3, float(i)) for i in range(3)])
+    >>> history = History([EpochRecord(i + 1, 10 * i + 10, 500, 1 / (i + 1), 0.9, 1e-3, float(i)) for i in range(3)])
     >>> figure = learning_curve({"one": history, "two": history}, over="smm", smm={"one": 10, "two": 25})
     >>> figure.axes[0].lines[1].get_xdata().tolist()
     [250, 500, 750]
@@ -106,7 +106,7 @@ def learning_curve(
 def _places(records: list[EpochRecord], over: str, smm: Any) -> list[float]:
     """Say where each epoch stands on the horizontal axis."""
     if over == "epochs":
-        return [record.epoch + 1 for record in records]
+        return [record.epoch for record in records]
     if over == "seconds":
         return [record.seconds for record in records]
     if isinstance(smm, bool) or not isinstance(smm, int):

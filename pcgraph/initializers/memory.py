@@ -68,9 +68,7 @@ class Memory(Initializer):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ConfigError(f"{name} must be a positive integer (found {value!r})", key=name)
         if embed_dim % heads:
-            raise ConfigError(
-                f"embed_dim must be divisible by heads (found {embed_dim} and {heads})", key="embed_dim"
-            )
+            raise ConfigError(f"embed_dim must be divisible by heads (found {embed_dim} and {heads})", key="embed_dim")
         if not (beta >= 0 and math.isfinite(beta)) or not (ridge > 0 and math.isfinite(ridge)):
             raise ConfigError(f"beta must be at least 0 and ridge above 0 (found {beta!r}, {ridge!r})", key="beta")
         self.beta, self.heads, self.ridge = float(beta), heads, float(ridge)
@@ -258,6 +256,10 @@ class Memory(Initializer):
     def _load_from_state_dict(self, *args: Any) -> None:
         super()._load_from_state_dict(*args)
         self._fitted = bool(self.fitted)
+
+    def keeps(self) -> tuple[Hashable, ...]:
+        """Name the nodes that have a memory and those that are read, in the order of its parameters."""
+        return (self.nodes, self.observed)
 
     def parts(self) -> tuple[Initializer, ...]:
         return (self._start,)

@@ -52,9 +52,7 @@ class PerNode(Initializer):
         for node in self.of:
             if node not in known:
                 raise GraphError(f"PerNode names the node {node!r}, which the graph does not have", where=node)
-        return [
-            (part, tuple(v for v in report.free if self.of.get(v, self.default) is part)) for part in self.parts()
-        ]
+        return [(part, tuple(v for v in report.free if self.of.get(v, self.default) is part)) for part in self.parts()]
 
     def requirement(self, report: Report) -> Verdict:
         for part, nodes in self._shares(report):
@@ -92,7 +90,8 @@ class PerNode(Initializer):
                 result.append(Swept(nodes))
                 continue
             # Where a part could sweep or settle alone, it settles here: its sweep may need nodes of others.
-            own = only(part.layout(report, None if isinstance(part, Equilibrium) else context), nodes)
+            whole = part.settled if isinstance(part, Equilibrium) else part.layout
+            own = only(whole(report, context), nodes)
             for i, action in enumerate(own):
                 later = {v for after in own[i + 1 :] for v in after.nodes}
                 again = tuple(v for v in action.nodes if v in later)
@@ -110,6 +109,10 @@ class PerNode(Initializer):
 
     def ready(self, context: Context | None) -> object:
         return tuple(part.ready(context) for part in self.parts())
+
+    def keeps(self) -> tuple[Hashable, ...]:
+        """Name the nodes of each member, in the order of the members."""
+        return tuple(tuple(v for v, part in self.of.items() if part is member) for member in self.members)
 
     def extra_repr(self) -> str:
         return ", ".join(f"{v!r}: {type(part).__name__}" for v, part in self.of.items())

@@ -207,6 +207,8 @@ def decode(data: Any, tensors: Mapping[str, Tensor] | None = None, *, modules: b
     if not (isinstance(tag, str) and tag.startswith("$")):
         return {key: inner(item) for key, item in data.items()}
     value = data[tag]
+    if tag in ("$tuple", "$map", "$counter") and not isinstance(value, list):
+        raise ValueError(f"a {tag} is a list (found {value!r})")
     if tag == "$tuple":
         return tuple(inner(item) for item in value)
     if tag == "$float":

@@ -1,8 +1,16 @@
-"""Training and measuring: fit, evaluate, and what they tell."""
+"""Training and measuring: fit, evaluate, and what they tell.
 
-from pcgraph.training.measure import Evaluation, evaluate
+:func:`fit` reads its arguments (``options``) and runs the loop (``loop``), whose step is in ``learner``. No module
+leans on a later one: records, early_stopping, collapse, interrupts, loader_position, batches, evaluation, gradients,
+fit_arguments, options, logs, step_recording, learner, state, checkpointing, loop, train.
+"""
+
+from pcgraph.training.collapse import CollapseDetector
+from pcgraph.training.early_stopping import EarlyStopping
+from pcgraph.training.evaluation import Evaluation, evaluate
 from pcgraph.training.records import EpochRecord, History, StepRecord
 from pcgraph.training.train import fit
-from pcgraph.training.watch import EarlyStopping, Watch
 
-__all__ = ["EarlyStopping", "EpochRecord", "Evaluation", "History", "StepRecord", "Watch", "evaluate", "fit"]
+__all__ = [
+    "CollapseDetector", "EarlyStopping", "EpochRecord", "Evaluation", "History", "StepRecord", "evaluate", "fit",
+]  # fmt: skip

@@ -1,4 +1,4 @@
-"""What a loader yields, as clamps and labels.
+"""Reading what a loader yields as clamps and labels.
 
 The rule, the same for training and for evaluation:
 
@@ -25,15 +25,16 @@ from pcgraph.clamps import Masked
 from pcgraph.errors import ClampError, ConfigError
 from pcgraph.network import Network
 
-__all__ = ["LABELS", "Batch", "check_names", "is_one_hot", "one_hot", "read_batch"]
+__all__ = ["LABELS", "Batch", "BatchLayout", "check_names", "is_one_hot", "one_hot", "read_batch"]
 
 Node = Hashable
 LABELS = "labels"
+DEFAULT = ("x", "y")
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """One batch, as the engine takes it.
+    """Holds one batch as the engine takes it.
 
     Attributes
     ----------
@@ -48,13 +49,13 @@ class Batch:
 
     @property
     def size(self) -> int:
-        """Samples in the batch."""
+        """Count the samples of the batch."""
         first = next(iter(self.clamps.values()))
         return len(first.values if isinstance(first, Masked) else first)
 
 
 def check_names(net: Network, names: Node | Sequence[Node | None], key: str) -> tuple[Node | None, ...]:
-    """The names that the entries of a tuple have, checked against the network.
+    """Give the names of the entries of a tuple, checked against the network.
 
     A node's own name may stand for a sequence of one.
 
@@ -74,6 +75,42 @@ def check_names(net: Network, names: Node | Sequence[Node | None], key: str) -> 
     if not used or len(set(used)) < len(used):
         raise ConfigError(f"{key}= names one node for each entry of a batch, none twice (found {names!r})", key=key)
     return found
+
+
+@dataclass(frozen=True)
+class BatchLayout:
+    """Says what the entries of a batch are.
+
+    Attributes
+    ----------
+    entries : tuple
+        A name for each entry, or None; empty where batches are mappings, which name them themselves.
+    target : node or None
+        What is to be predicted.
+    given : tuple of nodes
+        What it is predicted from.
+    """
+
+    entries: tuple[Node | None, ...]
+    target: Node | None
+    given: tuple[Node, ...]
+
+    @classmethod
+    def read(cls, net: Network, clamp: Any, predict: Node | None) -> BatchLayout:
+        """Read `clamp` and `predict`, checked against the network.
+
+        Without `clamp` entries are those of ``("x", "y")`` where the network has these nodes, and elsewhere they have
+        no names but those of a mapping.
+        """
+        if predict is not None:
+            net.structure.require_node(predict, ClampError)
+        if clamp is None:
+            clamp = DEFAULT if all(_is_node(net, name) for name in DEFAULT) else None
+        names = () if clamp is None else check_names(net, clamp, "clamp")
+        nodes = [n for n in names if n is not None and not (n == LABELS and not _is_node(net, LABELS))]
+        if predict is None and len(nodes) > 1:
+            predict = nodes[-1]
+        return cls(names, predict, tuple(n for n in nodes if n != predict))
 
 
 def _is_node(net: Network, name: Any) -> bool:
@@ -122,6 +159,11 @@ def _entries(batch: Any, names: tuple[Node | None, ...]) -> Iterable[tuple[Node 
         batch = (batch,)
     if not isinstance(batch, tuple | list):
         raise ClampError(f"a batch is a tuple of tensors or a mapping node -> tensor (found {type(batch).__name__})")
+    if not names:
+        raise ClampError(
+            f"nothing says which nodes the entries of a batch are (found a {type(batch).__name__} of {len(batch)}): "
+            "name them by clamp=, or by given= of evaluate, or yield mappings node -> tensor"
+        )
     if len(batch) == len(names):
         return zip(names, batch)
     if len(batch) == len(names) + 1 and LABELS not in names and _are_classes(batch[-1]):
@@ -174,7 +216,7 @@ def _tensor(net: Network, value: Any) -> Tensor:
 
 
 def one_hot(net: Network, node: Node, labels: Tensor) -> Tensor:
-    """Classes as rows with one 1, shape (batch, C), for a node of C neurons.
+    """Write classes as rows with one 1, shape (batch, C), for a node of C neurons.
 
     They are looked at where they lie, so that nothing waits for the device if they come from the host.
 
@@ -194,5 +236,5 @@ def one_hot(net: Network, node: Node, labels: Tensor) -> Tensor:
 
 
 def is_one_hot(rows: Tensor) -> Tensor:
-    """Whether every row has one 1 and zeros beside it, as a bool tensor of no dimensions (no wait for the device)."""
+    """Say whether every row has one 1 and zeros beside it, as a bool tensor, so that nothing waits for the device."""
     return ((rows == 1).sum(1) == 1).all() & ((rows != 0).sum(1) == 1).all()

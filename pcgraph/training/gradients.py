@@ -1,4 +1,4 @@
-"""Weights that learn nothing: no error reaches them, or gradients vanish under the optimizer's eps."""
+"""Finding weights that learn nothing: no error reaches them, or gradients vanish under the optimizer's eps."""
 
 from __future__ import annotations
 
@@ -12,18 +12,16 @@ from torch import Tensor
 
 from pcgraph.model import PCNetwork
 from pcgraph.network import Bucket
-from pcgraph.plan import Plan
-from pcgraph.plan.flow import NEVER, arrivals
-from pcgraph.plan.operations import numbers
+from pcgraph.plan import NEVER, Plan, arrivals
 
-__all__ = ["Gradients", "small_gradients", "unreached"]
+__all__ = ["GradientMonitor", "small_gradients", "unreached"]
 
 ROWS = 4096  # packed tensors with more rows than this are judged as one
 SHOWN = 3
 Mask = NDArray[np.bool_]
 
 
-class Gradients:
+class GradientMonitor:
     """Looks at the gradients of a run, and says once what is wrong with them.
 
     Attributes
@@ -58,7 +56,7 @@ class Gradients:
             self._small = small_gradients(self.net, self.optimizer, self._learning)
 
     def said(self, step: int) -> list[str]:
-        """What is to be said after a training step, each thing once a run."""
+        """Say what is wrong after a training step, each thing once a run."""
         said = []
         if self._missed is not None:
             names, steps, needed = self._missed
@@ -81,10 +79,12 @@ class Gradients:
         return said
 
     def state_dict(self) -> dict[str, bool]:
+        """Give what is still looked for, as plain data."""
         return {"vanish": self.vanish, "miss": self.miss}
 
     def load_state_dict(self, state: Mapping[str, bool]) -> None:
-        self.vanish, self.miss = state["vanish"] and self.vanish, state["miss"]
+        """Look on for what :meth:`state_dict` gave."""
+        self.vanish, self.miss = bool(state["vanish"]) and self.vanish, bool(state["miss"])
 
 
 def _listed(names: list[str]) -> str:
@@ -92,7 +92,7 @@ def _listed(names: list[str]) -> str:
 
 
 def unreached(net: PCNetwork, plan: Plan) -> tuple[list[str], int]:
-    """Edges with weights whose gradient is zero because inference is too short, and how many steps would do.
+    """Find the edges whose weights get no gradient because inference is too short, and how many steps would do.
 
     From forward initialization the first error is at the target, and an inference step carries it one edge further.
     Edges that no number of steps would reach, beside a node that nothing is asked of, do not count.
@@ -119,10 +119,9 @@ def unreached(net: PCNetwork, plan: Plan) -> tuple[list[str], int]:
 
 
 def _learning(plan: Plan) -> Mask:
-    """The edges whose weight gradients the plan computes."""
+    """Mark the edges whose weight gradients the plan computes."""
     found = np.zeros(len(plan.structure.source), dtype=bool)
-    for call in plan.weights:
-        found[numbers(call.edges)] = True
+    found[plan.learn.edges] = True
     return found
 
 
@@ -135,7 +134,7 @@ def _edge(net: PCNetwork, number: int) -> str:
 def small_gradients(
     net: PCNetwork, optimizer: torch.optim.Optimizer, learning: Mask | None = None
 ) -> list[tuple[str, float, float]]:
-    """Parameters whose gradients are below the optimizer's eps, so that its steps shrink or vanish.
+    """Find parameters whose gradients are below the optimizer's eps, so that its steps shrink or vanish.
 
     Adam divides by ``sqrt(v) + eps``, which is a step of full size only while the gradients' root mean square is well
     above eps. From forward initialization, the error that reaches a layer scales like the state rate to the power of
@@ -164,7 +163,7 @@ def small_gradients(
 
 
 def _rms(gradient: Tensor) -> Tensor:
-    """Row by row; tensors of very many rows as one. In float64, for squares of tiny numbers."""
+    """Take the root mean square row by row, and of very many rows as one; in float64, for squares of tiny numbers."""
     rows = gradient.shape[0] if gradient.shape[0] <= ROWS else 1
     return gradient.reshape(rows, -1).double().square().mean(1).sqrt()
 
@@ -189,7 +188,7 @@ class _Where:
     bucket: Bucket | None
 
     def edges(self, row: int) -> NDArray[np.int64]:
-        """The edges that use it; none where the parameter is judged as one."""
+        """Give the edges that use it; there are none where the parameter is judged as one."""
         if self.bucket is None:
             return np.zeros(0, dtype=np.int64)
         used = self.bucket.weight

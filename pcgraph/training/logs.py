@@ -1,4 +1,4 @@
-"""Where records go: a CSV or JSONL file, TensorBoard, a progress bar."""
+"""Where the records of a run go: a CSV or JSONL file, TensorBoard, a progress bar."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from typing import Any, Protocol
 from tqdm.auto import tqdm
 
 from pcgraph.errors import ConfigError, DataError
-from pcgraph.training.position import length_of
+from pcgraph.training.loader_position import length_of
 from pcgraph.training.records import EpochRecord, StepRecord
 
-__all__ = ["FileLog", "Log", "Progress", "TensorBoardLog", "open_log"]
+__all__ = ["FileLog", "Log", "ProgressBar", "TensorBoardLog", "open_log"]
 
 COLUMNS = ["kind", "epoch", "step", "samples", "energy", "accuracy", "lr", "seconds", "fell"]
 
@@ -32,7 +32,7 @@ class Log(Protocol):
 
 
 class FileLog:
-    """One line a record, each written out at once.
+    """Writes one line a record, each out to the disk at once.
 
     CSV has a header; a new name (of a validation's number, say) adds a column, for which the file is written anew.
 
@@ -117,7 +117,7 @@ class FileLog:
 
 
 class TensorBoardLog:
-    """Scalars for TensorBoard, if it is installed."""
+    """Writes scalars for TensorBoard, if that is installed."""
 
     def __init__(self, folder: str | Path) -> None:
         try:
@@ -129,7 +129,7 @@ class TensorBoardLog:
         self._writer: Any = SummaryWriter(str(folder))
 
     def begin(self, rows: list[dict[str, Any]]) -> None:
-        """Nothing is taken back: TensorBoard shows the last value of a step."""
+        """Take nothing back: TensorBoard shows the last value of a step."""
 
     def write(self, row: dict[str, Any]) -> None:
         for name, value in row.items():
@@ -141,7 +141,7 @@ class TensorBoardLog:
 
 
 def open_log(log: str | Path | None, tensorboard: str | Path | None) -> list[Log]:
-    """The logs that were asked for."""
+    """Make the logs that were asked for."""
     logs: list[Log] = []
     if log is not None:
         logs.append(FileLog(log))
@@ -150,8 +150,8 @@ def open_log(log: str | Path | None, tensorboard: str | Path | None) -> list[Log
     return logs
 
 
-class Progress:
-    """A bar an epoch, with energy, accuracy and batches a second; nothing if it is off."""
+class ProgressBar:
+    """Shows a bar an epoch, with energy, accuracy and batches a second; nothing if it is off."""
 
     def __init__(self, on: bool, epochs: int) -> None:
         self.on, self.epochs = on, epochs
@@ -167,7 +167,7 @@ class Progress:
             )  # fmt: skip
 
     def step(self, record: StepRecord | None) -> None:
-        """One batch more; a measured one shows its numbers."""
+        """Move on by one batch; a measured one shows its numbers."""
         if self._bar is not None:
             if record is not None:
                 self._bar.set_postfix(_shown(record.energy, record.accuracy), refresh=False)
@@ -182,11 +182,6 @@ class Progress:
                 self._bar.set_postfix(shown, refresh=False)
             self._bar.close()
             self._bar = None
-
-    def say(self, text: str) -> None:
-        """A line beside the bar."""
-        if self.on:
-            tqdm.write(text)
 
 
 def _shown(energy: float | None, accuracy: float | None) -> dict[str, str]:

@@ -1,25 +1,27 @@
-"""What a run tells: one record a step or epoch, and the history of them."""
+"""What a run tells of itself: one record a step or epoch, and the history of them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
-if TYPE_CHECKING:
-    from pcgraph.learning import InferenceResult
+from pcgraph.arguments import is_number, require_count, shown
+from pcgraph.learning import InferenceResult
 
-__all__ = ["EpochRecord", "History", "StepRecord"]
+__all__ = ["EpochRecord", "History", "StepRecord", "is_larger_better", "metric_of"]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class StepRecord:
-    """One training step, told after the parameters have moved.
+    """Tells of one training step, after the parameters have moved.
 
     Attributes
     ----------
     epoch : int
-        From 0.
+        From 1, as the bar, the log and checkpoints count.
     step : int
         Steps since the run began, this one included.
     samples : int
@@ -49,18 +51,18 @@ class StepRecord:
     kind = "step"
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything but the result, for a log."""
+        """Give everything but the result, for a log."""
         return {"kind": self.kind, **{f.name: getattr(self, f.name) for f in fields(self) if f.name != "result"}}
 
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """One epoch, told after validation.
+    """Tells of one epoch, after validation.
 
     Attributes
     ----------
     epoch : int
-        From 0; people are told ``epoch + 1``, as by ``str(record)``.
+        From 1.
     step : int
         Steps since the run began.
     samples : int
@@ -73,7 +75,7 @@ class EpochRecord:
     validation : dict
         Name -> number, from ``validate=``; empty without it.
     fell : bool
-        The run has fallen over: it is far worse than it was before, see :class:`pcgraph.training.Watch`.
+        The run has fallen over: it is far worse than it was before, see :class:`pcgraph.training.CollapseDetector`.
     """
 
     epoch: int
@@ -89,12 +91,12 @@ class EpochRecord:
     kind = "epoch"
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything, for a log; the names of validation's numbers begin with ``validation_``."""
+        """Give everything, for a log; the names of validation's numbers begin with ``validation_``."""
         plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "validation"}
         return {"kind": self.kind, **plain, **{f"validation_{k}": v for k, v in self.validation.items()}}
 
     def __str__(self) -> str:
-        parts = [f"epoch {self.epoch + 1}"]
+        parts = [f"epoch {self.epoch}"]
         parts += [f"energy {self.energy:.4g}"] if self.energy is not None else []
         parts += [f"accuracy {self.accuracy:.2%}"] if self.accuracy is not None else []
         parts += [f"validation {k} {v:.4g}" for k, v in self.validation.items()]
@@ -103,7 +105,7 @@ class EpochRecord:
 
 @dataclass
 class History:
-    """The records of a run.
+    """Keeps the records of a run.
 
     Attributes
     ----------
@@ -122,7 +124,7 @@ class History:
     warnings: list[str] = field(default_factory=list)
 
     def __repr__(self) -> str:
-        """Short, since a prompt shows it wherever ``fit(...)`` stands by itself."""
+        """Say it in short, since a prompt shows it wherever ``fit(...)`` stands by itself."""
         last = f"; {self.epochs[-1]}" if self.epochs else ""
         count = f"{len(self.epochs)} epoch{'' if len(self.epochs) == 1 else 's'}"
         return f"History({count}, {self.stopped or 'still running'}{last})"
@@ -134,7 +136,7 @@ class History:
         return len(self.epochs)
 
     def values(self, metric: str) -> list[float]:
-        """One number an epoch: a name of validation's numbers, or ``"energy"`` or ``"accuracy"`` of training.
+        """Give one number an epoch: a name of validation's numbers, or ``"energy"`` or ``"accuracy"`` of training.
 
         Validation's numbers come first where both have the name; epochs without it are left out.
         """
@@ -142,7 +144,7 @@ class History:
         return [value for value in found if value is not None]
 
     def best(self, metric: str = "accuracy", *, largest: bool | None = None) -> EpochRecord | None:
-        """The first epoch with the best value, or None if there is none.
+        """Find the first epoch with the best value, or None if there is none.
 
         Parameters
         ----------
@@ -161,25 +163,48 @@ class History:
         return best
 
     def rows(self) -> list[dict[str, Any]]:
-        """All records as a log has them, in the order in which they were made."""
+        """Give all records as a log has them, in the order in which they were made."""
         made: list[StepRecord | EpochRecord] = [*self.steps, *self.epochs]
         records = sorted(made, key=lambda r: (r.epoch, r.kind == "epoch"))
         return [record.as_dict() for record in records]
 
     def state_dict(self) -> dict[str, Any]:
-        """All of it as plain data."""
+        """Give all of it as plain data."""
         return {
+            "first_epoch": 1,
             "epochs": [_plain(r) for r in self.epochs],
             "steps": [_plain(r) for r in self.steps],
             "stopped": self.stopped,
             "warnings": list(self.warnings),
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what :meth:`state_dict` gave."""
-        self.epochs = [EpochRecord(**r) for r in state["epochs"]]
-        self.steps = [StepRecord(**r) for r in state["steps"]]
-        self.stopped, self.warnings = state["stopped"], list(state["warnings"])
+    @classmethod
+    def read(cls, state: Mapping[str, Any]) -> History:
+        """Read what :meth:`state_dict` gave, as the history of a run that goes on.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError
+            It is malformed.
+        """
+        warnings = list(state["warnings"])
+        if not all(isinstance(text, str) for text in warnings):
+            raise TypeError("a warning is a text")
+        late = 1 - require_count(state.get("first_epoch", 0), "first_epoch", most=1)  # it was counted from 0 once
+        epochs = [_read(EpochRecord, plain, late) for plain in state["epochs"]]
+        steps = [_read(StepRecord, plain, late) for plain in state["steps"]]
+        return cls(epochs, steps, "", warnings)
+
+
+def _read(kind: type[T], plain: Mapping[str, Any], late: int) -> T:
+    """Make a record of what :func:`_plain` gave, with the epoch so much later."""
+    record = kind(**{**plain, "epoch": plain["epoch"] + late})
+    numbers = {**plain, **plain.get("validation", {})}
+    for name, value in numbers.items():
+        optional = value is None and name in ("energy", "accuracy")
+        if name != "validation" and not (optional or is_number(value) or (name == "fell" and isinstance(value, bool))):
+            raise TypeError(f"{name} is no number (found {shown(value)})")
+    return record
 
 
 def _plain(record: StepRecord | EpochRecord) -> dict[str, Any]:
@@ -187,12 +212,12 @@ def _plain(record: StepRecord | EpochRecord) -> dict[str, Any]:
 
 
 def metric_of(record: EpochRecord, metric: str) -> float | None:
-    """A number of a record by name: validation's if it has one of this name, else training's."""
+    """Look up a number of a record by name: validation's if it has one of this name, else training's."""
     if metric in record.validation:
         return record.validation[metric]
     return {"energy": record.energy, "accuracy": record.accuracy}.get(metric)
 
 
 def is_larger_better(metric: str) -> bool:
-    """Whether this is a metric of which more is better: one with ``accuracy`` in its name."""
+    """Say whether this is a metric of which more is better: one with ``accuracy`` in its name."""
     return "accuracy" in metric

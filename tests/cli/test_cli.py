@@ -443,6 +443,7 @@ def test_a_run_goes_on_where_it_ended(tmp_path: Path) -> None:
     assert options_from({}, tmp_path / "part" / "settings.toml").epochs == 5  # for whoever has to resume it once more
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_saves_the_run_and_says_how_to_go_on(tmp_path: Path) -> None:
     """Whoever stops a run loses nothing, and a script sees that it was stopped."""
     folder = tmp_path / "run"
@@ -539,7 +540,7 @@ def test_the_papers_network_on_files_of_cifar10_from_a_dry_run_to_a_resumed_run(
 def test_the_learning_curve_shows_the_numbers_of_the_run(tmp_path: Path) -> None:
     """Each epoch's energy and accuracies are on the picture, and the last accuracies in words."""
     records = [
-        EpochRecord(i, 10 * i, 100, energy=1 / (i + 1), accuracy=0.5 + i / 10, lr=1e-3, seconds=i,
+        EpochRecord(i + 1, 10 * i, 100, energy=1 / (i + 1), accuracy=0.5 + i / 10, lr=1e-3, seconds=i,
                     validation={"accuracy": 0.4 + i / 10})
         for i in range(3)
     ]  # fmt: skip

@@ -20,12 +20,6 @@ from pcgraph.testing.strategies import digraphs, problems
 from pcgraph.topology import check_phase
 
 
-@pytest.fixture(autouse=True)
-def _closed():
-    yield
-    plt.close("all")
-
-
 def marks(ax):
     """Nodes by position: marker and colour of the border."""
     return {

@@ -21,14 +21,9 @@ import pcgraph
 from pcgraph import SGD, Forward, Masked, PCNetwork, Zero, drawing, graphs
 from pcgraph.errors import ConfigError, DataError
 from pcgraph.training import EpochRecord, History
+from tests.builders import clamps_of
 
 START = Forward(fallback=Zero())
-
-
-@pytest.fixture(autouse=True)
-def _closed():
-    yield
-    plt.close("all")
 
 
 def feedback(dtype=torch.float64):
@@ -38,9 +33,7 @@ def feedback(dtype=torch.float64):
 
 
 def run(net, steps=6, **more):
-    generator = torch.Generator().manual_seed(0)
-    x, y = (torch.randn(5, n, generator=generator, dtype=net.dtype) for n in (4, 2))
-    return net.infer({"x": x, "y": y}, init=START, steps=steps, optimizer=SGD(lr=0.1), **more)
+    return net.infer(clamps_of(net, batch=5), init=START, steps=steps, optimizer=SGD(lr=0.1), **more)
 
 
 # -- energies by node and step --------------------------------------------------------------------------------------
@@ -253,7 +246,7 @@ def test_a_picture_is_never_written_under_another_name(name, path, tmp_path, mon
 
 def history(top, seconds):
     return History([
-        EpochRecord(i, 10 * (i + 1), 100, energy=1 / (i + 1), accuracy=0.5, lr=1e-3, seconds=seconds * (i + 1),
+        EpochRecord(i + 1, 10 * (i + 1), 100, energy=1 / (i + 1), accuracy=0.5, lr=1e-3, seconds=seconds * (i + 1),
                     validation={"accuracy": top + i / 100})
         for i in range(3)
     ])  # fmt: skip
@@ -276,7 +269,7 @@ def test_runs_are_compared_over_epochs_seconds_and_products(over, places):
 
 
 def test_a_run_without_accuracies_has_no_empty_panel():
-    records = [EpochRecord(i, i, 1, energy=1.0, accuracy=None, lr=1e-3, seconds=1.0) for i in range(2)]
+    records = [EpochRecord(i + 1, i, 1, energy=1.0, accuracy=None, lr=1e-3, seconds=1.0) for i in range(2)]
     figure = drawing.learning_curve({"a": History(records)})
     assert len(figure.axes) == 1
     assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == ["a"]

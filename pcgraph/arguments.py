@@ -1,0 +1,261 @@
+"""Checking what a public call was given: numbers, choices, and objects of a class.
+
+One function for each kind of argument, so that a kind is refused in the same words everywhere, and taken everywhere:
+NumPy's numbers and tensors of no dimensions are numbers as Python's own are, and a bool is none.
+
+>>> require_count(np.int64(5), "steps")
+5
+>>> require_count(2.5, "steps", least=1)
+Traceback (most recent call last):
+...
+pcgraph.errors.ConfigError: steps must be a positive integer (found 2.5)
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+import reprlib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+
+from pcgraph.errors import ConfigError, nearest
+
+__all__ = [
+    "is_integer",
+    "is_number",
+    "require_choice",
+    "require_count",
+    "require_flag",
+    "require_instance",
+    "require_number",
+    "require_path",
+    "require_seed",
+    "shown",
+]
+
+T = TypeVar("T")
+Refuse = Callable[[str], Exception]
+
+#: The largest count that is taken: no loop over more ends, and every index type holds it.
+MOST = 2**31 - 1
+#: What torch's generators take.
+SEEDS = (-(2**63), 2**64 - 1)
+WIDTH = 80
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 3, WIDTH, WIDTH
+
+
+def shown(value: Any) -> str:
+    """Show a value in an error: its ``repr``, shortened, or what it is where that says more.
+
+    Examples
+    --------
+    >>> shown(10**10000), shown([0] * 100), shown(torch.zeros(2, 3)), shown(Path)
+    ('an integer of 33220 bits', '[0, 0, 0, 0, 0, 0, ...]', 'a Tensor of shape (2, 3)', 'the class Path')
+    """
+    if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > 4 * WIDTH:
+        return f"an integer of {value.bit_length()} bits"
+    if isinstance(value, torch.Tensor | np.ndarray) and value.ndim:
+        return f"a {type(value).__name__} of shape {tuple(value.shape)}"
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    return " ".join(_SHORT.repr(value).split())
+
+
+def is_integer(value: Any) -> bool:
+    """Say whether this is a whole number by type: of Python, of NumPy, or a tensor or array of no dimensions.
+
+    Examples
+    --------
+    >>> [is_integer(v) for v in (1, np.int8(1), torch.tensor(1), True, np.True_, 1.0, "1", torch.ones(1))]
+    [True, True, True, False, False, False, False, False]
+    """
+    if isinstance(value, torch.Tensor):
+        plain = value.dim() == 0 and value.layout == torch.strided and value.device.type != "meta"
+        return plain and not (value.is_floating_point() or value.is_complex() or value.dtype == torch.bool)
+    if isinstance(value, np.ndarray):
+        return value.ndim == 0 and np.issubdtype(value.dtype, np.integer)
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def is_number(value: Any) -> bool:
+    """Say whether this is a real number by type, NaN and infinity included.
+
+    Examples
+    --------
+    >>> [is_number(v) for v in (1, 0.5, np.float32(1), torch.tensor(0.5), True, 1j, "1", None)]
+    [True, True, True, True, False, False, False, False]
+    """
+    if is_integer(value):
+        return True
+    if isinstance(value, torch.Tensor):
+        return value.dim() == 0 and value.layout == torch.strided and value.is_floating_point() and not value.is_meta
+    if isinstance(value, np.ndarray):
+        return value.ndim == 0 and np.issubdtype(value.dtype, np.floating)
+    return isinstance(value, numbers.Real) and not isinstance(value, bool | np.bool_)
+
+
+def require_count(value: Any, key: str, *, least: int = 0, most: int = MOST, refuse: Refuse | None = None) -> int:
+    """Read a whole number from `least` to `most`.
+
+    Parameters
+    ----------
+    value : object
+    key : str
+        What the argument is called.
+    least, most : int
+    refuse : callable, optional
+        Makes the error of a message; the default is a :class:`~pcgraph.errors.ConfigError` with the key.
+
+    Raises
+    ------
+    ConfigError
+        It is no integer, or another one. A bool is none, and neither is 2.0.
+    """
+    if is_integer(value):
+        number = int(value)
+        if least <= number <= most:
+            return number
+    kind = {0: "an integer that is not negative", 1: "a positive integer"}.get(least, f"an integer of at least {least}")
+    above = f", at most {most}" if is_integer(value) and value > most else ""
+    raise _error(refuse, key, f"{key} must be {kind}{above} (found {shown(value)})")
+
+
+def require_seed(value: Any, key: str = "seed", *, refuse: Refuse | None = None) -> int:
+    """Read a seed: a whole number that torch's generators take, from -2**63 to 2**64 - 1.
+
+    Raises
+    ------
+    ConfigError
+    """
+    if is_integer(value) and SEEDS[0] <= int(value) <= SEEDS[1]:
+        return int(value)
+    raise _error(refuse, key, f"{key} must be an integer from -2**63 to 2**64 - 1 (found {shown(value)})")
+
+
+def require_number(
+    value: Any, key: str, *, least: float = -math.inf, above: float = -math.inf, most: float = math.inf,
+    below: float = math.inf, refuse: Refuse | None = None,
+) -> float:  # fmt: skip
+    """Read a finite real number within bounds.
+
+    Parameters
+    ----------
+    value : object
+    key : str
+    least, most : float
+        Bounds that are taken themselves.
+    above, below : float
+        Bounds that are not.
+    refuse : callable, optional
+        As for :func:`require_count`.
+
+    Raises
+    ------
+    ConfigError
+        It is no number, or not finite, or out of bounds.
+    """
+    if is_number(value):
+        try:
+            number = float(value)
+        except OverflowError:  # a whole number beyond all floats
+            number = math.inf
+        if math.isfinite(number) and least <= number <= most and above < number < below:
+            return number
+    raise _error(refuse, key, f"{key} must be {_range(least, above, most, below)} (found {shown(value)})")
+
+
+def _range(least: float, above: float, most: float, below: float) -> str:
+    """Say in words which numbers are taken."""
+    top = most < math.inf or below < math.inf
+    if not top:
+        plain = {(0, -math.inf): "a finite number that is not negative", (-math.inf, 0): "a positive number"}
+        bound = f"a number above {above:g}" if above > -math.inf else f"a number of at least {least:g}"
+        return plain.get((least, above), bound if max(least, above) > -math.inf else "a finite number")
+    begin = f"({above:g}" if above > -math.inf else f"[{least:g}"
+    return f"in {begin}, {most:g}]" if most < math.inf else f"in {begin}, {below:g})"
+
+
+def require_flag(value: Any, key: str, *, refuse: Refuse | None = None) -> bool:
+    """Read True or False, NumPy's included.
+
+    Raises
+    ------
+    ConfigError
+    """
+    if isinstance(value, bool | np.bool_):
+        return bool(value)
+    raise _error(refuse, key, f"{key} must be True or False (found {shown(value)})")
+
+
+def require_choice(value: Any, key: str, choices: Iterable[T], *, refuse: Refuse | None = None) -> T:
+    """Read one of a few values, by type and value: 1 is not True.
+
+    Raises
+    ------
+    ConfigError
+        It is none of them; the message names the nearest.
+    """
+    choices = tuple(choices)
+    for choice in choices:
+        if type(value) is type(choice) and value == choice:
+            return choice
+    texts = [choice for choice in choices if isinstance(choice, str)]
+    guess = nearest(value, texts) if isinstance(value, str) else None
+    listed = [repr(choice) for choice in choices]
+    either = " or ".join((", ".join(listed[:-1]), listed[-1])) if len(listed) > 1 else listed[0]
+    hint = f"; did you mean {guess!r}?" if guess else ""
+    raise _error(refuse, key, f"{key} must be {either} (found {shown(value)}){hint}")
+
+
+def require_instance(value: Any, key: str, kind: type[T], example: str, *, refuse: Refuse | None = None) -> T:
+    """Read an object of a class; its class in its place is the commonest slip, and told apart.
+
+    Parameters
+    ----------
+    value : object
+    key : str
+    kind : type
+    example : str
+        How one is made, as in ``"pcgraph.Zero()"``.
+    refuse : callable, optional
+        As for :func:`require_count`.
+
+    Raises
+    ------
+    ConfigError
+
+    Examples
+    --------
+    >>> require_instance(Path, "folder", Path, "Path('runs')")
+    Traceback (most recent call last):
+    ...
+    pcgraph.errors.ConfigError: folder must be a Path, as in folder=Path('runs') (found the class ...; write ...())
+    """
+    if isinstance(value, kind):
+        return value
+    made = f"; write {value.__name__}()" if isinstance(value, type) and issubclass(value, kind) else ""
+    article = "an" if kind.__name__[0] in "AEIO" else "a"
+    what = f"{key} must be {article} {kind.__name__}, as in {key}={example}"
+    raise _error(refuse, key, f"{what} (found {shown(value)}{made})")
+
+
+def require_path(value: Any, key: str, *, refuse: Refuse | None = None) -> Path:
+    """Read the path of a file or folder, a str or Path that a file system can hold.
+
+    Raises
+    ------
+    ConfigError
+    """
+    if isinstance(value, str | Path) and str(value) and "\0" not in str(value):
+        return Path(value)
+    raise _error(refuse, key, f"{key} must be the path of a file or folder, a str or Path (found {shown(value)})")
+
+
+def _error(refuse: Refuse | None, key: str, message: str) -> Exception:
+    return ConfigError(message, key=key) if refuse is None else refuse(message)

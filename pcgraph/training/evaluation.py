@@ -1,0 +1,196 @@
+"""Measuring how good a network is on a set: accuracy, squared error, energy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pcgraph.arguments import require_instance, shown
+from pcgraph.clamps import Masked
+from pcgraph.energies import Gaussian
+from pcgraph.errors import ClampError, ConfigError
+from pcgraph.initializers import Initializer
+from pcgraph.model import PCNetwork
+from pcgraph.optimizers import StateOptimizer
+from pcgraph.training.batches import Batch, check_names, is_one_hot, read_batch
+
+__all__ = ["Evaluation", "correct", "evaluate", "require_loader"]
+
+Node = Hashable
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Holds what :func:`evaluate` found, averaged over all samples.
+
+    Attributes
+    ----------
+    accuracy : float or None
+        Part of the samples whose largest predicted neuron is the class, from 0 to 1. None where the targets are no
+        classes: the node has not the shape (C,) with C > 1, or a target is not one-hot.
+    squared_error : float
+        ``||target - prediction||²``, summed over the node's neurons.
+    energy : float
+        The energy that the node's error has, ``E(target, prediction)``; half the squared error for the default energy.
+    samples : int
+    """
+
+    accuracy: float | None
+    squared_error: float
+    energy: float
+    samples: int
+
+    def as_dict(self) -> dict[str, float]:
+        """Give the numbers by name, without those that are None."""
+        return {k: v for k, v in asdict(self).items() if v is not None}
+
+    def __str__(self) -> str:
+        accuracy = "" if self.accuracy is None else f"accuracy {self.accuracy:.2%}, "
+        return f"{accuracy}squared error {self.squared_error:.4g}, energy {self.energy:.4g} ({self.samples} samples)"
+
+
+def evaluate(
+    net: PCNetwork, loader: Iterable[Any], *, given: Node | Sequence[Node | None] | None = None, predict: Node = "y",
+    init: Initializer | None = None, steps: int | None = None, optimizer: StateOptimizer | None = None,
+    stop: Callable[[], bool] | None = None,
+) -> Evaluation:  # fmt: skip
+    """Predict `predict` from `given`, and compare.
+
+    The prediction is a sweep where Proposition 3.2 holds for the given nodes; elsewhere `init` and `steps` are
+    required (see :meth:`pcgraph.PCNetwork.predict`). Targets are never clamped, no gradient is taken and no
+    initializer learns from it. Modules are in evaluation mode meanwhile.
+
+    Parameters
+    ----------
+    net : PCNetwork
+    loader : iterable
+        Of tuples (given values in order, target) or mappings node -> tensor; see :mod:`pcgraph.training.batches`.
+        Targets may be classes, shape (batch,).
+    given : node or sequence of nodes, optional
+        What is clamped, in the order of a tuple's entries, where None stands for one that is not used. The default is
+        ``"x"`` where there is such a node, and elsewhere all that a mapping names beside `predict`.
+    predict : node
+    init, steps, optimizer
+        Initializer, number of inference steps and state optimizer, for graphs without a sweep.
+    stop : callable, optional
+        Asked after each batch whether to end early, with what has been seen.
+
+    Returns
+    -------
+    Evaluation
+
+    Raises
+    ------
+    ClampError
+        The batches do not fit the network.
+    ConfigError
+        The loader is empty.
+    InvalidInitializer
+        There is no sweep, and neither `init` nor `steps` was given.
+
+    Examples
+    --------
+    >>> import pcgraph
+    >>> net = PCNetwork(pcgraph.graphs.chain([4, 8, 3]), seed=0)
+    >>> result = evaluate(net, [(torch.randn(5, 4), torch.tensor([0, 1, 2, 0, 1]))])
+    >>> result.samples
+    5
+    """
+    require_instance(net, "net", PCNetwork, "pcgraph.PCNetwork(graph)")
+    target = net.structure.require_node(predict, ClampError)
+    if given is None and "x" in net.structure.number:
+        given = "x"
+    names = () if given is None else check_names(net, given, "given")
+    if predict in names:
+        raise ConfigError(f"{predict!r} cannot be both given and predicted", key="predict")
+    require_loader(loader, "loader")
+    if stop is not None and not callable(stop):
+        raise ConfigError(f"stop must be a function of no arguments (found {shown(stop)})", key="stop")
+    total: Tensor | None = None
+    samples = 0
+    was_training = net.training
+    net.eval()
+    try:
+        for item in loader:
+            batch = read_batch(net, item, (*names, predict) if names else ())
+            clamps, y = _split(net, batch, names, predict)
+            prediction = net.predict(clamps, predict, init=init, steps=steps, optimizer=optimizer)
+            sums = _sums(net, target, y, prediction)
+            total = sums if total is None else total + sums
+            samples += len(y)
+            if stop is not None and stop():
+                break
+    finally:
+        net.train(was_training)
+    if total is None:
+        raise ConfigError("there is nothing to evaluate: the loader is empty", key="loader")
+    right, all_classes, error, energy = total.tolist()
+    return Evaluation(right / samples if all_classes == samples else None, error / samples, energy / samples, samples)
+
+
+def require_loader(loader: Any, key: str) -> None:
+    """Refuse what does not yield batches.
+
+    Raises
+    ------
+    ConfigError
+    """
+    if isinstance(loader, str | bytes | Mapping) or not (hasattr(loader, "__iter__") or hasattr(loader, "__getitem__")):
+        hint = "; of one batch, [batch] is one" if isinstance(loader, Mapping) else ""
+        raise ConfigError(f"{key} must be something that yields batches (found {shown(loader)}){hint}", key=key)
+
+
+def _split(
+    net: PCNetwork, batch: Batch, names: tuple[Node | None, ...], predict: Node
+) -> tuple[dict[Node, Tensor | Masked], Tensor]:
+    """Split a batch into the given clamps and the target."""
+    clamps = {v: value for v, value in batch.clamps.items() if (v in names if names else v != predict)}
+    y = batch.clamps.get(predict)
+    if not clamps or not isinstance(y, Tensor):
+        wanted = ", ".join(repr(n) for n in names if n is not None) or "some node"
+        raise ClampError(
+            f"a batch needs values of {wanted} and targets of {predict!r} (found {', '.join(map(repr, batch.clamps))})",
+            node=predict,
+        )
+    shape = net.structure.shape(predict)
+    if tuple(y.shape) != (batch.size, *shape):
+        raise ClampError(
+            f"the targets of {predict!r} need shape ({', '.join(map(str, ('batch', *shape)))}), or are classes of "
+            f"shape (batch,) (found {tuple(y.shape)})" + ("" if y.dim() else "; of a data set: images.batches(50)"),
+            node=predict,
+        )
+    return clamps, y
+
+
+def _sums(net: PCNetwork, node: int, y: Tensor, prediction: Tensor) -> Tensor:
+    """Add up (correct, samples with a class, squared error, energy) over a batch, as float64 on the device."""
+    y = y.to(prediction.dtype)
+    hits, classes = correct(y, prediction)
+    error = (y - prediction).square().sum(dtype=torch.float64)
+    return torch.stack([hits, classes, error, _energy(net, node, y, prediction)])
+
+
+def correct(y: Tensor, prediction: Tensor) -> tuple[Tensor, Tensor]:
+    """Count the predictions that name the class, and the targets that are classes, as float64 of no dimensions."""
+    zero = torch.zeros((), dtype=torch.float64, device=y.device)
+    if y.dim() != 2 or y.shape[1] < 2:
+        return zero, zero
+    hits = (y.argmax(1) == prediction.argmax(1)).sum().double()
+    return hits, is_one_hot(y).double() * len(y)
+
+
+@torch.no_grad()
+def _energy(net: PCNetwork, node: int, y: Tensor, prediction: Tensor) -> Tensor:
+    """Add up ``E(y, prediction)`` of a node over the batch; it is 0 where the node has no energy."""
+    if not net.structure.has_energy[node]:
+        return torch.zeros((), dtype=torch.float64, device=y.device)
+    energy = net.node_energy(node)
+    if (
+        type(energy) is Gaussian
+    ):  # added up in float64 throughout, where a sample's sum could overflow in half precision
+        return 0.5 * energy.precision * (y - prediction).square().sum(dtype=torch.float64)
+    return energy.energy(y, prediction).sum(dtype=torch.float64)

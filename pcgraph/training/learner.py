@@ -1,0 +1,180 @@
+"""Learning from one batch: the rule takes gradients, which are checked, and the optimizer moves the weights."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from pcgraph.errors import ConfigError, Diverged
+from pcgraph.learning import InferenceResult, TrainingStep
+from pcgraph.model import PCNetwork
+from pcgraph.training.batches import Batch
+from pcgraph.training.fit_arguments import rule_name
+from pcgraph.training.gradients import GradientMonitor
+from pcgraph.training.loader_position import has_state
+from pcgraph.training.options import FitOptions
+from pcgraph.training.step_recording import StepRecording
+
+__all__ = ["Learned", "Learner"]
+
+
+class Learned(NamedTuple):
+    """What a batch has left behind.
+
+    Attributes
+    ----------
+    result : InferenceResult or None
+        Of the rule's inference, where it has one.
+    energy : float or None
+        Mean over the batch; None in steps that are not measured.
+    """
+
+    result: InferenceResult | None
+    energy: float | None
+
+
+def _of_half_precision(net: PCNetwork) -> str:
+    """Add to an advice what float16 calls for: its largest number is 65504, which an energy soon exceeds."""
+    if net.dtype != torch.float16:
+        return ""
+    return ". In float16 no number above 65504 is finite, energies least of all: use bfloat16 or float32"
+
+
+class Learner:
+    """Learns from one batch after another, by the rule of the run.
+
+    Attributes
+    ----------
+    consistent : bool
+        Whether parameters, optimizer and initializer are those of one moment: not in the middle of an update.
+    """
+
+    def __init__(self, net: PCNetwork, options: FitOptions, gradients: GradientMonitor) -> None:
+        self.net, self.options, self.gradients = net, options, gradients
+        held = [p for group in options.optimizer.param_groups for p in group["params"]]
+        self.trained = list({id(p): p for p in (*net.parameters(), *held)}.values())
+        self.recording = StepRecording(net, options, self.trained, clear=self._clear, changing=self._changing)
+        self.consistent = True
+        self._updated = self._measured = False
+
+    def learn(self, batch: Batch, *, step: int, measured: bool, trace: bool) -> Learned:
+        """Let the rule learn from a batch, and move the weights.
+
+        Parameters
+        ----------
+        batch : Batch
+        step : int
+            The number of this step, from 1.
+        measured : bool
+            Whether the energy is asked for.
+        trace : bool
+            Whether that of every inference step is.
+
+        Raises
+        ------
+        ConfigError
+            The rule returned nothing that can be measured, or left no gradients.
+        Diverged
+            The energy is not finite.
+        """
+        replayed = None if measured else self.recording(batch)
+        if replayed is not None:
+            return Learned(replayed, None)
+        self._measured, self._updated = measured, False
+        self._clear()
+        found = self._apply_rule(batch, trace)
+        self._check_found(found, batch, step)
+        energy = self._energy(found, step) if measured else None
+        result = found if isinstance(found, InferenceResult) else None
+        if measured and step > 1 and result is not None:  # what begins by a sweep in the first batch alone is let be
+            self.gradients.see_plan(result.plan)
+        if not self._updated:
+            self._update()
+        return Learned(result, energy)
+
+    def _apply_rule(self, batch: Batch, trace: bool) -> InferenceResult | Tensor:
+        o = self.options
+        task = TrainingStep(
+            self.net, batch.clamps, batch.labels, o.layout.target, o.init, o.steps, o.state_optimizer,  # type: ignore[arg-type]
+            o.check, trace, self._clear, self._update, self._changing, o.capture,  # type: ignore[arg-type]
+        )  # fmt: skip
+        keeps = has_state(o.rule)
+        if keeps and not getattr(o.rule, "infers", True):
+            self._changing()  # no inference of its says so
+        found = o.rule(task)
+        if keeps:
+            self._changing()
+        return found
+
+    def _check_found(self, found: Any, batch: Batch, step: int) -> None:
+        """Before the weights move: what the rule returned can be measured and is finite, and there are gradients."""
+        name = rule_name(self.options.rule)
+        if not isinstance(found, InferenceResult):
+            if not isinstance(found, Tensor) or found.shape != (batch.size,):
+                kind = f"a tensor of shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+                raise ConfigError(
+                    f"the rule {name} must return the result of an inference, or an energy per sample, shape "
+                    f"({batch.size},) (found {kind})",
+                    key="rule",
+                )
+            if self.options.check and not bool(torch.isfinite(found).all()):
+                raise self._diverged(step, ": use a smaller learning rate")
+        if not self._updated and all(p.grad is None for p in self.trained):
+            raise ConfigError(
+                f"the rule {name} left no gradients: call result.backward() in it, or step.update() if it moves the "
+                "weights itself",
+                key="rule",
+            )
+
+    def _energy(self, found: InferenceResult | Tensor, step: int) -> float:
+        energy = float((found if isinstance(found, Tensor) else found.energy).mean())
+        if not math.isfinite(energy):
+            raise self._diverged(
+                step,
+                "; it was not looked at in every step (check=False), so parameters may be damaged since the last "
+                "measured one. Use a smaller state rate or learning rate, and check=True to stop before that.",
+            )
+        return energy
+
+    def _diverged(self, step: int, advice: str) -> Diverged:
+        return Diverged(
+            f"the energy is no longer finite in training step {step}{advice}{_of_half_precision(self.net)}",
+            step=self.options.steps or 0, node=None, largest=math.nan,
+        )  # fmt: skip
+
+    def require_finite(self, step: int) -> None:
+        """Refuse weights that an update has left infinite or NaN, so that they are neither kept nor taken for trained.
+
+        Raises
+        ------
+        Diverged
+        """
+        wrong = [p for p in self.trained if p.requires_grad and not bool(torch.isfinite(p).all())]
+        if wrong and self.options.check:
+            names = {id(p): f" ({name})" for name, p in self.net.named_parameters()}
+            raise Diverged(
+                f"the weights are no longer finite after training step {step}{names.get(id(wrong[0]), '')}: use a "
+                f"smaller learning rate{_of_half_precision(self.net)}",
+                step=self.options.steps or 0, node=None, largest=math.nan,
+            )  # fmt: skip
+
+    # -- what a rule may call ---------------------------------------------------------------------------------------
+
+    def _clear(self) -> None:
+        """Take all gradients away."""
+        for parameter in self.trained:
+            parameter.grad = None
+
+    def _changing(self) -> None:
+        """Note that from now on parameters, optimizer and initializer are of no one moment."""
+        self.consistent = False
+
+    def _update(self) -> None:
+        """Move the weights by their gradients."""
+        if self._measured:
+            self.gradients.look()
+        self.consistent, self._updated = False, True
+        self.options.optimizer.step()

@@ -1,0 +1,219 @@
+"""Recording the training step: which runs can have a recording of it, and its replay.
+
+What is recorded is all of :class:`pcgraph.learning.Standard`: initialization, inference, weight gradients, what the
+initializer remembers, and the optimizer's step. With ``check=False`` it is one CUDA graph. With ``check=True`` it is
+two, inference and what follows it, and the host looks at the energy between them: a step that diverges has then moved
+nothing, as without a recording.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pcgraph.backends.torch import switches
+from pcgraph.clamps import Clamps, Masked
+from pcgraph.inference import Recorder, capturable
+from pcgraph.initializers import Initializer
+from pcgraph.learning import InferenceResult, Standard
+from pcgraph.model import PCNetwork
+from pcgraph.training.batches import Batch
+from pcgraph.training.fit_arguments import rule_name
+from pcgraph.training.options import FitOptions
+
+__all__ = ["StepRecording"]
+
+#: The labels among the inputs of a recording, which otherwise go by the names of nodes.
+LABELS = object()
+
+
+class StepRecording:
+    """Learns from batches by recordings of the whole step, as far as there are any.
+
+    Parameters
+    ----------
+    net : PCNetwork
+    options : FitOptions
+    trained : sequence of Parameter
+        All parameters whose gradients a step leaves.
+    clear, changing : callable
+        What :class:`~pcgraph.learning.TrainingStep` calls so.
+
+    Raises
+    ------
+    ConfigError
+        ``capture=True``, and no step of the run can be recorded.
+    """
+
+    def __init__(
+        self, net: PCNetwork, options: FitOptions, trained: Sequence[nn.Parameter], *, clear: Callable[[], None],
+        changing: Callable[[], None],
+    ) -> None:  # fmt: skip
+        self.net, self.options, self.trained = net, options, trained
+        self._clear, self._changing = clear, changing
+        reason = _obstacle(net, options) if options.capture else None
+        if reason is not None and options.capture is True:
+            raise capturable.refuse(reason)
+        self.possible = bool(options.capture) and reason is None
+        self._key: object = None
+        self._parts: list[Recorder[None]] = []
+        self._result: InferenceResult | None = None
+        self._gradients: list[Tensor | None] = []
+
+    def __call__(self, batch: Batch) -> InferenceResult | None:
+        """Learn from a batch, or return None where that is to be done without a recording; nothing has changed then.
+
+        The result is that of the recording, with the states of this batch until the next.
+
+        Raises
+        ------
+        ClampError
+            A clamp is not finite, with ``check=True``.
+        ConfigError
+            ``capture=True``, and the step cannot be recorded.
+        """
+        if not self.possible or any(isinstance(value, Masked) for value in batch.clamps.values()):
+            return None
+        inputs: dict[Any, Any] = {**batch.clamps, **({} if batch.labels is None else {LABELS: batch.labels})}
+        if not self._is_ready(batch.clamps) or not self._parts[0].fits(inputs):
+            return None
+        first, rest = self._parts[0], self._parts[1:]
+        if self.options.check:
+            Clamps.check(self.net, batch.clamps)
+        if first.recorded and not rest:
+            self._changing()
+        first(inputs)
+        if rest:
+            assert self._result is not None
+            if not bool(torch.isfinite(self._result.energy).all()):
+                return None  # what runs it again says where it broke
+            self._changing()
+            rest[0]({})
+        for parameter, gradient in zip(self.trained, self._gradients):
+            parameter.grad = gradient  # a step without the recording may have left another
+        return self._result
+
+    def forget(self) -> None:
+        """Let go of the recordings and of the memory that they use."""
+        self._key, self._parts, self._result, self._gradients = None, [], None, []
+
+    def _is_ready(self, clamps: Mapping[Hashable, Any]) -> bool:
+        """Say whether there are recorders of what is decided now."""
+        key = self._decided()
+        if key == self._key:
+            return True
+        s = self.options
+        plan = self.net.plan(clamps, init=s.init, steps=s.steps, optimizer=s.state_optimizer)  # type: ignore[arg-type]
+        reason = capturable.obstacle_in(self.net.backend, self.net, plan, s.state_optimizer) or _observing(s.init)
+        if reason is not None:
+            if s.capture is True:
+                raise capturable.refuse(reason)
+            return False
+        self.forget()
+        self._key = key
+        self._parts = [Recorder(self._infer), Recorder(self._learn)] if s.check else [Recorder(self._both)]
+        return True
+
+    def _decided(self) -> tuple[object, ...]:
+        """Give what a recording holds beside its inputs: settings, torch's too, and where all lies that it moves."""
+        s = self.options
+        groups = s.optimizer.param_groups
+        moved = [t for state in s.optimizer.state.values() for t in state.values() if isinstance(t, Tensor)]
+        kept = [] if s.init is None else [*s.init.buffers(), *s.init.parameters()]
+        return (
+            *switches(self.net.device),
+            *(tensor.data_ptr() for tensor in (*self.trained, *moved, *kept)),
+            *(parameter.requires_grad for parameter in self.trained),
+            *((name, *self._marks(value)) for group in groups for name, value in group.items() if name != "params"),
+            repr(None if s.state_optimizer is None else vars(s.state_optimizer)),
+        )
+
+    def _marks(self, value: Any) -> Iterator[object]:
+        """Tell a tensor of the device, which is read where it lies, from a number, which the recording holds."""
+        for part in value if isinstance(value, tuple | list) else (value,):
+            on_device = isinstance(part, Tensor) and part.device == self.net.device
+            yield part.data_ptr() if on_device else float(part) if isinstance(part, Tensor) else part
+
+    # -- what is recorded ---------------------------------------------------------------------------------------------
+
+    def _infer(self, inputs: Mapping[Any, Tensor]) -> None:
+        s = self.options
+        self._result = None  # its buffers, which have run before, are then the ones that are taken
+        self._result = self.net.infer(
+            {name: value for name, value in inputs.items() if name is not LABELS}, init=s.init, steps=s.steps,  # type: ignore[arg-type]
+            optimizer=s.state_optimizer, labels=inputs.get(LABELS), check=False,
+        )  # fmt: skip
+
+    def _learn(self, inputs: Mapping[Any, Tensor]) -> None:
+        assert self._result is not None
+        self._changing()
+        self._clear()
+        self._result.accumulate()
+        self._result.remember()
+        self._gradients = [parameter.grad for parameter in self.trained]
+        self.options.optimizer.step()
+
+    def _both(self, inputs: Mapping[Any, Tensor]) -> None:
+        self._infer(inputs)
+        self._learn(inputs)
+
+
+# -- what stands in the way -------------------------------------------------------------------------------------------
+
+
+def _obstacle(net: PCNetwork, options: FitOptions) -> str | None:
+    """Say why no step of a run can be recorded as a whole, if none can."""
+    elsewhere = capturable.wrong_device(net.device.type)
+    if elsewhere is not None:
+        return elsewhere
+    if type(options.rule) is not Standard:
+        return f"a step is recorded with the rule Standard (found {rule_name(options.rule)})"
+    if options.callbacks:
+        return "callbacks get the result of every step, and replays have one for all: leave callbacks= out"
+    if options.scheduler_each == "step" and options.schedulers:
+        reason = _scheduling(net, options)
+        if reason is not None:
+            return reason
+    return _moving(net.device, options.optimizer)
+
+
+def _moving(device: torch.device, optimizer: torch.optim.Optimizer) -> str | None:
+    """Say why the optimizer's step cannot be recorded, if it cannot."""
+    name = type(optimizer).__name__
+    groups = optimizer.param_groups
+    if type(optimizer) is not torch.optim.SGD and not all(group.get("capturable") for group in groups):
+        return f"the optimizer needs capturable=True, or to be SGD (found {name} without it)"
+    if optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks:
+        return f"the optimizer's step has hooks, which no replay would call: take them off {name}"
+    for rate in (group["lr"] for group in groups if isinstance(group["lr"], Tensor)):
+        if rate.device != device:
+            return f"a learning rate in a tensor needs to be on {device}, as the network is (found {rate.device})"
+        if type(optimizer) is torch.optim.SGD and not all(group["fused"] for group in groups):
+            return "SGD with a learning rate in a tensor needs fused=True, or reads it on the host"
+    return None
+
+
+def _scheduling(net: PCNetwork, options: FitOptions) -> str | None:
+    """Say why the schedulers would leave every recording out of date with the next step, if they would."""
+    if not all(isinstance(group["lr"], Tensor) for group in options.optimizer.param_groups):
+        return (
+            "a scheduler moves the learning rate in every step, and a number is a part of the recording: give "
+            f"lr=torch.tensor(..., device={str(net.device)!r}), or scheduler_each='epoch'"
+        )
+    if any(getattr(scheduler, "cycle_momentum", False) for scheduler in options.schedulers):
+        return "a scheduler moves the momentum, a number, in every step: give it cycle_momentum=False"
+    return None
+
+
+def _observing(init: Initializer | None) -> str | None:
+    """Say why what the initializer or one of its parts remembers cannot be recorded, if it cannot."""
+    waiting = [] if init is None else [init]
+    while waiting:
+        part = waiting.pop()
+        if not part.capturable and type(part).observe is not Initializer.observe:
+            return f"{type(part).__name__} does not promise to remember by the same work for every batch"
+        waiting += part.parts()
+    return None
