@@ -294,6 +294,14 @@ def test_every_public_name_is_in_the_reference() -> None:
             assert homes, f"pcgraph.{each}"
 
 
+@pytest.mark.parametrize("path", sorted({*(DOCS / "api").glob("*.md")} - {DOCS / "api" / "index.md"}), ids=name)
+def test_no_page_of_the_reference_is_a_bare_list(path: Path) -> None:
+    """Whoever opens it for the first time is told what these things are for before they are listed."""
+    before = path.read_text(encoding="utf-8").split("```{eval-rst}")[0]
+    prose = FENCE.sub("", before)
+    assert len(prose.split()) >= 30, prose
+
+
 def test_the_citation_names_this_version_and_the_paper() -> None:
     text = (ROOT / "CITATION.cff").read_text()
     assert f"version: {pcgraph.__version__}\n" in text
