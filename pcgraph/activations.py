@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -150,6 +151,12 @@ def _named() -> dict[str, Activation]:
             0.0,
         ),
         Activation(
+            "gelu_tanh", partial(functional.gelu, approximate="tanh"),
+            lambda a, out: _aten.gelu.out(a, approximate="tanh", out=out),
+            lambda g, a, mu, out: _aten.gelu_backward.grad_input(g, a, approximate="tanh", grad_input=out),
+            0.0,
+        ),
+        Activation(
             "elu", functional.elu,
             lambda a, out: _aten.elu.out(a, out=out),
             lambda g, a, mu, out: _aten.elu_backward.grad_input(g, 1, 1, 1, False, a, grad_input=out),
@@ -177,7 +184,8 @@ def _named() -> dict[str, Activation]:
     return {row.name: row for row in rows}
 
 
-#: The activations that have a name.
+#: The activations that have a name. ``"gelu"`` is the form with erf, torch's default, and ``"gelu_tanh"`` that with
+#: tanh, which is JAX's.
 ACTIVATIONS: dict[str, Activation] = _named()
 
 

@@ -28,7 +28,7 @@ from pcgraph.errors import ConfigError
 from pcgraph.initializers import Block, Context
 from pcgraph.network import Network
 from pcgraph.optimizers import StateOptimizer
-from pcgraph.plan import Plan
+from pcgraph.plan import Plan, Stage
 from pcgraph.plan.operations import Index, Write
 
 __all__ = ["Backend", "Kind", "Motion", "Program", "Which", "keep", "under_way"]
@@ -95,6 +95,7 @@ class Program(ABC):
 
     def __init__(self, plan: Plan, network: Network, batch: int) -> None:
         self.plan, self.network, self.batch = plan, network, batch
+        self._compared: dict[Stage, tuple[tuple[int, slice | Index], ...]] = {}
 
     # -- running ------------------------------------------------------------------------------------------------------
 
@@ -165,10 +166,15 @@ class Program(ABC):
             energies *= torch.from_numpy(segment.precision[numbers - first]).to(energies).unsqueeze(1)
         return energies
 
-    def compared(self, t: int | None = None) -> Iterator[tuple[int, slice | Index]]:
-        """Yield (number of a segment, nodes) for the nodes that stage `t` compares, by default the last stage."""
+    def compared(self, t: int | None = None) -> tuple[tuple[int, slice | Index], ...]:
+        """(Number of a segment, nodes) for the nodes that stage `t` compares, by default the last stage."""
+        stage = self.plan.stage(self.plan.steps if t is None else t)
+        if stage not in self._compared:
+            self._compared[stage] = tuple(self._by_segment(stage.compare.nodes))
+        return self._compared[stage]
+
+    def _by_segment(self, nodes: Index) -> Iterator[tuple[int, slice | Index]]:
         s = self.plan.structure
-        nodes = self.plan.stage(self.plan.steps if t is None else t).compare.nodes
         cuts = np.flatnonzero(np.diff(s.segment_of[nodes])) + 1
         for members in np.split(nodes, cuts) if len(nodes) else ():
             k, parts = int(s.segment_of[members[0]]), np.split(members, np.flatnonzero(np.diff(members) > 1) + 1)
@@ -269,9 +275,7 @@ class Backend(ABC):
         ConfigError
         """
         if plan.request.pins:
-            raise ConfigError(
-                f"the backend {self.name!r} has no kernels to choose from: leave out kernels=", key="kernels"
-            )
+            raise ConfigError(f"the backend {self.name!r} has one way to compute: leave out kernels=", key="kernels")
 
     def obstacle(self, plan: Plan, network: Network) -> str | None:
         """Why runs of this plan cannot be recorded as a CUDA graph; None where they can."""

@@ -7,12 +7,21 @@ A folder holds the last few checkpoints, each a folder of its own: ``checkpoint-
 * ``state.json``: everything that is no tensor;
 * ``manifest.json``: format, version, step, and size and SHA-256 of every file.
 
+What is loaded is loaded whole or not at all, and into the nodes and edges that it was saved from, by name: a network
+whose nodes were declared in another order is refused. One process at a time writes into a folder.
+
 There is no pickle. A checkpoint is written under a temporary name, flushed to the disk and renamed; only then is the
 oldest removed. So at any moment, whatever happens, the last complete checkpoint is there.
 """
 
-from pcgraph.checkpoints.generators import generators_state, set_generators
-from pcgraph.checkpoints.reading import Checkpoint, exists, load
+from pcgraph.checkpoints.checkpoint import Checkpoint
+from pcgraph.checkpoints.generators import check_generators, generators_state, set_generators
+from pcgraph.checkpoints.lock import FolderLock
+from pcgraph.checkpoints.reading import exists, load
+from pcgraph.checkpoints.transaction import Transaction
 from pcgraph.checkpoints.writing import VERSION, save
 
-__all__ = ["VERSION", "Checkpoint", "exists", "generators_state", "load", "save", "set_generators"]
+__all__ = [
+    "VERSION", "Checkpoint", "FolderLock", "Transaction", "check_generators", "exists", "generators_state", "load",
+    "save", "set_generators",
+]  # fmt: skip

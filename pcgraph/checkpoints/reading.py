@@ -1,178 +1,34 @@
-"""Reading checkpoints: whole, or not at all."""
+"""Reading checkpoints from their files: whole, or not at all."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field
-from functools import cached_property
+import re
 from pathlib import Path
 from typing import Any
 
+import safetensors
 import safetensors.torch
 import torch
-from torch import Tensor
 
-from pcgraph.checkpoints.generators import set_generators
+from pcgraph.arguments import require_count, require_flag, require_path, shown
+from pcgraph.checkpoints.checkpoint import MALFORMED, Checkpoint
 from pcgraph.checkpoints.writing import FORMAT, MANIFEST, NAME, VERSION, digest, numbered
-from pcgraph.errors import CheckpointError, GraphError
-from pcgraph.initializers import Initializer
-from pcgraph.model import PCNetwork
-from pcgraph.serialization import decode, graph_from_data, graph_to_data
+from pcgraph.errors import CheckpointError
 
-__all__ = ["Checkpoint", "exists", "load"]
+__all__ = ["exists", "load"]
 
-
-@dataclass(frozen=True, eq=False)
-class Checkpoint:
-    """A checkpoint that was read and found whole.
-
-    Attributes
-    ----------
-    path : Path
-    step, epoch : int
-    extra : object
-        What was given to :func:`save`.
-    """
-
-    path: Path
-    step: int
-    epoch: int
-    _graph: dict[str, Any] = field(repr=False)
-    _data: dict[str, Any] = field(repr=False)
-    _tensors: dict[str, dict[str, Tensor]] = field(repr=False)
-
-    @property
-    def parts(self) -> frozenset[str]:
-        """What is in it: "network", "optimizer", "initializer", ..."""
-        return frozenset(self._data) - {"facts"}
-
-    @cached_property
-    def net(self) -> PCNetwork:
-        """The network as it was, on the CPU.
-
-        Raises
-        ------
-        CheckpointError
-            Its graph could not be saved.
-        """
-        if "unsaved" in self._graph:
-            raise CheckpointError(
-                f"the graph is not in the checkpoint {self.path}: {self._graph['unsaved']} Make the network with the "
-                "same code, and call restore(net=...).",
-                path=self.path / "graph.json",
-            )
-        try:
-            net = PCNetwork(graph_from_data(self._graph), dtype=getattr(torch, self._data["facts"]["dtype"]))
-        except GraphError as error:
-            raise CheckpointError(
-                f"the graph of the checkpoint {self.path} cannot be made: {error}", path=self.path / "graph.json"
-            ) from error
-        self.restore(net=net)
-        return net
-
-    @property
-    def extra(self) -> Any:
-        """What was given to :func:`save`."""
-        return self.state("extra")
-
-    def state(self, part: str) -> Any:
-        """The state of one part, as its ``state_dict()`` was.
-
-        Raises
-        ------
-        CheckpointError
-            It is not in the checkpoint.
-        """
-        if part not in self.parts:
-            raise CheckpointError(
-                f"the checkpoint {self.path} has no {part} (found {', '.join(sorted(self.parts))})", path=self.path
-            )
-        return decode(self._data[part]["state"], self._tensors.get(part, {}))
-
-    def restore(
-        self, *, net: PCNetwork | None = None, optimizer: Any = None, initializer: Initializer | None = None,
-        loader: Any = None, scheduler: Any = None, generators: bool = False,
-    ) -> None:  # fmt: skip
-        """Put what was saved into these objects.
-
-        Parameters
-        ----------
-        net, optimizer, initializer, loader, scheduler
-            Made as those that were saved.
-        generators : bool
-            Also put the global random generators of torch, NumPy and Python where they were.
-
-        Raises
-        ------
-        CheckpointError
-            One of them was not saved, or does not fit what was saved.
-        """
-        if net is not None:
-            self._check_graph(net)
-            self._give("network", net)
-            net.train(self._data["facts"]["training"])
-        given = {"optimizer": optimizer, "initializer": initializer, "loader": loader, "scheduler": scheduler}
-        for name, part in given.items():
-            if part is not None:
-                self._give(name, part)
-        if generators:
-            set_generators(self.state("generators"), "cpu" if net is None else net.device)
-
-    def _give(self, name: str, part: Any) -> None:
-        state = self.state(name)
-        saved = self._data[name].get("class", type(part).__name__)
-        try:
-            if saved != type(part).__name__:
-                raise TypeError(f"it is the state of a {saved}, not of a {type(part).__name__}")
-            part.load_state_dict(state)
-        except (RuntimeError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-            raise CheckpointError(
-                f"the {name} of the checkpoint {self.path} does not fit: {error}", path=self.path / "state.json"
-            ) from error
-
-    def _check_graph(self, net: PCNetwork) -> None:
-        if "unsaved" in self._graph:
-            return
-        try:
-            other = _declared(graph_to_data(net.graph))
-        except GraphError as error:
-            raise CheckpointError(
-                f"the checkpoint {self.path} is of another graph: {error}", path=self.path / "graph.json"
-            ) from error
-        mine = _declared(self._graph)
-        if other != mine:
-            raise CheckpointError(
-                f"the checkpoint {self.path} is of another graph: {_difference(mine, other)}",
-                path=self.path / "graph.json",
-            )
-
-
-def _declared(data: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """What the network is made of, by name, without metadata and in order."""
-    known = ("shape", "activation", "bias", "energy", "precision", "prior", "transform", "trainable", "share")
-    found: dict[str, dict[str, Any]] = {}
-    for row in data["nodes"]:
-        found[f"node {json.dumps(row['id'])}"] = {k: row[k] for k in known if k in row}
-    for row in data["edges"]:
-        name = f"edge {json.dumps(row['source'])} -> {json.dumps(row['target'])} {json.dumps(row.get('key', ''))}"
-        found[name] = {k: row[k] for k in known if k in row}
-    return found
-
-
-def _difference(saved: dict[str, Any], given: dict[str, Any]) -> str:
-    for name in saved:
-        if name not in given:
-            return f"the network lacks the {name}"
-        if saved[name] != given[name]:
-            return f"the {name} has {given[name]}, and had {saved[name]} when it was saved"
-    more = [name for name in given if name not in saved]
-    return f"the network has the {more[0]} besides" if more else "its nodes or edges come in another order"
+#: What a file of a checkpoint is called.
+FILE = re.compile(r"[A-Za-z0-9_]+\.(json|safetensors)")
+#: The largest step, epoch and size of a file; and that of a manifest.
+LARGEST, LONGEST = 2**63 - 1, 2**24
 
 
 def exists(folder: str | Path) -> bool:
-    """Whether there is a checkpoint in `folder`, whole or not."""
-    return (Path(folder) / MANIFEST).exists() or bool(numbered(Path(folder)))
+    """Say whether there is a checkpoint in `folder`, whole or not."""
+    folder = require_path(folder, "folder")
+    return (folder / MANIFEST).exists() or bool(numbered(folder))
 
 
 def load(folder: str | Path) -> Checkpoint:
@@ -193,7 +49,7 @@ def load(folder: str | Path) -> Checkpoint:
         optimizer = torch.optim.AdamW(net.parameters())
         checkpoint.restore(optimizer=optimizer, initializer=init)
     """
-    folder = Path(folder)
+    folder = require_path(folder, "folder")
     if (folder / MANIFEST).exists() or NAME.fullmatch(folder.name):
         return _read(folder)
     found = numbered(folder)
@@ -212,19 +68,19 @@ def load(folder: str | Path) -> Checkpoint:
 
 def _read(path: Path) -> Checkpoint:
     manifest = _read_manifest(path)
-    files = {name: _read_file(path / name, facts) for name, facts in manifest["files"].items()}
+    files = {name: _read_file(path, name, facts) for name, facts in manifest["files"].items()}
     current = path
     try:
         current = path / "graph.json"
-        graph = json.loads(files["graph.json"])
+        graph = _mapping(_parse(files["graph.json"]), "it")
         current = path / "state.json"
-        data = json.loads(files["state.json"])
+        data = _read_data(_parse(files["state.json"]))
         tensors = {}
         for name in files:
             if name.endswith(".safetensors"):
                 current = path / name
                 tensors[name.removesuffix(".safetensors")] = safetensors.torch.load(files[name])
-    except (ValueError, KeyError, safetensors.SafetensorError) as error:
+    except (*MALFORMED, safetensors.SafetensorError) as error:
         raise _refused(current, f"it is malformed ({error})") from error
     return Checkpoint(path, manifest["step"], manifest["epoch"], graph, data, tensors)
 
@@ -233,18 +89,78 @@ def _refused(path: Path, why: str) -> CheckpointError:
     return CheckpointError(f"the checkpoint {path.parent} is refused because of {path.name}: {why}.", path=path)
 
 
-def _bytes(path: Path) -> bytes:
+# -- what the files hold ----------------------------------------------------------------------------------------------
+
+
+def _parse(text: bytes) -> Any:
+    """Read JSON as it is written: bare NaN and Infinity never are."""
+
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is no JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def _mapping(value: Any, what: str) -> dict[Any, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"{what} is an object (found {shown(value)})")
+    return dict(value)
+
+
+def _read_data(written: Any) -> dict[str, Any]:
+    """Check what is no tensor, as far as it is not for the parts themselves to check."""
+    data = _mapping(written, "it")
+    facts = _mapping(data.get("facts"), '"facts"')
+    dtype = getattr(torch, facts["dtype"], None) if isinstance(facts.get("dtype"), str) else None
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise ValueError(f'"dtype" is the name of one (found {shown(facts.get("dtype"))})')
+    require_flag(facts.get("training"), '"training"')
+    _texts(facts.get("rows", {}), '"rows"')
+    for name, section in data.items():
+        if name == "facts":
+            continue
+        if "state" not in _mapping(section, repr(name)):
+            raise ValueError(f"{name!r} has no state")
+        if not isinstance(section.get("class", ""), str):
+            raise ValueError(f"the class of {name!r} is a name (found {shown(section['class'])})")
+        _texts(section.get("parts", {}), '"parts"')
+        for moved in section.get("parameters", []):
+            _mapping(moved, "a parameter")
+            if not isinstance(moved["name"], str | None) or not isinstance(moved["shape"], list):
+                raise ValueError(f"a parameter has a name and a shape (found {shown(moved)})")
+    return data
+
+
+def _texts(value: Any, what: str) -> None:
+    if not all(isinstance(text, str) for text in _mapping(value, what).values()):
+        raise ValueError(f"{what} holds texts (found {shown(value)})")
+
+
+# -- files ------------------------------------------------------------------------------------------------------------
+
+
+def _bytes(path: Path, most: int) -> bytes:
+    """Read a plain file that lies in its folder, and no more of it than is wanted."""
     try:
-        return path.read_bytes()
-    except OSError as error:
-        raise _refused(path, "it is missing" if isinstance(error, FileNotFoundError) else str(error)) from error
+        if path.resolve().parent != path.parent.resolve():
+            raise _refused(path, "it leads out of the folder")
+        if not path.exists():
+            raise _refused(path, "it is missing")
+        if not path.is_file():
+            raise _refused(path, "it is no plain file")
+        with open(path, "rb") as stream:
+            return stream.read(most)
+    except CheckpointError:
+        raise
+    except (OSError, RuntimeError) as error:  # links that lead in a circle
+        raise _refused(path, str(error)) from error
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
     where = path / MANIFEST
     try:
-        manifest = json.loads(_bytes(where))
-        if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        manifest = _mapping(_parse(_bytes(where, LONGEST)), "a manifest")
+        if manifest.get("format") != FORMAT:
             raise ValueError("this is none of pcgraph's")
         version = manifest["version"]
         if isinstance(version, int) and version > VERSION:
@@ -253,13 +169,32 @@ def _read_manifest(path: Path) -> dict[str, Any]:
             )
         if manifest.get("sha256") != digest(manifest):
             raise ValueError("its SHA-256 differs: it was altered")
-    except (ValueError, KeyError, UnicodeDecodeError) as error:
+        _check_manifest(manifest)
+    except MALFORMED as error:
         raise _refused(where, f"it is no whole manifest ({error})") from error
     return manifest
 
 
-def _read_file(path: Path, facts: dict[str, Any]) -> bytes:
-    data = _bytes(path)
+def _check_manifest(manifest: dict[str, Any]) -> None:
+    """Whoever signed it: the numbers are counts, and every file lies in the folder, under a plain name."""
+    require_count(manifest["version"], "version", least=1)
+    for key in ("step", "epoch"):
+        require_count(manifest[key], key, most=LARGEST)
+    files = _mapping(manifest["files"], '"files"')
+    missing = {"graph.json", "state.json"} - files.keys()
+    if missing:
+        raise ValueError(f"it does not name {sorted(missing)[0]}")
+    for name, facts in files.items():
+        if not FILE.fullmatch(name) or name == MANIFEST:
+            raise ValueError(f"a checkpoint has no file {name!r}")
+        require_count(_mapping(facts, f"what is said of {name}")["bytes"], "bytes", most=LARGEST)
+        if not isinstance(facts["sha256"], str):
+            raise ValueError(f"the SHA-256 of {name} is a text (found {shown(facts['sha256'])})")
+
+
+def _read_file(folder: Path, name: str, facts: dict[str, Any]) -> bytes:
+    path = folder / name
+    data = _bytes(path, facts["bytes"] + 1)
     if len(data) < facts["bytes"]:
         raise _refused(path, f"it is truncated ({len(data)} of {facts['bytes']} bytes)")
     if len(data) != facts["bytes"] or hashlib.sha256(data).hexdigest() != facts["sha256"]:

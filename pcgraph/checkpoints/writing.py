@@ -13,15 +13,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
 
+from pcgraph.arguments import require_count, require_instance, require_path
 from pcgraph.checkpoints.generators import generators_state
+from pcgraph.checkpoints.lock import FolderLock
+from pcgraph.checkpoints.owners import initializer_parts, named_parameters, row_owners
 from pcgraph.errors import CheckpointError, ConfigError, GraphError, PCGraphWarning
 from pcgraph.initializers import Initializer
 from pcgraph.model import PCNetwork
-from pcgraph.serialization import Unsaveable, encode, graph_to_data
+from pcgraph.serialization import encode, graph_to_data
 
 __all__ = ["FORMAT", "MANIFEST", "NAME", "VERSION", "digest", "numbered", "save"]
 
@@ -29,6 +33,8 @@ FORMAT, VERSION = "pcgraph.checkpoint", 1
 MANIFEST = "manifest.json"
 NAME = re.compile(r"checkpoint-(\d{6,})")
 INCOMING, OUTGOING = ".incoming-", ".outgoing-"
+DEEPEST = 100
+"""Levels of lists and mappings that a state may have."""
 
 
 def save(
@@ -62,8 +68,8 @@ def save(
     Raises
     ------
     CheckpointError
-        It cannot be written (a full disk, a read-only folder); `path` is the file. The checkpoints before it are
-        untouched.
+        It cannot be written (a full disk, a read-only folder), or another process is writing into the folder; `path` is
+        the file. The checkpoints before it are untouched.
     ConfigError
         Something in the states cannot be saved; the message names it.
 
@@ -84,16 +90,30 @@ def save(
     >>> path.name, torch.equal(again.weight("x", "h1"), net.weight("x", "h1"))
     ('checkpoint-000000', True)
     """
-    if isinstance(keep, bool) or not isinstance(keep, int) or keep < 1:
-        raise ConfigError(f"keep is a positive integer (found {keep!r})", key="keep")
-    parts = {"optimizer": optimizer, "initializer": initializer, "loader": loader, "scheduler": scheduler}
-    sections = {name: _state_of(name, part) for name, part in parts.items() if part is not None}
+    require_instance(net, "net", PCNetwork, "pcgraph.PCNetwork(graph)")
+    require_count(keep, "keep", least=1)
+    counts = {"step": require_count(step, "step", most=2**63 - 1), "epoch": require_count(epoch, "epoch")}
+    folder = require_path(folder, "folder")
+    sections = {
+        name: _state_of(name, part)
+        for name, part in (
+            ("optimizer", optimizer), ("initializer", initializer), ("loader", loader), ("scheduler", scheduler)
+        )
+        if part is not None
+    }  # fmt: skip
+    if isinstance(optimizer, torch.optim.Optimizer):
+        sections["optimizer"]["parameters"] = named_parameters(optimizer, net, initializer)
+    if isinstance(initializer, Initializer):
+        sections["initializer"]["parts"] = initializer_parts(initializer)
     sections["network"] = {"state": dict(net.state_dict())}
     sections["generators"] = {"state": generators_state(net.device)}
     sections["extra"] = {"state": extra}
-    facts = {"dtype": str(net.dtype).removeprefix("torch."), "training": net.training}
+    facts = {
+        "dtype": str(net.dtype).removeprefix("torch."), "training": net.training, "rows": row_owners(net.structure)
+    }  # fmt: skip
     files = _files(_graph_data(net), sections, facts)
-    return _write_all(Path(folder), files, {"step": step, "epoch": epoch}, keep)
+    with FolderLock(folder):
+        return _write_all(folder, files, counts, keep)
 
 
 def _state_of(name: str, part: Any) -> dict[str, Any]:
@@ -116,34 +136,47 @@ def _graph_data(net: PCNetwork) -> dict[str, Any]:
 
 
 def _files(graph: dict[str, Any], sections: dict[str, dict[str, Any]], facts: dict[str, Any]) -> dict[str, bytes]:
-    """The contents of all files but the manifest."""
-    files = {"graph.json": _json(graph)}
-    data: dict[str, Any] = {"facts": facts}
+    """Make the contents of all files but the manifest."""
+    files, texts = {"graph.json": _json(graph)}, [f'"facts": {json.dumps(facts)}']
     for name, section in sections.items():
         tensors: dict[str, Tensor] = {}
         try:
             state = _encode_state(section["state"], tensors)
-        except Unsaveable as error:
+            if _depth(state) > DEEPEST:
+                raise ValueError(f"it is nested more than {DEEPEST} deep")
+            texts.append(f'"{name}": {json.dumps({**section, "state": state}, allow_nan=False)}')
+            if tensors:
+                files[f"{name}.safetensors"] = safetensors.torch.save(_own(tensors))
+        except (ValueError, TypeError, KeyError, RuntimeError, safetensors.SafetensorError) as error:
             raise ConfigError(f"the {name} cannot be saved: {error}", key=name) from error
-        data[name] = {**section, "state": state}
-        if tensors:
-            files[f"{name}.safetensors"] = safetensors.torch.save(_own(tensors))
-    return {**files, "state.json": _json(data)}
+    return {**files, "state.json": ("{" + ", ".join(texts) + "}\n").encode()}
+
+
+def _depth(data: Any) -> int:
+    """Measure how deep lists and objects are nested, which is how deep the reader has to go down."""
+    depth, level = 0, [data]
+    while level:
+        level = [
+            part for item in level if isinstance(item, dict | list)
+            for part in (item.values() if isinstance(item, dict) else item)
+        ]  # fmt: skip
+        depth += 1
+    return depth
 
 
 def _encode_state(state: Any, tensors: dict[str, Tensor]) -> Any:
-    """Tensors of a flat ``state_dict()`` keep its names, so that the file is of use by itself."""
+    """Encode a state; tensors of a flat ``state_dict()`` keep its names, so that the file is of use by itself."""
     if isinstance(state, Mapping) and all(type(key) is str and not key.startswith("$") for key in state):
         return {key: encode(value, key, tensors) for key, value in state.items()}
     return encode(state, "state", tensors)
 
 
 def _own(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """On the CPU, contiguous, no two in one memory."""
+    """Bring tensors to the CPU, contiguous, no two in one memory."""
     result: dict[str, Tensor] = {}
     seen: set[int] = set()
     for name, tensor in tensors.items():
-        here = tensor.detach().cpu().contiguous()
+        here = tensor.detach().cpu().resolve_neg().contiguous()
         if here.data_ptr() in seen or here.untyped_storage().nbytes() != here.nbytes:
             here = here.clone()
         seen.add(here.data_ptr())

@@ -21,6 +21,7 @@ from pcgraph.initializers.base import Block, Context, Given, Initializer, Layout
 from pcgraph.initializers.basic import Zero
 from pcgraph.initializers.forward import Forward
 from pcgraph.initializers.remember import Remembering
+from pcgraph.network import Structure
 from pcgraph.topology import Report, Verdict
 
 __all__ = ["Average"]
@@ -201,6 +202,20 @@ class Average(Remembering):
         super()._load_from_state_dict(*args)
         self._complete = False
         self._note_complete()
+
+    def misfit(self, structure: Structure | None = None) -> str:
+        seen = self.recall("seen")
+        means = [value for name, value in self.named_buffers(recurse=False) if name != "seen"]
+        fits = seen is None and not means
+        if seen is not None and means:
+            fits = seen.dtype == torch.bool and all(value.shape[1:2] == seen.shape for value in means)
+        return (
+            super().misfit(structure) if fits else f"{type(self).__name__} has means for other classes than were seen"
+        )
+
+    def keeps(self) -> tuple[Hashable, ...]:
+        """Name the node whose classes the means are of."""
+        return (self.by,)
 
     def extra_repr(self) -> str:
         return f"by={self.by!r}, forward_depth={self.forward_depth}"

@@ -257,5 +257,9 @@ class Memory(Initializer):
         super()._load_from_state_dict(*args)
         self._fitted = bool(self.fitted)
 
+    def keeps(self) -> tuple[Hashable, ...]:
+        """Name the nodes that have a memory and those that are read, in the order of its parameters."""
+        return (self.nodes, self.observed)
+
     def parts(self) -> tuple[Initializer, ...]:
         return (self._start,)

@@ -110,6 +110,10 @@ class PerNode(Initializer):
     def ready(self, context: Context | None) -> object:
         return tuple(part.ready(context) for part in self.parts())
 
+    def keeps(self) -> tuple[Hashable, ...]:
+        """Name the nodes of each member, in the order of the members."""
+        return tuple(tuple(v for v, part in self.of.items() if part is member) for member in self.members)
+
     def extra_repr(self) -> str:
         return ", ".join(f"{v!r}: {type(part).__name__}" for v, part in self.of.items())
 

@@ -13,6 +13,7 @@ from pcgraph.errors import ConfigError, PCGraphWarning
 from pcgraph.initializers.base import Block, Context, Initializer, Layout
 from pcgraph.initializers.basic import Zero
 from pcgraph.initializers.forward import Forward
+from pcgraph.network import Structure
 from pcgraph.topology import Report, Verdict
 
 __all__ = ["Null", "Remembering"]
@@ -59,6 +60,31 @@ class Remembering(Initializer):
         """Start anew, as before the first batch."""
         self._buffers.clear()
         self._observed = None
+
+    def misfit(self, structure: Structure | None = None) -> str:
+        """Say why what is remembered is no state of groups of nodes, or not of those of a network; nothing if it is.
+
+        Parameters
+        ----------
+        structure : Structure, optional
+            The network's.
+        """
+        kept = {key: value for key, value in self._buffers.items() if key.startswith("group_") and value is not None}
+        groups = {} if structure is None else {f"group_{group.name}": group for group in structure.groups}
+        for name, value in kept.items():
+            if value.dim() != 3 or not value.is_floating_point() or len({v.shape[1] for v in kept.values()}) > 1:
+                return (
+                    f"{type(self).__name__} remembers no states as {name} (shape {tuple(value.shape)}, {value.dtype})"
+                )
+            if structure is not None and name not in groups:
+                return f"{type(self).__name__} remembers {name}, nodes of a shape that the network does not have"
+            if structure is not None and (value.shape[0], value.shape[2]) != (groups[name].count, groups[name].size):
+                group = groups[name]
+                return (
+                    f"{type(self).__name__} remembers {value.shape[0]} nodes of {value.shape[2]} neurons as {name}, "
+                    f"and the network has {group.count} of {group.size}"
+                )
+        return ""
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
         self._buffers.clear()

@@ -205,25 +205,50 @@ class Network(nn.Module):
         """
         s = self.structure
         i = s.require_node(v)
-        group = s.groups[int(s.group_of[i])]
-        place = self.bias_place(v)
-        total: Any = None if place is None else self.biases[place[0]][place[1]].flatten()
-        for e in s.by_target.at(i):
-            bucket = s.buckets[int(s.bucket_of[e])]
-            x = bucket.phi(states[s.nodes[int(s.source[e])]])
-            if bucket.kind in ("identity", "module"):
-                module = self.edge_modules[bucket.name] if bucket.kind == "module" else bucket.transform
-                y = module(x).flatten(1)
-            else:
-                y = self._product(bucket, int(e), x.flatten(1))
-            total = y if total is None else total + y
-        if total is None:
-            total = s.priors[i].to(self._probe).flatten().expand(next(iter(states.values())).shape[0], -1)
-        mu: Tensor = self._segment_at(i).activation(total.reshape(-1, *group.shape))
+        total = self.constant_input(i).expand(next(iter(states.values())).shape[0], -1)
+        for e in s.by_target.at(i).tolist():
+            total = total + self.edge_product(e, states[s.nodes[int(s.source[e])]])
+        mu: Tensor = self._segment_at(i).activation(total.reshape(-1, *s.shape(v)))
         return mu
 
-    def _product(self, bucket: Bucket, e: int, x: Tensor) -> Tensor:
-        row = e - bucket.start if bucket.weight is None else int(bucket.weight[e - bucket.start])
+    def constant_input(self, i: int) -> Tensor:
+        """Return what comes into the node number `i` whatever its parents do: its bias or its prior, else zero.
+
+        Returns
+        -------
+        Tensor, shape (neurons,)
+            Differentiable for the bias.
+        """
+        s = self.structure
+        if self.bias_row[i] >= 0:
+            packed: Tensor = self.biases[f"bias_{s.groups[int(s.group_of[i])].name}"]
+            return packed[int(self.bias_row[i])].flatten()
+        if i in s.priors:
+            return s.priors[i].to(self._probe).flatten()
+        return self._probe.new_zeros(s.groups[int(s.group_of[i])].size)
+
+    def edge_product(self, e: int, x: Tensor) -> Tensor:
+        """Compute what the edge number `e` adds to its target: ``f_e(phi_e(x))``, differentiable in `x` and weights.
+
+        It is the definition of an edge, one at a time; backends compute the same for many at once.
+
+        Parameters
+        ----------
+        e : int
+            Canonical number of the edge.
+        x : Tensor, shape (batch, *shape)
+            The states of its source.
+
+        Returns
+        -------
+        Tensor, shape (batch, neurons of the target)
+        """
+        bucket = self.structure.buckets[int(self.structure.bucket_of[e])]
+        x = bucket.phi(x)
+        if bucket.kind in ("identity", "module"):
+            module = self.edge_modules[bucket.name] if bucket.kind == "module" else bucket.transform
+            return module(x).flatten(1)  # type: ignore[no-any-return]
+        x, row = x.flatten(1), e - bucket.start if bucket.weight is None else int(bucket.weight[e - bucket.start])
         weight = self.weights[bucket.name][row]
         if bucket.kind == "linear":
             return nn.functional.linear(x, weight)

@@ -45,12 +45,12 @@ class Group:
     start: int
     count: int
 
-    @property
+    @cached_property
     def size(self) -> int:
         """One node has so many neurons."""
         return math.prod(self.shape)
 
-    @property
+    @cached_property
     def name(self) -> str:
         """The shape is written so in a parameter's name, as in ``bias_28x28``."""
         return "x".join(map(str, self.shape))

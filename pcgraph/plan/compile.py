@@ -10,6 +10,7 @@ import numpy as np
 from pcgraph.errors import InvalidInitializer
 from pcgraph.initializers import Given, Initializer, Layout
 from pcgraph.network import Structure
+from pcgraph.network.adjacency import distinct
 from pcgraph.plan.flow import NEVER, Mask, flow
 from pcgraph.plan.operations import (
     NONE,
@@ -190,7 +191,7 @@ class Compiler:
         s, moved = self.structure, self.flow
         z = moved.error(t)
         edges = np.flatnonzero(self.level <= t) if t else NONE
-        propagate = Propagate(edges, np.unique(s.target[edges]))
+        propagate = Propagate(edges, distinct(s.target[edges], len(s.nodes)))
         compare = Compare(np.flatnonzero(z))
         if final:
             return Stage(propagate, compare, Pull(NONE), Move(NONE))

@@ -74,19 +74,32 @@ def _encode_tensor(value: Tensor | np.ndarray[Any, Any], where: str, tensors: Te
     if isinstance(value, np.ndarray) and value.dtype.hasobject:
         raise Unsaveable(where, value)
     try:
-        tensor = torch.from_numpy(value) if isinstance(value, np.ndarray) else value.detach()
+        tensor = _from_numpy(value) if isinstance(value, np.ndarray) else value.detach()
     except TypeError:
         raise Unsaveable(where, value) from None
-    if tensor.layout != torch.strided or tensor.is_complex() or tensor.is_quantized:
+    plain = tensor.layout == torch.strided and not (tensor.is_quantized or tensor.is_nested or tensor.is_meta)
+    if not plain or tensor.is_complex():
         raise Unsaveable(where, value)
     if tensors is not None:
-        while where in tensors:
-            where += "_"
-        tensors[where] = tensor
-        return {name: where}
+        file = _free_name(where, tensors)
+        tensors[file] = tensor
+        return {name: file}
     items = tensor.double() if tensor.dtype in (torch.bfloat16, torch.float16, torch.float32) else tensor
     return {name: encode(items.tolist(), where), "dtype": str(tensor.dtype).removeprefix("torch."),
             "shape": list(tensor.shape)}  # fmt: skip
+
+
+def _from_numpy(value: np.ndarray[Any, Any]) -> Tensor:
+    """Copy an array into a tensor, from whatever order of bytes and of axes it has."""
+    return torch.from_numpy(np.array(value, dtype=value.dtype.newbyteorder("="), order="C"))
+
+
+def _free_name(where: str, tensors: Tensors) -> str:
+    """Find a name that is not taken, and that a file of tensors can hold: UTF-8, and not the one of its metadata."""
+    name = where.encode("utf-8", "backslashreplace").decode()
+    while name in tensors or name == "__metadata__":
+        name += "_"
+    return name
 
 
 def _encode_mapping(value: Mapping[Any, Any], where: str, tensors: Tensors | None) -> Any:

@@ -17,6 +17,7 @@ from pcgraph import energies, transforms
 from pcgraph.activations import Activation
 from pcgraph.energies import Energy
 from pcgraph.errors import GraphError
+from pcgraph.serialization.files import write_whole
 from pcgraph.serialization.values import Unsaveable, encode, kind_of
 from pcgraph.transforms import Transform
 
@@ -65,10 +66,11 @@ def write_graph(path: str | Path, graph: nx.DiGraph) -> None:
     ------
     GraphError
         See :func:`graph_to_data`; nothing is written then.
-    OSError
+    DataError
+        The file cannot be written; what was there before is still there.
     """
     text = json.dumps(graph_to_data(graph), indent=1, allow_nan=False) + "\n"
-    Path(path).write_text(text, encoding="utf-8")
+    write_whole(path, text.encode(), "the graph")
 
 
 def edges_of(graph: nx.DiGraph) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:

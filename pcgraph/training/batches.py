@@ -29,6 +29,7 @@ __all__ = ["LABELS", "Batch", "BatchLayout", "check_names", "is_one_hot", "one_h
 
 Node = Hashable
 LABELS = "labels"
+DEFAULT = ("x", "y")
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +84,7 @@ class BatchLayout:
     Attributes
     ----------
     entries : tuple
-        A name for each entry, or None.
+        A name for each entry, or None; empty where batches are mappings, which name them themselves.
     target : node or None
         What is to be predicted.
     given : tuple of nodes
@@ -96,12 +97,18 @@ class BatchLayout:
 
     @classmethod
     def read(cls, net: Network, clamp: Any, predict: Node | None) -> BatchLayout:
-        """Read `clamp` and `predict`, checked against the network."""
-        names = check_names(net, clamp, "clamp")
-        nodes = [n for n in names if n is not None and not (n == LABELS and not _is_node(net, LABELS))]
+        """Read `clamp` and `predict`, checked against the network.
+
+        Without `clamp` entries are those of ``("x", "y")`` where the network has these nodes, and elsewhere they have
+        no names but those of a mapping.
+        """
         if predict is not None:
-            net.structure.require_node(predict)
-        elif len(nodes) > 1:
+            net.structure.require_node(predict, ClampError)
+        if clamp is None:
+            clamp = DEFAULT if all(_is_node(net, name) for name in DEFAULT) else None
+        names = () if clamp is None else check_names(net, clamp, "clamp")
+        nodes = [n for n in names if n is not None and not (n == LABELS and not _is_node(net, LABELS))]
+        if predict is None and len(nodes) > 1:
             predict = nodes[-1]
         return cls(names, predict, tuple(n for n in nodes if n != predict))
 
@@ -152,6 +159,11 @@ def _entries(batch: Any, names: tuple[Node | None, ...]) -> Iterable[tuple[Node 
         batch = (batch,)
     if not isinstance(batch, tuple | list):
         raise ClampError(f"a batch is a tuple of tensors or a mapping node -> tensor (found {type(batch).__name__})")
+    if not names:
+        raise ClampError(
+            f"nothing says which nodes the entries of a batch are (found a {type(batch).__name__} of {len(batch)}): "
+            "name them by clamp=, or by given= of evaluate, or yield mappings node -> tensor"
+        )
     if len(batch) == len(names):
         return zip(names, batch)
     if len(batch) == len(names) + 1 and LABELS not in names and _are_classes(batch[-1]):

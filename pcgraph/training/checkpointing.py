@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pcgraph.checkpoints import exists, generators_state, load, save
+from pcgraph.checkpoints import Checkpoint, FolderLock, Transaction, exists, generators_state, load, save
 from pcgraph.errors import CheckpointError, ConfigError
 from pcgraph.model import PCNetwork
-from pcgraph.training.collapse import CollapseDetector
+from pcgraph.training.fit_arguments import rule_name, rule_settings
 from pcgraph.training.gradients import GradientMonitor
 from pcgraph.training.loader_position import LoaderPosition, has_state
-from pcgraph.training.options import FitOptions, rule_name, rule_settings
+from pcgraph.training.options import FitOptions
 from pcgraph.training.records import EpochRecord, metric_of
 from pcgraph.training.state import TrainingState
 
@@ -43,19 +43,41 @@ class Checkpointing:
         self.net, self.options, self.state = net, options, state
         self.position, self.gradients = position, gradients
         self.folder = options.checkpoint
+        self._lock = None if self.folder is None else FolderLock(self.folder)
         self._saved: tuple[int, int] | None = None
-        if self.folder is not None and options.resume is None and exists(self.folder):
+
+    def __enter__(self) -> Checkpointing:
+        """Take the folder, until the run ends.
+
+        Raises
+        ------
+        ConfigError
+            It holds the checkpoints of another run.
+        CheckpointError
+            Another process is writing into it, or it cannot be written to.
+        """
+        if self.options.resume is not None and not exists(self.options.resume):
+            load(self.options.resume)  # says what is wrong, before a folder is made
+        if self.folder is None or self._lock is None:
+            return self
+        self._lock.__enter__()
+        if self.options.resume is None and exists(self.folder):
+            self._lock.__exit__(None, None, None)
             raise ConfigError(
                 f"the folder {self.folder} holds the checkpoints of another run: go on with it by "
                 f"resume={str(self.folder)!r}, or give another folder",
                 key="checkpoint",
             )
+        return self
 
-    def after_step(self) -> None:
-        """Save, if it is time."""
+    def __exit__(self, *_: object) -> None:
+        if self._lock is not None:
+            self._lock.__exit__(None, None, None)
+
+    def is_due(self) -> bool:
+        """Say whether to save after this step."""
         every = self.options.checkpoint_every
-        if every is not None and self.state.step % every == 0:
-            self.save()
+        return every is not None and self.state.step % every == 0
 
     def after_epoch(self, record: EpochRecord) -> None:
         """Save; and if no epoch before was as good, also as ``best``."""
@@ -63,7 +85,7 @@ class Checkpointing:
         name = self._followed(record)
         if self.folder is not None and name is not None and self.state.history.best(name) is record:
             save(
-                self.folder / "best", self.net, initializer=self.options.init, step=record.step, epoch=record.epoch + 1,
+                self.folder / "best", self.net, initializer=self.options.init, step=record.step, epoch=record.epoch,
                 extra={"metric": name, "value": metric_of(record, name)}, keep=1,
             )  # fmt: skip
 
@@ -136,15 +158,14 @@ class Checkpointing:
                 path=path,
             )
 
-    def restore(self, folder: str | Path) -> None:
-        """Put the run where the last checkpoint in `folder` was written.
+    def restore(self, folder: Path) -> None:
+        """Put the run where the last checkpoint in `folder` was written: all of it, or nothing.
 
         Raises
         ------
         CheckpointError
             See :func:`pcgraph.load`; or it is no checkpoint of a run, or one with other parts.
         """
-        state, options = self.state, self.options
         checkpoint = load(folder)
         saved = checkpoint.extra
         if not isinstance(saved, dict) or saved.get("kind") != KIND:
@@ -152,36 +173,43 @@ class Checkpointing:
                 f"the checkpoint {checkpoint.path} was not written by fit; pcgraph.load(...).restore(...) reads it",
                 path=checkpoint.path,
             )
+        try:
+            with Transaction() as transaction:
+                self._restore(checkpoint, saved, transaction)
+        except CheckpointError:
+            raise
+        except Exception as error:  # whatever a user's own class raises, the checkpoint is what it is about
+            raise CheckpointError(
+                f"the run in the checkpoint {checkpoint.path} cannot be gone on with: {type(error).__name__}: {error}",
+                path=checkpoint.path,
+            ) from error
+        if self.folder is not None and self.folder in (folder, folder.parent):
+            self._saved = (self.state.epoch, self.state.batch)
+
+    def _restore(self, checkpoint: Checkpoint, saved: dict[str, Any], transaction: Transaction) -> None:
+        options, each = self.options, saved["schedulers"]
         several = len(options.schedulers) if len(options.schedulers) > 1 else 0
-        if len(saved["schedulers"]) != several or ("scheduler" in checkpoint.parts) != (len(options.schedulers) == 1):
-            raise CheckpointError(f"the checkpoint {checkpoint.path} is of a run with other schedulers", path=folder)
+        if len(each) != several or ("scheduler" in checkpoint.parts) != (len(options.schedulers) == 1):
+            raise CheckpointError(
+                f"the checkpoint {checkpoint.path} is of a run with other schedulers", path=checkpoint.path
+            )
         self._check_rule(saved, checkpoint.path)
+        state = TrainingState.read(checkpoint.epoch, checkpoint.step, saved)
         rates = [group["lr"] for group in options.optimizer.param_groups]
-        checkpoint.restore(
-            net=self.net, optimizer=options.optimizer, initializer=options.init, scheduler=self._scheduler
+        checkpoint.restore_within(
+            transaction, net=self.net, optimizer=options.optimizer, initializer=options.init, scheduler=self._scheduler
         )
         for group, rate in zip(options.optimizer.param_groups, rates):
             if isinstance(rate, Tensor):  # torch brings the optimizer's state to the device, and not this
                 group["lr"] = torch.as_tensor(group["lr"], device=rate.device)
+        for scheduler, one in zip(options.schedulers, each):
+            transaction.load(scheduler, one)
         if "rule_state" in saved:
-            options.rule.load_state_dict(saved["rule_state"])  # type: ignore[attr-defined]
+            transaction.load(options.rule, saved["rule_state"])
+        if saved["validation"] is not None and has_state(options.validate):
+            transaction.load(options.validate, saved["validation"])
+        self.gradients.load_state_dict(saved["gradients"])
+        self.position.load(saved["position"], state.batch, transaction)
+        self.state.become(state)
         if checkpoint.step:
             options.optimizer._opt_called = True  # type: ignore[attr-defined]  # torch warns of a scheduler before it
-        for scheduler, each in zip(options.schedulers, saved["schedulers"]):
-            scheduler.load_state_dict(each)
-        state.epoch, state.step = checkpoint.epoch, checkpoint.step
-        state.batch, state.samples = saved["batch"], saved["samples"]
-        state.energies, state.accuracies, state.seconds_before = (
-            saved["energies"],
-            saved["accuracies"],
-            saved["seconds"],
-        )
-        state.history.load_state_dict(saved["history"])
-        state.history.stopped = ""
-        state.collapse = CollapseDetector(**saved["watch"])
-        self.gradients.load_state_dict(saved["gradients"])
-        self.position.load(saved["position"])
-        if saved["validation"] is not None and has_state(options.validate):
-            options.validate.load_state_dict(saved["validation"])  # type: ignore[union-attr]
-        if self.folder is not None and self.folder in (Path(folder), Path(folder).parent):
-            self._saved = (state.epoch, state.batch)

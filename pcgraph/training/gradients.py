@@ -84,7 +84,7 @@ class GradientMonitor:
 
     def load_state_dict(self, state: Mapping[str, bool]) -> None:
         """Look on for what :meth:`state_dict` gave."""
-        self.vanish, self.miss = state["vanish"] and self.vanish, state["miss"]
+        self.vanish, self.miss = bool(state["vanish"]) and self.vanish, bool(state["miss"])
 
 
 def _listed(names: list[str]) -> str:

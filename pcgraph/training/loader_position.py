@@ -9,11 +9,12 @@ every loader whose order depends on those generators and its own settings alone,
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import torch
 
-from pcgraph.checkpoints import generators_state, set_generators
+from pcgraph.checkpoints import Transaction, check_generators, generators_state, set_generators
 
 __all__ = ["LoaderPosition", "has_state", "length_of"]
 
@@ -54,14 +55,14 @@ class LoaderPosition:
     def begin(self) -> Iterator[Any]:
         """Begin a new epoch, or the rest of the one that was resumed."""
         if self._resumed is not None:
-            state, self._resumed = self._resumed, None
-            return self._go_on(state)
+            resumed, self._resumed = self._resumed, None
+            return self._go_on(resumed)
         for sampler in self.samplers.values():
             sampler.load_state_dict(sampler.state_dict())  # it goes on where it stands, now and when resumed
         self._start = self._now()
         batches = iter(self.loader)
         if self.tells:
-            self._start["loader"] = _tells(self.loader)
+            self._start["loader"] = self.loader.state_dict()  # type: ignore[attr-defined]
         return batches
 
     def state(self, done: int, exact: bool, generators: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -76,45 +77,70 @@ class LoaderPosition:
         generators : mapping, optional
             The state of the global generators; taken now by default.
         """
+        if self._resumed is not None:
+            return dict(self._resumed)
         state: dict[str, Any] = {"done": done, "start": self._now() if exact and done == 0 else self._start}
         state["generators"] = generators_state(self.device) if generators is None else generators
+        state["batches"] = length_of(self.loader)
         if self.tells and exact:
-            state["loader"] = _tells(self.loader)
+            state["loader"] = self.loader.state_dict()  # type: ignore[attr-defined]
         return state
 
-    def load(self, state: Mapping[str, Any]) -> None:
-        """Let the next :meth:`begin` go on where `state` was taken."""
+    def load(self, state: Mapping[str, Any], done: int, transaction: Transaction) -> None:
+        """Let the next :meth:`begin` go on where `state` was taken.
+
+        Parameters
+        ----------
+        state : mapping
+            From :meth:`state`.
+        done : int
+            Batches of the epoch that were trained on.
+        transaction : Transaction
+            What the loader, its samplers and its generators were is put back if anything later fails.
+
+        Raises
+        ------
+        ValueError, TypeError, KeyError, RuntimeError
+            It is the state of another loader, or malformed.
+        """
+        start = state["start"]
+        if state["done"] != done:
+            raise ValueError(f"the loader has given {state['done']} batches, and the run has taken {done}")
+        batches = length_of(self.loader)
+        if state.get("batches", batches) != batches:
+            raise ValueError(f"the loader has {batches} batches, and the one that was saved had {state['batches']}")
+        check_generators(start["generators"])
+        check_generators(state["generators"])
+        if len(start["own"]) != len(self.generators) or start["samplers"].keys() != self.samplers.keys():
+            raise ValueError("the loader has other samplers or random generators than the one that was saved")
+        if ("loader" in state or "loader" in start) != self.tells:
+            raise ValueError("the loader has state_dict(), and the one that was saved had not, or the other way round")
+        for generator, saved in zip(self.generators, start["own"]):
+            transaction.on_error(partial(generator.set_state, generator.get_state()))
+            generator.set_state(saved)
+        for name, sampler in self.samplers.items():
+            transaction.load(sampler, start["samplers"][name])
+        if self.tells:
+            transaction.load(self.loader, state.get("loader", start.get("loader")))
         self._resumed = state
 
     def _now(self) -> dict[str, Any]:
         return {
             "generators": generators_state(self.device),
             "own": [g.get_state() for g in self.generators],
-            "samplers": {name: _tells(sampler) for name, sampler in self.samplers.items()},
+            "samplers": {name: sampler.state_dict() for name, sampler in self.samplers.items()},
         }
 
     def _go_on(self, state: Mapping[str, Any]) -> Iterator[Any]:
-        start, done = state["start"], int(state["done"])
-        self._start = dict(start)
+        """Begin the resumed epoch as it was begun, and leave out what was seen; the loader itself is there already."""
+        self._start = start = dict(state["start"])
         set_generators(start["generators"], self.device)
-        for generator, saved in zip(self.generators, start["own"]):
-            generator.set_state(saved)
-        for name, sampler in self.samplers.items():
-            if name in start["samplers"]:
-                sampler.load_state_dict(start["samplers"][name])
-        told = self.tells and ("loader" in state or "loader" in start)
-        if told:
-            self.loader.load_state_dict(state.get("loader", start.get("loader")))  # type: ignore[attr-defined]
         batches = iter(self.loader)
         if self.tells and "loader" not in start:
-            self._start["loader"] = _tells(self.loader)
-        if not (told and "loader" in state):
-            for _ in range(done):
+            start["loader"] = self.loader.state_dict()  # type: ignore[attr-defined]
+        if "loader" not in state:
+            for _ in range(state["done"]):
                 next(batches, None)
-        if done:
+        if state["done"]:
             set_generators(state["generators"], self.device)
         return batches
-
-
-def _tells(part: Any) -> Any:
-    return part.state_dict()

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, TypeVar
 
+from pcgraph.arguments import is_number, require_count, shown
 from pcgraph.learning import InferenceResult
 
 __all__ = ["EpochRecord", "History", "StepRecord", "is_larger_better", "metric_of"]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -18,7 +21,7 @@ class StepRecord:
     Attributes
     ----------
     epoch : int
-        From 0.
+        From 1, as the bar, the log and checkpoints count.
     step : int
         Steps since the run began, this one included.
     samples : int
@@ -59,7 +62,7 @@ class EpochRecord:
     Attributes
     ----------
     epoch : int
-        From 0; people are told ``epoch + 1``, as by ``str(record)``.
+        From 1.
     step : int
         Steps since the run began.
     samples : int
@@ -93,7 +96,7 @@ class EpochRecord:
         return {"kind": self.kind, **plain, **{f"validation_{k}": v for k, v in self.validation.items()}}
 
     def __str__(self) -> str:
-        parts = [f"epoch {self.epoch + 1}"]
+        parts = [f"epoch {self.epoch}"]
         parts += [f"energy {self.energy:.4g}"] if self.energy is not None else []
         parts += [f"accuracy {self.accuracy:.2%}"] if self.accuracy is not None else []
         parts += [f"validation {k} {v:.4g}" for k, v in self.validation.items()]
@@ -168,17 +171,40 @@ class History:
     def state_dict(self) -> dict[str, Any]:
         """Give all of it as plain data."""
         return {
+            "first_epoch": 1,
             "epochs": [_plain(r) for r in self.epochs],
             "steps": [_plain(r) for r in self.steps],
             "stopped": self.stopped,
             "warnings": list(self.warnings),
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what :meth:`state_dict` gave."""
-        self.epochs = [EpochRecord(**r) for r in state["epochs"]]
-        self.steps = [StepRecord(**r) for r in state["steps"]]
-        self.stopped, self.warnings = state["stopped"], list(state["warnings"])
+    @classmethod
+    def read(cls, state: Mapping[str, Any]) -> History:
+        """Read what :meth:`state_dict` gave, as the history of a run that goes on.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError
+            It is malformed.
+        """
+        warnings = list(state["warnings"])
+        if not all(isinstance(text, str) for text in warnings):
+            raise TypeError("a warning is a text")
+        late = 1 - require_count(state.get("first_epoch", 0), "first_epoch", most=1)  # it was counted from 0 once
+        epochs = [_read(EpochRecord, plain, late) for plain in state["epochs"]]
+        steps = [_read(StepRecord, plain, late) for plain in state["steps"]]
+        return cls(epochs, steps, "", warnings)
+
+
+def _read(kind: type[T], plain: Mapping[str, Any], late: int) -> T:
+    """Make a record of what :func:`_plain` gave, with the epoch so much later."""
+    record = kind(**{**plain, "epoch": plain["epoch"] + late})
+    numbers = {**plain, **plain.get("validation", {})}
+    for name, value in numbers.items():
+        optional = value is None and name in ("energy", "accuracy")
+        if name != "validation" and not (optional or is_number(value) or (name == "fell" and isinstance(value, bool))):
+            raise TypeError(f"{name} is no number (found {shown(value)})")
+    return record
 
 
 def _plain(record: StepRecord | EpochRecord) -> dict[str, Any]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from pcgraph.arguments import is_number, require_count
 from pcgraph.training.collapse import CollapseDetector
 from pcgraph.training.records import History
 
@@ -51,6 +53,29 @@ class TrainingState:
     def seconds(self) -> float:
         """Seconds since the beginning of the run, pauses between resumed parts left out."""
         return self.seconds_before + time.perf_counter() - self._began
+
+    @classmethod
+    def read(cls, epoch: int, step: int, saved: Mapping[str, Any]) -> TrainingState:
+        """Read what :meth:`state_dict` gave.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError
+            It is malformed.
+        """
+        numbers = [*saved["energies"], *saved["accuracies"], saved["seconds"], *saved["watch"].values()]
+        if not all(is_number(value) or isinstance(value, bool) for value in numbers):
+            raise TypeError("its measurements are no numbers")
+        return cls(
+            epoch=epoch, step=step, batch=require_count(saved["batch"], "batch"),
+            samples=require_count(saved["samples"], "samples", most=2**63 - 1),
+            energies=list(saved["energies"]), accuracies=list(saved["accuracies"]), seconds_before=saved["seconds"],
+            history=History.read(saved["history"]), collapse=CollapseDetector(**saved["watch"]),
+        )  # fmt: skip
+
+    def become(self, other: TrainingState) -> None:
+        """Take over all that `other` holds; the clock goes on."""
+        vars(self).update({**vars(other), "_began": self._began})
 
     def count_step(self, samples: int, energy: float | None, accuracy: float | None) -> None:
         """Count one step, and what was measured in it."""

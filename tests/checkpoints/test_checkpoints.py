@@ -355,7 +355,7 @@ def test_as_many_as_asked_for_are_kept(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"checkpoint-{n:06d}" for n in (2, 3, 4)]
     assert pcgraph.load(tmp_path).step == 4
     assert pcgraph.load(tmp_path / "checkpoint-000002").step == 2
-    with pytest.raises(ConfigError, match="keep is a positive integer"):
+    with pytest.raises(ConfigError, match="keep must be a positive integer"):
         pcgraph.save(tmp_path, small(), keep=0)
 
 

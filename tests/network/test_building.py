@@ -139,16 +139,16 @@ def test_looking_up_an_edge_of_a_hub_does_not_look_at_all_of_its_edges():
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_every_node_knows_its_run(seed):
+def test_every_node_knows_its_segment(seed):
     graph = random_graph(20, 40, seed)
     for i, node in enumerate(graph):
         graph.nodes[node].update(shape=1 + i % 3, activation=("tanh", "relu")[i % 2], bias=bool(i % 5))
     structure = PCNetwork(graph).structure
     for i in range(len(structure.nodes)):
         group, position = structure.place(i)
-        run = structure.segments[structure.segment_of[i]]
-        assert run.group == group
-        assert run.start <= position < run.stop
+        segment = structure.segments[structure.segment_of[i]]
+        assert segment.group == group
+        assert segment.start <= position < segment.stop
 
 
 # -- what is said once, and what is not -------------------------------------------------------------------------------

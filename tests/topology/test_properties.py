@@ -200,7 +200,7 @@ def witnesses(report):
     found += [report.sweep(), report.repair_witness]
     found += [FreeCycle(tuple(report.cycle))] if report.cycle else []
     found += [GraphCycle(tuple(report.graph_cycle))] if report.graph_cycle else []
-    return found + [FreeRoot(v) for v in report.free_roots]
+    return [*found, *report.leaks, *map(FreeRoot, report.free_roots)]
 
 
 class TestWitnesses:

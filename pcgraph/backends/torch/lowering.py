@@ -31,6 +31,7 @@ from pcgraph.backends.torch.calls import (
 )
 from pcgraph.backends.torch.kernels import Kernel
 from pcgraph.backends.traits import Traits
+from pcgraph.network.adjacency import distinct
 from pcgraph.plan import NEVER, Plan, Stage
 from pcgraph.plan.flow import Mask
 from pcgraph.plan.operations import Activate as Sweep
@@ -171,7 +172,9 @@ class _Lowering:
                 empty = ~filled[targets]
                 fresh = kernel.begins and bool(empty.all()) and bool((targets[1:] > targets[:-1]).all())
                 if not fresh and empty.any():
-                    for g, where in self.by_group(np.unique(targets[empty])):
+                    some_empty = targets[empty]
+                    few = np.unique(some_empty) if len(some_empty) < self.count else distinct(some_empty, self.count)
+                    for g, where in self.by_group(few):
                         yield Fill(g, rows(where))
                 filled[targets] = True
                 yield Send(b, rows(some), fresh)

@@ -350,7 +350,7 @@ class TorchProgram(Program):
         self.ws.reader = weakref.ref(reader)
 
     @property
-    def recorded(self) -> bool:  # type: ignore[override]
+    def recorded(self) -> bool:
         return self.ws.recorded
 
     @recorded.setter

@@ -1,0 +1,140 @@
+"""Loading states into objects: into all of them, or into none."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler
+
+from pcgraph.arguments import is_number, shown
+
+__all__ = ["Transaction"]
+
+
+class Transaction:
+    """Remembers what was loaded into, and puts all of it back where an error leaves the ``with`` block.
+
+    Examples
+    --------
+    >>> one, two = nn.Linear(2, 2), nn.Linear(2, 2)
+    >>> before = one.weight.clone()
+    >>> try:
+    ...     with Transaction() as transaction:
+    ...         transaction.load(one, nn.Linear(2, 2).state_dict())
+    ...         transaction.load(two, {"weight": torch.zeros(3, 3)})
+    ... except RuntimeError:
+    ...     print(torch.equal(one.weight, before))
+    True
+    """
+
+    def __init__(self) -> None:
+        self._undo: list[Callable[[], object]] = []
+
+    def __enter__(self) -> Transaction:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            for put_back in reversed(self._undo):
+                put_back()
+
+    def load(self, part: Any, state: Any) -> None:
+        """Call ``part.load_state_dict(state)``; `part` is as it was if this or anything later fails.
+
+        Raises
+        ------
+        TypeError, ValueError
+            It is a scheduler of torch, which takes any state, and this is none of its own.
+        """
+        self.before(part)
+        if isinstance(part, LRScheduler):
+            _require_alike(part.state_dict(), state, type(part).__name__)
+        part.load_state_dict(state)
+
+    def before(self, part: Any) -> None:
+        """Take `part` down as it is, to be put back where anything later fails."""
+        if isinstance(part, nn.Module):
+            self.on_error(_module(part))
+        elif isinstance(part, torch.optim.Optimizer):
+            self.on_error(_optimizer(part))
+        else:
+            self.on_error(_other(part))
+
+    def on_error(self, put_back: Callable[[], object]) -> None:
+        """Call `put_back` where anything later fails."""
+        self._undo.append(put_back)
+
+
+def _module(module: nn.Module) -> Callable[[], None]:
+    """Keep the attributes of all its modules, and the values of all its tensors."""
+    parts = [(part, {k: copy.copy(v) if isinstance(v, dict) else v for k, v in vars(part).items()})
+             for part in module.modules()]  # fmt: skip
+    tensors = [(tensor, tensor.detach().clone()) for tensor in (*module.parameters(), *module.buffers())]
+
+    def put_back() -> None:
+        for part, attributes in parts:
+            vars(part).clear()
+            vars(part).update(attributes)
+        with torch.no_grad():
+            for tensor, value in tensors:
+                tensor.copy_(value)
+
+    return put_back
+
+
+def _optimizer(optimizer: torch.optim.Optimizer) -> Callable[[], None]:
+    """Keep its attributes: loading gives it other ones, and changes none of them in place."""
+    before = dict(vars(optimizer))
+
+    def put_back() -> None:
+        vars(optimizer).clear()
+        vars(optimizer).update(before)
+
+    return put_back
+
+
+def _other(part: Any) -> Callable[[], None]:
+    """Keep what it tells of itself, and load that again if it is no longer so."""
+    before = copy.deepcopy(part.state_dict())
+
+    def put_back() -> None:
+        if not _same(part.state_dict(), before):
+            part.load_state_dict(before)
+
+    return put_back
+
+
+def _require_alike(own: Any, saved: Any, where: str) -> None:
+    """Refuse a state that has other keys or other kinds of values than an object's own."""
+    if isinstance(own, Mapping) and isinstance(saved, Mapping):
+        if type(own) is dict and own.keys() != saved.keys():
+            raise ValueError(f"the state of {where} has other entries: {sorted(map(str, own.keys() ^ saved.keys()))}")
+        for key in own.keys() & saved.keys():
+            _require_alike(own[key], saved[key], f"{where}.{key}")
+    elif isinstance(own, list | tuple) and isinstance(saved, list | tuple):
+        for one, other in zip(own, saved):
+            _require_alike(one, other, where)
+        if where.endswith(("base_lrs", "_last_lr")) and len(own) != len(saved):
+            raise ValueError(f"{where} has {len(saved)} entries for {len(own)} groups of parameters")
+    elif not (own is None or saved is None or type(own) is type(saved) or (is_number(own) and is_number(saved))):
+        raise TypeError(f"{where} is a {type(own).__name__} (found {shown(saved)})")
+
+
+def _same(one: Any, two: Any) -> bool:
+    if isinstance(one, Tensor) or isinstance(two, Tensor):
+        return isinstance(one, Tensor) and isinstance(two, Tensor) and one.shape == two.shape and torch.equal(one, two)
+    if isinstance(one, dict) and isinstance(two, dict):
+        return one.keys() == two.keys() and all(_same(one[key], two[key]) for key in one)
+    if isinstance(one, np.ndarray) or isinstance(two, np.ndarray):
+        return np.array_equal(one, two)
+    if isinstance(one, list | tuple) and isinstance(two, list | tuple):
+        return len(one) == len(two) and all(map(_same, one, two))
+    return bool(one == two)
