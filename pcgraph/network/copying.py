@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from pcgraph.errors import GraphError
 from pcgraph.network.adjacency import Adjacency, Index
 
-__all__ = ["copy_graph", "copy_module", "pairs_of"]
+__all__ = ["copy_graph", "copy_module", "keep_computed", "pairs_of"]
 
 
 def pairs_of(graph: nx.DiGraph) -> tuple[Index, Index]:
@@ -62,17 +62,22 @@ def copy_graph(graph: nx.DiGraph, memo: dict[int, Any], pairs: tuple[Index, Inde
     return twin
 
 
+def keep_computed(module: nn.Module, memo: dict[int, Any]) -> None:
+    """Let a copy keep the tensors that layers computed and hold, such as a pruned weight, which torch does not copy."""
+    for layer in module.modules():
+        computed = (value for value in vars(layer).values() if isinstance(value, Tensor) and not value.is_leaf)
+        memo.update({id(value): value.detach().clone() for value in computed})
+
+
 def copy_module(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
-    """Copy a module with what it computed and keeps, such as a pruned weight, which torch refuses to copy.
+    """Copy a module.
 
     Raises
     ------
     GraphError
         It holds something that cannot be copied.
     """
-    for layer in module.modules():
-        computed = (value for value in vars(layer).values() if isinstance(value, Tensor) and not value.is_leaf)
-        memo.update({id(value): value.detach().clone() for value in computed})
+    keep_computed(module, memo)
     try:
         return copy.deepcopy(module, memo)
     except Exception as error:

@@ -10,6 +10,7 @@ The model, for a node v with parents u (paper, Definition 3.1 with one activatio
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Hashable, Mapping
 from typing import Any
 
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from pcgraph.energies import Energy, Gaussian
 from pcgraph.errors import GraphError
 from pcgraph.network.adjacency import Index
-from pcgraph.network.copying import copy_graph, pairs_of
+from pcgraph.network.copying import copy_graph, keep_computed, pairs_of
 from pcgraph.network.declaration import show
 from pcgraph.network.packed import Packed
 from pcgraph.network.structure import Bucket, Segment, Structure
@@ -40,9 +41,11 @@ class Network(nn.Module):
     graph : nx.DiGraph or nx.MultiDiGraph
         The declaration. It is copied and never changed.
     seed : int
-        For the weights. torch's global generator is neither read nor moved.
+        It draws the weights, on the CPU and in the order in which they lie in memory: the same declaration gets the
+        same weights on every device. Nodes or edges *declared in another order* may lie in another order, and get
+        other weights from the same seed. torch's global generator is neither read nor moved.
     dtype : torch.dtype, optional
-        Of the parameters and states; torch's default dtype if None.
+        Parameters and states have it; torch's default dtype if None.
     device : torch.device or str, optional
     """
 
@@ -331,12 +334,20 @@ class Network(nn.Module):
         return self._probe.device
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Network:
-        """Copy the parameters; the structure is shared, since it never changes. Modules on edges are copied too."""
-        twin = type(self)(copy_graph(self.graph, memo), dtype=self.dtype, device=self.device)
-        twin.load_state_dict(self.state_dict())
-        for own, copied in zip(self.parameters(), twin.parameters()):
-            memo[id(own)] = copied.requires_grad_(own.requires_grad)
-        return twin.train(self.training)
+        """Copy everything, a subclass's own attributes and modules too; arrays of the structure alone are shared.
+
+        The constructor is not called, since a subclass may have another. What is made anew after unpickling is made
+        anew here.
+        """
+        twin = type(self).__new__(type(self))
+        memo[id(self)] = twin
+        keep_computed(self, memo)
+        memo[id(self.graph)] = nx.freeze(copy_graph(self.graph, memo))
+        memo[id(self.structure)] = self.structure.with_modules_of(memo)
+        state = self.__getstate__()  # type: ignore[no-untyped-call]
+        own = {name: copy.deepcopy(value, memo) for name, value in state.items()}
+        twin.__setstate__(own)  # type: ignore[no-untyped-call]
+        return twin
 
     def extra_repr(self) -> str:
         s = self.structure

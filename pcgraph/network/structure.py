@@ -9,9 +9,10 @@ target, then source, so that a bucket of scalar edges is a CSR matrix as it stan
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -319,6 +320,16 @@ class Structure:
             else:
                 weight.append(row_of[key])
         return np.array(weight, dtype=np.int64), rows
+
+    def with_modules_of(self, memo: dict[int, Any]) -> Structure:
+        """Return the same structure with the modules that :func:`copy.deepcopy` has made, or makes, of its own."""
+        twin = copy.copy(self)
+        twin.buckets = tuple(replace(b, transform=copy.deepcopy(b.transform, memo)) for b in self.buckets)
+        twin.segments = tuple(
+            segment if segment.gaussian else replace(segment, energy=copy.deepcopy(segment.energy, memo))
+            for segment in self.segments
+        )
+        return twin
 
     # -- look-ups -------------------------------------------------------------------------------------------------
 
