@@ -132,6 +132,8 @@ def decode(data: Any, tensors: Mapping[str, Tensor] | None = None) -> Any:
     if not (isinstance(tag, str) and tag.startswith("$")):
         return {key: decode(item, tensors) for key, item in data.items()}
     value = data[tag]
+    if tag in ("$tuple", "$map", "$counter") and not isinstance(value, list):
+        raise ValueError(f"a {tag} is a list")
     if tag == "$tuple":
         return tuple(decode(item, tensors) for item in value)
     if tag == "$float":
