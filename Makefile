@@ -1,7 +1,7 @@
 # make demo     train a small network on real images and draw what happened (QUICK=1: a shorter run)
 # make test     the test suite
 # make bench    the engine against peers, backpropagation and its limits (FABRICPC=python DEEPITY=python name theirs)
-# make lint     ruff, and mypy --strict on pcgraph/
+# make lint     ruff (faults and format), and mypy --strict on pcgraph/
 # make docs     these pages as HTML, in docs/_build/html; any warning is an error
 # make venv     .venv alone;  make clean  removes it and the caches
 #
@@ -31,6 +31,7 @@ bench: $(VENV)/.installed
 
 lint: $(VENV)/.installed-test
 	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 
 docs: $(VENV)/.installed-docs

@@ -13,8 +13,7 @@ import torch
 import pcgraph
 from pcgraph import SGD, Average, Forward, PCNetwork
 from pcgraph.inference import Recorder
-from pcgraph.plan.operations import Forward as Product
-from pcgraph.plan.operations import numbers
+from pcgraph.plan.operations import Propagate
 
 
 def data(sizes: list[int], batch: int, device: str) -> tuple[torch.Tensor, torch.Tensor]:
@@ -120,19 +119,20 @@ def limit(sizes: list[int], batch: int, steps: int, device: str = "cpu") -> Call
     plan = net.plan({"x", "y"}, init=Forward(), steps=steps)
     s, products = plan.structure, []
     stages = [plan.stage(t) for t in range(steps)]
-    forward = [op for op in plan.prologue if isinstance(op, Product)]
-    forward += [op for t, stage in enumerate([*stages, plan.final]) if t for op in stage.forward]
-    for kind, calls in (("forward", forward), ("pull", [op for st in stages for op in st.pull]), ("w", plan.weights)):
-        for op in calls:
-            a, z = (s.groups[g].size for g in (s.buckets[op.bucket].source_group, s.buckets[op.bucket].target_group))
+    forward = [op.edges for op in (*plan.prologue, plan.begin) if isinstance(op, Propagate)]
+    forward += [stage.propagate.edges for stage in (*stages, plan.final)]
+    back = [stage.pull.edges for stage in stages]
+    for kind, calls in (("forward", forward), ("pull", back), ("w", [plan.learn.edges])):
+        for e in (int(e) for edges in calls for e in edges):
+            bucket = s.buckets[int(s.bucket_of[e])]
+            a, z = s.groups[bucket.source_group].size, s.groups[bucket.target_group].size
             left, right = {
                 "forward": (torch.randn(batch, a), torch.randn(z, a).t()),
                 "pull": (torch.randn(batch, z), torch.randn(z, a)),
                 "w": (torch.randn(batch, z).t(), torch.randn(batch, a)),
             }[kind]
-            for _ in numbers(op.edges):
-                left, right = left.to(device), right.to(device)
-                products.append((left, right, torch.empty(left.shape[0], right.shape[1], device=device)))
+            left, right = left.to(device), right.to(device)
+            products.append((left, right, torch.empty(left.shape[0], right.shape[1], device=device)))
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3, fused=True)
     for parameter in net.parameters():
         parameter.grad = torch.randn_like(parameter)

@@ -4,7 +4,10 @@ Declare a network as a NetworkX directed graph of neuron groups; ask which state
 clamps and initializer into a plan that computes only what is needed; run inference and local learning with it.
 """
 
-from pcgraph import activations, drawing, energies, errors, graphs, learning, optimizers, pyg, topology, transforms
+import importlib
+from typing import TYPE_CHECKING
+
+from pcgraph import activations, energies, errors, graphs, learning, notebook, optimizers, pyg, topology, transforms
 from pcgraph.checkpoints import load, save
 from pcgraph.clamps import Masked
 from pcgraph.errors import ClampError, ConfigError, Diverged, GraphError, InvalidInitializer, PCGraphError
@@ -16,6 +19,11 @@ from pcgraph.plan import Plan
 from pcgraph.rates import safe_rate
 from pcgraph.topology import check
 from pcgraph.training import evaluate, fit
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from pcgraph import data, drawing, testing
 
 __version__ = "0.1.0"
 
@@ -44,6 +52,7 @@ __all__ = [
     "Zero",
     "activations",
     "check",
+    "data",
     "drawing",
     "energies",
     "errors",
@@ -56,6 +65,24 @@ __all__ = [
     "pyg",
     "safe_rate",
     "save",
+    "testing",
     "topology",
     "transforms",
 ]
+
+LATER = frozenset({"data", "drawing", "testing"})
+"""Rooms that no network needs: each is imported when it is first asked for."""
+
+if not TYPE_CHECKING:  # a type checker would otherwise take every misspelt name for a room
+
+    def __getattr__(name: str) -> "ModuleType":
+        if name in LATER:
+            return importlib.import_module(f"{__name__}.{name}")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *LATER})
+
+
+notebook.painted_by("pcgraph.drawing.painters")

@@ -1,4 +1,4 @@
-"""Activation functions σ and their pullbacks, by name; any callable is admitted.
+"""Activation functions σ have names and pullbacks here; any other callable is admitted too.
 
 A node's prediction is ``mu = sigma(a)``. Inference needs one more thing of σ: the pullback
 ``sigma'(a) * g`` of an error ``g``. For the named activations it is one fused kernel of torch; for any other
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,7 +26,7 @@ SOFTPLUS_THRESHOLD = 20.0
 
 @dataclass(frozen=True)
 class Activation:
-    """An activation function together with its pullback.
+    """An activation function comes with its pullback, fused where torch has a kernel for it.
 
     Parameters
     ----------
@@ -48,16 +49,16 @@ class Activation:
 
     @property
     def is_identity(self) -> bool:
-        """Whether this is the identity, for which neither direction needs any work."""
+        """This is the identity, for which neither direction needs any work."""
         return self.function is _identity
 
     @property
     def named(self) -> bool:
-        """Whether the name alone says which function this is."""
+        """The name alone says which function this is."""
         return ACTIVATIONS.get(self.name) is self
 
     def __call__(self, a: Tensor, out: Tensor | None = None) -> Tensor:
-        """σ(a), written into `out` if given. Shape as `a`."""
+        """Return σ(a), of the shape of `a`, written into `out` if that is given."""
         if out is None:
             return self.function(a)
         if self.fused_forward is not None:
@@ -65,7 +66,7 @@ class Activation:
         return out.copy_(self.function(a))
 
     def pullback(self, g: Tensor, a: Tensor, out: Tensor | None = None, mu: Tensor | None = None) -> Tensor:
-        """The vector-Jacobian product of `g` with σ at `a`; for an elementwise σ it is ``sigma'(a) * g``.
+        """Return the vector-Jacobian product of `g` with σ at `a`; for an elementwise σ it is ``sigma'(a) * g``.
 
         Parameters
         ----------
@@ -89,7 +90,7 @@ class Activation:
         return result if out is None else out.copy_(result)
 
     def derivative(self, a: Tensor) -> Tensor:
-        """σ'(a), for an elementwise σ.
+        """Return σ'(a), for an elementwise σ.
 
         Examples
         --------
@@ -99,7 +100,7 @@ class Activation:
         return self.pullback(torch.ones_like(a), a)
 
     def __deepcopy__(self, memo: object) -> Activation:
-        """Itself, since it never changes: a copy of a named one is still that one."""
+        """Return itself, since it never changes: a copy of a named one is still that one."""
         return self
 
     def __reduce__(self) -> Any:
@@ -150,6 +151,12 @@ def _named() -> dict[str, Activation]:
             0.0,
         ),
         Activation(
+            "gelu_tanh", partial(functional.gelu, approximate="tanh"),
+            lambda a, out: _aten.gelu.out(a, approximate="tanh", out=out),
+            lambda g, a, mu, out: _aten.gelu_backward.grad_input(g, a, approximate="tanh", grad_input=out),
+            0.0,
+        ),
+        Activation(
             "elu", functional.elu,
             lambda a, out: _aten.elu.out(a, out=out),
             lambda g, a, mu, out: _aten.elu_backward.grad_input(g, 1, 1, 1, False, a, grad_input=out),
@@ -177,12 +184,13 @@ def _named() -> dict[str, Activation]:
     return {row.name: row for row in rows}
 
 
-#: The activations that have a name.
+#: The activations that have a name. ``"gelu"`` is the form with erf, torch's default, and ``"gelu_tanh"`` that with
+#: tanh, which is JAX's.
 ACTIVATIONS: dict[str, Activation] = _named()
 
 
 def get(spec: str | Activation | Callable[[Tensor], Tensor] | None) -> Activation:
-    """The activation that `spec` names or is.
+    """Return the activation that `spec` names or is.
 
     Parameters
     ----------
@@ -192,7 +200,7 @@ def get(spec: str | Activation | Callable[[Tensor], Tensor] | None) -> Activatio
     Raises
     ------
     GraphError
-        An unknown name, or something that is neither a name nor callable.
+        The name is unknown, or `spec` is neither a name nor callable.
 
     Examples
     --------

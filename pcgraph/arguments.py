@@ -213,9 +213,7 @@ def require_choice(value: Any, key: str, choices: Iterable[T], *, refuse: Refuse
     raise _error(refuse, key, f"{key} must be {either} (found {shown(value)}){hint}")
 
 
-def require_instance(
-    value: Any, key: str, kind: type[T], example: str, *, refuse: Refuse | None = None
-) -> T:
+def require_instance(value: Any, key: str, kind: type[T], example: str, *, refuse: Refuse | None = None) -> T:
     """Read an object of a class; its class in its place is the commonest slip, and told apart.
 
     Parameters

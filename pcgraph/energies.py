@@ -1,4 +1,4 @@
-"""What the error of a node costs.
+"""An energy says what the error of a node costs.
 
 The energy of a network is the sum of its nodes' energies (paper, Eq 1, without the misprint in its index):
 ``F = sum_v E_v(h_v, mu_v)`` over the nodes that have a parent or a prior, per sample. The default is
@@ -30,8 +30,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pcgraph.arguments import require_number
 from pcgraph.errors import GraphError
-from pcgraph.named import Named, no_arguments
+from pcgraph.registry import Registry, no_arguments
 
 __all__ = [
     "ENERGIES",
@@ -48,7 +49,7 @@ __all__ = [
 
 
 class Energy(nn.Module):
-    """Base class of every energy. Write :meth:`energy`; the rest is optional.
+    """Every energy extends this class. Write :meth:`energy`; the rest is optional.
 
     Parameters of its own (``nn.Parameter``) are the network's, and learn with the weights.
 
@@ -63,7 +64,7 @@ class Energy(nn.Module):
     zero_at_prediction: bool = False
 
     def __init_subclass__(cls, **keywords: Any) -> None:
-        """A class promises for itself alone; an energy of its own comes with derivatives of its own, or autograd's."""
+        """Let a class promise for itself alone; an energy of its own has derivatives of its own, or autograd's."""
         super().__init_subclass__(**keywords)
         if "zero_at_prediction" not in cls.__dict__:
             cls.zero_at_prediction = False
@@ -71,7 +72,7 @@ class Energy(nn.Module):
             cls.error = Energy.error  # type: ignore[method-assign]
 
     def energy(self, h: Tensor, mu: Tensor) -> Tensor:
-        """The energy per sample.
+        """Return the energy per sample.
 
         Parameters
         ----------
@@ -84,7 +85,7 @@ class Energy(nn.Module):
         raise TypeError(f"{type(self).__name__} must define energy(h, mu) -> (batch,)")
 
     def per_sample(self, h: Tensor, mu: Tensor) -> Tensor:
-        """:meth:`energy`, with a look at its shape.
+        """Return :meth:`energy`, after a look at its shape.
 
         Raises
         ------
@@ -102,7 +103,7 @@ class Energy(nn.Module):
         return value
 
     def error(self, h: Tensor, mu: Tensor) -> tuple[Tensor, Tensor]:
-        """``(dE/dh, -dE/dmu)``, each of shape (batch, *shape). The default takes them by autograd."""
+        """Return ``(dE/dh, -dE/dmu)``, each of shape (batch, *shape). The default takes them by autograd."""
         with torch.enable_grad():
             h, mu = h.detach().requires_grad_(), mu.detach().requires_grad_()
             total = self.per_sample(h, mu).sum()
@@ -116,7 +117,7 @@ class Energy(nn.Module):
         )
 
     def config(self) -> dict[str, Any]:
-        """The constructor's arguments, as data that JSON can hold.
+        """Return the constructor's arguments, as data that JSON can hold.
 
         Raises
         ------
@@ -126,14 +127,19 @@ class Energy(nn.Module):
         return no_arguments(self)
 
 
-def _positive(value: Any, what: str) -> float:
-    if not (isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf")):
-        raise GraphError(f"a {what} is a positive number (found {value!r})", found=value)
-    return float(value)
+def positive(value: Any, what: str) -> float:
+    """Return `value` as a float.
+
+    Raises
+    ------
+    GraphError
+        It is no positive, finite number; `what` it stands for is named.
+    """
+    return require_number(value, f"a {what}", above=0, refuse=lambda text: GraphError(text, found=value))
 
 
 class Gaussian(Energy):
-    """``1/2 * precision * ||h - mu||^2`` (paper, Eq 1, where the precision is 1).
+    """The squared error counts: ``1/2 * precision * ||h - mu||^2`` (paper, Eq 1, where the precision is 1).
 
     Parameters
     ----------
@@ -150,7 +156,7 @@ class Gaussian(Energy):
 
     def __init__(self, precision: float = 1.0) -> None:
         super().__init__()
-        self.precision = _positive(precision, "precision")
+        self.precision = positive(precision, "precision")
 
     def energy(self, h: Tensor, mu: Tensor) -> Tensor:
         return 0.5 * self.precision * (h - mu).flatten(1).square().sum(1)
@@ -167,7 +173,7 @@ class Gaussian(Energy):
 
 
 class LearnedPrecision(Energy):
-    """A Gaussian whose precision p is learned: ``1/2 * sum_i p_i (h_i - mu_i)^2 - 1/2 * sum_i log p_i``.
+    """A Gaussian learns its precision p: ``1/2 * sum_i p_i (h_i - mu_i)^2 - 1/2 * sum_i log p_i``.
 
     The second term, the log-determinant of the precision, makes it a proper negative log-likelihood: without it the
     precision would shrink to zero, since that lowers the energy. At the minimum over p it is the inverse of the mean
@@ -199,13 +205,13 @@ class LearnedPrecision(Energy):
 
     def __init__(self, precision: float = 1.0, shape: int | Sequence[int] | None = None) -> None:
         super().__init__()
-        self._initial = _positive(precision, "precision")
+        self._initial = positive(precision, "precision")
         self.shape = None if shape is None else (shape,) if isinstance(shape, int) else tuple(shape)
         self.log_precision = nn.Parameter(torch.full(self.shape or (), math.log(self._initial)))
 
     @property
     def precision(self) -> Tensor:
-        """p, positive, shape () or `shape`."""
+        """The precision p is positive, of shape () or `shape`."""
         return self.log_precision.detach().exp()
 
     def _logs(self, h: Tensor) -> Tensor:
@@ -232,7 +238,7 @@ class LearnedPrecision(Energy):
 
 
 class CrossEntropy(Energy):
-    """A softmax output: ``-sum_i h_i log softmax(mu)_i``; mu are logits, h one-hot or probabilities.
+    """The output is a softmax: ``-sum_i h_i log softmax(mu)_i``; mu are logits, h is one-hot or holds probabilities.
 
     The softmax is over all neurons of the node. For clamped nodes, such as labels: in a *free* node h the energy is
     linear and has no minimum, and inference drives the state without bound. What the network predicts for the node are
@@ -258,10 +264,10 @@ class CrossEntropy(Energy):
 
 
 class Bernoulli(Energy):
-    """A binary output by neuron: ``-sum_i [h_i log s(mu_i) + (1 - h_i) log(1 - s(mu_i))]``, s the logistic function.
+    """Each neuron is a binary output: ``-sum_i [h_i log s(mu_i) + (1 - h_i) log(1 - s(mu_i))]``.
 
-    mu are logits, h lies in [0, 1], as the pixels of an image do. Like :class:`CrossEntropy` it is linear in h, and
-    meant for clamped nodes.
+    s is the logistic function. mu are logits, h lies in [0, 1], as the pixels of an image do. Like
+    :class:`CrossEntropy` it is linear in h, and meant for clamped nodes.
 
     Examples
     --------
@@ -297,7 +303,7 @@ class Laplace(Energy):
 
     def __init__(self, scale: float = 1.0) -> None:
         super().__init__()
-        self.scale = _positive(scale, "scale")
+        self.scale = positive(scale, "scale")
 
     def energy(self, h: Tensor, mu: Tensor) -> Tensor:
         return (h - mu).flatten(1).abs().sum(1) / self.scale
@@ -322,43 +328,43 @@ ENERGIES: dict[str, type[Energy]] = {
     "bernoulli": Bernoulli,
     "laplace": Laplace,
 }
-_NAMED = Named("energy", "pcgraph.energies.ENERGIES", ENERGIES)
+_REGISTRY = Registry("energy", Energy, "pcgraph.energies.ENERGIES", ENERGIES, " or a pcgraph.energies.Energy")
 
 
 def from_config(name: str, config: dict[str, Any]) -> Energy:
-    """The energy with this name and these arguments: the inverse of ``name_of(e), e.config()``.
+    """Make the energy with this name and these arguments: the inverse of ``name_of(e), e.config()``.
 
     Raises
     ------
     GraphError
-        An unknown name, or arguments that the class does not take.
+        The name is unknown, or the class does not take these arguments.
 
     Examples
     --------
     >>> from_config("laplace", {"scale": 2.0})
     Laplace(scale=2)
     """
-    return _NAMED.make(name, config)
+    return _REGISTRY.make(name, config)
 
 
 def name_of(energy: Energy) -> str:
-    """The name under which the energy's class is registered.
+    """Return the name under which the energy's class is registered.
 
     Raises
     ------
     GraphError
         It has none.
     """
-    return _NAMED.name_of(energy)
+    return _REGISTRY.name_of(energy)
 
 
 def get(spec: str | Energy | None, precision: float | None = None) -> Energy:
-    """The energy that `spec` names or is; None is the Gaussian.
+    """Return the energy that `spec` names or is; None is the Gaussian, and ``(name, arguments)`` makes one.
 
     Raises
     ------
     GraphError
-        An unknown name, no energy at all, or a `precision` beside an energy that has its own.
+        The name is unknown, `spec` is no energy, or a `precision` stands beside an energy that has its own.
     """
     if spec is None or (isinstance(spec, str) and spec == "gaussian"):
         return Gaussian(1.0 if precision is None else precision)
@@ -368,8 +374,4 @@ def get(spec: str | Energy | None, precision: float | None = None) -> Energy:
             "give the precision to the energy itself",
             found=precision,
         )
-    if isinstance(spec, str):
-        return _NAMED.kind(spec)()
-    if isinstance(spec, Energy):
-        return spec
-    raise GraphError(f"an energy is a name or a pcgraph.energies.Energy (found {spec!r})", found=spec)
+    return _REGISTRY.get(spec)

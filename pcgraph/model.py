@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import networkx as nx
 import torch
 from torch import Tensor
-from torch_geometric.data import Data
 
+from pcgraph.backends import Backend, Motion
+from pcgraph.backends import get as get_backend
 from pcgraph.clamps import Clamps, Masked
-from pcgraph.errors import ClampError, ConfigError, InvalidInitializer, OutOfMemory
-from pcgraph.inference import Planner, Settings, prepare, run
-from pcgraph.initializers import Context, Forward, Initializer, States
-from pcgraph.learning import InferenceResult
+from pcgraph.errors import ClampError, ConfigError, OutOfMemory
+from pcgraph.inference import InferenceResult, Options, Planner, require_optimizer, run
+from pcgraph.initializers import Initializer, States
 from pcgraph.network import Network
 from pcgraph.optimizers import StateOptimizer
-from pcgraph.plan import Plan, pins_of
+from pcgraph.plan import Plan, Request, require_steps
 from pcgraph.pyg import to_data
+
+if TYPE_CHECKING:
+    from torch_geometric.data import Data
 
 __all__ = ["PCNetwork"]
 
@@ -39,6 +42,8 @@ class PCNetwork(Network):
     dtype : torch.dtype, optional
         Of parameters and states; torch's default dtype if None.
     device : torch.device or str, optional
+    backend : str or Backend
+        What computes: a name of :data:`pcgraph.backends.BACKENDS`, "auto", or a backend of your own.
 
     Raises
     ------
@@ -65,11 +70,16 @@ class PCNetwork(Network):
         seed: int = 0,
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
+        backend: str | Backend = "auto",
     ) -> None:
         super().__init__(graph, seed=seed, dtype=dtype, device=device)
-        self._planner = Planner(self)
-        #: In a list, since a module assigned to a module becomes a part of it.
-        self._forward = [Forward()]
+        self._backend = backend
+        self._planner = Planner(self, get_backend(backend))
+
+    @property
+    def backend(self) -> Backend:
+        """What computes."""
+        return self._planner.backend
 
     def plan(
         self, clamped: Iterable[Node], *, init: Initializer, steps: int, optimizer: StateOptimizer | None = None,
@@ -96,9 +106,8 @@ class PCNetwork(Network):
             if isinstance(names, str):
                 raise ClampError(f"clamped and masked are collections of nodes, as in {{{names!r}}} (found {names!r})")
         numbers = [frozenset(self.structure.require_node(n, ClampError) for n in group) for group in (clamped, masked)]
-        if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
-            raise ConfigError(f"steps must be an integer that is not negative (found {steps!r})", key="steps")
-        return self._planner.plan(numbers[0], numbers[1], init, steps, optimizer, pins=pins_of(kernels))
+        require_steps(steps)
+        return self._planner.plan(Request.make(numbers[0], numbers[1], steps, optimizer, pins=kernels), init)
 
     def infer(
         self, clamps: Mapping[Node, Tensor | Masked], *, init: Initializer, steps: int,
@@ -140,41 +149,52 @@ class PCNetwork(Network):
         if trace not in (False, True, "nodes"):
             raise ConfigError(f"trace is True, False or 'nodes' (found {trace!r})", key="trace")
         return self.run(
-            clamps, init=init, steps=steps, optimizer=optimizer, labels=labels, kernels=kernels,
-            settings=Settings(trace=trace, check=check, capture=capture),
+            clamps, init=init, steps=steps, labels=labels, motion=Motion(optimizer),
+            options=Options(trace=trace, check=check, capture=capture), kernels=kernels,
         )  # fmt: skip
 
     def run(
-        self, clamps: Mapping[Node, Tensor | Masked], *, init: Initializer, steps: int,
-        optimizer: StateOptimizer | None, labels: Tensor | None, settings: Settings,
-        kernels: Mapping[str, str] | None = None,
+        self, clamps: Mapping[Node, Tensor | Masked], *, init: Initializer, steps: int, labels: Tensor | None,
+        motion: Motion, options: Options, all_move: bool = False, kernels: Mapping[str, str] | None = None,
     ) -> InferenceResult:  # fmt: skip
-        """:meth:`infer` with :class:`~pcgraph.inference.Settings`, for learning rules with phases of their own."""
-        plan, checked, context = prepare(
-            self, self._planner, clamps, init, steps, optimizer, labels, finite=settings.check,
-            pins=pins_of(kernels), nudged=frozenset(settings.nudges), all_move=settings.all_move,
+        """:meth:`infer` for learning rules with phases of their own, which say what evolves from run to run.
+
+        Parameters
+        ----------
+        clamps, init, steps, labels, kernels
+            As for :meth:`infer`.
+        motion : Motion
+            The state optimizer, what it has kept from earlier runs, and nudges.
+        options : Options
+        all_move : bool
+            Whether every free node is handed to the optimizer in every step, so that what it keeps fits other runs.
+        """
+        require_optimizer(steps, motion.optimizer)
+        checked = Clamps.check(self, clamps, finite=options.check)
+        request = Request.make(
+            checked.clamped, frozenset(checked.masked), steps, motion.optimizer, nudged=frozenset(motion.nudges),
+            all_move=all_move, pins=kernels,
         )  # fmt: skip
+        prepared = self._planner.prepare(request, checked, init, labels)
         try:
             with torch.inference_mode(False):
-                ws = self._planner.acquire(plan, checked.batch)
-                kept = run(ws, checked, optimizer, context, settings)
+                program, trace = run(self._planner, prepared, motion, options)
         except torch.OutOfMemoryError as error:
-            estimate = plan.memory(checked.batch)
+            estimate = prepared.plan.memory(checked.batch)
             raise OutOfMemory(
                 f"the device ran out of memory; this plan needs about {estimate / 2**30:.3g} GiB beside the parameters "
                 f"at batch {checked.batch}: take a smaller batch, or smaller groups ({error})",
                 estimate=estimate,
             ) from error
-        return InferenceResult(ws, checked, init, labels, kept, self._planner.release)
+        return InferenceResult(program, checked, init, labels, trace)
 
     def forward(self, *arguments: Any, **keywords: Any) -> Any:
         """Not defined: a predictive coding network is run by :meth:`infer` and asked by :meth:`predict`."""
         raise TypeError("a PCNetwork is not called: use net.infer(clamps, ...) to run it and net.predict(clamps, node)")
 
     def carry_on(self, states: Mapping[Node, Tensor]) -> States:
-        """An initializer that starts from `states`. Each call takes the last one away, so that one plan serves all."""
-        self._planner.carried.states = states
-        return self._planner.carried
+        """An initializer that starts from `states`. All of them share one plan."""
+        return States(states)
 
     def predict(
         self, clamps: Mapping[Node, Tensor | Masked], node: Node, *, init: Initializer | None = None,
@@ -182,8 +202,9 @@ class PCNetwork(Network):
     ) -> Tensor:  # fmt: skip
         """What the network predicts for one node, shape (batch, *shape).
 
-        Where Proposition 3.2 holds for these clamps, by a sweep over the node's ancestors. Elsewhere there is no
-        sweep, and `init` and `steps` are required: the answer is then the node's state after that many steps.
+        By a sweep over the node's ancestors, where these can be swept for these clamps (Theorem 1): they have no cycle
+        of free nodes, and every free root among them has a known value. Elsewhere `init` and `steps` are required, and
+        the answer is the node's state after that many steps.
 
         Raises
         ------
@@ -197,58 +218,24 @@ class PCNetwork(Network):
                 "clamps",
                 node=node,
             )
-        if init is None and steps is None:
-            checked = Clamps.check(self, clamps)
-            names = self.structure.nodes
-            context = Context(checked.batch, {names[i]: v for i, v in checked.values.items()}, None, self, None)
-            ancestors = self._ancestors(target, checked.clamped)
-            self._require_sweep(node, checked)
-            plan = self._planner.plan(
-                checked.clamped, frozenset(checked.masked), self._forward[0], 0, None, context, only=ancestors
-            )
-            with torch.inference_mode(False):
-                ws = self._planner.acquire(plan, checked.batch)
-                run(ws, checked, None, context, Settings(check=False))
-            group, position = self.structure.place(target)
-            answer = ws.h[group][position].clone().view(-1, *self.structure.groups[group].shape)
-            self._planner.release(ws)
-            return answer
-        if init is None or steps is None:
+        if (init is None) != (steps is None):
             missing = "init" if init is None else "steps"
             raise ConfigError("predict needs both init= and steps=, or neither", key=missing)
-        return self.infer(clamps, init=init, steps=steps, optimizer=optimizer).states[node]
+        if init is not None and steps is not None:
+            return self.infer(clamps, init=init, steps=steps, optimizer=optimizer).states[node]
+        checked = Clamps.check(self, clamps)
+        plan = self._planner.prediction(checked.clamped, frozenset(checked.masked), target)
+        with torch.inference_mode(False):
+            program, _ = run(self._planner, self._planner.prepared(plan, checked), Motion(), Options(check=False))
+            return program.read(target, "state").clone()
 
     def to_data(self, level: Literal["neurons", "groups"] = "neurons") -> Data:
         """The graph as torch_geometric's ``Data``; see :func:`pcgraph.pyg.to_data`."""
         return to_data(self, level=level)
-
-    def _require_sweep(self, node: Node, clamps: Clamps) -> None:
-        """Refuse to predict by a sweep that does not exist, and say how to predict there."""
-        verdict = self._planner.report(clamps.clamped, frozenset(clamps.masked)).verdicts["forward"]
-        if not verdict.valid:
-            raise InvalidInitializer(
-                f"no sweep gives {node!r}, which {verdict.reason}: predict by inference, as in net.predict(clamps, "
-                f"{node!r}, init=pcgraph.Forward(fallback=pcgraph.Zero()), steps=50, optimizer=pcgraph.SGD(lr=0.1))",
-                verdict=verdict,
-            )
-
-    def _ancestors(self, node: int, clamped: frozenset[int]) -> frozenset[int]:
-        found, stack = {node}, [node]
-        graph, names, number = self.graph, self.structure.nodes, self.structure.number
-        while stack:
-            i = stack.pop()
-            if i in clamped:
-                continue
-            for parent in graph.pred[names[i]]:
-                j = number[parent]
-                if j not in found:
-                    found.add(j)
-                    stack.append(j)
-        return frozenset(found - clamped)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_planner": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._planner = Planner(self)
+        self._planner = Planner(self, get_backend(self._backend))

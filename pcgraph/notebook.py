@@ -1,21 +1,29 @@
-"""How reports, plans and results show themselves in a notebook: a table, and a picture where one can be drawn.
+"""Show reports, plans and results in a notebook: as a table, and as a picture where one can be drawn.
 
-Pictures are drawn by a later room, which says here how: what is shown does not import what draws it.
+Pictures are drawn by a later room, which says here how: what is shown does not import what draws it, and that room is
+loaded for the first picture alone.
 """
 
 from __future__ import annotations
 
 import base64
 import html
+import importlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
-__all__ = ["draws", "picture", "table"]
+__all__ = ["draws", "painted_by", "picture", "table"]
 
 STYLE = "text-align:left;vertical-align:top;padding:0.25em 0.75em"
 GOOD, BAD = "#0072b2", "#d55e00"
 
 _painters: dict[type, Callable[[Any], bytes | None]] = {}
+_unloaded: set[str] = set()
+
+
+def painted_by(module: str) -> None:
+    """Name a module that calls :func:`draws` when it is imported, which is done for the first picture."""
+    _unloaded.add(module)
 
 
 def draws(kind: type, painter: Callable[[Any], bytes | None]) -> None:
@@ -24,7 +32,9 @@ def draws(kind: type, painter: Callable[[Any], bytes | None]) -> None:
 
 
 def picture(value: Any) -> str:
-    """An ``<img>`` of a value, or nothing where nobody can draw it."""
+    """Return an ``<img>`` of a value, or an empty string where nobody can draw it."""
+    while _unloaded:
+        importlib.import_module(_unloaded.pop())
     painter = next((_painters[kind] for kind in type(value).__mro__ if kind in _painters), None)
     png = None if painter is None else painter(value)
     if png is None:
@@ -33,7 +43,7 @@ def picture(value: Any) -> str:
 
 
 def table(title: str, columns: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    """A table in which every text is escaped; a cell that says yes or no is coloured."""
+    """Write an HTML table in which every text is escaped; a cell that says yes or no is coloured."""
     head = _row(columns, "th")
     lines = "".join(_row(row, "td") for row in body)
     caption = f'<caption style="text-align:left">{html.escape(title)}</caption>'

@@ -1,4 +1,4 @@
-"""To and from ``torch_geometric.data.Data``.
+"""Convert networks to ``torch_geometric.data.Data``, and make declarations from it.
 
 A graph of torch_geometric has numbered vertices and an ``edge_index``. It becomes a declaration with a node for every
 vertex by :func:`pcgraph.graphs.from_data`, which is also here; and a network becomes a graph with a vertex for every
@@ -7,22 +7,24 @@ neuron and an edge for every weight, or with a vertex for every group, by :func:
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
-from torch_geometric.data import Data
 
 from pcgraph.errors import ConfigError, GraphError
 from pcgraph.graphs import from_data
 from pcgraph.network import Bucket, Network
 from pcgraph.transforms import Identity, Linear, MaskedLinear, SparseLinear
 
+if TYPE_CHECKING:
+    from torch_geometric.data import Data
+
 __all__ = ["from_data", "to_data"]
 
 
 def to_data(net: Network, level: Literal["neurons", "groups"] = "neurons") -> Data:
-    """The network as a graph of torch_geometric.
+    """Return the network as a graph of torch_geometric.
 
     Parameters
     ----------
@@ -53,6 +55,8 @@ def to_data(net: Network, level: Literal["neurons", "groups"] = "neurons") -> Da
     """
     if level not in ("neurons", "groups"):
         raise ConfigError(f"level is 'neurons' or 'groups' (found {level!r})", key="level")
+    from torch_geometric.data import Data
+
     names = list(net.graph)
     place = {name: i for i, name in enumerate(names)}
     s = net.structure
@@ -82,7 +86,7 @@ def to_data(net: Network, level: Literal["neurons", "groups"] = "neurons") -> Da
 
 
 def _entries(net: Network, bucket: Bucket, i: int) -> tuple[Tensor, Tensor]:
-    """(source neuron, target neuron) and weight of every connection of one edge, on the CPU."""
+    """List the (source neuron, target neuron) and the weight of every connection of one edge, on the CPU."""
     s, edge = net.structure, net.structure.edge(i)
     source, target = s.shape(edge[0]), s.shape(edge[1])
     transform = bucket.transform

@@ -84,7 +84,6 @@ def safe_rate(
         below = gradient({**start, **{v: start[v] - shift * d for v, d in direction.items()}})
         direction = {v: (above[v] - below[v]) / (2 * shift) for v in free}
         curvature = _norm(direction)
-    net.carry_on({})
     largest = float(curvature.max())
     if largest != largest:
         raise ConfigError("the energy has no finite curvature at these states: smaller weights or states are needed")

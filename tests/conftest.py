@@ -9,6 +9,7 @@ where there is none. ``--gpu-device`` names another device, which shows on a CPU
 """
 
 import os
+import signal
 
 import pytest
 import torch
@@ -60,6 +61,14 @@ def pytest_collection_modifyitems(config, items):
             item.add_marker(pytest.mark.gpu)
         if missing and item.get_closest_marker("gpu"):
             item.add_marker(pytest.mark.skip(reason="there is no CUDA device"))
+
+
+@pytest.fixture
+def ctrl_c():
+    """SIGINT as a program in a terminal finds it; a background job, and all that it starts, finds it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import networkx as nx
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -13,9 +14,9 @@ from torch.nn import functional as F
 from pcgraph import SGD, Forward, GraphError, Normal, PCNetwork, Zero, energies
 from pcgraph.energies import Bernoulli, CrossEntropy, Energy, Gaussian, Laplace, LearnedPrecision
 from pcgraph.errors import BrokenPromise
-from pcgraph.testing import conformance, reference
+from pcgraph.testing import conformance
+from tests.builders import EXACT, assert_equal_to_reference, double
 
-EXACT = {"rtol": 1e-10, "atol": 1e-12}
 ALL = [
     Gaussian(2.0), LearnedPrecision(3.0), LearnedPrecision(0.5, 4), LearnedPrecision(2.0, (4,)), CrossEntropy(),
     Bernoulli(), Laplace(), Laplace(2.0),
@@ -23,11 +24,7 @@ ALL = [
 IDS = [f"{type(e).__name__}-{i}" for i, e in enumerate(ALL)]
 
 
-def draw(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def chain(middle=None, last=None, **attributes):
+def declared(middle=None, last=None, **attributes):
     """x -> a -> v -> y, with an energy at v, which is free, or at y, which is clamped."""
     graph = nx.DiGraph()
     graph.add_node("x", shape=3)
@@ -40,29 +37,14 @@ def chain(middle=None, last=None, **attributes):
 
 def clamps(batch=3):
     onehot = torch.eye(4, dtype=torch.float64)[torch.arange(batch) % 4]
-    return {"x": draw(batch, 3, seed=1), "y": onehot}
-
-
-def assert_reference(net, init, steps=4, lr=0.05, given=None):
-    given = clamps() if given is None else given
-    net.zero_grad()
-    start = {v: h.clone() for v, h in net.infer(given, init=init, steps=0).states.items()}
-    result = net.infer(given, init=init, steps=steps, optimizer=SGD(lr=lr), trace=True)
-    result.backward()
-    expected = reference.infer(net, given, start, steps, lambda v, h, g, t: h - lr * g)
-    for v in net.graph:
-        torch.testing.assert_close(result.states[v], expected.states[v], **EXACT, msg=lambda m, v=v: f"{v}: {m}")
-    torch.testing.assert_close(result.trace, torch.stack(expected.trace), **EXACT)
-    for name, parameter in net.named_parameters():
-        torch.testing.assert_close(parameter.grad, expected.gradients[name], **EXACT, msg=lambda m, n=name: f"{n}: {m}")
-    return result
+    return {"x": double(batch, 3, seed=1), "y": onehot}
 
 
 # -- what each one is ---------------------------------------------------------------------------------------------
 
 
 def test_each_is_the_loss_of_that_name_in_torch():
-    h, mu = draw(5, 4, seed=1).softmax(1), draw(5, 4, seed=2)
+    h, mu = double(5, 4, seed=1).softmax(1), double(5, 4, seed=2)
     close = {"rtol": 1e-12, "atol": 1e-12}
     torch.testing.assert_close(Gaussian(2.0).energy(h, mu), F.mse_loss(mu, h, reduction="none").sum(1), **close)
     torch.testing.assert_close(CrossEntropy().energy(h, mu), F.cross_entropy(mu, h, reduction="none"), **close)
@@ -85,7 +67,7 @@ def test_logits_of_any_size_stay_finite():
 
 
 def test_a_node_of_several_dimensions_is_one_softmax():
-    h, mu = draw(3, 2, 2, seed=1).flatten(1).softmax(1), draw(3, 2, 2, seed=2)
+    h, mu = double(3, 2, 2, seed=1).flatten(1).softmax(1), double(3, 2, 2, seed=2)
     expected = F.cross_entropy(mu.flatten(1), h, reduction="none")
     torch.testing.assert_close(CrossEntropy().energy(h.view(3, 2, 2), mu), expected)
     own, sent = CrossEntropy().error(h.view(3, 2, 2), mu)
@@ -104,7 +86,7 @@ def test_it_keeps_what_energies_promise(energy, seed):
 @pytest.mark.parametrize("energy", ALL, ids=IDS)
 def test_its_error_in_closed_form_is_that_of_autograd(energy):
     energy = energy.double()
-    h, mu = draw(5, 4, seed=1), draw(5, 4, seed=2)
+    h, mu = double(5, 4, seed=1), double(5, 4, seed=2)
     for given, derived in zip(energy.error(h, mu), Energy.error(energy, h, mu)):
         torch.testing.assert_close(given.detach(), derived, **EXACT)
 
@@ -118,7 +100,7 @@ def test_zero_at_prediction_is_true_exactly_where_everything_vanishes(energy):
     energy = energy.double()
     vanish = []
     for seed in range(5):
-        h = draw(5, 4, seed=seed)
+        h = double(5, 4, seed=seed)
         parts = [energy.energy(h, h), *Energy.error(energy, h, h)]
         parameters = list(energy.parameters())
         parts += torch.autograd.grad(energy.energy(h, h).sum(), parameters) if parameters else []
@@ -137,12 +119,12 @@ class LyingPrecision(LearnedPrecision):
 @pytest.mark.parametrize("kind", [CrossEntropy, LearnedPrecision])
 def test_the_promise_is_needed(kind):
     """From a sweep the engine skips a node that promises it, and the answer is wrong if the promise is."""
-    net = PCNetwork(chain(kind(2.0) if kind is LearnedPrecision else kind()), dtype=torch.float64)
-    assert_reference(net, Forward(), steps=1)
+    net = PCNetwork(declared(kind(2.0) if kind is LearnedPrecision else kind()), dtype=torch.float64)
+    assert_equal_to_reference(net, clamps(), Forward(), 1, SGD(lr=0.05))
     lying = LyingPrecision(2.0) if kind is LearnedPrecision else LyingEntropy()
-    net = PCNetwork(chain(lying), dtype=torch.float64)
+    net = PCNetwork(declared(lying), dtype=torch.float64)
     with pytest.raises(AssertionError):
-        assert_reference(net, Forward(), steps=1)
+        assert_equal_to_reference(net, clamps(), Forward(), 1, SGD(lr=0.05))
     with pytest.raises(BrokenPromise, match="zero_at_prediction"):
         conformance.check_energy(lying, 4)
 
@@ -154,22 +136,22 @@ def test_the_promise_is_needed(kind):
 @pytest.mark.parametrize("energy", ALL, ids=IDS)
 def test_free_and_clamped_nodes_equal_the_reference(energy, init):
     """From Forward the Laplace node would sit on its kink, where rounding decides the sign: it is left out there."""
-    assert_reference(PCNetwork(chain(last=energy), dtype=torch.float64), init)
+    assert_equal_to_reference(PCNetwork(declared(last=energy), dtype=torch.float64), clamps(), init, 4, SGD(lr=0.05))
     if not (isinstance(energy, Laplace) and isinstance(init, Forward)):
-        assert_reference(PCNetwork(chain(energy), dtype=torch.float64), init)
+        assert_equal_to_reference(PCNetwork(declared(energy), dtype=torch.float64), clamps(), init, 4, SGD(lr=0.05))
 
 
 @pytest.mark.parametrize("name", sorted(energies.ENERGIES))
 def test_energies_by_name_equal_the_reference(name):
     """Also after their parameters have changed: the reference must not fall back to a fresh energy."""
-    net = PCNetwork(chain(last=name), dtype=torch.float64)
+    net = PCNetwork(declared(last=name), dtype=torch.float64)
     for parameter in net.energies.parameters():
         parameter.data += 0.7
-    assert_reference(net, Normal())
+    assert_equal_to_reference(net, clamps(), Normal(), 4, SGD(lr=0.05))
 
 
 def test_a_free_node_in_prediction_is_at_its_logits():
-    net = PCNetwork(chain(last="cross_entropy"), dtype=torch.float64)
+    net = PCNetwork(declared(last="cross_entropy"), dtype=torch.float64)
     given = clamps()
     y = net.predict({"x": given["x"]}, "y")
     a = torch.tanh(given["x"] @ net.weight("x", "a").t() + net.bias("a"))
@@ -179,10 +161,10 @@ def test_a_free_node_in_prediction_is_at_its_logits():
 
 def test_one_energy_on_two_nodes_learns_from_both():
     shared = LearnedPrecision(2.0)
-    graph = chain(shared, shared)
+    graph = declared(shared, shared)
     net = PCNetwork(graph, dtype=torch.float64)
     assert len(list(net.energies.parameters())) == 1
-    result = assert_reference(net, Normal(std=0.3))
+    result = assert_equal_to_reference(net, clamps(), Normal(std=0.3), 4, SGD(lr=0.05))
     (parameter,) = net.energies.parameters()
     squares = sum((result.errors[v] ** 2).sum(1).mean() for v in "vy")
     torch.testing.assert_close(parameter.grad, 0.5 * (2.0 * squares - 8), rtol=1e-6, atol=1e-8)
@@ -195,7 +177,7 @@ def test_one_energy_on_two_nodes_learns_from_both():
 def test_a_learned_precision_finds_the_inverse_of_the_mean_squared_error(shape):
     """Without the log-determinant it would go to zero."""
     energy = LearnedPrecision(1.0, shape).double()
-    e = draw(200, 4, seed=3) * torch.tensor([0.1, 0.5, 1.0, 3.0], dtype=torch.float64)
+    e = double(200, 4, seed=3) * torch.tensor([0.1, 0.5, 1.0, 3.0], dtype=torch.float64)
     optimizer = torch.optim.LBFGS(energy.parameters(), max_iter=200, line_search_fn="strong_wolfe")
 
     def closure():
@@ -219,7 +201,7 @@ def test_exp_minus_energy_has_the_same_integral_for_every_precision():
 
 def test_training_a_network_trains_its_precision():
     """A noisy output learns how noisy it is, where no state has moved to explain the noise away (T = 0)."""
-    net = PCNetwork(chain(last=LearnedPrecision(1.0)), seed=0, dtype=torch.float64)
+    net = PCNetwork(declared(last=LearnedPrecision(1.0)), seed=0, dtype=torch.float64)
     generator = torch.Generator().manual_seed(0)
     optimizer = torch.optim.Adam(net.parameters(), lr=0.02)
     for _ in range(300):
@@ -247,7 +229,9 @@ class Cosh(Energy):
 def test_ones_own_energy_takes_ten_lines():
     conformance.check_energy(Cosh(), (2, 2))
     for init in (Zero(), Normal(), Forward()):
-        assert_reference(PCNetwork(chain(Cosh(), Cosh()), dtype=torch.float64), init)
+        assert_equal_to_reference(
+            PCNetwork(declared(Cosh(), Cosh()), dtype=torch.float64), clamps(), init, 4, SGD(lr=0.05)
+        )
 
 
 class Bad(Energy):
@@ -269,32 +253,32 @@ class Bad(Energy):
     ],
 )
 def test_an_energy_of_the_wrong_shape_is_refused_in_words(value, found):
-    net = PCNetwork(chain(Bad(value)), dtype=torch.float64)
+    net = PCNetwork(declared(Bad(value)), dtype=torch.float64)
     with pytest.raises(GraphError, match=rf"one number for each sample, shape \(3,\) \(found {found}"):
         net.infer(clamps(), init=Zero(), steps=1, optimizer=SGD(lr=0.1))
 
 
 def test_a_constant_energy_pulls_nothing():
     energy = Bad(lambda h, mu: torch.zeros(len(h), dtype=h.dtype))
-    assert all(not bool(part.any()) for part in energy.error(draw(2, 3), draw(2, 3)))
+    assert all(not bool(part.any()) for part in energy.error(double(2, 3), double(2, 3)))
 
 
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: Gaussian(0), "a precision is a positive number"),
-        (lambda: Gaussian(float("nan")), "a precision is a positive number"),
-        (lambda: LearnedPrecision(-1.0), "a precision is a positive number"),
-        (lambda: Laplace(True), "a scale is a positive number"),
+        (lambda: Gaussian(0), "a precision must be a positive number"),
+        (lambda: Gaussian(float("nan")), "a precision must be a positive number"),
+        (lambda: LearnedPrecision(-1.0), "a precision must be a positive number"),
+        (lambda: Laplace(True), "a scale must be a positive number"),
         (lambda: LearnedPrecision(1.0, 3).energy(torch.zeros(2, 4), torch.zeros(2, 4)), r"found \(4,\)"),
         (lambda: energies.get("laplas"), "did you mean 'laplace'"),
-        (lambda: energies.get(3), "a name or a pcgraph.energies.Energy"),
+        (lambda: energies.get(3), r"a name, a pair \(name, arguments\) or a pcgraph.energies.Energy"),
         (lambda: energies.get("laplace", 2.0), "precision belongs to the Gaussian"),
         (lambda: energies.get(Laplace(), 2.0), "precision belongs to the Gaussian"),
         (lambda: energies.from_config("laplace", {"width": 1}), "width"),
         (lambda: energies.name_of(Cosh()), "register its class"),
         (lambda: Bad(None).config(), "cannot be saved"),
-        (lambda: PCNetwork(chain(attributes="x", energy="gausian")), "gaussian"),
+        (lambda: PCNetwork(declared(attributes="x", energy="gausian")), "gaussian"),
     ],
 )
 def test_bad_input_is_refused_in_words(make, words):
@@ -306,13 +290,29 @@ def test_bad_input_is_refused_in_words(make, words):
 def test_it_is_made_again_from_its_name_and_config(energy):
     twin = energies.from_config(energies.name_of(energy), energy.config())
     twin.load_state_dict(energy.state_dict())
-    h, mu = draw(3, 4, seed=1), draw(3, 4, seed=2)
+    h, mu = double(3, 4, seed=1), double(3, 4, seed=2)
     assert type(twin) is type(energy)
     torch.testing.assert_close(twin.double().energy(h, mu), energy.double().energy(h, mu), **EXACT)
 
 
 def test_parameters_of_an_energy_are_the_networks():
-    net = PCNetwork(chain(last="learned_precision"))
+    net = PCNetwork(declared(last="learned_precision"))
     assert isinstance(net.energies, nn.ModuleDict)
     assert any("log_precision" in name for name, _ in net.named_parameters())
     assert any("log_precision" in key for key in net.state_dict())
+
+
+def test_a_declaration_names_an_energy_with_its_arguments():
+    """A graph stays pure data, as it does with transforms."""
+    net = PCNetwork(declared(last=("laplace", {"scale": 2.0})))
+    assert net.node_energy(net.structure.number["y"]).scale == 2.0
+    with pytest.raises(GraphError, match=r"node 'y': the energy 'laplace' is made with \(scale"):
+        PCNetwork(declared(last=("laplace", {"width": 2.0})))
+
+
+@pytest.mark.parametrize("number", [np.float32(2), np.float64(2), np.int64(2), 2])
+def test_a_precision_may_be_any_real_number(number):
+    """Numbers that NumPy computed are numbers."""
+    net = PCNetwork(declared(precision=number))
+    assert net.node_energy(net.structure.number["v"]).precision == 2.0
+    assert Laplace(number).scale == LearnedPrecision(number).precision == 2.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import os
 import re
 import shutil
@@ -12,6 +13,7 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
+import networkx as nx
 import pytest
 from packaging.requirements import Requirement
 from packaging.version import Version
@@ -22,14 +24,24 @@ from tests import ROOT
 PACKAGE = ROOT / "pcgraph"
 
 ROOMS = (
-    "errors", "arguments", "notebook", "activations", "named", "transforms", "energies", "graphs", "network", "clamps",
-    "optimizers", "topology", "pyg", "initializers", "plan", "kernels", "inference", "learning", "model", "rates",
-    "serialization", "checkpoints", "training", "data", "drawing", "cli", "testing",
+    "errors", "arguments", "notebook", "activations", "registry", "transforms", "energies", "graphs", "network",
+    "clamps", "optimizers", "topology", "pyg", "initializers", "plan", "backends", "inference", "model", "learning",
+    "rates", "serialization", "checkpoints", "training", "data", "drawing", "cli", "testing",
 )  # fmt: skip
-"""A room imports only rooms before it. ``testing`` comes last and may import anything but the command."""
+"""A room imports only rooms before it, for types too. ``testing`` is last, and may import all but the command."""
 
-EXTRAS = {"pooch", "sklearn", "matplotlib", "hypothesis", "tensorboard"}
-"""What an installation may lack; only these may be imported inside a function."""
+EXTRAS = {
+    "pooch": "an installation may lack it (the extra data)",
+    "sklearn": "an installation may lack it (the extra data)",
+    "matplotlib": "an installation may lack it (the extra plot)",
+    "hypothesis": "an installation may lack it (the extra testing)",
+    "torch.utils.tensorboard": "an installation may lack it, and only one who logs to it needs it",
+    "optuna": "an installation may lack it, and only a search needs it",
+    "triton": "only machines with a GPU have it",
+    "torch.distributed": "only a network that is cut over processes needs it; not every build of torch has it",
+    "torch_geometric": "it brings torch._dynamo and sympy, over a second, and only a conversion needs it",
+}
+"""What may be imported inside a function, and why: what an installation may lack, and what is heavy and rarely used."""
 
 LEAVES = {"testing", "cli"}
 """Rooms that no other room imports."""
@@ -38,57 +50,47 @@ LEAVES = {"testing", "cli"}
 # -- the order of rooms -----------------------------------------------------------------------------------------------
 
 
-def rooms_imported(node: ast.Import | ast.ImportFrom, module: tuple[str, ...], is_package: bool) -> Iterator[str]:
-    """The rooms of pcgraph that one import statement names; ``""`` is the package itself."""
+def imported(node: ast.Import | ast.ImportFrom, module: str, is_package: bool) -> Iterator[str]:
+    """The modules of pcgraph that one import statement names; ``pcgraph`` alone is the package as a whole."""
     if isinstance(node, ast.Import):
-        for alias in node.names:
-            parts = alias.name.split(".")
-            if parts[0] == "pcgraph":
-                yield parts[1] if len(parts) > 1 else ""
+        yield from (alias.name for alias in node.names if alias.name.split(".")[0] == "pcgraph")
         return
     parts = node.module.split(".") if node.module else []
     if node.level:
-        base = module if is_package else module[:-1]
+        base = module.split(".") if is_package else module.split(".")[:-1]
         parts = [*base[: len(base) - node.level + 1], *parts]
-    if parts[:1] != ["pcgraph"]:
-        return
-    if len(parts) > 1:
-        yield parts[1]
-    else:
-        yield from (alias.name if alias.name in ROOMS else "" for alias in node.names)
+    if parts[:1] == ["pcgraph"]:
+        origin = ".".join(parts)
+        known, names = dict(modules()), [a.name for a in node.names if a.name != "__version__"]
+        yield from {f"{origin}.{name}" if f"{origin}.{name}" in known else origin: None for name in names}
 
 
-def packages_imported(node: ast.Import | ast.ImportFrom) -> set[str]:
-    """The packages that one import statement names."""
+def is_extra(node: ast.Import | ast.ImportFrom) -> bool:
+    """Whether all that one import statement names lies in the packages that may be imported late."""
     if isinstance(node, ast.Import):
-        return {part for alias in node.names for part in alias.name.split(".")}
-    return set() if node.level else set((node.module or "").split("."))
-
-
-def imports_for_types(tree: ast.Module) -> set[ast.AST]:
-    """What stands under ``if TYPE_CHECKING:`` and never runs; annotations may name a later room."""
-    guards = (n for n in tree.body if isinstance(n, ast.If) and ast.unparse(n.test).endswith("TYPE_CHECKING"))
-    return {node for guard in guards for statement in guard.body for node in ast.walk(statement)}
+        names = [alias.name for alias in node.names]
+    else:
+        names = [] if node.level else [f"{node.module}.{alias.name}" for alias in node.names]
+    return bool(names) and all(any(f"{name}.".startswith(f"{extra}.") for extra in EXTRAS) for name in names)
 
 
 def misplaced(source: str, module: str, is_package: bool = False) -> list[str]:
     """What is wrong with the imports of one module, in words."""
-    parts = tuple(module.split("."))
-    room = parts[1]
+    room = module.split(".")[1]
     found = []
     tree = ast.parse(source)
-    for_types = imports_for_types(tree)
     for outer in ast.walk(tree):
         if not isinstance(outer, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
             continue
         for node in ast.walk(outer):
-            if isinstance(node, ast.Import | ast.ImportFrom) and not packages_imported(node) & EXTRAS:
+            if isinstance(node, ast.Import | ast.ImportFrom) and not is_extra(node):
                 found.append(f"{module}:{node.lineno} imports inside a function")
     for node in ast.walk(tree):
         if not isinstance(node, ast.Import | ast.ImportFrom):
             continue
-        for other in rooms_imported(node, parts, is_package):
-            if other == room or (node in for_types and other in ROOMS and other not in LEAVES):
+        for name in imported(node, module, is_package):
+            other = name.split(".")[1] if "." in name else ""
+            if other == room:
                 continue
             if room not in ROOMS or other not in ("", *ROOMS):
                 found.append(f"{module}:{node.lineno} imports {other} from {room}: one of them is no room")
@@ -99,20 +101,71 @@ def misplaced(source: str, module: str, is_package: bool = False) -> list[str]:
     return sorted(set(found))
 
 
-def modules() -> list[tuple[str, Path]]:
+@functools.cache
+def modules() -> tuple[tuple[str, Path], ...]:
+    """Every module of the package but the package itself, by its dotted name."""
     found = []
     for path in sorted(PACKAGE.rglob("*.py")):
         parts = path.relative_to(ROOT).with_suffix("").parts
         name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
         if name != "pcgraph":
             found.append((name, path))
-    return found
+    return tuple(found)
 
 
 def test_every_room_imports_only_rooms_before_it() -> None:
     """If it fails, two rooms have begun to lean on each other, and neither can be read or replaced alone."""
     wrong = [w for name, path in modules() for w in misplaced(path.read_text(), name, path.name == "__init__.py")]
     assert not wrong, "\n".join(wrong)
+
+
+def leaning(sources: dict[str, tuple[str, bool]]) -> nx.DiGraph:
+    """Which module imports which, for types too; `sources` are the text of each, and whether it is a package.
+
+    That a module needs its package's ``__init__`` to have been run is no import of it: only what is named counts.
+    """
+    graph = nx.DiGraph()
+    graph.add_nodes_from(sources)
+    for module, (source, is_package) in sources.items():
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                graph.add_edges_from((module, other) for other in imported(node, module, is_package))
+    return graph
+
+
+def circles(graph: nx.DiGraph) -> list[list[str]]:
+    """The sets of modules that lean on each other, one way round or another."""
+    loops = set(nx.nodes_with_selfloops(graph))
+    return sorted(sorted(c) for c in nx.strongly_connected_components(graph) if len(c) > 1 or c & loops)
+
+
+def test_no_modules_import_each_other() -> None:
+    """If it fails, modules of one room can only be read, tested or replaced together, though they look apart."""
+    graph = leaning({name: (path.read_text(), path.name == "__init__.py") for name, path in modules()})
+    assert not circles(graph)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        ("from pcgraph.topology import report", "from pcgraph.topology import render", True),
+        ("from . import report", "if TYPE_CHECKING:\n    from pcgraph.topology.render import Sheet", True),
+        ("import pcgraph.topology.report", "def f():\n    from .render import Sheet", True),
+        ("from .report import Report", "from pcgraph.topology.witness import Verdict", False),
+        ("from pcgraph.topology.render import Sheet", "", True),
+    ],
+)
+def test_a_circle_is_found(first: str, second: str, expected: bool) -> None:
+    room = "pcgraph.topology"
+    graph = leaning({f"{room}.render": (first, False), f"{room}.report": (second, False)})
+    assert bool(circles(graph)) == expected
+
+
+def test_a_module_that_imports_from_its_own_package_is_in_a_circle() -> None:
+    room = {"pcgraph.topology": ("from .render import Sheet", True), "pcgraph.topology.render": ("", False)}
+    assert not circles(leaning(room))
+    room["pcgraph.topology.render"] = ("from pcgraph.topology import Verdict", False)
+    assert circles(leaning(room)) == [sorted(room)]
 
 
 def test_the_list_of_rooms_is_the_package() -> None:
@@ -133,7 +186,10 @@ def test_the_list_of_rooms_is_the_package() -> None:
         ("from pcgraph.cli import main", "pcgraph.testing.conformance"),
         ("def f():\n    from pcgraph.errors import DataError", "pcgraph.model"),
         ("def f():\n    import json", "pcgraph.model"),
+        ("def f():\n    import optuna, json", "pcgraph.model"),
+        ("def f():\n    from torch import fx", "pcgraph.model"),
         ("if TYPE_CHECKING:\n    from pcgraph.testing import reference", "pcgraph.network.network"),
+        ("if TYPE_CHECKING:\n    from pcgraph.model import PCNetwork", "pcgraph.network.network"),
         ("if not TYPE_CHECKING_OFF:\n    from pcgraph.model import PCNetwork", "pcgraph.network.network"),
         ("if TYPE_CHECKING:\n    pass\nelse:\n    from pcgraph.model import PCNetwork", "pcgraph.network.network"),
     ],
@@ -149,13 +205,66 @@ def test_a_misplaced_import_is_found(source: str, module: str) -> None:
         ("from ..errors import DataError", "pcgraph.data.images"),
         ("from . import render", "pcgraph.topology.report"),
         ("from pcgraph import activations, energies", "pcgraph.network.structure"),
+        ("from pcgraph import __version__", "pcgraph.cli"),
         ("def f():\n    import matplotlib.pyplot as plt", "pcgraph.drawing"),
+        ("def f():\n    from torch import distributed", "pcgraph.plan"),
+        ("def f():\n    from torch.distributed import init_process_group", "pcgraph.plan"),
         ("from pcgraph.model import PCNetwork", "pcgraph.testing.reference"),
-        ("if TYPE_CHECKING:\n    from pcgraph.model import PCNetwork", "pcgraph.network.network"),
+        ("if TYPE_CHECKING:\n    from pcgraph.network import Network", "pcgraph.model"),
     ],
 )
 def test_a_well_placed_import_is_not(source: str, module: str) -> None:
     assert misplaced(source, module) == []
+
+
+# -- what an import costs ---------------------------------------------------------------------------------------------
+
+HEAVY = (
+    "torch_geometric", "torch._dynamo", "torch._inductor", "sympy", "matplotlib", "hypothesis", "optuna", "triton",
+    "sklearn", "pooch", "pandas", "tensorboard", "torch.utils.tensorboard", "typer", "pcgraph.cli", "pcgraph.data",
+    "pcgraph.drawing", "pcgraph.testing",
+)  # fmt: skip
+
+
+def python(code: str) -> str:
+    """What a fresh interpreter prints."""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize(
+    ("module", "needed"),
+    [("pcgraph", set()), ("pcgraph.cli", {"typer", "pcgraph.cli", "pcgraph.data", "pcgraph.drawing"})],
+)
+def test_an_import_loads_nothing_that_only_some_need(module: str, needed: set[str]) -> None:
+    """Every script, every worker process and every `--help` would pay for it, seconds each time."""
+    loaded = python(
+        "import sys, torch, networkx, numpy; before = set(sys.modules)\n"
+        f"import {module}; print(sorted(set({HEAVY}) & (set(sys.modules) - before)))"
+    )
+    assert set(ast.literal_eval(loaded)) == needed
+
+
+def test_importing_the_package_takes_less_than_half_of_what_it_stands_on() -> None:
+    """The limit is half a second beyond torch, networkx and numpy, which take some 1.2 s themselves."""
+    code = (
+        "from time import process_time as now; a = now(); import torch, networkx, numpy; b = now(); import pcgraph; "
+        "print((now() - b) / (b - a))"
+    )
+    assert min(float(python(code)) for _ in range(3)) < 0.4
+
+
+def test_rooms_that_load_late_are_there_all_the_same() -> None:
+    """After `import pcgraph`, what the pages name is there: to be used, to be listed, and to be completed by Tab."""
+    for place in ("data.load", "testing.reference.infer", "testing.conformance.check_energy",
+                  "testing.strategies.problems", "drawing.graph", "pyg.to_data"):  # fmt: skip
+        assert python(f"import pcgraph; print(callable(pcgraph.{place}))") == "True"
+    assert {"data", "drawing", "testing", "pyg"} <= {*dir(pcgraph)} & {*pcgraph.__all__}
+    assert {"conformance", "reference", "strategies"} <= set(dir(pcgraph.testing))
+    with pytest.raises(AttributeError, match="module 'pcgraph' has no attribute 'date'"):
+        pcgraph.date  # noqa: B018
+    with pytest.raises(AttributeError, match="module 'pcgraph.testing' has no attribute 'references'"):
+        pcgraph.testing.references  # noqa: B018
 
 
 # -- what an installation is held to ----------------------------------------------------------------------------------

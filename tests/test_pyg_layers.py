@@ -14,8 +14,8 @@ from torch_geometric.utils import from_networkx, sort_edge_index
 import pcgraph
 from pcgraph import SGD, Forward, GraphError, PCNetwork, pyg
 from pcgraph.transforms import GraphLayer, SparseLinear
+from tests.builders import EXACT
 
-EXACT = {"rtol": 1e-10, "atol": 1e-12}
 EDGE_INDEX = sort_edge_index(from_networkx(nx.karate_club_graph()).edge_index, sort_by_row=False)
 EDGE_ATTR = torch.randn(EDGE_INDEX.shape[1], 2, generator=torch.Generator().manual_seed(0))
 DEGREES = torch.bincount(torch.bincount(EDGE_INDEX[1]))

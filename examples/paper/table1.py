@@ -8,7 +8,7 @@ epoch, on 2000 images that are kept from training, so that "100 %" is 58000 imag
 settings that search.py has trained with three seeds, the one with the highest test accuracy, trained again on the whole
 training set, 60000 images, and each seed at its best epoch; it is a little too high, since the test set has chosen it.
 Standard errors are over seeds. The paper prints ± without saying what it is: for the difference's error it is taken as
-the standard deviation over its three seeds.
+the standard deviation over its three seeds. Data sets whose files are not on this machine are left out.
 """
 
 from __future__ import annotations

@@ -10,7 +10,8 @@ paper's seconds are those of a GPU: only their ratio can be compared.
 
 Two readings are given. With the settings of Table 1 each method has one setting, that which validation chose for its
 accuracy. The paper's table belongs to its Figure 6, which looks at every trained setting: there each method has the
-setting that reaches the accuracy first, whichever that is for a seed.
+setting that reaches the accuracy first, whichever that is for a seed. Data sets whose files are not on this machine are
+left out.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ def row_owners(structure: Structure) -> dict[str, str]:
 
 def _of_groups(structure: Structure) -> dict[str, str]:
     lines: dict[int, list[str]] = {g: [] for g in range(len(structure.groups))}
-    for run in structure.runs:
+    for run in structure.segments:
         energy = None if run.energy is None else type(run.energy).__name__
         precision = None if run.precision is None else run.precision.tolist()
         lines[run.group].append(f"{run.start}:{run.stop} {_sigma(run.activation)} {energy} {precision}")

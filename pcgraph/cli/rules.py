@@ -1,4 +1,4 @@
-"""A learning rule from a line of text, ``NAME:option=value,…``, and the plans that a batch takes with it.
+"""Make a learning rule of a line of text, ``NAME:option=value,…``, and the plans that a batch takes with it.
 
 >>> make_rule("nudged:strength=0.05,sign=positive")
 Nudged(strength=0.05, sign='positive')
@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import torch
 
-from pcgraph.cli.initializers import known_options, literal, split
+from pcgraph.cli.text import name_and_options, option_types, plain_value
 from pcgraph.errors import ConfigError, unknown_name
 from pcgraph.initializers import Initializer, States
 from pcgraph.learning import Backprop, Incremental, Nudged, Rule, Standard
@@ -27,7 +27,7 @@ RULES: dict[str, Callable[..., Rule]] = {
     "nudged": Nudged,
     "backprop": Backprop,
 }
-"""The names on the command line."""
+"""The command line knows rules by these names."""
 
 
 def make_rule(text: str) -> Rule:
@@ -38,20 +38,20 @@ def make_rule(text: str) -> Rule:
     ConfigError
         An unknown name or option, with the nearest one, or a value that the rule refuses.
     """
-    name, options = split(text, "rule", "rule")
+    name, options = name_and_options(text, "rule", "rule")
     if name not in RULES:
         raise ConfigError(unknown_name("rule", name, RULES), key="rule")
-    known_options(name, options, RULES[name])
-    return RULES[name](**{key: literal(value) for key, value in options.items()})
+    types = option_types(name, options, RULES[name])
+    return RULES[name](**{key: plain_value(types[key], key, value) for key, value in options.items()})
 
 
 def infers(rule: Rule) -> bool:
-    """Whether it takes initializer, steps and state rate."""
+    """Say whether it takes initializer, steps and state rate."""
     return bool(getattr(rule, "infers", True))
 
 
 def frees_target(rule: Rule) -> bool:
-    """Whether inference, or the sweep in its place, runs without a clamp on the target."""
+    """Say whether inference, or the sweep in its place, runs without a clamp on the target."""
     return isinstance(rule, Nudged | Backprop)
 
 
@@ -59,19 +59,19 @@ def plans(
     net: PCNetwork, rule: Rule, given: Hashable, target: Hashable, init: Initializer, steps: int,
     optimizer: StateOptimizer,
 ) -> list[tuple[int, Plan]]:  # fmt: skip
-    """How often a batch runs which plan, the first one first; none without inference."""
+    """List how often a batch runs which plan, the first one first; none without inference."""
     if not infers(rule):
         return []
     clamped = {given} if frees_target(rule) else {given, target}
     if isinstance(rule, Incremental):
         known = States({node: torch.empty(0) for node in net.structure.nodes})
         first, later = (
-            make_plan(net.structure, replace(plan.request, all_move=True))
+            make_plan(net.structure, replace(plan.request, all_move=True), plan.layout, plan.lowering)
             for plan in (net.plan(clamped, init=start, steps=1, optimizer=optimizer) for start in (init, known))
         )
         return [(1, first), (steps - 1, later)]
     plan = net.plan(clamped, init=init, steps=steps, optimizer=optimizer)
     if isinstance(rule, Nudged):
         request = replace(plan.request, nudged=frozenset({net.structure.require_node(target)}))
-        return [(2, make_plan(net.structure, request))]
+        return [(2, make_plan(net.structure, request, plan.layout, plan.lowering))]
     return [(1, plan)]

@@ -1,22 +1,22 @@
-"""``pcgraph train``."""
+"""Run ``pcgraph train``."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
+import os
+import tempfile
 import warnings
 from functools import partial
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
 from rich.console import Console
 
 from pcgraph import drawing
-from pcgraph.checkpoints import exists
-from pcgraph.cli.run import Pictures, Run, declare, dry_run, read
-from pcgraph.cli.settings import Settings, kept, option, settings
+from pcgraph.checkpoints import exists, load
+from pcgraph.cli.experiment import Experiment, Splits, dry_run, load_splits, prepare, rehearse
+from pcgraph.cli.options import Options, flag, options_from, write_config
 from pcgraph.data import Images
 from pcgraph.errors import CheckpointError, ConfigError, PCGraphWarning
 from pcgraph.model import PCNetwork
@@ -26,13 +26,13 @@ __all__ = ["train", "wide_console"]
 
 SETTINGS = "settings.toml"
 MAY_CHANGE = ("epochs", "device", "test_init", "test_steps")
-"""What a resumed run may be given anew; the optimizer, the data and the network go on as they were."""
+"""A resumed run may be given these anew; the optimizer, the data and the network go on as they were."""
 WIDTH = 120
-"""Columns of what is written to a file or a pipe."""
+"""What is written to a file or a pipe has so many columns."""
 
 
 def wide_console() -> Console:
-    """The terminal as it is, or a wide page where there is none."""
+    """Return the terminal as it is, or a wide page where there is none."""
     console = Console()
     return console if console.is_terminal else Console(width=WIDTH)
 
@@ -87,72 +87,99 @@ def train(
 
     The network is the paper's 784-512x4-10 for images of 28 x 28, and a smaller one for digits.
     """
-    given = {k: v for k, v in locals().items() if k in {f.name for f in dataclasses.fields(Settings)}}
+    given = {k: v for k, v in locals().items() if k in {f.name for f in dataclasses.fields(Options)}}
     if resume is not None:
         if config is not None:
             raise ConfigError("--resume takes its settings from the run: leave out --config", key="resume")
-        changed = [option(key) for key, value in given.items() if value is not None and key not in MAY_CHANGE]
+        changed = [flag(key) for key, value in given.items() if value is not None and key not in MAY_CHANGE]
         if changed:
             raise ConfigError(
                 f"--resume goes on with the settings of the run: leave out {', '.join(changed)} (what may change is "
-                f"{', '.join(map(option, MAY_CHANGE))})",
+                f"{', '.join(map(flag, MAY_CHANGE))})",
                 key="resume",
             )
         config, given["out"] = resume / SETTINGS, str(resume)
-    chosen = settings(given, config)
-    if resume is None and not plan_only:
-        _refuse_another_run(chosen)
-    run = declare(chosen)
+    chosen = options_from(given, config)
+    _require_place(chosen, resume is not None)
+    rehearse(prepare(chosen))
+    experiment = prepare(chosen)
     if plan_only:
         console = wide_console()
-        for part in dry_run(run):
+        for part in dry_run(experiment):
             console.print(part, markup=False, highlight=False, soft_wrap=isinstance(part, str))
         return
-    pictures = read(run)
-    history = _fit(run, pictures, resume is not None)
-    _tell(run, pictures, history)
+    splits = load_splits(experiment)
+    history = _fit(experiment, splits, resume is not None)
+    _tell(experiment, splits, history)
 
 
-def _refuse_another_run(s: Settings) -> None:
-    """Before anything is written: the settings of a run are what --resume goes by."""
-    if s.out and exists(Path(s.out) / "checkpoint"):
+def _require_place(o: Options, resumed: bool) -> None:
+    """Refuse a folder that nothing can be written to, that holds another run, or that holds none to go on with.
+
+    Nothing is left there: the settings of a run are what --resume goes by.
+
+    Raises
+    ------
+    ConfigError, CheckpointError
+    """
+    if not o.out:
+        return
+    folder = Path(o.out).absolute()
+    try:
+        there = next(place for place in (folder, *folder.parents) if _exists(place))
+        with tempfile.TemporaryFile(dir=there):  # which is more than its permissions say
+            pass
+    except OSError as problem:
+        raise CheckpointError(f"cannot write to --out {folder}: {problem.strerror}", path=folder) from problem
+    checkpoint = folder / "checkpoint"
+    if resumed:
+        load(checkpoint)
+    elif exists(checkpoint):
         raise ConfigError(
-            f"--out {s.out} holds another run: go on with it by --resume {s.out}, or give another --out", key="out"
+            f"--out {o.out} holds another run: go on with it by --resume {o.out}, or give another --out", key="out"
         )
 
 
-def _fit(run: Run, pictures: Pictures, resumed: bool) -> History:
-    s = run.settings
-    folder = Path(s.out) if s.out else None
+def _exists(place: Path) -> bool:
+    """Say whether anything has this name; a name that nothing can have is an OSError."""
+    try:
+        os.lstat(place)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def _fit(experiment: Experiment, splits: Splits, resumed: bool) -> History:
+    o = experiment.options
+    folder = Path(o.out) if o.out else None
     if folder is not None:
-        _write_settings(s, folder)
-    loader = pictures.train.batches(s.batch_size, seed=s.seed, stream_aligned=s.stream_aligned)
+        _write_settings(o, folder)
+    loader = splits.train.batches(o.batch_size, seed=o.seed, stream_aligned=o.stream_aligned)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PCGraphWarning)  # they are in the history, and told at the end
         return fit(
-            run.net, loader, clamp=(run.input, run.target), predict=run.target, rule=run.rule, **run.inference,
-            optimizer=torch.optim.AdamW(run.parameters, lr=s.lr, eps=s.eps), epochs=s.epochs,
-            validate=partial(_judge, run, pictures), log=folder / "log.csv" if folder else None,
+            experiment.net, loader, **experiment.in_training, epochs=o.epochs,
+            validate=partial(_judge, experiment, splits), log=folder / "log.csv" if folder else None,
             checkpoint=folder / "checkpoint" if folder else None,
             resume=folder / "checkpoint" if folder and resumed else None, on_interrupt="return", progress=True,
         )  # fmt: skip
 
 
-def _judge(run: Run, pictures: Pictures, net: PCNetwork) -> dict[str, float]:
-    """Accuracies after an epoch: the one that it is judged by, and that of the test where this is another."""
-    found = {"accuracy": _accuracy(run, pictures.judge)}
-    return found if pictures.judge is pictures.test else {**found, "test_accuracy": _accuracy(run, pictures.test)}
+def _judge(experiment: Experiment, splits: Splits, net: PCNetwork) -> dict[str, float]:
+    """Measure accuracy after an epoch: the one that judges it, and that of the test where this is another."""
+    found = {"accuracy": _accuracy(experiment, splits.judge)}
+    return found if splits.judge is splits.test else {**found, "test_accuracy": _accuracy(experiment, splits.test)}
 
 
-def _accuracy(run: Run, images: Images) -> float:
-    found = evaluate(run.net, images.batches(1000, shuffle=False), **run.at_test).accuracy
+def _accuracy(experiment: Experiment, images: Images) -> float:
+    found = evaluate(experiment.net, images.batches(1000, shuffle=False), **experiment.at_test).accuracy
     assert found is not None  # targets are one-hot rows
     return found
 
 
-def _tell(run: Run, pictures: Pictures, history: History) -> None:
-    """What came of it, and the picture."""
-    s, on_test = run.settings, pictures.judge is pictures.test
+def _tell(experiment: Experiment, splits: Splits, history: History) -> None:
+    """Say what came of it, and draw the learning curve."""
+    s, on_test = experiment.options, splits.judge is splits.test
     say = Console(highlight=False, soft_wrap=True).print
     for warning in history.warnings:
         say(f"warning: {warning}", style="yellow", markup=False)
@@ -165,7 +192,7 @@ def _tell(run: Run, pictures: Pictures, history: History) -> None:
         say(f"Test accuracy of the best epoch, {best.epoch} (chosen {how}): {best.validation[own]:.2%}")
         if s.out:
             judged = "test" if on_test else "validation"
-            drawing.learning_curve(history, Path(s.out) / "learning.png", title=run.source.name, judged=judged)
+            drawing.learning_curve(history, Path(s.out) / "learning.png", title=experiment.source.name, judged=judged)
     if s.out:
         say(f"Settings, checkpoint, log and learning curve: {s.out}", markup=False)
     if history.stopped == "interrupted":
@@ -173,11 +200,10 @@ def _tell(run: Run, pictures: Pictures, history: History) -> None:
         raise typer.Exit(130)
 
 
-def _write_settings(s: Settings, folder: Path) -> None:
+def _write_settings(o: Options, folder: Path) -> None:
     """Keep the settings beside the run, in a form that --config reads."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lines = (f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in kept(s).items())
-        (folder / SETTINGS).write_text("".join(lines), encoding="utf-8")
+        write_config(folder / SETTINGS, o)
     except OSError as problem:
         raise CheckpointError(f"cannot write to --out {folder}: {problem.strerror}", path=folder) from problem

@@ -1,4 +1,4 @@
-"""Readers of the two file formats: IDX (MNIST and its relatives) and the binary version of CIFAR-10.
+"""Read the two file formats: IDX (MNIST and its relatives) and the binary version of CIFAR-10.
 
 IDX: two zero bytes, a type code (8 for unsigned bytes), the number of dimensions d, then d sizes as big-endian
 32-bit integers, then the values, last dimension fastest.
@@ -27,7 +27,7 @@ from typing import IO, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import DataError
+from pcgraph.errors import DataError
 
 __all__ = ["read_cifar10", "read_cifar10_archive", "read_idx"]
 

@@ -1,4 +1,4 @@
-"""Whole data sets of images as tensors on one device, and batches cut from them.
+"""Keep whole data sets of images as tensors on one device, and cut batches from them.
 
 The sets are small (at most some hundred MB), so they are preloaded: a batch is two index operations on the
 device, without worker processes and without copies from the host.
@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..errors import ConfigError, DataError, unknown_name
-from .formats import Bytes
-from .order import Order, Shuffled, StreamAligned, labels_of, stratified
-from .sources import CATALOGUE, Source, canonical, raw
+from pcgraph.data.formats import Bytes
+from pcgraph.data.sampling import BatchOrder, Shuffled, StreamAligned, labels_of, stratified
+from pcgraph.data.sources import CATALOGUE, Source, canonical, raw
+from pcgraph.errors import ConfigError, DataError, unknown_name
 
 __all__ = ["Batches", "Images", "load"]
 
@@ -27,7 +27,7 @@ Normalize = str | tuple[float | Sequence[float], float | Sequence[float]]
 
 
 class Images(Dataset[tuple[Tensor, Tensor]]):
-    """Images and their labels, all in memory on one device.
+    """Holds images and their labels, all in memory on one device.
 
     Parameters
     ----------
@@ -91,7 +91,7 @@ class Images(Dataset[tuple[Tensor, Tensor]]):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape of one image."""
+        """Give the shape of one image."""
         return tuple(self.images.shape[1:])
 
     def __len__(self) -> int:
@@ -107,7 +107,7 @@ class Images(Dataset[tuple[Tensor, Tensor]]):
         )
 
     def one_hot(self) -> Tensor:
-        """The labels as rows with one 1.
+        """Return the labels as rows with one 1.
 
         Returns
         -------
@@ -127,12 +127,12 @@ class Images(Dataset[tuple[Tensor, Tensor]]):
         return torch.eye(len(self.classes), dtype=self.images.dtype, device=self.images.device)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Images:
-        """The same set on another device or with another dtype."""
+        """Return the same set on another device or with another dtype."""
         images = self.images.to(device=device, dtype=dtype)
         return Images(images, self.labels, self.classes, name=self.name)
 
     def take(self, rows: Tensor | Sequence[int]) -> Images:
-        """A set of some of the images.
+        """Return a set of some of the images.
 
         Parameters
         ----------
@@ -187,7 +187,7 @@ class Images(Dataset[tuple[Tensor, Tensor]]):
         drop_last: bool = False,
         labels: bool = False,
     ) -> Batches:
-        """Batches of images and one-hot labels, in a new order each epoch.
+        """Cut it into batches of images and one-hot labels, in a new order each epoch.
 
         Parameters
         ----------
@@ -217,7 +217,7 @@ class Images(Dataset[tuple[Tensor, Tensor]]):
         >>> x.shape, y.shape
         (torch.Size([100, 64]), torch.Size([100, 10]))
         """
-        order: Order
+        order: BatchOrder
         known = self.labels.cpu()
         if not stream_aligned:
             order = Shuffled(known, batch_size, shuffle=shuffle, seed=seed, drop_last=drop_last)
@@ -232,7 +232,7 @@ class Images(Dataset[tuple[Tensor, Tensor]]):
 
 
 class Batches:
-    """Batches of an :class:`Images`, epoch after epoch; made by :meth:`Images.batches`.
+    """Cuts an :class:`Images` into batches, epoch after epoch; :meth:`Images.batches` makes it.
 
     Every ``iter()`` begins a new epoch, in a new order, also where the one before was left early; after
     :meth:`load_state_dict`, the next ``iter()`` continues where the state was taken, bit for bit.
@@ -241,7 +241,7 @@ class Batches:
     ----------
     data : Images
         The set.
-    order : Order
+    order : BatchOrder
         Which positions come when.
     labels : bool
         Yield the labels too.
@@ -256,7 +256,7 @@ class Batches:
         Only if asked for.
     """
 
-    def __init__(self, data: Images, order: Order, *, labels: bool = False) -> None:
+    def __init__(self, data: Images, order: BatchOrder, *, labels: bool = False) -> None:
         self.data = data
         self.order = order
         self.labels = labels
@@ -264,17 +264,17 @@ class Batches:
 
     @property
     def batch_size(self) -> int:
-        """Images in a batch."""
+        """Give the number of images in a batch."""
         return self.order.batch_size
 
     @property
     def epoch(self) -> int:
-        """The number of the epoch that is running, or that comes next."""
+        """Give the number of the epoch that is running, or that comes next."""
         return self.order.epoch
 
     @property
     def position(self) -> int:
-        """How many batches of this epoch have been handed out."""
+        """Count how many batches of this epoch have been handed out."""
         return self.order.position
 
     def __len__(self) -> int:
@@ -290,11 +290,11 @@ class Batches:
             yield (*batch, labels) if self.labels else batch
 
     def state_dict(self) -> dict[str, int | str]:
-        """Where it stands: whole numbers and text. See :meth:`Order.state_dict`."""
+        """Say where it stands, in whole numbers and text; see :meth:`BatchOrder.state_dict`."""
         return self.order.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue where `state` was taken. See :meth:`Order.load_state_dict`."""
+        """Continue where `state` was taken. See :meth:`BatchOrder.load_state_dict`."""
         self.order.load_state_dict(state)
 
 
@@ -367,7 +367,7 @@ def load(
     _check_normalize(normalize, source)
     pixels, labels = raw(source, split, root)
     known = torch.from_numpy(labels.astype(np.int64))
-    rows = _fraction(known, fraction, seed, source.classes)
+    rows = class_balanced(known, fraction, seed, source.classes)
     mean, std = _statistics(normalize, source, pixels if split == "train" else None, root)
     chosen = torch.tensor(pixels if rows is None else pixels[rows.numpy()], device=device)
     images = chosen.to(dtype).div_(source.scale)
@@ -378,8 +378,14 @@ def load(
     return Images(images, known if rows is None else known[rows], source.classes, name=source.name)
 
 
-def _fraction(labels: Tensor, fraction: float, seed: int, classes: Sequence[str]) -> Tensor | None:
-    """The positions of a class-balanced part, ascending; None for all."""
+def class_balanced(labels: Tensor, fraction: float, seed: int, classes: Sequence[str]) -> Tensor | None:
+    """Return the positions of a class-balanced part, ascending; None means all.
+
+    Raises
+    ------
+    ConfigError
+        The part would lack a class that is here.
+    """
     if fraction == 1:
         return None
     rows = stratified(labels, seed=seed)[: _part(fraction, len(labels), "fraction")]
@@ -388,7 +394,7 @@ def _fraction(labels: Tensor, fraction: float, seed: int, classes: Sequence[str]
 
 
 def _part(fraction: float, total: int, key: str) -> int:
-    """A fraction between 0 and 1 of a number, rounded."""
+    """Round a fraction between 0 and 1 of a number."""
     if not isinstance(fraction, int | float) or not 0 < fraction < 1:
         raise ConfigError(f"{key} lies between 0 and 1 (found {fraction!r}).", key=key)
     return round(fraction * total)
@@ -424,7 +430,7 @@ def _check_normalize(normalize: Normalize, source: Source) -> None:
 def _statistics(
     normalize: Normalize, source: Source, train: Bytes | None, root: str | Path | None
 ) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation, each of shape (channels, 1, 1), in units of a white pixel."""
+    """Return mean and standard deviation, each of shape (channels, 1, 1), in units of a white pixel."""
     if normalize == "unit":
         mean, std = [0.0], [1.0]
     elif normalize == "standard":
@@ -435,7 +441,7 @@ def _statistics(
 
 
 def _measure(pixels: Bytes, scale: float) -> tuple[Tensor, Tensor]:
-    """The exact mean and standard deviation of every channel, from how often each pixel value occurs."""
+    """Compute the exact mean and standard deviation of every channel, from how often each pixel value occurs."""
     values = np.arange(256) / scale
     means, stds = [], []
     for channel in range(pixels.shape[1]):

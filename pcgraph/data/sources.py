@@ -1,4 +1,4 @@
-"""The data sets that pcgraph knows by name: their files, their checksums, and where the files are looked for.
+"""List the data sets that pcgraph knows by name, and find their files and check them.
 
 A set's files are looked for in this order, and the first folder that has all that is needed is taken:
 
@@ -23,9 +23,9 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from ..errors import ConfigError, DataError, unknown_name
-from .formats import Bytes, read_cifar10, read_cifar10_archive, read_idx
-from .order import stratified
+from pcgraph.data.formats import Bytes, read_cifar10, read_cifar10_archive, read_idx
+from pcgraph.data.sampling import stratified
+from pcgraph.errors import ConfigError, DataError, unknown_name
 
 __all__ = ["CATALOGUE", "Source", "canonical", "find", "is_here", "raw", "read"]
 
@@ -41,7 +41,7 @@ _DIGIT_NAMES = tuple(str(digit) for digit in range(10))
 
 @dataclass(frozen=True)
 class Source:
-    """What is known of one data set.
+    """Says what is known of one data set before it is read.
 
     Attributes
     ----------
@@ -80,7 +80,7 @@ class Source:
 
 
 def _idx(name: str, classes: tuple[str, ...], folder: str, mirrors: tuple[str, ...], *sha256: str) -> Source:
-    """A set of 28 x 28 grey images in four IDX files."""
+    """Describe a set of 28 x 28 grey images in four IDX files."""
     files = [f"{stem}.gz" for split in ("train", "test") for stem in _IDX_FILES[split]]
     return Source(
         name=name,
@@ -158,7 +158,7 @@ def _plain(name: str) -> str:
 
 
 def canonical(name: str) -> str:
-    """The catalogue's spelling of a data set's name.
+    """Return the catalogue's spelling of a data set's name.
 
     Examples
     --------
@@ -176,7 +176,7 @@ def canonical(name: str) -> str:
 
 
 def raw(source: Source, split: str, root: str | Path | None = None) -> tuple[Bytes, Bytes]:
-    """The images and labels of one split of a set, found and read, as bytes.
+    """Find and read the images and labels of one split of a set, as bytes.
 
     Parameters
     ----------
@@ -203,7 +203,7 @@ def raw(source: Source, split: str, root: str | Path | None = None) -> tuple[Byt
 
 
 def _digits(source: Source, split: str) -> tuple[Bytes, Bytes]:
-    """scikit-learn's 1797 digits; 360 of them, drawn once and for ever and class-balanced, are the test split."""
+    """Read scikit-learn's 1797 digits; 360 of them, drawn once and for ever and class-balanced, are the test split."""
     try:
         from sklearn.datasets import load_digits
     except ImportError as problem:
@@ -250,12 +250,12 @@ def find(source: Source, split: str, root: str | Path | None = None) -> tuple[Pa
 
 
 def is_here(source: Source, split: str) -> bool:
-    """Whether one split can be read without a download; nothing is read."""
+    """Say whether one split can be read without a download; nothing is read."""
     return source.format == "scikit-learn" or _locally(source, split, _folders(source, None)) is not None
 
 
 def _locally(source: Source, split: str, folders: list[Path]) -> tuple[Path, ...] | None:
-    """The files in the first folder that has all of them."""
+    """Find the files in the first folder that has all of them."""
     return next((found for folder in folders if (found := _in_folder(source, split, folder)) is not None), None)
 
 
@@ -337,7 +337,7 @@ def _refuse_other_set(source: Source, labels: Path) -> None:
 
 
 def _folders(source: Source, root: str | Path | None) -> list[Path]:
-    """Every folder that may hold the set, the first to be tried first."""
+    """List every folder that may hold the set, the first to be tried first."""
     names = (source.name, *source.folders)
     given = root if root is not None else os.environ.get("PCGRAPH_DATA") or None
     folders: list[Path] = []
@@ -354,13 +354,13 @@ def _folders(source: Source, root: str | Path | None) -> list[Path]:
 
 
 def _named_like(folder: Path, source: Source) -> str | None:
-    """The other set whose name a folder has, if any."""
+    """Name the other set whose name a folder has, if any."""
     others = {_plain(n): o.name for o in CATALOGUE.values() if o is not source for n in (o.name, *o.folders)}
     return others.get(_plain(folder.name))
 
 
 def _in_folder(source: Source, split: str, folder: Path) -> tuple[Path, ...] | None:
-    """The files of a split in one folder, or None unless all are there."""
+    """Find the files of a split in one folder; None unless all are there."""
     if ARCHIVE in source.sha256 and (folder / ARCHIVE).is_file():
         return (folder / ARCHIVE,)
     found = []
@@ -375,7 +375,7 @@ def _in_folder(source: Source, split: str, folder: Path) -> tuple[Path, ...] | N
 
 
 def _pooch() -> Any:
-    """The pooch package, or None: it comes with ``pip install pcgraph[data]``."""
+    """Import pooch, or return None: it comes with ``pip install pcgraph[data]``."""
     try:
         import pooch
     except ImportError:
@@ -389,12 +389,12 @@ def _cache() -> Path | None:
 
 
 def _wanted(source: Source, split: str) -> list[str]:
-    """The names on the mirrors of what holds a split."""
+    """Name what holds a split, as the mirrors call it."""
     return [ARCHIVE] if ARCHIVE in source.sha256 else [f"{stem}.gz" for stem in source.files[split]]
 
 
 def _download(source: Source, split: str, problems: list[str]) -> tuple[Path, ...] | None:
-    """Download a split into the cache; None, and what went wrong in `problems`, if that fails."""
+    """Download a split into the cache; if that fails, return None and add what went wrong to `problems`."""
     pooch = _pooch()
     if pooch is None:
         problems.append("downloading needs pooch: pip install 'pcgraph[data]'")

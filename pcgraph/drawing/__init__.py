@@ -1,11 +1,11 @@
-"""Pictures, by matplotlib (the extra ``plot``): PNG, SVG or PDF, as the suffix of the path says.
+"""Draw pictures by matplotlib (the extra ``plot``): PNG, SVG or PDF, as the suffix of the path says.
 
-Colours are those of Okabe and Ito, and cividis for amounts: readable for colour-blind people, and in grey.
+Colours are those of Okabe and Ito, and cividis for amounts: colour-blind people can read them, and so can readers of
+a grey print.
 """
 
-from pcgraph.drawing import shown  # noqa: F401, so that notebooks have pictures
 from pcgraph.drawing.curves import learning_curve
 from pcgraph.drawing.declaration import graph, layout
-from pcgraph.drawing.fields import energy, images, trace
+from pcgraph.drawing.results import energy, images, trace
 
 __all__ = ["energy", "graph", "images", "layout", "learning_curve", "trace"]

@@ -1,4 +1,4 @@
-"""How a run went: energy and accuracy over epochs, seconds or sequential matrix multiplications."""
+"""Draw how training went: energy and accuracy over epochs, seconds or sequential matrix multiplications."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pcgraph.drawing.style import BLUE, COLOURS, INK, RED, plain_decimals, pyplot, save, whole_numbers
+from pcgraph.drawing.style import BLUE, COLOURS, INK, RED, as_it_is, plain_decimals, pyplot, save, whole_numbers
 from pcgraph.errors import ConfigError
 from pcgraph.training import EpochRecord, History
 
@@ -83,7 +83,7 @@ def learning_curve(
     for i, (name, records) in enumerate(measured.items()):
         at = _places(records, over, smm[name] if isinstance(smm, Mapping) and name in smm else smm)
         colour = COLOURS[i % len(COLOURS)] if several else INK
-        left.plot(at, [r.energy for r in records], marker="o", markersize=4, color=colour, label=name or None)
+        left.plot(at, [r.energy for r in records], marker="o", markersize=4, color=colour, label=as_it_is(name) or None)
         if judged_too:
             _accuracies(right, at, records, name, colour if several else None, judged)
             right.set(xlabel=AXES[over], ylabel="accuracy (%)", title="accuracy")
@@ -104,7 +104,7 @@ def learning_curve(
 
 
 def _places(records: list[EpochRecord], over: str, smm: Any) -> list[float]:
-    """Where each epoch stands on the horizontal axis."""
+    """Say where each epoch stands on the horizontal axis."""
     if over == "epochs":
         return [record.epoch for record in records]
     if over == "seconds":
@@ -120,7 +120,7 @@ def _places(records: list[EpochRecord], over: str, smm: Any) -> list[float]:
 def _accuracies(
     ax: Any, at: list[float], records: list[EpochRecord], name: str, colour: str | None, judged: str
 ) -> None:
-    """Of one run both accuracies; of several, where each is one colour, the one that matters."""
+    """Draw both accuracies of a single run; of several, where each has one colour, draw the one that matters."""
     found = [
         ("training (sampled batches)", [record.accuracy for record in records], BLUE),
         (judged, [record.validation.get("accuracy") for record in records], RED),
@@ -129,5 +129,5 @@ def _accuracies(
     shown = [each for each in shown if each[1]]
     for label, points, own in shown if colour is None else shown[-1:]:
         who = label if colour is None else f"{name}, {label}"
-        last = f"{who}, {points[-1][1]:.1f} % at the end"
+        last = f"{as_it_is(who)}, {points[-1][1]:.1f} % at the end"
         ax.plot(*zip(*points), marker="o", markersize=4, color=colour or own, label=last)

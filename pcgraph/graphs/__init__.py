@@ -1,4 +1,4 @@
-"""Ready-made declarations: functions that return an ``nx.DiGraph``, in NetworkX's manner.
+"""Ready-made declarations are functions that return an ``nx.DiGraph``, in NetworkX's manner.
 
 A graph is data: change it, join it to another with ``nx.compose``, add nodes and edges of your own, and then make a
 network of it.

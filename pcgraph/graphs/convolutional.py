@@ -1,4 +1,4 @@
-"""Convolutional graphs for images.
+"""Convolutional graphs take images.
 
 A group is what lies between two blocks of the network, *after* activation and pooling, as in the published code of the
 field: pooled states are four times smaller, and errors are measured on what the next block sees. A block with pooling
@@ -74,7 +74,7 @@ def _head(graph: nx.DiGraph, hidden: Sequence[int], classes: int, activation: Ac
 def alexnet(
     classes: int = 10, *, input_shape: Shape = (3, 32, 32), activation: ActivationSpec = "gelu", hidden: int = 4096
 ) -> nx.DiGraph:
-    """AlexNet for 32 x 32 images: five convolutions and three dense layers (paper, Section 5.1, CIFAR10).
+    """Declare AlexNet for 32 x 32 images: five convolutions and three dense layers (paper, Section 5.1, CIFAR10).
 
     The paper does not print its layers; these are those of the AlexNet example of PCX, the library that the paper's
     first author maintains. All kernels are 3 x 3 with padding 1; the first has stride 2; pooling is over 2 x 2.
@@ -123,7 +123,7 @@ def alexnet(
 
 
 def vgg5(classes: int = 10, *, input_shape: Shape = (3, 32, 32), activation: ActivationSpec = "gelu") -> nx.DiGraph:
-    """VGG-5 for 32 x 32 images: four convolutions of 128, 256, 512 and 512 channels, each pooled, and a linear output.
+    """Declare VGG-5 for 32 x 32 images: pooled convolutions of 128, 256, 512 and 512 channels, and a linear output.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Layered graphs: chain, decoder, skip, residual, lateral, and the two graphs of Figure 9."""
+"""Layered graphs are chains and what grows on them: skips, residual streams, lateral edges, Figure 9 of the paper."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def _path(names: Sequence[str], sizes: Sequence[Size], activations: Sequence[Act
 def chain(
     sizes: Sequence[Size], *, activation: ActivationSpec = "gelu", output_activation: ActivationSpec = "identity"
 ) -> nx.DiGraph:
-    """A feed-forward chain ``x -> h1 -> ... -> y``.
+    """Declare a feed-forward chain ``x -> h1 -> ... -> y``.
 
     Parameters
     ----------
@@ -88,7 +88,7 @@ def chain(
 def decoder(
     sizes: Sequence[Size], *, activation: ActivationSpec = "gelu", output_activation: ActivationSpec = "identity"
 ) -> nx.DiGraph:
-    """A generative chain ``h0 -> h1 -> ... -> x`` whose only observed group is its end (paper, Section 5.2).
+    """Declare a generative chain ``h0 -> h1 -> ... -> x`` whose only observed group is its end (paper, Section 5.2).
 
     ``h0`` is a root without a known value: strict forward initialization does not exist for it.
 
@@ -116,7 +116,7 @@ def skip(
     sizes: Sequence[Size], *, span: int = 2, activation: ActivationSpec = "gelu",
     output_activation: ActivationSpec = "identity",
 ) -> nx.DiGraph:  # fmt: skip
-    """A chain with an additional edge from every group to the one `span` further on.
+    """Declare a chain with an additional edge from every group to the one `span` further on.
 
     ::
 
@@ -154,7 +154,7 @@ def residual(
     input_size: Size, width: int, output_size: Size, *, blocks: int = 2, inner: int | None = None,
     activation: ActivationSpec = "gelu", output_activation: ActivationSpec = "identity",
 ) -> nx.DiGraph:  # fmt: skip
-    """A stream of groups that each hand their state on and add what a hidden group makes of it.
+    """Declare a stream of groups that each hand their state on and add what a hidden group makes of it.
 
     ::
 
@@ -208,7 +208,7 @@ def lateral(
     sizes: Sequence[Size], *, feedback: bool = False, activation: ActivationSpec = "gelu",
     output_activation: ActivationSpec = "identity",
 ) -> nx.DiGraph:  # fmt: skip
-    """A chain whose hidden groups also predict themselves, by an edge from the group to the same group.
+    """Declare a chain whose hidden groups also predict themselves, by an edge from the group to the same group.
 
     Every self-loop is a cycle of a free node, so a topological sweep of the whole graph does not exist: use
     ``Forward(fallback=...)`` or an initializer that does not sweep.
@@ -240,7 +240,7 @@ def lateral(
 
 
 def figure_9(which: str = "top", *, activation: ActivationSpec = "tanh") -> nx.DiGraph:
-    """One of the two graphs of Figure 9: single neurons 0 to 5, the input at 0.
+    """Declare one of the two graphs of Figure 9: single neurons 0 to 5, the input at 0.
 
     Parameters
     ----------

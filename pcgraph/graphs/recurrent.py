@@ -1,4 +1,4 @@
-"""Graphs without layers: everything connected, random groups, assemblies of neurons."""
+"""Graphs without layers connect everything, or groups and neurons at random."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def fully_connected(
     self_loops: bool = False,
     activation: ActivationSpec = "identity",
 ) -> nx.DiGraph:
-    """Every group predicts every other one. Any of them can be clamped, and the rest asked for.
+    """Let every group predict every other one. Any of them can be clamped, and the rest asked for.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ def random_groups(
     groups: int, size: Size, degree: int = 4, *, seed: int = 0, input_size: Size | None = None,
     output_size: Size | None = None, activation: ActivationSpec = "tanh",
 ) -> nx.DiGraph:  # fmt: skip
-    """Groups that each predict `degree` distinct others at random, cycles and all, with an input and an output.
+    """Let groups predict `degree` distinct others each at random, cycles and all, with an input and an output.
 
     ``"x"`` predicts `degree` of the groups, and `degree` of the groups predict ``"y"``. The edges depend on `groups`,
     `degree` and `seed` alone.
@@ -113,7 +113,7 @@ def assemblies(
     seed: int = 0,
     activation: ActivationSpec = "tanh",
 ) -> nx.DiGraph:
-    """Single neurons in assemblies: many edges inside one, few from one to another (a stochastic block model).
+    """Draw single neurons in assemblies: many edges inside one, few between two (a stochastic block model).
 
     Parameters
     ----------

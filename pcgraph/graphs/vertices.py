@@ -1,29 +1,31 @@
-"""A graph of torch_geometric as a declaration."""
+"""Make a declaration of a graph of torch_geometric."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import networkx as nx
 from torch import Tensor
-from torch_geometric.data import Data
 
 from pcgraph.errors import GraphError
+
+if TYPE_CHECKING:
+    from torch_geometric.data import Data
 
 __all__ = ["from_data"]
 
 
 def from_data(data: Data, *, shape: int | tuple[int, ...] = 1, activation: Any = None, **attributes: Any) -> nx.DiGraph:
-    """A declaration with a node for every vertex of `data` and an edge for every column of its ``edge_index``.
+    """Declare a node for every vertex of `data` and an edge for every column of its ``edge_index``.
 
     Parameters
     ----------
     data : torch_geometric.data.Data
         Its ``edge_index`` alone is read. Undirected graphs hold each edge both ways there, and so does the result.
     shape : int or tuple
-        Of every node.
+        The shape of every node.
     activation : str or callable, optional
-        Of every node.
+        The activation of every node; the identity by default.
     **attributes
         Further attributes of every node, such as ``bias=False``.
 
@@ -40,6 +42,7 @@ def from_data(data: Data, *, shape: int | tuple[int, ...] = 1, activation: Any =
     Examples
     --------
     >>> import torch
+    >>> from torch_geometric.data import Data
     >>> ring = Data(edge_index=torch.tensor([[0, 1, 2], [1, 2, 0]]), num_nodes=3)
     >>> graph = from_data(ring, shape=16, activation="tanh")
     >>> list(graph.edges), graph.nodes[0]

@@ -1,8 +1,9 @@
 """Inference: a plan run on a batch, and what it leaves behind."""
 
 from pcgraph.inference.capture import Recorder
-from pcgraph.inference.planner import Planner, prepare
-from pcgraph.inference.result import Inference
-from pcgraph.inference.run import Program, Settings, run
+from pcgraph.inference.options import Options
+from pcgraph.inference.planner import Planner, require_optimizer
+from pcgraph.inference.result import InferenceResult
+from pcgraph.inference.run import run
 
-__all__ = ["Inference", "Planner", "Program", "Recorder", "Settings", "prepare", "run"]
+__all__ = ["InferenceResult", "Options", "Planner", "Recorder", "require_optimizer", "run"]

@@ -2,34 +2,33 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 
-from pcgraph import energies
+from pcgraph.backends import Backend, Motion
 from pcgraph.clamps import Clamps
 from pcgraph.errors import ConfigError
+from pcgraph.inference.options import Options
+from pcgraph.network import Network
 from pcgraph.optimizers import SGD, Adam, StateOptimizer
 from pcgraph.plan import Plan
-
-if TYPE_CHECKING:
-    from pcgraph.inference.run import Settings
 
 __all__ = ["capturing", "obstacle", "obstacle_in", "refuse", "require_mode", "wrong_device"]
 
 
-def obstacle(plan: Plan, clamps: Clamps, optimizer: StateOptimizer | None, settings: Settings) -> str | None:
+def obstacle(
+    backend: Backend, network: Network, plan: Plan, clamps: Clamps, motion: Motion, options: Options
+) -> str | None:  # fmt: skip
     """Why a run cannot be recorded, if it cannot."""
     if clamps.masked:
         return "a clamp is partial"
-    if settings.trace or settings.nudges or settings.all_move:
+    if options.trace or motion.nudges or plan.request.all_move:
         return "a trace, nudges and incremental learning need the host in every step"
-    return obstacle_in(plan, optimizer)
+    return obstacle_in(backend, network, plan, motion.optimizer)
 
 
-def obstacle_in(plan: Plan, optimizer: StateOptimizer | None) -> str | None:
+def obstacle_in(backend: Backend, network: Network, plan: Plan, optimizer: StateOptimizer | None) -> str | None:
     """Why no run of this plan can be recorded, if none can."""
-    elsewhere = wrong_device(plan.request.device)
+    elsewhere = wrong_device(network.device.type)
     if elsewhere is not None:
         return elsewhere
     if optimizer is not None and type(optimizer) not in (SGD, Adam):
@@ -37,17 +36,7 @@ def obstacle_in(plan: Plan, optimizer: StateOptimizer | None) -> str | None:
     for initializer in plan.initializers:
         if not initializer.capturable:
             return f"{type(initializer).__name__} does not promise to do the same work for every batch"
-    if "module" in plan.kernels:
-        return "a module on an edge may decide by what it computes"
-    own = {type(run.energy) for run in plan.structure.runs if run.energy is not None and not run.gaussian}
-    foreign = [kind.__name__ for kind in own if kind.__module__ != energies.__name__]
-    if foreign:
-        return f"{foreign[0]} may decide by what it computes"
-    sigmas = [run.activation for run in plan.structure.runs] + [bucket.phi for bucket in plan.structure.buckets]
-    own_sigma = next((sigma for sigma in sigmas if not sigma.named), None)
-    if own_sigma is not None:
-        return f"the activation {own_sigma.name!r} may decide by what it computes"
-    return None
+    return backend.obstacle(plan, network)
 
 
 def wrong_device(device: str) -> str | None:
@@ -66,7 +55,9 @@ def refuse(reason: str) -> ConfigError:
     return ConfigError(f"this run cannot be captured: {reason}; capture='auto' captures what it can", key="capture")
 
 
-def capturing(plan: Plan, clamps: Clamps, optimizer: StateOptimizer | None, settings: Settings) -> bool:
+def capturing(
+    backend: Backend, network: Network, plan: Plan, clamps: Clamps, motion: Motion, options: Options
+) -> bool:  # fmt: skip
     """Whether to record this run.
 
     Raises
@@ -74,12 +65,12 @@ def capturing(plan: Plan, clamps: Clamps, optimizer: StateOptimizer | None, sett
     ConfigError
         ``capture=True`` where it cannot be done.
     """
-    require_mode(settings.capture)
-    if not settings.capture:
+    require_mode(options.capture)
+    if not options.capture:
         return False
-    reason = obstacle(plan, clamps, optimizer, settings)
+    reason = obstacle(backend, network, plan, clamps, motion, options)
     if reason is not None:
-        if settings.capture == "auto":
+        if options.capture == "auto":
             return False
         raise refuse(reason)
     # Inside of a recording of the caller's there is nothing more to record.

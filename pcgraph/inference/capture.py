@@ -14,21 +14,12 @@ from typing import Any, Generic, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-__all__ = ["CudaGraph", "Graph", "Recorder", "keep"]
+from pcgraph.backends.base import under_way
+
+__all__ = ["CudaGraph", "Graph", "Recorder"]
 
 T = TypeVar("T")
 Inputs = Mapping[Any, Tensor]
-
-
-#: What the recordings under way read, for each of them.
-_under_way: list[list[Tensor]] = []
-
-
-def keep(tensor: Tensor) -> Tensor:
-    """A tensor from a cache that may drop it: a recording under way keeps it as long as itself."""
-    if _under_way:
-        _under_way[-1].append(tensor)
-    return tensor
 
 
 class Graph(Protocol):
@@ -130,11 +121,11 @@ class Recorder(Generic[T]):
         if self.calls <= self.WARM:
             return self._graph.warm(lambda: self.function(self._static))  # type: ignore[no-any-return]
         if not self._result:
-            _under_way.append(self._kept)
+            under_way.append(self._kept)
             try:
                 self._result.append(self._graph.record(lambda: self.function(self._static)))
             finally:
-                _under_way.pop()
+                under_way.pop()
         self._graph.replay()
         return self._result[0]
 

@@ -1,127 +1,185 @@
-"""Reports and plans of one network, each made once; and the checks that come before anything runs."""
+"""Reports, plans and programs of one network, each made once; and the checks that come before anything runs."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
-from functools import partial
+from collections.abc import Hashable
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from pcgraph.clamps import Clamps, Masked
-from pcgraph.errors import ConfigError
-from pcgraph.inference.run import Program
-from pcgraph.inference.settle import settle, settling
-from pcgraph.initializers import Context, Initializer, States, require
-from pcgraph.kernels import Workspace
+from pcgraph.backends import Backend, Program
+from pcgraph.clamps import Clamps
+from pcgraph.errors import ConfigError, InvalidInitializer
+from pcgraph.initializers import Context, Given, Initializer, Layout, Relaxation, Swept, Zero, require
 from pcgraph.network import Network
 from pcgraph.optimizers import StateOptimizer
-from pcgraph.plan import Plan, Request, make_plan
+from pcgraph.plan import Plan, Request, make_plan, require_steps
 from pcgraph.topology import Report, check
 
-__all__ = ["Planner", "prepare"]
-
-#: Workspaces kept for the next run of the same plan.
-IDLE = 2
+__all__ = ["Planner", "Prepared", "require_optimizer"]
 
 Node = Hashable
 
 
-class Planner:
-    """Reports and plans of one network, each made once.
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A run that has passed every check: what will be computed, and on what."""
 
-    The cache is bounded: the oldest plan goes when `size` is reached.
+    plan: Plan
+    clamps: Clamps
+    context: Context
+
+
+@dataclass(frozen=True, eq=False)
+class _Told:
+    """What the backend tells about plans, on the network as it is then."""
+
+    backend: Backend
+    network: Network
+
+    def describe(self, plan: Plan) -> tuple[str, ...]:
+        return self.backend.describe(plan, self.network)
+
+    def memory(self, plan: Plan, batch: int) -> int:
+        return self.backend.memory(plan, self.network, batch)
+
+
+class Planner:
+    """Reports and plans of one network, each made once, and programs for them.
+
+    The caches are bounded: the oldest plan goes when `size` is reached.
     """
 
-    def __init__(self, net: Network, size: int = 64) -> None:
-        self.net = net
-        self.size = size
+    def __init__(self, net: Network, backend: Backend, size: int = 64) -> None:
+        self.net, self.backend, self.size = net, backend, size
         self.reports: dict[Any, Report] = {}
         self.admitted: dict[Any, Initializer] = {}
         self.plans: dict[Any, tuple[Initializer, Plan]] = {}
         self.parts: dict[Any, Plan] = {}
-        self.idle: list[Workspace] = []
-        self.carried = States({})
+        self._zero, self._told = Zero(), _Told(backend, net)
 
     def report(self, clamped: frozenset[int], masked: frozenset[int]) -> Report:
         """The topology report for these clamps."""
         key = (clamped, masked)
         if key not in self.reports:
             names = self.net.structure.nodes
-            given: dict[Node, Any] = {names[i]: None for i in clamped}
+            given: dict[Node, Any] = {names[i]: True for i in clamped}
             given.update({names[i]: _Partial for i in masked})
             self.reports[key] = check(self.net.graph, given, repair=False)
             self._trim(self.reports)
         return self.reports[key]
 
-    def plan(
-        self, clamped: frozenset[int], masked: frozenset[int], init: Initializer, steps: int,
-        optimizer: StateOptimizer | None = None, context: Context | None = None, only: frozenset[int] | None = None,
-        pins: tuple[tuple[str, str], ...] = (), nudged: frozenset[int] = frozenset(),
-        all_move: bool = False,
-    ) -> Plan:  # fmt: skip
-        """The plan for these clamps and this initializer.
+    def plan(self, request: Request, init: Initializer, context: Context | None = None) -> Plan:
+        """The plan for a request and an initializer.
 
         Raises
         ------
         InvalidInitializer
             The initializer does not hold for the graph and the clamps.
         """
-        fixes_zero = optimizer is None or bool(optimizer.fixes_zero)
-        stateless = optimizer is None or bool(optimizer.stateless)
-        context = Context(0, {}, None, self.net, None) if context is None else context
-        device = self.net.device.type
-        who = (clamped, masked, getattr(init, "plan_key", None))
+        return self._plan(request, init, context)[1]
+
+    def _plan(self, request: Request, init: Initializer, context: Context | None) -> tuple[Initializer, Plan]:
+        """The plan, and the initializer that it was made for, which lays out the same as `init`."""
+        context = Context(0, {}, None, self.net) if context is None else context
+        who = (request.clamped, request.masked, getattr(init, "plan_key", None))
         if who not in self.admitted:
-            require(init, self.report(clamped, masked))
+            require(init, self.report(request.clamped, request.masked))
             self.admitted[who] = init
             self._trim(self.admitted)
-        key = (who, init.ready(context), steps, fixes_zero, stateless, only, device, pins, nudged, all_move)
+        key = (who, init.ready(context), request, self.net.device.type)
         if key not in self.plans:
-            report = self.report(clamped, masked)
-            request = Request(
-                clamped, masked, init.layout(report, context), steps, fixes_zero, stateless, nudged, all_move, only,
-                device, pins,
-            )
-            self.plans[key] = (init, make_plan(self.net.structure, request))
+            layout = init.layout(self.report(request.clamped, request.masked), context)
+            self.plans[key] = (init, self._make(request, layout))
             self._trim(self.plans)
         self.plans[key] = self.plans.pop(key)
-        return self.plans[key][1]
+        return self.plans[key]
 
-    def part(self, known: frozenset[int], nodes: frozenset[int], steps: int, optimizer: StateOptimizer | None) -> Plan:
-        """The plan by which an initializer relaxes some nodes in a phase of its own.
+    def _make(self, request: Request, layout: Layout) -> Plan:
+        plan = make_plan(self.net.structure, request, layout, self._told)
+        self.backend.check(plan, self.net)
+        return plan
 
-        A phase may have one for each component of the graph, so as many as there are nodes are kept.
+    def part(self, known: frozenset[int], relaxation: Relaxation) -> Plan:
+        """The plan by which some nodes are relaxed before an initialization.
+
+        There may be one for each component of the graph, so as many as there are nodes are kept.
         """
-        promises = None if optimizer is None else (bool(optimizer.fixes_zero), bool(optimizer.stateless))
-        key = (known, nodes, steps, promises, self.net.device.type)
+        nodes = relaxation.nodes
+        only = frozenset(self.net.structure.number[v] for v in nodes)
+        request = Request.make(known, frozenset(), relaxation.steps, relaxation.optimizer, only=only)
+        key = (request, self.net.device.type)
         plan = self.parts.pop(key, None)
         if plan is None:
-            plan = make_plan(self.net.structure, settling(self.net, known, nodes, steps, optimizer))
+            plan = self._make(request, Layout((Given(self._zero, nodes) if relaxation.steps else Swept(nodes),)))
         self.parts[key] = plan
         self._trim(self.parts, max(self.size, len(self.net.structure.nodes)))
         return plan
 
-    def acquire(self, plan: Plan, batch: int) -> Workspace:
-        """A workspace for `plan`: one that is idle, or a new one."""
-        for i, ws in enumerate(self.idle):
-            if ws.plan is plan and ws.batch == batch:
-                del self.idle[i]
-                if not ws.stale:
-                    return ws
-                break
-        with torch.inference_mode(False):
-            ws = Workspace(plan, self.net, batch)
-            ws.program = Program(ws)
-        return ws
+    def prediction(self, clamped: frozenset[int], masked: frozenset[int], target: int) -> Plan:
+        """The plan of a sweep over the ancestors of a node.
 
-    def release(self, ws: Workspace) -> None:
-        """Take back a workspace that nobody looks into any more."""
-        if ws.escaped:
-            ws.unbind()
-        else:
-            self.idle = [*self.idle[1 - IDLE :], ws]
+        Raises
+        ------
+        InvalidInitializer
+            They cannot be swept for these clamps (Theorem 1), with a way to predict by inference.
+        """
+        key = ("prediction", clamped, masked, target, self.net.device.type)
+        if key not in self.parts:
+            names, report = self.net.structure.nodes, self.report(clamped, masked)
+            ancestors = self._ancestors(target, clamped)
+            sweep = report.sweep(among=[names[i] for i in ancestors])
+            if sweep.witness is not None:
+                verdict, node = report.verdicts["forward"], names[target]
+                raise InvalidInitializer(
+                    f"no sweep gives {node!r}, which {verdict.reason}: predict by inference, as in net.predict(clamps, "
+                    f"{node!r}, init=pcgraph.Forward(fallback=pcgraph.Zero()), steps=50, "
+                    "optimizer=pcgraph.SGD(lr=0.1))",
+                    verdict=verdict,
+                )
+            request = Request.make(clamped, masked, 0, None, only=ancestors)
+            self.parts[key] = self._make(request, Layout((Swept(sweep.order),)))
+            self._trim(self.parts)
+        return self.parts[key]
+
+    def _ancestors(self, node: int, clamped: frozenset[int]) -> frozenset[int]:
+        """The node itself and all that it depends on, as far as clamped nodes."""
+        s = self.net.structure
+        found, stack = {node}, [node]
+        while stack:
+            i = stack.pop()
+            if i not in clamped:
+                new = set(s.source[s.by_target.edges(np.array([i]))].tolist()) - found
+                found |= new
+                stack += new
+        return frozenset(found - clamped)
+
+    def prepare(self, request: Request, clamps: Clamps, init: Initializer, labels: Tensor | None) -> Prepared:
+        """Check an initializer against checked clamps, and compile.
+
+        Raises
+        ------
+        InvalidInitializer
+        """
+        context = self._context(clamps, labels)
+        first, plan = self._plan(request, init, context)
+        return Prepared(plan, clamps, replace(context, sources=_swapped(plan.initializers, first, init)))
+
+    def prepared(self, plan: Plan, clamps: Clamps) -> Prepared:
+        """A run of a plan in which no initializer takes part."""
+        return Prepared(plan, clamps, self._context(clamps, None))
+
+    def _context(self, clamps: Clamps, labels: Tensor | None) -> Context:
+        names = self.net.structure.nodes
+        return Context(clamps.batch, {names[i]: v for i, v in clamps.values.items()}, labels, self.net)
+
+    def program(self, plan: Plan, batch: int) -> Program:
+        """A program for `plan` that nobody reads from."""
+        with torch.inference_mode(False):
+            return self.backend.lower(plan, self.net, batch)
 
     def _trim(self, cache: dict[Any, Any], size: int | None = None) -> None:
         while len(cache) > (self.size if size is None else size):
@@ -132,44 +190,31 @@ class _Partial:
     mask = True
 
 
+def _swapped(sources: tuple[Initializer, ...], first: Initializer, now: Initializer) -> tuple[Initializer, ...]:
+    """The initializers of a plan that was made for `first`, with those of `now`, which lays out the same."""
+    if first is now:
+        return sources
+    pairs = {id(a): b for a, b in zip(first.all_parts(), now.all_parts(), strict=True)}
+    return tuple(pairs.get(id(source), source) for source in sources)
 
 
-def _brief(optimizer: object) -> str:
-    if isinstance(optimizer, torch.optim.Optimizer):
-        return f"torch.optim.{type(optimizer).__name__}, which moves weights: states need one of pcgraph's"
-    return repr(optimizer)
-
-
-def prepare(
-    net: Network, planner: Planner, clamps: Mapping[Node, Tensor | Masked], init: Initializer, steps: int,
-    optimizer: StateOptimizer | None, labels: Tensor | None, *, finite: bool = True,
-    pins: tuple[tuple[str, str], ...] = (), nudged: frozenset[int] = frozenset(),
-    all_move: bool = False,
-) -> tuple[Plan, Clamps, Context]:  # fmt: skip
-    """Check everything that can be checked before anything runs, and compile.
+def require_optimizer(steps: int, optimizer: object) -> None:
+    """Refuse a number of steps that is none, and steps without a state optimizer.
 
     Raises
     ------
     ConfigError
-        Negative steps, or steps without a state optimizer.
-    ClampError, InvalidInitializer
     """
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
-        raise ConfigError(f"steps must be an integer that is not negative (found {steps!r})", key="steps")
+    require_steps(steps)
     if steps and not isinstance(optimizer, StateOptimizer):
         raise ConfigError(
             f"{steps} inference steps need a state optimizer, as in optimizer=pcgraph.SGD(lr=0.1) "
             f"(found {_brief(optimizer)})",
             key="optimizer",
         )
-    checked = Clamps.check(net, clamps, finite=finite)
-    names = net.structure.nodes
-    context = Context(
-        checked.batch, {names[i]: v for i, v in checked.values.items()}, labels, net,
-        partial(settle, net, planner.part),
-    )  # fmt: skip
-    plan = planner.plan(
-        checked.clamped, frozenset(checked.masked), init, steps, optimizer if steps else None, context, pins=pins,
-        nudged=nudged, all_move=all_move,
-    )
-    return plan, checked, context
+
+
+def _brief(optimizer: object) -> str:
+    if isinstance(optimizer, torch.optim.Optimizer):
+        return f"torch.optim.{type(optimizer).__name__}, which moves weights: states need one of pcgraph's"
+    return repr(optimizer)

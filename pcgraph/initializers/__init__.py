@@ -1,7 +1,18 @@
 """State initializers: where the free states start (paper, Sections 3 and 4)."""
 
 from pcgraph.initializers.average import Average
-from pcgraph.initializers.base import Block, Context, Given, Initializer, Layout, Swept, require
+from pcgraph.initializers.base import (
+    Block,
+    Context,
+    Given,
+    Initializer,
+    Layout,
+    Relaxation,
+    Relaxed,
+    Swept,
+    blocks,
+    require,
+)
 from pcgraph.initializers.basic import Normal, States, Zero
 from pcgraph.initializers.equilibrium import Equilibrium
 from pcgraph.initializers.forward import Forward
@@ -22,8 +33,11 @@ __all__ = [
     "Normal",
     "Null",
     "PerNode",
+    "Relaxation",
+    "Relaxed",
     "States",
     "Swept",
     "Zero",
+    "blocks",
     "require",
 ]

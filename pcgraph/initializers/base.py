@@ -8,30 +8,66 @@ the graph and the clamps alone, so that a plan can be made of it before there is
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Hashable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Hashable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pcgraph.errors import InvalidInitializer
+from pcgraph.network import Network, Structure
+from pcgraph.optimizers import StateOptimizer
 from pcgraph.topology import Report, Verdict
 
-if TYPE_CHECKING:
-    from pcgraph.network import Network
-
-__all__ = ["Block", "Context", "Given", "Initializer", "Layout", "Swept", "require"]
+__all__ = [
+    "Block", "Context", "Given", "Initializer", "Layout", "Relaxation", "Relaxed", "Swept", "blocks", "require",
+]  # fmt: skip
 
 Node = Hashable
 
 
+@dataclass(frozen=True, eq=False)
+class Relaxation:
+    """An inference on a part of the graph that comes before an initialization, as if nothing read these nodes.
+
+    Attributes
+    ----------
+    nodes : tuple
+        They are relaxed given all that they read: clamps, and the nodes of earlier relaxations.
+    steps : int
+        At most so many steps from zero; 0 sweeps them.
+    optimizer : StateOptimizer or None
+    tolerance : float
+        Stop when no neuron's gradient is larger.
+    release : frozenset of nodes
+        Clamped nodes whose values it does not see.
+    """
+
+    nodes: tuple[Node, ...]
+    steps: int
+    optimizer: StateOptimizer | None
+    tolerance: float
+    release: frozenset[Node]
+
+
+@dataclass(frozen=True)
+class Relaxed:
+    """What relaxations have found: node -> (batch, *shape), and the largest gradient that they have left."""
+
+    states: Mapping[Node, Tensor]
+    residual: float
+
+
 @dataclass(frozen=True)
 class Given:
-    """These nodes get their value from `source`, by ``source.init(block, out, context)``."""
+    """These nodes get their value from `source`, by ``source.init(block, out, context)``, after its relaxations."""
 
     source: Initializer
     nodes: tuple[Node, ...]
+    after: tuple[Relaxation, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -86,16 +122,18 @@ class Context:
     labels : Tensor or None
         Class numbers (batch,), where they were given.
     network : Network
-    settle : callable
-        ``settle(known, nodes, steps, optimizer, tolerance, batch) -> (states, residual)`` relaxes some nodes first;
-        :class:`~pcgraph.Equilibrium` needs it.
+    sources : tuple of Initializer
+        Those that write states, as the plan numbers them.
+    relaxed : mapping
+        Initializer -> what the relaxations that its layout asked for have found.
     """
 
     batch: int
     clamps: Mapping[Node, Tensor]
     labels: Tensor | None
     network: Network
-    settle: Callable[..., Any] | None
+    sources: tuple[Initializer, ...] = ()
+    relaxed: Mapping[Initializer, Relaxed] = field(default_factory=dict)
 
 
 class Initializer(nn.Module):
@@ -135,26 +173,31 @@ class Initializer(nn.Module):
 
     def learn(self, result: Any) -> None:
         """Observe `result`, and let all parts do so, each once."""
+        for part in self.all_parts():
+            part.observe(result)
+
+    def all_parts(self) -> tuple[Initializer, ...]:
+        """This initializer and all that it hands over to, directly or not, each once."""
+        found: list[Initializer] = []
         waiting: list[Initializer] = [self]
-        seen: list[Initializer] = []
         while waiting:
             part = waiting.pop(0)
-            if not any(part is other for other in seen):
-                seen.append(part)
+            if not any(part is other for other in found):
+                found.append(part)
                 waiting += part.parts()
-                part.observe(result)
+        return tuple(found)
 
     def layout(self, report: Report, context: Context | None = None) -> Layout:
         """The actions for this graph and these clamps. The default gives every free node a value by :meth:`init`."""
         return Layout((Given(self, report.free),))
 
     def ready(self, context: Context | None) -> Hashable:
-        """What the layout depends on beyond graph, clamps and settings: a hashable, the same for the same."""
+        """Return what the layout depends on beyond graph, clamps and settings; equal answers mean equal layouts."""
         return None
 
     @property
     def plan_key(self) -> Hashable:
-        """Equal for initializers that do the same, so that they can share a plan. The default is the object itself."""
+        """Equal for initializers that lay out the same, so that they can share a plan. By default each has its own."""
         return (type(self), id(self))
 
     def parts(self) -> tuple[Initializer, ...]:
@@ -194,5 +237,15 @@ def only(layout: Layout, nodes: Iterable[Node]) -> list[Given | Swept]:
     for action in layout.actions:
         here = tuple(n for n in action.nodes if n in wanted)
         if here:
-            kept.append(Given(action.source, here) if isinstance(action, Given) else Swept(here))
+            kept.append(replace(action, nodes=here))
     return kept
+
+
+def blocks(structure: Structure, nodes: NDArray[np.int64]) -> Iterator[Block]:
+    """Yield canonical node numbers, which are sorted and at least one, as blocks of neighbours of one shape."""
+    cuts = np.flatnonzero((np.diff(nodes) > 1) | (np.diff(structure.group_of[nodes]) != 0)) + 1
+    for part in np.split(nodes, cuts):
+        first, count = int(part[0]), len(part)
+        group = structure.groups[int(structure.group_of[first])]
+        begin = first - group.start
+        yield Block(structure.nodes[first : first + count], group.shape, group.name, begin, begin + count, first)

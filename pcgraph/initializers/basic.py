@@ -83,6 +83,10 @@ class States(Initializer):
         super().__init__()
         self.states = states
 
+    @property
+    def plan_key(self) -> Hashable:
+        return (type(self), frozenset(self.states))
+
     def requirement(self, report: Report) -> Verdict:
         missing = [v for v in report.free if v not in self.states]
         if missing:

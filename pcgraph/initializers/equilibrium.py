@@ -8,12 +8,12 @@ runs until its states stop moving, everything before it being fixed and nothing 
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Iterator
 
 from torch import Tensor
 
 from pcgraph.errors import ConfigError
-from pcgraph.initializers.base import Block, Context, Initializer, Layout, Swept
+from pcgraph.initializers.base import Block, Context, Given, Initializer, Layout, Relaxation, Swept
 from pcgraph.optimizers import SGD, StateOptimizer
 from pcgraph.topology import Report, Verdict, check
 
@@ -58,7 +58,6 @@ class Equilibrium(Initializer):
         self.products = 2 * steps
         self.optimizer = SGD(lr=0.1) if optimizer is None else optimizer
         self.residual = 0.0
-        self._settled: tuple[Context, dict[Node, Tensor]] | None = None
 
     def requirement(self, report: Report) -> Verdict:
         known = set(report.nodes)
@@ -71,62 +70,56 @@ class Equilibrium(Initializer):
         return report.verdicts["equilibrium"]
 
     def layout(self, report: Report, context: Context | None = None) -> Layout:
-        """A sweep, if there is one that passes through no released node; else whatever :meth:`init` settles."""
+        """A sweep, if there is one that passes through no released node; else what the free phase settles."""
         if context is None:
             return super().layout(report)
         graph = context.network.graph
         targets = set(self.release) & report.clamped
-        if report.partial or any(graph.out_degree(v) for v in targets):
-            return super().layout(report)
-        order = check(graph, report.clamped - targets, repair=False).order
-        if order is None:
-            return super().layout(report)
-        return Layout((Swept(tuple(v for v in order if v not in targets)),))
+        if not report.partial and not any(graph.out_degree(v) for v in targets):
+            order = check(graph, report.clamped - targets, repair=False).order
+            if order is not None:
+                return Layout((Swept(tuple(v for v in order if v not in targets)),))
+        return self.settled(report, context)
+
+    def settled(self, report: Report, context: Context | None) -> Layout:
+        """The free phase, component by component, whether or not a sweep would do."""
+        after = () if context is None else tuple(self._relaxations(report, context))
+        return Layout((Given(self, report.free, after),))
 
     def init(self, block: Block, out: Tensor, context: Context) -> None:
-        if self._settled is None or self._settled[0] is not context:
-            self._settled = (context, self._free_phase(context))
-        states = self._settled[1]
+        relaxed = context.relaxed[self]
+        self.residual = relaxed.residual
         for k, node in enumerate(block.nodes):
-            out[k].copy_(states[node])
+            out[k].copy_(relaxed.states[node])
 
-    def _free_phase(self, context: Context) -> dict[Node, Tensor]:
-        clamps = {v: h for v, h in context.clamps.items() if v not in self.release}
-        report = check(context.network.graph, clamps, repair=False)
-        known: dict[Node, Tensor] = dict(clamps)
-        residuals = [0.0]
+    def _relaxations(self, report: Report, context: Context) -> Iterator[Relaxation]:
+        """Yield one relaxation for each cycle in condensation order, and one sweep for all that lies between two."""
+        release = frozenset(self.release)
+        known = set(report.clamped - report.partial - release)
+        free = check(context.network.graph, known, repair=False)
         swept: list[Node] = []  # known as soon as somebody asks
-
-        def settle(nodes: list[Node], steps: int) -> None:
-            assert context.settle is not None
-            optimizer = self.optimizer if steps else None
-            states, residual = context.settle(known, nodes, steps, optimizer, self.tolerance, context.batch)
-            known.update(states)
-            residuals.append(residual)
-
-        for component in report.components:
+        for component in free.components:
             todo = [v for v in component if v not in known]
             if not todo:
                 continue
-            before = [v for v in report.free if v in known] + swept
-            if len(report.sweep(initialised=before, among=todo).order) == len(todo):
+            before = [v for v in free.free if v in known] + swept
+            if len(free.sweep(initialised=before, among=todo).order) == len(todo):
                 swept += todo
-            else:
-                if swept:
-                    settle(swept, 0)
-                settle(todo, self.steps)
-                swept = []
+                continue
+            if swept:
+                yield Relaxation(tuple(swept), 0, None, self.tolerance, release)
+            yield Relaxation(tuple(todo), self.steps, self.optimizer, self.tolerance, release)
+            known.update(swept, todo)
+            swept = []
         if swept:
-            settle(swept, 0)
-        self.residual = max(residuals)
-        return known
+            yield Relaxation(tuple(swept), 0, None, self.tolerance, release)
 
     def extra_repr(self) -> str:
         return f"release={self.release!r}, steps={self.steps}, tolerance={self.tolerance:g}"
 
     @property
     def plan_key(self) -> Hashable:
-        return (type(self), id(self), self.release)
+        return (type(self), id(self), self.release, self.steps, self.tolerance, id(self.optimizer))
 
     def ready(self, context: Context | None) -> object:
         self.residual = 0.0

@@ -90,7 +90,8 @@ class PerNode(Initializer):
                 result.append(Swept(nodes))
                 continue
             # Where a part could sweep or settle alone, it settles here: its sweep may need nodes of others.
-            own = only(part.layout(report, None if isinstance(part, Equilibrium) else context), nodes)
+            whole = part.settled if isinstance(part, Equilibrium) else part.layout
+            own = only(whole(report, context), nodes)
             for i, action in enumerate(own):
                 later = {v for after in own[i + 1 :] for v in after.nodes}
                 again = tuple(v for v in action.nodes if v in later)

@@ -1,7 +1,7 @@
 """Learning: local weight gradients, and the rules made of them."""
 
+from pcgraph.inference import InferenceResult
 from pcgraph.learning.fitting import Backprop, Incremental, Nudged, Rule, Standard, TrainingStep
-from pcgraph.learning.result import InferenceResult
 from pcgraph.learning.rules import backprop, incremental, nudged
 
 __all__ = [

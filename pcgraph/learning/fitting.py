@@ -22,19 +22,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from torch import Tensor
 
 from pcgraph.clamps import Masked
 from pcgraph.errors import ClampError, ConfigError
+from pcgraph.inference import InferenceResult
 from pcgraph.initializers import Initializer
-from pcgraph.learning.result import InferenceResult
 from pcgraph.learning.rules import backprop, phases, require_nudge, walk
+from pcgraph.model import PCNetwork
 from pcgraph.optimizers import StateOptimizer
-
-if TYPE_CHECKING:
-    from pcgraph.model import PCNetwork
 
 __all__ = ["Backprop", "Incremental", "Nudged", "Rule", "Standard", "TrainingStep"]
 

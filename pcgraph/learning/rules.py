@@ -11,21 +11,19 @@ For :func:`pcgraph.fit` they are objects: :mod:`pcgraph.learning.fitting`.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from pcgraph.backends import Motion
 from pcgraph.clamps import Clamps, Masked
 from pcgraph.errors import ClampError, ConfigError, Diverged
-from pcgraph.inference import Settings
+from pcgraph.inference import InferenceResult, Options
 from pcgraph.initializers import Forward, Initializer
-from pcgraph.learning.result import InferenceResult
+from pcgraph.model import PCNetwork
 from pcgraph.optimizers import StateOptimizer
 from pcgraph.topology import check as check_graph
-
-if TYPE_CHECKING:
-    from pcgraph.model import PCNetwork
 
 __all__ = ["backprop", "incremental", "nudged", "phases", "require_nudge", "walk"]
 
@@ -81,13 +79,15 @@ def walk(
     """:func:`incremental`, with a function each that clears the gradients and that moves the weights by them."""
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
         raise ConfigError(f"incremental learning needs at least one step (found {steps!r})", key="steps")
-    settings = Settings(all_move=True, check=check, trace=trace)
+    motion, options = Motion(optimizer), Options(check=check, trace=trace)
     start: Initializer = init
     energies: list[Tensor] = []
     try:
         for t in range(steps):
-            settings.first_step = t
-            result = net.run(clamps, init=start, steps=1, optimizer=optimizer, labels=labels, settings=settings)
+            motion.first_step = t
+            result = net.run(
+                clamps, init=start, steps=1, labels=labels, motion=motion, options=options, all_move=True
+            )  # fmt: skip
             if result.trace is not None:
                 energies += result.trace[1:] if energies else result.trace
             clear()
@@ -101,8 +101,6 @@ def walk(
         if t:
             error.add_note(f"It was step {t + 1} of {steps} of incremental learning; those before moved the weights.")
         raise
-    finally:
-        net.carry_on({})
     result.learned = True
     result.trace = torch.stack(energies) if trace else None
     return result
@@ -167,8 +165,10 @@ def phases(
     pulled = _targets(net, clamps, targets, finite=check)
     found: list[Tensor] = []
     for b, factor in PHASES[sign]:
-        settings = Settings(check=check, nudges={i: (target, b * strength) for i, target in pulled.items()})
-        result = net.run(clamps, init=init, steps=steps, optimizer=optimizer, labels=labels, settings=settings)
+        motion = Motion(optimizer, nudges={i: (target, b * strength) for i, target in pulled.items()})
+        result = net.run(
+            clamps, init=init, steps=steps, labels=labels, motion=motion, options=Options(check=check)
+        )  # fmt: skip
         result.accumulate(factor / strength)
         if b == 0 or sign == "centred":
             found.append(_cost(result, pulled))

@@ -1,6 +1,6 @@
-"""The validated, frozen structure of a network, and its parameters."""
+"""A declaration becomes a structure, validated and frozen, and a network is that structure with its parameters."""
 
 from pcgraph.network.network import Network
-from pcgraph.network.structure import Bucket, Group, Run, Structure
+from pcgraph.network.structure import Bucket, Group, Segment, Structure
 
-__all__ = ["Bucket", "Group", "Network", "Run", "Structure"]
+__all__ = ["Bucket", "Group", "Network", "Segment", "Structure"]

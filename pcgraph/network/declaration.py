@@ -1,9 +1,14 @@
-"""Reading a declaration: the attributes of one node or edge, checked and turned into what they mean."""
+"""Attributes of nodes and edges are checked here, and turned into what they mean.
+
+A graph of a million edges says a few things again and again. What the same objects say is read once, so that the work
+in Python grows with what is said and not with how often.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import networkx as nx
@@ -12,26 +17,27 @@ import torch
 
 from pcgraph import activations, energies, transforms
 from pcgraph.activations import Activation
-from pcgraph.energies import Energy, Gaussian
+from pcgraph.energies import Energy, Gaussian, positive
 from pcgraph.errors import GraphError, nearest
+from pcgraph.network.adjacency import Index
 from pcgraph.transforms import Identity, Linear, SparseLinear, Transform
 
-__all__ = ["DEFAULT_EDGE", "EdgeSpec", "NodeSpec", "edge_spec", "node_spec", "show"]
+__all__ = ["EdgeSpec", "Edges", "NodeSpec", "Nodes", "read_edges", "read_nodes", "show"]
 
 Node = Hashable
 Shape = tuple[int, ...]
 
 NODE_ATTRIBUTES = ("shape", "activation", "bias", "energy", "precision", "prior")
 EDGE_ATTRIBUTES = ("transform", "activation", "trainable", "share")
+#: The energy of every node that declares none; precisions are kept by node.
+GAUSSIAN = Gaussian()
 
 
 def show(where: Any) -> str:
-    """An edge as ``'a' -> 'b'``, a node as it is."""
+    """Name an edge as ``'a' -> 'b'``, and a node as it is."""
     if isinstance(where, tuple) and len(where) in (2, 3):
         return f"edge {where[0]!r} -> {where[1]!r}" + (f" (key {where[2]!r})" if len(where) == 3 else "")
     return f"node {where!r}"
-
-
 
 
 def _check_attributes(attributes: Mapping[Any, Any], known: tuple[str, ...], where: Any, text: str) -> None:
@@ -49,9 +55,7 @@ def _check_attributes(attributes: Mapping[Any, Any], known: tuple[str, ...], whe
 
 def _shape(value: Any, node: Node) -> Shape:
     items = value if isinstance(value, tuple | list | torch.Size) else (value,)
-    good = len(items) > 0 and all(
-        isinstance(i, int | np.integer) and not isinstance(i, bool) and i > 0 for i in items
-    )
+    good = len(items) > 0 and all(isinstance(i, int | np.integer) and not isinstance(i, bool) and i > 0 for i in items)
     if not good:
         raise GraphError(
             f"node {node!r} needs a shape that is a positive int or a tuple of them (found {value!r})",
@@ -63,6 +67,24 @@ def _shape(value: Any, node: Node) -> Shape:
 
 @dataclass
 class NodeSpec:
+    """What a node is declared as, checked and complete.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        The shape of its state, without the batch.
+    activation : Activation
+        σ of its prediction.
+    energy : Energy
+        :data:`GAUSSIAN` for every node that declares none; an energy given or named otherwise.
+    precision : float
+        That of a Gaussian energy; 1 for any other.
+    bias : bool
+        Whether the node has one where it is predicted.
+    prior : Tensor or None
+        What a root is predicted as, float64, of the node's shape.
+    """
+
     shape: Shape
     activation: Activation
     energy: Energy
@@ -72,6 +94,21 @@ class NodeSpec:
 
 
 def node_spec(node: Node, attributes: Mapping[str, Any], graph: nx.DiGraph) -> NodeSpec:
+    """Read what one node is declared as.
+
+    Parameters
+    ----------
+    node : hashable
+    attributes : mapping
+        As NetworkX keeps them; what is not of ours is metadata.
+    graph : nx.DiGraph
+        The other nodes, to tell a slip of the pen.
+
+    Raises
+    ------
+    GraphError
+        An attribute is wrong, missing or misspelt; the message names the node.
+    """
     _check_attributes(attributes, NODE_ATTRIBUTES, node, f"node {node!r}")
     if "shape" not in attributes:
         raise GraphError(
@@ -81,7 +118,7 @@ def node_spec(node: Node, attributes: Mapping[str, Any], graph: nx.DiGraph) -> N
     shape = _shape(attributes["shape"], node)
     try:
         activation = activations.get(attributes.get("activation"))
-        energy = energies.get(attributes.get("energy"), attributes.get("precision"))
+        energy, precision = _energy(attributes.get("energy"), attributes.get("precision"))
     except GraphError as error:
         raise GraphError(f"node {node!r}: {error}", where=node, found=error.found) from None
     _try_activation(node, activation, shape)
@@ -101,12 +138,18 @@ def node_spec(node: Node, attributes: Mapping[str, Any], graph: nx.DiGraph) -> N
             ) from None
         if not torch.isfinite(prior).all():
             raise GraphError(f"the prior of node {node!r} must be finite", where=node, found=attributes["prior"])
-    precision = energy.precision if type(energy) is Gaussian else 1.0
     return NodeSpec(shape, activation, energy, precision, bool(bias), prior)
 
 
+def _energy(spec: Any, precision: Any) -> tuple[Energy, float]:
+    if spec is None or (isinstance(spec, str) and spec == "gaussian"):
+        return GAUSSIAN, 1.0 if precision is None else positive(precision, "precision")
+    energy = energies.get(spec, precision)
+    return energy, energy.precision if type(energy) is Gaussian else 1.0
+
+
 def _misspelt(node: Node, graph: nx.DiGraph) -> str:
-    """An edge makes the nodes that it names; one without a shape may be a slip of the pen."""
+    """Ask whether a node without a shape is a slip of the pen: an edge makes the nodes that it names."""
     if not isinstance(node, str):
         return ""
     guess = nearest(node, [v for v, data in graph.nodes(data=True) if isinstance(v, str) and "shape" in data])
@@ -140,6 +183,22 @@ def _try_activation(node: Node, activation: Activation, shape: Shape) -> None:
 
 @dataclass(frozen=True, eq=False)
 class EdgeSpec:
+    """What an edge is declared as, checked and complete.
+
+    Attributes
+    ----------
+    kind : {"linear", "sparse", "identity", "module"}
+        How the network keeps and computes it.
+    transform : Transform
+        f of the source's state.
+    phi : Activation
+        What happens to the source's state before the transform.
+    trainable : bool
+        Whether its weights learn.
+    share : hashable or None
+        Edges with the same key share one weight.
+    """
+
     kind: str
     transform: Transform
     phi: Activation
@@ -148,6 +207,7 @@ class EdgeSpec:
 
     @property
     def key(self) -> tuple[Any, ...]:
+        """Edges of one key do the same, and lie in one bucket where their ends have the same shapes."""
         module = id(self.transform) if self.kind in ("module", "sparse") else None
         phi = self.phi.name if self.phi.named else id(self.phi.function)
         return (self.kind, module, phi, self.trainable)
@@ -163,12 +223,27 @@ def _kind(transform: Transform) -> str:
     return "module"
 
 
+#: Kinds of edges whose transform holds nothing, so that one is as good as another.
+PACKED = ("linear", "identity")
+#: What an edge without attributes is.
 DEFAULT_EDGE = EdgeSpec("linear", Linear(), activations.get(None), True, None)
 
 
 def edge_spec(where: tuple[Any, ...], attributes: Mapping[str, Any]) -> EdgeSpec:
-    if not attributes:
-        return DEFAULT_EDGE
+    """Read what one edge is declared as.
+
+    Parameters
+    ----------
+    where : tuple
+        The edge: ``(source, target)``, with its key in a multigraph.
+    attributes : mapping
+        As NetworkX keeps them; what is not of ours is metadata.
+
+    Raises
+    ------
+    GraphError
+        An attribute is wrong or misspelt; the message names the edge.
+    """
     _check_attributes(attributes, EDGE_ATTRIBUTES, where, show(where))
     try:
         transform = transforms.get(attributes.get("transform"))
@@ -188,3 +263,124 @@ def edge_spec(where: tuple[Any, ...], attributes: Mapping[str, Any]) -> EdgeSpec
             f"{show(where)} needs a hashable share key (found {share!r})", where=where, found=share
         ) from None
     return EdgeSpec(_kind(transform), transform, phi, bool(trainable), share)
+
+
+# -- whole graphs -----------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Nodes:
+    """All nodes of a declaration are held here, in its order.
+
+    Attributes
+    ----------
+    names : list
+    specs : list of NodeSpec
+        What nodes are declared as, each named once.
+    which : ndarray of int64, shape (nodes,)
+        The number in `specs` of each node.
+    """
+
+    names: list[Node]
+    specs: list[NodeSpec]
+    which: Index
+
+
+@dataclass
+class Edges:
+    """All edges of a declaration are held here, in its order.
+
+    Attributes
+    ----------
+    source, target : ndarray of int64, shape (edges,)
+        Nodes are counted as they were declared.
+    keys : list or None
+        The key of each edge of a multigraph.
+    specs : list of EdgeSpec
+        One for each :attr:`EdgeSpec.key`, in the order in which the edges bring them.
+    which : ndarray of int64, shape (edges,)
+        The number in `specs` of each edge.
+    shared : dict
+        Edge number -> the key under which it shares a weight.
+    """
+
+    source: Index
+    target: Index
+    keys: list[Hashable] | None
+    specs: list[EdgeSpec]
+    which: Index
+    shared: dict[int, Hashable]
+
+
+def _said(attributes: Mapping[str, Any], known: tuple[str, ...]) -> tuple[Any, ...]:
+    """Make a key of the names, and of the identity of every value that means something to us.
+
+    Metadata counts by its name alone, since a name may be a slip of the pen.
+    """
+    return (*attributes, *map(id, map(attributes.get, known)))
+
+
+def read_nodes(graph: nx.DiGraph) -> Nodes:
+    """Read what the nodes of a graph are declared as.
+
+    Raises
+    ------
+    GraphError
+        An attribute is wrong; that of the first node for which one is.
+    """
+    number: dict[tuple[Any, ...], int] = {}
+    specs: list[NodeSpec] = []
+    which: Index = np.zeros(len(graph), dtype=np.int64)
+    for i, (node, data) in enumerate(graph.nodes(data=True)):
+        said = _said(data, NODE_ATTRIBUTES)
+        if said not in number:
+            spec = node_spec(node, data, graph)
+            specs.append(spec)
+            if spec.energy is not data.get("energy") and spec.energy is not GAUSSIAN:
+                which[i] = len(specs) - 1  # made from a name, and of this node alone
+                continue
+            number[said] = len(specs) - 1
+        which[i] = number[said]
+    return Nodes(list(graph), specs, which)
+
+
+def read_edges(graph: nx.DiGraph, pairs: tuple[Index, Index]) -> Edges:
+    """Read what the edges of a graph are declared as; `pairs` are those of :func:`pcgraph.network.copying.pairs_of`.
+
+    Raises
+    ------
+    GraphError
+        An attribute is wrong; that of the first edge for which one is.
+    """
+    (source, target), keys = pairs, None
+    between: Iterable[Any] = (entry for _, row in graph.adjacency() for entry in row.values())
+    if graph.is_multigraph():
+        parallel = list(between)
+        counts = np.fromiter(map(len, parallel), dtype=np.int64, count=len(parallel))
+        source, target = np.repeat(source, counts), np.repeat(target, counts)
+        keys = list(chain.from_iterable(parallel))
+        between = chain.from_iterable(entry.values() for entry in parallel)
+    attributes: list[Mapping[str, Any]] = list(between)
+    names = list(graph)
+    seen: dict[tuple[Any, ...], tuple[np.int64, Hashable]] = {}
+    number, specs = {DEFAULT_EDGE.key: 0}, [DEFAULT_EDGE]
+    which: Index = np.zeros(len(attributes), dtype=np.int64)
+    shared: dict[int, Hashable] = {}
+    for i in np.flatnonzero(np.fromiter(map(bool, attributes), dtype=bool, count=len(attributes))).tolist():
+        said = _said(attributes[i], EDGE_ATTRIBUTES)
+        if said in seen:
+            which[i], share = seen[said]
+        else:
+            where = (names[source[i]], names[target[i]], *([] if keys is None else [keys[i]]))
+            spec = edge_spec(where, attributes[i])
+            which[i], share = number.setdefault(spec.key, len(specs)), spec.share
+            if which[i] == len(specs):
+                specs.append(spec)
+            # A module made from a name is of this edge alone.
+            if spec.kind in PACKED or spec.transform is attributes[i].get("transform"):
+                seen[said] = which[i], share
+        if share is not None:
+            shared[i] = share
+    found, first, which = np.unique(which, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    return Edges(source, target, keys, [specs[found[k]] for k in order.tolist()], np.argsort(order)[which], shared)

@@ -1,4 +1,4 @@
-"""A validated structure with its parameters.
+"""A network is a validated structure with its parameters.
 
 The model, for a node v with parents u (paper, Definition 3.1 with one activation per node):
 
@@ -10,7 +10,6 @@ The model, for a node v with parents u (paper, Definition 3.1 with one activatio
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Hashable, Mapping
 from typing import Any
 
@@ -21,7 +20,9 @@ from torch import Tensor, nn
 
 from pcgraph.energies import Energy, Gaussian
 from pcgraph.errors import GraphError
-from pcgraph.network.structure import Bucket, Index, Structure
+from pcgraph.network.adjacency import Index
+from pcgraph.network.copying import copy_graph, pairs_of
+from pcgraph.network.structure import Bucket, Segment, Structure
 from pcgraph.transforms import Transform
 
 __all__ = ["Network"]
@@ -30,7 +31,7 @@ Node = Hashable
 
 
 class Network(nn.Module):
-    """Structure and parameters of a predictive coding network; :class:`pcgraph.PCNetwork` adds how to run it.
+    """A network holds structure and parameters; :class:`pcgraph.PCNetwork` adds how to run it.
 
     Parameters
     ----------
@@ -54,8 +55,9 @@ class Network(nn.Module):
         super().__init__()
         if not isinstance(graph, nx.DiGraph):
             Structure(graph)  # says what is wrong with it
-        self.graph: nx.DiGraph = nx.freeze(_copy_graph(graph, {}))
-        self.structure = Structure(self.graph)
+        pairs = pairs_of(graph)
+        self.graph: nx.DiGraph = nx.freeze(copy_graph(graph, {}, pairs))
+        self.structure = Structure(self.graph, pairs)
         self._probe: Tensor
         device = torch.get_default_device() if device is None else device
         with torch.device("cpu"):
@@ -76,9 +78,9 @@ class Network(nn.Module):
                 self.edge_modules[bucket.name] = bucket.transform
                 if not bucket.trainable:
                     bucket.transform.requires_grad_(False)
-        for i, run in enumerate(self.structure.runs):
-            if run.energy is not None and not run.gaussian:
-                self.energies[str(i)] = run.energy
+        for i, segment in enumerate(self.structure.segments):
+            if segment.energy is not None and not segment.gaussian:
+                self.energies[str(i)] = segment.energy
         self.register_buffer("_probe", torch.zeros(()), persistent=False)
         self._reset(seed)
 
@@ -100,7 +102,7 @@ class Network(nn.Module):
 
     @torch.no_grad()
     def _reset(self, seed: int) -> None:
-        """Kaiming-uniform as in ``nn.Linear``: U(-1/sqrt(n), 1/sqrt(n)), n the neurons that reach the target.
+        """Draw Kaiming-uniform as in ``nn.Linear``: U(-1/sqrt(n), 1/sqrt(n)), n the neurons that reach the target.
 
         A bias whose node no drawn weight reaches starts at zero. Transforms draw their own parameters, or keep them.
         """
@@ -130,46 +132,72 @@ class Network(nn.Module):
             if bucket.kind == "module":
                 bucket.transform.reset_parameters(generator, int(s.fan_in[s.target[bucket.start : bucket.stop]].max()))
 
-    def energy_of(self, run: int) -> Energy:
-        """The energy of the nodes of a run that is not Gaussian."""
-        return self.energies[str(run)]  # type: ignore[return-value]
+    def energy_of(self, segment: int) -> Energy:
+        """Return the energy of the nodes of a segment that is not Gaussian."""
+        return self.energies[str(segment)]  # type: ignore[return-value]
 
     def node_energy(self, i: int) -> Energy:
-        """The energy of the node with canonical number `i`."""
+        """Return the energy of the node with canonical number `i`."""
         s = self.structure
-        group, position = s.place(i)
-        k, run = next((k, r) for k, r in enumerate(s.runs) if r.group == group and r.start <= position < r.stop)
-        if not run.gaussian:
-            return self.energy_of(k)
-        return Gaussian(1.0 if run.precision is None else float(run.precision[position - run.start]))
+        segment = self._segment_at(i)
+        if not segment.gaussian:
+            return self.energy_of(int(s.segment_of[i]))
+        return Gaussian(1.0 if segment.precision is None else float(segment.precision[s.position[i] - segment.start]))
+
+    def _segment_at(self, i: int) -> Segment:
+        return self.structure.segments[int(self.structure.segment_of[i])]
 
     def differentiable_prediction(self, v: Node, states: Mapping[Node, Tensor]) -> Tensor:
-        """mu_v from the states of its parents, with autograd through states and parameters, (batch, *shape).
+        """Compute mu_v from the states of its parents, with autograd through states and parameters, (batch, *shape).
 
         Inference does not use it; the backpropagation baseline and safe rates do.
         """
         s = self.structure
         i = s.require_node(v)
-        group = s.groups[int(s.group_of[i])]
-        place = self.bias_place(v)
-        total: Any = None if place is None else self.biases[place[0]][place[1]].flatten()
-        for e in np.flatnonzero(s.target == i):
-            bucket = s.buckets[int(s.bucket_of[e])]
-            x = bucket.phi(states[s.nodes[int(s.source[e])]])
-            if bucket.kind in ("identity", "module"):
-                module = self.edge_modules[bucket.name] if bucket.kind == "module" else bucket.transform
-                y = module(x).flatten(1)
-            else:
-                y = self._product(bucket, int(e), x.flatten(1))
-            total = y if total is None else total + y
-        if total is None:
-            total = s.priors[i].to(self._probe).flatten().expand(next(iter(states.values())).shape[0], -1)
-        spec = next(r for r in s.runs if r.group == s.group_of[i] and r.start <= s.position[i] < r.stop)
-        mu: Tensor = spec.activation(total.reshape(-1, *group.shape))
+        total = self.constant_input(i).expand(next(iter(states.values())).shape[0], -1)
+        for e in s.by_target.at(i).tolist():
+            total = total + self.edge_product(e, states[s.nodes[int(s.source[e])]])
+        mu: Tensor = self._segment_at(i).activation(total.reshape(-1, *s.shape(v)))
         return mu
 
-    def _product(self, bucket: Bucket, e: int, x: Tensor) -> Tensor:
-        row = e - bucket.start if bucket.weight is None else int(bucket.weight[e - bucket.start])
+    def constant_input(self, i: int) -> Tensor:
+        """Return what comes into the node number `i` whatever its parents do: its bias or its prior, else zero.
+
+        Returns
+        -------
+        Tensor, shape (neurons,)
+            Differentiable for the bias.
+        """
+        s = self.structure
+        if self.bias_row[i] >= 0:
+            packed: Tensor = self.biases[f"bias_{s.groups[int(s.group_of[i])].name}"]
+            return packed[int(self.bias_row[i])].flatten()
+        if i in s.priors:
+            return s.priors[i].to(self._probe).flatten()
+        return self._probe.new_zeros(s.groups[int(s.group_of[i])].size)
+
+    def edge_product(self, e: int, x: Tensor) -> Tensor:
+        """Compute what the edge number `e` adds to its target: ``f_e(phi_e(x))``, differentiable in `x` and weights.
+
+        It is the definition of an edge, one at a time; backends compute the same for many at once.
+
+        Parameters
+        ----------
+        e : int
+            Canonical number of the edge.
+        x : Tensor, shape (batch, *shape)
+            The states of its source.
+
+        Returns
+        -------
+        Tensor, shape (batch, neurons of the target)
+        """
+        bucket = self.structure.buckets[int(self.structure.bucket_of[e])]
+        x = bucket.phi(x)
+        if bucket.kind in ("identity", "module"):
+            module = self.edge_modules[bucket.name] if bucket.kind == "module" else bucket.transform
+            return module(x).flatten(1)  # type: ignore[no-any-return]
+        x, row = x.flatten(1), e - bucket.start if bucket.weight is None else int(bucket.weight[e - bucket.start])
         weight = self.weights[bucket.name][row]
         if bucket.kind == "linear":
             return nn.functional.linear(x, weight)
@@ -178,9 +206,9 @@ class Network(nn.Module):
         return out.index_add(1, target, x.index_select(1, source) * weight)
 
     def weight(self, u: Node, v: Node, key: Hashable | None = None) -> Tensor:
-        """The weight of the edge `u` -> `v` as a view, shape (neurons of v, neurons of u): read it, or write into it.
+        """Return the weight of an edge as a view, shape (neurons of v, neurons of u): read it, or write into it.
 
-        Of a SparseLinear edge the stored values, shape (entries,), in the order of its ``entries``.
+        Of a SparseLinear edge it holds the stored values, shape (entries,), in the order of its ``entries``.
 
         Parameters
         ----------
@@ -191,7 +219,7 @@ class Network(nn.Module):
         Raises
         ------
         GraphError
-            No such edge, or one whose transform has no single weight; :meth:`transform` gives that.
+            There is no such edge, or its transform has no single weight; :meth:`transform` gives that.
 
         Examples
         --------
@@ -214,12 +242,12 @@ class Network(nn.Module):
         return packed[row]
 
     def bias(self, v: Node) -> Tensor:
-        """The bias of node `v` as a view of its shape.
+        """Return the bias of node `v` as a view of its shape.
 
         Raises
         ------
         GraphError
-            A root, or a node declared with ``bias=False``.
+            The node is a root, or was declared with ``bias=False``.
         """
         place = self.bias_place(v)
         if place is None:
@@ -228,14 +256,14 @@ class Network(nn.Module):
         return packed[place[1]]
 
     def bias_place(self, v: Node) -> tuple[str, int] | None:
-        """Name and row of the packed bias of `v`; None if it has none."""
+        """Return name and row of the packed bias of `v`; None if it has none."""
         i = self.structure.require_node(v)
         if self.bias_row[i] < 0:
             return None
         return f"bias_{self.structure.groups[int(self.structure.group_of[i])].name}", int(self.bias_row[i])
 
     def transform(self, u: Node, v: Node, key: Hashable | None = None) -> Transform:
-        """The transform of the edge `u` -> `v`."""
+        """Return the transform of the edge `u` -> `v`."""
         i = self.structure.edge_number(u, v, key)
         return self.structure.buckets[int(self.structure.bucket_of[i])].transform
 
@@ -243,17 +271,17 @@ class Network(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the states and, as a rule, the parameters."""
+        """The states have this type, and so have, as a rule, the parameters."""
         return self._probe.dtype
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters lie."""
+        """The parameters lie on this device."""
         return self._probe.device
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Network:
         """Copy the parameters; the structure is shared, since it never changes. Modules on edges are copied too."""
-        twin = type(self)(_copy_graph(self.graph, memo), dtype=self.dtype, device=self.device)
+        twin = type(self)(copy_graph(self.graph, memo), dtype=self.dtype, device=self.device)
         twin.load_state_dict(self.state_dict())
         for own, copied in zip(self.parameters(), twin.parameters()):
             memo[id(own)] = copied.requires_grad_(own.requires_grad)
@@ -262,19 +290,3 @@ class Network(nn.Module):
     def extra_repr(self) -> str:
         s = self.structure
         return f"{len(s.nodes)} nodes, {len(s.source)} edges, {sum(p.numel() for p in self.parameters()):,} parameters"
-
-
-def _copy_graph(graph: nx.DiGraph, memo: dict[int, Any]) -> nx.DiGraph:
-    """The declaration with modules of its own; one that stands on several edges stays one."""
-
-    def copied(data: dict[str, Any]) -> dict[str, Any]:
-        return {k: copy.deepcopy(v, memo) if isinstance(v, nn.Module) else v for k, v in data.items()}
-
-    twin: nx.DiGraph = nx.MultiDiGraph() if graph.is_multigraph() else nx.DiGraph()
-    twin.graph.update(graph.graph)
-    twin.add_nodes_from((node, copied(data)) for node, data in graph.nodes(data=True))
-    if graph.is_multigraph():
-        twin.add_edges_from((u, v, k, copied(data)) for u, v, k, data in graph.edges(keys=True, data=True))
-    else:
-        twin.add_edges_from((u, v, copied(data)) for u, v, data in graph.edges(data=True))
-    return twin

@@ -1,4 +1,4 @@
-"""The validated, frozen structure of a network: who is connected to whom, and in which order it all lies in memory.
+"""A structure says who is connected to whom, and in which order it all lies in memory; it is validated and frozen.
 
 Nodes of one shape form a *group*: their states lie side by side in one tensor ``(nodes, batch, *shape)``. Edges
 that do the same between the same two groups form a *bucket*: their weights lie side by side in one tensor
@@ -10,7 +10,7 @@ target, then source, so that a bucket of scalar edges is a CSR matrix as it stan
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -24,37 +24,40 @@ from pcgraph import activations
 from pcgraph.activations import Activation
 from pcgraph.energies import Energy, Gaussian
 from pcgraph.errors import ClampError, GraphError, nearest
-from pcgraph.network.declaration import DEFAULT_EDGE, EdgeSpec, NodeSpec, edge_spec, node_spec, show
+from pcgraph.network.adjacency import Adjacency, Index
+from pcgraph.network.copying import pairs_of
+from pcgraph.network.declaration import Edges, EdgeSpec, Nodes, NodeSpec, read_edges, read_nodes, show
+from pcgraph.network.layout import NodeOrder, order_nodes
 from pcgraph.transforms import Transform
 
-__all__ = ["Bucket", "Group", "Run", "Structure"]
+__all__ = ["Bucket", "Group", "Segment", "Structure"]
 
 Node = Hashable
 Shape = tuple[int, ...]
-Index = NDArray[np.int64]
+
 
 @dataclass(frozen=True)
 class Group:
-    """The nodes of one shape: canonical numbers `start` to `start + count - 1`."""
+    """Nodes of one shape lie side by side: they have the canonical numbers `start` to `start + count - 1`."""
 
     shape: Shape
     start: int
     count: int
 
-    @property
+    @cached_property
     def size(self) -> int:
-        """Neurons of one node."""
+        """One node has so many neurons."""
         return math.prod(self.shape)
 
-    @property
+    @cached_property
     def name(self) -> str:
-        """The shape as part of a parameter's name, as in ``bias_28x28``."""
+        """The shape is written so in a parameter's name, as in ``bias_28x28``."""
         return "x".join(map(str, self.shape))
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
-    """Neighbours in a group for which the same elementwise work is done.
+class Segment:
+    """For these neighbours in a group the same elementwise work is done.
 
     `start` and `stop` are positions in the group. `energy` is None for roots without a prior.
     """
@@ -69,13 +72,13 @@ class Run:
 
     @property
     def gaussian(self) -> bool:
-        """Whether the energy is the default one, whose precisions are kept in `precision`."""
+        """The energy is the default one, whose precisions are kept in `precision`."""
         return type(self.energy) is Gaussian
 
 
 @dataclass(frozen=True, eq=False)
 class Bucket:
-    """Edges that do the same: canonical numbers `start` to `stop - 1`.
+    """Edges that do the same lie side by side: they have the canonical numbers `start` to `stop - 1`.
 
     Attributes
     ----------
@@ -107,47 +110,49 @@ class Bucket:
 
     @property
     def count(self) -> int:
-        """Number of edges."""
+        """The bucket holds so many edges."""
         return self.stop - self.start
 
+    @property
+    def keeps_zero(self) -> bool:
+        """A source that is zero adds nothing to its targets."""
+        return self.kind != "module" and self.phi.at_zero == 0.0
+
+    @property
+    def learns(self) -> bool:
+        """These edges have weights that are declared trainable."""
+        return self.trainable and self.kind != "identity"
+
     def entries(self, groups: tuple[Group, ...]) -> int:
-        """Weights of one edge that the network keeps."""
+        """Count the weights of one edge that the network keeps."""
         a, z = groups[self.source_group], groups[self.target_group]
         if self.kind == "linear":
             return a.size * z.size
         return self.pattern(groups).shape[1] if self.kind == "sparse" else 0
 
     def pattern(self, groups: tuple[Group, ...]) -> torch.Tensor:
-        """The stored entries of a sparse edge, shape (2, entries), by target and then by source."""
+        """Return the stored entries of a sparse edge, shape (2, entries), by target and then by source."""
         stored = self.transform.entries(groups[self.source_group].shape, groups[self.target_group].shape)
         assert stored is not None
         return stored
 
 
-def _ranks(graph: nx.DiGraph) -> dict[Node, int]:
-    """A topological order of the condensation, by longest-path depth, so that nodes swept together are neighbours."""
-    declared = {node: i for i, node in enumerate(graph)}
-    depth: dict[Node, int] = {}
-    for component in reversed(list(nx.strongly_connected_components(graph))):
-        own = max((depth[p] + 1 for n in component for p in graph.pred[n] if p in depth), default=0)
-        depth.update(dict.fromkeys(component, own))
-    return {node: i for i, node in enumerate(sorted(graph, key=lambda n: (depth[n], declared[n])))}
-
-
 class Structure:
-    """Everything about a network but its numbers. Built once, never changed.
+    """A structure is all of a network but its numbers. It is built once and never changed.
 
     Parameters
     ----------
     graph : nx.DiGraph or nx.MultiDiGraph
         The declaration; it is read, not kept.
+    pairs : pair of ndarray, optional
+        What :func:`pcgraph.network.copying.pairs_of` says of the graph, where it is known.
 
     Attributes
     ----------
     nodes : tuple
         Node names in canonical order.
     groups : tuple of Group
-    runs : tuple of Run
+    segments : tuple of Segment
     buckets : tuple of Bucket
     source, target : ndarray of int64, shape (edges,)
         Canonical numbers of each edge's ends, edges in canonical order.
@@ -157,7 +162,7 @@ class Structure:
         Canonical number of a root with a prior -> its value.
     """
 
-    def __init__(self, graph: nx.DiGraph) -> None:
+    def __init__(self, graph: nx.DiGraph, pairs: tuple[Index, Index] | None = None) -> None:
         if not isinstance(graph, nx.Graph) or not graph.is_directed():
             raise GraphError(
                 f"a network is declared as nx.DiGraph or nx.MultiDiGraph (found {type(graph).__name__}); "
@@ -170,121 +175,68 @@ class Structure:
             )
         if len(graph) == 0:
             raise GraphError("a network needs at least one node (found an empty graph)")
-        specs = {node: node_spec(node, attributes, graph) for node, attributes in graph.nodes(data=True)}
-        self._lay_out_nodes(graph, specs)
-        self._lay_out_edges(graph)
+        pairs = pairs_of(graph) if pairs is None else pairs
+        nodes = read_nodes(graph)
+        order = order_nodes(nodes, *pairs)
+        self._lay_out_nodes(nodes, order)
+        self._lay_out_edges(read_edges(graph, pairs), np.argsort(order.declared))
 
     # -- nodes ----------------------------------------------------------------------------------------------------
 
-    def _lay_out_nodes(self, graph: nx.DiGraph, specs: dict[Node, NodeSpec]) -> None:
-        rank = _ranks(graph)
-        kinds: dict[Any, int] = {}
+    def _lay_out_nodes(self, nodes: Nodes, order: NodeOrder) -> None:
+        which, specs = nodes.which[order.declared], nodes.specs
+        self.nodes: tuple[Node, ...] = tuple(nodes.names[i] for i in order.declared.tolist())
+        self.number: dict[Node, int] = {node: i for i, node in enumerate(self.nodes)}
+        self.groups: tuple[Group, ...] = tuple(Group(shape, start, stop - start) for shape, start, stop in order.groups)
+        counts = [g.count for g in self.groups]
+        self.rank, self.is_root = order.rank, order.is_root
+        self.group_of: Index = np.repeat(np.arange(len(counts)), counts)
+        self.position: Index = np.concatenate([np.arange(count) for count in counts])
+        prior = np.array([spec.prior is not None for spec in specs])[which]
+        self.priors: dict[int, torch.Tensor] = {i: specs[which[i]].prior for i in np.flatnonzero(prior).tolist()}
+        for i in np.flatnonzero(prior & ~self.is_root).tolist():
+            raise GraphError(
+                f"node {self.nodes[i]!r} has a prior and incoming edges: a prior is the prediction of a root; "
+                "remove it, or remove the edges",
+                where=self.nodes[i],
+            )
+        self.has_energy: NDArray[np.bool_] = ~self.is_root | prior
+        self.has_bias: NDArray[np.bool_] = np.array([spec.bias for spec in specs])[which] & ~self.is_root
+        precision = np.array([spec.precision for spec in specs])[which]
+        self.segments: tuple[Segment, ...] = tuple(
+            self._segment(specs[which[start]], start, precision[start:stop]) for start, stop in order.segments
+        )
 
-        def kind(node: Node) -> tuple[bool, bool, int]:
-            spec = specs[node]
-            root = graph.in_degree(node) == 0
-            silent = root and spec.prior is None
-            energy = "gaussian" if type(spec.energy) is Gaussian else id(spec.energy)
-            sigma = spec.activation
-            activation = None if root else sigma.name if sigma.named else id(sigma.function)
-            label = (activation, None if silent else energy)
-            return (not silent, not root, kinds.setdefault(label, len(kinds)))
-
-        by_rank = sorted(specs, key=rank.__getitem__)
-        kind_of = {node: kind(node) for node in by_rank}
-        members: dict[Shape, list[Node]] = {}
-        for node in by_rank:
-            members.setdefault(specs[node].shape, []).append(node)
-        ordered: list[Node] = []
-        groups: list[Group] = []
-        for shape in sorted(members):
-            nodes = sorted(members[shape], key=kind_of.__getitem__)
-            groups.append(Group(shape, len(ordered), len(nodes)))
-            ordered += nodes
-        self.nodes: tuple[Node, ...] = tuple(ordered)
-        self.groups: tuple[Group, ...] = tuple(groups)
-        self.number: dict[Node, int] = {node: i for i, node in enumerate(ordered)}
-        self.rank: Index = np.array([rank[n] for n in ordered], dtype=np.int64)
-        self.group_of: Index = np.repeat(np.arange(len(groups)), [g.count for g in groups])
-        self.position: Index = np.concatenate([np.arange(g.count) for g in groups])
-        self.is_root: NDArray[np.bool_] = np.array([graph.in_degree(n) == 0 for n in ordered])
-        self.priors: dict[int, torch.Tensor] = {
-            i: specs[n].prior for i, n in enumerate(ordered) if self.is_root[i] and specs[n].prior is not None
-        }
-        for node in ordered:
-            if specs[node].prior is not None and graph.in_degree(node):
-                raise GraphError(
-                    f"node {node!r} has a prior and incoming edges: a prior is the prediction of a root; "
-                    "remove it, or remove the edges",
-                    where=node,
-                )
-        self.has_energy: NDArray[np.bool_] = ~self.is_root
-        self.has_energy[list(self.priors)] = True
-        self.has_bias: NDArray[np.bool_] = np.array([specs[n].bias for n in ordered]) & ~self.is_root
-        self.runs: tuple[Run, ...] = tuple(self._runs(specs, kind_of))
-
-    def _runs(self, specs: dict[Node, NodeSpec], kind_of: dict[Node, Any]) -> Iterable[Run]:
-        for g, group in enumerate(self.groups):
-            nodes = self.nodes[group.start : group.start + group.count]
-            start = 0
-            for stop in range(1, len(nodes) + 1):
-                if stop < len(nodes) and kind_of[nodes[stop]] == kind_of[nodes[start]]:
-                    continue
-                spec, i = specs[nodes[start]], group.start + start
-                precision = np.array([specs[n].precision for n in nodes[start:stop]])
-                root = bool(self.is_root[i])
-                yield Run(
-                    g, start, stop,
-                    activations.get(None) if root else spec.activation,
-                    spec.energy if self.has_energy[i] else None,
-                    None if (precision == 1.0).all() else precision,
-                    root,
-                )  # fmt: skip
-                start = stop
+    def _segment(self, spec: NodeSpec, first: int, precision: NDArray[np.float64]) -> Segment:
+        root = bool(self.is_root[first])
+        group, start = self.place(first)
+        return Segment(
+            group, start, start + len(precision),
+            activations.get(None) if root else spec.activation,
+            spec.energy if self.has_energy[first] else None,
+            None if (precision == 1.0).all() else precision,
+            root,
+        )  # fmt: skip
 
     # -- edges ----------------------------------------------------------------------------------------------------
 
-    def _lay_out_edges(self, graph: nx.DiGraph) -> None:
-        multi = graph.is_multigraph()
-        rows = graph.edges(keys=True, data=True) if multi else graph.edges(data=True)
-        specs: list[EdgeSpec] = []
-        spec_ids: dict[Any, int] = {}
-        source, target, spec_of = [], [], []
-        shared: dict[int, Hashable] = {}
-        number = self.number
-        for i, row in enumerate(rows):
-            spec = edge_spec(row[:-1], row[-1])
-            key = spec.key if spec is not DEFAULT_EDGE else None
-            if key is None:
-                key = DEFAULT_EDGE.key
-            which = spec_ids.get(key)
-            if which is None:
-                which = spec_ids[key] = len(specs)
-                specs.append(spec)
-            if spec.share is not None:
-                shared[i] = spec.share
-            source.append(number[row[0]])
-            target.append(number[row[1]])
-            spec_of.append(which)
-        src, dst = np.array(source, dtype=np.int64), np.array(target, dtype=np.int64)
-        kind = np.array(spec_of, dtype=np.int64)
-        count = len(self.groups)
-        label = (kind * count + self.group_of[src]) * count + self.group_of[dst]
-        order = np.lexsort((np.arange(len(src)), src, dst, label))
+    def _lay_out_edges(self, edges: Edges, canonical: Index) -> None:
+        src, dst, count = canonical[edges.source], canonical[edges.target], len(self.groups)
+        label = (edges.which * count + self.group_of[src]) * count + self.group_of[dst]
+        order = np.lexsort((src, dst, label))
         self.source: Index = src[order]
         self.target: Index = dst[order]
         self._declared_position: Index = order
-        self._declared = tuple(graph.edges(keys=True) if multi else graph.edges())
-        label = label[order]
-        starts = np.flatnonzero(np.r_[True, label[1:] != label[:-1]]) if len(label) else np.array([], dtype=np.int64)
-        self.bucket_of: Index = np.zeros(len(label), dtype=np.int64)
+        self._keys = edges.keys
+        starts = np.flatnonzero(np.diff(label[order], prepend=-1))
+        stops = np.append(starts[1:], len(label))
+        self.bucket_of: Index = np.repeat(np.arange(len(starts)), stops - starts)
         buckets: list[Bucket] = []
         names: dict[str, int] = {}
         seen_shares: dict[Hashable, int] = {}
-        for b, (start, stop) in enumerate(zip(starts, [*starts[1:], len(label)])):
-            self.bucket_of[start:stop] = b
-            spec = specs[int(kind[order[start]])]
-            buckets.append(self._bucket(spec, b, int(start), int(stop), shared, seen_shares, names))
+        for b, (start, stop) in enumerate(zip(starts.tolist(), stops.tolist())):
+            spec = edges.specs[edges.which[order[start]]]
+            buckets.append(self._bucket(spec, b, start, stop, edges.shared, seen_shares, names))
         self.buckets: tuple[Bucket, ...] = tuple(buckets)
 
     def _bucket(
@@ -350,11 +302,12 @@ class Structure:
     # -- look-ups -------------------------------------------------------------------------------------------------
 
     def edge(self, i: int) -> tuple[Any, ...]:
-        """The declared edge ``(u, v)`` or ``(u, v, key)`` with canonical number `i`."""
-        return tuple(self._declared[int(self._declared_position[i])])
+        """Return the declared edge ``(u, v)`` or ``(u, v, key)`` with canonical number `i`."""
+        ends = (self.nodes[self.source[i]], self.nodes[self.target[i]])
+        return ends if self._keys is None else (*ends, self._keys[self._declared_position[i]])
 
     def edge_number(self, u: Node, v: Node, key: Hashable | None = None) -> int:
-        """The canonical number of an edge.
+        """Return the canonical number of an edge.
 
         Raises
         ------
@@ -363,13 +316,13 @@ class Structure:
         """
         for node in (u, v):
             self.require_node(node)
-        found = np.flatnonzero((self.source == self.number[u]) & (self.target == self.number[v]))
+        found = self._between(u, v)
         if key is not None:
             found = np.array([i for i in found if self.edge(int(i))[2:] == (key,)], dtype=np.int64)
         if len(found) == 0:
             text = f" with key {key!r}" if key is not None else ""
-            turned = np.any((self.source == self.number[v]) & (self.target == self.number[u]))
-            hint = f": it goes the other way, {v!r} -> {u!r}" if turned and key is None else ""
+            turned = len(self._between(v, u)) and key is None
+            hint = f": it goes the other way, {v!r} -> {u!r}" if turned else ""
             raise GraphError(f"there is no edge {u!r} -> {v!r}{text}{hint}", where=(u, v))
         if len(found) > 1:
             keys = sorted(repr(self.edge(int(i))[2]) for i in found)
@@ -379,8 +332,15 @@ class Structure:
             )
         return int(found[0])
 
+    def _between(self, u: Node, v: Node) -> Index:
+        """Return the canonical numbers of the edges from `u` to `v`, by a look at those of the end that has fewer."""
+        out, into = self.by_source.at(self.number[u]), self.by_target.at(self.number[v])
+        few = out if len(out) <= len(into) else into
+        found: Index = few[(self.source[few] == self.number[u]) & (self.target[few] == self.number[v])]
+        return found
+
     def require_node(self, node: Node, error: type[GraphError] | type[ClampError] = GraphError) -> int:
-        """The canonical number of `node`; `error`, with the nearest name, if there is no such node."""
+        """Return the canonical number of `node`; raise `error`, with the nearest name, if there is no such node."""
         try:
             return self.number[node]
         except (KeyError, TypeError):
@@ -390,16 +350,36 @@ class Structure:
             raise error(f"there is no node {node!r} in the graph{hint}") from None
 
     def shape(self, node: Node) -> Shape:
-        """Shape of a node's state, without the batch."""
+        """Return the shape of a node's state, without the batch."""
         return self.groups[int(self.group_of[self.require_node(node)])].shape
 
     def place(self, i: int) -> tuple[int, int]:
-        """Group and position in it of the node with canonical number `i`."""
+        """Return group and position in it of the node with canonical number `i`."""
         return int(self.group_of[i]), int(self.position[i])
 
     @cached_property
+    def by_source(self) -> Adjacency:
+        """Edges are found here by the node that they come from."""
+        return Adjacency(self.source, len(self.nodes))
+
+    @cached_property
+    def by_target(self) -> Adjacency:
+        """Edges are found here by the node that they lead to."""
+        return Adjacency(self.target, len(self.nodes))
+
+    @cached_property
+    def segment_of(self) -> Index:
+        """Each node belongs to the segment with this number in `segments`, shape (nodes,)."""
+        return np.repeat(np.arange(len(self.segments)), [segment.stop - segment.start for segment in self.segments])
+
+    def nodes_of(self, segment: Segment) -> slice:
+        """Return the canonical numbers of a segment's nodes."""
+        start = self.groups[segment.group].start
+        return slice(start + segment.start, start + segment.stop)
+
+    @cached_property
     def fan_in(self) -> Index:
-        """Neurons that reach one of each node through weighted edges (on average, if sparse), shape (nodes,)."""
+        """So many neurons reach one of each node through weighted edges (on average, if sparse), shape (nodes,)."""
         result = np.zeros(len(self.nodes), dtype=np.int64)
         for bucket in self.buckets:
             size = bucket.transform.fan_in(self.groups[bucket.source_group].shape)

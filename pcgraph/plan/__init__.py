@@ -1,9 +1,26 @@
 """Plans: what is computed, in which order, and nothing that is provably zero or unchanged."""
 
-from pcgraph.plan.choice import KERNELS
-from pcgraph.plan.compile import Request, Stage, pins_of
-from pcgraph.plan.plan import Matmuls, Plan, make_plan
+from pcgraph.plan.compile import Stage
+from pcgraph.plan.flow import NEVER, Flow, arrivals
+from pcgraph.plan.operations import Operation
+from pcgraph.plan.plan import Lowering, Matmuls, Phase, Plan, make_plan
+from pcgraph.plan.request import Request, require_steps
 from pcgraph.plan.smm import SMM
 from pcgraph.plan.verify import verify
 
-__all__ = ["KERNELS", "SMM", "Matmuls", "Plan", "Request", "Stage", "make_plan", "pins_of", "verify"]
+__all__ = [
+    "NEVER",
+    "SMM",
+    "Flow",
+    "Lowering",
+    "Matmuls",
+    "Operation",
+    "Phase",
+    "Plan",
+    "Request",
+    "Stage",
+    "arrivals",
+    "make_plan",
+    "require_steps",
+    "verify",
+]

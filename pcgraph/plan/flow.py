@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from pcgraph.network import Structure
 
-__all__ = ["NEVER", "Adjacency", "Flow", "arrivals", "flow"]
+__all__ = ["NEVER", "Flow", "Mask", "arrivals", "flow"]
 
 Index = NDArray[np.int64]
 Mask = NDArray[np.bool_]
@@ -93,30 +93,13 @@ def flow(
     return Flow(steps, tuple(errors), tuple(moves))
 
 
-class Adjacency:
-    """Edges by one of their ends."""
-
-    def __init__(self, ends: Index, nodes: int) -> None:
-        self.order = np.argsort(ends, kind="stable")
-        self.start = np.concatenate([[0], np.cumsum(np.bincount(ends, minlength=nodes))]).astype(np.int64)
-
-    def edges(self, nodes: Index) -> Index:
-        """Edge numbers at these nodes, each named once, sorted. The work grows with the answer alone."""
-        if len(nodes) == 1:
-            return self.order[self.start[nodes[0]] : self.start[nodes[0] + 1]]
-        first = self.start[nodes]
-        counts = self.start[nodes + 1] - first
-        offsets = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-        return np.sort(self.order[np.repeat(first, counts) + offsets])
-
-
 def arrivals(structure: Structure, has_energy: Mask, free: Mask, exact: Mask, pulled: Mask, fixes_zero: bool) -> Index:
     """The first t for which each node is in Z_t, `NEVER` for one that is in none; shape (nodes,).
 
     That is :func:`flow` for any number of steps, by a search that looks at each edge twice. The arguments are its own.
     """
-    source, target, count = structure.source, structure.target, len(structure.nodes)
-    by_source, by_target = Adjacency(source, count), Adjacency(target, count)
+    source, target = structure.source, structure.target
+    by_source, by_target = structure.by_source, structure.by_target
     first = np.where(has_energy & ~exact, 0, NEVER)
     still = free.copy()
     new, moving, t = np.flatnonzero(first == 0), np.flatnonzero(pulled if fixes_zero else free), 0

@@ -1,136 +1,90 @@
-"""The operations that a plan is made of. They say what, and on which rows; the kernels know how.
+"""The language of plans: operations on sets of nodes and edges, and of nothing else.
 
-Every group of nodes of one shape has the buffers H (states), A (what comes in), M (predictions), E (errors; during a
-step also the gradient of the states) and S (signals: the errors behind the activation), each (nodes, batch, size).
+An operation says *what* is done, in canonical numbers of the structure. Where the numbers lie, how they are multiplied
+and what is fused is a backend's to decide. The meaning of each, with h the states, y_e the product that edge e last
+sent, a_v = b_v + sum of the y_e of all edges e into v, and g the gradient of the energy for the states:
+
+    Write(source, nodes)      h_v is given by an initializer
+    Propagate(edges, nodes)   y_e = f_e(phi_e(h_source)) anew for the edges; a_v of the nodes is then up to date
+    Activate(nodes)           h_v = sigma_v(a_v)
+    Compare(nodes)            mu_v = sigma_v(a_v), g_v = dE_v/dh_v, s_v = sigma_v'(a_v) * (-dE_v/dmu_v)
+    Pull(edges)               g_source -= J_e^T s_target;  a node that was not compared begins with g_v = 0
+    Move(nodes)               the state optimizer moves h_v along g_v, all nodes at once
+    Learn(edges, nodes)       gradients of the weights of the edges and of the biases of the nodes
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
-    "Activate", "Errors", "Fill", "Forward", "Operation", "Pull", "Restore", "Rows", "Save", "Write", "ZeroGradient",
-    "edge_rows", "rows",
+    "NONE", "NOTHING", "Activate", "Compare", "Index", "Learn", "Move", "Operation", "Propagate", "Pull", "Write",
 ]  # fmt: skip
 
 Index = NDArray[np.int64]
-#: Rows of a buffer: a slice where they are neighbours, else their numbers.
-Rows = slice | Index
-
-
-def rows(numbers: Index) -> Rows:
-    """Sorted row numbers as a slice if they are neighbours."""
-    if len(numbers) and numbers[-1] - numbers[0] + 1 == len(numbers):
-        return slice(int(numbers[0]), int(numbers[-1]) + 1)
-    return numbers
-
-
-def numbers(which: Rows) -> Index:
-    """The row numbers again."""
-    return np.arange(which.start, which.stop) if isinstance(which, slice) else which
-
-
-def edge_rows(which: Rows, offset: int) -> Rows:
-    """The same edges counted from `offset`."""
-    if isinstance(which, slice):
-        return slice(which.start - offset, which.stop - offset)
-    return which - offset
+#: No nodes, or no edges.
+NONE: Index = np.zeros(0, dtype=np.int64)
+#: The source of a write that no initializer makes: a swept root without a prior, which nothing reads, is zero.
+NOTHING = -1
 
 
 @dataclass(frozen=True, eq=False)
 class Write:
-    """H[rows] from an initializer (its index in the plan's list)."""
+    """The states of `nodes` are given by the plan's initializer number `source`, or are zero for ``NOTHING``."""
 
-    initializer: int
-    group: int
-    rows: slice
-
-
-@dataclass(frozen=True, eq=False)
-class Fill:
-    """A[rows] = bias, or the prior of a root; zero where there is neither."""
-
-    group: int
-    rows: Rows
+    source: int
+    nodes: Index
 
 
 @dataclass(frozen=True, eq=False)
-class Save:
-    """Keep A[rows] as rows `at` of a base: what the edges that have not moved yet contribute."""
+class Propagate:
+    """The products of `edges` are computed anew; then all that comes into `nodes` is up to date.
 
-    base: tuple[int, int]
-    group: int
-    rows: Rows
-    at: Rows
-
-
-@dataclass(frozen=True, eq=False)
-class Restore:
-    """A[rows] = rows `at` of a base."""
-
-    base: tuple[int, int]
-    group: int
-    rows: Rows
-    at: Rows
-
-
-@dataclass(frozen=True, eq=False)
-class Forward:
-    """Add the products of these edges of a bucket to the A of their targets.
-
-    `fresh`: the targets' A is still undefined, and bias plus product is to be written.
+    `nodes` holds every target of `edges`, and may hold nodes with a bias or a prior alone. An edge into one of them
+    that is left out keeps the product that it has, which is zero if it never had one.
     """
 
-    bucket: int
-    kernel: str
-    edges: Rows
-    fresh: bool
+    edges: Index
+    nodes: Index
 
 
 @dataclass(frozen=True, eq=False)
 class Activate:
-    """H[rows] = σ(A[rows]): these nodes of a run are swept."""
+    """The states of `nodes` become their predictions: these nodes are swept."""
 
-    run: int
-    rows: Rows
-
-
-@dataclass(frozen=True, eq=False)
-class Errors:
-    """M = σ(A), E = dF/dh and S = the error behind the activation, on these rows of a run.
-
-    `slope`: "keep" leaves σ'(A) in the place of A, which nothing changes or reads any more; "use" takes it from there,
-    and M as it is.
-    """
-
-    run: int
-    rows: Rows
-    slope: Literal["keep", "use"] | None = None
+    nodes: Index
 
 
 @dataclass(frozen=True, eq=False)
-class ZeroGradient:
-    """E[rows] = 0: these nodes move by their children's errors alone."""
+class Compare:
+    """Predictions, errors and signals of `nodes` are computed."""
 
-    group: int
-    rows: Rows
+    nodes: Index
 
 
 @dataclass(frozen=True, eq=False)
 class Pull:
-    """Subtract from the E of their sources what these edges pass back from the S of their targets.
+    """Each of `edges` sends the signal of its target back into the gradient of its source."""
 
-    `fresh`: the source's E is still undefined, and what is passed back, negated, is to be written.
-    """
-
-    bucket: int
-    kernel: str
-    edges: Rows
-    fresh: bool = False
+    edges: Index
 
 
-Operation = Any
+@dataclass(frozen=True, eq=False)
+class Move:
+    """The states of `nodes` move along their gradients, all at once."""
+
+    nodes: Index
+
+
+@dataclass(frozen=True, eq=False)
+class Learn:
+    """The weights of `edges` and the biases of `nodes` get gradients at the present states and signals."""
+
+    edges: Index
+    nodes: Index
+
+
+Operation = Write | Propagate | Activate | Compare | Pull | Move | Learn

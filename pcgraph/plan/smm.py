@@ -13,9 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from pcgraph.plan.operations import Activate, Forward, Pull, Restore, Save, Write, numbers
+from pcgraph.plan.operations import Activate, Compare, Index, Move, Operation, Propagate, Pull, Write
 
 __all__ = ["SMM", "count"]
+
+# A plan is Any here, since it counts with this module, which comes before it.
 
 
 @dataclass(frozen=True)
@@ -39,13 +41,13 @@ class SMM:
 
 
 def count(plan: Any) -> SMM:
-    """Both counts for a plan."""
+    """Count both for a plan."""
     return SMM(2 * plan.steps + _initialization(plan), _critical_path(plan))
 
 
 def _initialization(plan: Any) -> int:
-    """What the paper adds for the initializer."""
-    given = [plan.initializers[o.initializer] for o in plan.prologue if isinstance(o, Write) and o.initializer >= 0]
+    """Return what the paper adds for the initializer."""
+    given = [plan.initializers[o.source] for o in plan.prologue if isinstance(o, Write) and o.source >= 0]
     recalled = max((init.products for init in given), default=0)
     swept = plan.sweep_depth
     if swept and bool((plan.exact == plan.free).all()):
@@ -55,75 +57,45 @@ def _initialization(plan: Any) -> int:
     return int(recalled + swept)
 
 
-def _critical_path(plan: Any) -> int:
-    s = plan.structure
-    count = len(s.nodes)
-    clock = {name: np.zeros(count, dtype=np.int64) for name in "HAES"}
-    base: dict[Any, Any] = {}
+class _Clock:
+    """When the latest value of everything is there, in products that have to be waited for."""
 
-    def nodes(group: int, which: Any) -> Any:
-        return s.groups[group].start + numbers(which)
+    def __init__(self, plan: Any) -> None:
+        self.plan, s = plan, plan.structure
+        self.source, self.target = s.source, s.target
+        self.cost = np.ones(len(s.source), dtype=np.int64)
+        for bucket in s.buckets:
+            if bucket.kind == "identity":
+                self.cost[bucket.start : bucket.stop] = 0
+        self.state, self.total, self.gradient, self.signal = (np.zeros(len(s.nodes), dtype=np.int64) for _ in range(4))
+        self.product = np.zeros(len(s.source), dtype=np.int64)
 
-    def apply(op: Any) -> None:
+    def tick(self, op: Operation) -> None:
         if isinstance(op, Write):
-            products = plan.initializers[op.initializer].products if op.initializer >= 0 else 0
-            clock["H"][nodes(op.group, op.rows)] = products
-        elif isinstance(op, Save):
-            base[op.base, tuple(numbers(op.at))] = clock["A"][nodes(op.group, op.rows)].copy()
-        elif isinstance(op, Restore):
-            which = nodes(op.group, op.rows)
-            clock["A"][which] = _kept(base, op)
-        elif isinstance(op, Forward):
-            edges = numbers(op.edges)
-            cost = 0 if s.buckets[op.bucket].kind == "identity" else 1
-            if op.fresh:
-                clock["A"][s.target[edges]] = 0
-            np.maximum.at(clock["A"], s.target[edges], clock["H"][s.source[edges]] + cost)
+            self.state[op.nodes] = self.plan.initializers[op.source].products if op.source >= 0 else 0
+        elif isinstance(op, Propagate):
+            self.product[op.edges] = self.state[self.source[op.edges]] + self.cost[op.edges]
+            incoming = self.plan.structure.by_target.edges(op.nodes)
+            self.total[op.nodes] = 0
+            np.maximum.at(self.total, self.target[incoming], self.product[incoming])
         elif isinstance(op, Activate):
-            which = nodes(s.runs[op.run].group, op.rows)
-            clock["H"][which] = clock["A"][which]
-        elif hasattr(op, "rows") and not hasattr(op, "run"):
-            clock["A"][nodes(op.group, op.rows)] = 0
+            self.state[op.nodes] = self.total[op.nodes]
+        elif isinstance(op, Compare):
+            self.gradient[:] = 0
+            self.gradient[op.nodes] = np.maximum(self.state[op.nodes], self.total[op.nodes])
+            self.signal[op.nodes] = self.gradient[op.nodes]
+        elif isinstance(op, Pull):
+            arrived = self.signal[self.target[op.edges]] + self.cost[op.edges]
+            np.maximum.at(self.gradient, self.source[op.edges], arrived)
+        elif isinstance(op, Move):
+            self.state[op.nodes] = np.maximum(self.state[op.nodes], self.gradient[op.nodes])
 
-    def errors(stage: Any) -> None:
-        for op in stage.errors:
-            which = nodes(s.runs[op.run].group, op.rows)
-            clock["E"][which] = clock["S"][which] = np.maximum(clock["H"][which], clock["A"][which])
-
-    for op in plan.prologue:
-        apply(op)
-    for t in range(plan.steps):
-        stage = plan.stage(t)
-        for op in stage.forward if t else ():
-            apply(op)
-        errors(stage)
-        for op in stage.zero:
-            clock["E"][nodes(op.group, op.rows)] = 0
-        for op in stage.pull:
-            assert isinstance(op, Pull)
-            edges = numbers(op.edges)
-            cost = 0 if s.buckets[op.bucket].kind == "identity" else 1
-            if op.fresh:
-                clock["E"][s.source[edges]] = 0
-            np.maximum.at(clock["E"], s.source[edges], clock["S"][s.target[edges]] + cost)
-        for group, where in stage.moves:
-            which = nodes(group, where)
-            clock["H"][which] = np.maximum(clock["H"][which], clock["E"][which])
-    for op in plan.final.forward if plan.steps else ():
-        apply(op)
-    errors(plan.final)
-    alive = [int(clock["E"][nodes(s.runs[op.run].group, op.rows)].max()) for op in plan.final.errors]
-    return max([*alive, int(clock["H"].max())])
+    def latest(self, nodes: Index) -> int:
+        return max(int(self.state.max()), int(self.gradient[nodes].max(initial=0)))
 
 
-def _kept(base: dict[Any, Any], op: Restore) -> Any:
-    """The clocks of the restored rows; a base is kept in pieces, one a sweep wave."""
-    wanted = numbers(op.at)
-    found = np.zeros(len(wanted), dtype=np.int64)
-    for (key, at), values in base.items():
-        if key == op.base:
-            where = {int(row): k for k, row in enumerate(at)}
-            for k, row in enumerate(wanted):
-                if int(row) in where:
-                    found[k] = values[where[int(row)]]
-    return found
+def _critical_path(plan: Any) -> int:
+    clock = _Clock(plan)
+    for _, _, operation in plan.timeline():
+        clock.tick(operation)
+    return clock.latest(plan.final.compare.nodes)

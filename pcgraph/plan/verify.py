@@ -1,136 +1,28 @@
-"""A proof for a plan: run it on symbols, and hold every step against the slow rule.
+"""A proof for a plan: walk along it on symbols, and hold every step against the slow rule.
 
-The states are replaced by version numbers and every sum by the set of (edge, version of its source) that it holds.
-What the plan would compute is then known exactly, without a number: each error that is used must rest on the current
-state of every parent, and each error or move that is left out must be one that the definition makes zero.
+States are replaced by version numbers, and every product by the version of the source that it was made from. What the
+plan would compute is then known exactly, without a number: each error that is used must rest on the present state of
+every parent, and each error or move that is left out must be one that the definition makes zero.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-from typing import Any
+from dataclasses import dataclass
 
-from pcgraph.plan.operations import (
-    Activate,
-    Errors,
-    Fill,
-    Forward,
-    Operation,
-    Pull,
-    Restore,
-    Rows,
-    Save,
-    Write,
-    ZeroGradient,
-    numbers,
-)
+import numpy as np
+
+from pcgraph.plan.flow import Mask
+from pcgraph.plan.operations import Activate, Compare, Index, Learn, Move, Operation, Propagate, Pull, Write
 from pcgraph.plan.plan import Plan
 
 __all__ = ["verify"]
 
-Node = Hashable
+#: The version of a product that was never made.
+NEVER_MADE = -1
 
 
 class _Wrong(Exception):
     pass
-
-
-class _Machine:
-    """Symbols in the place of buffers."""
-
-    def __init__(self, plan: Plan) -> None:
-        self.plan, self.s = plan, plan.structure
-        count = len(self.s.nodes)
-        self.version = [0] * count
-        self.zero = [False] * count
-        self.total: list[dict[int, int] | None] = [None] * count
-        self.base: dict[tuple[tuple[int, int], int], dict[int, int]] = {}
-        self.predicted: list[bool] = [False] * count
-        #: Nodes with a slope in the place of their sum.
-        self.sloped: set[int] = set()
-        self.incoming: list[list[int]] = [[] for _ in range(count)]
-        self.children: list[list[int]] = [[] for _ in range(count)]
-        for e, (u, v) in enumerate(zip(self.s.source.tolist(), self.s.target.tolist())):
-            self.incoming[v].append(e)
-            self.children[u].append(v)
-
-    def nodes(self, group: int, which: Rows) -> list[int]:
-        start = self.s.groups[group].start
-        return [start + int(i) for i in numbers(which)]
-
-    def is_zero(self, e: int) -> bool:
-        """A zero state through a linear edge contributes nothing, whether its product is computed or not."""
-        bucket = self.s.buckets[int(self.s.bucket_of[e])]
-        return self.zero[int(self.s.source[e])] and bucket.kind != "module" and bucket.phi.at_zero == 0.0
-
-    def current(self, v: int) -> bool:
-        """Whether A[v] is the sum over all parents' present states."""
-        total = self.total[v]
-        if total is None:
-            return False
-        for e in self.incoming[v]:
-            if total.get(e, -1) != self.version[int(self.s.source[e])] and not (e not in total and self.is_zero(e)):
-                return False
-        return len(total) <= len(self.incoming[v])
-
-    def add(self, op: Forward) -> None:
-        for e in (int(i) for i in numbers(op.edges)):
-            v = int(self.s.target[e])
-            if op.fresh:
-                self.total[v] = {}
-            total = self.total[v]
-            if total is None:
-                raise _Wrong(f"adds edge {self.s.edge(e)} to a sum that was never begun")
-            if e in total:
-                raise _Wrong(f"adds edge {self.s.edge(e)} twice")
-            total[e] = self.version[int(self.s.source[e])]
-
-    def apply(self, op: Operation) -> None:
-        for v in self.sloped & self.summed(op):
-            raise _Wrong(f"reads or changes the sum of {self.s.nodes[v]!r}, in whose place its slope is")
-        if isinstance(op, Write):
-            zeros = op.initializer < 0 or self.plan.initializers[op.initializer].writes_zeros
-            for v in self.nodes(op.group, op.rows):
-                self.touch(v)
-                self.zero[v] = zeros and v not in self.plan.request.masked
-        elif isinstance(op, Fill):
-            for v in self.nodes(op.group, op.rows):
-                self.total[v] = {}
-        elif isinstance(op, Save):
-            for v, at in zip(self.nodes(op.group, op.rows), numbers(op.at)):
-                total = self.total[v]
-                if total is None:
-                    raise _Wrong(f"keeps the sum of {self.s.nodes[v]!r} before it exists")
-                self.base[op.base, int(at)] = dict(total)
-        elif isinstance(op, Restore):
-            for v, at in zip(self.nodes(op.group, op.rows), numbers(op.at)):
-                if int(self.plan.bases[op.base][int(at)]) != v - self.s.groups[op.group].start:
-                    raise _Wrong(f"restores another node's sum into {self.s.nodes[v]!r}")
-                self.total[v] = dict(self.base[op.base, int(at)])
-        elif isinstance(op, Forward):
-            self.add(op)
-        elif isinstance(op, Activate):
-            for v in self.nodes(self.s.runs[op.run].group, op.rows):
-                if not self.current(v):
-                    raise _Wrong(f"sweeps {self.s.nodes[v]!r} before all it reads is known")
-                self.touch(v)
-                self.predicted[v] = v not in self.plan.request.masked
-
-    def summed(self, op: Operation) -> set[int]:
-        """The nodes whose A an operation reads or writes."""
-        if isinstance(op, Forward):
-            return {int(self.s.target[e]) for e in numbers(op.edges)}
-        if isinstance(op, Activate | Errors):
-            return set(self.nodes(self.s.runs[op.run].group, op.rows))
-        return set() if isinstance(op, Write) else set(self.nodes(op.group, op.rows))
-
-    def touch(self, v: int) -> None:
-        """The state of v changes: it no longer equals its prediction, nor do its children theirs."""
-        self.version[v] += 1
-        self.zero[v] = False
-        self.predicted[v] = False
-        for child in self.children[v]:
-            self.predicted[child] = False
 
 
 def verify(plan: Plan) -> bool:
@@ -143,7 +35,7 @@ def verify(plan: Plan) -> bool:
     Returns
     -------
     bool
-        True. The work grows with nodes x edges x distinct steps: it is for tests and for doubts, not for every run.
+        True. The work grows with edges x steps: it is for tests and for doubts, not for every run.
 
     Raises
     ------
@@ -157,113 +49,147 @@ def verify(plan: Plan) -> bool:
     >>> verify(net.plan({"x", "y"}, init=pcgraph.Forward(), steps=5))
     True
     """
-    try:
-        _prove(plan)
-    except _Wrong as error:
-        raise AssertionError(f"{plan!r}: the plan {error}") from None
+    proof = _Proof(plan)
+    for t, phase, operation in plan.timeline():
+        try:
+            proof.apply(operation, t)
+        except _Wrong as error:
+            where = f"at step {t}" if phase == "step" else {"initialize": "at the start"}.get(phase, "at the end")
+            raise AssertionError(f"{plan!r}: {type(operation).__name__} {where} {error}") from None
     return True
 
 
-def _prove(plan: Plan) -> None:
-    machine = _Machine(plan)
-    for op in plan.prologue:
-        machine.apply(op)
-    alive = _alive(plan)
-    may_move = {v for v in range(len(plan.structure.nodes)) if plan.free[v]}
-    pushed: set[int] = set()
-    for t in range(plan.steps):
-        stage = plan.stage(t)
-        if t:
-            for op in stage.forward:
-                machine.apply(op)
-        wrong = _errors(machine, stage.errors, alive, t)
-        pushed = _moves(machine, stage, wrong, may_move, pushed, t)
-    if plan.steps:
-        for op in plan.final.forward:
-            machine.apply(op)
-    wrong = _errors(machine, plan.final.errors, alive, plan.steps)
-    _learning(plan, wrong)
+@dataclass
+class _Step:
+    """What has happened in the present step: nodes compared, edges pulled."""
+
+    compared: Mask
+    pulled: Mask
 
 
-def _alive(plan: Plan) -> set[int]:
-    only = plan.request.only
-    return {v for v, e in enumerate(plan.structure.has_energy) if e and (only is None or v in only)}
+class _Proof:
+    """Symbols in the place of numbers, and what each operation may do to them."""
 
+    def __init__(self, plan: Plan) -> None:
+        self.plan, s = plan, plan.structure
+        count = len(s.nodes)
+        self.s = s
+        self.version = np.zeros(count, dtype=np.int64)
+        self.zero, self.predicted, self.begun = (np.zeros(count, dtype=bool) for _ in range(3))
+        self.product = np.full(len(s.source), NEVER_MADE)
+        self.linear = np.concatenate([np.full(b.count, b.keeps_zero) for b in s.buckets] or [np.zeros(0, dtype=bool)])
+        only = plan.request.only
+        inside = np.ones(count, dtype=bool) if only is None else np.isin(np.arange(count), list(only))
+        self.alive = s.has_energy & inside
+        self.masked = np.isin(np.arange(count), list(plan.request.masked))
+        self.vanishes = np.ones(count, dtype=bool)
+        for segment in s.segments:
+            self.vanishes[s.nodes_of(segment)] = segment.energy is None or segment.energy.zero_at_prediction
+        self.pushed = np.zeros(count, dtype=bool)
+        self.step = _Step(np.zeros(count, dtype=bool), np.zeros(len(s.source), dtype=bool))
 
-def _errors(machine: _Machine, operations: tuple[Errors, ...], alive: set[int], t: int) -> set[int]:
-    """The nodes whose errors are computed; every other one must equal its prediction."""
-    s = machine.s
-    done: set[int] = set()
-    for op in operations:
-        nodes = machine.summed(op)
-        for v in nodes & machine.sloped if op.slope != "use" else nodes - machine.sloped:
-            raise _Wrong(f"takes a sum for a slope, or a slope for a sum, of {s.nodes[v]!r} at step {t}")
-        if op.slope == "keep":
-            machine.sloped |= nodes
-        done |= nodes
-    for v in done & alive:
-        if not machine.current(v):
-            raise _Wrong(f"takes the error of {s.nodes[v]!r} at step {t} from states that are out of date")
-    for v in alive - done:
-        energy = next(r for r in s.runs if r.group == s.group_of[v] and r.start <= s.position[v] < r.stop).energy
-        if not machine.predicted[v] or energy is None or not energy.zero_at_prediction:
-            raise _Wrong(f"leaves out the error of {s.nodes[v]!r} at step {t}, which need not be zero")
-    return done
+    def apply(self, op: Operation, t: int) -> None:
+        if isinstance(op, Write):
+            self._touch(op.nodes)
+            zeros = op.source < 0 or self.plan.initializers[op.source].writes_zeros
+            self.zero[op.nodes] = zeros & ~self.masked[op.nodes]
+        elif isinstance(op, Propagate):
+            self._propagate(op)
+        elif isinstance(op, Activate):
+            self._up_to_date(op.nodes, "sweeps")
+            self._touch(op.nodes)
+            self.predicted[op.nodes] = ~self.masked[op.nodes]
+        elif isinstance(op, Compare):
+            self._compare(op)
+        elif isinstance(op, Pull):
+            self._pull(op)
+        elif isinstance(op, Move):
+            self._move(op)
+        elif isinstance(op, Learn):
+            self._learn(op)
 
+    def _name(self, nodes: Index) -> str:
+        return repr(self.s.nodes[int(nodes[0])])
 
-def _moves(machine: _Machine, stage: Any, wrong: set[int], may_move: set[int], pushed: set[int], t: int) -> set[int]:
-    """Every free node with an error of its own or of a child must get each of those errors, and move."""
-    s, plan = machine.s, machine.plan
-    pulled: list[int] = []
-    written: set[int] = set()
-    for op in stage.pull:
-        assert isinstance(op, Pull)
-        edges = [int(e) for e in numbers(op.edges)]
-        if op.fresh:
-            sources = {int(s.source[e]) for e in edges}
-            for v in sources & {int(s.source[e]) for e in pulled} or sources & wrong:
-                raise _Wrong(f"writes over what is in the gradient of {s.nodes[v]!r} at step {t}")
-            written |= sources
-        pulled += edges
-    if len(set(pulled)) != len(pulled):
-        raise _Wrong(f"sends an error back twice along one edge at step {t}")
-    needed = {e for e in range(len(s.source)) if int(s.target[e]) in wrong and int(s.source[e]) in may_move}
-    ever = {v for v, z in enumerate(plan.flow.errors[-1]) if z}
-    for e in set(pulled) - needed:
-        if int(s.target[e]) in ever - wrong:
-            raise _Wrong(f"sends an error that is out of date back along {s.edge(e)} at step {t}")
-    for e in needed - set(pulled):
-        raise _Wrong(f"does not send the error of {s.edge(e)} back at step {t}")
-    held = {v for op in stage.hold for v in machine.nodes(op.group, op.rows)}
-    moved = {v for group, where in stage.moves for v in machine.nodes(group, where)} - held
-    if held and not plan.request.fixes_zero:
-        raise _Wrong("holds states that the state optimizer may move without a gradient")
-    reached = pushed | (wrong & may_move) | {int(s.source[e]) for e in needed} | (set(plan.request.nudged) & may_move)
-    owed = may_move if not plan.request.fixes_zero else reached
-    for v in owed - moved:
-        raise _Wrong(f"does not move {s.nodes[v]!r} at step {t}")
-    for v in moved - may_move:
-        raise _Wrong(f"moves {s.nodes[v]!r}, which is not free")
-    zeroed = {v for op in stage.zero if isinstance(op, ZeroGradient) for v in machine.nodes(op.group, op.rows)}
-    for v in moved - wrong - zeroed - written:
-        raise _Wrong(f"moves {s.nodes[v]!r} at step {t} along a gradient that is out of date")
-    for v in zeroed & wrong:
-        raise _Wrong(f"forgets the own error of {s.nodes[v]!r} at step {t}")
-    for v in owed & moved:
-        machine.touch(v)
-    return reached
+    def _edge(self, edges: Index) -> str:
+        return str(self.s.edge(int(edges[0])))
 
+    def _touch(self, nodes: Index) -> None:
+        """The states change: they no longer equal their predictions, nor do those of their children."""
+        self.version[nodes] += 1
+        self.zero[nodes] = self.predicted[nodes] = False
+        self.predicted[self.s.target[self.s.by_source.edges(np.unique(nodes))]] = False
 
-def _learning(plan: Plan, wrong: set[int]) -> None:
-    s = plan.structure
-    learned = [int(e) for op in plan.weights for e in numbers(op.edges)]
-    if len(set(learned)) != len(learned):
-        raise _Wrong("learns twice from one edge")
-    for e in range(len(s.source)):
-        bucket = s.buckets[int(s.bucket_of[e])]
-        if bucket.trainable and bucket.kind != "identity" and int(s.target[e]) in wrong and e not in set(learned):
-            raise _Wrong(f"does not learn from {s.edge(e)}")
-    biased = {s.groups[g].start + int(i) for g, where in plan.biases for i in numbers(where)}
-    for v in range(len(s.nodes)):
-        if s.has_bias[v] and v in wrong and v not in biased:
-            raise _Wrong(f"does not learn the bias of {s.nodes[v]!r}")
+    def _propagate(self, op: Propagate) -> None:
+        outside = op.edges[~np.isin(self.s.target[op.edges], op.nodes)]
+        if len(outside):
+            raise _Wrong(f"adds the product of {self._edge(outside)} to a sum that it does not name")
+        if len(np.unique(op.edges)) != len(op.edges):
+            raise _Wrong(f"adds a product twice among the edges {op.edges.tolist()[:8]}")
+        self.product[op.edges] = self.version[self.s.source[op.edges]]
+        self.begun[op.nodes] = True
+
+    def _up_to_date(self, nodes: Index, what: str) -> None:
+        """Refuse nodes whose sum is not the one over all parents' present states."""
+        missing = nodes[~self.begun[nodes]]
+        if len(missing):
+            raise _Wrong(f"{what} {self._name(missing)} before anything has come into it")
+        edges = self.s.by_target.edges(np.unique(nodes))
+        source = self.s.source[edges]
+        silent = (self.product[edges] == NEVER_MADE) & self.zero[source] & self.linear[edges]
+        late = edges[(self.product[edges] != self.version[source]) & ~silent]
+        if len(late):
+            raise _Wrong(f"{what} {self._name(self.s.target[late])} by a product of {self._edge(late)} out of date")
+
+    def _compare(self, op: Compare) -> None:
+        self.step = _Step(np.zeros(len(self.version), dtype=bool), np.zeros(len(self.product), dtype=bool))
+        compared = self.step.compared
+        compared[op.nodes] = True
+        self._up_to_date(op.nodes[self.alive[op.nodes]], "takes the error of")
+        left = np.flatnonzero(self.alive & ~compared & ~(self.predicted & self.vanishes))
+        if len(left):
+            raise _Wrong(f"leaves out the error of {self._name(left)}, which need not be zero")
+
+    def _needed(self) -> Mask:
+        needed: Mask = self.step.compared[self.s.target] & self.plan.free[self.s.source]
+        return needed
+
+    def _pull(self, op: Pull) -> None:
+        if len(np.unique(op.edges)) != len(op.edges):
+            raise _Wrong("sends an error back twice along one edge")
+        self.step.pulled[op.edges] = True
+        wrong = np.flatnonzero(self.step.pulled & ~self.step.compared[self.s.target])
+        if len(wrong):
+            raise _Wrong(f"sends an error that was not taken back along {self._edge(wrong)}")
+        missing = np.flatnonzero(self._needed() & ~self.step.pulled)
+        if len(missing):
+            raise _Wrong(f"does not send the error of {self._edge(missing)} back")
+
+    def _move(self, op: Move) -> None:
+        free, request = self.plan.free, self.plan.request
+        reached = self.step.compared & free
+        reached[self.s.source[self._needed()]] = True
+        reached[[v for v in request.nudged if free[v]]] = True
+        self.pushed |= reached
+        owed = free.copy() if not request.fixes_zero else reached if request.stateless else self.pushed
+        moved = np.zeros(len(free), dtype=bool)
+        moved[op.nodes] = True
+        if (moved & ~free).any():
+            raise _Wrong(f"moves {self._name(np.flatnonzero(moved & ~free))}, which is not free")
+        if (owed & ~moved).any():
+            raise _Wrong(f"does not move {self._name(np.flatnonzero(owed & ~moved))}")
+        self._touch(np.flatnonzero(owed))
+
+    def _learn(self, op: Learn) -> None:
+        s, wrong = self.s, self.step.compared
+        if len(np.unique(op.edges)) != len(op.edges):
+            raise _Wrong("learns twice from one edge")
+        learns = np.concatenate([np.full(b.count, b.learns) for b in s.buckets] or [np.zeros(0, dtype=bool)])
+        owed = learns & wrong[s.target]
+        owed[op.edges] = False
+        if owed.any():
+            raise _Wrong(f"does not learn from {self._edge(np.flatnonzero(owed))}")
+        biased = s.has_bias & wrong
+        biased[op.nodes] = False
+        if biased.any():
+            raise _Wrong(f"does not learn the bias of {self._name(np.flatnonzero(biased))}")

@@ -1,4 +1,4 @@
-"""Graphs as files: node-link JSON, written and read, and GraphML, read.
+"""Write graphs as node-link JSON, and read them from node-link JSON and GraphML.
 
 Everything is written by name. A node-link file is NetworkX's own format (``nx.node_link_data(graph, edges="edges")``)
 with these conventions, so that NetworkX reads it too:

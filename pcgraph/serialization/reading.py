@@ -1,4 +1,4 @@
-"""Reading graphs: node-link JSON and GraphML."""
+"""Read graphs: node-link JSON and GraphML."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _decode_name(data: Any) -> Any:
 
 
 def graph_from_data(data: Any) -> nx.DiGraph:
-    """The graph that node-link data declares: the inverse of :func:`graph_to_data`, and more liberal.
+    """Make the graph that node-link data declares: the inverse of :func:`graph_to_data`, and more liberal.
 
     Parameters
     ----------
@@ -150,7 +150,7 @@ MAKERS: dict[str, Callable[[str, dict[str, Any]], nn.Module]] = {
 
 
 def read_shape(value: Any) -> Any:
-    """A shape from a number, a list, or text: ``784``, ``[1, 28, 28]``, ``"784"``, ``"28x28"``, ``"(1, 28, 28)"``.
+    """Read a shape from a number, a list or text: ``784``, ``[1, 28, 28]``, ``"784"``, ``"28x28"``, ``"(1, 28, 28)"``.
 
     Whether the sizes are positive is for the network to check.
 

@@ -1,4 +1,4 @@
-"""Plain values, containers and tensors as JSON data, and back."""
+"""Turn plain values, containers and tensors into JSON data, and back."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Tensors = dict[str, Tensor]
 
 
 class Unsaveable(ValueError):
-    """A value that no file can hold; ``where`` is the path to it, ``found`` the value."""
+    """A value cannot be written to a file; ``where`` is the path to it, ``found`` the value."""
 
     def __init__(self, where: str, found: Any) -> None:
         kind = "a Python function" if callable(found) and not isinstance(found, nn.Module) else f"a {kind_of(found)}"
@@ -26,12 +26,12 @@ class Unsaveable(ValueError):
 
 
 def kind_of(value: Any) -> str:
-    """The class of a value, with its module."""
+    """Name the class of a value, with its module."""
     return f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
 
 
 def encode(value: Any, where: str = "value", tensors: Tensors | None = None) -> Any:
-    """A value as JSON data.
+    """Turn a value into JSON data.
 
     Parameters
     ----------
@@ -112,7 +112,7 @@ def _encode_mapping(value: Mapping[Any, Any], where: str, tensors: Tensors | Non
 
 
 def decode(data: Any, tensors: Mapping[str, Tensor] | None = None) -> Any:
-    """The inverse of :func:`encode`.
+    """Turn JSON data back into the value: the inverse of :func:`encode`.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Writing graphs: a declaration as node-link data."""
+"""Write graphs: turn a declaration into node-link data."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from pcgraph import energies, transforms
 from pcgraph.activations import Activation
 from pcgraph.energies import Energy
 from pcgraph.errors import GraphError
+from pcgraph.serialization.files import write_whole
 from pcgraph.serialization.values import Unsaveable, encode, kind_of
 from pcgraph.transforms import Transform
 
@@ -27,7 +28,7 @@ RESERVED = ("id", "source", "target", "key")
 
 
 def graph_to_data(graph: nx.DiGraph) -> dict[str, Any]:
-    """A declaration as node-link data that JSON can hold.
+    """Turn a declaration into node-link data that JSON can hold.
 
     Parameters
     ----------
@@ -65,27 +66,28 @@ def write_graph(path: str | Path, graph: nx.DiGraph) -> None:
     ------
     GraphError
         See :func:`graph_to_data`; nothing is written then.
-    OSError
+    DataError
+        The file cannot be written; what was there before is still there.
     """
     text = json.dumps(graph_to_data(graph), indent=1, allow_nan=False) + "\n"
-    Path(path).write_text(text, encoding="utf-8")
+    write_whole(path, text.encode(), "the graph")
 
 
 def edges_of(graph: nx.DiGraph) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:
-    """``((u, v), attributes)``, or ``((u, v, key), attributes)`` of a multigraph."""
+    """Go through the edges as ``((u, v), attributes)``, or ``((u, v, key), attributes)`` of a multigraph."""
     rows = graph.edges(keys=True, data=True) if graph.is_multigraph() else graph.edges(data=True)
     for row in rows:
         yield tuple(row[:-1]), row[-1]
 
 
 def show(where: tuple[Any, ...]) -> str:
-    """An edge in words."""
+    """Name an edge in words."""
     key = f" (key {where[2]!r})" if len(where) == 3 else ""
     return f"edge {where[0]!r} -> {where[1]!r}{key}"
 
 
 def _encode_name(name: Any, what: str, where: Any) -> Any:
-    """A node's name, an edge's key: a str, bool, int, finite float, None or a tuple of them."""
+    """Encode a node's name or an edge's key: a str, bool, int, finite float, None or a tuple of them."""
     if isinstance(name, tuple) and type(name) is tuple:
         return [_encode_name(part, what, where) for part in name]
     if isinstance(name, np.generic):

@@ -102,7 +102,7 @@ def _own_energies(net: Network) -> dict[Node, energies.Energy]:
     s = net.structure
     return {
         node: net.energy_of(i)
-        for i, run in enumerate(s.runs)
+        for i, run in enumerate(s.segments)
         if run.energy is not None and not run.gaussian
         for node in s.nodes[s.groups[run.group].start + run.start : s.groups[run.group].start + run.stop]
     }

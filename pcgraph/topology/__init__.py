@@ -1,4 +1,4 @@
-"""The topology checker: which initial states a graph and its clamps admit, with a witness for every answer.
+"""Check which initial states a graph and its clamps admit, with a witness for every answer.
 
 Let C be the clamped nodes and U the free ones. A *sweep* computes every free value once, in some order, from values
 already known.
@@ -26,16 +26,18 @@ from collections.abc import Hashable, Iterable, Mapping
 from typing import Any, Literal
 
 from pcgraph.topology import arguments
+from pcgraph.topology.cutgraph import of_groups, of_neurons
 from pcgraph.topology.repair import Budget
 from pcgraph.topology.report import PhaseReport, Report
-from pcgraph.topology.structure import of_groups, of_neurons
 from pcgraph.topology.verify import verify
 from pcgraph.topology.witness import (
     Clamped,
+    ErrorCoordinates,
     FreeCycle,
     FreeRoot,
     GraphCycle,
     GraphOrder,
+    Leak,
     Neuron,
     Nothing,
     NotSupplied,
@@ -49,10 +51,12 @@ from pcgraph.topology.witness import (
 __all__ = [
     "Budget",
     "Clamped",
+    "ErrorCoordinates",
     "FreeCycle",
     "FreeRoot",
     "GraphCycle",
     "GraphOrder",
+    "Leak",
     "Neuron",
     "NotSupplied",
     "Nothing",
@@ -86,9 +90,10 @@ def check(
     graph_or_net : nx.DiGraph, nx.MultiDiGraph or PCNetwork
         The declaration. A root with the attribute ``prior`` has a known value.
     clamped : iterable of node, mapping from node, or mapping from phase
-        The clamped nodes. In a mapping from node the values do not matter, except that one with an attribute
-        ``mask`` clamps only some of the neurons: on the level of groups such a node is free. A mapping is one *from
-        phase* exactly when none of its keys is a node and all its values are sets, lists, tuples or mappings.
+        The clamped nodes. In a mapping from node it does not matter what the values are, except that None is none,
+        and is refused, and that one with an attribute ``mask`` clamps only some of the neurons: on the level of
+        groups such a node is free. A mapping is one *from phase* exactly when none of its keys is a node and all its
+        values are sets, lists, tuples or mappings.
     level : {"groups", "neurons"}
         On the level of neurons the stored entries of sparse and masked transforms are the edges; a dense edge stays
         one step from all to all. Nodes in the report are then :class:`Neuron`.
@@ -106,7 +111,7 @@ def check(
     GraphError
         If the graph is undirected or empty, or for neurons lacks shapes.
     ClampError
-        If a clamp names no node; with the nearest name.
+        If a clamp names no node (with the nearest name), or its value is None.
 
     Examples
     --------
@@ -124,7 +129,7 @@ def check(
     graph = arguments.declared_graph(graph_or_net)
     phases = arguments.phases(graph, clamped)
     if phases is None:
-        return _check_one(graph_or_net, graph, arguments.clamps(graph, clamped), level, repair)
+        return _check_one(graph_or_net, graph, arguments.masks(graph, clamped), level, repair)
     return check_phases(graph_or_net, phases, level=level, repair=repair)
 
 
@@ -148,8 +153,8 @@ def check_phases(
     {'x': True, 'none': False}
     """
     graph = arguments.declared_graph(graph_or_net)
-    clamps = {phase: arguments.clamps(graph, nodes, phase) for phase, nodes in phases.items()}
-    return PhaseReport({p: _check_one(graph_or_net, graph, nodes, level, repair) for p, nodes in clamps.items()})
+    masks = {phase: arguments.masks(graph, nodes, phase) for phase, nodes in phases.items()}
+    return PhaseReport({p: _check_one(graph_or_net, graph, nodes, level, repair) for p, nodes in masks.items()})
 
 
 def check_phase(
@@ -173,16 +178,16 @@ def check_phase(
     ('y',)
     """
     graph = arguments.declared_graph(graph_or_net)
-    return _check_one(graph_or_net, graph, arguments.clamps(graph, clamped), level, repair)
+    return _check_one(graph_or_net, graph, arguments.masks(graph, clamped), level, repair)
 
 
-def _check_one(graph_or_net: Any, graph: Any, clamps: arguments.Clamps, level: Level, repair: bool | Budget) -> Report:
+def _check_one(graph_or_net: Any, graph: Any, masks: arguments.Masks, level: Level, repair: bool | Budget) -> Report:
     if level not in ("groups", "neurons"):
         raise ValueError(f'level must be "groups" or "neurons" (got {level!r})')
     if level == "groups":
-        structure = of_groups(graph, clamps)
+        cut = of_groups(graph, masks)
     else:
-        structure = of_neurons(graph, clamps, arguments.entries_of(graph_or_net, graph))
+        cut = of_neurons(graph, masks, arguments.entries_of(graph_or_net, graph))
     budget = repair if isinstance(repair, Budget) else Budget() if repair else None
-    partial = frozenset(node for node, mask in clamps.items() if mask is not None)
-    return Report(clamped=frozenset(clamps), partial=partial, budget=budget, _structure=structure)
+    partial = frozenset(node for node, mask in masks.items() if mask is not None)
+    return Report(clamped=frozenset(masks), partial=partial, budget=budget, _graph=cut)

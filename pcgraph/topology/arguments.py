@@ -1,4 +1,4 @@
-"""Reading what :func:`pcgraph.check` is given: the graph, the clamps, the phases."""
+"""Read what :func:`pcgraph.check` is given: the graph, the clamps, the phases."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from numpy.typing import NDArray
 from pcgraph.errors import ClampError, GraphError, nearest
 
 Entries = Callable[[Hashable, Hashable, Hashable], Any]
-Clamps = dict[Hashable, Any]
+Masks = dict[Hashable, Any]
+"""Each clamped node with the mask of a partial clamp, or None where the clamp is whole."""
 
 COLLECTIONS = (set, frozenset, list, tuple, Mapping)
 KNOWN_SHOWN = 10
 
 
 def declared_graph(graph_or_net: Any) -> nx.DiGraph:
-    """The NetworkX graph behind a declaration or a network, checked to be directed and not empty."""
+    """Return the NetworkX graph behind a declaration or a network, checked to be directed and not empty."""
     graph = graph_or_net if isinstance(graph_or_net, nx.Graph) else getattr(graph_or_net, "graph", None)
     if not isinstance(graph, nx.Graph):
         raise GraphError(
@@ -39,7 +40,7 @@ def declared_graph(graph_or_net: Any) -> nx.DiGraph:
 
 
 def phases(graph: nx.DiGraph, clamped: Any) -> dict[Hashable, Any] | None:
-    """The clamps by phase, or None if `clamped` is of one phase.
+    """Return the clamps by phase, or None if `clamped` is of one phase.
 
     A mapping is a table of phases exactly when none of its keys is a node and each of its values is a set, a
     list, a tuple or a mapping of nodes.
@@ -61,18 +62,24 @@ def phases(graph: nx.DiGraph, clamped: Any) -> dict[Hashable, Any] | None:
     return None
 
 
-def clamps(graph: nx.DiGraph, clamped: Any, phase: Hashable | None = None) -> Clamps:
-    """The clamped nodes, each with the mask of a partial clamp or None."""
+def masks(graph: nx.DiGraph, clamped: Any, phase: Hashable | None = None) -> Masks:
+    """Return the clamped nodes, each with the mask of a partial clamp or None."""
     where = "" if phase is None else f" in phase {phase!r}"
     if isinstance(clamped, str | bytes) or not isinstance(clamped, Iterable):
         raise ClampError(
             f"clamped{where} must be a collection of nodes, such as {{{clamped!r}}} (got {clamped!r})", node=None
         )
-    if isinstance(clamped, Mapping):
-        items = [(node, getattr(value, "mask", None)) for node, value in clamped.items()]
-    else:
-        items = [(node, None) for node in clamped]
-    return {_known(graph, node, where): mask for node, mask in items}
+    if not isinstance(clamped, Mapping):
+        return {_known(graph, node, where): None for node in clamped}
+    found = {_known(graph, node, where): getattr(value, "mask", None) for node, value in clamped.items()}
+    for node, value in clamped.items():
+        if value is None:
+            raise ClampError(
+                f"a clamp needs a value (got None for {node!r}{where}): leave {node!r} out where it is free, or give "
+                f"the clamped nodes as a set, such as {{{node!r}}}",
+                node=node,
+            )
+    return found
 
 
 def _known(graph: nx.DiGraph, node: Any, where: str) -> Hashable:
@@ -92,7 +99,7 @@ def _known(graph: nx.DiGraph, node: Any, where: str) -> Hashable:
 
 
 def size(graph: nx.DiGraph, node: Hashable) -> int:
-    """The number of neurons in a group."""
+    """Count the neurons of a group."""
     shape = graph.nodes[node].get("shape")
     try:
         found = math.prod(shape) if isinstance(shape, Iterable) else int(shape)
@@ -106,13 +113,13 @@ def size(graph: nx.DiGraph, node: Hashable) -> int:
 
 
 def shape_of(graph: nx.DiGraph, node: Hashable) -> tuple[int, ...]:
-    """A group's shape as a tuple."""
+    """Return a group's shape as a tuple."""
     shape = graph.nodes[node]["shape"]
     return tuple(shape) if isinstance(shape, Iterable) else (int(shape),)
 
 
 def mask_of(graph: nx.DiGraph, node: Hashable, mask: Any) -> NDArray[np.bool_]:
-    """Which neurons a partial clamp fixes in every sample, flattened."""
+    """Mark the neurons that a partial clamp fixes in every sample, flattened."""
     array = np.asarray(mask.cpu() if hasattr(mask, "cpu") else mask, dtype=bool)
     neurons = size(graph, node)
     if (
@@ -128,7 +135,7 @@ def mask_of(graph: nx.DiGraph, node: Hashable, mask: Any) -> NDArray[np.bool_]:
 
 
 def entries_of(graph_or_net: Any, graph: nx.DiGraph) -> Entries:
-    """A function of (source, target, key) that returns the stored entries of an edge, None where it is dense."""
+    """Return a function of (source, target, key) that gives the stored entries of an edge, None where it is dense."""
     lookup = getattr(graph_or_net, "transform", None) if graph_or_net is not graph else None
 
     def declared(u: Hashable, v: Hashable, key: Hashable) -> Any:

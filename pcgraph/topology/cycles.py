@@ -1,4 +1,4 @@
-"""A shortest directed cycle, in linear time where that is possible and with the truth about it elsewhere.
+"""Find a shortest directed cycle, in linear time where that is possible and with the truth about it elsewhere.
 
 Finding a shortest cycle of any digraph takes time V·E. Three things make it cheap on real graphs: loops and pairs are
 found in one pass; a vertex whose cycles are known is removed, and what then lies on no cycle goes with it (so a ring of
@@ -11,27 +11,26 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
+
+from pcgraph.topology.adjacency import Index, by_source
 
 __all__ = ["FREE_VISITS", "Found", "shortest_cycle"]
 
-Index = NDArray[np.int64]
-
 FREE_VISITS = 2_000_000
-"""Edge visits that every search may spend; wherever V·E is below it, the cycle is proved shortest."""
+"""Every search may spend so many edge visits; wherever V·E is below it, the cycle is proved shortest."""
 VISITS_PER_EDGE = 4
 
 
 @dataclass(frozen=True)
 class Found:
-    """A cycle, and whether it is proved to be a shortest one."""
+    """Hold a cycle, and whether it is proved to be a shortest one."""
 
     vertices: list[int]
     shortest: bool
 
 
 def shortest_cycle(source: Index, target: Index, vertices: int, count: int, visits: int | None = None) -> Found | None:
-    """A shortest cycle of the graph with these edges, or None if it has none.
+    """Find a shortest cycle of the graph with these edges, or None if it has none.
 
     Parameters
     ----------
@@ -59,7 +58,7 @@ def shortest_cycle(source: Index, target: Index, vertices: int, count: int, visi
 
 
 def _pair(source: Index, target: Index, vertices: int, count: int) -> list[int] | None:
-    """A cycle of one neuron and its group's own hub, or else of two vertices."""
+    """Find a cycle of one neuron and its group's own hub, or else of two vertices."""
     up = np.sort((source * vertices + target)[source < target])
     down = np.sort((target * vertices + source)[source > target])
     if len(up) == 0 or len(down) == 0:
@@ -87,17 +86,12 @@ class _Core:
 
     @classmethod
     def of(cls, source: Index, target: Index, vertices: int, count: int) -> _Core:
-        into, out_of = np.bincount(target, minlength=vertices), np.bincount(source, minlength=vertices)
+        def lists(key: Index, value: Index) -> list[list[int]]:
+            starts, neighbours = by_source(key, value, vertices)
+            return [neighbours[start:stop] for start, stop in zip(starts, starts[1:])]
 
-        def lists(key: Index, value: Index, degree: Index) -> list[list[int]]:
-            flat = value[np.argsort(key, kind="stable")].tolist()
-            stops = np.cumsum(degree).tolist()
-            return [flat[stop - n : stop] for stop, n in zip(stops, degree.tolist())]
-
-        core = cls(
-            lists(source, target, out_of), lists(target, source, into), into.tolist(), out_of.tolist(), count,
-            [True] * vertices,
-        )  # fmt: skip
+        after, before = lists(source, target), lists(target, source)
+        core = cls(after, before, list(map(len, before)), list(map(len, after)), count, [True] * vertices)
         core.trim([v for v in range(vertices) if not core.into[v] or not core.out_of[v]])
         return core
 
@@ -114,7 +108,7 @@ class _Core:
                         gone.append(w)
 
     def walk(self) -> list[int]:
-        """Some cycle: every vertex that is alive has an edge to another, so a walk must meet itself."""
+        """Return some cycle: every vertex that is alive has an edge to another, so a walk must meet itself."""
         v = self.alive.index(True)
         place: dict[int, int] = {}
         while v not in place:
@@ -134,7 +128,7 @@ class _Core:
         return Found(self.best, True)
 
     def through(self, s: int, allowance: int) -> None:
-        """Breadth first from `s` back to it; replaces the best cycle by a shorter one through `s`."""
+        """Search breadth first from `s` back to it, and replace the best cycle by a shorter one through `s`."""
         parent = {s: -1}
         frontier, length = [s], 1
         while frontier and length < len(self.best) and self.visits <= allowance:

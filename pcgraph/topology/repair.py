@@ -1,4 +1,4 @@
-"""A minimum feedback vertex set: the fewest nodes that meet every free cycle.
+"""Find a minimum feedback vertex set: the fewest nodes that meet every free cycle.
 
 NP-hard (Karp 1972). The reductions are those of Levy and Low (1988): a vertex with a loop is in every solution; one
 without an edge in or out is in no minimum; one with a single edge in (or out) may be merged with that neighbour, since
@@ -23,7 +23,7 @@ __all__ = ["Budget", "feedback_vertex_set"]
 
 @dataclass(frozen=True)
 class Budget:
-    """How long the exact search for a smallest repair may take; whichever limit is met first ends it.
+    """Limit the exact search for a smallest repair; whichever limit is met first ends it.
 
     Attributes
     ----------
@@ -51,11 +51,11 @@ class _Clock:
 
 
 class _Impossible(Exception):
-    """Too many vertices have been passed over: what is left has no solution."""
+    """Raised where too many vertices have been passed over: what is left has no solution."""
 
 
-class _Kernel:
-    """A digraph that shrinks: dictionaries of successors and predecessors, and what may not be taken."""
+class _Shrinking:
+    """Hold a digraph that shrinks: successors and predecessors of each vertex, and what may not be taken."""
 
     def __init__(self, after: dict[int, set[int]], before: dict[int, set[int]], fixed: frozenset[int]) -> None:
         self.after = after
@@ -63,7 +63,7 @@ class _Kernel:
         self.fixed = fixed
 
     @classmethod
-    def of(cls, vertices: Iterable[int], edges: Iterable[tuple[int, int]], fixed: frozenset[int]) -> _Kernel:
+    def of(cls, vertices: Iterable[int], edges: Iterable[tuple[int, int]], fixed: frozenset[int]) -> _Shrinking:
         after: dict[int, set[int]] = {v: set() for v in vertices}
         before: dict[int, set[int]] = {v: set() for v in after}
         for u, v in edges:
@@ -71,13 +71,13 @@ class _Kernel:
             before[v].add(u)
         return cls(after, before, fixed)
 
-    def copy(self) -> _Kernel:
-        return _Kernel(
+    def copy(self) -> _Shrinking:
+        return _Shrinking(
             {v: set(s) for v, s in self.after.items()}, {v: set(s) for v, s in self.before.items()}, self.fixed
         )
 
     def remove(self, v: int) -> set[int]:
-        """Delete a vertex; returns its neighbours."""
+        """Delete a vertex, and return its neighbours."""
         after, before = self.after.pop(v) - {v}, self.before.pop(v) - {v}
         for w in after:
             self.before[w].discard(v)
@@ -86,7 +86,7 @@ class _Kernel:
         return after | before
 
     def bridge(self, v: int) -> set[int]:
-        """Delete a vertex and join what it joined; returns its neighbours."""
+        """Delete a vertex, join what it joined, and return its neighbours."""
         after, before = self.after[v], self.before[v]
         touched = self.remove(v)
         for u in before:
@@ -96,7 +96,7 @@ class _Kernel:
         return touched
 
     def reduce(self, dirty: Iterable[int]) -> list[int]:
-        """Apply the reductions around `dirty` vertices until none applies; returns the vertices forced.
+        """Apply the reductions around `dirty` vertices until none applies, and return the vertices forced.
 
         Raises _Impossible where a cycle is left of which no vertex may be taken.
         """
@@ -118,32 +118,34 @@ class _Kernel:
         return taken
 
     def merges(self, v: int) -> bool:
-        """Whether some single neighbour of `v`, itself free to be taken, lies on every cycle through `v`."""
+        """Tell whether some single neighbour of `v`, itself free to be taken, lies on every cycle through `v`."""
         for side in (self.after[v], self.before[v]):
             if len(side) == 1 and (v in self.fixed or next(iter(side)) not in self.fixed):
                 return True
         return v in self.fixed and len(self.after[v]) * len(self.before[v]) <= 4
 
-    def components(self) -> list[_Kernel]:
-        """The strongly connected parts, without the edges between them and without vertices on no cycle."""
+    def components(self) -> list[_Shrinking]:
+        """Split off the strongly connected parts, without the edges between them and without vertices on no cycle."""
         graph = nx.DiGraph()
         graph.add_nodes_from(sorted(self.after))
         graph.add_edges_from((u, v) for u in self.after for v in sorted(self.after[u]))
         parts = [set(part) for part in nx.strongly_connected_components(graph) if len(part) > 1]
         return [
-            _Kernel({v: self.after[v] & p for v in sorted(p)}, {v: self.before[v] & p for v in sorted(p)}, self.fixed)
+            _Shrinking(
+                {v: self.after[v] & p for v in sorted(p)}, {v: self.before[v] & p for v in sorted(p)}, self.fixed
+            )
             for p in sorted(parts, key=min)
         ]
 
     def choice(self) -> int:
-        """The vertex through which most paths of two edges go."""
+        """Choose the vertex through which most paths of two edges go."""
         choices = [v for v in self.after if v not in self.fixed]
         if not choices:
             raise _Impossible
         return max(choices, key=lambda v: (len(self.after[v]) * len(self.before[v]), -v))
 
     def bound(self, clock: _Clock, enough: int) -> int:
-        """Cycles that share no vertex which may be taken: no solution is smaller. (Counting ends at `enough`.)"""
+        """Count cycles that share no vertex which may be taken: no solution is smaller. (It ends at `enough`.)"""
         rest = self.copy()
         found = len(rest.reduce(sorted(rest.after)))
         while rest.after and found < enough and not clock.over():
@@ -155,14 +157,14 @@ class _Kernel:
         return found
 
 
-def _short_cycle(kernel: _Kernel) -> list[int]:
-    """A shortest cycle through the vertex of least degree. (Every vertex of a reduced kernel has edges both ways.)"""
+def _short_cycle(rest: _Shrinking) -> list[int]:
+    """Find a shortest cycle through the vertex of least degree. (In a reduced graph all have edges both ways.)"""
     while True:
-        s = min(kernel.after, key=lambda v: (len(kernel.after[v]) + len(kernel.before[v]), v))
+        s = min(rest.after, key=lambda v: (len(rest.after[v]) + len(rest.before[v]), v))
         parent = {s: s}
         frontier = [s]
         for u in frontier:
-            for v in kernel.after[u]:
+            for v in rest.after[u]:
                 if v == s:
                     cycle = [u]
                     while u != s:
@@ -172,13 +174,13 @@ def _short_cycle(kernel: _Kernel) -> list[int]:
                 if v not in parent:
                     parent[v] = u
                     frontier.append(v)
-        kernel.remove(s)
+        rest.remove(s)
 
 
 def feedback_vertex_set(
     vertices: Iterable[int], edges: Iterable[tuple[int, int]], fixed: frozenset[int], budget: Budget
 ) -> tuple[set[int], bool]:
-    """A set of vertices that meets every cycle, and whether it is proved to be a smallest one.
+    """Find a set of vertices that meets every cycle, and tell whether it is proved to be a smallest one.
 
     Parameters
     ----------
@@ -189,11 +191,11 @@ def feedback_vertex_set(
     budget : Budget
         Of the exact search.
     """
-    kernel = _Kernel.of(vertices, edges, fixed)
+    whole = _Shrinking.of(vertices, edges, fixed)
     clock = _Clock(budget)
-    chosen = set(kernel.reduce(sorted(kernel.after)))
+    chosen = set(whole.reduce(sorted(whole.after)))
     exact = True
-    for part in kernel.components():
+    for part in whole.components():
         forced = part.reduce(sorted(part.after))
         chosen.update(forced)
         for piece in part.components():
@@ -203,9 +205,9 @@ def feedback_vertex_set(
     return chosen, exact
 
 
-def _greedy(kernel: _Kernel) -> set[int]:
+def _greedy(whole: _Shrinking) -> set[int]:
     """Take the busiest vertex, reduce, repeat; then put back whatever turned out not to be needed."""
-    rest = kernel.copy()
+    rest = whole.copy()
     taken = rest.reduce(sorted(rest.after))
     heap = [(-len(rest.after[v]) * len(rest.before[v]), v) for v in rest.after if v not in rest.fixed]
     heapq.heapify(heap)
@@ -219,26 +221,26 @@ def _greedy(kernel: _Kernel) -> set[int]:
             continue
         taken.append(v)
         taken += rest.reduce(rest.remove(v))
-    return _without_excess(kernel, taken)
+    return _without_excess(whole, taken)
 
 
-def _without_excess(kernel: _Kernel, taken: list[int]) -> set[int]:
+def _without_excess(whole: _Shrinking, taken: list[int]) -> set[int]:
     """Drop each vertex that no cycle needs, the last taken first; a try costs one look at the graph."""
     solution = set(taken)
-    edges = sum(map(len, kernel.after.values()))
+    edges = sum(map(len, whole.after.values()))
     if edges * len(taken) > 20_000_000:
         return solution
     for v in reversed(taken):
-        if not _on_cycle(kernel, v, solution - {v}):
+        if not _on_cycle(whole, v, solution - {v}):
             solution.discard(v)
     return solution
 
 
-def _on_cycle(kernel: _Kernel, v: int, without: set[int]) -> bool:
+def _on_cycle(whole: _Shrinking, v: int, without: set[int]) -> bool:
     seen: set[int] = set()
     stack = [v]
     while stack:
-        for w in kernel.after[stack.pop()]:
+        for w in whole.after[stack.pop()]:
             if w == v:
                 return True
             if w not in seen and w not in without:
@@ -247,10 +249,10 @@ def _on_cycle(kernel: _Kernel, v: int, without: set[int]) -> bool:
     return False
 
 
-def _search(kernel: _Kernel, clock: _Clock) -> tuple[set[int], bool]:
-    """Branch and bound on one component, depth first on a stack of its own (a chain of choices may be long)."""
-    best = _greedy(kernel)
-    stack: list[tuple[_Kernel, frozenset[int]]] = [(kernel, frozenset())]
+def _search(whole: _Shrinking, clock: _Clock) -> tuple[set[int], bool]:
+    """Branch and bound one component, depth first on a stack of its own (a chain of choices may be long)."""
+    best = _greedy(whole)
+    stack: list[tuple[_Shrinking, frozenset[int]]] = [(whole, frozenset())]
     while stack:
         if clock.over():
             return best, False
@@ -280,7 +282,7 @@ def _search(kernel: _Kernel, clock: _Clock) -> tuple[set[int], bool]:
     return best, True
 
 
-def _joined(parts: list[_Kernel], fixed: frozenset[int]) -> _Kernel:
+def _joined(parts: list[_Shrinking], fixed: frozenset[int]) -> _Shrinking:
     after = {v: s for part in parts for v, s in part.after.items()}
     before = {v: s for part in parts for v, s in part.before.items()}
-    return _Kernel(after, before, fixed)
+    return _Shrinking(after, before, fixed)

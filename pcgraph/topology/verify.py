@@ -1,4 +1,4 @@
-"""Re-checking a witness from the graph alone.
+"""Check a witness again, from the graph alone.
 
 Nothing here is shared with the code that finds witnesses, not even the reading of the graph: whoever doubts
 :func:`pcgraph.check` reads this file and Theorem 1. Every check is one pass over nodes and edges (on the level of
@@ -15,6 +15,7 @@ import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
 
+from pcgraph.errors import ClampError
 from pcgraph.topology import witness as claims
 
 __all__ = ["verify"]
@@ -23,7 +24,7 @@ NEVER = np.iinfo(np.int64).max
 
 
 def verify(graph_or_net: Any, clamped: Iterable[Hashable], witness: object, *, level: str = "groups") -> bool:
-    """Whether a witness shows what it claims, for this graph and these clamps.
+    """Tell whether a witness shows what it claims, for this graph and these clamps.
 
     Parameters
     ----------
@@ -54,39 +55,48 @@ def verify(graph_or_net: Any, clamped: Iterable[Hashable], witness: object, *, l
     >>> verify(graph, {"x", "y"}, claims.SweepOrder(("h",)))
     False
     """
-    facts = _Facts(graph_or_net, clamped, level)
+    declared = _Declaration(graph_or_net, clamped, level)
     match witness:
         case claims.FreeCycle(nodes):
-            return facts.cycle(nodes, free=True)
+            return declared.cycle(nodes, free=True)
         case claims.GraphCycle(nodes):
-            return facts.cycle(nodes, free=False)
+            return declared.cycle(nodes, free=False)
         case claims.FreeRoot(node):
-            return facts.free_root(node)
+            return declared.free_root(node)
         case claims.UnclampedRoot(node):
-            return facts.has(node) and facts.is_root(node) and not facts.is_clamped(node)
+            return declared.has(node) and declared.is_root(node) and not declared.is_clamped(node)
         case claims.GraphOrder(nodes):
-            return facts.graph_order(nodes)
+            return declared.graph_order(nodes)
         case claims.SweepOrder(nodes):
-            return facts.sweep(nodes, (), (), None)
+            return declared.sweep(nodes, (), (), None)
         case claims.Sweep(order, blocked, initialised, among, found):
-            holds = facts.sweep(order, blocked, initialised, among)
-            return holds and (found is None) == (not blocked) and (found is None or facts.blocks(found, witness))
+            holds = declared.sweep(order, blocked, initialised, among)
+            return holds and (found is None) == (not blocked) and (found is None or declared.blocks(found, witness))
         case claims.Repair(nodes, order):
-            return facts.sweep(order, (), nodes, None)
+            return declared.sweep(order, (), nodes, None)
         case claims.NotSupplied(node, parent):
-            return facts.has(node) and facts.has(parent) and not facts.is_clamped(parent) and facts.edge(parent, node)
+            return (
+                declared.has(node)
+                and declared.has(parent)
+                and not declared.is_clamped(parent)
+                and declared.edge(parent, node)
+            )
+        case claims.Leak(nodes):
+            return declared.leak(nodes)
+        case claims.ErrorCoordinates(order, kept):
+            return declared.error_coordinates(order, kept)
         case claims.Clamped(node, target):
-            return facts.has(node) and facts.is_clamped(node) and not (target and facts.is_root(node))
+            return declared.has(node) and declared.is_clamped(node) and not (target and declared.is_root(node))
         case claims.Nothing(target):
-            return facts.nothing(target)
+            return declared.nothing(target)
     raise TypeError(f"verify() knows the claims of pcgraph.topology.witness (got {type(witness).__name__})")
 
 
 Place = tuple[Hashable, int]
 
 
-class _Facts:
-    """The graph, group by group. On the level of groups every group has one member and every edge is dense."""
+class _Declaration:
+    """Read the graph group by group. On the level of groups every group has one member and every edge is dense."""
 
     def __init__(self, graph_or_net: Any, clamped: Iterable[Hashable], level: str) -> None:
         if level not in ("groups", "neurons"):
@@ -106,7 +116,10 @@ class _Facts:
         return tuple(shape) if isinstance(shape, Iterable) else (int(shape),)
 
     def _clamped_part(self, v: Hashable, clamped: Iterable[Hashable]) -> Any:
-        mask = getattr(clamped[v], "mask", None) if isinstance(clamped, Mapping) else None
+        value = clamped[v] if isinstance(clamped, Mapping) else True
+        if value is None:
+            raise ClampError(f"a clamp needs a value (got None for {v!r}): leave it out where it is free", node=v)
+        mask = getattr(value, "mask", None)
         if mask is None:
             return True
         if not self.neurons:
@@ -131,7 +144,7 @@ class _Facts:
         return self.graph.in_degree(self.place(node)[0]) == 0  # type: ignore[no-any-return]
 
     def entries(self, edge: tuple[Any, ...]) -> NDArray[np.int64] | None:
-        """The stored entries of one edge; None: every pair."""
+        """Return the stored entries of one edge; None: every pair."""
         if not self.neurons:
             return None
         u, v = edge[:2]
@@ -147,7 +160,7 @@ class _Facts:
         return list(self.graph.edges(keys=True) if self.graph.is_multigraph() else self.graph.edges())
 
     def reads(self) -> dict[Hashable, NDArray[np.bool_]]:
-        """Which neurons something reads."""
+        """Mark the neurons that something reads."""
         read = {v: np.zeros_like(flags) for v, flags in self.clamped.items()}
         for edge in self.edges():
             stored = self.entries(edge)
@@ -164,7 +177,7 @@ class _Facts:
         return self.path([(self.place(a), self.place(b))])
 
     def path(self, steps: list[tuple[Place, Place]]) -> bool:
-        """Whether each step is an edge."""
+        """Tell whether each step is an edge."""
         wanted: dict[tuple[Hashable, Hashable], set[tuple[int, int]]] = {}
         for (u, i), (v, j) in steps:
             if not self.graph.has_edge(u, v):
@@ -188,6 +201,13 @@ class _Facts:
         places = list(map(self.place, nodes))
         return self.path(list(zip(places, places[1:] + places[:1])))
 
+    def leak(self, nodes: Collection[Hashable]) -> bool:
+        """Tell whether the first of the nodes, and no other, is clamped on this cycle."""
+        return self.cycle(nodes, free=False) and list(map(self.is_clamped, nodes)) == [
+            True,
+            *[False] * (len(nodes) - 1),
+        ]
+
     def flags(self, nodes: Iterable[Hashable]) -> dict[Hashable, NDArray[np.bool_]]:
         found = {v: np.zeros_like(flags) for v, flags in self.clamped.items()}
         for node in nodes:
@@ -196,7 +216,7 @@ class _Facts:
         return found
 
     def positions(self, order: Collection[Hashable]) -> dict[Hashable, NDArray[np.int64]] | None:
-        """Each node's place in the order, `NEVER` for the others; None where the order is not of distinct nodes."""
+        """Return each node's place in the order, `NEVER` for the others; None where the order repeats a node."""
         position = {v: np.full(len(flags), NEVER) for v, flags in self.clamped.items()}
         for k, node in enumerate(order):
             if not self.has(node):
@@ -217,7 +237,7 @@ class _Facts:
         return self.ascends(position, position)
 
     def ascends(self, ready: dict[Hashable, Any], position: dict[Hashable, Any]) -> bool:
-        """Whether all that each neuron in the order reads is ready before its turn."""
+        """Tell whether all that each neuron in the order reads is ready before its turn."""
         last = {v: int(at.max()) for v, at in ready.items()}
         first = {v: int(at.min()) for v, at in position.items()}
         for edge in self.edges():
@@ -239,7 +259,7 @@ class _Facts:
         initialised: Collection[Hashable],
         among: Collection[Hashable] | None,
     ) -> bool:
-        """Whether `order` sweeps, with `initialised` given, all that was asked for except `blocked`, which nothing can.
+        """Tell whether `order` sweeps, with `initialised` given, all that was asked for but the `blocked`.
 
         None of the blocked can be computed first: each is a root without a value, or reads one that is blocked or
         was not asked for. So no larger set can be swept.
@@ -269,8 +289,27 @@ class _Facts:
             return False
         return self.all_stuck(stuck, {v: at == NEVER for v, at in ready.items()})
 
+    def error_coordinates(self, order: Collection[Hashable], kept: Collection[Hashable]) -> bool:
+        """Tell whether each node of the order has a prediction, which its clamped, kept and earlier parents give.
+
+        Every neuron must be one of three: clamped, kept, or in the order.
+        """
+        position = self.positions(order)
+        if position is None or not all(map(self.has, kept)):
+            return False
+        states = self.flags(kept)
+        ready: dict[Hashable, NDArray[np.int64]] = {}
+        for v, clamped in self.clamped.items():
+            errors = position[v] != NEVER
+            if (clamped.astype(int) + states[v] + errors != 1).any():
+                return False
+            if errors.any() and self.graph.in_degree(v) == 0:
+                return False
+            ready[v] = np.where(errors, position[v], -1)
+        return self.ascends(ready, position)
+
     def all_stuck(self, stuck: dict[Hashable, Any], missing: dict[Hashable, Any]) -> bool:
-        """Whether each of the stuck reads something that never becomes known."""
+        """Tell whether each of the stuck reads something that never becomes known."""
         some = {v for v, flags in missing.items() if flags.any()}
         for edge in self.edges():
             u, v = edge[:2]
@@ -282,7 +321,7 @@ class _Facts:
         return not any(flags.any() for flags in stuck.values())
 
     def blocks(self, found: Any, sweep: claims.Sweep) -> bool:
-        """Whether the sweep's own witness is about nodes it calls blocked."""
+        """Tell whether the sweep's own witness is about nodes it calls blocked."""
         match found:
             case claims.FreeCycle(nodes):
                 return set(nodes) <= sweep.blocked and self.cycle(nodes, free=True)

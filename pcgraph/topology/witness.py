@@ -1,4 +1,4 @@
-"""What a verdict shows: small frozen values that :func:`pcgraph.topology.verify` re-checks from the graph alone.
+"""State what a verdict shows, in small frozen values that :func:`pcgraph.topology.verify` checks from the graph alone.
 
 Each class below is one claim about a graph and its clamps. A claim says everything that is needed to check it, so
 that whoever doubts a verdict need not trust the code which found it.
@@ -14,10 +14,12 @@ from pcgraph.errors import InvalidInitializer
 
 __all__ = [
     "Clamped",
+    "ErrorCoordinates",
     "FreeCycle",
     "FreeRoot",
     "GraphCycle",
     "GraphOrder",
+    "Leak",
     "Neuron",
     "NotSupplied",
     "Nothing",
@@ -34,7 +36,7 @@ SHOWN = 12
 
 @dataclass(frozen=True, slots=True)
 class Neuron:
-    """One neuron of a group, by its place in the flattened state.
+    """Name one neuron of a group by its place in the flattened state.
 
     It equals no node name, not even the tuple ``(node, index)``, so that groups and neurons cannot be confused.
     """
@@ -47,43 +49,71 @@ class Neuron:
 
 
 def name(node: Hashable) -> str:
-    """A node as a person writes it: strings bare, unless that hides something; anything else by its ``str``."""
+    """Write a node as a person does: strings bare, unless that hides something; anything else by its ``str``."""
     if isinstance(node, str) and (not node or node != node.strip()):
         return repr(node)
     return str(node)
 
 
 def listing(nodes: Sequence[Hashable], separator: str = ", ", shown: int = SHOWN) -> str:
-    """The nodes one after another, the middle of a long list left out."""
+    """Write the nodes one after another, and leave out the middle of a long list.
+
+    After a word that says what they are, this is enough; within a sentence use :func:`told`.
+    """
     if len(nodes) <= shown:
         return separator.join(name(v) for v in nodes)
     head = [name(v) for v in nodes[: shown - 2]]
     return separator.join([*head, "…", name(nodes[-1])]) + f" ({len(nodes)} in all)"
 
 
+def told(*nodes: Hashable) -> str:
+    """List nodes within a sentence, with the word "node" before names that could be taken for a count.
+
+    Examples
+    --------
+    >>> told("x", "y"), told(0), told(2, "h")
+    ('x, y', 'node 0', 'nodes 2, h')
+    """
+    if not any(map(_numeric, nodes)):
+        return listing(nodes)
+    return f"{'nodes' if len(nodes) > 1 else 'node'} {listing(nodes)}"
+
+
+def _numeric(node: Hashable) -> bool:
+    try:
+        float(str(node))
+    except ValueError:
+        return False
+    return True
+
+
+def _order(nodes: Sequence[Hashable]) -> str:
+    return f"order {told(*nodes) if len(nodes) == 1 else listing(nodes)}"
+
+
 @dataclass(frozen=True)
 class GraphOrder:
-    """Proposition 3.2 holds: a topological order of all nodes, each root of which is clamped."""
+    """Proposition 3.2 holds: this is a topological order of all nodes, and each root is clamped."""
 
     nodes: tuple[Hashable, ...]
 
     def __str__(self) -> str:
-        return f"order {listing(self.nodes)}"
+        return _order(self.nodes)
 
 
 @dataclass(frozen=True)
 class SweepOrder:
-    """Theorem 1 holds: an order of all free nodes in which every edge into one comes from a clamp or from before it."""
+    """Theorem 1 holds: in this order of all free nodes, every edge into one comes from a clamp or from before it."""
 
     nodes: tuple[Hashable, ...]
 
     def __str__(self) -> str:
-        return f"order {listing(self.nodes)}" if self.nodes else "no free node"
+        return _order(self.nodes) if self.nodes else "no free node"
 
 
 @dataclass(frozen=True)
 class GraphCycle:
-    """A directed cycle of the graph, whatever is clamped; the last node has an edge to the first."""
+    """The graph has this directed cycle, whatever is clamped; the last node has an edge to the first."""
 
     nodes: tuple[Hashable, ...]
 
@@ -93,7 +123,7 @@ class GraphCycle:
 
 @dataclass(frozen=True)
 class FreeCycle:
-    """A directed cycle of free nodes: none of them can be the first to be computed."""
+    """These free nodes are on a directed cycle: none of them can be the first to be computed."""
 
     nodes: tuple[Hashable, ...]
 
@@ -103,7 +133,7 @@ class FreeCycle:
 
 @dataclass(frozen=True)
 class FreeRoot:
-    """A free root without a prior that predicts something: nothing says what its value is."""
+    """This free root has no prior and predicts something: nothing says what its value is."""
 
     node: Hashable
 
@@ -113,7 +143,7 @@ class FreeRoot:
 
 @dataclass(frozen=True)
 class UnclampedRoot:
-    """A root that is not clamped. (It may have a prior: the printed Proposition 3.2 knows no priors.)"""
+    """This root is not clamped. (It may have a prior: the printed Proposition 3.2 knows no priors.)"""
 
     node: Hashable
 
@@ -123,7 +153,7 @@ class UnclampedRoot:
 
 @dataclass(frozen=True)
 class NotSupplied:
-    """An edge into a node asked for, from a free node which is neither asked for nor supplied by anything else."""
+    """The node asked for reads the parent, which is free, and neither asked for nor supplied by anything else."""
 
     node: Hashable
     parent: Hashable
@@ -134,18 +164,18 @@ class NotSupplied:
 
 @dataclass(frozen=True)
 class Clamped:
-    """A clamped node; with ``target=True`` one that something predicts."""
+    """This node is clamped; with ``target=True``, something predicts it too."""
 
     node: Hashable
     target: bool = False
 
     def __str__(self) -> str:
-        return f"{name(self.node)} is clamped{' and predicted' if self.target else ''}"
+        return f"{told(self.node)} is clamped{' and predicted' if self.target else ''}"
 
 
 @dataclass(frozen=True)
 class Nothing:
-    """No node is clamped; with ``target=True``: no clamped node is predicted by anything."""
+    """No node is clamped; with ``target=True``: nothing predicts a clamped node."""
 
     target: bool = False
 
@@ -154,8 +184,39 @@ class Nothing:
 
 
 @dataclass(frozen=True)
+class Leak:
+    """The first of these nodes is clamped and predicts itself: edges lead from it through free nodes back to it."""
+
+    nodes: tuple[Hashable, ...]
+
+    def __str__(self) -> str:
+        return f"leak {listing([*self.nodes, self.nodes[0]], ' → ')}"
+
+
+@dataclass(frozen=True)
+class ErrorCoordinates:
+    """Errors can take the place of the states of all free nodes but those kept.
+
+    Attributes
+    ----------
+    order : tuple of node
+        Nodes whose variable is the error, h = mu + error: every edge into one comes from a clamped, a kept or an
+        earlier node, so that mu is known in its turn. None of them is a root.
+    kept : frozenset of node
+        Nodes whose variable is the state: all other free ones.
+    """
+
+    order: tuple[Hashable, ...]
+    kept: frozenset[Hashable] = frozenset()
+
+    def __str__(self) -> str:
+        errors = _order(self.order) if self.order else "no error"
+        return errors + (f"; states of {told(*sorted(self.kept, key=name))}" if self.kept else "")
+
+
+@dataclass(frozen=True)
 class Sweep:
-    """The unique largest set of free nodes that can be swept, and why no node can be added to it.
+    """This is the unique largest set of free nodes that can be swept, and why no node can be added to it.
 
     Attributes
     ----------
@@ -180,17 +241,17 @@ class Sweep:
 
     @property
     def complete(self) -> bool:
-        """Whether everything asked for can be swept."""
+        """Everything asked for can be swept."""
         return not self.blocked
 
     def __str__(self) -> str:
         asked = len(self.order) + len(self.blocked)
-        return f"sweep of {len(self.order)} of {asked}" + (f": {listing(self.order)}" if self.order else "")
+        return f"sweep of {len(self.order)} of {asked}" + (f": {told(*self.order)}" if self.order else "")
 
 
 @dataclass(frozen=True)
 class Repair:
-    """Nodes to give a value so that a sweep of all the other free nodes exists.
+    """Give these nodes a value, and a sweep of all the other free nodes exists.
 
     Attributes
     ----------
@@ -207,12 +268,12 @@ class Repair:
     minimal: bool
 
     def __str__(self) -> str:
-        return listing(sorted(self.nodes, key=name)) if self.nodes else "nothing to repair"
+        return told(*sorted(self.nodes, key=name)) if self.nodes else "nothing to repair"
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether an initializer holds for a graph and its clamps, why, what shows it, and what to do.
+    """Say whether an initializer holds for a graph and its clamps, why, what shows it, and what to do.
 
     Attributes
     ----------
@@ -243,7 +304,7 @@ class Verdict:
 
     @property
     def message(self) -> str:
-        """The verdict as one text."""
+        """This is the verdict as one text."""
         sentence = f"{self.initializer} {self.reason}".strip()
         return f"{sentence}. {self.remedy}".strip()
 

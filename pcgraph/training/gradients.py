@@ -14,9 +14,7 @@ from torch import Tensor
 from pcgraph.arguments import is_number
 from pcgraph.model import PCNetwork
 from pcgraph.network import Bucket
-from pcgraph.plan import Plan
-from pcgraph.plan.flow import NEVER, arrivals
-from pcgraph.plan.operations import numbers
+from pcgraph.plan import NEVER, Plan, arrivals
 
 __all__ = ["GradientMonitor", "small_gradients", "unreached"]
 
@@ -125,8 +123,7 @@ def unreached(net: PCNetwork, plan: Plan) -> tuple[list[str], int]:
 def _learning(plan: Plan) -> Mask:
     """Mark the edges whose weight gradients the plan computes."""
     found = np.zeros(len(plan.structure.source), dtype=bool)
-    for call in plan.weights:
-        found[numbers(call.edges)] = True
+    found[plan.learn.edges] = True
     return found
 
 

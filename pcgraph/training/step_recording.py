@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pcgraph.backends.torch import switches
 from pcgraph.clamps import Clamps, Masked
 from pcgraph.inference import Recorder, capturable
 from pcgraph.initializers import Initializer
-from pcgraph.kernels.workspace import switches
 from pcgraph.learning import InferenceResult, Standard
 from pcgraph.model import PCNetwork
 from pcgraph.training.batches import Batch
@@ -107,7 +107,7 @@ class StepRecording:
             return True
         s = self.options
         plan = self.net.plan(clamps, init=s.init, steps=s.steps, optimizer=s.state_optimizer)  # type: ignore[arg-type]
-        reason = capturable.obstacle_in(plan, s.state_optimizer) or _observing(s.init)
+        reason = capturable.obstacle_in(self.net.backend, self.net, plan, s.state_optimizer) or _observing(s.init)
         if reason is not None:
             if s.capture is True:
                 raise capturable.refuse(reason)

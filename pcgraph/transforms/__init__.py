@@ -1,4 +1,4 @@
-"""What an edge does to the state of its source: ``f_uv`` in ``mu_v = sigma_v(b_v + sum_u f_uv(phi_uv(h_u)))``.
+"""A transform is what an edge does to its source: ``f_uv`` in ``mu_v = sigma_v(b_v + sum_u f_uv(phi_uv(h_u)))``.
 
 The weights of :class:`Linear` edges are not kept here: the network packs those of like edges into one tensor (see
 :mod:`pcgraph.network`), and the class only says what kind of edge it is. Any other transform is an ``nn.Module`` that

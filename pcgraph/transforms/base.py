@@ -1,4 +1,4 @@
-"""What every transform is, and the two that need no module of their own: Linear and Identity."""
+"""Every transform is one of these; Linear and Identity, which need no module of their own, are here too."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pcgraph.named import no_arguments
+from pcgraph.registry import no_arguments
 
 __all__ = ["Identity", "Linear", "Shape", "Transform", "uniform_", "vjp"]
 
@@ -17,7 +17,7 @@ Shape = tuple[int, ...]
 
 
 class Transform(nn.Module):
-    """Base class of every transform. Write :meth:`output_shape` and :meth:`forward`.
+    """Every transform extends this class. Write :meth:`output_shape` and :meth:`forward`.
 
     Two methods may be added for speed; without one, autograd on this one edge does its work:
 
@@ -31,7 +31,7 @@ class Transform(nn.Module):
     """
 
     def output_shape(self, input_shape: Shape) -> Shape:
-        """The shape, without the batch, of what :meth:`forward` returns for an input of `input_shape`.
+        """Return the shape, without the batch, of what :meth:`forward` makes of an input of `input_shape`.
 
         Raises
         ------
@@ -45,16 +45,16 @@ class Transform(nn.Module):
         raise TypeError(f"{type(self).__name__} must define forward(x)")
 
     def fits(self, source_shape: Shape, target_shape: Shape) -> Shape | None:
-        """None if the transform leads from one shape to the other, else the shape that it leads to."""
+        """Return None if the transform leads from one shape to the other, else the shape that it leads to."""
         shape = tuple(self.output_shape(source_shape))
         return None if shape == tuple(target_shape) else shape
 
     def entries(self, source_shape: Shape, target_shape: Shape) -> Tensor | None:
-        """The stored entries as (source neuron, target neuron), shape (2, entries); None: every pair."""
+        """Return the stored entries as (source neuron, target neuron), shape (2, entries); None means every pair."""
         return None
 
     def fan_in(self, input_shape: Shape) -> int:
-        """How many neurons of the source reach one neuron of the target through a weight; 0 where there is none."""
+        """Count the neurons of the source that reach one of the target through a weight; 0 where there is none."""
         return 0
 
     def reset_parameters(self, generator: torch.Generator | None = None, fan_in: int | None = None) -> None:
@@ -71,7 +71,7 @@ class Transform(nn.Module):
         """
 
     def config(self) -> dict[str, Any]:
-        """The constructor's arguments, as data that JSON can hold: ``type(t)(**t.config())`` is declared like `t`.
+        """Return the constructor's arguments, as data that JSON can hold: ``type(t)(**t.config())`` is like `t`.
 
         Raises
         ------
@@ -82,7 +82,7 @@ class Transform(nn.Module):
 
 
 class Linear(Transform):
-    """A dense matrix from all neurons of the source to all neurons of the target, ``W h``.
+    """A dense matrix leads from all neurons of the source to all neurons of the target, ``W h``.
 
     It has no bias of its own: the bias belongs to the node. Shapes of several dimensions are flattened.
     """
@@ -95,7 +95,7 @@ class Linear(Transform):
 
 
 class Identity(Transform):
-    """The source's state as it is. Source and target have the same shape."""
+    """The edge hands on the source's state as it is. Source and target have the same shape."""
 
     def output_shape(self, input_shape: Shape) -> Shape:
         return tuple(input_shape)
@@ -104,7 +104,7 @@ class Identity(Transform):
         return x
 
     def pullback(self, g: Tensor, x: Tensor) -> Tensor:
-        """`g` itself."""
+        """Return `g` itself."""
         return g
 
     def entries(self, source_shape: Shape, target_shape: Shape) -> Tensor | None:
@@ -119,7 +119,7 @@ def uniform_(parameter: Tensor, bound: float | Tensor, generator: torch.Generato
 
 
 def vjp(transform: nn.Module, g: Tensor, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    """Both vector-Jacobian products of `transform` at `x` by autograd: the input's, and each parameter's by name.
+    """Take both vector-Jacobian products of `transform` at `x` by autograd: of the input, and of parameters by name.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Convolution, pooling and upsampling: torch's layers as edges, between states of shape (channels, height, width).
+"""Torch's layers for images are edges here: convolution, pooling, upsampling of (channels, height, width).
 
 A convolution has a bias by channel of its own, as in torch. A node's bias is by neuron, so a node that convolutions
 feed is as a rule declared with ``bias=False``.
@@ -22,7 +22,7 @@ DECLARED = 0  # the seed of a transform that no network has drawn yet
 
 
 class _Image(Transform):
-    """From (channels, height, width) to (channels, height, width); torch computes the shape, without data."""
+    """The edge leads from one (channels, height, width) to another; torch computes the shape, without data."""
 
     def output_shape(self, input_shape: Shape) -> Shape:
         shape = tuple(input_shape)
@@ -40,7 +40,7 @@ class _Image(Transform):
 
 
 class _Convolution(_Image):
-    """What the two convolutions share: their gradients by torch's own backward kernel, and how they are drawn."""
+    """The two convolutions share this: gradients by torch's own backward kernel, and how they are drawn."""
 
     weight: Tensor
     bias: Tensor | None
@@ -62,7 +62,7 @@ class _Convolution(_Image):
         return self._own_fan_in()
 
     def reset_parameters(self, generator: torch.Generator | None = None, fan_in: int | None = None) -> None:
-        """Kaiming-uniform, as in torch: U(-1/sqrt(n), 1/sqrt(n)) for weight and bias, n the neurons that come in."""
+        """Draw weight and bias as torch does: U(-1/sqrt(n), 1/sqrt(n)), n the neurons that come in."""
         generator = torch.Generator().manual_seed(DECLARED) if generator is None else generator
         bound = (fan_in or self._own_fan_in()) ** -0.5
         uniform_(self.weight, bound, generator)
@@ -84,12 +84,12 @@ class _Convolution(_Image):
 
     @torch.no_grad()
     def pullback(self, g: Tensor, x: Tensor) -> Tensor:
-        """The vector-Jacobian product with respect to the input, shape as `x`."""
+        """Return the vector-Jacobian product with respect to the input, shape as `x`."""
         return self._backward(g, x, [True, False, False])[0] if self._plain() else vjp(self, g, x)[0]
 
     @torch.no_grad()
     def weight_grad(self, g: Tensor, x: Tensor) -> dict[str, Tensor]:
-        """The gradients of ``weight`` and, where there is one, ``bias``."""
+        """Return the gradients of ``weight`` and, where there is one, ``bias``."""
         if not self._plain():
             return vjp(self, g, x)[1]
         _, weight, bias = self._backward(g, x, [False, True, self.bias is not None])
@@ -102,7 +102,7 @@ class _Convolution(_Image):
 
 
 def _pair(value: Any) -> Any:
-    """A size as torch wants it; a list, as it comes from a file, becomes a tuple."""
+    """Return a size as torch wants it; a list, as it comes from a file, becomes a tuple."""
     return tuple(value) if isinstance(value, list) else value
 
 
@@ -111,7 +111,7 @@ def _listed(values: dict[str, Any]) -> dict[str, Any]:
 
 
 class Conv2d(nn.Conv2d, _Convolution):
-    """A two-dimensional convolution, as :class:`torch.nn.Conv2d` and with its arguments.
+    """The edge is a two-dimensional convolution, as :class:`torch.nn.Conv2d` and with its arguments.
 
     A network draws its weight and bias from the network's seed. To keep weights of your own, pass an ``nn.Conv2d``, or
     write into ``net.transform(u, v).weight`` afterwards.
@@ -146,7 +146,7 @@ class Conv2d(nn.Conv2d, _Convolution):
 
 
 class ConvTranspose2d(nn.ConvTranspose2d, _Convolution):
-    """The transposed convolution, as :class:`torch.nn.ConvTranspose2d` and with its arguments.
+    """The edge is a transposed convolution, as :class:`torch.nn.ConvTranspose2d` and with its arguments.
 
     Its weights are drawn as those of torch: n is ``out_channels / groups * kernel height * kernel width``.
 
@@ -178,7 +178,7 @@ class ConvTranspose2d(nn.ConvTranspose2d, _Convolution):
 
 
 class MaxPool2d(nn.MaxPool2d, _Image):
-    """The maximum over windows, as :class:`torch.nn.MaxPool2d`.
+    """The edge takes the maximum over windows, as :class:`torch.nn.MaxPool2d`.
 
     Parameters
     ----------
@@ -206,7 +206,7 @@ class MaxPool2d(nn.MaxPool2d, _Image):
 
 
 class AvgPool2d(nn.AvgPool2d, _Image):
-    """The mean over windows, as :class:`torch.nn.AvgPool2d`.
+    """The edge takes the mean over windows, as :class:`torch.nn.AvgPool2d`.
 
     Parameters
     ----------
@@ -235,7 +235,7 @@ class AvgPool2d(nn.AvgPool2d, _Image):
 
 
 class Upsample(nn.Upsample, _Image):
-    """A larger image by interpolation, as :class:`torch.nn.Upsample`.
+    """The edge makes a larger image by interpolation, as :class:`torch.nn.Upsample`.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""A dense weight of which only some entries exist."""
+"""A dense weight may be masked: only some of its entries exist."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["MaskedLinear"]
 
 
 class MaskedLinear(Transform):
-    """``(W * mask) h``: a dense matrix whose entries outside a fixed mask are and stay zero.
+    """A dense matrix is zero outside a fixed mask, and stays so: ``(W * mask) h``.
 
     It computes the whole product, and so suits masks that are far from empty; for few entries among many,
     ``SparseLinear`` stores and computes only what is there.
@@ -78,24 +78,24 @@ class MaskedLinear(Transform):
 
     @torch.no_grad()
     def pullback(self, g: Tensor, x: Tensor) -> Tensor:
-        """``(W * mask)^T g`` in the shape of `x`."""
+        """Return ``(W * mask)^T g`` in the shape of `x`."""
         return (g.flatten(1) @ (self.weight * self.mask)).reshape(x.shape)
 
     @torch.no_grad()
     def weight_grad(self, g: Tensor, x: Tensor) -> dict[str, Tensor]:
-        """``(g^T x) * mask``, summed over the batch."""
+        """Return ``(g^T x) * mask``, summed over the batch."""
         return {"weight": (g.flatten(1).t() @ x.flatten(1)) * self.mask}
 
     def entries(self, source_shape: Shape, target_shape: Shape) -> Tensor | None:
         return self.mask.nonzero().t().flip(0)
 
     def fan_in(self, input_shape: Shape) -> int:
-        """That of the target neuron with the most entries."""
+        """Return that of the target neuron with the most entries."""
         return int(self.mask.sum(1).max())
 
     @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator | None = None, fan_in: int | None = None) -> None:
-        """Kaiming-uniform by row: U(-1/sqrt(n), 1/sqrt(n)), n the neurons that reach this row's neuron."""
+        """Draw Kaiming-uniform by row: U(-1/sqrt(n), 1/sqrt(n)), n the neurons that reach this row's neuron."""
         generator = torch.Generator().manual_seed(0) if generator is None else generator
         rows = self.mask.sum(1, keepdim=True).cpu()
         others = 0 if fan_in is None else max(fan_in - int(rows.max()), 0)

@@ -1,4 +1,4 @@
-"""Modules that were not written for pcgraph, as edges: any ``nn.Module``, and layers of torch_geometric.
+"""Modules that were not written for pcgraph can be edges: any ``nn.Module``, and layers of torch_geometric.
 
 An edge is evaluated in every inference step, for each sample by itself. A module must therefore be a function of its
 input and its parameters alone: layers that draw (dropout) or that mix the samples of a batch (batch normalisation) are
@@ -44,7 +44,7 @@ def _refuse_what_draws_or_mixes(module: nn.Module, kind: str, remedy: str) -> No
 
 
 class Module(Transform):
-    """Any ``nn.Module`` as an edge; its parameters become the network's, with the values they came with.
+    """Any ``nn.Module`` can be an edge; its parameters become the network's, with the values they came with.
 
     ``transform=nn.Tanh()`` in a graph means ``transform=Module(nn.Tanh())``. The graph is copied with its modules when
     a network is made: train ``net.transform(u, v)``, not the module that was declared.
@@ -78,7 +78,7 @@ class Module(Transform):
             self.train(self.training)
 
     def train(self, mode: bool = True) -> Module:
-        """As of any module; one kept in evaluation mode stays there."""
+        """Switch to training or evaluation; a module kept in evaluation mode stays there."""
         super().train(mode)
         if self.evaluation:
             self.module.eval()
@@ -133,7 +133,7 @@ class Module(Transform):
 
 
 class GraphLayer(Transform):
-    """A layer of torch_geometric as an edge, bound to the graph that it passes messages on.
+    """A layer of torch_geometric can be an edge, bound to the graph that it passes messages on.
 
     The state of the node is the features of all vertices of that graph, shape (vertices, features). The samples of a
     batch are copies of the graph without edges between them, in one call of the layer. A layer that does not keep to
@@ -215,7 +215,7 @@ class GraphLayer(Transform):
             ) from error
 
     def _edges(self, batch: int, vertices: int, device: torch.device) -> Tensor:
-        """The edges of `batch` copies of the graph, side by side."""
+        """Return the edges of `batch` copies of the graph, side by side."""
         key = (batch, vertices, device)
         if self._batched is None or self._batched[0] != key:
             first = torch.arange(batch, device=device).mul_(vertices).view(1, batch, 1)
@@ -230,7 +230,7 @@ class GraphLayer(Transform):
         return self._together(x)
 
     def _together(self, x: Tensor) -> Tensor:
-        """The layer on all samples at once."""
+        """Call the layer on all samples at once."""
         batch, vertices = x.shape[:2]
         data = {}
         for name in self._edge_data:

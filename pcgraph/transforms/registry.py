@@ -1,15 +1,13 @@
-"""Transforms by name."""
+"""Transforms are declared and saved by these names."""
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import nn
 
-from pcgraph.errors import GraphError
-from pcgraph.named import Named
+from pcgraph.registry import Registry
 from pcgraph.transforms.base import Identity, Linear, Transform
 from pcgraph.transforms.images import AvgPool2d, Conv2d, ConvTranspose2d, MaxPool2d, Upsample
 from pcgraph.transforms.masked import MaskedLinear
@@ -34,27 +32,30 @@ TRANSFORMS: dict[str, type[Transform]] = {
     "masked_linear": MaskedLinear,
     "sparse_linear": SparseLinear,
 }
-_NAMED = Named("transform", "pcgraph.transforms.TRANSFORMS", TRANSFORMS)
+_REGISTRY = Registry(
+    "transform", Transform, "pcgraph.transforms.TRANSFORMS", TRANSFORMS,
+    ", a pcgraph.transforms.Transform or an nn.Module instance",
+)  # fmt: skip
 
 
 def from_config(name: str, config: Mapping[str, Any]) -> Transform:
-    """The transform with this name and these arguments: the inverse of ``name_of(t), t.config()``.
+    """Make the transform with this name and these arguments: the inverse of ``name_of(t), t.config()``.
 
     Raises
     ------
     GraphError
-        An unknown name, or arguments that the class does not take.
+        The name is unknown, or the class does not take these arguments.
 
     Examples
     --------
     >>> from_config("max_pool2d", {"kernel_size": 2}).output_shape((1, 4, 4))
     (1, 2, 2)
     """
-    return _NAMED.make(name, config)
+    return _REGISTRY.make(name, config)
 
 
 def name_of(transform: Transform) -> str:
-    """The name under which the transform's class is registered.
+    """Return the name under which the transform's class is registered.
 
     Raises
     ------
@@ -66,11 +67,11 @@ def name_of(transform: Transform) -> str:
     >>> name_of(Flatten())
     'flatten'
     """
-    return _NAMED.name_of(transform)
+    return _REGISTRY.name_of(transform)
 
 
 def get(spec: str | nn.Module | Sequence[Any] | None) -> Transform:
-    """The transform that `spec` names or is.
+    """Return the transform that `spec` names or is.
 
     Parameters
     ----------
@@ -81,7 +82,7 @@ def get(spec: str | nn.Module | Sequence[Any] | None) -> Transform:
     Raises
     ------
     GraphError
-        An unknown name, wrong or missing arguments, or something that is no ``nn.Module``.
+        The name is unknown, arguments are wrong or missing, or `spec` is no ``nn.Module``.
 
     Examples
     --------
@@ -90,27 +91,6 @@ def get(spec: str | nn.Module | Sequence[Any] | None) -> Transform:
     """
     if spec is None:
         return Linear()
-    if isinstance(spec, str):
-        kind = _NAMED.kind(spec)
-        needed = [
-            n for n, p in inspect.signature(kind.__init__).parameters.items()
-            if n != "self" and p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD
-        ]  # fmt: skip
-        if needed:
-            raise GraphError(
-                f"the transform {spec!r} needs {', '.join(needed)}: give an instance, as in "
-                f"transform=pcgraph.transforms.{kind.__name__}(...)",
-                found=spec,
-            )
-        return kind()
-    if isinstance(spec, tuple | list) and len(spec) == 2 and isinstance(spec[0], str) and isinstance(spec[1], Mapping):
-        return from_config(*spec)
-    if isinstance(spec, Transform):
-        return spec
-    if isinstance(spec, nn.Module):
+    if isinstance(spec, nn.Module) and not isinstance(spec, Transform):
         return Module(spec)
-    raise GraphError(
-        "a transform is a name, a pair (name, arguments), a pcgraph.transforms.Transform or an nn.Module instance "
-        f"(found {spec!r})",
-        found=spec,
-    )
+    return _REGISTRY.get(spec)

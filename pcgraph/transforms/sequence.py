@@ -1,4 +1,4 @@
-"""Several transforms as one edge."""
+"""Several transforms make one edge."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Sequence"]
 
 
 class Sequence(Transform):
-    """Several transforms, one after the other, as one edge: no state lies between them.
+    """Several transforms, one after the other, make one edge: no state lies between them.
 
     ``Sequence([Conv2d(...), Activate("gelu"), MaxPool2d(2)])`` is a block whose state is that after the pooling.
 
@@ -61,7 +61,7 @@ class Sequence(Transform):
         return x
 
     def fan_in(self, input_shape: Shape) -> int:
-        """That of the last part with weights, whose result reaches the target."""
+        """Return that of the last part with weights, whose result reaches the target."""
         found, shape = 0, tuple(input_shape)
         for part in self._transforms():
             found = part.fan_in(shape) or found
@@ -69,7 +69,7 @@ class Sequence(Transform):
         return found
 
     def reset_parameters(self, generator: torch.Generator | None = None, fan_in: int | None = None) -> None:
-        """Each part in turn; `fan_in` is for the last part with weights, whose result reaches the target."""
+        """Draw each part in turn; `fan_in` is for the last one with weights, whose result reaches the target."""
         weighted = [part for part in self._transforms() if any(True for _ in part.parameters())]
         for part in weighted:
             part.reset_parameters(generator, fan_in if part is weighted[-1] else None)

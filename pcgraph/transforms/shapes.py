@@ -1,4 +1,4 @@
-"""Transforms without weights that keep the number of neurons: Flatten, Reshape, Activate."""
+"""Flatten, Reshape and Activate have no weights and keep the number of neurons."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ __all__ = ["Activate", "Flatten", "Reshape"]
 
 
 class _Rearranged(Transform):
-    """The same numbers in the same order under another shape."""
+    """The edge hands on the same numbers in the same order under another shape."""
 
     def pullback(self, g: Tensor, x: Tensor) -> Tensor:
-        """`g` in the shape of `x`."""
+        """Return `g` in the shape of `x`."""
         return g.reshape(x.shape)
 
     def entries(self, source_shape: Shape, target_shape: Shape) -> Tensor | None:
@@ -28,7 +28,7 @@ class _Rearranged(Transform):
 
 
 class Flatten(_Rearranged):
-    """All neurons in one dimension.
+    """The edge lays all neurons out in one dimension.
 
     A :class:`~pcgraph.transforms.Linear` edge flattens by itself; this is for edges that keep the values.
 
@@ -46,7 +46,7 @@ class Flatten(_Rearranged):
 
 
 class Reshape(_Rearranged):
-    """The state in another shape with as many neurons.
+    """The edge gives the state another shape with as many neurons.
 
     Parameters
     ----------
@@ -86,7 +86,7 @@ class Reshape(_Rearranged):
 
 
 class Activate(Transform):
-    """An activation as a step of a :class:`~pcgraph.transforms.Sequence`, where it comes between others.
+    """An activation can be a step of a :class:`~pcgraph.transforms.Sequence`, where it comes between others.
 
     Parameters
     ----------
@@ -110,7 +110,7 @@ class Activate(Transform):
         return self.activation(x)
 
     def pullback(self, g: Tensor, x: Tensor) -> Tensor:
-        """The activation's own pullback."""
+        """Return the activation's own pullback."""
         return self.activation.pullback(g, x)
 
     def config(self) -> dict[str, Any]:

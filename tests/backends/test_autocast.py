@@ -11,7 +11,7 @@ import pcgraph
 from pcgraph import SGD, Forward, Normal, PCNetwork, Zero
 from pcgraph.testing import reference
 from pcgraph.transforms import SparseLinear
-from tests.backends.test_engine import double
+from tests.builders import double
 
 aten = torch.ops.aten
 #: A value rounded to bfloat16 is off by at most 2**-9 of it; sums of products somewhat more.

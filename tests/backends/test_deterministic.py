@@ -10,9 +10,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import pcgraph
 from pcgraph import SGD, Adam, Average, Forward, Memory, Normal, Null, PCNetwork, Zero
-from pcgraph.kernels import Workspace, sums
+from pcgraph.backends.torch import sums
+from pcgraph.backends.torch.workspace import Workspace
 from pcgraph.transforms import SparseLinear
-from tests.backends.test_engine import assert_equal_to_reference, double, everything
+from tests.backends.test_engine import everything
+from tests.builders import assert_equal_to_reference, double
 
 aten = torch.ops.aten
 
@@ -27,8 +29,8 @@ def deterministic():
 @pytest.fixture
 def as_elsewhere(monkeypatch):
     """What other devices than a CPU do, on a CPU."""
-    monkeypatch.setattr("pcgraph.kernels.sums._by_csr", lambda ws: False)
-    monkeypatch.setattr("pcgraph.kernels.sparse._summed_by_rows", lambda ws: False)
+    monkeypatch.setattr("pcgraph.backends.torch.sums._by_csr", lambda ws: False)
+    monkeypatch.setattr("pcgraph.backends.torch.sparse._summed_by_rows", lambda ws: False)
 
 
 class Atomics(TorchDispatchMode):
@@ -157,7 +159,7 @@ def test_sums_equal_the_reference(init, kernel, where, request):
 
 def workspace(dtype=torch.float64) -> Workspace:
     net = PCNetwork(pcgraph.graphs.chain([2, 2]), dtype=dtype)
-    return Workspace(net.plan(clamped={"x", "y"}, init=Forward(), steps=0), net, 1)
+    return Workspace(net, 1)
 
 
 @pytest.mark.parametrize("where", ["here", "elsewhere"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import networkx as nx
 import pytest
@@ -13,78 +14,12 @@ from hypothesis import strategies as st
 import pcgraph
 from pcgraph import SGD, Adam, Forward, Masked, Normal, PCNetwork, Zero
 from pcgraph import transforms as T
+from pcgraph.backends import traits
+from pcgraph.backends.torch.lowering import lower
 from pcgraph.initializers import Given, Layout, Swept
-from pcgraph.plan import compile as compiler
 from pcgraph.testing import reference
 from pcgraph.testing.strategies import digraphs, problems
-
-EXACT = {"rtol": 1e-10, "atol": 1e-12}
-
-
-def initial_states(net: PCNetwork, clamps, init, **kw):
-    return {v: h.clone() for v, h in net.infer(clamps, init=init, steps=0, **kw).states.items()}
-
-
-def reference_step(optimizer):
-    """One node's step, written from the formulas and independent of the library's optimizers."""
-    memory: dict = {}
-
-    def sgd(v, h, g, t):
-        if optimizer.momentum:
-            m = memory[v] = optimizer.momentum * memory.get(v, torch.zeros_like(h)) + g
-            g = g + optimizer.momentum * m if optimizer.nesterov else m
-        return h - optimizer.rate(v) * g
-
-    def adam(v, h, g, t):
-        b1, b2 = optimizer.betas
-        m, s = memory.get(v, (torch.zeros_like(h), torch.zeros_like(h)))
-        m, s = b1 * m + (1 - b1) * g, b2 * s + (1 - b2) * g * g
-        memory[v] = (m, s)
-        mean, square = m / (1 - b1 ** (t + 1)), s / (1 - b2 ** (t + 1))
-        return h - optimizer.rate(v) * mean / (square.sqrt() + optimizer.eps)
-
-    return sgd if isinstance(optimizer, SGD) else adam
-
-
-def warm(net, clamps, init, steps, optimizer, **kw):
-    """Two runs with other weights that nobody looks into, so that the next one gets used buffers."""
-    kept = {name: p.detach().clone() for name, p in net.named_parameters()}
-    for factor in (0.5, -0.7):
-        with torch.no_grad():
-            for p in net.parameters():
-                p.mul_(factor)
-        net.infer(clamps, init=init, steps=steps, optimizer=optimizer, trace=True, **kw).accumulate()
-    with torch.no_grad():
-        for name, p in net.named_parameters():
-            p.copy_(kept[name])
-    net.zero_grad()
-
-
-def assert_equal_to_reference(net, clamps, init, steps, optimizer, *, tolerance=EXACT, **kw):
-    start = initial_states(net, clamps, init, **kw)
-    warm(net, clamps, init, steps, optimizer, **kw)
-    result = net.infer(clamps, init=init, steps=steps, optimizer=optimizer, trace=True, **kw)
-    expected = reference.infer(net, clamps, start, steps, reference_step(optimizer))
-    result.backward()
-    for v in net.graph:
-        torch.testing.assert_close(result.states[v], expected.states[v], **tolerance, msg=lambda m, v=v: f"{v}: {m}")
-    torch.testing.assert_close(result.trace, torch.stack(expected.trace), **tolerance)
-    torch.testing.assert_close(result.energy, expected.trace[-1], **tolerance)
-    by_node = sum(result.node_energy.values(), torch.zeros_like(result.energy))
-    torch.testing.assert_close(by_node, expected.trace[-1], **tolerance)
-    mu = reference.predictions(net, expected.states)
-    for v in mu:
-        torch.testing.assert_close(result.errors[v], expected.states[v] - mu[v], **tolerance)
-        torch.testing.assert_close(result.predictions[v], mu[v], **tolerance)
-    for name, parameter in net.named_parameters():
-        if parameter.requires_grad:
-            torch.testing.assert_close(parameter.grad, expected.gradients[name], **tolerance)
-    return result
-
-
-def double(*shape, seed=0):
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-
+from tests.builders import EXACT, assert_equal_to_reference, double, initial_states
 
 #: The usual eps, 1e-8, makes a step of 1e-9 of a gradient of 1e-17, by which one way of summing differs from another at
 #: a node that was swept, and the next steps make more of it.
@@ -110,12 +45,12 @@ def initializer(name):
     steps=st.integers(0, 6),
     optimizer=OPTIMIZERS,
     kernel=st.sampled_from([None, "dense", "batched"]),
-    wide=st.sampled_from([1, compiler.WIDE]),
+    wide=st.sampled_from([1, traits.CPU.lasting_slope]),
 )
 def test_every_plan_equals_the_reference(problem, name, steps, optimizer, kernel, wide):
     """If this fails, some graph trains on wrong states or gradients."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compiler, "WIDE", wide)
+        patch.setattr(traits, "CPU", replace(traits.CPU, lasting_slope=wide))
         check_a_plan(problem, name, steps, optimizer, kernel)
 
 
@@ -123,13 +58,14 @@ def test_every_plan_equals_the_reference(problem, name, steps, optimizer, kernel
 @pytest.mark.parametrize("steps", [3, 4, 5, 9])
 def test_what_is_kept_of_a_first_layer_is_what_it_would_be(activation, steps):
     """Its input never changes, so that its prediction and slope are computed once: as the reference does each time."""
-    graph = pcgraph.graphs.chain([3, compiler.WIDE, 4, 3, 2], activation=activation)
+    graph = pcgraph.graphs.chain([3, traits.CPU.lasting_slope, 4, 3, 2], activation=activation)
     graph.nodes["h1"]["precision"] = 0.7
     net = PCNetwork(graph, seed=1, dtype=torch.float64)
     clamps = {"x": double(4, 3), "y": double(4, 2, seed=1)}
     for init in (Forward(), Zero(), Normal(std=0.3)):
         plan = net.plan(clamps, init=init, steps=steps)
-        slopes = {op.slope for stage in (*plan.stages, plan.final) for op in stage.errors} - {None}
+        calls = lower(plan, net.backend.kernels(plan, net), traits.CPU)
+        slopes = {call.slope for stage in (*calls.stages, calls.final) for call in stage.errors} - {None}
         reached = steps > 3 or not isinstance(init, Forward)
         assert slopes == ({"keep", "use"} if reached and activation != "identity" else set())
         assert_equal_to_reference(net, clamps, init, steps, SGD(lr=0.05))
@@ -309,7 +245,8 @@ def test_scalar_edges_as_a_csr_matrix(edges):
     graph.add_edge(3, 4, activation="sigmoid")
     net = PCNetwork(graph, dtype=torch.float64)
     clamps = {0: double(5, 1), 7: double(5, 1, seed=1)}
-    assert "sparse" in net.plan(clamps, init=Zero(), steps=3).kernels
+    plan = net.plan(clamps, init=Zero(), steps=3)
+    assert "sparse" in {kernel.name for kernel in net.backend.kernels(plan, net)}
     for init in (Zero(), Normal(std=0.3), Forward(fallback=Zero())):
         for optimizer in (SGD(0.05), ADAM):
             assert_equal_to_reference(net, clamps, init, 4, optimizer)

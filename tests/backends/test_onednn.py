@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import networkx as nx
 import pytest
 import torch
 
 import pcgraph
 from pcgraph import SGD, Forward, PCNetwork, Zero
-from pcgraph.kernels import onednn
+from pcgraph.backends import traits
+from pcgraph.backends.torch import onednn
 from pcgraph.testing import reference
 
 needs_onednn = pytest.mark.skipif(
@@ -27,9 +30,9 @@ def everything_by_onednn(monkeypatch):
         return plain(x, weight, bias)
 
     plain = onednn.linear
-    monkeypatch.setattr("pcgraph.kernels.edges.ENOUGH", 1)
+    monkeypatch.setattr(traits, "CPU", replace(traits.CPU, onednn_product=1))
     monkeypatch.setattr(onednn, "_is_faster", lambda: True)
-    monkeypatch.setattr("pcgraph.kernels.edges.linear", counted)
+    monkeypatch.setattr(onednn, "linear", counted)
     return calls
 
 
@@ -129,7 +132,7 @@ def test_the_rule(monkeypatch, device, dtype, fast, enabled, expected):
 def test_small_products_stay_with_torch(monkeypatch):
     """A call costs more: a network of small groups must not pay for it."""
     monkeypatch.setattr(onednn, "_is_faster", lambda: True)
-    monkeypatch.setattr("pcgraph.kernels.edges.linear", lambda *a: pytest.fail("a small product went to oneDNN"))
+    monkeypatch.setattr(onednn, "linear", lambda *a: pytest.fail("a small product went to oneDNN"))
     net = PCNetwork(pcgraph.graphs.chain([64, 64, 10]))
     clamps = {"x": torch.randn(100, 64), "y": torch.randn(100, 10)}
     net.infer(clamps, init=Forward(), steps=2, optimizer=SGD(0.1)).accumulate()
@@ -174,7 +177,7 @@ def test_tanh_is_accurate_over_the_whole_line():
 @pytest.mark.parametrize("order", [range(12), [7, 2, 11, 0, 5, 9, 1, 10, 3, 8, 4, 6]], ids=["in order", "scattered"])
 def test_a_sweep_by_onednn_leaves_exactly_no_error(monkeypatch, everything_by_onednn, order):
     """Whichever nodes are computed together, and how many: what was swept must have no error at all."""
-    monkeypatch.setattr(onednn, "WIDE", 1)
+    monkeypatch.setattr(traits, "CPU", replace(traits.CPU, onednn_tanh=1))
     graph = nx.DiGraph()
     graph.add_node("x", shape=6)
     graph.add_nodes_from(order, shape=6, activation="tanh")
@@ -190,8 +193,7 @@ def test_a_sweep_by_onednn_leaves_exactly_no_error(monkeypatch, everything_by_on
 @needs_onednn
 def test_tanh_by_onednn_trains_as_torchs(monkeypatch, everything_by_onednn):
     """A cyclic net of tanh groups has the states and gradients of the float64 reference, to float32's rounding."""
-    monkeypatch.setattr(onednn, "WIDE", 1)
-    monkeypatch.setattr(onednn, "PIECE", 50)
+    monkeypatch.setattr(traits, "CPU", replace(traits.CPU, onednn_tanh=1, onednn_piece=50))
     net = PCNetwork(pcgraph.graphs.random_groups(12, 8, 3, seed=0), seed=0)
     clamps = {v: torch.randn(5, *net.structure.shape(v)) for v in ("x", "y")}
     kw = {"init": Zero(), "optimizer": SGD(0.1)}

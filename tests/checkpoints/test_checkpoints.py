@@ -24,15 +24,15 @@ from pcgraph import checkpoints, transforms
 from pcgraph.checkpoints import exists
 from pcgraph.data import Images
 from pcgraph.errors import CheckpointError, ConfigError, PCGraphWarning
+from tests.builders import chain, same
 
 
 def small(seed: int = 0, sizes: tuple[int, ...] = (4, 5, 3)) -> pcgraph.PCNetwork:
-    return pcgraph.PCNetwork(pcgraph.graphs.chain(sizes, activation="tanh"), seed=seed)
+    return chain(*sizes, seed=seed)
 
 
 def same_tensors(a: nn.Module, b: nn.Module) -> bool:
-    one, two = a.state_dict(), b.state_dict()
-    return list(one) == list(two) and all(torch.equal(one[k], two[k]) for k in one)
+    return same(a.state_dict(), b.state_dict())
 
 
 def images() -> Images:
@@ -173,9 +173,7 @@ def two_checkpoints(folder: Path) -> tuple[Path, Path]:
     saved = []
     for step in (1, 2):
         parts.train(1)
-        saved.append(
-            pcgraph.save(folder, parts.net, optimizer=parts.optimizer, initializer=parts.init, step=step)
-        )
+        saved.append(pcgraph.save(folder, parts.net, optimizer=parts.optimizer, initializer=parts.init, step=step))
     return saved[0], saved[1]
 
 

@@ -24,8 +24,8 @@ import pcgraph
 from pcgraph import drawing
 from pcgraph.cli import app
 from pcgraph.cli.initializers import make_initializer
+from pcgraph.cli.options import options_from, sizes_of
 from pcgraph.cli.rules import make_rule
-from pcgraph.cli.settings import settings, sizes_of
 from pcgraph.data import sources
 from pcgraph.errors import ConfigError
 from pcgraph.learning import TrainingStep
@@ -250,7 +250,7 @@ def test_draw_writes_a_picture(cycle: Path, tmp_path: Path, ending: str) -> None
 def test_the_command_line_goes_over_the_file_and_the_file_over_the_defaults(tmp_path: Path) -> None:
     file = tmp_path / "run.toml"
     file.write_text('data = "FashionMNIST"\nstate-lr = 0.03\nlr = 1\nbatch_size = 100\n')
-    found = settings({"lr": 0.002, "steps": None, "epochs": 3}, file)
+    found = options_from({"lr": 0.002, "steps": None, "epochs": 3}, file)
     assert (found.data, found.graph) == ("fashion-mnist", "784-512x4-10")
     assert (found.state_lr, found.lr, found.batch_size, found.epochs, found.steps) == (0.03, 0.002, 100, 3, 5)
 
@@ -274,7 +274,7 @@ def test_a_wrong_setting_in_a_file_is_named(tmp_path: Path, text: str, said: str
     file = tmp_path / "run.toml"
     file.write_text(text)
     with pytest.raises(ConfigError, match=said.replace("?", r"\?")):
-        settings({}, file)
+        options_from({}, file)
     assert run("train", "--config", file, "--dry-run").exit_code == 2
 
 
@@ -410,7 +410,7 @@ def test_training_learns_and_leaves_a_run_behind(tmp_path: Path) -> None:
     assert "by validation" in done.output
     assert {"settings.toml", "checkpoint", "log.csv", "learning.png"} <= {p.name for p in folder.iterdir()}
     assert (folder / "learning.png").read_bytes().startswith(b"\x89PNG")
-    kept = settings({}, folder / "settings.toml")
+    kept = options_from({}, folder / "settings.toml")
     assert (kept.data, kept.epochs, kept.validation) == ("digits", 3, 0.2)
 
 
@@ -440,9 +440,10 @@ def test_a_run_goes_on_where_it_ended(tmp_path: Path) -> None:
 
     assert len(epochs("whole")) == 5
     assert epochs("part") == epochs("whole")
-    assert settings({}, tmp_path / "part" / "settings.toml").epochs == 5  # for whoever has to resume it once more
+    assert options_from({}, tmp_path / "part" / "settings.toml").epochs == 5  # for whoever has to resume it once more
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_saves_the_run_and_says_how_to_go_on(tmp_path: Path) -> None:
     """Whoever stops a run loses nothing, and a script sees that it was stopped."""
     folder = tmp_path / "run"

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
 from pcgraph.data import Images, StreamAligned
-from pcgraph.data.order import stratified
+from pcgraph.data.sampling import stratified
 from pcgraph.errors import ConfigError, DataError
 
 quick = settings(deadline=None, max_examples=60)

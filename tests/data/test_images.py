@@ -11,7 +11,6 @@ import gzip
 import hashlib
 import http.server
 import io
-import struct
 import sys
 import tarfile
 import threading
@@ -27,13 +26,10 @@ from hypothesis import strategies as st
 from pcgraph import data
 from pcgraph.data import Images, sources
 from pcgraph.errors import ConfigError, DataError
+from tests.builders import idx
 
 COUNTS = {"train": 40, "test": 20}
 STEMS = {"train": "train", "test": "t10k"}
-
-
-def idx(array):
-    return bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
 
 
 def pixels(split, seed=0, shape=(28, 28)):

@@ -19,14 +19,11 @@ from hypothesis.extra import numpy as hnp
 from pcgraph.data import read_cifar10, read_idx
 from pcgraph.data.formats import read_cifar10_archive
 from pcgraph.errors import DataError
+from tests.builders import idx
 
 on_disk = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 arrays = hnp.arrays(np.uint8, hnp.array_shapes(min_dims=1, max_dims=4, min_side=0, max_side=5))
 records = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 255)), min_size=1, max_size=3)
-
-
-def idx(array):
-    return bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
 
 
 def cifar(pairs):

@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import json
 
 from benchmarks import __main__ as benchmarks
 from tests import ROOT
-
-
-def script(name):
-    spec = importlib.util.spec_from_file_location(name, ROOT / "examples" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+from tests.builders import script
 
 
 def test_the_table_of_initializers_is_made_of_its_rows():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import sys
 
 import networkx as nx
@@ -13,16 +12,10 @@ import torch
 import pcgraph
 from pcgraph import data
 from tests import ROOT
+from tests.builders import script
 
 ROWS = ROOT / "docs" / "figures" / "examples"
 NAMES = ("classify", "skip_and_lateral", "associative_memory", "query_any_way", "assemblies", "graph_neural_network")
-
-
-def script(name):
-    spec = importlib.util.spec_from_file_location(name, ROOT / "examples" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.mark.parametrize("name", NAMES)

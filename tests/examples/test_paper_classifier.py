@@ -11,8 +11,10 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import pooch
 import pytest
 
+from pcgraph.data import sources
 from tests import ROOT
 
 SCRIPTS = ROOT / "examples" / "paper"
@@ -38,11 +40,11 @@ def run(name, out):
     return found.stdout
 
 
-def main_of(name, out):
+def main_of(name, out, size="--quick"):
     """The script in this process, which has imported torch already."""
     printed = io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
-        patch.setattr(sys, "argv", [name, "--quick", "--out", str(out), "--seeds", "0"])
+        patch.setattr(sys, "argv", [name, size, "--out", str(out), "--seeds", "0"])
         module(name).main()
     return printed.getvalue()
 
@@ -197,6 +199,33 @@ def test_a_data_set_that_is_not_here_is_said_to_be_not_run(tmp_path):
     lines = [line for line in text.splitlines() if line.startswith(("| mnist", "| kmnist", "| cifar10"))]
     assert len(lines) == 27
     assert all("not run: data not available here" in line for line in lines)
+
+
+@pytest.mark.parametrize("name", ["table1", "table3"])
+def test_a_data_set_that_is_not_here_is_asked_for_nowhere(name, tmp_path, monkeypatch):
+    """A script that is started again and again would trouble the mirrors each time, and wait for them."""
+    monkeypatch.setenv("PCGRAPH_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(sources, "SYSTEM_FOLDER", tmp_path / "system")
+    monkeypatch.setattr(pooch, "retrieve", lambda address, **_: pytest.fail(f"asks for {address}"))
+    printed = main_of(name, tmp_path / "out", "--full")
+    for dataset in module(name).PAPER:
+        assert f"{dataset} is left out: its files are not on this machine" in printed
+
+
+def test_a_data_set_that_is_here_is_not_left_out(tmp_path, monkeypatch):
+    """All of its files must be there, of both splits."""
+    folder = tmp_path / "mnist"
+    folder.mkdir()
+    monkeypatch.setenv("PCGRAPH_DATA", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(sources, "SYSTEM_FOLDER", tmp_path / "system")
+    available = module("common").available
+    for name in sources.CATALOGUE["mnist"].sha256:
+        assert not available("mnist")
+        (folder / name).touch()
+    assert available("mnist")
+    assert available("digits")
 
 
 @pytest.mark.parametrize("name", ["search_choice", "search", "table1", "table3", "fig2", "fig5", "fig6"])

@@ -17,8 +17,8 @@ from pcgraph import SGD, Forward, GraphError, Normal, PCNetwork, graphs, pyg
 from pcgraph import transforms as T
 from pcgraph.errors import ConfigError
 from tests import ROOT
+from tests.builders import EXACT, double
 
-EXACT = {"rtol": 1e-10, "atol": 1e-12}
 EVERY = {
     "chain": lambda: graphs.chain([4, 3, 3, 2]),
     "decoder": lambda: graphs.decoder([2, 3, 4]),
@@ -34,10 +34,6 @@ EVERY = {
 }
 
 
-def inputs(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
 @pytest.mark.parametrize("name", EVERY)
 def test_every_generator_gives_a_declaration_that_is_data_and_runs(name):
     """It can be written to a file, made into a network, inferred and learned from, and is the same every time."""
@@ -49,7 +45,7 @@ def test_every_generator_gives_a_declaration_that_is_data_and_runs(name):
     net = PCNetwork(graph, dtype=torch.float64)
     assert torch.equal(before, torch.random.get_rng_state())
     v = list(graph)[-1]
-    result = net.infer({v: inputs(2, *net.structure.shape(v))}, init=Normal(std=0.1), steps=2, optimizer=SGD(lr=0.01))
+    result = net.infer({v: double(2, *net.structure.shape(v))}, init=Normal(std=0.1), steps=2, optimizer=SGD(lr=0.01))
     result.backward()
     assert torch.isfinite(result.energy).all()
 
@@ -71,7 +67,7 @@ def test_skip_edges_reach_span_further():
 def test_a_residual_block_adds_to_what_it_was_given():
     """r1 = r0 + W2 act(W1 r0 + b1) + b2, computed here by hand."""
     net = PCNetwork(graphs.residual(4, 3, 2, blocks=2, inner=5, activation="tanh"), dtype=torch.float64)
-    x = inputs(6, 4)
+    x = double(6, 4)
     r = x @ net.weight("x", "r0").t() + net.bias("r0")
     for i in (1, 2):
         m = torch.tanh(r @ net.weight(f"r{i - 1}", f"m{i}").t() + net.bias(f"m{i}"))
@@ -174,7 +170,7 @@ def test_alexnet_is_alexnet():
     net = PCNetwork(graphs.alexnet(hidden=32), dtype=torch.float64)
     own = torch_alexnet(net, 32)
     assert sum(p.numel() for p in net.parameters()) == sum(p.numel() for p in own.parameters())
-    x = inputs(2, 3, 32, 32)
+    x = double(2, 3, 32, 32)
     torch.testing.assert_close(net.predict({"x": x}, "y"), own(x).detach(), **EXACT)
     shapes = dict(graphs.alexnet().nodes(data="shape"))
     assert shapes["conv5"] == (256, 2, 2)
@@ -183,7 +179,7 @@ def test_alexnet_is_alexnet():
 
 def test_vgg5_is_vgg5():
     net = PCNetwork(graphs.vgg5(classes=7, activation="relu"), dtype=torch.float64)
-    h = x = inputs(1, 3, 32, 32)
+    h = x = double(1, 3, 32, 32)
     path = ["x", "conv1", "conv2", "conv3", "conv4"]
     for edge in nx.utils.pairwise(path):
         conv = net.transform(*edge).parts[0]
@@ -301,7 +297,7 @@ def test_the_neuron_graph_holds_every_weight_at_its_place():
     assert data.names == ["y", "m", "x"]
     assert data.group.tolist() == [0] * 4 + [1] * 3 + [2] * 3
     matrix = to_dense_adj(data.edge_index, edge_attr=data.edge_weight, max_num_nodes=10)[0].t()
-    x = inputs(5, 3)
+    x = double(5, 3)
     h = torch.zeros(5, 10, dtype=torch.float64)
     for _ in range(3):
         h[:, 7:] = x

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import weakref
+from dataclasses import replace
 
 import pytest
 import torch
 
 import pcgraph
 from pcgraph import SGD, Adam, Average, Forward, Normal, PCNetwork, Zero
+from pcgraph.backends import Motion, traits_of
 from pcgraph.clamps import Clamps
 from pcgraph.errors import ConfigError, OutOfMemory
 from pcgraph.inference import Recorder
 from pcgraph.inference.capturable import obstacle
-from pcgraph.inference.run import SETS, Settings
+from pcgraph.inference.options import Options
 from tests.replayed import NoWaiting, Replayed, stand_in
 
 
@@ -178,8 +180,8 @@ def test_rates_that_change_with_every_batch_leave_nothing_behind():
         return net.infer(inputs, init=Forward(), steps=3, optimizer=optimizer).energy
 
     def rates():
-        (ws,) = net._planner.idle
-        return [kept for name, kept in ws.cache.items() if name[0] == "rates"]
+        ((_, programs),) = net.backend._spaces
+        return [kept for program in programs.values() for kept in program._rate_sets.values()]
 
     recorder = Recorder(lambda inputs: infer(0.2, inputs), Careless)
     for _ in range(Recorder.WARM + 1):
@@ -189,7 +191,7 @@ def test_rates_that_change_with_every_batch_leave_nothing_behind():
     for i in range(50):
         infer(0.2 + 0.001 * (i + 1), batch(net))
     assert rates()
-    assert all(len(kept) == SETS for kept in rates())
+    assert all(len(kept) == traits_of("cpu").rate_sets for kept in rates())
     assert all(tensor() is not None for tensor in recorded)
     assert not any(tensor() is kept for tensor in recorded for one in rates() for kept in one.values())
     del recorder
@@ -220,7 +222,7 @@ def test_scratch_that_was_recorded_is_not_given_back(recording):
     kw = {"init": Forward(fallback=Zero()), "steps": 3, "optimizer": SGD(0.1), "capture": "auto"}
     for _ in range(4):
         net.infer(clamps, **kw)
-    (ws,) = net._planner.idle
+    ((ws, _),) = net.backend._spaces
     recorded = {name: weakref.ref(flat) for name, flat in ws._scratch.items()}
     assert recording[0].log[-1] == "replay"
     net.infer(clamps, **kw).accumulate()
@@ -268,11 +270,12 @@ def test_fit_replays_between_measured_steps(recording):
 # -- what can be captured ---------------------------------------------------------------------------------------------
 
 
-def planned(init=None, optimizer=None, steps=2, graph=None, device="cuda"):
-    """A plan for a device that is not there: plans hold no tensors."""
+def planned(init=None, graph=None, device="cuda", all_move=False):
+    """A network, a plan for it, and a device that is not there: plans hold no tensors."""
     net = PCNetwork(pcgraph.graphs.chain([5, 6, 3]) if graph is None else graph)
-    request = net.plan({"x", "y"}, init=init or Forward(), steps=steps, optimizer=optimizer).request
-    return pcgraph.plan.make_plan(net.structure, type(request)(**{**request.__dict__, "device": device}))
+    plan = net.plan({"x", "y"}, init=init or Forward(), steps=2)
+    request = replace(plan.request, all_move=all_move)
+    return net, pcgraph.plan.make_plan(net.structure, request, plan.layout), torch.device(device)
 
 
 class Own(pcgraph.optimizers.StateOptimizer):
@@ -307,26 +310,28 @@ def clamped(**masked):
 
 
 @pytest.mark.parametrize(
-    ("plan", "clamps", "optimizer", "settings", "reason"),
+    ("made", "clamps", "motion", "options", "reason"),
     [
-        (planned(), clamped(), SGD(0.1), Settings(), None),
-        (planned(init=Zero()), clamped(), Adam(0.1), Settings(), None),
-        (planned(device="cpu"), clamped(), SGD(0.1), Settings(), "only CUDA"),
-        (planned(), clamped(x=(torch.zeros(1), torch.ones(1, dtype=torch.bool))), SGD(0.1), Settings(), "partial"),
-        (planned(), clamped(), SGD(0.1), Settings(trace=True), "trace"),
-        (planned(), clamped(), SGD(0.1), Settings(nudges={1: (torch.zeros(1), 1.0)}), "nudges"),
-        (planned(), clamped(), SGD(0.1), Settings(all_move=True), "incremental"),
-        (planned(), clamped(), Own(0.1), Settings(), "Own"),
-        (planned(init=Normal()), clamped(), SGD(0.1), Settings(), "Normal"),
-        (planned(graph=own_module()), clamped(), SGD(0.1), Settings(), "module"),
-        (planned(graph=own_energy()), clamped(), SGD(0.1), Settings(), "Mine"),
-        (planned(graph=own_activation(lambda g: g.nodes["h1"])), clamped(), SGD(0.1), Settings(), "activation"),
-        (planned(graph=own_activation(lambda g: g.edges["h1", "y"])), clamped(), SGD(0.1), Settings(), "activation"),
+        (planned(), clamped(), Motion(SGD(0.1)), Options(), None),
+        (planned(init=Zero()), clamped(), Motion(Adam(0.1)), Options(), None),
+        (planned(device="cpu"), clamped(), Motion(SGD(0.1)), Options(), "only CUDA"),
+        (planned(), clamped(x=(torch.zeros(1), torch.ones(1) > 0)), Motion(SGD(0.1)), Options(), "partial"),
+        (planned(), clamped(), Motion(SGD(0.1)), Options(trace=True), "trace"),
+        (planned(), clamped(), Motion(SGD(0.1), nudges={1: (torch.zeros(1), 1.0)}), Options(), "nudges"),
+        (planned(all_move=True), clamped(), Motion(SGD(0.1)), Options(), "incremental"),
+        (planned(), clamped(), Motion(Own(0.1)), Options(), "Own"),
+        (planned(init=Normal()), clamped(), Motion(SGD(0.1)), Options(), "Normal"),
+        (planned(graph=own_module()), clamped(), Motion(SGD(0.1)), Options(), "module"),
+        (planned(graph=own_energy()), clamped(), Motion(SGD(0.1)), Options(), "Mine"),
+        (planned(graph=own_activation(lambda g: g.nodes["h1"])), clamped(), Motion(SGD(0.1)), Options(), "activation"),
+        (planned(graph=own_activation(lambda g: g.edges["h1", "y"])), clamped(), Motion(), Options(), "activation"),
     ],
 )  # fmt: skip
-def test_what_stands_in_the_way(plan, clamps, optimizer, settings, reason):
+def test_what_stands_in_the_way(monkeypatch, made, clamps, motion, options, reason):
     """What decides by values, or draws anew, must not be frozen into a recording."""
-    found = obstacle(plan, clamps, optimizer, settings)
+    net, plan, device = made
+    monkeypatch.setattr(PCNetwork, "device", device)
+    found = obstacle(net.backend, net, plan, clamps, motion, options)
     assert found is None if reason is None else reason in found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from functools import partial
 
 import networkx as nx
 import pytest
@@ -30,18 +31,15 @@ from pcgraph.inference import planner
 from pcgraph.plan import make_plan
 from pcgraph.testing import reference
 from pcgraph.testing.strategies import digraphs, problems
+from tests import builders
+from tests.builders import double
+from tests.builders import initial_states as start
 
-
-def double(*shape, seed=0):
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+chain = partial(builders.chain, 3, 4, 4, 4, 2, dtype=torch.float64)
 
 
 def classes(labels, count):
     return one_hot(torch.tensor(labels), count).double()
-
-
-def start(net, clamps, init, **kw):
-    return {v: h.clone() for v, h in net.infer(clamps, init=init, steps=0, **kw).states.items()}
 
 
 def learn(net, clamps, init, steps=3, **kw):
@@ -51,10 +49,6 @@ def learn(net, clamps, init, steps=3, **kw):
     result.backward()
     net.zero_grad()
     return states
-
-
-def chain(sizes=(3, 4, 4, 4, 2), **kw):
-    return PCNetwork(pcgraph.graphs.chain(sizes, activation="tanh"), dtype=torch.float64, **kw)
 
 
 def same(a, b):
@@ -295,7 +289,7 @@ def independent_read(memory, i, observations, values):
 @pytest.mark.parametrize("beta", [1.0, 200.0, 500.0])
 def test_memory_starts_at_the_ridge_fit_of_the_forward_states(beta):
     """Finite at any sharpness, and no worse than the least-squares solution of the same ridge problem."""
-    net = chain((3, 5, 6, 2))
+    net = builders.chain(3, 5, 6, 2, dtype=torch.float64)
     memory = Memory(net, patterns=7, heads=3, embed_dim=6, beta=beta, ridge=1e-4)
     clamps = {"x": double(30, 3), "y": double(30, 2, seed=1)}
     swept = start(net, clamps, Forward())
@@ -319,7 +313,7 @@ def test_memory_starts_at_the_ridge_fit_of_the_forward_states(beta):
 
 def test_memory_retrieves_equation_8_and_learns_equation_9():
     """Retrieval and gradients equal an independent loop under autograd, for every parameter."""
-    net = chain((3, 5, 6, 2))
+    net = builders.chain(3, 5, 6, 2, dtype=torch.float64)
     memory = Memory(net, patterns=7, heads=2, embed_dim=6, beta=3.0, seed=1)
     clamps = {"x": double(6, 3), "y": double(6, 2, seed=1)}
     learn(net, clamps, memory)
@@ -397,9 +391,9 @@ def test_the_phases_of_equilibrium_are_compiled_once(monkeypatch):
     """They were compiled anew for each cycle and each batch, which took longer than the batch itself."""
     compiled = []
 
-    def counted(structure, request):
+    def counted(structure, request, *rest):
         compiled.append(request)
-        return make_plan(structure, request)
+        return make_plan(structure, request, *rest)
 
     monkeypatch.setattr(planner, "make_plan", counted)
     net, init = loops(3, 4, 5, 4, 2), Equilibrium(release="y", steps=20)

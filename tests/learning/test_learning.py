@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import networkx as nx
 import pytest
 import torch
 
 import pcgraph
 from pcgraph import SGD, Adam, Average, Forward, Null, PCNetwork, States, Zero, learning
+from pcgraph.backends import Motion
 from pcgraph.errors import ClampError, ConfigError
-from pcgraph.inference import Settings
+from pcgraph.inference import Options
 from pcgraph.testing import reference
-
-
-def double(*shape, seed=0):
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-
+from tests import builders
+from tests.builders import double, initial_states, reference_step
 
 NAMES = ["x", "h1", "h2", "h3", "y"]
-
-
-def chain(**kw):
-    return PCNetwork(pcgraph.graphs.chain([4, 6, 6, 6, 3], activation="tanh"), dtype=torch.float64, **kw)
+chain = partial(builders.chain, 4, 6, 6, 6, 3, dtype=torch.float64)
 
 
 def batch(seed=0):
@@ -156,15 +153,13 @@ def test_nudging_says_what_it_needs():
 @pytest.mark.parametrize("init", [Zero(), Forward(fallback=Zero())], ids=repr)
 def test_incremental_learning_equals_the_loop_that_it_says(optimizer, init):
     """A state step, then a weight step at the new states, over and over; the state optimizer keeps its memory."""
-    from test_engine import reference_step
-
     graph = pcgraph.graphs.chain([4, 6, 6, 3], activation="tanh")
     graph.add_edge("h2", "h1") if isinstance(init, Zero) else graph.add_edge("x", "h2")
     net, other = (PCNetwork(graph, seed=1, dtype=torch.float64) for _ in range(2))
     inputs, targets = batch()
     clamps = {**inputs, **targets}
     weights = torch.optim.SGD(net.parameters(), lr=1e-2, momentum=0.9)
-    begun = {v: h.clone() for v, h in net.infer(clamps, init=init, steps=0).states.items()}
+    begun = initial_states(net, clamps, init)
     result = learning.incremental(net, clamps, init=init, steps=5, optimizer=optimizer, weights=weights)
     theirs = torch.optim.SGD(other.parameters(), lr=1e-2, momentum=0.9)
     states = begun
@@ -188,9 +183,7 @@ def test_incremental_learning_lets_the_initializer_remember_once():
     inputs, targets = batch()
     null = Null(first=Forward())
     weights = torch.optim.SGD(net.parameters(), lr=1e-2)
-    result = learning.incremental(
-        net, {**inputs, **targets}, init=null, steps=4, optimizer=SGD(0.1), weights=weights
-    )
+    result = learning.incremental(net, {**inputs, **targets}, init=null, steps=4, optimizer=SGD(0.1), weights=weights)
     final = {v: result.states[v].clone() for v in ("h1", "h2", "h3")}
     begun = net.infer({**inputs, **targets}, init=null, steps=0).states
     for v, h in final.items():
@@ -252,8 +245,8 @@ def test_a_nudge_alone_moves_a_node():
     graph = nx.DiGraph([("z", "m"), ("q", "m")])
     nx.set_node_attributes(graph, 2, "shape")
     net = PCNetwork(graph, dtype=torch.float64)
-    settings = Settings(nudges={net.structure.number["z"]: (torch.ones(3, 2, dtype=torch.float64), 1.0)})
-    kw = {"init": Forward(roots=Zero()), "optimizer": SGD(0.5), "labels": None, "settings": settings}
+    motion = Motion(SGD(0.5), nudges={net.structure.number["z"]: (torch.ones(3, 2, dtype=torch.float64), 1.0)})
+    kw = {"init": Forward(roots=Zero()), "labels": None, "motion": motion, "options": Options()}
     for _ in range(2):
         z = net.run({"q": double(3, 2)}, steps=1, **kw).states["z"].clone()
         assert torch.equal(z, torch.full((3, 2), 0.5, dtype=torch.float64))

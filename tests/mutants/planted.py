@@ -60,3 +60,12 @@ def survives(mutant: Mutant | None, folder: Path, tests: tuple[str, ...] = ()) -
     if done.returncode not in (0, 1):
         raise RuntimeError(f"the tests did not run (pytest ended with {done.returncode}):\n{printed}")
     return done.returncode == 0, printed
+
+
+def assert_can_be_planted(mutant: Mutant, folder: Path) -> None:
+    """A mutant whose text is gone tests nothing, and one that is no Python is killed by nothing but its syntax."""
+    planted = folder / mutant.file
+    planted.parent.mkdir(parents=True, exist_ok=True)
+    planted.write_text((ROOT / "pcgraph" / mutant.file).read_text(encoding="utf-8"), encoding="utf-8")
+    mutant.plant(folder)
+    compile(planted.read_text(encoding="utf-8"), mutant.file, "exec")

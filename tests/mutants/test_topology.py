@@ -5,8 +5,7 @@ Run with ``pytest -m mutants tests/mutants/test_topology.py``.
 
 import pytest
 
-from tests import ROOT
-from tests.mutants.planted import Mutant, survives
+from tests.mutants.planted import Mutant, assert_can_be_planted, survives
 
 P = "tests/topology/test_properties.py"
 FILES = {
@@ -19,7 +18,10 @@ FILES = {
     "largest": f"{P}::TestLargestAndSmallest",
     "invariance": f"{P}::TestInvariance",
     "monotony": f"{P}::TestMonotony",
+    "one node": f"{P}::TestOneNode",
     "facts": f"{P}::TestAgainstNetworkX",
+    "coordinates": "tests/topology/test_coordinates.py",
+    "leaks": "tests/topology/test_leaks.py",
     "examples": "tests/topology/test_check.py",
     "neurons": "tests/topology/test_neurons.py",
     "strategies": "tests/testing/test_strategies.py",
@@ -31,31 +33,25 @@ def fault(name, file, old, new, *tests):
     return Mutant(name, file, old, new, tuple(FILES[t] for t in tests))
 
 
-STRUCTURE, REPORT, CYCLES = "topology/structure.py", "topology/report.py", "topology/cycles.py"
+CUT, FACTS, CYCLES = "topology/cutgraph.py", "topology/facts.py", "topology/cycles.py"
 REPAIR, VERIFY, VERDICTS = "topology/repair.py", "topology/verify.py", "topology/verdicts.py"
 ARGUMENTS, NOTEBOOK, STRATEGIES = "topology/arguments.py", "notebook.py", "testing/strategies.py"
 
 UNKNOWN = "return np.asarray(self.root & ~self.clamped & ~self.prior & (self.out_degree > 0))"
-SWEPT = "                if left == 0:\n                    queue.append(v)"
+SWEPT = "                    if left == 0:\n                        queue.append(v)"
 TARGETS = "        target=target,\n        clamped=clamped,\n        root=root,"
 
 MUTANTS = [
     # property 1: sufficient
-    fault(
-        "a node is swept with its first parent", STRUCTURE, SWEPT, SWEPT.replace("left == 0", "left >= 0"), "sufficient"
-    ),
-    fault(
-        "the sweep is listed backwards", STRUCTURE, "return queue[first:]", "return queue[first:][::-1]", "sufficient"
-    ),
-    fault("edges into clamps are not cut", STRUCTURE, "count_down[given] = -1", "pass", "sufficient"),
+    fault("a node is swept with its first parent", CUT, SWEPT, SWEPT.replace("left == 0", "left >= 0"), "sufficient"),
+    fault("the sweep is listed backwards", CUT, "return queue[first:]", "return queue[first:][::-1]", "sufficient"),
+    fault("edges into clamps are not cut", CUT, "count_down[given] = -1", "pass", "sufficient"),
     # property 2: necessary
-    fault("a root is forgotten", STRUCTURE, UNKNOWN, "return np.zeros_like(self.root)", "necessary"),
-    fault(
-        "one missing parent is forgiven", STRUCTURE, SWEPT, SWEPT.replace("left == 0", "left in (0, 1)"), "necessary"
-    ),
+    fault("a root is forgotten", CUT, UNKNOWN, "return np.zeros_like(self.root)", "necessary"),
+    fault("one missing parent is forgiven", CUT, SWEPT, SWEPT.replace("left == 0", "left in (0, 1)"), "necessary"),
     fault(
         "self-loops are skipped",
-        STRUCTURE,
+        CUT,
         TARGETS,
         TARGETS.replace(
             "target=target",
@@ -64,42 +60,42 @@ MUTANTS = [
         "necessary",
     ),
     # property 3: Theorem 1
-    fault("a prior is no value", STRUCTURE, UNKNOWN, UNKNOWN.replace(" & ~self.prior", ""), "theorem"),
+    fault("a prior is no value", CUT, UNKNOWN, UNKNOWN.replace(" & ~self.prior", ""), "theorem"),
     fault(
         "a useless node forbids the sweep",
-        STRUCTURE,
+        CUT,
         UNKNOWN,
         UNKNOWN.replace(" & (self.out_degree > 0)", ""),
         "theorem",
     ),
     fault(
         "the wrong edges are cut: those out of clamps",
-        STRUCTURE,
+        CUT,
         "count_down[given] = -1",
         "count_down[given] = -1; count_down[np.unique(self.target[given[self.source]])] = 0",
         "theorem",
     ),
     fault(
         "the printed proposition forgets the roots",
-        REPORT,
+        FACTS,
         "return not self.unclamped_roots and self._graph_cycle is None",
         "return self._graph_cycle is None",
         "theorem",
     ),
     fault(
         "the printed proposition looks at free cycles only",
-        REPORT,
+        FACTS,
         "return not self.unclamped_roots and self._graph_cycle is None",
         "return not self.unclamped_roots and self._free_cycle is None",
         "theorem",
     ),
     # property 4: Figure 9
-    fault("an acyclic graph is enough", REPORT, "return self.sweep().complete", "return self.cycle is None", "figure"),
+    fault("an acyclic graph is enough", FACTS, "return self.sweep().complete", "return self.cycle is None", "figure"),
     fault(
         "a depth is the shortest path",
-        STRUCTURE,
-        "                if there > depth[v] and not cut[v]:",
-        "                if (not depth[v] or there < depth[v]) and not cut[v]:",
+        CUT,
+        "                    if there > depth[v]:",
+        "                    if not depth[v] or there < depth[v]:",
         "figure",
     ),
     # property 5: witnesses
@@ -142,25 +138,25 @@ MUTANTS = [
     fault("a cycle is reported backwards", CYCLES, "return found[::-1]", "return found", "witnesses"),
     fault(
         "a blocked node is left out",
-        REPORT,
+        FACTS,
         "blocked=frozenset(self._named(blocked)),",
         "blocked=frozenset(self._named(blocked)[1:]),",
         "witnesses",
     ),
     # property 6: largest and smallest
-    fault("the last node is not swept", STRUCTURE, "return queue[first:]", "return queue[first:-1]", "largest"),
+    fault("the last node is not swept", CUT, "return queue[first:]", "return queue[first:-1]", "largest"),
     fault(
         "what was not asked for is swept",
-        STRUCTURE,
+        CUT,
         "count_down[: self.count][~asked[: self.count]] += 1",
         "pass",
         "largest",
     ),
     fault(
         "an initialised node is swept too",
-        REPORT,
-        "given = structure.clamped | supplied",
-        "given = structure.clamped",
+        FACTS,
+        "given = graph.clamped | supplied",
+        "given = graph.clamped",
         "largest",
     ),
     fault(
@@ -172,9 +168,9 @@ MUTANTS = [
     ),
     fault(
         "the repair forgets the roots",
-        REPORT,
-        "nodes = (*self.free_roots, *structure.called(sorted(chosen)))",
-        "nodes = structure.called(sorted(chosen))",
+        FACTS,
+        "nodes = (*self.free_roots, *graph.called(sorted(chosen)))",
+        "nodes = graph.called(sorted(chosen))",
         "largest",
     ),
     fault(
@@ -203,14 +199,14 @@ MUTANTS = [
     # property 7: invariance
     fault(
         "a multigraph's parallel edges count twice",
-        STRUCTURE,
+        CUT,
         "count_down = self.in_degree.copy()",
         "count_down = self.in_degree.copy(); count_down[-1] += self.count > 3",
         "invariance",
     ),
     fault(
         "depth depends on names",
-        STRUCTURE,
+        CUT,
         "return {group: g for g, group in enumerate(self.groups)}",
         "return {str(group): g for g, group in enumerate(self.groups)}",
         "largest",
@@ -218,18 +214,105 @@ MUTANTS = [
     # property 8: monotony
     fault(
         "a second clamp is ignored",
-        STRUCTURE,
-        "clamped[[index[node] for node, mask in clamps.items() if mask is None]] = True",
-        "clamped[[index[node] for node, mask in clamps.items() if mask is None][-1:]] = True",
+        CUT,
+        "clamped[[index[node] for node, mask in masks.items() if mask is None]] = True",
+        "clamped[[index[node] for node, mask in masks.items() if mask is None][-1:]] = True",
         "monotony",
     ),
+    # property 9: one node
+    fault(
+        "what lies behind a clamp counts",
+        FACTS,
+        "self._graph.incoming, among=free)",
+        "self._graph.incoming)",
+        "one node",
+    ),
+    fault(
+        "readers are taken for ancestors",
+        FACTS,
+        "& free, self._graph.incoming",
+        "& free, self._graph.outgoing",
+        "one node",
+    ),
+    # error coordinates, and leaks
+    fault(
+        "a root has an error",
+        VERDICTS,
+        "facts.sweep(initialised=(*kept, *facts.unclamped_roots))",
+        "facts.sweep(initialised=(*kept, *facts.free_roots))",
+        "coordinates",
+    ),
+    fault(
+        "what is kept is not given",
+        VERDICTS,
+        "facts.sweep(initialised=(*kept, *facts.unclamped_roots))",
+        "facts.sweep(initialised=facts.unclamped_roots)",
+        "coordinates",
+    ),
+    fault(
+        "a search for what to keep looks at the clock",
+        VERDICTS,
+        "Budget(seconds=None, nodes=KEPT_VISITS // (1 + facts.edge_count))",
+        "Budget()",
+        "coordinates",
+    ),
+    fault(
+        "a root in the order passes",
+        VERIFY,
+        "if errors.any() and self.graph.in_degree(v) == 0:",
+        "if False:",
+        "coordinates",
+    ),
+    fault(
+        "a node with two variables passes",
+        VERIFY,
+        "(clamped.astype(int) + states[v] + errors != 1).any()",
+        "not (clamped | states[v] | errors).all()",
+        "coordinates",
+    ),
+    fault(
+        "an error before its prediction passes",
+        VERIFY,
+        "ready[v] = np.where(errors, position[v], -1)",
+        "ready[v] = np.full(len(errors), -1)",
+        "coordinates",
+    ),
+    fault(
+        "a leak may pass another clamp",
+        CUT,
+        "before = walk([v], self.outgoing, among=~self.clamped, until=into)",
+        "before = walk([v], self.outgoing, until=into)",
+        "leaks",
+    ),
+    fault(
+        "a suspect is called guilty",
+        CUT,
+        "        if last not in into:\n            return None\n",
+        "        if last not in into:\n            return [v]\n",
+        "leaks",
+    ),
+    fault(
+        "a leak is sought in the free part only",
+        CUT,
+        "return np.asarray(targets & out_of & into)",
+        "return np.asarray(~targets & out_of & into)",
+        "leaks",
+    ),
+    fault(
+        "a leak with a second clamp passes",
+        VERIFY,
+        "[False] * (len(nodes) - 1)",
+        "map(self.is_clamped, list(nodes)[1:])",
+        "leaks",
+    ),
+    fault("what stays clamped is warned of", "topology/cautions.py", "not in staying]", "is not None]", "leaks"),
     # the other facts
-    fault("components are in reverse", STRUCTURE, "return found[::-1]", "return found", "facts"),
+    fault("components are in reverse", CUT, "for part in reversed(parts))]", "for part in parts)]", "facts"),
     fault(
         "components are too large",
-        STRUCTURE,
-        "if place[w] < low[v]:",
-        "if low[w] < low[v] or place[w] < self.vertices:",
+        CUT,
+        "nx.strongly_connected_components(self",
+        "nx.weakly_connected_components(self",
         "facts",
     ),
     fault(
@@ -240,23 +323,31 @@ MUTANTS = [
         "neurons",
     ),
     fault("the first cycle is called shortest", CYCLES, "            self.through(s, allowance)\n", "", "facts"),
-    fault("a depth on a cycle is finite", REPORT, "d if ok else math.inf for", "d for", "facts"),
+    fault("a clamp that a clamp predicts is deep", CUT, "if left >= 0:", "if left >= -9:", "facts"),
+    fault(
+        "data reaches down the edges only",
+        CUT,
+        "reach(seeds, self.outgoing, self.incoming)",
+        "reach(seeds, self.outgoing)",
+        "examples",
+    ),
+    fault("a depth on a cycle is finite", FACTS, "d if ok else math.inf for", "d for", "facts"),
     # neurons
     fault(
         "a neuron without entries is an unknown root",
-        STRUCTURE,
+        CUT,
         "root = np.array([graph.in_degree(node) == 0 for node in groups], dtype=bool)",
         "root = np.ones(len(groups), dtype=bool)",
         "neurons",
     ),
     fault(
         "entries are read transposed",
-        STRUCTURE,
+        CUT,
         "sources.append(stored[0] + offsets[g])",
         "sources.append(stored[1] % sizes[g] + offsets[g])",
         "neurons",
     ),
-    fault("a hub counts as a step", STRUCTURE, "there = here + (v < count)", "there = here + 1", "neurons"),
+    fault("a hub counts as a step", CUT, "there = here + (v < count)", "there = here + 1", "neurons"),
     fault(
         "a hub is taken into the repair",
         REPAIR,
@@ -266,7 +357,7 @@ MUTANTS = [
     ),
     fault(
         "a partial clamp holds all neurons",
-        STRUCTURE,
+        CUT,
         "True if mask is None else arguments.mask_of(graph, node, mask)",
         "True",
         "neurons",
@@ -283,17 +374,28 @@ MUTANTS = [
     fault(
         "a cut cycle is called free",
         VERDICTS,
-        "        if report.cycle is not None:\n            return Verdict(False, reason, cycle, _sweep",
-        "        if report.graph_cycle is not None:\n            return Verdict(False, reason, cycle, _sweep",
+        "        if facts.cycle is not None:\n            return Verdict(False, reason, cycle, _sweep",
+        "        if facts.graph_cycle is not None:\n            return Verdict(False, reason, cycle, _sweep",
         "examples",
     ),
-    fault("a partial clamp is a full one", ARGUMENTS, 'getattr(value, "mask", None)) for', "None) for", "examples"),
+    fault("a partial clamp is a full one", ARGUMENTS, 'getattr(value, "mask", None) for', "None for", "examples"),
+    fault("None is a value", ARGUMENTS, "if value is None:", "if False:", "examples"),
+    fault("yes hides its condition", "topology/wording.py", 'f"yes. {verdict.remedy}"', '"yes. "', "examples"),
+    fault(
+        "a name looks like a count", "topology/witness.py", "if not any(map(_numeric, nodes)):", "if True:", "examples"
+    ),
     fault("phases win over nodes", ARGUMENTS, "    if not both:\n", "    if both or not both:\n", "examples"),
     fault("names are not escaped", NOTEBOOK, "{html.escape(text)}</{tag}>", "{text}</{tag}>", "examples"),
-    fault("isolated nodes pass unnoticed", REPORT, "        if self.isolated:\n", "        if False:\n", "examples"),
+    fault(
+        "isolated nodes pass unnoticed",
+        "topology/cautions.py",
+        "    if facts.isolated:\n",
+        "    if False:\n",
+        "examples",
+    ),
     fault(
         "every part is said to have data",
-        REPORT,
+        FACTS,
         "return [part for part in parts if len(part) > 1]",
         "return []",
         "examples",
@@ -348,9 +450,4 @@ def test_the_suite_notices(mutant, tmp_path):
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda m: m.name)
 def test_the_fault_can_still_be_planted(mutant, tmp_path):
-    """A mutant whose text is gone tests nothing, and one that is no Python is killed by nothing but its syntax."""
-    planted = tmp_path / mutant.file
-    planted.parent.mkdir(parents=True, exist_ok=True)
-    planted.write_text((ROOT / "pcgraph" / mutant.file).read_text(encoding="utf-8"), encoding="utf-8")
-    mutant.plant(tmp_path)
-    compile(planted.read_text(encoding="utf-8"), mutant.file, "exec")
+    assert_can_be_planted(mutant, tmp_path)

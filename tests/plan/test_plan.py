@@ -17,17 +17,20 @@ from torch_geometric.nn import SAGEConv
 import pcgraph
 from pcgraph import SGD, Adam, Average, Forward, Memory, Normal, PCNetwork, Zero
 from pcgraph import transforms as T
+from pcgraph.backends import traits_of
+from pcgraph.backends.torch import lowering
+from pcgraph.backends.torch.calls import Send, numbers
+from pcgraph.backends.torch.kernels import choose
+from pcgraph.backends.torch.lowering import lower
 from pcgraph.errors import ConfigError
-from pcgraph.plan import compile as compiler
+from pcgraph.network import adjacency
+from pcgraph.plan import compile as compiling
 from pcgraph.plan import verify
 from pcgraph.plan.products import Products, products_of
 from pcgraph.testing.strategies import digraphs, problems
+from tests.builders import chain
 
 MLP = [784, 512, 512, 512, 512, 10]
-
-
-def chain(*sizes, **kw):
-    return PCNetwork(pcgraph.graphs.chain(sizes, activation="tanh"), **kw)
 
 
 @settings(max_examples=150, deadline=None)
@@ -36,19 +39,14 @@ def chain(*sizes, **kw):
     init=st.sampled_from([Zero(), Normal(), Forward(fallback=Zero()), Forward(fallback=Normal())]),
     steps=st.integers(0, 7),
     optimizer=st.sampled_from([SGD(0.1), SGD(0.1, 0.9), Adam(0.1)]),
-    kernel=st.sampled_from([None, "dense", "batched"]),
     partly=st.booleans(),
-    wide=st.sampled_from([1, compiler.WIDE]),
 )
-def test_every_plan_is_proved(problem, init, steps, optimizer, kernel, partly, wide):
+def test_every_plan_is_proved(problem, init, steps, optimizer, partly):
     """Each error used rests on current states, each one left out is zero by definition, and nothing is added twice."""
     net = PCNetwork(problem.graph)
-    pins = {} if kernel is None else {b.name: kernel for b in net.structure.buckets if b.kind == "linear"}
     masked = sorted(problem.clamped, key=str)[:1] if partly else []
     clamped = set(problem.clamped) - set(masked)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compiler, "WIDE", wide)
-        assert verify(net.plan(clamped, masked=masked, init=init, steps=steps, optimizer=optimizer, kernels=pins))
+    assert verify(net.plan(clamped, masked=masked, init=init, steps=steps, optimizer=optimizer))
 
 
 @pytest.mark.parametrize(("steps", "gflop"), [(2, 0.91), (3, 1.44), (5, 2.86), (7, 4.13)])
@@ -204,8 +202,11 @@ def test_a_clamped_sources_prediction_is_computed_once():
     net = chain(6, 8, 8, 3)
     plan = net.plan({"x", "y"}, init=Zero(), steps=50)
     first = net.structure.edge_number("x", "h1")
-    forward = [op for stage in (*plan.stages, plan.final) for op in stage.forward if hasattr(op, "kernel")]
-    assert all(first not in range(op.edges.start, op.edges.stop) for op in forward)
+    assert all(first not in stage.propagate.edges for stage in (*plan.stages, plan.final))
+    calls = lower(plan, net.backend.kernels(plan, net), traits_of("cpu"))
+    sent = [call for stage in (*calls.stages, calls.final) for call in stage.forward if isinstance(call, Send)]
+    assert sent
+    assert all(first not in numbers(call.edges) for call in sent)
 
 
 def test_momentum_and_adam_lose_nothing_and_unknown_optimizers_skip_nothing():
@@ -227,18 +228,18 @@ def test_momentum_and_adam_lose_nothing_and_unknown_optimizers_skip_nothing():
 
 def test_kernels_are_chosen_by_the_written_rule():
     """Large edges alone, small ones batched, scalars as CSR; on a GPU equal edges are batched at any size."""
-    big = PCNetwork(pcgraph.graphs.chain(MLP)).plan({"x", "y"}, init=Zero(), steps=1)
-    assert set(big.kernels) == {"dense"}
-    small = chain(6, 8, 8, 8, 3).plan({"x", "y"}, init=Zero(), steps=1)
-    assert sorted(small.kernels) == ["batched", "dense", "dense"]
+
+    def kernels(net, clamped):
+        return sorted(k.name for k in net.backend.kernels(net.plan(clamped, init=Zero(), steps=1), net))
+
+    assert set(kernels(PCNetwork(pcgraph.graphs.chain(MLP)), {"x", "y"})) == {"dense"}
+    assert kernels(chain(6, 8, 8, 8, 3), {"x", "y"}) == ["batched", "dense", "dense"]
     scalars = nx.complete_graph(8, nx.DiGraph)
     nx.set_node_attributes(scalars, 1, "shape")
-    assert PCNetwork(scalars).plan({0}, init=Zero(), steps=1).kernels == ("sparse",)
-    from pcgraph.plan.choice import choose
-
+    assert kernels(PCNetwork(scalars), {0}) == ["sparse"]
     net = PCNetwork(pcgraph.graphs.chain(MLP))
     equal = next(b for b in net.structure.buckets if b.count == 3)
-    assert choose(net.structure, equal, "cuda", {}) == "batched"
+    assert choose(net.structure, equal, traits_of("cuda")).name == "batched"
     with pytest.raises(ConfigError, match="did you mean 'batched'"):
         net.plan({"x"}, init=Zero(), steps=1, kernels={equal.name: "batchd"})
     with pytest.raises(ConfigError, match="one neuron to one neuron"):
@@ -404,8 +405,10 @@ def test_the_work_of_compiling_grows_with_the_depth_and_not_with_its_square(monk
         sizes = [4] * depth
         net = PCNetwork(pcgraph.graphs.chain(sizes) if span is None else pcgraph.graphs.skip(sizes, span=span))
         counted = _Counted()
-        monkeypatch.setattr(compiler, "np", counted)
+        for module in (compiling, lowering, adjacency):
+            monkeypatch.setattr(module, "np", counted)
         plan = net.plan({"x", "y"}, init=Forward(), steps=3)
+        lower(plan, net.backend.kernels(plan, net), traits_of("cpu"))
         monkeypatch.undo()
         assert plan.waves == depth - 2
         work.append(counted.elements)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import pcgraph
-from pcgraph import SGD, Adam, Forward, Normal, PCNetwork, Zero, graphs
+from pcgraph import SGD, Adam, Forward, Normal, Zero
 from pcgraph import initializers as I
 from pcgraph import transforms as T
 from pcgraph.energies import Energy
@@ -19,6 +19,7 @@ from pcgraph.optimizers import StateOptimizer
 from pcgraph.testing import conformance
 from pcgraph.topology import Verdict
 from tests import ROOT
+from tests.builders import chain, double
 
 
 def fault(match):
@@ -286,8 +287,8 @@ INITIALIZERS = [
 
 
 def classifier():
-    net = PCNetwork(graphs.chain([3, 4, 4, 2], activation="tanh"), dtype=torch.float64)
-    x = torch.randn(3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    net = chain(3, 4, 4, 2, dtype=torch.float64)
+    x = double(3, 3)
     return net, {"x": x, "y": torch.eye(2, dtype=torch.float64)[torch.tensor([0, 1, 1])]}
 
 

@@ -8,7 +8,7 @@ what it is. It works if every free node with an energy then has error exactly ze
 from __future__ import annotations
 
 import math
-from itertools import chain, combinations, permutations
+from itertools import chain, combinations, permutations, product
 
 import networkx as nx
 import numpy as np
@@ -76,6 +76,17 @@ def subsets(items):
     """All subsets, the smallest first."""
     items = list(items)
     return map(set, chain.from_iterable(combinations(items, k) for k in range(len(items) + 1)))
+
+
+def small_problems(nodes):
+    """Every digraph of so many nodes, loops included, with every set of clamps."""
+    pairs = list(product(range(nodes), repeat=2))
+    for edges in subsets(pairs):
+        graph = nx.DiGraph()
+        graph.add_nodes_from(range(nodes))
+        graph.add_edges_from(edges)
+        for clamped in subsets(range(nodes)):
+            yield graph, clamped
 
 
 def unknown_roots(graph, clamped):

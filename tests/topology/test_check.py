@@ -2,8 +2,10 @@
 
 import dataclasses
 import html
+import itertools
 import json
 import math
+import re
 import time
 from types import SimpleNamespace
 
@@ -17,10 +19,12 @@ from pcgraph.graphs import chain, decoder, figure_9
 from pcgraph.topology import (
     Budget,
     Clamped,
+    ErrorCoordinates,
     FreeCycle,
     FreeRoot,
     GraphCycle,
     GraphOrder,
+    Leak,
     Nothing,
     NotSupplied,
     PhaseReport,
@@ -34,6 +38,7 @@ from pcgraph.topology import (
     check_phases,
     verify,
 )
+from pcgraph.topology.wording import phase_sheet, sheet
 
 
 def feedback():
@@ -116,6 +121,22 @@ class TestInput:
         assert isinstance(report, Report)
         assert report.clamped == {"x", "y"}
 
+    @pytest.mark.parametrize("clamped", [{"class": None}, {"x": 1.0, "class": None}, {"class": None, "x": None}])
+    def test_none_is_no_value(self, clamped):
+        """A user who gives None for the class at test time must not read what holds with the class known."""
+        graph = nx.DiGraph([("x", "h"), ("h", "class")])
+        for ask in (
+            lambda: check(graph, clamped),
+            lambda: check_phase(graph, clamped),
+            lambda: check(graph, {"train": {"x", "class"}, "test": clamped}),
+            lambda: verify(graph, clamped, Clamped("class")),
+        ):
+            with pytest.raises(ClampError, match="needs a value.*leave .* out") as caught:
+                ask()
+            assert clamped[caught.value.node] is None
+        with pytest.raises(ClampError, match="did you mean 'x'"):
+            check(graph, {"X": None})
+
     def test_a_partial_clamp_is_free(self):
         clamped = {"x": 1, "y": SimpleNamespace(mask=[True])}
         report = check(feedback(), clamped)
@@ -142,7 +163,7 @@ class TestPhases:
         assert "test" in head
         assert "Forward(fallback=…)" in text
 
-    @pytest.mark.parametrize("kind", [set, frozenset, list, tuple, dict.fromkeys])
+    @pytest.mark.parametrize("kind", [set, frozenset, list, tuple, lambda nodes: dict.fromkeys(nodes, 1.0)])
     def test_every_collection_of_nodes_is_a_phase(self, kind):
         assert check(feedback(), {"train": kind(["x", "y"])})["train"].theorem_1
 
@@ -330,7 +351,7 @@ class TestSweep:
         sweep = check(figure_9("bottom"), {0}).sweep(initialised={3})
         assert sweep.order == (1, 2, 4, 5)
         assert sweep.initialised == {3}
-        assert str(sweep) == "sweep of 4 of 4: 1, 2, 4, 5"
+        assert str(sweep) == "sweep of 4 of 4: nodes 1, 2, 4, 5"
 
     def test_unknown_names(self):
         report = check(chain([5, 4, 3]), {"x"})
@@ -349,7 +370,10 @@ class TestSweep:
          GraphOrder(("x", "h", "y")), NotSupplied("nowhere", "h"), NotSupplied("h", "nowhere"),
          Sweep((), frozenset({"h", "y"})), Sweep((), frozenset({"h", "y"}), witness=FreeRoot("x")),
          Sweep((), frozenset({"h", "y"}), witness=NotSupplied("h", "y")),
-         Sweep((), frozenset({"h", "y"}), witness=GraphCycle(("h", "y")))],
+         Sweep((), frozenset({"h", "y"}), witness=GraphCycle(("h", "y"))),
+         Leak(()), Leak(("nowhere",)), Leak(("x", "h")), Leak(("h", "y")), Leak(("x",)),
+         ErrorCoordinates(("h", "y")), ErrorCoordinates(("y",)), ErrorCoordinates(("y",), frozenset({"h", "x"})),
+         ErrorCoordinates(("x", "y"), frozenset({"h"})), ErrorCoordinates(("y", "h"), frozenset({"h"}))],
     )  # fmt: skip
     def test_false_claims(self, claim):
         assert not verify(feedback(), {"x"}, claim)
@@ -431,6 +455,58 @@ class TestPrinting:
         text = repr(check(chain([4, 3, 2]), {"x"}))
         assert text == "<Report: 3 nodes, 2 edges; clamped: x; 2 free; all hold but Average(by=…)>"
         assert "every initializer holds" in repr(check(chain([4, 3, 2]), {"x", "y"}))
+
+    def test_a_condition_stands_wherever_yes_stands(self):
+        """A bare "yes" for Average promises a user with a real-valued target what only a one-hot one has."""
+        graph = feedback()
+        graph.add_edge("r", "h")
+        phases = check(graph, {"train": {"x", "y"}, "test": {"x"}, "blind": ()})
+        found = {
+            row[0]: dict(zip(phases, row[1:]))
+            for row in phase_sheet({p: (r, r.verdicts) for p, r in phases.items()}).rows
+        }
+        for phase, report in phases.items():
+            for verdict in report.verdicts.values():
+                if verdict is report.verdicts["errors"]:
+                    assert found["error coordinates"][phase].startswith(verdict.message)
+                    continue
+                cell = found[verdict.initializer][phase]
+                assert cell.startswith("yes" if verdict.valid else "no: ")
+                assert cell.endswith(verdict.remedy)
+        assert found["Average(by=…)"]["train"].startswith("yes. If y is one-hot, as Average(by='y'); else")
+        assert found["Zero()"]["train"] == "yes"
+        assert "If y is one-hot" in " ".join(str(phases).replace("|", " ").split())
+
+    @pytest.mark.parametrize("kind", [int, str, float])
+    def test_no_name_can_be_taken_for_a_count(self, kind):
+        """ "found 0" must not be read as "found none", nor "no value for 3" as a number of nodes."""
+        inner = (
+            figure_9("top"),
+            figure_9("bottom"),
+            decoder([2, 3, 4]),
+            nx.DiGraph([("a", "a"), ("b", "c"), ("d", "e")]),
+        )
+        inner[-1].add_node("alone")
+        said = set()
+        for graph in inner:
+            graph = nx.convert_node_labels_to_integers(graph)
+            graph = nx.relabel_nodes(graph, {v: kind(901 + v) for v in graph})
+            nodes = list(graph)
+            for clamped in [(), nodes[:1], nodes[1:2], nodes[-1:], nodes[1:3], nodes]:
+                for given in (clamped, {v: SimpleNamespace(mask=[True]) for v in clamped}):
+                    report = check(graph, given)
+                    table = sheet(report, report.verdicts)
+                    said |= {repr(report), table.title, *itertools.chain(*table.rows, *table.notes)}
+                    said |= {
+                        str(report.sweep()),
+                        str(report.repair_witness),
+                        str(report.sweep(among=nodes[2:3]).witness),
+                    }
+                    said |= {verdict.message for verdict in report.verdicts.values()}
+        name = r"9\d\d(\.0)?"
+        told = rf"(nodes?|root|order|cycle|edge|leak) {name}((, | → ){name})*|by='?{name}"
+        assert len(said) > 100
+        assert not [text for text in said if re.search(name, re.sub(told, "", text))]
 
     def test_rich(self):
         table = self.report().__rich__()

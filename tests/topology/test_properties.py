@@ -1,4 +1,4 @@
-"""The eight properties of the checker, each by Hypothesis against brute force or numbers, beside fixed examples."""
+"""The nine properties of the checker, each by Hypothesis against brute force or numbers, beside fixed examples."""
 
 import itertools
 
@@ -27,8 +27,10 @@ from pcgraph.topology import (
 from tests.topology.oracle import (
     Numbers,
     can_be_swept,
+    clamp_cut,
     is_repair,
     longest_path_depth,
+    small_problems,
     some_order_works,
     subsets,
     unknown_roots,
@@ -198,7 +200,7 @@ def witnesses(report):
     found += [report.sweep(), report.repair_witness]
     found += [FreeCycle(tuple(report.cycle))] if report.cycle else []
     found += [GraphCycle(tuple(report.graph_cycle))] if report.graph_cycle else []
-    return found + [FreeRoot(v) for v in report.free_roots]
+    return [*found, *report.leaks, *map(FreeRoot, report.free_roots)]
 
 
 class TestWitnesses:
@@ -267,6 +269,43 @@ class TestWitnesses:
         if sweep.order:
             lazy = Sweep(sweep.order[:-1], sweep.blocked | {sweep.order[-1]}, witness=sweep.witness)
             assert not verify(p.graph, p.clamped, lazy), "a smaller sweep passes for the largest"
+
+
+class TestOneNode:
+    """Property 9: Theorem 1 for one node. If it fails, `predict` refuses a sweep that exists, or runs none."""
+
+    def test_on_all_digraphs_of_three_nodes(self):
+        for graph, clamped in small_problems(3):
+            report = check(graph, clamped, repair=False)
+            cut = clamp_cut(graph, clamped)
+            for v in graph:
+                ancestors = report.ancestors(v)
+                assert ancestors == ({v} | nx.ancestors(cut, v) if v not in clamped else set()) - clamped
+                sweep = report.sweep(among=ancestors)
+                assert sweep.complete == can_be_swept(graph, clamped, set(ancestors))
+                assert verify(graph, clamped, sweep)
+                assert (
+                    set(sweep.order) == ancestors if sweep.complete else isinstance(sweep.witness, FreeCycle | FreeRoot)
+                )
+
+    @MANY
+    @given(problems(graphs=digraphs(max_nodes=6, **SCALAR)), st.data())
+    @example(feedback, None)
+    @example(behind, None)
+    @example(decoder, None)
+    def test_some_order_gives_the_node_exactly_when_its_ancestors_can_be_swept(self, p, data):
+        report = check(p.graph, p.clamped)
+        for node in p.graph if data is None else [data.draw(st.sampled_from(list(p.graph)))]:
+            ancestors = report.ancestors(node)
+            read = {u for v in ancestors for u in p.graph.predecessors(v)}
+            part = p.graph.subgraph(ancestors | read)
+            sweep = report.sweep(among=ancestors)
+            valueless = node in unknown_roots(p.graph, p.clamped)
+            assert sweep.complete == (some_order_works(part, p.clamped & set(part), p.seed) and not valueless)
+            if sweep.complete:
+                swept = Numbers(p.graph, p.clamped, p.seed).sweep(sweep.order)
+                inner = Numbers(p.graph, p.clamped, p.seed)
+                assert all((swept[v] == inner.prediction(swept, v)).all() for v in ancestors if p.graph.in_degree(v))
 
 
 class TestLargestAndSmallest:

@@ -12,6 +12,7 @@ import types
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,6 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 import pcgraph
 from pcgraph.errors import ClampError, ConfigError, DataError, Diverged, InvalidInitializer, PCGraphWarning
 from pcgraph.plan import Plan, make_plan
-from pcgraph.plan.operations import numbers
 from pcgraph.testing.strategies import Problem, digraphs, problems
 from pcgraph.training import (
     CollapseDetector,
@@ -41,15 +41,13 @@ from pcgraph.training import (
 )
 from pcgraph.training.batches import check_names, read_batch
 from pcgraph.training.gradients import unreached
+from tests import builders
 
 GENERATOR = torch.Generator().manual_seed(5)
 X, LABELS = torch.randn(24, 4, generator=GENERATOR), torch.arange(24) % 3
 Y = torch.eye(3)[LABELS]
 BATCHES = [(X[i : i + 6], Y[i : i + 6]) for i in range(0, 24, 6)]
-
-
-def chain(sizes: tuple[int, ...] = (4, 6, 3), **settings: Any) -> pcgraph.PCNetwork:
-    return pcgraph.PCNetwork(pcgraph.graphs.chain(sizes, activation="tanh"), **({"seed": 0} | settings))
+chain = partial(builders.chain, 4, 6, 3, seed=0)
 
 
 def train(net: pcgraph.PCNetwork, loader: Any = BATCHES, **more: Any) -> History:
@@ -547,21 +545,21 @@ def test_a_rising_energy_is_a_fall_where_there_is_no_accuracy() -> None:
 def test_gradients_below_eps_are_told() -> None:
     """From forward initialization they scale like the state rate to the power of the distance from the target."""
     sizes, double = (4, 6, 6, 6, 3), torch.float64  # in float32 a state does not move by so little at all
-    net = chain(sizes, dtype=double)
+    net = builders.chain(*sizes, seed=0, dtype=double)
     settings: dict[str, Any] = {"steps": 4, "state_optimizer": pcgraph.SGD(lr=1e-3), "epochs": 2}
     with pytest.warns(PCGraphWarning, match=r"eps=1e-08, so that .* hardly learn: 'x' -> 'h1' \(") as told:
         history = train(net, **settings)
     assert len(told) == len(history.warnings) == 1
     advice = r"larger state rate.*more inference steps.*smaller eps .* can be better or worse"
     assert re.search(advice, history.warnings[0])
-    net = chain(sizes, dtype=double)
+    net = builders.chain(*sizes, seed=0, dtype=double)
     assert train(net, optimizer=torch.optim.AdamW(net.parameters(), eps=1e-30), **settings).warnings == []
     assert train(net, optimizer=torch.optim.SGD(net.parameters(), lr=0.1), **settings).warnings == []
 
 
 def test_a_state_that_rounding_keeps_in_its_place_is_told() -> None:
     """The gradient is then exactly zero in float32, and no smaller eps would help."""
-    net = chain((4, 6, 6, 6, 3))
+    net = builders.chain(4, 6, 6, 6, 3, seed=0)
     settings: dict[str, Any] = {"steps": 4, "state_optimizer": pcgraph.SGD(lr=1e-4), "epochs": 2}
     with pytest.warns(PCGraphWarning, match=r"'x' -> 'h1' \(0\.0e\+00\).*dtype=torch\.float64") as told:
         train(net, optimizer=torch.optim.AdamW(net.parameters(), eps=1e-30), **settings)
@@ -572,24 +570,24 @@ def test_a_state_that_rounding_keeps_in_its_place_is_told() -> None:
 def test_weights_that_no_error_reaches_are_told_with_the_steps_that_it_takes() -> None:
     """From a sweep the error moves one edge a step: with fewer the first layers never learn, and nothing shows it."""
     sizes = (4, 6, 6, 6, 3)
-    net, before = chain(sizes), parameters(chain(sizes))
+    net, before = builders.chain(*sizes, seed=0), parameters(builders.chain(*sizes, seed=0))
     sgd = {"optimizer": torch.optim.SGD(net.parameters(), lr=0.1)}
     says = r"1 inference step brings no error to the weights of 'x' -> 'h1', 'h1' -> 'h2'.*give steps=3 or more"
     with pytest.warns(PCGraphWarning, match=says) as told:
         history = train(net, steps=1, epochs=2, **sgd)
     assert len(told) == len(history.warnings) == 1
-    assert torch.equal(net.weight("x", "h1"), chain(sizes).weight("x", "h1"))
+    assert torch.equal(net.weight("x", "h1"), builders.chain(*sizes, seed=0).weight("x", "h1"))
     assert not all(map(torch.equal, before, parameters(net)))
-    assert train(chain(sizes), steps=3).warnings == []
+    assert train(builders.chain(*sizes, seed=0), steps=3).warnings == []
     for init in (pcgraph.Zero(), pcgraph.Average(by="y")):  # Average begins by a sweep, in the first batch alone
-        assert train(chain(sizes), steps=1, init=init).warnings == []
+        assert train(builders.chain(*sizes, seed=0), steps=1, init=init).warnings == []
 
 
 def unreached_by_a_longer_plan(net: pcgraph.PCNetwork, plan: Plan) -> tuple[list[str], int]:
     """The definition: which weights a plan of as many more steps as there are nodes reaches, and since when."""
     s = plan.structure
-    longer = make_plan(s, replace(plan.request, steps=plan.steps + len(s.nodes)))
-    now, then = ({int(e) for call in p.weights for e in numbers(call.edges)} for p in (plan, longer))
+    longer = make_plan(s, replace(plan.request, steps=plan.steps + len(s.nodes)), plan.layout)
+    now, then = ({int(e) for e in p.learn.edges} for p in (plan, longer))
     late = sorted(then - now)
     needed = [next(t for t, z in enumerate(longer.flow.errors) if z[s.target[e]]) for e in late]
     return ["{!r} -> {!r}".format(*s.edge(e)[:2]) for e in late], max(needed, default=plan.steps)
@@ -609,11 +607,12 @@ def test_what_no_error_reaches_is_what_a_longer_plan_reaches(
 ) -> None:
     """Also where something pulls from outside, where only some nodes matter, and for optimizers that move anything."""
     net = pcgraph.PCNetwork(problem.graph)
-    request = net.plan(problem.clamped, init=init, steps=steps).request
+    first = net.plan(problem.clamped, init=init, steps=steps)
+    request = first.request
     some = frozenset(i for i in drawn if i < len(net.structure.nodes))
     free = some - request.clamped
     changed: dict[str, Any] = {"only": free} if narrow else {"nudged": free}
-    plan = make_plan(net.structure, replace(request, fixes_zero=fixes_zero, **changed))
+    plan = make_plan(net.structure, replace(request, fixes_zero=fixes_zero, **changed), first.layout)
     assert unreached(net, plan) == unreached_by_a_longer_plan(net, plan)
 
 
@@ -796,4 +795,4 @@ def test_twenty_thousand_steps_take_no_more_memory(tmp_path: Path) -> None:
     planner = net._planner
     assert len(planner.plans) <= 3
     assert len(planner.reports) <= 3
-    assert len(planner.idle) <= 3
+    assert len(net.backend._spaces) <= 2

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,8 @@ import pcgraph
 from pcgraph.data import Images, StreamAligned
 from pcgraph.errors import CheckpointError, ConfigError, DataError, PCGraphWarning
 from pcgraph.training import EarlyStopping, History
+from tests import ROOT, builders
+from tests.builders import timeless
 
 GENERATOR = torch.Generator().manual_seed(5)
 X, LABELS = torch.randn(36, 4, generator=GENERATOR), torch.arange(36) % 3
@@ -35,7 +36,7 @@ class Setting:
     """A run, made anew as a script makes it anew when it is started again."""
 
     def __init__(self, init: str = "average", loader: str = "batches", several: bool = False) -> None:
-        self.net = pcgraph.PCNetwork(pcgraph.graphs.chain([4, 6, 5, 3], activation="tanh"), seed=0)
+        self.net = builders.chain(4, 6, 5, 3, seed=0)
         self.init = self._init(init)
         self.optimizer = torch.optim.AdamW([*self.net.parameters(), *self.init.parameters()], lr=0.02)
         steps = torch.optim.lr_scheduler.StepLR(self.optimizer, 1, gamma=0.7)
@@ -96,16 +97,7 @@ LOADERS: dict[str, Callable[[], Any]] = {
 
 
 def same(a: Setting, b: Setting) -> bool:
-    one, two = a.numbers(), b.numbers()
-    return one.keys() == two.keys() and all(torch.equal(one[k], two[k]) for k in one)
-
-
-def timeless(history: History) -> tuple[Any, ...]:
-    """All that must be equal: everything but the seconds."""
-    return (
-        [replace(r, seconds=0.0) for r in history.epochs], [replace(r, seconds=0.0) for r in history.steps],
-        history.stopped, history.warnings,
-    )  # fmt: skip
+    return builders.same(a.numbers(), b.numbers())
 
 
 class Boom(Exception):
@@ -294,6 +286,7 @@ def press(record: Any = None) -> None:
     os.kill(os.getpid(), signal.SIGINT)
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_ends_the_run_with_everything_saved(tmp_path: Path) -> None:
     """After the step at hand, not in the middle of an update."""
     whole, part, again = Setting(), Setting(), Setting()
@@ -309,6 +302,7 @@ def test_ctrl_c_ends_the_run_with_everything_saved(tmp_path: Path) -> None:
     assert timeless(found) == timeless(expected)
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_in_a_validation_ends_the_run_before_it(tmp_path: Path) -> None:
     """Half a validation is none: it is done again, with the same dice."""
 
@@ -334,6 +328,7 @@ def test_ctrl_c_in_a_validation_ends_the_run_before_it(tmp_path: Path) -> None:
     assert timeless(found) == timeless(expected)
 
 
+@pytest.mark.usefixtures("ctrl_c")
 @pytest.mark.parametrize("how", ["raise", "return"])
 def test_ctrl_c_ends_a_script_and_not_one_run_of_many(how: str) -> None:
     """A search over ten settings would otherwise have to be stopped ten times; who asks for it goes on."""
@@ -354,6 +349,7 @@ def test_ctrl_c_ends_a_script_and_not_one_run_of_many(how: str) -> None:
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_a_second_ctrl_c_ends_it_at_once() -> None:
     def twice(record: Any) -> None:
         press()
@@ -362,6 +358,16 @@ def test_a_second_ctrl_c_ends_it_at_once() -> None:
     with pytest.raises(KeyboardInterrupt):
         Setting().fit(callbacks=twice)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_ctrl_c_is_tested_in_a_background_job_too() -> None:
+    """A shell starts one with SIGINT ignored; the tests above must not fail there for that alone."""
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", __file__, "-k", "ctrl_c_ends or ctrl_c_in_a"]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+    )  # fmt: skip
+    assert "5 passed" in done.stdout, done.stdout
 
 
 def test_a_program_that_handles_ctrl_c_itself_keeps_its_handler() -> None:

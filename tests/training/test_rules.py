@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +19,15 @@ from pcgraph.data import Images
 from pcgraph.errors import CheckpointError, ClampError, ConfigError, Diverged, InvalidInitializer, PCGraphWarning
 from pcgraph.learning import Backprop, Incremental, InferenceResult, Nudged, Standard, TrainingStep
 from pcgraph.training import History, fit
+from tests import builders
+from tests.builders import same, timeless
 
 GENERATOR = torch.Generator().manual_seed(5)
 X, LABELS = torch.randn(24, 4, generator=GENERATOR), torch.arange(24) % 3
 Y = torch.eye(3)[LABELS]
 BATCHES = [(X[i : i + 6], Y[i : i + 6]) for i in range(0, 24, 6)]
 STATES = pcgraph.SGD(lr=0.1)
-
-
-def chain(**settings: Any) -> pcgraph.PCNetwork:
-    graph = pcgraph.graphs.chain([4, 6, 5, 3], activation="tanh")
-    return pcgraph.PCNetwork(graph, **({"seed": 0} | settings))
+chain = partial(builders.chain, 4, 6, 5, 3, seed=0)
 
 
 def train(net: pcgraph.PCNetwork, rule: Any, loader: Any = BATCHES, **more: Any) -> History:
@@ -48,10 +46,6 @@ def numbers(net: pcgraph.PCNetwork, optimizer: torch.optim.Optimizer, init: Any 
     for i, state in optimizer.state_dict()["state"].items():
         found |= {f"optimizer.{i}.{k}": v.clone() for k, v in state.items()}
     return found
-
-
-def same(one: dict[str, Tensor], two: dict[str, Tensor]) -> bool:
-    return one.keys() == two.keys() and all(torch.equal(one[k], two[k]) for k in one)
 
 
 def signs(step: TrainingStep) -> InferenceResult:
@@ -166,9 +160,9 @@ def test_the_phase_that_is_remembered_is_the_free_one() -> None:
     for sign, nudge in (("positive", 0.0), ("negative", 0.0), ("centred", 0.5)):
         net, init = chain(), pcgraph.Null(first=pcgraph.Zero())
         y = net.structure.number["y"]
-        settings = pcgraph.inference.Settings(nudges={y: (Y[:6], nudge)})
+        motion = pcgraph.backends.Motion(STATES, nudges={y: (Y[:6], nudge)})
         expected = net.run(
-            {"x": X[:6]}, init=pcgraph.Zero(), steps=3, optimizer=STATES, labels=None, settings=settings
+            {"x": X[:6]}, init=pcgraph.Zero(), steps=3, labels=None, motion=motion, options=pcgraph.inference.Options()
         ).states
         learning.nudged(net, {"x": X[:6]}, {"y": Y[:6]}, strength=0.5, sign=sign, init=init, steps=3, optimizer=STATES)
         kept = net.infer({"x": X[:6]}, init=init, steps=0).states
@@ -264,11 +258,6 @@ class Setting:
 
     def numbers(self) -> dict[str, Tensor]:
         return numbers(self.net, self.optimizer, self.init)
-
-
-def timeless(history: History) -> tuple[Any, ...]:
-    epochs, steps = ([replace(r, seconds=0.0) for r in kind] for kind in (history.epochs, history.steps))
-    return epochs, steps, history.stopped, history.warnings
 
 
 @pytest.mark.parametrize("name", [*RULES, "drifting"])

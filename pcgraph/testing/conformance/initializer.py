@@ -130,7 +130,7 @@ def _values(initializer: Initializer, net: PCNetwork, clamps: Clamps, report: Re
 def _writes(initializer: Initializer, net: PCNetwork, clamps: Clamps, report: Report) -> None:
     """Every entry that no earlier action has written is written, and with zeros where that is promised."""
     initializer = copy.deepcopy(initializer)
-    context = Context(BATCH, dict(clamps), None, net, None)
+    context = Context(BATCH, dict(clamps), None, net)
     s = net.structure
     written: set[Hashable] = set()
     for action in initializer.layout(report, context).actions:

@@ -1,0 +1,36 @@
+"""How plans are computed: the seam, and what lies behind it.
+
+A backend of your own is a subclass of :class:`Backend`. Put it into :data:`BACKENDS` to ask for it by name.
+"""
+
+from __future__ import annotations
+
+from pcgraph.backends.base import Backend, Kind, Motion, Program, Which
+from pcgraph.backends.torch import TorchBackend
+from pcgraph.backends.traits import Traits, traits_of
+from pcgraph.errors import ConfigError, unknown_name
+
+__all__ = ["BACKENDS", "Backend", "Kind", "Motion", "Program", "TorchBackend", "Traits", "Which", "get", "traits_of"]
+
+#: Name -> class. "auto" takes the quickest one here that can compute the network.
+BACKENDS: dict[str, type[Backend]] = {"torch": TorchBackend}
+
+
+def get(spec: str | Backend) -> Backend:
+    """The backend that `spec` names or is.
+
+    Raises
+    ------
+    ConfigError
+        An unknown name, or something that is neither a name nor a backend.
+    """
+    if isinstance(spec, Backend):
+        return spec
+    if not isinstance(spec, str):
+        made = f"; a class makes an object: write {spec.__name__}()" if isinstance(spec, type) else ""
+        raise ConfigError(f"backend= is a name or a Backend (found {spec!r}){made}", key="backend")
+    if spec == "auto":
+        return TorchBackend()
+    if spec not in BACKENDS:
+        raise ConfigError(unknown_name("backend", spec, ("auto", *BACKENDS)), key="backend")
+    return BACKENDS[spec]()

@@ -1,0 +1,293 @@
+"""The seam between what is computed and how: a backend lowers a plan to a program, and a program runs it on a batch.
+
+Inference, learning and everything after them know a :class:`Program` and nothing behind it: no buffer, no kernel, no
+layout. A run is
+
+    program.start(clamps, context)              initialize (the plan's prologue), and what comes in before step 0
+    program.step(t, motion)   for t < T         propagate what moved, compare, pull errors back, move
+    program.finish()                            propagate what moved last, and compare
+
+and then ``program.read``, ``program.energy`` and ``program.gradients`` say what came of it.
+"""
+
+from __future__ import annotations
+
+import weakref
+from abc import ABC, abstractmethod
+from collections.abc import Hashable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pcgraph.backends.traits import traits_of
+from pcgraph.clamps import Clamps
+from pcgraph.errors import ConfigError
+from pcgraph.initializers import Block, Context
+from pcgraph.network import Network
+from pcgraph.optimizers import StateOptimizer
+from pcgraph.plan import Plan, Stage
+from pcgraph.plan.operations import Index, Write
+
+__all__ = ["Backend", "Kind", "Motion", "Program", "Which", "keep", "under_way"]
+
+#: What can be read of a node: its state h, its prediction mu, or the gradient of the energy for its state.
+Kind = Literal["state", "prediction", "gradient"]
+#: Canonical numbers of nodes of one shape: one of them, or neighbours as a slice, or any as an array.
+Which = int | slice | Index
+
+
+#: What the recordings under way read, for each of them.
+under_way: list[list[Tensor]] = []
+
+
+def keep(tensor: Tensor) -> Tensor:
+    """Return a tensor from a cache that may drop it; a recording under way keeps it as long as itself."""
+    if under_way:
+        under_way[-1].append(tensor)
+    return tensor
+
+
+@dataclass(eq=False)
+class Motion:
+    """What evolves in a run beside the states themselves, and what moves them.
+
+    Attributes
+    ----------
+    optimizer : StateOptimizer or None
+    first_step : int
+        Steps that were taken before this run, by the same optimizer.
+    nudges : mapping
+        Canonical number of a free node -> (target (batch, *shape), strength): the cost
+        ``strength / 2 * ||h - target||^2`` is added to what its state descends.
+    memories : dict
+        What the optimizer keeps from step to step, under keys of the backend's choosing.
+    """
+
+    optimizer: StateOptimizer | None = None
+    first_step: int = 0
+    nudges: Mapping[int, tuple[Tensor, float]] = field(default_factory=dict)
+    memories: dict[Hashable, dict[str, Any]] = field(default_factory=dict)
+
+
+class Program(ABC):
+    """A plan, ready to run on one network with one batch size.
+
+    Parameters
+    ----------
+    plan : Plan
+    network : Network
+    batch : int
+
+    Attributes
+    ----------
+    recording : object
+        What :mod:`pcgraph.inference` keeps with the program if it records runs; a backend leaves it alone.
+    """
+
+    recording: Any = None
+    #: Whether a recording has been made of a run, which then needs every address that the run has used.
+    recorded = False
+    #: Weak reference to whoever still reads what the last run left behind.
+    _reader: weakref.ref[Any] | None = None
+
+    def __init__(self, plan: Plan, network: Network, batch: int) -> None:
+        self.plan, self.network, self.batch = plan, network, batch
+        self._compared: dict[Stage, tuple[tuple[int, slice | Index], ...]] = {}
+
+    # -- running ------------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def start(self, clamps: Clamps, context: Context) -> None:
+        """Put clamped values in their places, and run the plan's ``prologue`` and ``begin``.
+
+        Whatever was read of an earlier run may change from here on. The neurons that a partial clamp fixes have their
+        values whenever anything reads them.
+        """
+
+    @abstractmethod
+    def evaluate(self, t: int) -> None:
+        """Bring predictions, errors and signals up to date: ``propagate`` (for t > 0) and ``compare`` of stage `t`."""
+
+    @abstractmethod
+    def pull(self, t: int, motion: Motion) -> None:
+        """Complete the gradients of the states: ``pull`` of stage `t`, nudges, and zero where a clamp is partial."""
+
+    @abstractmethod
+    def move(self, t: int, motion: Motion) -> None:
+        """Let the optimizer move the nodes of stage `t` along their gradients, all from the same old states."""
+
+    def step(self, t: int, motion: Motion) -> None:
+        """One inference step. A backend that fuses its three parts overrides this."""
+        self.evaluate(t)
+        self.pull(t, motion)
+        self.move(t, motion)
+
+    @abstractmethod
+    def finish(self) -> None:
+        """Run the plan's ``final`` stage: the errors at the final states."""
+
+    # -- reading ------------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def read(self, which: Which, kind: Kind) -> Tensor:
+        """The present values of one node, (batch, *shape), or of several of one shape, (nodes, batch, *shape).
+
+        It may be a view of what the program works on: it is to be read only, and before the program goes on. A node
+        that was not compared last is at its prediction. Gradients are there after :meth:`pull`, for nodes that move.
+        """
+
+    @abstractmethod
+    def gradients(self, scale: float) -> None:
+        """Add `scale` times the local gradients (paper, Eq 4) to the ``.grad`` of the network's parameters.
+
+        The gradients are those of the energy summed over the batch, at the present states: the plan's ``learn``. An
+        energy's own parameters are dealt with by :meth:`energy_gradients`.
+        """
+
+    def node_energies(self, t: int | None = None) -> Iterator[tuple[Index, Tensor]]:
+        """Yield (nodes, energies (nodes, batch)) for the nodes that stage `t` compares, by default the last stage."""
+        for k, which in self.compared(t):
+            h, mu = self.read(which, "state"), self.read(which, "prediction")
+            numbers = np.arange(which.start, which.stop) if isinstance(which, slice) else which
+            with torch.no_grad():
+                yield numbers, self._energy(k, numbers, h, mu)
+
+    def _energy(self, k: int, numbers: Index, h: Tensor, mu: Tensor) -> Tensor:
+        segment = self.plan.structure.segments[k]
+        if not segment.gaussian:
+            energy = self.network.energy_of(k)
+            return energy.per_sample(h.flatten(0, 1), mu.flatten(0, 1)).view(h.shape[:2])
+        energies: Tensor = (h - mu).flatten(2).square_().sum(2).mul_(0.5)
+        if segment.precision is not None:
+            first = self.plan.structure.nodes_of(segment).start
+            energies *= torch.from_numpy(segment.precision[numbers - first]).to(energies).unsqueeze(1)
+        return energies
+
+    def compared(self, t: int | None = None) -> tuple[tuple[int, slice | Index], ...]:
+        """(Number of a segment, nodes) for the nodes that stage `t` compares, by default the last stage."""
+        stage = self.plan.stage(self.plan.steps if t is None else t)
+        if stage not in self._compared:
+            self._compared[stage] = tuple(self._by_segment(stage.compare.nodes))
+        return self._compared[stage]
+
+    def _by_segment(self, nodes: Index) -> Iterator[tuple[int, slice | Index]]:
+        s = self.plan.structure
+        cuts = np.flatnonzero(np.diff(s.segment_of[nodes])) + 1
+        for members in np.split(nodes, cuts) if len(nodes) else ():
+            k, parts = int(s.segment_of[members[0]]), np.split(members, np.flatnonzero(np.diff(members) > 1) + 1)
+            if len(parts) > traits_of(self.network.device.type).pieces:
+                yield k, members
+            else:
+                yield from ((k, slice(int(part[0]), int(part[-1]) + 1)) for part in parts)
+
+    def energy(self, t: int | None = None) -> Tensor:
+        """F per sample, shape (batch,) (paper, Eq 1), at stage `t`, by default the last."""
+        total = torch.zeros(self.batch, dtype=self.network.dtype, device=self.network.device)
+        for _, energies in self.node_energies(t):
+            total += energies.sum(0)
+        return total
+
+    def finite(self) -> bool:
+        """Whether the energy is finite for every sample; on a GPU this waits for the device."""
+        return bool(torch.isfinite(self.energy()).all())
+
+    def residual(self, t: int) -> float:
+        """The largest gradient of a neuron among the nodes that stage `t` moves, after :meth:`pull`."""
+        s, nodes = self.plan.structure, self.plan.stage(t).move.nodes
+        cuts = np.flatnonzero(np.diff(s.group_of[nodes])) + 1
+        parts = np.split(nodes, cuts) if len(nodes) else []
+        return max((float(self.read(part, "gradient").abs().max()) for part in parts), default=0.0)
+
+    def energy_gradients(self, scale: float) -> None:
+        """Add `scale` times the gradients of the energies' own parameters (a learned precision, say), by autograd."""
+        for k, which in self.compared():
+            if self.plan.structure.segments[k].gaussian:
+                continue
+            energy = self.network.energy_of(k)
+            parameters = [p for p in energy.parameters() if p.requires_grad]
+            if not parameters:
+                continue
+            h, mu = self.read(which, "state").flatten(0, 1), self.read(which, "prediction").flatten(0, 1)
+            with torch.enable_grad():
+                total = energy.energy(h, mu).sum() * scale
+                grads = torch.autograd.grad(total, parameters, allow_unused=True)
+            for parameter, grad in zip(parameters, grads):
+                if grad is not None:
+                    parameter.grad = grad if parameter.grad is None else parameter.grad.add_(grad)
+
+    # -- what else inference asks -------------------------------------------------------------------------------------
+
+    def initialize(self, write: Write, block: Block, out: Tensor, context: Context) -> None:
+        """Let the initializer of a write operation fill `out`, (nodes, batch, *shape), for one block of its nodes."""
+        if write.source < 0:
+            out.zero_()
+        else:
+            context.sources[write.source].init(block, out, context)
+
+    @property
+    def stale(self) -> bool:
+        """Whether the program no longer fits its network: moved, parameters replaced, torch's switches thrown."""
+        return False
+
+    @property
+    def taken(self) -> bool:
+        """Whether somebody still reads what the last run left behind, so that the program must not run again."""
+        return self._reader is not None and self._reader() is not None
+
+    def lend(self, reader: object) -> None:
+        """Leave what the program holds alone for as long as `reader` lives."""
+        self._reader = weakref.ref(reader)
+
+
+class Backend(ABC):
+    """Lowers plans. Write :meth:`lower`.
+
+    A network that names a backend makes an instance of its own, which may keep what several programs share.
+
+    Attributes
+    ----------
+    name : str
+        By which it is asked for: ``PCNetwork(graph, backend=name)``.
+    """
+
+    name: str = ""
+
+    @abstractmethod
+    def lower(self, plan: Plan, network: Network, batch: int) -> Program:
+        """A program for `plan` that nobody reads from: a new one, or one that is not :attr:`~Program.taken` any more.
+
+        It is called for every run.
+
+        Raises
+        ------
+        ConfigError
+            The plan asks for something that this backend cannot do: a message with the node or edge.
+        """
+
+    def check(self, plan: Plan, network: Network) -> None:
+        """Refuse a plan before it is lowered. By default every plan is welcome.
+
+        Raises
+        ------
+        ConfigError
+        """
+        if plan.request.pins:
+            raise ConfigError(f"the backend {self.name!r} has one way to compute: leave out kernels=", key="kernels")
+
+    def obstacle(self, plan: Plan, network: Network) -> str | None:
+        """Why runs of this plan cannot be recorded as a CUDA graph; None where they can."""
+        return f"the backend {self.name!r} does not say that what it does can be recorded"
+
+    def describe(self, plan: Plan, network: Network) -> tuple[str, ...]:
+        """Lines for ``plan.explain()``."""
+        return (f"backend: {self.name}",)
+
+    def memory(self, plan: Plan, network: Network, batch: int) -> int:
+        """Bytes that a run needs beside the parameters: states, sums, predictions, errors, signals, and gradients."""
+        s = plan.structure
+        neurons = sum(group.size * group.count for group in s.groups)
+        weights = sum(bucket.rows * bucket.entries(s.groups) for bucket in s.buckets)
+        return 4 * (5 * batch * neurons + weights + neurons)

@@ -1,0 +1,6 @@
+"""The backend on torch, for CPUs and GPUs."""
+
+from pcgraph.backends.torch.backend import TorchBackend
+from pcgraph.backends.torch.workspace import switches
+
+__all__ = ["TorchBackend", "switches"]

@@ -1,0 +1,161 @@
+"""What a plan becomes before it is bound: calls on rows of the buffers of groups, and on edges of buckets.
+
+Every group of nodes of one shape has the buffers H (states), A (what comes in), M (predictions), E (errors; during a
+step also the gradient of the states) and S (signals: the errors behind the activation), each (nodes, batch, size).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Hashable
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+import numpy as np
+
+from pcgraph.plan.operations import Index
+
+__all__ = [
+    "Activate", "Call", "Errors", "Fill", "Give", "MoveRows", "Restore", "Rows", "Save", "Send", "SendBack",
+    "ZeroGradient", "ZeroSignal", "mark", "numbers", "rows",
+]  # fmt: skip
+
+#: Rows of a buffer: a slice where they are neighbours, else their numbers.
+Rows = slice | Index
+
+
+def rows(numbers: Index) -> Rows:
+    """Sorted row numbers as a slice if they are neighbours."""
+    if len(numbers) and numbers[-1] - numbers[0] + 1 == len(numbers):
+        return slice(int(numbers[0]), int(numbers[-1]) + 1)
+    return numbers
+
+
+def numbers(which: Rows) -> Index:
+    """The row numbers again."""
+    return np.arange(which.start, which.stop) if isinstance(which, slice) else which
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """Base of all calls: `key` is equal for two that do the same, so that what is bound for one serves the other."""
+
+    @property
+    def key(self) -> Hashable:
+        """The kind and all fields; numbers of rows by their digest."""
+        return (type(self).__name__, *(mark(getattr(self, f.name)) for f in fields(self)))
+
+
+def mark(value: Any) -> Hashable:
+    """Something hashable that is equal for equal values; rows are known by their digest."""
+    if isinstance(value, slice):
+        return (value.start, value.stop)
+    if isinstance(value, np.ndarray):
+        return (len(value), hashlib.blake2b(np.ascontiguousarray(value).data, digest_size=16).digest())
+    key: Hashable = value
+    return key
+
+
+@dataclass(frozen=True, eq=False)
+class Give(Call):
+    """H[rows] from the plan's initializer of that number."""
+
+    source: int
+    group: int
+    rows: slice
+
+
+@dataclass(frozen=True, eq=False)
+class Fill(Call):
+    """A[rows] = bias, or the prior of a root; zero where there is neither."""
+
+    group: int
+    rows: Rows
+
+
+@dataclass(frozen=True, eq=False)
+class Save(Call):
+    """Keep A[rows] as rows `at` of a base: what the edges that have not moved yet contribute.
+
+    A base belongs to a level and a group, and has `size` rows.
+    """
+
+    base: tuple[int, int]
+    size: int
+    group: int
+    rows: Rows
+    at: Rows
+
+
+@dataclass(frozen=True, eq=False)
+class Restore(Save):
+    """A[rows] = rows `at` of a base."""
+
+
+@dataclass(frozen=True, eq=False)
+class Send(Call):
+    """Add the products of these edges of a bucket to the A of their targets.
+
+    `fresh`: the targets' A is still undefined, and bias plus product is to be written.
+    """
+
+    bucket: int
+    edges: Rows
+    fresh: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Activate(Call):
+    """H[rows] = σ(A[rows]): these nodes of a segment are swept."""
+
+    segment: int
+    rows: Rows
+
+
+@dataclass(frozen=True, eq=False)
+class Errors(Call):
+    """M = σ(A), E = dF/dh and S = the error behind the activation, on these rows of a segment.
+
+    `slope`: "keep" leaves σ'(A) in the place of A, which nothing changes or reads any more; "use" takes it from there,
+    and M as it is.
+    """
+
+    segment: int
+    rows: Rows
+    slope: Literal["keep", "use"] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class ZeroGradient(Call):
+    """E[rows] = 0: these nodes move by their children's errors alone, or lie between those that move."""
+
+    group: int
+    rows: Rows
+
+
+@dataclass(frozen=True, eq=False)
+class ZeroSignal(Call):
+    """S[rows] = 0 at the start: edges that are computed along with their neighbours must carry nothing from there."""
+
+    group: int
+    rows: Rows
+
+
+@dataclass(frozen=True, eq=False)
+class SendBack(Call):
+    """Subtract from the E of their sources what these edges pass back from the S of their targets.
+
+    `fresh`: the source's E is still undefined, and what is passed back, negated, is to be written.
+    """
+
+    bucket: int
+    edges: Rows
+    fresh: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class MoveRows(Call):
+    """The optimizer moves H[rows] along E[rows]."""
+
+    group: int
+    rows: Rows

@@ -1,0 +1,97 @@
+"""Local weight gradients at the final states (paper, Eq 4, sign corrected).
+
+    dF/dW_uv = -s_v phi_uv(h_u)^T        dF/db_v = -s_v
+
+Each needs what lies at the two ends of its edge and nothing else. The first gradient into a parameter that has none is
+written, and every later one added.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pcgraph.backends.torch.calls import Rows, SendBack, numbers, rows
+from pcgraph.backends.torch.products import Learn
+from pcgraph.backends.torch.workspace import Workspace, take
+from pcgraph.network import Bucket
+
+__all__ = ["Gradient", "bias_gradient", "packed"]
+
+#: Adds gradients, scaled, to ``.grad``.
+Gradient = Callable[[float], None]
+
+
+def packed(bind: Callable[[Workspace, SendBack], Learn]) -> Callable[[Workspace, Bucket, list[SendBack]], Gradient]:
+    """The gradient of a packed weight from a kernel's gradient for each call.
+
+    Parameters
+    ----------
+    bind : callable
+        ``(workspace, call) -> learn``; see :data:`~pcgraph.backends.torch.products.Learn`.
+    """
+
+    def gradient(ws: Workspace, bucket: Bucket, calls: list[SendBack]) -> Gradient:
+        parameter: nn.Parameter = ws.net.weights[bucket.name]
+        learns = [bind(ws, call) for call in calls]
+        written = np.zeros(bucket.rows, dtype=np.int64)
+        for call in calls:
+            edges = numbers(call.edges) - bucket.start
+            np.add.at(written, edges if bucket.weight is None else bucket.weight[edges], 1)
+        missed = ws.index(rows(np.flatnonzero(written == 0)))
+        begin = _written(parameter, missed) if (written <= 1).all() else _zeros(parameter)
+
+        def run(scale: float) -> None:
+            if not parameter.requires_grad:
+                return
+            beta = 1.0
+            if parameter.grad is None:
+                parameter.grad, beta = begin()
+            for learn in learns:
+                learn(parameter.grad, scale, beta)
+
+        return run
+
+    return gradient
+
+
+def _written(parameter: nn.Parameter, missed: Tensor | slice) -> Callable[[], tuple[Tensor, float]]:
+    """An empty gradient, every row of which is either written by a call or cleared here."""
+
+    def begin() -> tuple[Tensor, float]:
+        gradient = torch.empty_like(parameter)
+        if isinstance(missed, slice):
+            gradient[missed].zero_()
+        else:
+            gradient.index_fill_(0, missed, 0.0)
+        return gradient, 0.0
+
+    return begin
+
+
+def _zeros(parameter: nn.Parameter) -> Callable[[], tuple[Tensor, float]]:
+    return lambda: (torch.zeros_like(parameter), 1.0)
+
+
+def bias_gradient(ws: Workspace, group: int, which: Rows) -> Gradient:
+    """The gradient of the biases of some nodes of a group, each of which has one."""
+    parameter: nn.Parameter = ws.net.biases[f"bias_{ws.structure.groups[group].name}"]
+    signals, where = ws.s(group), ws.index(which)
+    own = ws.bias_index(ws.structure.groups[group].start + numbers(which))
+    flat = (parameter.shape[0], -1)
+
+    def run(scale: float) -> None:
+        if not parameter.requires_grad:
+            return
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+        sums, gradient = take(signals, where).sum(1), parameter.grad.view(flat)
+        if isinstance(own, slice):
+            gradient[own].sub_(sums, alpha=scale)
+        else:
+            gradient.index_add_(0, own, sums, alpha=-scale)
+
+    return run

@@ -1,0 +1,161 @@
+"""Edges without packed weights: the identity, and modules.
+
+A module that defines ``pullback`` is run without a graph and pulled back by it; any other is differentiated by autograd
+on its one edge. Its weights, at the end, by its ``weight_grad`` or else by autograd. All read the source's state as it
+lies in the buffer: an edge is evaluated anew whenever its source has moved, and pulled back before it moves again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pcgraph.backends.torch.calls import Send, SendBack, numbers
+from pcgraph.backends.torch.edges import Edges, carried, pulled
+from pcgraph.backends.torch.sums import adder
+from pcgraph.backends.torch.workspace import Step, Workspace
+from pcgraph.transforms.base import vjp
+
+__all__ = ["identity_forward", "identity_pull", "module_forward", "module_pull", "module_weights"]
+
+
+def identity_forward(ws: Workspace, call: Send) -> Step:
+    """``A[target] += phi(H[source])``."""
+    edges = Edges(ws, call)
+    h, a = ws.h(edges.source_group), ws.a(edges.target_group)
+    source, add = _index(ws, edges.source), adder(ws, edges.target)
+    states = carried(ws, edges.bucket, lambda: h.index_select(0, source))
+    return lambda: add(a, states(), 1.0)
+
+
+def identity_pull(ws: Workspace, call: SendBack) -> Step:
+    """``E[source] -= phi'(H[source]) * S[target]``."""
+    edges = Edges(ws, call)
+    h, e, s = ws.h(edges.source_group), ws.e(edges.source_group), ws.s(edges.target_group)
+    source, target = _index(ws, edges.source), _index(ws, edges.target)
+    back = pulled(ws, edges.bucket, lambda: s.index_select(0, target), lambda: h.index_select(0, source))
+    add = adder(ws, edges.source)
+    return lambda: add(e, back(), -1.0)
+
+
+def _index(ws: Workspace, numbers: object) -> Tensor:
+    return torch.as_tensor(numbers, device=ws.device)
+
+
+class _Modules:
+    """The edges of a call on a bucket of one module: (source, target, canonical number), and how they are computed."""
+
+    def __init__(self, ws: Workspace, call: Send | SendBack) -> None:
+        edges = Edges(ws, call)
+        groups = ws.structure.groups
+        self.h = ws.h(edges.source_group)
+        self.shape, self.out_shape = groups[edges.source_group].shape, groups[edges.target_group].shape
+        self.phi, self.target_group = edges.bucket.phi, edges.target_group
+        self.module: Any = ws.net.edge_modules[edges.bucket.name]
+        self.places = list(zip(edges.source.tolist(), edges.target.tolist(), numbers(call.edges).tolist()))
+        self.source_group, self.ws = edges.source_group, ws
+        #: Edge -> the source's state, and what the module made of it with a graph.
+        self.record: dict[int, tuple[Tensor, Tensor]] = ws.cache.setdefault("module", {})
+        self.pullback: Callable[[Tensor, Tensor], Tensor] | None = getattr(self.module, "pullback", None)
+
+    def state(self, source: int) -> Tensor:
+        return self.h[source].view(-1, *self.shape)
+
+    def carried(self, source: int) -> Tensor:
+        """phi(h), what the module sees."""
+        x = self.state(source)
+        return x if self.phi.is_identity else self.phi(x)
+
+    def signal(self, target: int, like: tuple[int, ...] | torch.Size) -> Tensor:
+        return self.ws.s(self.target_group)[target].view(-1, *like)
+
+    def recorded(self, target: int, number: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The state, what was made of it, and the signal in its dtype: under autocast a module has one of its own."""
+        x, y = self.record[number]
+        return x, y, self.signal(target, y.shape[1:]).to(y.dtype)
+
+
+def module_forward(ws: Workspace, call: Send) -> Step:
+    """``A[target] += module(phi(H[source]))``; without a ``pullback`` the graph of that one evaluation is kept."""
+    on = _Modules(ws, call)
+    a = ws.a(on.target_group)
+
+    def with_graph(source: int, number: int) -> Tensor:
+        with torch.enable_grad():
+            x = on.state(source).clone().requires_grad_()
+            y: Tensor = on.module(on.phi(x))
+        on.record[number] = (x, y)
+        return y
+
+    def without_graph(source: int, number: int) -> Tensor:
+        return on.module(on.carried(source))  # type: ignore[no-any-return]
+
+    evaluate = with_graph if on.pullback is None else without_graph
+
+    def run() -> None:
+        for source, target, number in on.places:
+            a[target].add_(evaluate(source, number).detach().reshape(a[target].shape))
+
+    return run
+
+
+def module_pull(ws: Workspace, call: SendBack) -> Step:
+    """``E[source] -= phi'(H[source]) * pullback(S[target])``."""
+    on = _Modules(ws, call)
+    e, pullback = ws.e(on.source_group), on.pullback
+
+    def by_autograd(source: int, target: int, number: int) -> None:
+        x, y, signal = on.recorded(target, number)
+        if y.requires_grad:
+            (back,) = torch.autograd.grad(y, x, signal, retain_graph=True, allow_unused=True)
+            if back is not None:
+                e[source].sub_(back.reshape(e[source].shape))
+
+    def by_pullback(source: int, target: int, number: int) -> None:
+        assert pullback is not None
+        back = pullback(on.signal(target, on.out_shape), on.carried(source))
+        if not on.phi.is_identity:
+            back = on.phi.pullback(back, on.state(source))
+        e[source].sub_(back.reshape(e[source].shape))
+
+    send = by_autograd if pullback is None else by_pullback
+
+    def run() -> None:
+        for place in on.places:
+            send(*place)
+
+    return run
+
+
+def module_weights(ws: Workspace, call: SendBack) -> Callable[[float], None]:
+    """Add the gradient of the module's parameters, scaled, to their ``.grad``."""
+    on = _Modules(ws, call)
+    weight_grad = getattr(on.module, "weight_grad", None)
+
+    def by_rule(source: int, target: int, number: int, trained: dict[str, nn.Parameter]) -> Any:
+        return weight_grad(on.signal(target, on.out_shape), on.carried(source))  # type: ignore[misc]
+
+    def by_vjp(source: int, target: int, number: int, trained: dict[str, nn.Parameter]) -> Any:
+        return vjp(on.module, on.signal(target, on.out_shape), on.carried(source))[1]
+
+    def by_graph(source: int, target: int, number: int, trained: dict[str, nn.Parameter]) -> Any:
+        _, y, signal = on.recorded(target, number)
+        found = torch.autograd.grad(y, list(trained.values()), signal, retain_graph=True, allow_unused=True)
+        return dict(zip(trained, found))
+
+    gradient = by_rule if weight_grad is not None else by_graph if on.pullback is None else by_vjp
+
+    def run(scale: float) -> None:
+        trained = {name: p for name, p in on.module.named_parameters() if p.requires_grad}
+        for place in on.places if trained else ():
+            grads = gradient(*place, trained)
+            for name, parameter in trained.items():
+                if grads[name] is not None:
+                    if parameter.grad is None:
+                        parameter.grad = torch.zeros_like(parameter)
+                    parameter.grad.sub_(grads[name], alpha=scale)
+
+    return run

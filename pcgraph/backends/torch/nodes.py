@@ -1,0 +1,215 @@
+"""What is done for every node of a segment at once: activations, errors, signals, moves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pcgraph.activations import Activation
+from pcgraph.backends.torch import onednn
+from pcgraph.backends.torch.calls import Activate, Errors, Fill, Restore, Save, ZeroGradient, ZeroSignal, numbers
+from pcgraph.backends.torch.workspace import Step, Workspace, put, take
+from pcgraph.network import Segment
+
+__all__ = ["activate", "errors", "fill", "restore", "save", "zero_gradient", "zero_signal"]
+
+
+def fill(ws: Workspace, call: Fill) -> Step:
+    """A[rows] = bias; for roots with a prior, the prior."""
+    a, index = ws.a(call.group), ws.index(call.rows)
+    start, known = ws.structure.groups[call.group].start, ws.structure.priors
+    priors = {}
+    if known:
+        priors = {k: known[start + int(i)] for k, i in enumerate(numbers(call.rows)) if start + int(i) in known}
+    value = ws.bias(call.group, call.rows)
+    if priors:
+        value = _with_priors(ws, value, priors, len(numbers(call.rows)), a.shape[2])
+    if isinstance(index, slice):
+        view = a[index]
+        if value is None:
+            return lambda: view.zero_()
+        return lambda: view.copy_(value)
+    if value is None:
+        return lambda: a.index_fill_(0, index, 0.0)
+    return lambda: a.index_copy_(0, index, value.expand(len(index), *a.shape[1:]))
+
+
+def _with_priors(ws: Workspace, bias: Tensor | None, priors: dict[int, Tensor], count: int, size: int) -> Tensor:
+    """Biases of some rows, priors of others; made again for every run, since biases learn."""
+    rows = ws.empty(count, 1, size).zero_()
+    which = torch.tensor(list(priors), device=ws.device)
+    fixed = torch.stack([prior.flatten() for prior in priors.values()]).to(rows).unsqueeze(1)
+
+    def fill_in() -> None:
+        if bias is not None:
+            rows.copy_(bias)
+        rows.index_copy_(0, which, fixed)
+
+    ws.refreshed(fill_in)
+    return rows
+
+
+def save(ws: Workspace, call: Save) -> Step:
+    """Rows `at` of the base = A[rows]."""
+    base, a, where, at = ws.base(call.base, call.size), ws.a(call.group), ws.index(call.rows), ws.index(call.at)
+    return lambda: put(base, at, take(a, where))
+
+
+def restore(ws: Workspace, call: Restore) -> Step:
+    """A[rows] = rows `at` of the base."""
+    base, a, where, at = ws.base(call.base, call.size), ws.a(call.group), ws.index(call.rows), ws.index(call.at)
+    return lambda: put(a, where, take(base, at))
+
+
+def zero_gradient(ws: Workspace, call: ZeroGradient) -> Step:
+    """E[rows] = 0."""
+    return _zero(ws.e(call.group), ws.index(call.rows))
+
+
+def zero_signal(ws: Workspace, call: ZeroSignal) -> Step:
+    """S[rows] = 0."""
+    return _zero(ws.s(call.group), ws.index(call.rows))
+
+
+def _zero(buffer: Tensor, where: Tensor | slice) -> Step:
+    if isinstance(where, slice):
+        view = buffer[where]
+        return lambda: view.zero_()
+    return lambda: buffer.index_fill_(0, where, 0.0)
+
+
+def activate(ws: Workspace, call: Activate) -> Step:
+    """H[rows] = σ(A[rows])."""
+    segment = ws.structure.segments[call.segment]
+    h, a, sigma = ws.h(segment.group), ws.a(segment.group), _activation(ws, segment)
+    where, shape = ws.index(call.rows), ws.structure.groups[segment.group].shape
+    if isinstance(where, slice):
+        source, target = a[where].view(-1, *shape), h[where].view(-1, *shape)
+        return lambda: sigma(source, out=target)
+
+    def gathered() -> None:
+        some = take(a, where).view(-1, *shape)
+        h.index_copy_(0, where, sigma(some, out=some).view(-1, *h.shape[1:]))
+
+    return gathered
+
+
+def _activation(ws: Workspace, segment: Segment) -> Activation:
+    """The same for all nodes of a segment, whichever are computed, so that a swept state has no error at all."""
+    values = (segment.stop - segment.start) * ws.batch * ws.structure.groups[segment.group].size
+    return onednn.activation(segment.activation, values) if ws.onednn else segment.activation
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The rows of an errors call: H, A, M, E, S, each (nodes, batch, size)."""
+
+    h: Tensor
+    a: Tensor
+    m: Tensor
+    e: Tensor
+    s: Tensor
+
+    def shaped(self, shape: tuple[int, ...]) -> _Rows:
+        """All samples of all rows as one batch."""
+        return _Rows(*(t.view(-1, *shape) for t in (self.h, self.a, self.m, self.e, self.s)))
+
+
+def errors(ws: Workspace, call: Errors) -> Step:
+    """M = σ(A); E = dF/dH of the node's own energy; S = σ'(A) ⊙ (-dF/dM), with σ'(A) kept where A does not change."""
+    segment = ws.structure.segments[call.segment]
+    where = ws.index(call.rows)
+    precision = None
+    if segment.precision is not None:
+        precision = torch.from_numpy(segment.precision[numbers(call.rows) - segment.start])
+        precision = precision.to(dtype=ws.dtype, device=ws.device).view(-1, 1, 1)
+    g = segment.group
+    buffers = [ws.h(g), ws.a(g), ws.m(g), ws.e(g), ws.s(g)]
+    if isinstance(where, slice):
+        return _errors(ws, call, _Rows(*(b[where] for b in buffers)), precision)
+    rows = _Rows(*(torch.empty_like(take(b, where)) for b in buffers))
+    inner = _errors(ws, call, rows, precision)
+    results = [(buffers[3], rows.e), (buffers[4], rows.s)]
+    if buffers[2] is not buffers[1]:
+        results.append((buffers[2], rows.m))
+
+    def gathered() -> None:
+        torch.index_select(buffers[0], 0, where, out=rows.h)
+        torch.index_select(buffers[1], 0, where, out=rows.a)
+        inner()
+        for buffer, found in results:
+            buffer.index_copy_(0, where, found)
+
+    return gathered
+
+
+def _errors(ws: Workspace, call: Errors, r: _Rows, precision: Tensor | None) -> Step:
+    segment = ws.structure.segments[call.segment]
+    shape = ws.structure.groups[segment.group].shape
+    flat, sigma = r.shaped(shape), _activation(ws, segment)
+    predict = _predict(r, flat, sigma, ws.m(segment.group) is ws.a(segment.group))
+    if not segment.gaussian:
+        return _general(ws, call, flat, sigma, predict)
+
+    return _gaussian(call, r, flat, sigma, predict, _miss(r, precision))
+
+
+def _predict(r: _Rows, flat: _Rows, sigma: Activation, same: bool) -> Callable[[], Tensor]:
+    if not sigma.is_identity:
+        return lambda: sigma(flat.a, out=flat.m).view(r.m.shape)
+    if same:
+        return lambda: r.a
+    return lambda: r.m.copy_(r.a)
+
+
+def _miss(r: _Rows, precision: Tensor | None) -> Callable[[Tensor], object]:
+    if precision is None:
+        return lambda mu: torch.sub(r.h, mu, out=r.e)
+    return lambda mu: torch.sub(r.h, mu, out=r.e).mul_(precision)
+
+
+def _gaussian(
+    call: Errors, r: _Rows, flat: _Rows, sigma: Activation, predict: Callable[[], Tensor],
+    miss: Callable[[Tensor], object],
+) -> Step:  # fmt: skip
+    def identity() -> None:
+        miss(predict())
+        r.s.copy_(r.e)
+
+    def curved() -> None:
+        miss(predict())
+        sigma.pullback(flat.e, flat.a, out=flat.s, mu=flat.m)
+
+    def keep() -> None:
+        miss(predict())
+        sigma.pullback(flat.s.fill_(1.0), flat.a, out=flat.a, mu=flat.m)
+        torch.mul(r.e, r.a, out=r.s)
+
+    def use() -> None:
+        miss(r.m)
+        torch.mul(r.e, r.a, out=r.s)
+
+    if call.slope is not None:
+        return keep if call.slope == "keep" else use
+    return identity if sigma.is_identity else curved
+
+
+def _general(
+    ws: Workspace, call: Errors, flat: _Rows, sigma: Activation, predict: Callable[[], Tensor]
+) -> Step:  # fmt: skip
+    energy = ws.net.energy_of(call.segment)
+
+    def identity() -> None:
+        own, sent = energy.error(flat.h, predict().view(flat.h.shape))
+        flat.e.copy_(own)
+        flat.s.copy_(sent)
+
+    def curved() -> None:
+        own, sent = energy.error(flat.h, predict().view(flat.h.shape))
+        flat.e.copy_(own)
+        sigma.pullback(sent, flat.a, out=flat.s, mu=flat.m)
+
+    return identity if sigma.is_identity else curved

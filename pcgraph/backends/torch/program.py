@@ -1,0 +1,358 @@
+"""A plan on torch: lists of functions of no arguments on the buffers of a workspace."""
+
+from __future__ import annotations
+
+import math
+import weakref
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pcgraph.backends.base import Kind, Motion, Program, Which, keep
+from pcgraph.backends.torch import nodes, onednn
+from pcgraph.backends.torch.calls import (
+    Activate,
+    Call,
+    Errors,
+    Fill,
+    Give,
+    MoveRows,
+    Restore,
+    Save,
+    Send,
+    SendBack,
+    ZeroGradient,
+    ZeroSignal,
+    mark,
+    numbers,
+)
+from pcgraph.backends.torch.gradients import Gradient, bias_gradient
+from pcgraph.backends.torch.kernels import Kernel
+from pcgraph.backends.torch.lowering import Lowered
+from pcgraph.backends.torch.workspace import Bound, Step, Workspace
+from pcgraph.clamps import Clamps
+from pcgraph.initializers import Block, Context
+from pcgraph.optimizers import StateOptimizer
+from pcgraph.plan import Plan
+from pcgraph.plan.operations import Write
+
+__all__ = ["TorchProgram"]
+
+_NODES: dict[type[Call], Callable[[Workspace, Any], Step]] = {
+    Fill: nodes.fill,
+    Save: nodes.save,
+    Restore: nodes.restore,
+    Activate: nodes.activate,
+    Errors: nodes.errors,
+    ZeroGradient: nodes.zero_gradient,
+    ZeroSignal: nodes.zero_signal,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class _Give:
+    """States that an initializer writes: a view of them, and what the initializer is told of them."""
+
+    write: Write
+    block: Block
+    out: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class _Move:
+    """States that the optimizer moves: views of them and of their gradients, or their row numbers in a group."""
+
+    group: int
+    nodes: np.ndarray[Any, np.dtype[np.int64]]
+    states: Tensor
+    gradients: Tensor
+    where: Tensor | None
+
+    def step(self, optimizer: StateOptimizer, memory: dict[str, Any]) -> None:
+        """Move them; those that do not lie beside each other are gathered, and put back."""
+        if self.where is None:
+            optimizer.step(self.states, self.gradients, memory)
+            return
+        states = self.states.index_select(0, self.where)
+        optimizer.step(states, self.gradients.index_select(0, self.where), memory)
+        self.states.index_copy_(0, self.where, states)
+
+
+@dataclass(frozen=True, eq=False)
+class _Mask:
+    """A partly clamped node: its states and gradients, its known values, where they are, and 1 where it is free."""
+
+    h: Tensor
+    e: Tensor
+    values: Tensor
+    mask: Tensor
+    free: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class _Stage:
+    forward: list[Step]
+    errors: list[Step]
+    pull: list[Step]
+    moves: list[_Move]
+
+
+class TorchProgram(Program):
+    """A plan bound to a workspace, which other programs of the same network may share."""
+
+    def __init__(self, plan: Plan, ws: Workspace, lowered: Lowered, kernels: Sequence[Kernel]) -> None:
+        super().__init__(plan, ws.net, ws.batch)
+        self.ws, self.kernels = ws, kernels
+        #: Parts of the graph alone are computed as torch's own feed-forward pass would, to the last bit.
+        self._onednn = plan.request.only is None and onednn.serves(ws.device, ws.dtype)
+        self._bounds: list[Bound] = []
+        self._lowered = lowered
+        self._prologue = [
+            self._give(call) if isinstance(call, Give) else self._bind(call) for call in lowered.prologue
+        ]  # fmt: skip
+        self._stages = [
+            _Stage(self._all(c.forward), self._all(c.errors), self._all(c.pull), [self._move(m) for m in c.moves])
+            for c in lowered.stages
+        ]
+        self._final = _Stage(self._all(lowered.final.forward), self._all(lowered.final.errors), [], [])
+        self._refresh = list(dict.fromkeys(step for bound in self._bounds for step in bound.refresh))
+        self._learn: list[Gradient] | None = None
+        self._squared = self._errors_flat()
+        self._now = plan.steps
+        self._masks: list[_Mask] = []
+        self._rates: dict[_Move, float | Tensor] = {}
+        self._rate_sets: dict[_Move, dict[tuple[float, ...], Tensor]] = {}
+
+    # -- binding ------------------------------------------------------------------------------------------------------
+
+    def _all(self, calls: Iterable[Call]) -> list[Step]:
+        return [self._bind(call) for call in calls]
+
+    def _bind(self, call: Call) -> Step:
+        if isinstance(call, Send | SendBack):
+            kernel = self.kernels[call.bucket]
+            bind: Callable[[Workspace, Any], Step] = kernel.forward if isinstance(call, Send) else kernel.pull
+            return self._keep((call.key, kernel.name), lambda: bind(self.ws, call))  # type: ignore[no-any-return]
+        return self._keep(call.key, lambda: _NODES[type(call)](self.ws, call))  # type: ignore[no-any-return]
+
+    def _keep(self, key: Hashable, bind: Callable[[], Any]) -> Any:
+        """What `bind` makes, or made for another program on this workspace."""
+        self.ws.onednn = self._onednn
+        bound = self.ws.bound((key, self._onednn), bind)
+        self._bounds.append(bound)
+        return bound.run
+
+    def _give(self, call: Give) -> _Give:
+        s = self.plan.structure
+        group, out = s.groups[call.group], self.ws.h(call.group)[call.rows]
+        first, stop = group.start + call.rows.start, group.start + call.rows.stop
+        block = Block(s.nodes[first:stop], group.shape, group.name, call.rows.start, call.rows.stop, first)
+        write, shape = Write(call.source, np.arange(first, stop)), (stop - first, self.batch, *group.shape)
+        return _Give(write, block, out.view(shape))
+
+    def _move(self, call: MoveRows) -> _Move:
+        where = self.ws.index(call.rows)
+        h, e = self.ws.h(call.group), self.ws.e(call.group)
+        members = self.plan.structure.groups[call.group].start + numbers(call.rows)
+        if isinstance(where, slice):
+            return _Move(call.group, members, h[where], e[where], None)
+        return _Move(call.group, members, h, e, where)
+
+    def _errors_flat(self) -> list[Tensor]:
+        """The errors at the end, flat; none where squares of them do not say what the energy is."""
+        found = []
+        for call in self._lowered.final.errors:
+            segment = self.plan.structure.segments[call.segment]
+            if not segment.gaussian or not isinstance(call.rows, slice):
+                return []
+            found.append(self.ws.e(segment.group)[call.rows].view(-1))
+        return found
+
+    def _gradients(self) -> list[Gradient]:
+        """What computes gradients, bound when somebody first learns."""
+        if self._learn is not None:
+            return self._learn
+        ws, s = self.ws, self.plan.structure
+        by_bucket: dict[int, list[SendBack]] = {b: [] for b, x in enumerate(s.buckets) if x.name in ws.net.weights}
+        for call in self._lowered.weights:
+            by_bucket.setdefault(call.bucket, []).append(call)
+        self._learn = [self._learner(b, calls) for b, calls in by_bucket.items()]
+        self._learn += [
+            self._keep(("bias", group, mark(which)), lambda g=group, w=which: bias_gradient(ws, g, w))  # type: ignore[misc]
+            for group, which in self._lowered.biases
+        ]
+        self._refresh = list(dict.fromkeys(step for bound in self._bounds for step in bound.refresh))
+        return self._learn
+
+    def _learner(self, b: int, calls: list[SendBack]) -> Gradient:
+        bucket, kernel = self.plan.structure.buckets[b], self.kernels[b]
+        bind = kernel.weights
+        assert bind is not None
+        key = ("learn", b, kernel.name, *(call.key for call in calls))
+        return self._keep(key, lambda: bind(self.ws, bucket, calls))  # type: ignore[no-any-return]
+
+    # -- running ------------------------------------------------------------------------------------------------------
+
+    def start(self, clamps: Clamps, context: Context) -> None:
+        for step in self._refresh:
+            step()
+        self._masks = [self._mask(i, *pair) for i, pair in clamps.masked.items()]
+        self._rates = {}
+        fixed = False
+        for item in self._prologue:
+            if isinstance(item, _Give):
+                self.initialize(item.write, item.block, item.out, context)
+            else:
+                if not fixed:
+                    self._fix(clamps)
+                    fixed = True
+                item()
+            if self._masks:
+                self._hold()
+        if not fixed:
+            self._fix(clamps)
+
+    def evaluate(self, t: int) -> None:
+        stage = self._stages[min(t, len(self._stages) - 1)]
+        for step in stage.forward:
+            step()
+        for step in stage.errors:
+            step()
+        self._now = t
+
+    def pull(self, t: int, motion: Motion) -> None:
+        for step in self._stages[min(t, len(self._stages) - 1)].pull:
+            step()
+        for i, (target, strength) in motion.nudges.items():
+            g, p = self.plan.structure.place(i)
+            self.ws.e(g)[p].add_(self.ws.h(g)[p] - target.reshape(self.batch, -1), alpha=strength)
+        for known in self._masks:
+            known.e.mul_(known.free)
+
+    def move(self, t: int, motion: Motion) -> None:
+        optimizer = motion.optimizer
+        assert optimizer is not None
+        for k, move in enumerate(self._stages[min(t, len(self._stages) - 1)].moves):
+            memory = motion.memories.setdefault((move.group, k), {})
+            if move not in self._rates:
+                self._rates[move] = self._rate(move, optimizer)
+            memory["lr"], memory["step"] = self._rates[move], motion.first_step + t
+            move.step(optimizer, memory)
+        if self._masks and not optimizer.fixes_zero:
+            self._hold()
+
+    def finish(self) -> None:
+        if self.plan.steps:
+            for step in self._final.forward:
+                step()
+        for step in self._final.errors:
+            step()
+        self._now = self.plan.steps
+
+    def _mask(self, i: int, values: Tensor, mask: Tensor) -> _Mask:
+        g, p = self.plan.structure.place(i)
+        flat = mask.reshape(self.batch, -1)
+        return _Mask(
+            self.ws.h(g)[p], self.ws.e(g)[p], values.reshape(self.batch, -1), flat, (~flat).to(self.ws.dtype)
+        )  # fmt: skip
+
+    def _hold(self) -> None:
+        """Put the known neurons of partly clamped nodes back to their values."""
+        for known in self._masks:
+            torch.where(known.mask, known.values, known.h, out=known.h)
+
+    def _fix(self, clamps: Clamps) -> None:
+        """Put the clamped values in their places, those of one group together where they are many."""
+        by_group: dict[int, list[tuple[int, Tensor]]] = {}
+        for i, value in clamps.values.items():
+            g, p = self.plan.structure.place(i)
+            by_group.setdefault(g, []).append((p, value.reshape(self.batch, -1)))
+        for g, placed in by_group.items():
+            h = self.ws.h(g)
+            if len(placed) <= self.ws.traits.few_clamps:
+                for p, value in placed:
+                    h[p].copy_(value)
+            else:
+                rows = [p for p, _ in placed]
+                where = self.ws.constant(("clamped", *rows), lambda rows=rows: torch.tensor(rows))  # type: ignore[misc]
+                h.index_copy_(0, where, torch.stack([value for _, value in placed]))
+
+    def _rate(self, move: _Move, optimizer: StateOptimizer) -> float | Tensor:
+        if isinstance(optimizer.lr, float):
+            return optimizer.lr
+        free, names = self.plan.free, self.plan.structure.nodes
+        known = {i: optimizer.rate(names[i]) for i in move.nodes.tolist() if free[i]}
+        some = next(iter(known.values()))
+        rates = tuple(known.get(i, some) for i in move.nodes.tolist())
+        if len(set(rates)) == 1:
+            return rates[0]
+        kept = self._rate_sets.setdefault(move, {})
+        tensor = kept.pop(rates, None)
+        if tensor is None:
+            tensor = torch.tensor(rates, dtype=self.ws.dtype).view(-1, 1, 1).to(self.ws.device)
+        kept[rates] = keep(tensor)
+        if len(kept) > self.ws.traits.rate_sets:
+            del kept[next(iter(kept))]
+        return tensor
+
+    # -- reading ------------------------------------------------------------------------------------------------------
+
+    def read(self, which: Which, kind: Kind) -> Tensor:
+        s = self.plan.structure
+        first = which if isinstance(which, int) else int(which.start if isinstance(which, slice) else which[0])
+        g = int(s.group_of[first])
+        shape = (self.batch, *s.groups[g].shape)
+        if isinstance(which, int):
+            where: Any = which - s.groups[g].start
+        elif isinstance(which, slice):
+            where, shape = slice(which.start - s.groups[g].start, which.stop - s.groups[g].start), (-1, *shape)
+        else:
+            where, shape = self.ws.index(which - s.groups[g].start), (-1, *shape)
+        if kind == "gradient":
+            return self.ws.e(g)[where].view(shape)
+        if kind == "state":
+            return self.ws.h(g)[where].view(shape)
+        compared = self.plan.flow.error(self._now)[which]
+        if np.all(compared):
+            return self.ws.m(g)[where].view(shape)
+        states = self.ws.h(g)[where]
+        if np.any(compared):
+            mask = torch.from_numpy(compared).to(self.ws.device).view(-1, 1, 1)
+            states = torch.where(mask, self.ws.m(g)[where], states)
+        return states.view(shape)
+
+    def finite(self) -> bool:
+        """Whether the energy is finite, where possible from the squared errors: one pass, nothing allocated."""
+        if self._squared and math.isfinite(float(sum(torch.dot(e, e) for e in self._squared))):
+            return True
+        return super().finite()
+
+    def gradients(self, scale: float) -> None:
+        for add in self._gradients():
+            add(scale)
+        self.energy_gradients(scale)
+
+    # -- sharing ------------------------------------------------------------------------------------------------------
+
+    @property
+    def stale(self) -> bool:
+        return self.ws.stale
+
+    @property
+    def taken(self) -> bool:
+        return self.ws.taken
+
+    def lend(self, reader: object) -> None:
+        self.ws.reader = weakref.ref(reader)
+
+    @property
+    def recorded(self) -> bool:
+        return self.ws.recorded
+
+    @recorded.setter
+    def recorded(self, value: bool) -> None:
+        self.ws.recorded = value

@@ -1,0 +1,251 @@
+"""Stored entries only: scalar edges of any number as one CSR matrix, and SparseLinear edges as one matrix each.
+
+Both directions have a matrix of their own, stored by rows, since a product with a transposed CSR matrix cannot be
+spread over rows. Weight gradients are taken at the stored entries; nothing of size targets x sources is ever made.
+
+Products are those of torch's CSR matrices. On a CPU these sum each row in order; cuSPARSE may add in any, so that under
+``torch.use_deterministic_algorithms`` other devices use :func:`pcgraph.backends.torch.sums.bags`. Autocast leaves all
+this alone: there are no CSR products in half precision on a CPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pcgraph.backends.torch.calls import Send, SendBack, mark, rows
+from pcgraph.backends.torch.edges import Edges, carried, pulled
+from pcgraph.backends.torch.products import Factor, Learn
+from pcgraph.backends.torch.sums import adder, bags, csr, pointers
+from pcgraph.backends.torch.workspace import Step, Workspace
+from pcgraph.plan.operations import Index
+
+__all__ = [
+    "entries_forward",
+    "entries_pull",
+    "entries_weights",
+    "scalar_forward",
+    "scalar_pull",
+    "scalar_weights",
+]
+
+
+class _Matrix:
+    """A CSR matrix whose values are looked up in packed weights.
+
+    Parameters
+    ----------
+    ws : Workspace
+    packed : Tensor, shape (weights,)
+        The weights, as a view of the parameter.
+    at : ndarray
+        Where in `packed` the value of each entry lies.
+    row, column : ndarray
+        Where in the matrix each entry lies.
+    shape : (int, int)
+    """
+
+    def __init__(
+        self, ws: Workspace, packed: Tensor, at: Index, row: Index, column: Index, shape: tuple[int, int]
+    ) -> None:
+        order = _by_row(row, column)
+        self.at = at[order]
+        if (np.diff(self.at) == 1).all():
+            self.values = packed[int(self.at[0]) : int(self.at[-1]) + 1]
+        else:
+            index = torch.from_numpy(self.at).to(ws.device)
+            values = self.values = ws.empty(len(at))
+            ws.refreshed(lambda: torch.index_select(packed, 0, index, out=values))
+        self.pointer, self.columns = pointers(row, shape[0]), column[order]
+        self.matrix = csr(ws, self.pointer, self.columns, self.values, shape)
+
+    def product(self, ws: Workspace) -> Callable[[Tensor], Tensor]:
+        """The product with a dense matrix, in scratch."""
+        if _summed_by_rows(ws):
+            matrix = self.matrix
+            # Autocast leaves alone what writes into a tensor.
+            return lambda dense: torch.mm(matrix, dense, out=ws.scratch("sparse", len(matrix), dense.shape[1]))
+        return bags(ws, self.pointer, self.columns, self.values)
+
+    def added(self, ws: Workspace, out: Tensor, alpha: float) -> Callable[[Tensor], object]:
+        """Adds `alpha` times the product with a dense matrix to `out`."""
+        if _summed_by_rows(ws):
+            matrix = self.matrix
+            return lambda dense: torch.addmm(out, matrix, dense, alpha=alpha, out=out)
+        product = self.product(ws)
+        return lambda dense: out.add_(product(dense), alpha=alpha)
+
+    def learner(self, ws: Workspace) -> Callable[[Tensor, Tensor, Tensor, float, float], None]:
+        """A function of (grad, s, x, scale, beta): ``grad[at] += -scale * (s x^T)``; written where beta is 0.
+
+        `s` is (rows, batch), `x` (columns, batch).
+        """
+        matrix, where = self.matrix, rows(self.at) if (np.diff(self.at) > 0).all() else self.at
+        put = _into_slice(where) if isinstance(where, slice) else _into_places(ws, where)
+
+        def learn(grad: Tensor, s: Tensor, x: Tensor, scale: float, beta: float) -> None:
+            put(grad, torch.sparse.sampled_addmm(matrix, s, x.t(), beta=0.0, alpha=-scale).values(), beta)
+
+        return learn
+
+
+def _by_row(row: Index, column: Index) -> Index | slice:
+    """The order of the entries of a CSR matrix. Edges come sorted by target and then by source, or nearly so."""
+
+    def sorted_by_both(order: Index | slice) -> bool:
+        r, c = np.diff(row[order]), np.diff(column[order])
+        return bool(((r > 0) | ((r == 0) & (c >= 0))).all())
+
+    if sorted_by_both(slice(None)):
+        return slice(None)
+    order: Index = np.argsort(row, kind="stable")
+    return order if sorted_by_both(order) else np.lexsort((column, row))
+
+
+def _into_slice(where: slice) -> Callable[[Tensor, Tensor, float], object]:
+    return lambda grad, new, beta: grad[where].add_(new) if beta else grad[where].copy_(new)
+
+
+def _into_places(ws: Workspace, where: Index) -> Callable[[Tensor, Tensor, float], object]:
+    index, add = torch.from_numpy(where).to(ws.device), adder(ws, where)
+    return lambda grad, new, beta: add(grad, new, 1.0) if beta else grad.index_copy_(0, index, new)
+
+
+def _summed_by_rows(ws: Workspace) -> bool:
+    return ws.device.type == "cpu" or not ws.deterministic
+
+
+def _flat(buffer: Tensor) -> Tensor:
+    return buffer.view(buffer.shape[0], buffer.shape[1])
+
+
+def _scalar(ws: Workspace, call: Send | SendBack, edges: Edges, forward: bool) -> _Matrix:
+    """The matrix of all edges of a call, from sources to targets, or transposed."""
+    groups = ws.structure.groups
+    source, target = groups[edges.source_group].count, groups[edges.target_group].count
+
+    def make() -> _Matrix:
+        packed = ws.net.weights[edges.bucket.name].detach().view(-1)
+        if forward:
+            return _Matrix(ws, packed, edges.row, edges.target, edges.source, (target, source))
+        return _Matrix(ws, packed, edges.row, edges.source, edges.target, (source, target))
+
+    matrix: _Matrix = ws.bound(("matrix", call.bucket, mark(call.edges), forward), make).run
+    return matrix
+
+
+def scalar_forward(ws: Workspace, call: Send) -> Step:
+    """``A += W phi(H)`` with one CSR product."""
+    edges = Edges(ws, call)
+    h, a = _flat(ws.h(edges.source_group)), _flat(ws.a(edges.target_group))
+    add = _scalar(ws, call, edges, True).added(ws, a, 1.0)
+    source = carried(ws, edges.bucket, lambda: h)
+    return lambda: add(source())
+
+
+def scalar_pull(ws: Workspace, call: SendBack) -> Step:
+    """``E -= phi'(H) * (W^T S)`` with the transposed matrix."""
+    edges = Edges(ws, call)
+    h, e = _flat(ws.h(edges.source_group)), _flat(ws.e(edges.source_group))
+    s = _flat(ws.s(edges.target_group))
+    matrix = _scalar(ws, call, edges, False)
+    if edges.bucket.phi.is_identity:
+        add = matrix.added(ws, e, -1.0)
+        return lambda: add(s)
+    product = matrix.product(ws)
+    back = pulled(ws, edges.bucket, lambda: product(s), lambda: h)
+    return lambda: e.sub_(back())
+
+
+def scalar_weights(ws: Workspace, call: SendBack) -> Learn:
+    """``-S phi(H)^T`` at the stored entries."""
+    edges = Edges(ws, call)
+    h, s = _flat(ws.h(edges.source_group)), _flat(ws.s(edges.target_group))
+    learn, source = _scalar(ws, call, edges, True).learner(ws), carried(ws, edges.bucket, lambda: h)
+    return lambda grad, scale, beta: learn(grad.view(-1), s, source(), scale, beta)
+
+
+# -- one edge with stored entries between two groups ------------------------------------------------------------------
+
+
+class _Entries:
+    """The edges of a call: for each its row of the weights, its matrix, its source's and its target's buffers."""
+
+    def __init__(self, ws: Workspace, call: Send | SendBack) -> None:
+        edges = Edges(ws, call)
+        self.bucket, groups = edges.bucket, ws.structure.groups
+        self.ends = list(zip(edges.row.tolist(), edges.source.tolist(), edges.target.tolist()))
+        self.pattern: tuple[Index, Index] = tuple(edges.bucket.pattern(groups).numpy())
+        self.sizes = groups[edges.source_group].size, groups[edges.target_group].size
+
+    def matrix(self, ws: Workspace, row: int, forward: bool) -> _Matrix:
+        """The matrix of one edge, shared by all that is bound to it."""
+
+        def make() -> _Matrix:
+            packed, (source, target) = ws.net.weights[self.bucket.name].detach()[row], self.pattern
+            a, z = self.sizes
+            ends, shape = ((target, source), (z, a)) if forward else ((source, target), (a, z))
+            return _Matrix(ws, packed, np.arange(len(source)), *ends, shape)
+
+        matrix: _Matrix = ws.bound(("matrix", self.bucket.name, row, forward), make).run
+        return matrix
+
+
+def _upright(ws: Workspace, name: str, x: Tensor) -> Tensor:
+    """(batch, size) as (size, batch) in memory, which is what a CSR product wants."""
+    return ws.scratch(name, x.shape[1], x.shape[0]).copy_(x.t())
+
+
+def entries_forward(ws: Workspace, call: Send) -> Step:
+    """``A[target] += phi(H[source]) W^T``, an edge after the other."""
+    on = _Entries(ws, call)
+    h, a = ws.h(on.bucket.source_group), ws.a(on.bucket.target_group)
+    parts = [
+        (on.matrix(ws, row, True).product(ws), carried(ws, on.bucket, lambda x=h[source]: x), a[target])  # type: ignore[misc]
+        for row, source, target in on.ends
+    ]
+
+    def run() -> None:
+        for product, states, into in parts:
+            into.add_(product(_upright(ws, "upright", states())).t())
+
+    return run
+
+
+def entries_pull(ws: Workspace, call: SendBack) -> Step:
+    """``E[source] -= phi'(H[source]) * (S[target] W)``, an edge after the other."""
+    on = _Entries(ws, call)
+    h, e, s = ws.h(on.bucket.source_group), ws.e(on.bucket.source_group), ws.s(on.bucket.target_group)
+
+    def part(row: int, source: int, target: int) -> tuple[Tensor, Factor]:
+        product, states, signal = on.matrix(ws, row, False).product(ws), h[source], s[target]
+        back = pulled(ws, on.bucket, lambda: product(_upright(ws, "upright", signal)).t(), lambda: states)
+        return e[source], back
+
+    parts = [part(*ends) for ends in on.ends]
+
+    def run() -> None:
+        for into, back in parts:
+            into.sub_(back())
+
+    return run
+
+
+def entries_weights(ws: Workspace, call: SendBack) -> Learn:
+    """``-S[target]^T phi(H[source])`` at the stored entries of each edge."""
+    on = _Entries(ws, call)
+    h, s = ws.h(on.bucket.source_group), ws.s(on.bucket.target_group)
+    parts = [
+        (row, on.matrix(ws, row, True).learner(ws), carried(ws, on.bucket, lambda x=h[source]: x), s[target])  # type: ignore[misc]
+        for row, source, target in on.ends
+    ]
+
+    def run(grad: Tensor, scale: float, beta: float) -> None:
+        for row, learn, states, sent in parts:
+            signal, state = _upright(ws, "upright", sent), _upright(ws, "upright2", states())
+            learn(grad[row], signal, state, scale, beta)
+
+    return run

@@ -1,0 +1,244 @@
+"""The buffers of a network for one batch size, and what is bound to them.
+
+For every group of nodes of one shape: H the states, A what comes in, M the predictions, E the errors (during a step
+also the gradient of the states), S the signals that errors send back, each ``(nodes, batch, size)``. A buffer is made
+when the first call that uses it is bound; a step allocates nothing. All plans of the network with this batch size work
+on the same buffers, one after the other, and calls that they have in common are bound once.
+"""
+
+from __future__ import annotations
+
+import math
+import weakref
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pcgraph.backends.torch.calls import Rows, numbers, rows
+from pcgraph.backends.traits import Traits, traits_of
+from pcgraph.network import Network
+
+__all__ = ["Bound", "Step", "Workspace", "put", "switches", "take"]
+
+Step = Callable[[], object]
+
+
+@dataclass(eq=False)
+class Bound:
+    """A function on the buffers, what has to be done at the start of a run that calls it, and what it rests on."""
+
+    run: Any
+    refresh: tuple[Step, ...]
+    parts: tuple[Bound, ...]
+
+
+class Workspace:
+    """Buffers for `net` with a batch of `batch` samples.
+
+    Attributes
+    ----------
+    traits : Traits
+        Of the device.
+    half : torch.dtype or None
+        The dtype of the factors of dense products, where ``torch.autocast`` is on and states are float32.
+    deterministic : bool
+        Whether ``torch.use_deterministic_algorithms`` is on.
+    cache : dict
+        What kernels keep between their calls.
+    recorded : bool
+        Whether a recording holds the addresses of all that is bound.
+    """
+
+    def __init__(self, net: Network, batch: int) -> None:
+        self.net, self.batch = net, batch
+        self.structure = net.structure
+        self.dtype, self.device = net.dtype, net.device
+        self.traits: Traits = traits_of(self.device.type)
+        self.half = _autocast(self.device) if self.dtype == torch.float32 else None
+        self.deterministic = torch.are_deterministic_algorithms_enabled()
+        #: Whether what is bound next may use :mod:`pcgraph.backends.torch.onednn`.
+        self.onednn = False
+        self.cache: dict[Any, Any] = {}
+        self.recorded = False
+        self.reader: weakref.ref[Any] | None = None
+        self._buffers: dict[tuple[str, int], Tensor] = {}
+        self._bound: weakref.WeakValueDictionary[Hashable, Bound] = weakref.WeakValueDictionary()
+        #: Of what is being bound now.
+        self._refreshing: list[Step] = []
+        self._parts: list[Bound] = []
+        self._scratch: dict[tuple[str, torch.dtype], Tensor] = {}
+        #: Scratch that was too small for somebody. What was recorded before still writes there.
+        self._outgrown: list[Tensor] = []
+        self._bound_to = self._marks()
+
+    def _marks(self) -> tuple[object, ...]:
+        net = self.net
+        return net.dtype, net.device, *switches(self.device), *(p.data_ptr() for p in net.parameters())
+
+    @property
+    def stale(self) -> bool:
+        """Whether the network was moved, its parameters replaced, or torch's switches thrown since this was made."""
+        return self._bound_to != self._marks()
+
+    @property
+    def taken(self) -> bool:
+        """Whether somebody still reads what the last run left in the buffers."""
+        return self.reader is not None and self.reader() is not None
+
+    # -- buffers ------------------------------------------------------------------------------------------------------
+
+    def h(self, group: int) -> Tensor:
+        """The states of a group."""
+        return self._buffer("h", group)
+
+    def a(self, group: int) -> Tensor:
+        """What comes into a group."""
+        return self._buffer("a", group)
+
+    def m(self, group: int) -> Tensor:
+        """The predictions of a group: the same tensor as :meth:`a` where all its activations are the identity."""
+        segments = (s for s in self.structure.segments if s.group == group and s.energy is not None)
+        return self._buffer("a" if all(s.activation.is_identity for s in segments) else "m", group)
+
+    def e(self, group: int) -> Tensor:
+        """The errors of a group, or the gradients of its states."""
+        return self._buffer("e", group)
+
+    def s(self, group: int) -> Tensor:
+        """The signals of a group."""
+        return self._buffer("s", group)
+
+    def _buffer(self, name: str, group: int) -> Tensor:
+        if (name, group) not in self._buffers:
+            size = self.structure.groups[group]
+            made = self.empty(size.count, self.batch, size.size)
+            # Rows that no call writes may lie between those that one reads as a slice.
+            self._buffers[name, group] = made.zero_() if name in "es" else made
+        return self._buffers[name, group]
+
+    def base(self, key: tuple[int, int], size: int) -> Tensor:
+        """A tensor for kept contributions of nodes of one level and group: ``(size, batch, neurons)``."""
+        name = ("base", key, size)
+        if name not in self.cache:
+            self.cache[name] = self.empty(size, self.batch, self.structure.groups[key[1]].size)
+        return self.cache[name]  # type: ignore[no-any-return]
+
+    def empty(self, *shape: int) -> Tensor:
+        """An uninitialised tensor of the states' dtype and device."""
+        return torch.empty(shape, dtype=self.dtype, device=self.device)
+
+    def scratch(self, name: str, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
+        """A tensor whose content lasts until the next call with this name and dtype (else the states')."""
+        size, key = math.prod(shape), (name, dtype or self.dtype)
+        flat = self._scratch.get(key)
+        if flat is None or flat.numel() < size:
+            if self.recorded and flat is not None:
+                self._outgrown.append(flat)
+            flat = self._scratch[key] = torch.empty(size, dtype=key[1], device=self.device)
+        return flat[:size].view(shape)
+
+    # -- binding ------------------------------------------------------------------------------------------------------
+
+    def bound(self, key: Hashable, bind: Callable[[], Any]) -> Bound:
+        """What `bind` returns, made once for as long as some program holds it."""
+        found = self._bound.get(key)
+        if found is None:
+            outer = self._refreshing, self._parts
+            self._refreshing, self._parts = [], []
+            try:
+                run = bind()
+                found = Bound(run, tuple(dict.fromkeys(self._refreshing)), tuple(self._parts))
+            finally:
+                self._refreshing, self._parts = outer
+            self._bound[key] = found
+        self._refreshing += found.refresh
+        self._parts.append(found)
+        return found
+
+    def refreshed(self, step: Step) -> None:
+        """Call `step` now, and at the start of every run of what is being bound, since the weights may have changed."""
+        self._refreshing.append(step)
+        step()
+
+    def packed(self, name: str) -> Tensor:
+        """The packed weights of a bucket as dense products read them.
+
+        The parameter itself, or under autocast a copy in its dtype that is refreshed for every run.
+        """
+        weight: Tensor = self.net.weights[name].detach()
+        if self.half is None:
+            return weight
+
+        def cast() -> Tensor:
+            copy = torch.empty_like(weight, dtype=self.half)
+            self.refreshed(lambda: copy.copy_(weight))
+            return copy
+
+        return self.bound(("half", name), cast).run  # type: ignore[no-any-return]
+
+    def constant(self, key: tuple[Any, ...], make: Callable[[], Tensor]) -> Tensor:
+        """A tensor of the host's, brought to the device once and kept: a run copies nothing from the host."""
+        if key not in self.cache:
+            self.cache[key] = make().to(self.device)
+        return self.cache[key]  # type: ignore[no-any-return]
+
+    def index(self, which: Rows) -> Tensor | slice:
+        """Rows as something a tensor on this device can be indexed with."""
+        if isinstance(which, slice):
+            return which
+        return torch.from_numpy(np.ascontiguousarray(which)).to(self.device)
+
+    def bias_index(self, nodes: np.ndarray[Any, Any]) -> Tensor | slice:
+        """The rows of the packed bias that belong to these nodes of one group, each of which has one."""
+        return self.index(rows(self.net.bias_row[nodes]))
+
+    def bias(self, group: int, which: Rows) -> Tensor | None:
+        """Current biases of these nodes, ``(nodes, 1, size)``, zero where a node has none; None if none has one.
+
+        It is a view of the parameter, or a copy that is refreshed for every run.
+        """
+        name = f"bias_{self.structure.groups[group].name}"
+        if name not in self.net.biases:
+            return None
+        wanted = self.structure.groups[group].start + numbers(which)
+        inside = self.net.bias_row[wanted] >= 0
+        if not inside.any():
+            return None
+        packed: Tensor = self.net.biases[name].detach().flatten(1).unsqueeze(1)
+        source = self.bias_index(wanted[inside])
+        if inside.all() and isinstance(source, slice):
+            return packed[source]
+        copy = self.empty(len(wanted), 1, packed.shape[2]).zero_()
+        to = torch.from_numpy(np.flatnonzero(inside)).to(self.device)
+        self.refreshed(lambda: copy.index_copy_(0, to, take(packed, source)))
+        return copy
+
+
+def switches(device: torch.device) -> tuple[object, ...]:
+    """What torch has been told about how to compute: what is bound, or recorded, holds for these settings alone."""
+    return (
+        torch.backends.mkldnn.enabled, torch.are_deterministic_algorithms_enabled(), _autocast(device),
+        torch.backends.cuda.matmul.fp32_precision, torch.backends.mkldnn.matmul.fp32_precision,  # type: ignore[attr-defined]
+    )  # fmt: skip
+
+
+def _autocast(device: torch.device) -> torch.dtype | None:
+    on = torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
+    return torch.get_autocast_dtype(device.type) if on else None
+
+
+def take(buffer: Tensor, which: Tensor | slice) -> Tensor:
+    """Rows of a buffer: a view for a slice, a copy for an index."""
+    return buffer[which] if isinstance(which, slice) else buffer.index_select(0, which)
+
+
+def put(buffer: Tensor, which: Tensor | slice, value: Tensor) -> None:
+    """Write rows of a buffer."""
+    if isinstance(which, slice):
+        buffer[which].copy_(value)
+    else:
+        buffer.index_copy_(0, which, value)

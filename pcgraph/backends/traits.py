@@ -1,0 +1,74 @@
+"""The thresholds of devices, in one table: where one way to compute becomes faster than another.
+
+They are measured once and written down; nothing is timed at run time, so that a network is computed in the same way
+each time. Ratios stand in docs/performance.md.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+__all__ = ["CPU", "CUDA", "Traits", "traits_of"]
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What is fast on a device.
+
+    Attributes
+    ----------
+    large_edge : float
+        Weights from which on an edge is one product by itself: it keeps every core busy alone. A GPU is never filled.
+    scalar_edges : int
+        Scalar edges from which on a bucket is one CSR matrix; fewer drown in its overhead.
+    widen : float
+        Rows or edges are widened to the neighbours between them where that adds at most this factor: a slice of all
+        is then quicker than gathering some.
+    pieces : int
+        Rows in more pieces than this are gathered instead of being taken slice by slice.
+    lasting_slope : int
+        Neurons of a node from which on a prediction that holds still is worth an operation of its own.
+    chunk : float
+        Bytes of gathered states that a batched product handles at a time, so that they stay in the cache: smaller
+        pieces lose more in calls, larger ones in misses.
+    spare_rows : int
+        Rows are added to as one slice where that has at most so many rows for each one that gets something.
+    sums_by_csr : bool
+        Whether a product with a CSR matrix of ones is the quickest sum of rows that keeps their order.
+    onednn_product, onednn_tanh : float
+        Multiplications, and values, from which on a call of oneDNN pays, where it is used at all.
+    onednn_piece : int
+        Values of such a tanh at a time: few enough that what is written is still in the cache when it is read.
+    few_clamps : int
+        So many clamped nodes of one shape are copied one by one; more are stacked first.
+    rate_sets : int
+        Sets of different rates of the same nodes that stay on the device, the latest.
+    """
+
+    large_edge: float
+    scalar_edges: int = 32
+    widen: float = 1.25
+    pieces: int = 4
+    lasting_slope: int = 256
+    chunk: float = math.inf
+    spare_rows: int = 2
+    sums_by_csr: bool = False
+    onednn_product: float = math.inf
+    onednn_tanh: float = math.inf
+    onednn_piece: int = 2**18
+    few_clamps: int = 4
+    rate_sets: int = 8
+
+
+#: Two to sixteen cores of x86-64.
+CPU = Traits(
+    large_edge=128 * 128, chunk=8 * 2**20, sums_by_csr=True, onednn_product=2**24, onednn_tanh=2**16
+)  # fmt: skip
+#: An NVIDIA GPU: whatever is equal is batched at any size, since one product of 512 x 512 does not fill it.
+CUDA = Traits(large_edge=math.inf)
+
+
+def traits_of(device: str) -> Traits:
+    """The thresholds for a type of device, as in ``torch.device.type``; those of a GPU where nothing is known."""
+    return CPU if device == "cpu" else CUDA

@@ -1,0 +1,76 @@
+"""Tell notebooks how reports, plans and results are drawn; imported for the first picture."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import networkx as nx
+import numpy as np
+
+from pcgraph import notebook
+from pcgraph.drawing import results
+from pcgraph.drawing.declaration import draw
+from pcgraph.drawing.style import PAPER, pyplot
+from pcgraph.errors import PCGraphError
+from pcgraph.learning import InferenceResult
+from pcgraph.plan import Plan
+from pcgraph.topology import Report, check_phase
+
+__all__: list[str] = []
+
+DRAWN = 500
+"""Graphs with more nodes than this are not drawn unasked."""
+
+
+def _png(figure: Any) -> bytes:
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=100, bbox_inches="tight", facecolor=PAPER)
+    pyplot().close(figure)
+    return file.getvalue()
+
+
+def _has_pyplot() -> bool:
+    try:
+        pyplot()
+    except PCGraphError:
+        return False
+    return True
+
+
+def _report(report: Report) -> bytes | None:
+    if report.level != "groups" or len(report.nodes) > DRAWN or not _has_pyplot():
+        return None
+    graph = nx.DiGraph()
+    graph.add_nodes_from(report.nodes)
+    graph.add_edges_from(report.edges)
+    return _png(draw(graph, report).figure)
+
+
+def _plan(plan: Plan) -> bytes | None:
+    s = plan.structure
+    if len(s.nodes) > DRAWN or not _has_pyplot():
+        return None
+    graph = nx.MultiDiGraph()
+    for i in np.argsort(s.rank).tolist():
+        prior = {"prior": 0.0} if i in s.priors else {}
+        graph.add_node(s.nodes[i], shape=s.groups[int(s.group_of[i])].shape, **prior)
+    graph.add_edges_from((s.nodes[u], s.nodes[v]) for u, v in zip(s.source.tolist(), s.target.tolist()))
+    clamped = [s.nodes[i] for i in np.flatnonzero(~plan.free)]
+    return _png(draw(graph, check_phase(graph, clamped, repair=False), title="").figure)
+
+
+def _result(result: InferenceResult) -> bytes | None:
+    if result.trace is None or len(result.trace) < 2 or not _has_pyplot():
+        return None
+    if result.node_trace is None:
+        return _png(results.trace(result).figure)
+    figure, (left, right) = pyplot().subplots(1, 2, figsize=(10, 3.2), layout="constrained")
+    results.trace(result, ax=left)
+    results.energy(result, ax=right)
+    return _png(figure)
+
+
+notebook.draws(Report, _report)
+notebook.draws(Plan, _plan)
+notebook.draws(InferenceResult, _result)

@@ -1,0 +1,27 @@
+"""How a run is looked at and driven, beyond what it computes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["Options"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the caller of a run chose, beyond the plan itself.
+
+    Attributes
+    ----------
+    trace : bool or "nodes"
+        Whether to keep the energy per sample at every step; with "nodes", that of each node.
+    check : bool
+        Whether to look if clamps and the final energy are finite, which on a GPU waits for the device.
+    capture : bool or "auto"
+        Whether to record the run and replay it; see :mod:`pcgraph.inference.capture`.
+    """
+
+    trace: bool | Literal["nodes"] = False
+    check: bool = True
+    capture: bool | str = False

@@ -1,0 +1,115 @@
+"""A plan for people: in words, and as a table for notebooks."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from pcgraph import notebook
+from pcgraph.plan.operations import Activate, Index, Write
+
+__all__ = ["html", "text"]
+
+#: Up to so many edges, a plan is explained by their names.
+SMALL = 20
+#: So many nodes are named, and the rest counted.
+NAMED = 8
+
+# A plan is Any here, since it explains itself with this module, which comes before it.
+
+
+def text(plan: Any) -> str:
+    """Say what a plan does: kernels by bucket, initialization, distinct steps, products."""
+    s = plan.structure
+    lines = [
+        f"Plan for {len(s.nodes)} nodes and {len(s.source)} edges, {plan.steps} inference steps",
+        f"  clamped: {_names(plan, np.flatnonzero(~plan.free))}",
+        f"  exact after initialization (error 0): {_names(plan, np.flatnonzero(plan.exact))}",
+    ]
+    if plan.lowering is not None:
+        lines += [f"  {line}" for line in plan.lowering.describe(plan)]
+    lines.append(f"  initialization: {_initialization(plan)}")
+    for span, ahead, back, moved in _steps(plan):
+        products = f"{_products(plan, ahead)} forward and {_products(plan, back)} backward products"
+        lines.append(f"  {span}: {products}, {_moves(moved)}{_named(plan, ahead, back)}")
+    if plan.steps:
+        final = plan.final.propagate.edges
+        lines.append(f"  after the last step: {_products(plan, final)} forward products{_named(plan, final)}")
+    lines.append(f"  weight gradients: {plan.matmuls.weights} products")
+    lines.append(f"  sequential matrix multiplications: {plan.smm}")
+    lines.append(f"  in all: {plan.matmuls.total} products, {_cost(plan)}")
+    return "\n".join(lines)
+
+
+def html(plan: Any) -> str:
+    """Show what each step computes and what all of it costs as a table, and the graph as a picture."""
+    rows = [("initialization", str(plan.matmuls.init), "", _initialization(plan))]
+    rows += [
+        (span, str(_products(plan, ahead)), str(_products(plan, back)), _moves(moved))
+        for span, ahead, back, moved in _steps(plan)
+    ]
+    if plan.steps:
+        rows.append(("after the last step", str(_products(plan, plan.final.propagate.edges)), "", ""))
+    rows.append(("weight gradients", "", str(plan.matmuls.weights), ""))
+    title = (
+        f"{len(plan.structure.nodes)} nodes, {len(plan.structure.source)} edges, {plan.steps} inference steps; "
+        f"clamped: {_names(plan, np.flatnonzero(~plan.free))}; in all {plan.matmuls.total} products, "
+        f"{_cost(plan)}; sequential matrix multiplications: {plan.smm}"
+    )
+    columns = ("", "forward products", "backward products", "")
+    return notebook.table(title, columns, rows) + notebook.picture(plan)
+
+
+def _steps(plan: Any) -> Iterator[tuple[str, Index, Index, int]]:
+    """Yield which steps are alike, their edges forward and backward, and how many states move in each."""
+    repeats = Counter(min(t, len(plan.stages) - 1) for t in range(plan.steps))
+    seen = 0
+    for i, stage in enumerate(plan.stages):
+        n = repeats[i]
+        span = f"step {seen}" if n == 1 else f"steps {seen} to {seen + n - 1}"
+        seen += n
+        yield span, stage.propagate.edges, stage.pull.edges, len(stage.move.nodes)
+
+
+def _products(plan: Any, edges: Index) -> int:
+    return int(plan.products(np.bincount(edges, minlength=len(plan.structure.source))))
+
+
+def _cost(plan: Any) -> str:
+    missing = f", without the modules of {', '.join(plan.uncounted)}" if plan.uncounted else ""
+    return f"{plan.flops(1) / 1e6:.3g} MFLOP a sample{missing}"
+
+
+def _initialization(plan: Any) -> str:
+    writers = sorted({o.source for o in plan.prologue if isinstance(o, Write) and o.source >= 0})
+    parts = [f"values from {', '.join(type(plan.initializers[i]).__name__ for i in writers)}"] if writers else []
+    swept = [v for o in plan.prologue if isinstance(o, Activate) for v in o.nodes]
+    if swept:
+        waves = f"in {plan.waves} {'wave' if plan.waves == 1 else 'waves'}"
+        parts.append(f"a sweep of {_names(plan, np.array(swept))}, {waves}")
+    return "; ".join(parts) or "nothing is free"
+
+
+def _named(plan: Any, forward: Index, back: Index | None = None) -> str:
+    """Name the edges, on a graph small enough to be read."""
+    if len(plan.structure.source) > SMALL:
+        return ""
+
+    def names(edges: Index) -> str:
+        return ", ".join("→".join(map(str, plan.structure.edge(int(e))[:2])) for e in np.sort(edges)) or "none"
+
+    said = f"forward {names(forward)}"
+    return f" ({said})" if back is None else f" ({said}; back {names(back)})"
+
+
+def _names(plan: Any, nodes: Index) -> str:
+    names = [str(plan.structure.nodes[i]) for i in nodes[:NAMED]]
+    more = len(nodes) - len(names)
+    return (", ".join(names) or "none") + (f" and {more} more" if more > 0 else "")
+
+
+def _moves(states: int) -> str:
+    return f"{states} {'state moves' if states == 1 else 'states move'}"

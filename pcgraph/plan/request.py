@@ -1,0 +1,71 @@
+"""What a plan is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+
+from pcgraph.errors import ConfigError
+from pcgraph.optimizers import StateOptimizer
+
+__all__ = ["Request", "require_steps"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a plan is asked for, beside the initializer's layout. Two equal requests get the same plan.
+
+    Attributes
+    ----------
+    clamped, masked : frozenset of int
+        Canonical numbers of the nodes that are known wholly, and in part.
+    steps : int
+        The number of inference steps, T.
+    fixes_zero, stateless : bool
+        What the state optimizer promises: a zero gradient moves nothing; nothing is remembered between steps.
+    nudged : frozenset of int
+        Free nodes that a cost pulls at from outside.
+    all_move : bool
+        Whether every free node is handed to the state optimizer in every step, if only with a zero gradient, so that
+        what it remembers can be carried on to another run.
+    only : frozenset of int or None
+        The free nodes that matter; None for all. The others and their energies do not exist for the run.
+    pins : tuple of (bucket name, kernel)
+        What the backend is told to use; a plan does not look at it.
+    """
+
+    clamped: frozenset[int]
+    masked: frozenset[int] = frozenset()
+    steps: int = 0
+    fixes_zero: bool = True
+    stateless: bool = True
+    nudged: frozenset[int] = frozenset()
+    all_move: bool = False
+    only: frozenset[int] | None = None
+    pins: tuple[tuple[str, str], ...] = ()
+
+    @classmethod
+    def make(
+        cls, clamped: frozenset[int], masked: frozenset[int], steps: int, optimizer: StateOptimizer | None, *,
+        nudged: frozenset[int] = frozenset(), all_move: bool = False, only: frozenset[int] | None = None,
+        pins: Mapping[str, str] | None = None,
+    ) -> Request:  # fmt: skip
+        """A request with the promises of `optimizer`; without one, or without steps, those of plain descent."""
+        moves = optimizer if steps else None
+        return cls(
+            clamped, masked, steps,
+            moves is None or bool(moves.fixes_zero), moves is None or bool(moves.stateless),
+            nudged, all_move, only, tuple(sorted((pins or {}).items())),
+        )  # fmt: skip
+
+
+def require_steps(steps: Hashable) -> None:
+    """Refuse what is no number of steps.
+
+    Raises
+    ------
+    ConfigError
+        It is no integer, or negative.
+    """
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
+        raise ConfigError(f"steps must be an integer that is not negative (found {steps!r})", key="steps")
