@@ -180,7 +180,10 @@ def as_read(graph: nx.DiGraph) -> nx.DiGraph:
 def shaped(data: dict[str, Any]) -> dict[str, Any]:
     if "shape" in data:
         shape = data["shape"]
-        data = {**data, "shape": tuple(shape) if isinstance(shape, list | tuple) else pcgraph.serialization.read_shape(shape)}
+        data = {
+            **data,
+            "shape": tuple(shape) if isinstance(shape, list | tuple) else pcgraph.serialization.read_shape(shape),
+        }
     return data
 
 

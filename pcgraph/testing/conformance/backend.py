@@ -225,7 +225,7 @@ def _check(backend: Backend, case: _Case, net: PCNetwork, batch: int, seed: int)
     net.zero_grad()
     order: tuple[Any, ...] = ()
     if case.coordinates is not None:
-        order = check(net.graph, first).error_coordinates(case.coordinates.keep).witness.order  # type: ignore[union-attr]
+        order = check(net.graph, first).error_coordinates(case.coordinates.keep).witness.order
     expected = reference.infer(net, first, start, case.steps, _step(case.optimizer, batch), order)
     _compare(backend, case, net, kept, expected)
     _compare_parts(backend, case, net, first, start)
