@@ -161,9 +161,13 @@ def infer(
     initial: Mapping[Node, Tensor],
     steps: int,
     step: Callable[[Node, Tensor, Tensor, int], Tensor],
+    order: Iterable[Node] = (),
     precision: Precisions | None = None,
 ) -> Reference:
     """Move all free states at once, `steps` times, by autograd on the whole energy (paper, Eq 3).
+
+    In error coordinates the variables of the nodes in `order` are ``h - mu``, and their states follow from these one
+    after the other.
 
     Parameters
     ----------
@@ -174,7 +178,9 @@ def infer(
         States of all nodes at t = 0; clamped ones are overwritten.
     steps : int
     step : callable
-        ``step(node, h, gradient, t) -> h`` for one node.
+        ``step(node, variable, gradient, t) -> variable`` for one node.
+    order : iterable of node
+        Nodes whose error is moved, each after all that it depends on.
     precision : mapping, optional
         Node, or (node, slot) -> the precision of its Gaussian energy in this run.
     """
@@ -183,22 +189,37 @@ def infer(
     states = {v: h.detach().clone() for v, h in {**initial, **fixed}.items()}
     for v, clamp in masked.items():
         states[v] = torch.where(clamp.mask, clamp.values, states[v])
-    free = [v for v in net.graph if v not in fixed]
+    free, fed = [v for v in net.graph if v not in fixed], _fed(net)
+    order = tuple(order)
+
+    def mu(v: Node, found: Mapping[Node, Tensor]) -> Tensor:
+        return _mu(net, v, None, fed[v, None], found)
+
+    def placed(variables: Mapping[Node, Tensor]) -> States:
+        found = dict(variables)
+        for v in order:
+            found[v] = mu(v, found) + variables[v]
+        return found
+
+    with torch.no_grad():
+        variables = {v: h - mu(v, states) if v in order else h for v, h in states.items()}
     trace = [energy(net, states, precision).detach()]
     for t in range(steps):
         with torch.enable_grad():
-            leaves = {v: h.detach().requires_grad_() for v, h in states.items()}
-            total = energy(net, leaves, precision).sum()
+            leaves = {v: x.detach().requires_grad_() for v, x in variables.items()}
+            total = energy(net, placed(leaves), precision).sum()
             wanted = [leaves[v] for v in free]
             grads = torch.autograd.grad(total, wanted, allow_unused=True) if free and total.requires_grad else ()
-        moved = dict(states)
+        moved = dict(variables)
         for v, g in zip(free, grads):
             g = torch.zeros_like(states[v]) if g is None else g
             if v in masked:
                 g = torch.where(masked[v].mask, torch.zeros_like(g), g)
-            moved[v] = step(v, states[v], g, t)
+            moved[v] = step(v, variables[v], g, t)
             if v in masked:
-                moved[v] = torch.where(masked[v].mask, states[v], moved[v])
-        states = moved
+                moved[v] = torch.where(masked[v].mask, variables[v], moved[v])
+        variables = moved
+        with torch.no_grad():
+            states = placed(variables)
         trace.append(energy(net, states, precision).detach())
     return Reference(states, trace, weight_gradients(net, states, precision))

@@ -13,7 +13,6 @@ from pcgraph import PCNetwork
 from pcgraph.errors import GraphError
 from pcgraph.network import Slot
 
-
 AREA = {"precision": 0.1, "activation": "tanh", "bias": False}
 
 
