@@ -30,6 +30,9 @@ __all__ = ["ACTIVATIONS", "Problem", "cyclic_digraphs", "dags", "digraphs", "pro
 ACTIVATIONS = ("identity", "tanh", "relu", "sigmoid", "gelu")
 """The activations drawn unless told otherwise; a draw shrinks towards the first."""
 
+SLOTS: Mapping[str, Mapping[str, Any]] = {"s": {}, "t": {"precision": 0.5, "activation": "tanh", "bias": False}}
+"""The slots drawn, and what they are declared as."""
+
 Clamping = Literal["any", "roots", "sweepable"]
 
 
@@ -41,6 +44,7 @@ class Record(NamedTuple):
     prior: bool
     lonely: bool
     offsets: list[int]
+    slots: tuple[tuple[int, str], ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +78,8 @@ class Problem:
         nodes = dict(self.graph.nodes(data=True))
         clamped = [v for v in self.graph if v in self.clamped]
         multi = ", multigraph=True" if self.graph.is_multigraph() else ""
-        return f"problem({nodes!r}, {list(self.graph.edges())!r}, clamped={clamped!r}, seed={self.seed}{multi})"
+        edges = [(u, v, dict(data)) if data else (u, v) for u, v, data in self.graph.edges(data=True)]
+        return f"problem({nodes!r}, {edges!r}, clamped={clamped!r}, seed={self.seed}{multi})"
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
         """Hypothesis and IPython print this, and not the fields."""
@@ -83,7 +88,7 @@ class Problem:
 
 def problem(
     nodes: Mapping[Hashable, Mapping[str, Any]],
-    edges: Iterable[tuple[Hashable, Hashable]],
+    edges: Iterable[tuple[Any, ...]],
     *,
     clamped: Iterable[Hashable] = (),
     seed: int = 0,
@@ -95,7 +100,7 @@ def problem(
     ----------
     nodes : mapping from node to attributes
         In the order of declaration.
-    edges : iterable of (source, target)
+    edges : iterable of (source, target) or (source, target, attributes)
         In a multigraph, parallel edges are given several times.
     clamped : iterable of node
         Which nodes have a known value.
@@ -124,6 +129,7 @@ def dags(
     activations: Sequence[str] = ACTIVATIONS,
     parallel: bool = False,
     priors: bool = False,
+    slots: bool = False,
 ) -> SearchStrategy[nx.DiGraph]:
     """Acyclic declarations; node i reads nodes before it.
 
@@ -141,9 +147,11 @@ def dags(
         Draw an ``nx.MultiDiGraph``, in which the same edge may occur several times.
     priors : bool
         Give some roots a ``prior``.
+    slots : bool
+        Give some nodes slots, each fed by any nodes: it is the graph of main predictions that is acyclic.
     """
     offsets = _lists(st.integers(1, max(max_nodes - 1, 1)), max_parents, parallel)
-    records = _records(offsets, max_size, activations, priors)
+    records = _records(offsets, max_size, activations, priors, max_nodes if slots else 0)
     return st.lists(records, min_size=min_nodes, max_size=max_nodes).map(
         lambda drawn: _backwards(drawn, parallel, min_nodes)
     )
@@ -159,6 +167,7 @@ def digraphs(
     self_loops: bool = True,
     parallel: bool = False,
     priors: bool = False,
+    slots: bool = False,
 ) -> SearchStrategy[nx.DiGraph]:
     """Any declaration: a node reads any other, and itself if `self_loops`.
 
@@ -166,14 +175,15 @@ def digraphs(
 
     Parameters
     ----------
-    min_nodes, max_nodes, max_parents, max_size, activations, parallel, priors
+    min_nodes, max_nodes, max_parents, max_size, activations, parallel, priors, slots
         As in :func:`dags`.
     self_loops : bool
         Whether a node may read itself.
     """
     reach = range(1, max(max_nodes, 2))
     offsets = [*reach, *(-i for i in reach), *([0] if self_loops else [])]
-    records = _records(_lists(st.sampled_from(offsets), max_parents, parallel), max_size, activations, priors)
+    into = _lists(st.sampled_from(offsets), max_parents, parallel)
+    records = _records(into, max_size, activations, priors, max_nodes if slots else 0)
     return st.lists(records, min_size=min_nodes, max_size=max_nodes).map(
         lambda drawn: _backwards(drawn, parallel, min_nodes)
     )
@@ -189,12 +199,13 @@ def cyclic_digraphs(
     self_loops: bool = True,
     parallel: bool = False,
     priors: bool = False,
+    slots: bool = False,
 ) -> SearchStrategy[nx.DiGraph]:
     """Declarations with at least one cycle: a ring, nodes that feed it, and nodes that read it or whatever is there.
 
     Parameters
     ----------
-    max_nodes, max_parents, max_size, activations, parallel, priors
+    max_nodes, max_parents, max_size, activations, parallel, priors, slots
         As in :func:`dags`; at least as many nodes as the smallest ring has.
     max_ring : int
         The most nodes in the ring; the fewest are 2, or 1 (a self-loop) if `self_loops`.
@@ -206,7 +217,7 @@ def cyclic_digraphs(
     if ring < smallest:
         raise ValueError(f"a cycle needs {smallest} nodes (max_nodes={max_nodes}, max_ring={max_ring})")
     offsets = _lists(st.integers(1, max(max_nodes - 1, 1)), max_parents, parallel)
-    record = _records(offsets, max_size, activations, priors)
+    record = _records(offsets, max_size, activations, priors, max_nodes if slots else 0)
     rest = st.lists(st.tuples(st.booleans(), record), max_size=max_nodes - smallest)
     reach = st.integers(0, max_nodes - 1)
     drawn = st.tuples(
@@ -249,18 +260,29 @@ def _lists(offsets: SearchStrategy[int], most: int, parallel: bool) -> SearchStr
 
 
 def _records(
-    offsets: SearchStrategy[list[int]], max_size: int, activations: Sequence[str], priors: bool
+    offsets: SearchStrategy[list[int]], max_size: int, activations: Sequence[str], priors: bool, reach: int
 ) -> SearchStrategy[Record]:
+    """Records whose slots, if `reach` is not zero, are fed by nodes that far away."""
     prior = st.booleans() if priors else st.just(False)
-    return st.builds(
-        Record, st.integers(1, max_size), st.sampled_from(list(activations)), prior, st.booleans(), offsets
-    )
+    parts = [st.integers(1, max_size), st.sampled_from(list(activations)), prior, st.booleans(), offsets]
+    if reach:
+        where = st.sampled_from([offset for i in range(1, max(reach, 2)) for offset in (-i, i)] + [0])
+        parts.append(st.lists(st.tuples(where, st.sampled_from(list(SLOTS))), max_size=2).map(tuple))
+        return st.builds(Record, *parts)
+    return st.builds(_without_slots, *parts)
+
+
+def _without_slots(size: int, activation: str, prior: bool, lonely: bool, offsets: list[int]) -> Record:
+    return Record(size, activation, prior, lonely, offsets, ())
 
 
 def _declare(records: Sequence[Record], edges: Iterable[tuple[int, int]], parallel: bool, least: int) -> nx.DiGraph:
     """Declare the nodes that have an edge or may be lonely, and the edges that lie inside; only a root has a prior."""
     inside = [(u, v) for u, v in edges if 0 <= u < len(records) and 0 <= v < len(records)]
-    touched = {v for edge in inside for v in edge}
+    fed = [(i - o, i, slot) for i, r in enumerate(records) for o, slot in r.slots if 0 <= i - o < len(records)]
+    if not parallel:  # then a pair of nodes has one edge
+        fed = list({(u, v): (u, v, slot) for u, v, slot in fed if (u, v) not in set(inside)}.values())
+    touched = {v for edge in (*inside, *fed) for v in edge[:2]}
     lonely = [i for i, record in enumerate(records) if i not in touched and not record.lonely]
     dropped = set(lonely[: max(len(records) - max(least, 1), 0)])
     number = {i: k for k, i in enumerate(i for i in range(len(records)) if i not in dropped)}
@@ -272,6 +294,9 @@ def _declare(records: Sequence[Record], edges: Iterable[tuple[int, int]], parall
     for i, k in number.items():
         if records[i].prior and graph.in_degree(k) == 0:
             graph.nodes[k]["prior"] = 0.5
+    for u, v, slot in fed:
+        graph.nodes[number[v]].setdefault("slots", {})[slot] = dict(SLOTS[slot])
+        graph.add_edge(number[u], number[v], slot=slot)
     return graph
 
 
@@ -303,13 +328,22 @@ def _none(graph: nx.DiGraph) -> set[int]:
     return set()
 
 
+def _main(graph: nx.DiGraph) -> nx.DiGraph:
+    """The graph without the edges that feed slots."""
+    main = nx.DiGraph()
+    main.add_nodes_from(graph)
+    main.add_edges_from((u, v) for u, v, slot in graph.edges(data="slot") if slot is None)
+    return main
+
+
 def _roots(graph: nx.DiGraph) -> set[int]:
-    return {v for v in graph if graph.in_degree(v) == 0}
+    main = _main(graph)
+    return {v for v in main if main.in_degree(v) == 0}
 
 
 def _sweepable(graph: nx.DiGraph) -> set[int]:
     chosen = _roots(graph)
-    rest = nx.DiGraph(graph)
+    rest = _main(graph)
     while not nx.is_directed_acyclic_graph(rest):
         node = nx.find_cycle(rest)[0][0]
         chosen.add(node)

@@ -98,6 +98,17 @@ def _known(graph: nx.DiGraph, node: Any, where: str) -> Hashable:
     raise ClampError(f"no node is named {node!r} (clamped{where}){hint} Nodes: {shown}.", node=node)
 
 
+def has_slots(graph: nx.DiGraph) -> bool:
+    """Tell whether some node declares further predictions, so that edges need not feed the main one."""
+    return any(data.get("slots") for _, data in graph.nodes(data=True))
+
+
+def feeds_main(data: Mapping[str, Any]) -> bool:
+    """Tell whether an edge with these attributes feeds the main prediction of its target."""
+    slot = data.get("slot")
+    return slot is None or (isinstance(slot, str) and slot == "main")
+
+
 def size(graph: nx.DiGraph, node: Hashable) -> int:
     """Count the neurons of a group."""
     shape = graph.nodes[node].get("shape")

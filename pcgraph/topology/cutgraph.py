@@ -2,16 +2,18 @@
 
 NetworkX has topological orders and components, but of a graph as it stands. Here the edges into known nodes are cut,
 roots without a value block, and on the level of neurons a dense edge is one vertex between two groups (a *hub*) so
-that it costs m + n and not m·n. So Kahn's algorithm is written here, on flat lists, for graphs of millions of edges;
-components are asked of NetworkX.
+that it costs m + n and not m·n. Edges that feed slots are left out, since a sweep sets a node to its main prediction;
+:attr:`CutGraph.whole` has them too. So Kahn's algorithm is written here, on flat lists, for graphs of millions of
+edges; components are asked of NetworkX.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
+from typing import Any
 
 import networkx as nx
 import numpy as np
@@ -42,6 +44,8 @@ class CutGraph:
         The edges; none is given twice on the level of groups.
     clamped, root, prior : ndarray of bool, ``(vertices,)``
         Has a clamped value; belongs to a group that no edge enters; is such a root with a prior.
+    full : CutGraph or None
+        The same with the edges that feed slots, where there are any.
     """
 
     groups: list[Node]
@@ -53,6 +57,12 @@ class CutGraph:
     clamped: Flags
     root: Flags
     prior: Flags
+    full: CutGraph | None = None
+
+    @property
+    def whole(self) -> CutGraph:
+        """The graph of all edges, those that feed slots among them."""
+        return self if self.full is None else self.full
 
     @property
     def count(self) -> int:
@@ -111,13 +121,15 @@ class CutGraph:
 
     @cached_property
     def unknown(self) -> Flags:
-        """These are free roots without a prior that something reads: no order can give them a value."""
-        return np.asarray(self.root & ~self.clamped & ~self.prior & (self.out_degree > 0))
+        """These are free roots without a prior on which some error depends: no order can give them a value."""
+        return np.asarray(self.root & ~self.clamped & ~self.prior & ~self.isolated)
 
     @cached_property
     def isolated(self) -> Flags:
-        """These are roots that nothing reads."""
-        return np.asarray(self.root & (self.out_degree == 0))
+        """These are roots that nothing reads, and that have no slot."""
+        found = np.zeros(self.vertices, dtype=bool)
+        found[: self.count] = (self.whole.root & (self.whole.out_degree == 0))[: self.count]
+        return found
 
     @cached_property
     def outgoing(self) -> Adjacency:
@@ -227,10 +239,24 @@ class CutGraph:
 
 def of_groups(graph: nx.DiGraph, masks: arguments.Masks) -> CutGraph:
     """Make a vertex of every node; a partly clamped one is free, since some of its neurons are."""
+    if not arguments.has_slots(graph):
+        return _of_groups(graph, masks, [readers for _, readers in graph.adjacency()])
+    keyed = graph.is_multigraph()
+
+    def main(data: Mapping[Any, Any]) -> bool:
+        return any(map(arguments.feeds_main, data.values())) if keyed else arguments.feeds_main(data)
+
+    fed = [[v for v, data in readers.items() if main(data)] for _, readers in graph.adjacency()]
+    whole = _of_groups(graph, masks, [readers for _, readers in graph.adjacency()])
+    return replace(_of_groups(graph, masks, fed), full=whole)
+
+
+def _of_groups(graph: nx.DiGraph, masks: arguments.Masks, rows: Sequence[Collection[Node]]) -> CutGraph:
+    """Make the graph in which each node, in order, is read by those in its row."""
     groups = list(graph.nodes)
     index = {node: g for g, node in enumerate(groups)}
-    counts = np.fromiter((len(readers) for _, readers in graph.adjacency()), dtype=np.int64, count=len(groups))
-    readers = chain.from_iterable(readers for _, readers in graph.adjacency())
+    counts = np.fromiter(map(len, rows), dtype=np.int64, count=len(groups))
+    readers = chain.from_iterable(rows)
     target = np.fromiter(map(index.__getitem__, readers), dtype=np.int64, count=int(counts.sum()))
     clamped = np.zeros(len(groups), dtype=bool)
     clamped[[index[node] for node, mask in masks.items() if mask is None]] = True
@@ -253,6 +279,16 @@ def of_neurons(graph: nx.DiGraph, masks: arguments.Masks, entries: arguments.Ent
 
     A neuron that no stored entry enters, in a group that an edge enters, is no root: it is predicted by its bias.
     """
+    edges = [(edge, arguments.feeds_main(data)) for edge, data in _edges(graph)]
+    whole = _of_neurons(graph, masks, entries, [edge for edge, _ in edges])
+    if not arguments.has_slots(graph):
+        return whole
+    return replace(_of_neurons(graph, masks, entries, [edge for edge, main in edges if main]), full=whole)
+
+
+def _of_neurons(
+    graph: nx.DiGraph, masks: arguments.Masks, entries: arguments.Entries, edges: Sequence[tuple[Node, Node, Node]]
+) -> CutGraph:
     groups = list(graph.nodes)
     index = {node: g for g, node in enumerate(groups)}
     sizes = np.array([arguments.size(graph, node) for node in groups], dtype=np.int64)
@@ -262,7 +298,7 @@ def of_neurons(graph: nx.DiGraph, masks: arguments.Masks, entries: arguments.Ent
     targets: list[Index] = []
     hubs: dict[int, int] = {}
     dense: set[tuple[int, int]] = set()
-    for u, v, key in _edges(graph):
+    for u, v, key in edges:
         g, h = index[u], index[v]
         stored = entries(u, v, key)
         if stored is not None:
@@ -284,7 +320,8 @@ def of_neurons(graph: nx.DiGraph, masks: arguments.Masks, entries: arguments.Ent
     def per_group(flags: Flags) -> Flags:
         return np.concatenate([np.repeat(flags, sizes), np.zeros(len(hubs), dtype=bool)])
 
-    root = np.array([graph.in_degree(node) == 0 for node in groups], dtype=bool)
+    entered = {v for _, v, _ in edges}
+    root = np.array([node not in entered for node in groups], dtype=bool)
     empty = np.zeros(0, dtype=np.int64)
     return CutGraph(
         groups=groups,
@@ -303,7 +340,8 @@ def _has_prior(graph: nx.DiGraph) -> Flags:
     return np.array([data.get("prior") is not None for _, data in graph.nodes(data=True)], dtype=bool)
 
 
-def _edges(graph: nx.DiGraph) -> Iterable[tuple[Node, Node, Node]]:
+def _edges(graph: nx.DiGraph) -> Iterator[tuple[tuple[Node, Node, Node], Mapping[str, Any]]]:
     if graph.is_multigraph():
-        return graph.edges(keys=True)  # type: ignore[no-any-return]
-    return ((u, v, None) for u, v in graph.edges())
+        yield from (((u, v, key), data) for u, v, key, data in graph.edges(keys=True, data=True))
+    else:
+        yield from (((u, v, None), data) for u, v, data in graph.edges(data=True))

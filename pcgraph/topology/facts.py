@@ -14,7 +14,17 @@ from pcgraph.topology.adjacency import Flags, reach
 from pcgraph.topology.cutgraph import CutGraph
 from pcgraph.topology.cycles import Found, shortest_cycle
 from pcgraph.topology.repair import Budget, feedback_vertex_set
-from pcgraph.topology.witness import FreeCycle, FreeRoot, Leak, NotSupplied, Repair, Sweep
+from pcgraph.topology.witness import (
+    FreeCycle,
+    FreeRoot,
+    GraphCycle,
+    GraphOrder,
+    Leak,
+    NotSupplied,
+    Repair,
+    Sweep,
+    UnclampedRoot,
+)
 
 __all__ = ["Facts"]
 
@@ -27,6 +37,8 @@ LEAK_VISITS = 20_000_000
 @dataclass(frozen=True, eq=False)
 class Facts:
     """Hold what is true of a graph and its clamps; a :class:`~pcgraph.topology.Report` adds verdicts to it.
+
+    Facts about sweeps are about main predictions: edges that feed slots do not count. Where they do, it is said.
 
     Attributes
     ----------
@@ -51,7 +63,7 @@ class Facts:
 
     @property
     def edges(self) -> tuple[tuple[Node, Node], ...]:
-        """Each pair of groups (source, target) with an edge stands here once; for a report of groups.
+        """Each pair of groups (source, target) with an edge, into a slot or not, stands once, for a report of groups.
 
         Raises
         ------
@@ -60,13 +72,21 @@ class Facts:
         """
         if self.level != "groups":
             raise ConfigError("only a report of groups lists its edges (found one of neurons)", key="level")
-        ends = zip(self._graph.source.tolist(), self._graph.target.tolist())
+        ends = zip(self._graph.whole.source.tolist(), self._graph.whole.target.tolist())
         return tuple((self.nodes[u], self.nodes[v]) for u, v in ends)
 
     @cached_property
     def edge_count(self) -> int:
-        """There are so many edges between nodes (of neurons: stored entries, and the ends of dense edges)."""
-        return len(self._graph.source)
+        """There are so many edges between nodes (of neurons: stored entries, and the ends of dense edges).
+
+        Those that feed slots count.
+        """
+        return len(self._graph.whole.source)
+
+    @property
+    def has_slots(self) -> bool:
+        """Some node has further predictions beside its main one."""
+        return self._graph.full is not None
 
     @cached_property
     def free(self) -> tuple[Node, ...]:
@@ -75,12 +95,12 @@ class Facts:
 
     @cached_property
     def free_roots(self) -> tuple[Node, ...]:
-        """These roots have no known value: they are free, without a prior, and something reads them."""
+        """These roots have no known value: they are free, without a prior, and some error depends on them."""
         return self._named(self._graph.unknown)
 
     @cached_property
     def unclamped_roots(self) -> tuple[Node, ...]:
-        """These roots are not clamped, whatever else is known of them."""
+        """These nodes without a main prediction are not clamped, whatever else is known of them."""
         return self._named(self._graph.root & ~self._graph.clamped)
 
     @cached_property
@@ -105,14 +125,36 @@ class Facts:
 
     @cached_property
     def proposition_3_2(self) -> bool:
-        """This is the condition of Proposition 3.2 as printed: the graph is acyclic, and every root is clamped."""
-        return not self.unclamped_roots and self._graph_cycle is None
+        """This is the condition of Proposition 3.2 as printed: the graph is acyclic, and every root is clamped.
+
+        It is about all edges, those that feed slots among them.
+        """
+        return isinstance(self.claim(slots=True), GraphOrder)
 
     @cached_property
     def graph_order(self) -> tuple[Node, ...]:
         """The whole graph has this topological order; it is empty if the graph has a cycle."""
-        order = self._graph.uncut
-        return self._graph.called(order) if len(order) == self._graph.vertices else ()
+        graph = self._graph.whole
+        return graph.called(graph.uncut) if len(graph.uncut) == graph.vertices else ()
+
+    def claim(self, slots: bool) -> GraphOrder | GraphCycle | UnclampedRoot:
+        """Show that Proposition 3.2 holds, or a cycle or a root that is not clamped.
+
+        Parameters
+        ----------
+        slots : bool
+            Whether edges that feed slots count: they do in the proposition as printed. Without them it is the condition
+            on main predictions.
+        """
+        graph = self._graph.whole if slots else self._graph
+        said = slots or not self.has_slots
+        cycle = self._graph_cycle if slots else self._main_cycle
+        if cycle is not None:
+            return GraphCycle(graph.called(cycle.vertices), said)
+        roots = np.flatnonzero(graph.root & ~graph.clamped)
+        if len(roots):
+            return UnclampedRoot(graph.called(roots[:1].tolist())[0], said)
+        return GraphOrder(graph.called(graph.uncut), said)
 
     @cached_property
     def cycle(self) -> list[Node] | None:
@@ -131,13 +173,16 @@ class Facts:
 
     @cached_property
     def graph_cycle(self) -> list[Node] | None:
-        """This is one cycle of the whole graph, whatever is clamped (the free one, if there is one), or None."""
+        """This is one cycle of the whole graph, whatever is clamped (the free one, if there is one), or None.
+
+        Edges that feed slots count; one without them is found first.
+        """
         found = self._graph_cycle
-        return None if found is None else list(self._graph.called(found.vertices))
+        return None if found is None else list(self._graph.whole.called(found.vertices))
 
     @cached_property
     def components(self) -> tuple[frozenset[Node], ...]:
-        """The strongly connected components of the graph stand here, each after all that it reads from."""
+        """The strongly connected components stand here, each after all that its main predictions read from."""
         parts = map(self._graph.called, self._graph.components())
         return tuple(frozenset(part) for part in parts if part)
 
@@ -162,16 +207,26 @@ class Facts:
         return self._cycle_among(~self._depths[1] & ~graph.clamped)
 
     @cached_property
-    def _graph_cycle(self) -> Found | None:
+    def _main_cycle(self) -> Found | None:
         if self._free_cycle is not None:
             return self._free_cycle
-        left = np.ones(self._graph.vertices, dtype=bool)
-        left[self._graph.uncut] = False
-        return self._cycle_among(left)
+        return self._uncut_cycle(self._graph)
 
-    def _cycle_among(self, vertices: Flags) -> Found | None:
-        source, target = self._graph.edges_among(vertices)
-        return shortest_cycle(source, target, self._graph.vertices, self._graph.count)
+    @cached_property
+    def _graph_cycle(self) -> Found | None:
+        if self._main_cycle is not None or not self.has_slots:
+            return self._main_cycle
+        return self._uncut_cycle(self._graph.whole)
+
+    def _uncut_cycle(self, graph: CutGraph) -> Found | None:
+        left = np.ones(graph.vertices, dtype=bool)
+        left[graph.uncut] = False
+        return self._cycle_among(left, graph)
+
+    def _cycle_among(self, vertices: Flags, graph: CutGraph | None = None) -> Found | None:
+        graph = self._graph if graph is None else graph
+        source, target = graph.edges_among(vertices)
+        return shortest_cycle(source, target, graph.vertices, graph.count)
 
     def _named(self, flags: Flags) -> tuple[Node, ...]:
         return self._graph.called(np.flatnonzero(flags).tolist())
@@ -331,12 +386,12 @@ class Facts:
 
     @cached_property
     def a_target(self) -> Node | None:
-        """This node, if any, is the first that is clamped and that something predicts."""
+        """This node, if any, is the first that is clamped and has a main prediction."""
         return next(iter(self._named(self._graph.clamped & ~self._graph.root)), None)
 
     @cached_property
     def without_data(self) -> list[tuple[Node, ...]]:
         """These parts of the graph, of more than one node each, are connected to no clamped node."""
-        graph = self._graph
+        graph = self._graph.whole
         parts = map(graph.called, graph.apart_from(graph.clamped))
         return [part for part in parts if len(part) > 1]

@@ -1,7 +1,7 @@
 """Judge each way to initialise: what the graph and the clamps must have for it, and what to do if not.
 
 =========================  ==========================================================================================
-Forward()                  Proposition 3.2 as printed: the graph is acyclic, and every root is clamped
+Forward()                  Proposition 3.2: the graph of main predictions is acyclic, and every root is clamped
 Forward(roots=...)         Theorem 1, the unknown roots supplied: no cycle of free nodes
 Forward(fallback=...)      nothing: the largest sweepable set is swept, the fallback initialises the rest
 Average(by=...)            a clamped target: the means are of classes, and at test time there is no class
@@ -31,7 +31,6 @@ from pcgraph.topology.witness import (
     GraphOrder,
     Nothing,
     SweepOrder,
-    UnclampedRoot,
     Verdict,
     name,
     told,
@@ -70,20 +69,19 @@ def _anything(initializer: str, reason: str, remedy: str = "") -> Verdict:
 
 
 def forward(facts: Facts) -> Verdict:
-    """Judge by Proposition 3.2 as printed: it looks at the whole graph, so that it holds in every phase."""
-    who = "Forward()"
-    if facts.proposition_3_2:
-        return Verdict(True, "holds: acyclic, and every root is clamped", GraphOrder(facts.graph_order), "", who)
-    if facts.graph_cycle is not None:
-        cycle = GraphCycle(tuple(facts.graph_cycle))
-        reason = f"needs a directed acyclic graph (found the {cycle})"
+    """Judge by Proposition 3.2, on main predictions: it looks at the whole graph, so that it holds in every phase."""
+    who, claim = "Forward()", facts.claim(slots=False)
+    if isinstance(claim, GraphOrder):
+        apart = " (main predictions; slots are no part of a sweep)" if facts.has_slots else ""
+        return Verdict(True, f"holds: acyclic, and every root is clamped{apart}", claim, "", who)
+    if isinstance(claim, GraphCycle):
+        reason = f"needs a directed acyclic graph (found the {claim})"
         if facts.cycle is not None:
-            return Verdict(False, reason, cycle, _sweep_the_rest(facts), who)
-        return Verdict(False, reason, cycle, _cut(facts), who)
-    root = facts.unclamped_roots[0]
+            return Verdict(False, reason, claim, _sweep_the_rest(facts), who)
+        return Verdict(False, reason, claim, _cut(facts), who)
     found = f"found {told(*facts.unclamped_roots)}"
     reason = f"needs a clamp on every root ({found})"
-    return Verdict(False, reason, UnclampedRoot(root), _root_remedy(facts), who)
+    return Verdict(False, reason, claim, _root_remedy(facts), who)
 
 
 def _sweep_the_rest(facts: Facts) -> str:

@@ -59,14 +59,14 @@ def verify(graph_or_net: Any, clamped: Iterable[Hashable], witness: object, *, l
     match witness:
         case claims.FreeCycle(nodes):
             return declared.cycle(nodes, free=True)
-        case claims.GraphCycle(nodes):
-            return declared.cycle(nodes, free=False)
+        case claims.GraphCycle(nodes, slots):
+            return declared.cycle(nodes, free=False, slots=slots)
         case claims.FreeRoot(node):
             return declared.free_root(node)
-        case claims.UnclampedRoot(node):
-            return declared.has(node) and declared.is_root(node) and not declared.is_clamped(node)
-        case claims.GraphOrder(nodes):
-            return declared.graph_order(nodes)
+        case claims.UnclampedRoot(node, slots):
+            return declared.has(node) and declared.is_root(node, slots) and not declared.is_clamped(node)
+        case claims.GraphOrder(nodes, slots):
+            return declared.graph_order(nodes, slots)
         case claims.SweepOrder(nodes):
             return declared.sweep(nodes, (), (), None)
         case claims.Sweep(order, blocked, initialised, among, found):
@@ -96,7 +96,10 @@ Place = tuple[Hashable, int]
 
 
 class _Declaration:
-    """Read the graph group by group. On the level of groups every group has one member and every edge is dense."""
+    """Read the graph group by group. On the level of groups every group has one member and every edge is dense.
+
+    Edges that feed slots count where `slots` is true; a sweep, and whatever rests on one, knows none.
+    """
 
     def __init__(self, graph_or_net: Any, clamped: Iterable[Hashable], level: str) -> None:
         if level not in ("groups", "neurons"):
@@ -105,6 +108,11 @@ class _Declaration:
         self.graph: nx.DiGraph = graph_or_net if isinstance(graph_or_net, nx.Graph) else graph_or_net.graph
         self.neurons = level == "neurons"
         self.shape = {v: self._shape(v) for v in self.graph.nodes}
+        keyed = self.graph.is_multigraph()
+        #: All edges, and those that feed main predictions.
+        self.every: list[tuple[Any, ...]] = list(self.graph.edges(keys=True) if keyed else self.graph.edges())
+        self.main = [edge for edge in self.every if self.graph.edges[edge].get("slot") in (None, "main")]
+        self.entered = {slots: {edge[1] for edge in self.edges(slots)} for slots in (False, True)}
         self.clamped = {v: np.zeros(math.prod(shape), dtype=bool) for v, shape in self.shape.items()}
         for v in clamped:
             self.clamped[v][:] = self._clamped_part(v, clamped)
@@ -140,8 +148,8 @@ class _Declaration:
         group, i = self.place(node)
         return bool(self.clamped[group][i])
 
-    def is_root(self, node: Hashable) -> bool:
-        return self.graph.in_degree(self.place(node)[0]) == 0  # type: ignore[no-any-return]
+    def is_root(self, node: Hashable, slots: bool = False) -> bool:
+        return self.place(node)[0] not in self.entered[slots]
 
     def entries(self, edge: tuple[Any, ...]) -> NDArray[np.int64] | None:
         """Return the stored entries of one edge; None: every pair."""
@@ -156,15 +164,18 @@ class _Declaration:
             return None
         return np.asarray(stored.cpu() if hasattr(stored, "cpu") else stored, dtype=np.int64)
 
-    def edges(self) -> list[tuple[Any, ...]]:
-        return list(self.graph.edges(keys=True) if self.graph.is_multigraph() else self.graph.edges())
+    def edges(self, slots: bool = False) -> list[tuple[Any, ...]]:
+        return self.every if slots else self.main
 
     def reads(self) -> dict[Hashable, NDArray[np.bool_]]:
-        """Mark the neurons that something reads."""
+        """Mark the neurons that something reads, a slot among them, and those that have a slot of their own."""
         read = {v: np.zeros_like(flags) for v, flags in self.clamped.items()}
-        for edge in self.edges():
+        for edge in self.edges(slots=True):
             stored = self.entries(edge)
             read[edge[0]][... if stored is None else stored[0]] = True
+        for edge in self.every:
+            if self.graph.edges[edge].get("slot") not in (None, "main"):
+                read[edge[1]][...] = True
         return read
 
     def free_root(self, node: Hashable) -> bool:
@@ -176,30 +187,26 @@ class _Declaration:
     def edge(self, a: Hashable, b: Hashable) -> bool:
         return self.path([(self.place(a), self.place(b))])
 
-    def path(self, steps: list[tuple[Place, Place]]) -> bool:
+    def path(self, steps: list[tuple[Place, Place]], slots: bool = False) -> bool:
         """Tell whether each step is an edge."""
         wanted: dict[tuple[Hashable, Hashable], set[tuple[int, int]]] = {}
         for (u, i), (v, j) in steps:
-            if not self.graph.has_edge(u, v):
-                return False
             wanted.setdefault((u, v), set()).add((i, j))
-        for (u, v), pairs in wanted.items():
-            keys = self.graph[u][v] if self.graph.is_multigraph() else [None]
-            for key in keys:
-                stored = self.entries((u, v) if key is None and not self.graph.is_multigraph() else (u, v, key))
-                pairs -= pairs.copy() if stored is None else set(zip(*stored.tolist()))
+        for edge in self.edges(slots):
+            pairs = wanted.get((edge[0], edge[1]))
             if pairs:
-                return False
-        return True
+                stored = self.entries(edge)
+                pairs -= pairs.copy() if stored is None else set(zip(*stored.tolist()))
+        return not any(wanted.values())
 
-    def cycle(self, nodes: Collection[Hashable], *, free: bool) -> bool:
+    def cycle(self, nodes: Collection[Hashable], *, free: bool, slots: bool = False) -> bool:
         nodes = list(nodes)
         if not nodes or not all(map(self.has, nodes)) or len(set(nodes)) < len(nodes):
             return False
         if free and any(map(self.is_clamped, nodes)):
             return False
         places = list(map(self.place, nodes))
-        return self.path(list(zip(places, places[1:] + places[:1])))
+        return self.path(list(zip(places, places[1:] + places[:1])), slots)
 
     def leak(self, nodes: Collection[Hashable]) -> bool:
         """Tell whether the first of the nodes, and no other, is clamped on this cycle."""
@@ -227,20 +234,20 @@ class _Declaration:
             position[group][i] = k
         return position
 
-    def graph_order(self, order: Collection[Hashable]) -> bool:
+    def graph_order(self, order: Collection[Hashable], slots: bool) -> bool:
         position = self.positions(order)
         if position is None or any((at == NEVER).any() for at in position.values()):
             return False
         for v in self.graph.nodes:
-            if self.graph.in_degree(v) == 0 and not self.clamped[v].all():
+            if v not in self.entered[slots] and not self.clamped[v].all():
                 return False
-        return self.ascends(position, position)
+        return self.ascends(position, position, slots)
 
-    def ascends(self, ready: dict[Hashable, Any], position: dict[Hashable, Any]) -> bool:
+    def ascends(self, ready: dict[Hashable, Any], position: dict[Hashable, Any], slots: bool = False) -> bool:
         """Tell whether all that each neuron in the order reads is ready before its turn."""
         last = {v: int(at.max()) for v, at in ready.items()}
         first = {v: int(at.min()) for v, at in position.items()}
-        for edge in self.edges():
+        for edge in self.edges(slots):
             u, v = edge[:2]
             stored = self.entries(edge)
             if stored is None:
@@ -280,7 +287,7 @@ class _Declaration:
             if (swept & stuck[v]).any() or ((swept | stuck[v]) != wanted).any():
                 return False
             ready[v] = np.where(known[v], -1, position[v])
-            if self.graph.in_degree(v) == 0:
+            if v not in self.entered[False]:
                 unknown = read[v] & (self.graph.nodes[v].get("prior") is None)
                 if (swept & unknown).any():
                     return False
@@ -303,7 +310,7 @@ class _Declaration:
             errors = position[v] != NEVER
             if (clamped.astype(int) + states[v] + errors != 1).any():
                 return False
-            if errors.any() and self.graph.in_degree(v) == 0:
+            if errors.any() and v not in self.entered[False]:
                 return False
             ready[v] = np.where(errors, position[v], -1)
         return self.ascends(ready, position)
@@ -336,4 +343,4 @@ class _Declaration:
 
     def nothing(self, target: bool) -> bool:
         groups = [v for v, flags in self.clamped.items() if flags.any()]
-        return all(target and self.graph.in_degree(v) == 0 for v in groups)
+        return all(target and v not in self.entered[False] for v in groups)

@@ -93,9 +93,14 @@ def _order(nodes: Sequence[Hashable]) -> str:
 
 @dataclass(frozen=True)
 class GraphOrder:
-    """Proposition 3.2 holds: this is a topological order of all nodes, and each root is clamped."""
+    """Proposition 3.2 holds: this is a topological order of all nodes, and each root is clamped.
+
+    `slots`: edges that feed slots count, as they do in the proposition as printed; False: those of main predictions
+    alone do.
+    """
 
     nodes: tuple[Hashable, ...]
+    slots: bool = True
 
     def __str__(self) -> str:
         return _order(self.nodes)
@@ -113,9 +118,13 @@ class SweepOrder:
 
 @dataclass(frozen=True)
 class GraphCycle:
-    """The graph has this directed cycle, whatever is clamped; the last node has an edge to the first."""
+    """The graph has this directed cycle, whatever is clamped; the last node has an edge to the first.
+
+    `slots`: edges that feed slots may be among them; False: they are not.
+    """
 
     nodes: tuple[Hashable, ...]
+    slots: bool = True
 
     def __str__(self) -> str:
         return f"cycle {listing([*self.nodes, self.nodes[0]], ' → ')}"
@@ -123,7 +132,7 @@ class GraphCycle:
 
 @dataclass(frozen=True)
 class FreeCycle:
-    """These free nodes are on a directed cycle: none of them can be the first to be computed."""
+    """These free nodes are on a cycle of main predictions: none of them can be the first to be computed."""
 
     nodes: tuple[Hashable, ...]
 
@@ -133,7 +142,7 @@ class FreeCycle:
 
 @dataclass(frozen=True)
 class FreeRoot:
-    """This free root has no prior and predicts something: nothing says what its value is."""
+    """This free root has no prior, and predicts something or has a slot: nothing says what its value is."""
 
     node: Hashable
 
@@ -143,9 +152,13 @@ class FreeRoot:
 
 @dataclass(frozen=True)
 class UnclampedRoot:
-    """This root is not clamped. (It may have a prior: the printed Proposition 3.2 knows no priors.)"""
+    """This root is not clamped. (It may have a prior: the printed Proposition 3.2 knows no priors.)
+
+    `slots`: it has no slots either; False: it is a root as far as main predictions go.
+    """
 
     node: Hashable
+    slots: bool = True
 
     def __str__(self) -> str:
         return f"root {name(self.node)} not clamped"

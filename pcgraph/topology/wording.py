@@ -49,7 +49,7 @@ def in_brief(verdicts: Verdicts) -> str:
 
 def sheet(facts: Facts, verdicts: Verdicts) -> Sheet:
     """Compose the table of one report: a row for each initializer, and the facts of the graph below it."""
-    notes = [("Proposition 3.2", _proposition(verdicts)), ("Theorem 1", _theorem(facts))]
+    notes = [("Proposition 3.2", _proposition(facts, verdicts)), ("Theorem 1", _theorem(facts))]
     notes.append(("error coordinates", verdicts["errors"].message))
     if not facts.theorem_1 and _repair_shown(facts):
         repair = facts.repair or frozenset()
@@ -64,9 +64,12 @@ def _row(verdict: Verdict) -> tuple[str, ...]:
     return verdict.initializer, "yes" if verdict.valid else "no", verdict.reason, witness, verdict.remedy
 
 
-def _proposition(verdicts: Verdicts) -> str:
-    verdict = verdicts["forward"]
-    return "holds: acyclic, every root clamped" if verdict.valid else f"does not hold: {verdict.witness}"
+def _proposition(facts: Facts, verdicts: Verdicts) -> str:
+    if facts.proposition_3_2:
+        return "holds: acyclic, every root clamped"
+    main = "holds" if verdicts["forward"].valid else f"does not: {verdicts['forward'].witness}"
+    alone = f" (all edges); of main predictions alone it {main}" if facts.has_slots else ""
+    return f"does not hold: {facts.claim(slots=True)}{alone}"
 
 
 def _theorem(facts: Facts) -> str:
@@ -90,7 +93,7 @@ def phase_sheet(phases: Mapping[Hashable, tuple[Facts, Verdicts]]) -> Sheet:
     each = list(phases.values())
     rows = [
         ["clamped", *(_clamps(facts) for facts, _ in each)],
-        ["Proposition 3.2", *(_proposition(verdicts) for _, verdicts in each)],
+        ["Proposition 3.2", *(_proposition(*pair) for pair in each)],
         ["Theorem 1", *(_theorem(facts) for facts, _ in each)],
         ["error coordinates", *(verdicts["errors"].message for _, verdicts in each)],
     ]
@@ -156,6 +159,8 @@ def _claim(claim: Any) -> dict[str, Any]:
     found: dict[str, Any] = {"kind": type(claim).__name__, "text": str(claim)}
     for item in dataclasses.fields(claim):
         value = getattr(claim, item.name)
+        if item.name == "slots" and value:
+            continue  # the claim is about all edges, as a claim about a graph is
         if isinstance(value, frozenset):
             value = sorted(value, key=name)
         if isinstance(value, list) or (isinstance(value, tuple) and item.name in ("nodes", "order")):

@@ -26,6 +26,7 @@ FILES = {
     "neurons": "tests/topology/test_neurons.py",
     "strategies": "tests/testing/test_strategies.py",
     "drawing": "tests/drawing/test_declaration.py",
+    "slots": "tests/slots/test_checking.py",
 }
 
 
@@ -37,7 +38,7 @@ CUT, FACTS, CYCLES = "topology/cutgraph.py", "topology/facts.py", "topology/cycl
 REPAIR, VERIFY, VERDICTS = "topology/repair.py", "topology/verify.py", "topology/verdicts.py"
 ARGUMENTS, NOTEBOOK, STRATEGIES = "topology/arguments.py", "notebook.py", "testing/strategies.py"
 
-UNKNOWN = "return np.asarray(self.root & ~self.clamped & ~self.prior & (self.out_degree > 0))"
+UNKNOWN = "return np.asarray(self.root & ~self.clamped & ~self.prior & ~self.isolated)"
 SWEPT = "                    if left == 0:\n                        queue.append(v)"
 TARGETS = "        target=target,\n        clamped=clamped,\n        root=root,"
 
@@ -65,7 +66,7 @@ MUTANTS = [
         "a useless node forbids the sweep",
         CUT,
         UNKNOWN,
-        UNKNOWN.replace(" & (self.out_degree > 0)", ""),
+        UNKNOWN.replace(" & ~self.isolated", ""),
         "theorem",
     ),
     fault(
@@ -78,15 +79,15 @@ MUTANTS = [
     fault(
         "the printed proposition forgets the roots",
         FACTS,
-        "return not self.unclamped_roots and self._graph_cycle is None",
-        "return self._graph_cycle is None",
+        "        if len(roots):\n            return UnclampedRoot",
+        "        if False:\n            return UnclampedRoot",
         "theorem",
     ),
     fault(
         "the printed proposition looks at free cycles only",
         FACTS,
-        "return not self.unclamped_roots and self._graph_cycle is None",
-        "return not self.unclamped_roots and self._free_cycle is None",
+        "cycle = self._graph_cycle if slots else self._main_cycle",
+        "cycle = self._free_cycle",
         "theorem",
     ),
     # property 4: Figure 9
@@ -102,8 +103,8 @@ MUTANTS = [
     fault(
         "a cycle's last edge is not checked",
         VERIFY,
-        "return self.path(list(zip(places, places[1:] + places[:1])))",
-        "return self.path(list(zip(places, places[1:])))",
+        "return self.path(list(zip(places, places[1:] + places[:1])), slots)",
+        "return self.path(list(zip(places, places[1:])), slots)",
         "witnesses",
     ),
     fault(
@@ -259,7 +260,7 @@ MUTANTS = [
     fault(
         "a root in the order passes",
         VERIFY,
-        "if errors.any() and self.graph.in_degree(v) == 0:",
+        "if errors.any() and v not in self.entered[False]:",
         "if False:",
         "coordinates",
     ),
@@ -336,7 +337,7 @@ MUTANTS = [
     fault(
         "a neuron without entries is an unknown root",
         CUT,
-        "root = np.array([graph.in_degree(node) == 0 for node in groups], dtype=bool)",
+        "root = np.array([node not in entered for node in groups], dtype=bool)",
         "root = np.ones(len(groups), dtype=bool)",
         "neurons",
     ),
@@ -374,8 +375,8 @@ MUTANTS = [
     fault(
         "a cut cycle is called free",
         VERDICTS,
-        "        if facts.cycle is not None:\n            return Verdict(False, reason, cycle, _sweep",
-        "        if facts.graph_cycle is not None:\n            return Verdict(False, reason, cycle, _sweep",
+        "        if facts.cycle is not None:\n            return Verdict(False, reason, claim, _sweep",
+        "        if facts.graph_cycle is not None:\n            return Verdict(False, reason, claim, _sweep",
         "examples",
     ),
     fault("a partial clamp is a full one", ARGUMENTS, 'getattr(value, "mask", None) for', "None for", "examples"),
@@ -399,6 +400,43 @@ MUTANTS = [
         "return [part for part in parts if len(part) > 1]",
         "return []",
         "examples",
+    ),
+    # slots
+    fault("a sweep waits for slots", ARGUMENTS, "return slot is None or", "return True or", "slots"),
+    fault(
+        "the printed proposition forgets slots",
+        FACTS,
+        "graph = self._graph.whole if slots else self._graph\n        said",
+        "graph = self._graph\n        said",
+        "slots",
+    ),
+    fault(
+        "a cycle through a slot is no cycle",
+        FACTS,
+        "return self._uncut_cycle(self._graph.whole)",
+        "return None",
+        "slots",
+    ),
+    fault(
+        "a node with slots alone needs no value",
+        CUT,
+        "(self.whole.root & (self.whole.out_degree == 0))",
+        "(self.root & (self.out_degree == 0))",
+        "slots",
+    ),
+    fault(
+        "the checker of witnesses takes an edge into a slot for a cycle's",
+        VERIFY,
+        "return self.every if slots else self.main",
+        "return self.every",
+        "slots",
+    ),
+    fault(
+        "it says nothing of slots",
+        VERIFY,
+        "return self.every if slots else self.main",
+        "return self.main",
+        "slots",
     ),
     # strategies and picture
     fault(

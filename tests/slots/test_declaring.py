@@ -156,7 +156,7 @@ def test_a_root_may_have_slots_alone():
         ({"down": {}}, {"slot": "donw"}, r"edge 'a' -> 'b' feeds the slot 'donw'.*did you mean 'down'"),
         (None, {"slot": "down"}, r"node 'b' has no slots; declare it: slots=\{'down': dict"),
         ({"down": {}}, {"slot": 3}, r"a slot goes by a name"),
-        ({"down": {}}, {"slots": "down"}, r"attribute 'slots', which is nearly 'slot'"),
+        ({"down": {}}, {"slots": "down"}, r"attribute 'slots', which belongs to a node"),
     ],
 )
 def test_a_wrong_declaration_is_named(slots, edge, says):
@@ -172,7 +172,7 @@ def test_a_wrong_declaration_is_named(slots, edge, says):
 def test_a_misspelt_attribute_of_a_node_is_found():
     graph = nx.DiGraph()
     graph.add_node("a", shape=2, slot={"down": {}})
-    with pytest.raises(GraphError, match="nearly 'slots'"):
+    with pytest.raises(GraphError, match="'slot', which belongs to an edge"):
         PCNetwork(graph)
 
 
