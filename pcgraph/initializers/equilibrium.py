@@ -3,7 +3,8 @@
 The energy is minimised twice, as in equilibrium propagation: once with the targets released, once with them fixed.
 Where a sweep exists with the targets released, it is the exact fixed point of the first phase and is taken. Elsewhere
 the free graph is settled component by component in condensation order: whatever can be swept is swept, and each cycle
-runs until its states stop moving, everything before it being fixed and nothing behind it pulling on it.
+runs until its states stop moving, everything before it being fixed and nothing behind it pulling on it. Slots, through
+which what lies behind does pull, are no part of the first phase: it settles main predictions.
 """
 
 from __future__ import annotations
@@ -75,7 +76,8 @@ class Equilibrium(Initializer):
             return super().layout(report)
         graph = context.network.graph
         targets = set(self.release) & report.clamped
-        if not report.partial and not any(graph.out_degree(v) for v in targets):
+        structure = context.network.structure
+        if not report.partial and not any(structure.feeds_main(structure.number[v]) for v in targets):
             order = check(graph, report.clamped - targets, repair=False).order
             if order is not None:
                 return Layout((Swept(tuple(v for v in order if v not in targets)),))

@@ -49,7 +49,8 @@ class Memory(Initializer):
     beta : float
         Inverse temperature, the paper's δ.
     observed : iterable of nodes, optional
-        Clamped nodes that are read. The default is every root and every leaf of the graph that is not in `nodes`.
+        Clamped nodes that are read. The default is every root and every leaf of the graph that is not in `nodes`;
+        edges that feed slots do not count.
     ridge : float
         Of the first fit, relative to the batch size.
     seed : int
@@ -81,10 +82,10 @@ class Memory(Initializer):
         self._attention_of: tuple[Any, Tensor] | None = None
 
     def _choose(self, net: Network, nodes: Iterable[Node] | None, observed: Iterable[Node] | None) -> None:
-        graph = net.graph
+        graph, s = net.graph, net.structure
         named = None if nodes is None else tuple(nodes)
         if observed is None:
-            ends = (v for v in graph if graph.in_degree(v) == 0 or graph.out_degree(v) == 0)
+            ends = (v for v in graph if s.is_root[s.number[v]] or not s.feeds_main(s.number[v]))
             observed = [v for v in ends if named is None or v not in named]
         self.observed = tuple(observed)
         self.nodes = tuple(v for v in graph if v not in self.observed) if named is None else named

@@ -421,6 +421,10 @@ class Structure:
         every = np.concatenate(found)
         return every[~self.is_tie[every]]
 
+    def feeds_main(self, i: int) -> bool:
+        """Tell whether the node with canonical number `i` is read by some node's main prediction."""
+        return bool((self.target[self.by_source.at(i)] < len(self.declared)).any())
+
     def slots_of(self, v: Node) -> list[int]:
         """Return the canonical numbers of a node's slots."""
         if not self.slots:
