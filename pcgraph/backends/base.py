@@ -202,6 +202,7 @@ class Program(ABC):
 
     def _energy(self, k: int, numbers: Index, h: Tensor, mu: Tensor) -> Tensor:
         segment = self.plan.structure.segments[k]
+        h, mu = h.to(self.energy_dtype), mu.to(self.energy_dtype)
         if not segment.gaussian:
             energy = self.network.energy_of(k)
             return energy.per_sample(h.flatten(0, 1), mu.flatten(0, 1)).view(h.shape[:2])
@@ -228,9 +229,15 @@ class Program(ABC):
             else:
                 yield from ((k, slice(int(part[0]), int(part[-1]) + 1)) for part in parts)
 
+    @property
+    def energy_dtype(self) -> torch.dtype:
+        """The dtype of energies: sums of squares of half precision leave its range, and are taken in float32."""
+        own = self.network.dtype
+        return torch.float32 if own in (torch.float16, torch.bfloat16) else own
+
     def energy(self, t: int | None = None) -> Tensor:
         """Sum the energies to F per sample, shape (batch,) (paper, Eq 1), at stage `t`, by default the last."""
-        total = torch.zeros(self.batch, dtype=self.network.dtype, device=self.network.device)
+        total = torch.zeros(self.batch, dtype=self.energy_dtype, device=self.network.device)
         for _, energies in self.node_energies(t):
             total += energies.sum(0)
         return total

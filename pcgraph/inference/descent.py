@@ -125,7 +125,8 @@ class _Watched:
 def energy_by_node(program: Program, t: int | None = None) -> Tensor:
     """The energy of each node, (nodes, batch), by canonical number; zero where it is not compared."""
     net = program.network
-    energies = torch.zeros(len(program.plan.structure.nodes), program.batch, dtype=net.dtype, device=net.device)
+    shape = len(program.plan.structure.nodes), program.batch
+    energies = torch.zeros(shape, dtype=program.energy_dtype, device=net.device)
     for numbers, found in program.node_energies(t):
         energies.index_copy_(0, torch.from_numpy(numbers).to(net.device), found)
     return energies

@@ -144,7 +144,6 @@ class Plan:
     def _visits(self) -> dict[str, Index]:
         """Count how often each edge is multiplied, shape (edges,): to initialize, forward, back and to learn."""
         total = {kind: np.zeros(len(self.structure.source), dtype=np.int64) for kind in ("init", "forward", "backward")}
-        repeats = Counter(min(t, len(self.stages) - 1) for t in range(self.steps))
         for operation in (*self.prologue, self.begin):
             if isinstance(operation, Propagate):
                 total["init"][operation.edges] += 1
