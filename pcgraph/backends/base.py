@@ -175,6 +175,7 @@ class Program(ABC):
         Raises
         ------
         ConfigError
+            The program does not define it.
         """
         raise ConfigError(
             f"{type(self).__name__} does not let its variables be set: use a state optimizer, and no tolerance=",
@@ -247,7 +248,10 @@ class Program(ABC):
         return bool(torch.isfinite(self.energy()).all())
 
     def residual(self, t: int) -> Tensor:
-        """The largest gradient of a neuron in each sample, (batch,), among what stage `t` moves, after :meth:`pull`."""
+        """Return the largest gradient of a neuron in each sample, (batch,), among what stage `t` moves.
+
+        It is there after :meth:`pull`.
+        """
         largest = torch.zeros(self.batch, dtype=self.network.dtype, device=self.network.device)
         for part in self._variables(t):
             found = self.read(part, "gradient").abs().transpose(0, 1).flatten(1).amax(1)
@@ -255,7 +259,7 @@ class Program(ABC):
         return largest
 
     def rows(self, t: int, kind: Kind) -> Tensor:
-        """What is read of all nodes that stage `t` moves, a row for each sample: (batch, variables)."""
+        """Read all nodes that stage `t` moves, a row for each sample: (batch, variables)."""
         parts = [self.read(part, kind).transpose(0, 1).flatten(1) for part in self._variables(t)]
         return torch.cat(parts, 1) if parts else torch.zeros(self.batch, 0).to(self.network.dtype)
 
@@ -269,7 +273,7 @@ class Program(ABC):
             start += count * group.size
 
     def _variables(self, t: int) -> list[Index]:
-        """The nodes that stage `t` moves, in parts of one shape and one kind of variable."""
+        """Return the nodes that stage `t` moves, in parts of one shape and one kind of variable."""
         s, nodes = self.plan.structure, self.plan.stage(t).move.nodes
         if not len(nodes):
             return []

@@ -354,7 +354,7 @@ class TorchProgram(Program):
         return states.view(shape)
 
     def _where(self, which: Which, start: int) -> int | slice | Tensor:
-        """Rows of a group's buffers."""
+        """Find the rows of a group's buffers."""
         if isinstance(which, int):
             return which - start
         if isinstance(which, slice):
