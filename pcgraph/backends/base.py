@@ -195,7 +195,7 @@ class Program(ABC):
 
         Each node with an error comes once; the energy of all others is zero. They are E_v of the paper's Eq 1.
         """
-        for k, which in self.compared(t):
+        for k, which in self.compared_segments(t):
             h, mu = self.read(which, "state"), self.read(which, "prediction")
             numbers = np.arange(which.start, which.stop) if isinstance(which, slice) else which
             with torch.no_grad():
@@ -213,7 +213,7 @@ class Program(ABC):
             energies *= torch.from_numpy(segment.precision[numbers - first]).to(energies).unsqueeze(1)
         return energies
 
-    def compared(self, t: int | None = None) -> tuple[tuple[int, slice | Index], ...]:
+    def compared_segments(self, t: int | None = None) -> tuple[tuple[int, slice | Index], ...]:
         """Return (number of a segment, nodes) for the nodes that stage `t` compares, by default the last stage."""
         stage = self.plan.stage(self.plan.steps if t is None else t)
         if stage not in self._compared:
@@ -285,7 +285,7 @@ class Program(ABC):
 
     def energy_gradients(self, scale: float) -> None:
         """Add `scale` times the gradients of the energies' own parameters (a learned precision, say), by autograd."""
-        for k, which in self.compared():
+        for k, which in self.compared_segments():
             if self.plan.structure.segments[k].gaussian:
                 continue
             energy = self.network.energy_of(k)
@@ -308,11 +308,6 @@ class Program(ABC):
             out.zero_()
         else:
             context.sources[write.source].init(block, out, context)
-
-    @property
-    def stale(self) -> bool:
-        """Tell whether the program no longer fits its network, which was moved, say, or got other parameters."""
-        return False
 
     @property
     def taken(self) -> bool:

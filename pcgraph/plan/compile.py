@@ -72,11 +72,6 @@ class Stage:
         """Return the edges whose products are computed anew."""
         return np.concatenate([*(p.edges for p, _ in self.offsets), self.propagate.edges])
 
-    @property
-    def backward_edges(self) -> Index:
-        """Return the edges that send errors back."""
-        return np.concatenate([self.pull.edges, *(p.edges for _, p in self.relays)])
-
 
 class Compiler:
     """A compiler makes one plan; what it finds is in its attributes, which :class:`~pcgraph.plan.Plan` describes."""

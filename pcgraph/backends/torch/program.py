@@ -390,10 +390,6 @@ class TorchProgram(Program):
     # -- sharing ------------------------------------------------------------------------------------------------------
 
     @property
-    def stale(self) -> bool:
-        return self.ws.stale
-
-    @property
     def taken(self) -> bool:
         return self.ws.taken
 
