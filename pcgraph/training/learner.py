@@ -156,8 +156,8 @@ class Learner:
         if wrong and self.options.check:
             names = {id(p): f" ({name})" for name, p in self.net.named_parameters()}
             raise Diverged(
-                f"the weights are no longer finite after training step {step}{names.get(id(wrong[0]), '')}: use a smaller "
-                f"learning rate{_of_half_precision(self.net)}",
+                f"the weights are no longer finite after training step {step}{names.get(id(wrong[0]), '')}: use a "
+                f"smaller learning rate{_of_half_precision(self.net)}",
                 step=self.options.steps or 0, node=None, largest=math.nan,
             )  # fmt: skip
 
