@@ -6,6 +6,7 @@ in Python grows with what is said and not with how often.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import chain
@@ -21,6 +22,7 @@ from pcgraph.arguments import shown
 from pcgraph.energies import Energy, Gaussian, positive
 from pcgraph.errors import GraphError, nearest
 from pcgraph.network.adjacency import Index
+from pcgraph.network.machine import require_bytes
 from pcgraph.network.trial import Trial
 from pcgraph.transforms import Identity, Linear, SparseLinear, Transform
 
@@ -123,6 +125,7 @@ def node_spec(node: Node, attributes: Mapping[str, Any], graph: nx.DiGraph, tria
             where=node,
         )
     shape = _shape(attributes["shape"], node)
+    require_bytes(math.prod(shape) * trial.like.itemsize, f"one state of {text}, of shape {shape},")
     try:
         activation = activations.get(attributes.get("activation"))
         energy, precision = _energy(attributes.get("energy"), attributes.get("precision"))

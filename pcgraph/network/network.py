@@ -19,11 +19,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pcgraph.arguments import require_seed
 from pcgraph.energies import Energy, Gaussian
 from pcgraph.errors import GraphError
 from pcgraph.network.adjacency import Index
 from pcgraph.network.copying import copy_graph, keep_computed, pairs_of
 from pcgraph.network.declaration import show
+from pcgraph.network.machine import require_bytes, require_place
 from pcgraph.network.packed import Packed
 from pcgraph.network.structure import Bucket, Segment, Structure
 from pcgraph.transforms import Transform
@@ -47,6 +49,15 @@ class Network(nn.Module):
     dtype : torch.dtype, optional
         Parameters and states have it; torch's default dtype if None.
     device : torch.device or str, optional
+
+    Raises
+    ------
+    GraphError
+        The declaration is wrong; the message names the node or edge.
+    ConfigError
+        The seed is none, networks do not compute in the type, or the device cannot be used.
+    OutOfMemory
+        The weights alone are larger than the memory.
     """
 
     def __init__(
@@ -60,15 +71,14 @@ class Network(nn.Module):
         super().__init__()
         if not isinstance(graph, nx.DiGraph):
             Structure(graph)  # says what is wrong with it
+        seed, like = require_seed(seed), require_place(dtype, device)
         pairs = pairs_of(graph)
         self.graph: nx.DiGraph = nx.freeze(copy_graph(graph, {}, pairs))
-        dtype = torch.get_default_dtype() if dtype is None else dtype
-        device = torch.get_default_device() if device is None else device
-        self.structure = Structure(self.graph, pairs, torch.empty(0, dtype=dtype, device=device))
+        self.structure = Structure(self.graph, pairs, like)
         self._probe: Tensor
         with torch.device("cpu"):
             self._build(seed)
-        self.to(dtype=dtype, device=device)
+        self.to(dtype=like.dtype, device=like.device)
 
     def _build(self, seed: int) -> None:
         """Make all parameters, on the CPU, where the seed means the same for every device."""
@@ -76,6 +86,7 @@ class Network(nn.Module):
         self.biases = Packed()
         self.edge_modules = nn.ModuleDict()
         self.energies = nn.ModuleDict()
+        self._require_memory()
         self._make_biases()
         for bucket in self.structure.buckets:
             if bucket.kind in ("linear", "sparse"):
@@ -90,6 +101,13 @@ class Network(nn.Module):
         self._reset(seed)
 
     # -- parameters -----------------------------------------------------------------------------------------------
+
+    def _require_memory(self) -> None:
+        groups = self.structure.groups
+        weights = sum(
+            bucket.rows * bucket.entries(groups) for bucket in self.structure.buckets if bucket.kind == "linear"
+        )
+        require_bytes(weights * torch.get_default_dtype().itemsize, f"{weights:.3g} weights")
 
     def _make_weight(self, bucket: Bucket) -> None:
         a, z = self.structure.groups[bucket.source_group], self.structure.groups[bucket.target_group]
