@@ -276,13 +276,22 @@ def decorated(graph: nx.DiGraph, kind: str) -> nx.DiGraph:
 
 def happen(what: str, net: PCNetwork, run: Run, kept: list[Any]) -> None:
     """Let something happen to a network."""
+    whole = {v: h for v, h in run.clamps(net).items() if not isinstance(h, Masked)}
+    free = [v for v in net.graph if v not in whole][-1:]
     if what == "what was kept is dropped":
         kept.clear()
+    elif what == "another dtype":
+        net.float().double()
+    elif what == "another batch":
+        net.infer({v: torch.cat([h, h]) for v, h in whole.items()}, init=Zero(), steps=2, optimizer=SGD(0.1))
     elif what == "predict":
-        clamps = {v: h for v, h in run.clamps(net).items() if not isinstance(h, Masked)}
-        for v in [v for v in net.graph if v not in clamps][-1:]:
+        for v in free:
             with suppress(pcgraph.InvalidInitializer):
-                net.predict(clamps, v)
+                net.predict(whole, v)
+    elif what == "nudge":
+        for v in free:
+            target = double(BATCH, *net.structure.shape(v))
+            pcgraph.learning.nudged(net, whole, {v: target}, init=Zero(), steps=2, optimizer=SGD(0.05))
     elif what == "diverge":
         with suppress(Diverged):
             replace(run, optimizer=SGD(1e100), steps=3).on(net, 1e200)
@@ -303,7 +312,10 @@ GRAPHS = st.one_of(
     st.builds(fan, st.integers(1, 2), st.integers(3, 6), st.booleans()),
 )
 #: What may happen after a run.
-AFTER = st.sampled_from(["nothing", "keep", "what was kept is dropped", "predict", "diverge", "not a number"])
+AFTER = st.sampled_from(
+    ["nothing", "keep", "what was kept is dropped", "another dtype", "another batch", "predict", "nudge", "diverge",
+     "not a number"]
+)  # fmt: skip
 
 
 @settings(max_examples=100, deadline=None)
