@@ -6,13 +6,14 @@ gradient is that of the energy summed over the batch, so that a rate means the s
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from pcgraph.errors import ConfigError
+from pcgraph.arguments import require_flag, require_number, shown
+from pcgraph.errors import ConfigError, nearest
 
 __all__ = ["SGD", "Adam", "StateOptimizer"]
 
@@ -20,14 +21,15 @@ Rate = float | Mapping[Hashable, float]
 
 
 def _check_rate(lr: Rate) -> Rate:
-    for value in lr.values() if isinstance(lr, Mapping) else (lr,):
-        if not (isinstance(value, int | float) and 0 < value < float("inf")):
-            raise ConfigError(f"a state rate lr must be a positive number (found {value!r})", key="lr")
-    return dict(lr) if isinstance(lr, Mapping) else float(lr)
+    if not isinstance(lr, Mapping):
+        return require_number(lr, "lr", above=0)
+    if not lr:
+        raise ConfigError("lr must be a rate, or name one for some node (found an empty mapping)", key="lr")
+    return {node: require_number(rate, f"lr[{node!r}]", above=0) for node, rate in lr.items()}
 
 
 class StateOptimizer:
-    """Base class of every state optimizer. Write :meth:`step`.
+    """Is the base class of every state optimizer. Write :meth:`step`.
 
     Attributes
     ----------
@@ -57,7 +59,7 @@ class StateOptimizer:
             cls.stateless = StateOptimizer.stateless  # type: ignore[method-assign]
 
     def rate(self, node: Hashable) -> float:
-        """The rate of one node.
+        """Give the rate of one node.
 
         Raises
         ------
@@ -74,6 +76,23 @@ class StateOptimizer:
             f"lr names no rate for the free node {node!r}: add it, or an entry None for the rest", key="lr"
         )
 
+    def require_nodes(self, nodes: Iterable[Hashable]) -> None:
+        """Refuse rates for nodes that a network does not have.
+
+        Raises
+        ------
+        ConfigError
+            With the nearest name.
+        """
+        if not isinstance(self.lr, dict):
+            return
+        known = set(nodes)
+        for node in self.lr:
+            if node is not None and node not in known:
+                guess = nearest(node, [v for v in known if isinstance(v, str)]) if isinstance(node, str) else None
+                hint = f"; did you mean {guess!r}?" if guess else ""
+                raise ConfigError(f"lr names the node {node!r}, which the network does not have{hint}", key="lr")
+
     def step(self, state: Tensor, grad: Tensor, memory: dict[str, Any]) -> None:
         """Move `state` in place.
 
@@ -89,7 +108,7 @@ class StateOptimizer:
 
 
 class SGD(StateOptimizer):
-    """``h <- h - lr * g``, with momentum if wanted: ``m <- momentum * m + g`` and ``h <- h - lr * m``.
+    """Moves states by ``h <- h - lr * g``, or with momentum by ``m <- momentum * m + g`` and ``h <- h - lr * m``.
 
     Parameters
     ----------
@@ -111,12 +130,10 @@ class SGD(StateOptimizer):
 
     def __init__(self, lr: Rate, momentum: float = 0.0, nesterov: bool = False) -> None:
         super().__init__(lr)
-        if not 0 <= momentum < 1:
-            raise ConfigError(f"momentum must be in [0, 1) (found {momentum!r})", key="momentum")
-        if nesterov and momentum == 0:
-            raise ConfigError("nesterov needs a momentum above 0", key="nesterov")
-        self.momentum = float(momentum)
-        self.nesterov = bool(nesterov)
+        self.momentum = require_number(momentum, "momentum", least=0, below=1)
+        self.nesterov = require_flag(nesterov, "nesterov")
+        if self.nesterov and self.momentum == 0:
+            raise ConfigError("nesterov needs a momentum above 0 (found 0)", key="nesterov")
 
     @property
     def stateless(self) -> bool:
@@ -140,7 +157,7 @@ class SGD(StateOptimizer):
 
 
 class Adam(StateOptimizer):
-    """Adam on the states, as ``torch.optim.Adam``, with one step count for all of them.
+    """Moves the states as ``torch.optim.Adam`` does parameters, with one step count for all of them.
 
     A state that an error reaches only at step t has seen zero gradients before: its moments are those of Adam run
     from the start, and a zero gradient moves nothing.
@@ -150,12 +167,11 @@ class Adam(StateOptimizer):
 
     def __init__(self, lr: Rate = 0.01, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8) -> None:
         super().__init__(lr)
-        if not all(0 <= b < 1 for b in betas):
-            raise ConfigError(f"betas must be in [0, 1) (found {betas!r})", key="betas")
-        if not eps > 0:
-            raise ConfigError(f"eps must be positive (found {eps!r})", key="eps")
-        self.betas = betas
-        self.eps = eps
+        if not isinstance(betas, tuple | list) or len(betas) != 2:
+            raise ConfigError(f"betas must be two numbers in [0, 1) (found {shown(betas)})", key="betas")
+        first, second = (require_number(beta, "betas", least=0, below=1) for beta in betas)
+        self.betas = (first, second)
+        self.eps = require_number(eps, "eps", above=0)
 
     def step(self, state: Tensor, grad: Tensor, memory: dict[str, Any]) -> None:
         first, second = self.betas

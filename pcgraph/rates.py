@@ -1,4 +1,4 @@
-"""A state rate that is safe where inference begins."""
+"""A state rate is found that is safe where inference begins."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def safe_rate(
     net: PCNetwork, clamps: Mapping[Node, Tensor | Masked], *, init: Initializer, labels: Tensor | None = None,
     iterations: int = 50, margin: float = 0.9, seed: int = 0,
 ) -> float:  # fmt: skip
-    """A rate for plain SGD on the states: `margin` times 2 / lambda, lambda the largest curvature at the start.
+    """Find a rate for plain SGD on the states: `margin` times 2 / lambda, lambda the largest curvature at the start.
 
     Gradient descent on a quadratic energy converges for every rate below ``2 / lambda``. lambda is the largest
     eigenvalue of the Hessian for the free states, found by power iteration, where a Hessian-vector product is a
@@ -41,11 +41,11 @@ def safe_rate(
         Where the states start.
     labels : Tensor, optional
     iterations : int
-        Of the power iteration, each of two gradients.
+        How many steps the power iteration takes, each with two gradients.
     margin : float
         Between 0 and 1.
     seed : int
-        Of the first direction.
+        The seed of the first direction.
 
     Returns
     -------
@@ -71,7 +71,7 @@ def safe_rate(
     optimizer = SGD(lr=1.0)
 
     def gradient(states: Mapping[Node, Tensor]) -> dict[Node, Tensor]:
-        """Of the energy, for each free node, from the displacement of one step with rate 1."""
+        """Compute the energy's gradient for each free node, from the displacement of one step with rate 1."""
         moved = net.infer(clamps, init=net.carry_on(states), steps=1, optimizer=optimizer, check=False).states
         return {v: states[v] - moved[v] for v in free}
 
@@ -91,7 +91,7 @@ def safe_rate(
 
 
 def _norm(parts: Mapping[Node, Tensor]) -> Tensor:
-    """Euclidean length per sample, over all nodes together."""
+    """Compute the Euclidean length per sample, over all nodes together."""
     return torch.stack([d.flatten(1).square().sum(1) for d in parts.values()]).sum(0).sqrt()
 
 

@@ -25,8 +25,9 @@ PACKAGE = ROOT / "pcgraph"
 
 ROOMS = (
     "errors", "arguments", "notebook", "activations", "registry", "transforms", "energies", "graphs", "network",
-    "clamps", "optimizers", "topology", "pyg", "initializers", "plan", "backends", "inference", "model", "learning",
-    "rates", "serialization", "checkpoints", "training", "data", "drawing", "cli", "testing",
+    "clamps", "optimizers", "solvers", "topology", "coordinates", "pyg", "initializers", "plan", "backends",
+    "inference", "model", "learning", "rates", "serialization", "checkpoints", "training", "data", "drawing", "cli",
+    "testing",
 )  # fmt: skip
 """A room imports only rooms before it, for types too. ``testing`` is last, and may import all but the command."""
 
@@ -61,8 +62,8 @@ def imported(node: ast.Import | ast.ImportFrom, module: str, is_package: bool) -
         parts = [*base[: len(base) - node.level + 1], *parts]
     if parts[:1] == ["pcgraph"]:
         origin = ".".join(parts)
-        known = dict(modules())
-        yield from {f"{origin}.{a.name}" if f"{origin}.{a.name}" in known else origin: None for a in node.names}
+        known, names = dict(modules()), [a.name for a in node.names if a.name != "__version__"]
+        yield from {f"{origin}.{name}" if f"{origin}.{name}" in known else origin: None for name in names}
 
 
 def is_extra(node: ast.Import | ast.ImportFrom) -> bool:
@@ -205,6 +206,7 @@ def test_a_misplaced_import_is_found(source: str, module: str) -> None:
         ("from ..errors import DataError", "pcgraph.data.images"),
         ("from . import render", "pcgraph.topology.report"),
         ("from pcgraph import activations, energies", "pcgraph.network.structure"),
+        ("from pcgraph import __version__", "pcgraph.cli"),
         ("def f():\n    import matplotlib.pyplot as plt", "pcgraph.drawing"),
         ("def f():\n    from torch import distributed", "pcgraph.plan"),
         ("def f():\n    from torch.distributed import init_process_group", "pcgraph.plan"),

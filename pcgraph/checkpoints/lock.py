@@ -22,8 +22,8 @@ __all__ = ["LOCK", "FolderLock"]
 LOCK = ".lock"
 HELD = (errno.EACCES, errno.EAGAIN)
 
-#: Folder -> the thread of this process that holds it, and how many times it has entered.
-_held: dict[str, tuple[int, int]] = {}
+#: (process, folder) -> the thread that holds it, and how many times it has entered. A fork inherits the dict alone.
+_held: dict[tuple[int, str], tuple[int, int]] = {}
 _guard = threading.Lock()
 
 
@@ -46,11 +46,12 @@ class FolderLock:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._key = os.path.realpath(folder)
+        self._path = os.path.realpath(folder)
+        self._key = (0, "")
         self._file: int | None = None
 
     def __enter__(self) -> FolderLock:
-        me = threading.get_ident()
+        me, self._key = threading.get_ident(), (os.getpid(), self._path)
         with _guard:
             holder, times = _held.get(self._key, (me, 0))
             if holder != me:

@@ -6,17 +6,23 @@ or a setting is wrong, said in one message; 130 stopped by Ctrl-C.
 
 from __future__ import annotations
 
+import io
 import json
+import math
+import sys
+from collections.abc import Hashable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
+import networkx as nx
 import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
-from pcgraph import drawing
-from pcgraph.cli.initializers import nodes_named, verdict_on
+from pcgraph import __version__, drawing
+from pcgraph.cli.initializers import verdict_on
+from pcgraph.cli.text import as_typed, nodes_named, split_at, unescaped
 from pcgraph.cli.train import train, wide_console
 from pcgraph.errors import ConfigError, PCGraphError
 from pcgraph.serialization import read_graph
@@ -26,12 +32,17 @@ __all__ = ["app", "main"]
 
 
 class _Group(TyperGroup):
-    """Runs commands, and turns an expected error into one message without a traceback."""
+    """Runs commands, and turns an expected error into one message without a traceback.
+
+    Whatever the operating system refuses is expected, too; a broken pipe is left to typer, which ends quietly.
+    """
 
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except PCGraphError as problem:
+        except BrokenPipeError:
+            raise
+        except (PCGraphError, OSError) as problem:
             Console(stderr=True).print("[bold red]error:[/] ", end="")
             for text in (str(problem), *getattr(problem, "__notes__", ())):
                 Console(stderr=True).print(text, markup=False, highlight=False, soft_wrap=True)
@@ -43,8 +54,22 @@ app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="Predictive coding networks on arbitrary graphs.",
 )
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"pcgraph {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version, and stop.")
+    ] = False,
+) -> None:
+    """Predictive coding networks on arbitrary graphs."""
 
 
 class Level(StrEnum):
@@ -58,7 +83,10 @@ GraphFile = Annotated[
     Path, typer.Argument(metavar="FILE", help="A graph: node-link JSON (.json) or GraphML (.graphml).")
 ]
 Clamps = Annotated[
-    list[str], typer.Option("--clamp", "-c", metavar="NODE", help="A clamped node; repeat it, or join by commas.")
+    list[str],
+    typer.Option(
+        "--clamp", "-c", metavar="NODE", help=r"A clamped node; repeat it, or join by commas (write \, in a name)."
+    ),
 ]
 
 
@@ -81,21 +109,20 @@ def check(
 
     Exits 1 where forward initialization (or what --init names) does not exist, in any of the phases.
     """
+    if not 0 <= seconds < math.inf:
+        raise ConfigError(f"--seconds is a number that is not negative (found {seconds})", key="seconds")
     graph = read_graph(file)
     budget: Budget | bool = Budget(seconds=seconds) if repair else False
     found: Report | PhaseReport
     if phase:
         if clamp:
             raise ConfigError("give --clamp or --phase, not both", key="phase")
-        clamps = dict(_phase(text) for text in phase)
-        found = check_phases(
-            graph, {p: nodes_named([c], graph) for p, c in clamps.items()}, level=level.value, repair=budget
-        )
+        found = check_phases(graph, _phases(graph, phase), level=level.value, repair=budget)
         reports = dict(found)
     else:
-        found = check_phase(graph, nodes_named(clamp, graph), level=level.value, repair=budget)
+        found = check_phase(graph, _clamped(graph, clamp), level=level.value, repair=budget)
         reports = {None: found}
-    verdicts = {str(name): verdict_on(init, report) for name, report in reports.items()}
+    verdicts = {str(name): verdict_on(init, report, graph) for name, report in reports.items()}
     valid = all(verdict.valid for verdict in verdicts.values())
     if as_json:
         typer.echo(json.dumps({**found.to_dict(), "asked": init, "valid": valid}, indent=2, ensure_ascii=False))
@@ -109,17 +136,28 @@ def check(
         raise typer.Exit(1)
 
 
-def _phase(text: str) -> tuple[str, str]:
-    name, equals, nodes = text.partition("=")
-    if not equals or not name.strip():
-        raise ConfigError(f"a phase is written NAME=NODE,NODE,… (found {text!r})", key="phase")
-    return name.strip(), nodes
+def _clamped(graph: nx.DiGraph, texts: list[str]) -> list[Hashable]:
+    return [node for text in texts for node in nodes_named(graph, text)]
+
+
+def _phases(graph: nx.DiGraph, texts: list[str]) -> dict[Hashable, list[Hashable]]:
+    """Read the phases, each written ``NAME=NODE,NODE,…``."""
+    phases: dict[Hashable, list[Hashable]] = {}
+    for text in texts:
+        name, *nodes = split_at("=", text, 1)
+        name = unescaped(name)
+        if not nodes or not name:
+            raise ConfigError(f"a phase is written NAME=NODE,NODE,… (found {text!r})", key="phase")
+        if name in phases:
+            raise ConfigError(f"the phase {name!r} stands twice: give each another name", key="phase")
+        phases[name] = nodes_named(graph, nodes[0])
+    return phases
 
 
 def _proposal(phase: object, report: Report) -> str:
     """Say which nodes to give a value; empty where the report's own table says so once this has looked for it."""
     where = "" if phase is None else f" for {phase}"
-    nodes = ", ".join(sorted(map(str, report.repair or ())))
+    nodes = ", ".join(sorted(map(as_typed, report.repair or ())))
     if not nodes:
         return f"Repair{where}: none is needed, a sweep exists."
     if phase is None:
@@ -136,14 +174,7 @@ def draw(
 ) -> None:
     """Draw a graph: clamped nodes square, free cycles and roots without a value in red, depths as columns."""
     graph = read_graph(file)
-    try:
-        drawing.graph(graph, nodes_named(clamp, graph), out)
-    except OSError as problem:
-        raise ConfigError(f"cannot write the picture {out}: {problem.strerror}", key="out") from problem
-    except ValueError as problem:
-        if isinstance(problem, PCGraphError):
-            raise
-        raise ConfigError(f"cannot write the picture {out}: {problem}", key="out") from problem
+    drawing.graph(graph, _clamped(graph, clamp), out)
     wide_console().print(f"Wrote {out}", markup=False, highlight=False, soft_wrap=True)
 
 
@@ -152,4 +183,7 @@ app.command()(train)
 
 def main() -> None:
     """Run the ``pcgraph`` script."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a sign shows its number
     app()

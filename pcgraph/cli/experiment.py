@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
+import warnings
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +15,15 @@ import networkx as nx
 import torch
 
 from pcgraph import data, graphs
-from pcgraph.cli.initializers import make_initializer, node_named
+from pcgraph.cli.initializers import make_initializer
+from pcgraph.cli.machine import require_memory, within_memory
 from pcgraph.cli.options import Options, sizes_of
 from pcgraph.cli.rules import frees_target, infers, make_rule, plans
+from pcgraph.cli.text import node_named
 from pcgraph.data import Images
+from pcgraph.data.images import class_balanced
 from pcgraph.data.sources import CATALOGUE, Source, is_here
-from pcgraph.errors import ConfigError, InvalidInitializer, unknown_name
+from pcgraph.errors import ConfigError, Diverged, InvalidInitializer, PCGraphWarning, unknown_name
 from pcgraph.initializers import Average, Forward, Initializer, Null
 from pcgraph.learning import Incremental, Nudged, Rule
 from pcgraph.model import PCNetwork
@@ -25,8 +31,12 @@ from pcgraph.optimizers import SGD
 from pcgraph.plan import Plan
 from pcgraph.serialization import read_graph
 from pcgraph.topology import PhaseReport, check_phases
+from pcgraph.training import evaluate, fit
 
-__all__ = ["Experiment", "Splits", "dry_run", "load_splits", "prepare"]
+__all__ = ["Experiment", "Splits", "dry_run", "load_splits", "prepare", "rehearse"]
+
+FEW = 2
+"""A rehearsal takes no more inference steps than this."""
 
 PRESETS: dict[str, Callable[..., nx.DiGraph]] = {"alexnet": graphs.alexnet, "vgg5": graphs.vgg5}
 """``--graph`` takes these names beside sizes and files."""
@@ -50,6 +60,8 @@ class Experiment:
         None: the test is answered by a sweep.
     reports : PhaseReport
         For the clamps of training and of test.
+    stand_in : Splits
+        As many images, of the same classes, as the data set will have.
     """
 
     options: Options
@@ -61,6 +73,7 @@ class Experiment:
     init: Initializer | None
     test_init: Initializer | None
     reports: PhaseReport
+    stand_in: Splits
 
     @property
     def flat(self) -> bool:
@@ -98,6 +111,15 @@ class Experiment:
         return [p for p in (*self.net.parameters(), *self.remembered) if p.requires_grad]
 
     @property
+    def in_training(self) -> dict[str, Any]:
+        """Say how it is trained, as arguments of :func:`pcgraph.fit`."""
+        weights = torch.optim.AdamW(self.parameters, lr=self.options.lr, eps=self.options.eps)
+        return {
+            "clamp": (self.input, self.target), "predict": self.target, "rule": self.rule, **self.inference,
+            "optimizer": weights,
+        }  # fmt: skip
+
+    @property
     def at_test(self) -> dict[str, Any]:
         """Say how the test is answered, as arguments of :func:`pcgraph.evaluate`."""
         ways: dict[str, Any] = {"given": self.input, "predict": self.target}
@@ -124,12 +146,12 @@ def prepare(options: Options) -> Experiment:
         Of the kind that says what is wrong: the graph, a setting, or an initializer.
     """
     source = CATALOGUE[options.data]
-    graph = _graph(options)
-    given, target = (node_named(graph, text) for text in (options.input, options.target))
+    stand_in = _stand_in(source, options)
+    net = _network(options)
+    given, target = (node_named(net.graph, text) for text in (options.input, options.target))
     for option, node in (("--input", given), ("--target", target)):
-        if node not in graph:
-            raise ConfigError(f"{option}: {unknown_name('node', node, map(str, graph))}", key=option[2:])
-    net = PCNetwork(graph, seed=options.seed, device=options.device)
+        if node not in net.graph:
+            raise ConfigError(f"{option}: {unknown_name('node', node, map(str, net.graph))}", key=option[2:])
     flat = len(net.structure.shape(given)) == 1
     image = (math.prod(source.shape),) if flat else source.shape
     _fits(net, given, image, "--input", f"the images of {options.data}")
@@ -142,10 +164,38 @@ def prepare(options: Options) -> Experiment:
     if infers(rule):
         init = make_initializer(options.init, net).to(options.device)
         reports["training"].verdict(init).require()
-        _fits_batches(init, options, _sizes(options, source)[0])
+        _fits_batches(init, options, len(stand_in.train))
     else:
         reports["training"].verdict(Forward()).require()
-    return Experiment(options, source, given, target, net, rule, init, _test_init(options, net, reports), reports)
+    test_init = _test_init(options, net, reports)
+    made = Experiment(options, source, given, target, net, rule, init, test_init, reports, stand_in)
+    if not made.parameters:
+        raise ConfigError("there is nothing to train: no edge of the graph has a trainable weight", key="graph")
+    return made
+
+
+def rehearse(experiment: Experiment) -> None:
+    """Train and test on one batch of noise, an image of each class, so that a run is refused before it begins.
+
+    The experiment is used up: its weights have moved.
+
+    Raises
+    ------
+    PCGraphError
+        What the run would raise at its first batch or, hours later, at its first test.
+    """
+    source, o = experiment.source, experiment.options
+    few = replace(o, steps=min(o.steps, FEW), test_steps=min(o.test_steps, FEW))
+    tried = replace(experiment, options=few)
+    classes = len(source.classes)
+    shape = (math.prod(source.shape),) if tried.flat else source.shape
+    noise = torch.rand(classes, *shape, generator=torch.Generator().manual_seed(0))
+    images = Images(noise, torch.arange(classes), source.classes).to(o.device)
+    # Warnings, and an energy that grows, say nothing here: the images are only noise.
+    with warnings.catch_warnings(), within_memory("a batch of training", "init"), suppress(Diverged):
+        warnings.simplefilter("ignore", PCGraphWarning)
+        fit(tried.net, images.batches(classes), **tried.in_training, epochs=1, progress=False)
+        evaluate(tried.net, images.batches(classes, shuffle=False), **tried.at_test)
 
 
 def load_splits(experiment: Experiment) -> Splits:
@@ -153,22 +203,41 @@ def load_splits(experiment: Experiment) -> Splits:
 
     Raises
     ------
-    DataError, ConfigError
-        It cannot be found or is malformed; a part of it leaves a class out.
+    DataError
+        It cannot be found or is malformed.
     """
-    s = experiment.options
-    everything = data.load(s.data, fraction=s.fraction, seed=s.seed, flatten=experiment.flat, device=s.device)
-    test = data.load(s.data, "test", flatten=experiment.flat, device=s.device)
-    if not s.validation:
-        return Splits(everything, test, test)
-    return Splits(*everything.split(s.validation, seed=s.seed), test)
+    o = experiment.options
+    everything = data.load(o.data, fraction=o.fraction, seed=o.seed, flatten=experiment.flat, device=o.device)
+    return _splits(everything, data.load(o.data, "test", flatten=experiment.flat, device=o.device), o)
 
 
-def _sizes(s: Options, source: Source) -> tuple[int, int]:
-    """Count how many images are trained on, and how many of the training set judge epochs, before it is read."""
-    total = round(s.fraction * source.counts["train"])
-    judge = round(s.validation * total)
-    return total - judge, judge
+def _splits(everything: Images, test: Images, o: Options) -> Splits:
+    """Cut off the part of the training set that judges epochs, if any; otherwise the test set does."""
+    return (
+        Splits(*everything.split(o.validation, seed=o.seed), test) if o.validation else Splits(everything, test, test)
+    )
+
+
+def _stand_in(source: Source, o: Options) -> Splits:
+    """Cut a set of as many empty images as the data set has, and refuse parts and batches that cannot be cut of it."""
+
+    def empty(split: str) -> Images:
+        labels = torch.arange(source.counts[split]) % len(source.classes)
+        return Images(torch.zeros(len(labels), 1), labels, source.classes)
+
+    everything = empty("train")
+    rows = class_balanced(everything.labels, o.fraction, o.seed, source.classes)
+    splits = _splits(everything if rows is None else everything.take(rows), empty("test"), o)
+    splits.train.batches(o.batch_size, seed=o.seed, stream_aligned=o.stream_aligned)
+    return splits
+
+
+def _network(options: Options) -> PCNetwork:
+    what = f"--graph {options.graph}"
+    with within_memory(what, "graph"):
+        graph = _graph(options)
+        require_memory(graph, options.device, what)
+        return PCNetwork(graph, seed=options.seed, device=options.device)
 
 
 def _graph(options: Options) -> nx.DiGraph:
@@ -178,7 +247,7 @@ def _graph(options: Options) -> nx.DiGraph:
     if options.graph in PRESETS:
         return PRESETS[options.graph](activation=options.activation)
     path = Path(options.graph)
-    if not path.suffix and not path.exists():
+    if not path.suffix and not os.path.exists(path):
         message = unknown_name("network", options.graph, PRESETS)
         raise ConfigError(f"{message} Otherwise give sizes, such as 784-512x4-10, or a graph file.", key="graph")
     return read_graph(path)
@@ -228,10 +297,11 @@ def _test_init(options: Options, net: PCNetwork, reports: PhaseReport) -> Initia
 
 def dry_run(experiment: Experiment) -> list[Any]:
     """Say what a run would do, as things to print: the report, the plan, and what it costs. It reads no data."""
-    s, source, batch = experiment.options, experiment.source, experiment.options.batch_size
-    (train, judge), test = _sizes(s, source), source.counts["test"]
+    source, batch = experiment.source, experiment.options.batch_size
+    splits = experiment.stand_in
+    train, judge, test = (len(images) for images in (splits.train, splits.judge, splits.test))
     judged = f"{judge} to judge epochs, {test} for the test"
-    if not judge:
+    if splits.judge is splits.test:
         judged = f"{test} for the test, which judge the epochs too (see --validation)"
     here = all(is_here(source, split) for split in source.counts)
     weights, remembered = (

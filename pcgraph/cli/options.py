@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import math
 import re
 import tomllib
 from collections.abc import Mapping
@@ -10,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from pcgraph.cli.machine import require_device
 from pcgraph.cli.rules import infers, make_rule
+from pcgraph.cli.text import LARGEST
 from pcgraph.data.sources import canonical
 from pcgraph.errors import ConfigError, unknown_name
 
-__all__ = ["Options", "flag", "options_from", "read_config", "sizes_of", "stored"]
+__all__ = ["Options", "flag", "options_from", "read_config", "sizes_of", "stored", "write_config"]
 
 
 @dataclass(frozen=True)
@@ -141,6 +143,18 @@ def stored(made: Options) -> dict[str, Any]:
     return {key: value for key, value in dataclasses.asdict(made).items() if key not in ("out", *_idle(made))}
 
 
+def write_config(path: Path, made: Options) -> None:
+    """Write the settings of a run as TOML, in a form that :func:`read_config` reads.
+
+    Raises
+    ------
+    OSError
+    """
+    # JSON's strings are TOML's but for the one control character that JSON leaves as it is.
+    lines = (f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in stored(made).items())
+    path.write_text("".join(lines).replace("\x7f", "\\u007f"), encoding="utf-8")
+
+
 def read_config(path: Path) -> dict[str, Any]:
     """Read the settings in a TOML file; hyphens and underscores in keys mean the same.
 
@@ -153,7 +167,7 @@ def read_config(path: Path) -> dict[str, Any]:
         found = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as problem:
         raise ConfigError(f"cannot read the settings in {path}: {problem.strerror}", key="config") from problem
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
+    except (ValueError, RecursionError) as problem:  # TOML's and UTF-8's errors are ValueErrors, a NUL in the path too
         raise ConfigError(f"{path} is not TOML: {problem}", key="config") from problem
     chosen: dict[str, Any] = {}
     for key, value in found.items():
@@ -170,7 +184,7 @@ def read_config(path: Path) -> dict[str, Any]:
 def _of_kind(path: Path, key: str, value: Any, kind: str) -> Any:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if kind == "float" and number:
-        return float(value)
+        return float(value) if isinstance(value, float) or abs(value) <= LARGEST else math.inf
     if type(value).__name__ != kind:
         needed = {"str": "text", "int": "a whole number", "float": "a number", "bool": "true or false"}[kind]
         raise ConfigError(f"{path}: {key} is {needed} (found {value!r})", key=key)
@@ -179,12 +193,12 @@ def _of_kind(path: Path, key: str, value: Any, kind: str) -> Any:
 
 def _check(made: Options) -> None:
     """Refuse what no training can have, before anything is read or made."""
-    for key in ("epochs", "batch_size"):
-        if getattr(made, key) < 1:
-            raise ConfigError(f"{flag(key)} is at least 1 (found {getattr(made, key)})", key=key)
-    for key in ("steps", "test_steps"):
-        if getattr(made, key) < 0:
-            raise ConfigError(f"{flag(key)} is not negative (found {getattr(made, key)})", key=key)
+    for key, field in FIELDS.items():
+        if field.type == "str":
+            _check_text(key, getattr(made, key))
+        elif field.type == "int":
+            least = 1 if key in ("epochs", "batch_size") else 0
+            _check_whole(key, getattr(made, key), least)
     for key in ("lr", "state_lr", "eps"):
         if not 0 < getattr(made, key) < float("inf"):
             raise ConfigError(f"{flag(key)} is a positive number (found {getattr(made, key)})", key=key)
@@ -192,13 +206,23 @@ def _check(made: Options) -> None:
         raise ConfigError(f"--fraction is above 0 and at most 1 (found {made.fraction})", key="fraction")
     if not 0 <= made.validation < 1:
         raise ConfigError(f"--validation is at least 0 and below 1 (found {made.validation})", key="validation")
-    try:
-        torch.empty(0, device=made.device)
-    except (RuntimeError, AssertionError) as problem:
-        reason = str(problem).splitlines()[0]
-        raise ConfigError(f"--device {made.device!r} cannot be used: {reason}", key="device") from problem
+    require_device(made.device)
     if made.input == made.target:
         raise ConfigError(f"--input and --target are two nodes (found {made.input!r} twice)", key="target")
+
+
+def _check_text(key: str, value: str) -> None:
+    """Refuse text that no path and no file of settings can hold."""
+    if re.search("[\0\ud800-\udfff]", value):
+        raise ConfigError(f"{flag(key)} is text that UTF-8 can hold, without a NUL (found {value!r})", key=key)
+
+
+def _check_whole(key: str, value: int, least: int) -> None:
+    if value < least:
+        needed = "is not negative" if least == 0 else f"is at least {least}"
+        raise ConfigError(f"{flag(key)} {needed} (found {value})", key=key)
+    if value > LARGEST:
+        raise ConfigError(f"{flag(key)} is at most {LARGEST} (found {value})", key=key)
 
 
 def flag(key: str) -> str:
@@ -206,8 +230,17 @@ def flag(key: str) -> str:
     return "--" + key.replace("_", "-")
 
 
+MOST_GROUPS = 100_000
+"""Layer sizes declare no more groups than this; a file can."""
+
+
 def sizes_of(text: str) -> list[int] | None:
     """Read layer sizes such as ``784-512x4-10``; return None where `text` is something else.
+
+    Raises
+    ------
+    ConfigError
+        It is more groups than one would write so, or a number that no tensor can have for its size.
 
     Examples
     --------
@@ -216,10 +249,15 @@ def sizes_of(text: str) -> list[int] | None:
     >>> sizes_of("graph.json") is None
     True
     """
-    if not re.fullmatch(r"\d+(x\d+)?(-\d+(x\d+)?)+", text):
+    if not re.fullmatch(r"[0-9]+(x[0-9]+)?(-[0-9]+(x[0-9]+)?)+", text):
         return None
-    sizes: list[int] = []
-    for part in text.split("-"):
-        size, _, times = part.partition("x")
-        sizes += [int(size)] * int(times or 1)
-    return sizes
+    if max(map(len, re.findall("[0-9]+", text))) > len(str(LARGEST)) - 1:
+        raise ConfigError(f"--graph has sizes of up to {len(str(LARGEST)) - 1} digits (found {text[:60]})", key="graph")
+    parts = [(int(size), int(times or 1)) for size, times in re.findall(r"([0-9]+)(?:x([0-9]+))?", text)]
+    if sum(times for _, times in parts) > MOST_GROUPS:
+        raise ConfigError(
+            f"--graph declares at most {MOST_GROUPS:,} groups by sizes (found {sum(t for _, t in parts):,}): take "
+            "fewer, or write the graph to a file",
+            key="graph",
+        )
+    return [size for size, times in parts for _ in range(times)]

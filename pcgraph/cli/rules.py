@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import torch
 
-from pcgraph.cli.initializers import literal, name_and_options, require_known_options
+from pcgraph.cli.text import name_and_options, option_types, plain_value
 from pcgraph.errors import ConfigError, unknown_name
 from pcgraph.initializers import Initializer, States
 from pcgraph.learning import Backprop, Incremental, Nudged, Rule, Standard
@@ -41,8 +41,8 @@ def make_rule(text: str) -> Rule:
     name, options = name_and_options(text, "rule", "rule")
     if name not in RULES:
         raise ConfigError(unknown_name("rule", name, RULES), key="rule")
-    require_known_options(name, options, RULES[name])
-    return RULES[name](**{key: literal(value) for key, value in options.items()})
+    types = option_types(name, options, RULES[name])
+    return RULES[name](**{key: plain_value(types[key], key, value) for key, value in options.items()})
 
 
 def infers(rule: Rule) -> bool:

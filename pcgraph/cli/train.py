@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import json
+import os
+import tempfile
 import warnings
 from functools import partial
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
 from rich.console import Console
 
 from pcgraph import drawing
-from pcgraph.checkpoints import exists
-from pcgraph.cli.experiment import Experiment, Splits, dry_run, load_splits, prepare
-from pcgraph.cli.options import Options, flag, options_from, stored
+from pcgraph.checkpoints import exists, load
+from pcgraph.cli.experiment import Experiment, Splits, dry_run, load_splits, prepare, rehearse
+from pcgraph.cli.options import Options, flag, options_from, write_config
 from pcgraph.data import Images
 from pcgraph.errors import CheckpointError, ConfigError, PCGraphWarning
 from pcgraph.model import PCNetwork
@@ -100,8 +100,8 @@ def train(
             )
         config, given["out"] = resume / SETTINGS, str(resume)
     chosen = options_from(given, config)
-    if resume is None and not plan_only:
-        _refuse_another_run(chosen)
+    _require_place(chosen, resume is not None)
+    rehearse(prepare(chosen))
     experiment = prepare(chosen)
     if plan_only:
         console = wide_console()
@@ -113,29 +113,55 @@ def train(
     _tell(experiment, splits, history)
 
 
-def _refuse_another_run(s: Options) -> None:
-    """Refuse to write over the settings of another run: --resume goes by them."""
-    if s.out and exists(Path(s.out) / "checkpoint"):
+def _require_place(o: Options, resumed: bool) -> None:
+    """Refuse a folder that nothing can be written to, that holds another run, or that holds none to go on with.
+
+    Nothing is left there: the settings of a run are what --resume goes by.
+
+    Raises
+    ------
+    ConfigError, CheckpointError
+    """
+    if not o.out:
+        return
+    folder = Path(o.out).absolute()
+    try:
+        there = next(place for place in (folder, *folder.parents) if _exists(place))
+        with tempfile.TemporaryFile(dir=there):  # which is more than its permissions say
+            pass
+    except OSError as problem:
+        raise CheckpointError(f"cannot write to --out {folder}: {problem.strerror}", path=folder) from problem
+    checkpoint = folder / "checkpoint"
+    if resumed:
+        load(checkpoint)
+    elif exists(checkpoint):
         raise ConfigError(
-            f"--out {s.out} holds another run: go on with it by --resume {s.out}, or give another --out", key="out"
+            f"--out {o.out} holds another run: go on with it by --resume {o.out}, or give another --out", key="out"
         )
 
 
+def _exists(place: Path) -> bool:
+    """Say whether anything has this name; a name that nothing can have is an OSError."""
+    try:
+        os.lstat(place)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
 def _fit(experiment: Experiment, splits: Splits, resumed: bool) -> History:
-    s = experiment.options
-    folder = Path(s.out) if s.out else None
+    o = experiment.options
+    folder = Path(o.out) if o.out else None
     if folder is not None:
-        _write_settings(s, folder)
-    loader = splits.train.batches(s.batch_size, seed=s.seed, stream_aligned=s.stream_aligned)
+        _write_settings(o, folder)
+    loader = splits.train.batches(o.batch_size, seed=o.seed, stream_aligned=o.stream_aligned)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PCGraphWarning)  # they are in the history, and told at the end
         return fit(
-            experiment.net, loader, clamp=(experiment.input, experiment.target), predict=experiment.target,
-            rule=experiment.rule, **experiment.inference,
-            optimizer=torch.optim.AdamW(experiment.parameters, lr=s.lr, eps=s.eps), epochs=s.epochs,
+            experiment.net, loader, **experiment.in_training, epochs=o.epochs,
             validate=partial(_judge, experiment, splits), log=folder / "log.csv" if folder else None,
             checkpoint=folder / "checkpoint" if folder else None,
-            resume=folder / "checkpoint" if folder and resumed else None, progress=True,
+            resume=folder / "checkpoint" if folder and resumed else None, on_interrupt="return", progress=True,
         )  # fmt: skip
 
 
@@ -162,8 +188,8 @@ def _tell(experiment: Experiment, splits: Splits, history: History) -> None:
         last = history.epochs[-1]
         own = "accuracy" if on_test else "test_accuracy"
         how = "on the test set itself" if on_test else f"by validation, {best.validation['accuracy']:.2%}"
-        say(f"Test accuracy after epoch {last.epoch + 1}: {last.validation[own]:.2%}")
-        say(f"Test accuracy of the best epoch, {best.epoch + 1} (chosen {how}): {best.validation[own]:.2%}")
+        say(f"Test accuracy after epoch {last.epoch}: {last.validation[own]:.2%}")
+        say(f"Test accuracy of the best epoch, {best.epoch} (chosen {how}): {best.validation[own]:.2%}")
         if s.out:
             judged = "test" if on_test else "validation"
             drawing.learning_curve(history, Path(s.out) / "learning.png", title=experiment.source.name, judged=judged)
@@ -174,11 +200,10 @@ def _tell(experiment: Experiment, splits: Splits, history: History) -> None:
         raise typer.Exit(130)
 
 
-def _write_settings(s: Options, folder: Path) -> None:
+def _write_settings(o: Options, folder: Path) -> None:
     """Keep the settings beside the run, in a form that --config reads."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lines = (f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in stored(s).items())
-        (folder / SETTINGS).write_text("".join(lines), encoding="utf-8")
+        write_config(folder / SETTINGS, o)
     except OSError as problem:
         raise CheckpointError(f"cannot write to --out {folder}: {problem.strerror}", path=folder) from problem

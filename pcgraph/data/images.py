@@ -367,7 +367,7 @@ def load(
     _check_normalize(normalize, source)
     pixels, labels = raw(source, split, root)
     known = torch.from_numpy(labels.astype(np.int64))
-    rows = _fraction(known, fraction, seed, source.classes)
+    rows = class_balanced(known, fraction, seed, source.classes)
     mean, std = _statistics(normalize, source, pixels if split == "train" else None, root)
     chosen = torch.tensor(pixels if rows is None else pixels[rows.numpy()], device=device)
     images = chosen.to(dtype).div_(source.scale)
@@ -378,8 +378,14 @@ def load(
     return Images(images, known if rows is None else known[rows], source.classes, name=source.name)
 
 
-def _fraction(labels: Tensor, fraction: float, seed: int, classes: Sequence[str]) -> Tensor | None:
-    """Return the positions of a class-balanced part, ascending; None means all."""
+def class_balanced(labels: Tensor, fraction: float, seed: int, classes: Sequence[str]) -> Tensor | None:
+    """Return the positions of a class-balanced part, ascending; None means all.
+
+    Raises
+    ------
+    ConfigError
+        The part would lack a class that is here.
+    """
     if fraction == 1:
         return None
     rows = stratified(labels, seed=seed)[: _part(fraction, len(labels), "fraction")]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pcgraph.drawing.style import BLUE, COLOURS, INK, RED, plain_decimals, pyplot, save, whole_numbers
+from pcgraph.drawing.style import BLUE, COLOURS, INK, RED, as_it_is, plain_decimals, pyplot, save, whole_numbers
 from pcgraph.errors import ConfigError
 from pcgraph.training import EpochRecord, History
 
@@ -53,7 +53,7 @@ def learning_curve(
     Examples
     --------
     >>> from pcgraph.training import EpochRecord, History
-    >>> history = History([EpochRecord(i, 10 * i + 10, 500, 1 / (i + 1), 0.9, 1e-3, float(i)) for i in range(3)])
+    >>> history = History([EpochRecord(i + 1, 10 * i + 10, 500, 1 / (i + 1), 0.9, 1e-3, float(i)) for i in range(3)])
     >>> figure = learning_curve({"one": history, "two": history}, over="smm", smm={"one": 10, "two": 25})
     >>> figure.axes[0].lines[1].get_xdata().tolist()
     [250, 500, 750]
@@ -83,7 +83,7 @@ def learning_curve(
     for i, (name, records) in enumerate(measured.items()):
         at = _places(records, over, smm[name] if isinstance(smm, Mapping) and name in smm else smm)
         colour = COLOURS[i % len(COLOURS)] if several else INK
-        left.plot(at, [r.energy for r in records], marker="o", markersize=4, color=colour, label=name or None)
+        left.plot(at, [r.energy for r in records], marker="o", markersize=4, color=colour, label=as_it_is(name) or None)
         if judged_too:
             _accuracies(right, at, records, name, colour if several else None, judged)
             right.set(xlabel=AXES[over], ylabel="accuracy (%)", title="accuracy")
@@ -106,7 +106,7 @@ def learning_curve(
 def _places(records: list[EpochRecord], over: str, smm: Any) -> list[float]:
     """Say where each epoch stands on the horizontal axis."""
     if over == "epochs":
-        return [record.epoch + 1 for record in records]
+        return [record.epoch for record in records]
     if over == "seconds":
         return [record.seconds for record in records]
     if isinstance(smm, bool) or not isinstance(smm, int):
@@ -129,5 +129,5 @@ def _accuracies(
     shown = [each for each in shown if each[1]]
     for label, points, own in shown if colour is None else shown[-1:]:
         who = label if colour is None else f"{name}, {label}"
-        last = f"{who}, {points[-1][1]:.1f} % at the end"
+        last = f"{as_it_is(who)}, {points[-1][1]:.1f} % at the end"
         ax.plot(*zip(*points), marker="o", markersize=4, color=colour or own, label=last)

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Hashable, Iterable
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterable, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import networkx as nx
 
-from pcgraph.drawing.style import BLUE, GREY, INK, PAPER, RED, pyplot, save
+from pcgraph.drawing.style import BLUE, GREY, INK, PAPER, RED, as_it_is, pyplot, save, short_name
 from pcgraph.topology import Report, check_phase
 from pcgraph.topology.arguments import declared_graph
-from pcgraph.topology.witness import listing, name
+from pcgraph.topology.witness import listing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,8 +50,8 @@ def graph(
     Columns go from left to right by the longest path in the clamp-cut graph. Behind the nodes of finite depth the
     strongly connected components with a cycle, and what comes after them, follow in the order of the condensation. A
     clamped node that predicts nothing stands right of what predicts it. Edges into clamped nodes are dashed, since a
-    sweep does not use them; the offending cycle and the roots without a value are red. A legend says so, of what there
-    is. Up to 30 nodes bear the number of their neurons, unless each has one.
+    sweep does not use them; the offending cycle and the roots without a value are red. Parallel edges lie side by
+    side. A legend says so, of what there is. Up to 30 nodes bear the number of their neurons, unless each has one.
 
     Parameters
     ----------
@@ -137,7 +137,7 @@ def _columns(declared: nx.DiGraph, report: Report) -> dict[Node, int]:
             inside = cut.subgraph(part)
             column |= {v: start + step for v, step in _unrolled(inside, declared, cut, column).items()}
     for v in declared:
-        if v in report.clamped and v not in report.partial and declared.in_degree(v) and not declared.out_degree(v):
+        if _is_target(v, declared, report.clamped - report.partial):
             column[v] = 1 + max(column[u] for u in declared.predecessors(v))
     used = {c: i for i, c in enumerate(sorted(set(column.values())))}
     return {v: used[c] for v, c in column.items()}
@@ -193,9 +193,20 @@ def _clear(
 
 def _title(report: Report) -> str:
     if report.order is None:
-        return f"Forward() is not possible: {report.sweep().witness}"
+        return as_it_is(f"Forward() is not possible: {report.sweep().witness}")
     who = "Forward()" if report.proposition_3_2 else "Forward(fallback=…)"
-    return f"{who} is possible: {listing(report.order, ', then ', 6) or 'no node is free'}"
+    return as_it_is(f"{who} is possible: {listing(report.order, ', then ', 6) or 'no node is free'}")
+
+
+def _is_target(v: Node, declared: nx.DiGraph, fixed: Set[Node]) -> bool:
+    """Say whether a node is clamped and predicted, and predicts nothing; an input that is predicted is an input."""
+    return v in fixed and bool(declared.in_degree(v)) and not declared.out_degree(v)
+
+
+def _fanned(first: float, i: int, length: float) -> float:
+    """Bend the i-th of several parallel edges: ever further out, or to both sides of one that is straight."""
+    apart = 0.17 / max(1.0, length)
+    return first + math.copysign(apart * i, first) if first else apart * ((i + 1) // 2) * (1 if i % 2 else -1)
 
 
 def _neurons(shape: Any) -> str:
@@ -222,8 +233,8 @@ class _Picture:
         self.counted = len(shapes) <= COUNTED and any(shape not in (None, 1, (1,)) for shape in shapes)
 
     def draw(self, columns: dict[int, list[Node]]) -> None:
-        for u, v in dict.fromkeys(self.declared.edges()):
-            self.edge(u, v)
+        for (u, v), times in Counter(iter(self.declared.edges())).items():
+            self.edges(u, v, times)
         self.nodes()
         self.depths(columns)
         xs, ys = zip(*self.place.values())
@@ -263,12 +274,11 @@ class _Picture:
                 self.label(v, x, y, bad)
 
     def label(self, v: Node, x: float, y: float, bad: bool) -> None:
-        text = name(v)
-        text = text if len(text) <= 16 else text[:15] + "…"
+        text = short_name(v)
         inside = self.full and len(text) <= 3
         self.ax.annotate(
-            text, (x, y), xytext=(0, 0 if inside else -self.radius - 2), textcoords="offset points", ha="center",
-            va="center" if inside else "top", fontsize=9 if self.full else 7,
+            as_it_is(text), (x, y), xytext=(0, 0 if inside else -self.radius - 2), textcoords="offset points",
+            ha="center", va="center" if inside else "top", fontsize=9 if self.full else 7,
             color=RED if bad else INK, zorder=5 if bad else 4,
             bbox={"boxstyle": "square,pad=0.1", "color": PAPER, "alpha": 0.8 if bad and not inside else 0.0},
         )  # fmt: skip
@@ -279,7 +289,8 @@ class _Picture:
                 ha="center", va="top", fontsize=7, color=INK, alpha=0.75, zorder=4,
             )  # fmt: skip
 
-    def edge(self, u: Node, v: Node) -> None:
+    def edges(self, u: Node, v: Node, times: int) -> None:
+        """Draw each of the parallel edges from one node to another, bowed apart."""
         (x, y), (x2, y2) = self.place[u], self.place[v]
         bad, cut = (u, v) in self.bad_edges, v in self.fixed
         style = {
@@ -288,11 +299,14 @@ class _Picture:
             "shrinkA": self.radius, "shrinkB": self.radius + 1,
         }  # fmt: skip
         if u == v:
-            self.loop(x, y, style)
+            for size in range(times):
+                self.loop(x, y, style, 1 + 0.6 * size)
             return
-        style["connectionstyle"] = f"arc3,rad={self.bend(u, v):.2f}"
         style["alpha"] = 1.0 if bad or self.full else 0.5
-        self.ax.annotate("", (x2, y2), xytext=(x, y), arrowprops=style, zorder=2 if bad else 1)
+        first = self.bend(u, v)
+        for i in range(times):
+            apart = {"connectionstyle": f"arc3,rad={_fanned(first, i, math.hypot(x2 - x, y2 - y)):.3f}"}
+            self.ax.annotate("", (x2, y2), xytext=(x, y), arrowprops=style | apart, zorder=2 if bad else 1)
 
     def bend(self, u: Node, v: Node) -> float:
         """Find the least curvature with which an edge meets no other node, bowed apart from an edge the other way."""
@@ -307,9 +321,9 @@ class _Picture:
         others = [p for w, p in self.place.items() if w not in (u, v)]
         return next((rad for rad in tries if _clear((x, y), (x2, y2), rad, others)), tries[-1])
 
-    def loop(self, x: float, y: float, style: dict[str, Any]) -> None:
+    def loop(self, x: float, y: float, style: dict[str, Any], size: float) -> None:
         """Draw a self-loop above the node, measured in points, so that it is round at every scale."""
-        out, up = 0.6 * self.radius, 0.8 * self.radius
+        out, up = 0.6 * self.radius * size, 0.8 * self.radius
 
         def beside(points: float) -> Any:
             return _offset_copy()(self.ax.transData, fig=self.ax.figure, x=points, y=up, units="points")
@@ -330,7 +344,7 @@ class _Picture:
                 self.report.depth[v] for v in nodes
             }
             text = "∞" if math.inf in found else ", ".join(f"{d:g}" for d in sorted(found))
-            cut = all(v in self.fixed and self.declared.in_degree(v) for v in nodes)
+            cut = all(_is_target(v, self.declared, self.fixed) for v in nodes)
             xs = [self.place[v][0] for v in nodes]
             middle = (min(xs) + max(xs)) / 2
             self.ax.text(middle, low, "target" if cut else text, ha="center", va="top", fontsize=8, color=GREY)

@@ -51,7 +51,7 @@ def _plan(plan: Plan) -> bytes | None:
     s = plan.structure
     if len(s.nodes) > DRAWN or not _has_pyplot():
         return None
-    graph = nx.DiGraph()
+    graph = nx.MultiDiGraph()
     for i in np.argsort(s.rank).tolist():
         prior = {"prior": 0.0} if i in s.priors else {}
         graph.add_node(s.nodes[i], shape=s.groups[int(s.group_of[i])].shape, **prior)

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pcgraph.drawing.style import GREY, MAP, PALE, PAPER, pyplot, save, whole_numbers
+from pcgraph.drawing.style import GREY, MAP, PALE, PAPER, as_it_is, pyplot, save, short_name, whole_numbers
 from pcgraph.errors import ConfigError
 from pcgraph.learning import InferenceResult
-from pcgraph.topology.witness import name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -87,7 +86,9 @@ def energy(result: InferenceResult, path: str | Path | None = None, *, ax: Axes 
     norm = LogNorm(top / 10**DECADES, top, clip=True)
     image = ax.imshow(shown, aspect="auto", cmap=colours, norm=norm, interpolation="nearest")
     every = max(1, math.ceil(len(nodes) / NAMED))
-    ax.set_yticks(range(0, len(nodes), every), [_short(v) for v in nodes[::every]], fontsize=8 if every == 1 else 6)
+    ax.set_yticks(
+        range(0, len(nodes), every), [as_it_is(short_name(v)) for v in nodes[::every]], fontsize=8 if every == 1 else 6
+    )
     whole_numbers(ax.xaxis)
     kinds = (("exactly zero", values == 0.0), ("negative", values < 0.0), ("not finite", ~finite))
     grey = " or ".join(kind for kind, where in kinds if bool(where.any()))
@@ -100,11 +101,6 @@ def energy(result: InferenceResult, path: str | Path | None = None, *, ax: Axes 
 def _check(result: object) -> None:
     if not isinstance(result, InferenceResult):
         raise ConfigError(f"this draws what net.infer(...) returns (found {type(result).__name__})", key="result")
-
-
-def _short(node: Any) -> str:
-    text = name(node)
-    return text if len(text) <= 16 else text[:15] + "…"
 
 
 def trace(result: InferenceResult, path: str | Path | None = None, *, ax: Axes | None = None, title: str = "") -> Axes:
@@ -145,7 +141,7 @@ def trace(result: InferenceResult, path: str | Path | None = None, *, ax: Axes |
 
 def images(
     values: Tensor | Mapping[str, Tensor], path: str | Path | None = None, *, shape: Sequence[int] | None = None,
-    limits: tuple[float, float] | None = None, title: str = "",
+    limits: tuple[float, float] | Literal["rows"] | None = None, title: str = "",
 ) -> Figure:  # fmt: skip
     """Draw states as images, one row a name: what was given, what inference made of it, the originals.
 
@@ -159,9 +155,10 @@ def images(
     shape : sequence of int, optional
         (height, width), or (channels, height, width) with one or three channels. By default the values' own, and flat
         ones are laid out as nearly square as their number allows.
-    limits : (float, float), optional
+    limits : (float, float) or "rows", optional
         Values drawn white and black (channels: dark and bright). By default 0 and 1 where all values lie there, and
-        otherwise the lowest and the highest of each row.
+        otherwise the lowest and the highest of all rows, so that they can be compared; with "rows" those of each row,
+        which are then written beside its name.
     title : str
 
     Returns
@@ -171,7 +168,7 @@ def images(
     Raises
     ------
     ConfigError
-        A shape that is no image, or rows of different lengths.
+        A shape that is no image, rows of different lengths, or limits that are none.
 
     Examples
     --------
@@ -188,8 +185,10 @@ def images(
     figure, axes = pyplot().subplots(
         len(rows), across, figsize=(0.75 * across + 1.2, 0.8 * len(rows) + 0.3), layout="constrained", squeeze=False
     )
+    low, high = _limits(pictures.values(), limits)
     for line, (label, row) in zip(axes, pictures.items()):
-        low, high = limits or _limits(row)
+        if limits == "rows":
+            low, high = _limits([row], limits)
         for ax, picture in zip(line, row):
             bright = picture.ndim == 3
             shown = np.clip((picture - low) / ((high - low) or 1.0), 0, 1) if bright else picture
@@ -197,6 +196,7 @@ def images(
             ax.set(xticks=[], yticks=[], facecolor=PALE)
             for side in ax.spines.values():
                 side.set_color(GREY)
+        label = as_it_is(str(label)) + (f"\n{low:.3g} to {high:.3g}" if limits == "rows" else "")
         line[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=9)
     figure.suptitle(title)
     figure.set_facecolor(PAPER)
@@ -225,8 +225,19 @@ def _pictures(values: Tensor, shape: Sequence[int] | None) -> np.ndarray[Any, An
     return (laid.permute(0, 2, 3, 1) if len(own) == 3 else laid).to(torch.float64).numpy()
 
 
-def _limits(row: np.ndarray[Any, Any]) -> tuple[float, float]:
-    known = row[np.isfinite(row)]
+def _limits(rows: Iterable[np.ndarray[Any, Any]], limits: Any) -> tuple[float, float]:
+    """Find the values that are drawn white and black."""
+    if limits is not None and limits != "rows":
+        try:
+            low, high = map(float, limits)
+        except (TypeError, ValueError):
+            low = high = math.nan
+        if not -math.inf < low < high < math.inf:
+            raise ConfigError(
+                f"limits are two numbers, the lower one first, or 'rows' (found {limits!r})", key="limits"
+            )
+        return low, high
+    known = np.concatenate([row[np.isfinite(row)] for row in rows])
     if not len(known) or (known.min() >= 0 and known.max() <= 1):
         return 0.0, 1.0
     return float(known.min()), float(known.max())

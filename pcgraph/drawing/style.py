@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
-from pcgraph.errors import PCGraphError
+from pcgraph.errors import ConfigError, PCGraphError
+from pcgraph.serialization.files import write_whole
+from pcgraph.topology.witness import name
 
 __all__ = [
     "BLUE",
@@ -16,9 +19,11 @@ __all__ = [
     "PALE",
     "PAPER",
     "RED",
+    "as_it_is",
     "plain_decimals",
     "pyplot",
     "save",
+    "short_name",
     "whole_numbers",
 ]
 
@@ -40,12 +45,39 @@ def pyplot() -> Any:
     return plt
 
 
+def as_it_is(text: str) -> str:
+    """Keep matplotlib from reading what stands between two dollars as mathematics, and from what it cannot draw."""
+    return text.encode("utf-8", "backslashreplace").decode().replace("$", r"\$")
+
+
+def short_name(node: object) -> str:
+    """Write a node's name, cut off where it is long."""
+    text = name(node)
+    return text if len(text) <= 16 else text[:15] + "…"
+
+
 def save(figure: Any, path: str | Path | None) -> None:
-    """Write a figure and close it, if there is a path; the suffix says in which format, and the folder is made."""
-    if path is not None:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=150, bbox_inches="tight", facecolor=PAPER)
-        pyplot().close(figure)
+    """Write a figure and close it, if there is a path; the suffix says in which format, and the folder is made.
+
+    Raises
+    ------
+    ConfigError
+        The suffix is missing, or no format of a picture.
+    DataError
+        The file cannot be written; what was there before is still there.
+    """
+    if path is None:
+        return
+    kind = Path(path).suffix.lower().removeprefix(".")
+    if kind not in figure.canvas.get_supported_filetypes() or kind == "pgf":  # which needs LaTeX
+        raise ConfigError(
+            f"a picture has the suffix of its format, such as .png, .svg or .pdf (found {Path(path).name!r})",
+            key="path",
+        )
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format=kind, dpi=150, bbox_inches="tight", facecolor=PAPER)
+    pyplot().close(figure)
+    write_whole(path, drawn.getvalue(), "the picture")
 
 
 def plain_decimals(axis: Any, values: list[float]) -> None:

@@ -10,11 +10,24 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-__all__ = ["Adjacency", "Index", "components"]
+__all__ = ["Adjacency", "Index", "components", "distinct"]
 
 Index = NDArray[np.int64]
 #: Nodes that are more than this part of all are looked for among all edges: that costs less than sorting the answer.
 MANY = 0.125
+
+
+def distinct(numbers: Index, count: int) -> Index:
+    """Return the different ones of many numbers below `count`, sorted; ``np.unique`` sorts or hashes, and is slower.
+
+    Examples
+    --------
+    >>> distinct(np.array([3, 1, 3]), 5)
+    array([1, 3])
+    """
+    found = np.zeros(count, dtype=bool)
+    found[numbers] = True
+    return np.flatnonzero(found)
 
 
 class Adjacency:

@@ -1,4 +1,4 @@
-"""A plan for people: in words, and as a table for notebooks."""
+"""A plan is explained to people: in words, and as a table for notebooks."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def text(plan: Any) -> str:
         products = f"{_products(plan, ahead)} forward and {_products(plan, back)} backward products"
         lines.append(f"  {span}: {products}, {_moves(moved)}{_named(plan, ahead, back)}")
     if plan.steps:
-        final = plan.final.propagate.edges
+        final = plan.final.forward_edges
         lines.append(f"  after the last step: {_products(plan, final)} forward products{_named(plan, final)}")
     lines.append(f"  weight gradients: {plan.matmuls.weights} products")
     lines.append(f"  sequential matrix multiplications: {plan.smm}")
@@ -52,7 +52,7 @@ def html(plan: Any) -> str:
         for span, ahead, back, moved in _steps(plan)
     ]
     if plan.steps:
-        rows.append(("after the last step", str(_products(plan, plan.final.propagate.edges)), "", ""))
+        rows.append(("after the last step", str(_products(plan, plan.final.forward_edges)), "", ""))
     rows.append(("weight gradients", "", str(plan.matmuls.weights), ""))
     title = (
         f"{len(plan.structure.nodes)} nodes, {len(plan.structure.source)} edges, {plan.steps} inference steps; "
@@ -71,7 +71,7 @@ def _steps(plan: Any) -> Iterator[tuple[str, Index, Index, int]]:
         n = repeats[i]
         span = f"step {seen}" if n == 1 else f"steps {seen} to {seen + n - 1}"
         seen += n
-        yield span, stage.propagate.edges, stage.pull.edges, len(stage.move.nodes)
+        yield span, stage.forward_edges, stage.backward_edges, len(stage.move.nodes)
 
 
 def _products(plan: Any, edges: Index) -> int:

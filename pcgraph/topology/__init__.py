@@ -32,10 +32,12 @@ from pcgraph.topology.report import PhaseReport, Report
 from pcgraph.topology.verify import verify
 from pcgraph.topology.witness import (
     Clamped,
+    ErrorCoordinates,
     FreeCycle,
     FreeRoot,
     GraphCycle,
     GraphOrder,
+    Leak,
     Neuron,
     Nothing,
     NotSupplied,
@@ -49,10 +51,12 @@ from pcgraph.topology.witness import (
 __all__ = [
     "Budget",
     "Clamped",
+    "ErrorCoordinates",
     "FreeCycle",
     "FreeRoot",
     "GraphCycle",
     "GraphOrder",
+    "Leak",
     "Neuron",
     "NotSupplied",
     "Nothing",

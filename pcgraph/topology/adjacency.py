@@ -1,11 +1,13 @@
-"""Look edges up by their source, and walk along them. Every traversal of the room stands on these two functions."""
+"""Look edges up by their source, and walk along them. Every traversal of the room stands on these functions."""
 
 from __future__ import annotations
+
+from collections.abc import Collection, Iterable
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Adjacency", "Flags", "Index", "by_source", "reach"]
+__all__ = ["Adjacency", "Flags", "Index", "by_source", "reach", "walk"]
 
 Index = NDArray[np.int64]
 Flags = NDArray[np.bool_]
@@ -20,25 +22,45 @@ def by_source(source: Index, target: Index, vertices: int) -> Adjacency:
     return starts.tolist(), target[np.argsort(source, kind="stable")].tolist()
 
 
-def reach(seeds: Flags, *ways: Adjacency, among: Flags | None = None) -> Flags:
-    """Find all vertices that a path along any of the `ways` leads to from the seeds, which are counted in.
+def walk(
+    seeds: Iterable[int], *ways: Adjacency, among: Flags | None = None, until: Collection[int] = ()
+) -> dict[int, int]:
+    """Walk breadth first from the seeds along any of the `ways`, to every vertex that can be reached.
 
     Parameters
     ----------
-    seeds : ndarray of bool, ``(vertices,)``
+    seeds : iterable of int
     ways : Adjacency
         One for paths along the edges, the one by target for paths against them, both for either.
     among : ndarray of bool, ``(vertices,)``, optional
         No path enters another vertex.
+    until : collection of int
+        The walk ends when it comes to one of these.
+
+    Returns
+    -------
+    dict from vertex to the vertex before it
+        In the order of the walk; of a seed it is the seed itself.
     """
-    closed = (seeds if among is None else seeds | ~among).tolist()
-    queue = np.flatnonzero(seeds).tolist()
+    closed = [False] * (len(ways[0][0]) - 1) if among is None else (~among).tolist()
+    before = {v: v for v in seeds}
+    for v in before:
+        closed[v] = True
+    queue = list(before)
     for u in queue:
         for starts, neighbours in ways:
             for v in neighbours[starts[u] : starts[u + 1]]:
                 if not closed[v]:
                     closed[v] = True
+                    before[v] = u
                     queue.append(v)
+                    if v in until:
+                        return before
+    return before
+
+
+def reach(seeds: Flags, *ways: Adjacency, among: Flags | None = None) -> Flags:
+    """Mark all vertices that :func:`walk` comes to, the seeds among them."""
     found = np.zeros(len(seeds), dtype=bool)
-    found[queue] = True
+    found[list(walk(np.flatnonzero(seeds).tolist(), *ways, among=among))] = True
     return found

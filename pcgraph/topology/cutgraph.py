@@ -18,7 +18,7 @@ import numpy as np
 
 from pcgraph.errors import GraphError, nearest
 from pcgraph.topology import arguments
-from pcgraph.topology.adjacency import Adjacency, Flags, Index, by_source, reach
+from pcgraph.topology.adjacency import Adjacency, Flags, Index, by_source, reach, walk
 from pcgraph.topology.witness import Neuron
 
 __all__ = ["CutGraph", "of_groups", "of_neurons"]
@@ -168,6 +168,11 @@ class CutGraph:
                         queue.append(v)
         return queue[first:], depth
 
+    @cached_property
+    def uncut(self) -> list[int]:
+        """Before every cycle of the whole graph, whatever is clamped, lie these vertices, in a topological order."""
+        return np.flatnonzero(self.root).tolist() + self.sweep(self.root)[0]
+
     def edges_among(self, kept: Flags) -> tuple[Index, Index]:
         """Select the edges between vertices of `kept`."""
         both = kept[self.source] & kept[self.target]
@@ -180,6 +185,28 @@ class CutGraph:
         graph.add_edges_from(zip(*(ends.tolist() for ends in self.edges_among(kept))))
         return graph
 
+    @cached_property
+    def suspects(self) -> Flags:
+        """These clamped vertices may predict themselves through free ones; no other one does."""
+        free, targets = ~self.clamped, self.clamped & (self.in_degree > 0)
+        between = reach(targets, self.outgoing, among=free) & reach(targets, self.incoming, among=free)
+        source, target = self.edges_among(between)
+        out_of, into = (np.bincount(ends, minlength=self.vertices) > 0 for ends in (source, target))
+        return np.asarray(targets & out_of & into)
+
+    def way_back(self, v: int) -> list[int] | None:
+        """Find a path from a vertex through free ones to one with an edge into it, if there is any."""
+        starts, sources = self.incoming
+        into = set(sources[starts[v] : starts[v + 1]])
+        before = walk([v], self.outgoing, among=~self.clamped, until=into)
+        last = v if v in into else next(reversed(before))
+        if last not in into:
+            return None
+        path = [last]
+        while path[-1] != v:
+            path.append(before[path[-1]])
+        return path[::-1]
+
     def apart_from(self, seeds: Flags) -> list[list[int]]:
         """List the weakly connected parts that hold none of the `seeds`."""
         rest = self._networkx(~reach(seeds, self.outgoing, self.incoming))
@@ -188,12 +215,14 @@ class CutGraph:
     def components(self) -> list[list[int]]:
         """List the strongly connected components, each after all that has an edge into it.
 
-        NetworkX finds them by Tarjan's algorithm (1972), in which a component is complete only after everything it
-        leads to: the reverse of that order is a topological one. Starting from the last vertex keeps unrelated
-        components in the order of declaration.
+        What lies before every cycle has components of one vertex. The rest NetworkX finds by Tarjan's algorithm (1972),
+        in which a component is complete only after everything it leads to: the reverse of that order is a topological
+        one. Starting from the last vertex keeps unrelated components in the order of declaration.
         """
-        parts = list(nx.strongly_connected_components(self._networkx(np.ones(self.vertices, dtype=bool))))
-        return [sorted(part) for part in reversed(parts)]
+        rest = np.ones(self.vertices, dtype=bool)
+        rest[self.uncut] = False
+        parts = list(nx.strongly_connected_components(self._networkx(rest)))
+        return [*([v] for v in self.uncut), *(sorted(part) for part in reversed(parts))]
 
 
 def of_groups(graph: nx.DiGraph, masks: arguments.Masks) -> CutGraph:

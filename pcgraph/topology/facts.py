@@ -14,11 +14,14 @@ from pcgraph.topology.adjacency import Flags, reach
 from pcgraph.topology.cutgraph import CutGraph
 from pcgraph.topology.cycles import Found, shortest_cycle
 from pcgraph.topology.repair import Budget, feedback_vertex_set
-from pcgraph.topology.witness import FreeCycle, FreeRoot, NotSupplied, Repair, Sweep, name, told
+from pcgraph.topology.witness import FreeCycle, FreeRoot, Leak, NotSupplied, Repair, Sweep
 
 __all__ = ["Facts"]
 
 Node = Hashable
+
+LEAK_VISITS = 20_000_000
+"""A report looks for leaks of its own accord where suspects × (nodes + edges) is at most this: a few seconds."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +111,7 @@ class Facts:
     @cached_property
     def graph_order(self) -> tuple[Node, ...]:
         """The whole graph has this topological order; it is empty if the graph has a cycle."""
-        order = self._whole_order
+        order = self._graph.uncut
         return self._graph.called(order) if len(order) == self._graph.vertices else ()
 
     @cached_property
@@ -159,16 +162,11 @@ class Facts:
         return self._cycle_among(~self._depths[1] & ~graph.clamped)
 
     @cached_property
-    def _whole_order(self) -> list[int]:
-        roots = self._graph.root
-        return np.flatnonzero(roots).tolist() + self._graph.sweep(roots)[0]
-
-    @cached_property
     def _graph_cycle(self) -> Found | None:
         if self._free_cycle is not None:
             return self._free_cycle
         left = np.ones(self._graph.vertices, dtype=bool)
-        left[self._whole_order] = False
+        left[self._graph.uncut] = False
         return self._cycle_among(left)
 
     def _cycle_among(self, vertices: Flags) -> Found | None:
@@ -282,14 +280,16 @@ class Facts:
     @cached_property
     def repair_witness(self) -> Repair | None:
         """This is the repair with the sweep that it makes possible, for ``verify``; None if no search was allowed."""
-        if self.budget is None:
-            return None
+        return None if self.budget is None else self.repaired(self.budget)
+
+    def repaired(self, budget: Budget) -> Repair:
+        """Search for a smallest repair within the budget."""
         graph = self._graph
         left = ~self._depths[1] & ~graph.clamped
         source, target = graph.edges_among(left)
         hubs = frozenset(range(graph.count, graph.vertices))
         edges = zip(source.tolist(), target.tolist())
-        chosen, exact = feedback_vertex_set(np.flatnonzero(left).tolist(), edges, hubs, self.budget)
+        chosen, exact = feedback_vertex_set(np.flatnonzero(left).tolist(), edges, hubs, budget)
         nodes = (*self.free_roots, *graph.called(sorted(chosen)))
         return Repair(frozenset(nodes), self.sweep(nodes).order, exact)
 
@@ -307,6 +307,24 @@ class Facts:
         return None if self.repair_witness is None else self.repair_witness.minimal
 
     @cached_property
+    def leaks(self) -> tuple[Leak, ...]:
+        """Each of these clamped nodes predicts itself through free nodes: a path that does so stands for each.
+
+        While such a node is clamped, its value comes round to its own prediction, and weights learn to carry it
+        there. Where it is free (a target at test time), that value is missing. Each such node costs a walk through
+        the free nodes.
+        """
+        graph = self._graph
+        paths = map(graph.way_back, np.flatnonzero(graph.suspects).tolist())
+        return tuple(Leak(graph.called(path)) for path in paths if path is not None)
+
+    @property
+    def leaks_sought(self) -> bool:
+        """A report looks for leaks of its own accord, unless many suspects in a large graph would make that slow."""
+        graph = self._graph
+        return int(graph.suspects.sum()) * (graph.vertices + len(graph.source)) <= LEAK_VISITS
+
+    @cached_property
     def a_clamp(self) -> Node | None:
         """This node, if any, is the first that is clamped."""
         return next(iter(self._named(self._graph.clamped)), None)
@@ -317,27 +335,8 @@ class Facts:
         return next(iter(self._named(self._graph.clamped & ~self._graph.root)), None)
 
     @cached_property
-    def warnings(self) -> tuple[str, ...]:
-        """These texts name what is allowed, but probably not what was meant."""
-        found = []
-        if self.isolated:
-            found.append(f"useless: no edge touches {told(*self.isolated)}")
-        if not self.clamped:
-            found.append("nothing is clamped: no state depends on any data")
-        else:
-            found += [
-                f"independent of the data: no clamped node is connected to {told(*part)}" for part in self._dataless
-            ]
-        if self.partial:
-            parts = told(*sorted(self.partial, key=name))
-            found.append(
-                f"partly clamped, so partly free: {parts}"
-                + ("; counted as free at the level of groups" if self.level == "groups" else "")
-            )
-        return tuple(found)
-
-    @cached_property
-    def _dataless(self) -> list[tuple[Node, ...]]:
+    def without_data(self) -> list[tuple[Node, ...]]:
+        """These parts of the graph, of more than one node each, are connected to no clamped node."""
         graph = self._graph
         parts = map(graph.called, graph.apart_from(graph.clamped))
         return [part for part in parts if len(part) > 1]

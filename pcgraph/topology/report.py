@@ -6,17 +6,18 @@ A report is :class:`~pcgraph.topology.facts.Facts` with a verdict for each initi
 from __future__ import annotations
 
 import html
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 from rich.table import Table
 
 from pcgraph import notebook
 from pcgraph.topology import render, wording
+from pcgraph.topology.cautions import cautions
 from pcgraph.topology.facts import Facts
-from pcgraph.topology.verdicts import all_verdicts
+from pcgraph.topology.verdicts import all_verdicts, error_coordinates
 from pcgraph.topology.witness import Verdict, name
 
 __all__ = ["PhaseReport", "Report"]
@@ -43,12 +44,47 @@ class Report(Facts):
 
     @cached_property
     def verdicts(self) -> dict[str, Verdict]:
-        """Every initializer, in its plainest form, has a verdict here."""
+        """Every initializer, in its plainest form, has a verdict here; so have error coordinates, as "errors"."""
         return all_verdicts(self)
+
+    @cached_property
+    def warnings(self) -> tuple[str, ...]:
+        """These texts name what is allowed, but probably not what was meant."""
+        return cautions(self)
 
     def verdict(self, initializer: Any) -> Verdict:
         """Judge one configured initializer: this is what its ``requirement(report)`` answers."""
         return initializer.requirement(self)  # type: ignore[no-any-return]
+
+    def error_coordinates(self, keep: Iterable[Hashable] | Literal["repair"] = ()) -> Verdict:
+        """Judge error coordinates, in which inference moves errors instead of states.
+
+        The variable of a free node is its error, h = mu + error, where mu is known in its turn; of a free root, and of
+        what is kept, it is the state. They exist exactly where the other free nodes have no cycle. The energy is the
+        same function in these coordinates.
+
+        Parameters
+        ----------
+        keep : iterable of node, or "repair"
+            Nodes of which the state is kept. "repair": as few as :attr:`repair` finds; a report without a budget
+            searches for them with one that is the same on every machine.
+
+        Returns
+        -------
+        Verdict
+            Its witness is an :class:`~pcgraph.topology.ErrorCoordinates`, or a cycle of nodes of which none is kept.
+
+        Examples
+        --------
+        >>> import networkx as nx
+        >>> from pcgraph import check
+        >>> report = check(nx.DiGraph([("x", "a"), ("a", "b"), ("b", "a"), ("b", "y")]), {"x", "y"})
+        >>> print(report.error_coordinates().message)
+        Errors() needs a clamp on every cycle (found the free cycle a → b → a). Use Errors(keep="repair"), which ...
+        >>> print(report.error_coordinates(keep="repair").witness)
+        order b; states of a
+        """
+        return error_coordinates(self, keep)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain values, ready for ``json.dumps``. An infinite depth is None."""

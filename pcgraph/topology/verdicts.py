@@ -9,13 +9,23 @@ Memory(...)                a clamped node, to recall from
 Zero, Normal, Null,        nothing
 Equilibrium, PerNode
 =========================  ==========================================================================================
+
+And one for error coordinates, in which inference moves the errors instead of the states: h_v = mu_v + error_v, one free
+node after another. They exist exactly where Theorem 1 holds with every free root kept as a state; if further nodes
+are kept, where those that are not have no cycle.
 """
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Iterable
+from typing import Literal
+
+from pcgraph.errors import ConfigError
 from pcgraph.topology.facts import Facts
+from pcgraph.topology.repair import Budget
 from pcgraph.topology.witness import (
     Clamped,
+    ErrorCoordinates,
     FreeCycle,
     GraphCycle,
     GraphOrder,
@@ -23,14 +33,21 @@ from pcgraph.topology.witness import (
     SweepOrder,
     UnclampedRoot,
     Verdict,
+    name,
     told,
 )
 
-__all__ = ["all_verdicts"]
+__all__ = ["all_verdicts", "error_coordinates"]
+
+Node = Hashable
+
+KEPT_WORK = 200_000_000
+"""Where the report has no budget, a search for nodes to keep ends at this divided by edges²: in about a second (what a
+branch costs grows nearly so), and at the same place on every machine."""
 
 
 def all_verdicts(facts: Facts) -> dict[str, Verdict]:
-    """Return a verdict for each initializer in its plainest form, by name."""
+    """Return a verdict for each initializer in its plainest form, and for error coordinates, by name."""
     return {
         "zero": _anything("Zero()", "holds on any graph"),
         "normal": _anything("Normal()", "holds on any graph"),
@@ -44,6 +61,7 @@ def all_verdicts(facts: Facts) -> dict[str, Verdict]:
         "memory": memory(facts),
         "equilibrium": equilibrium(facts),
         "per-node": per_node(facts),
+        "errors": error_coordinates(facts),
     }
 
 
@@ -169,3 +187,43 @@ def per_node(facts: Facts) -> Verdict:
     sweep = facts.sweep()
     reach = f"Forward can be the part for at most {len(sweep.order)} of the {len(facts.free)} free nodes."
     return Verdict(True, "holds on any graph if its parts do", sweep, reach, "PerNode({…})")
+
+
+def error_coordinates(facts: Facts, keep: Iterable[Node] | Literal["repair"] = ()) -> Verdict:
+    """Judge by Theorem 1 with all free roots, and what else is kept, given: the other free nodes have no cycle."""
+    repair = isinstance(keep, str) and keep == "repair"
+    kept = _repair(facts) if repair else _collection(keep)
+    who = 'Errors(keep="repair")' if repair else "Errors(keep={…})" if kept else "Errors()"
+    sweep = facts.sweep(initialised=(*kept, *facts.unclamped_roots))
+    if isinstance(sweep.witness, FreeCycle):
+        reason = "needs a kept node" if kept else "needs a clamp"
+        return Verdict(
+            False,
+            f"{reason} on every cycle (found the {sweep.witness})",
+            sweep.witness,
+            'Use Errors(keep="repair"), which keeps a smallest set of nodes that meets every cycle as states.',
+            who,
+        )
+    states = told(*sorted(sweep.initialised, key=name))
+    held = f"; of {states} the state is kept" if states else ""
+    return Verdict(
+        True,
+        f"holds: no cycle of {'the other free nodes' if kept else 'free nodes'}{held}",
+        ErrorCoordinates(sweep.order, sweep.initialised),
+        "",
+        who,
+    )
+
+
+def _repair(facts: Facts) -> frozenset[Node]:
+    if facts.repair is not None:
+        return facts.repair
+    return facts.repaired(Budget(seconds=None, nodes=KEPT_WORK // (1 + facts.edge_count) ** 2)).nodes
+
+
+def _collection(keep: object) -> frozenset[Node]:
+    if isinstance(keep, str | bytes) or not isinstance(keep, Iterable):
+        raise ConfigError(
+            f'keep must be a collection of nodes, such as {{{keep!r}}}, or "repair" (got {keep!r})', key="keep"
+        )
+    return frozenset(keep)

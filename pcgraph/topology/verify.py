@@ -81,6 +81,10 @@ def verify(graph_or_net: Any, clamped: Iterable[Hashable], witness: object, *, l
                 and not declared.is_clamped(parent)
                 and declared.edge(parent, node)
             )
+        case claims.Leak(nodes):
+            return declared.leak(nodes)
+        case claims.ErrorCoordinates(order, kept):
+            return declared.error_coordinates(order, kept)
         case claims.Clamped(node, target):
             return declared.has(node) and declared.is_clamped(node) and not (target and declared.is_root(node))
         case claims.Nothing(target):
@@ -197,6 +201,13 @@ class _Declaration:
         places = list(map(self.place, nodes))
         return self.path(list(zip(places, places[1:] + places[:1])))
 
+    def leak(self, nodes: Collection[Hashable]) -> bool:
+        """Tell whether the first of the nodes, and no other, is clamped on this cycle."""
+        return self.cycle(nodes, free=False) and list(map(self.is_clamped, nodes)) == [
+            True,
+            *[False] * (len(nodes) - 1),
+        ]
+
     def flags(self, nodes: Iterable[Hashable]) -> dict[Hashable, NDArray[np.bool_]]:
         found = {v: np.zeros_like(flags) for v, flags in self.clamped.items()}
         for node in nodes:
@@ -277,6 +288,25 @@ class _Declaration:
         if not self.ascends(ready, position):
             return False
         return self.all_stuck(stuck, {v: at == NEVER for v, at in ready.items()})
+
+    def error_coordinates(self, order: Collection[Hashable], kept: Collection[Hashable]) -> bool:
+        """Tell whether each node of the order has a prediction, which its clamped, kept and earlier parents give.
+
+        Every neuron must be one of three: clamped, kept, or in the order.
+        """
+        position = self.positions(order)
+        if position is None or not all(map(self.has, kept)):
+            return False
+        states = self.flags(kept)
+        ready: dict[Hashable, NDArray[np.int64]] = {}
+        for v, clamped in self.clamped.items():
+            errors = position[v] != NEVER
+            if (clamped.astype(int) + states[v] + errors != 1).any():
+                return False
+            if errors.any() and self.graph.in_degree(v) == 0:
+                return False
+            ready[v] = np.where(errors, position[v], -1)
+        return self.ascends(ready, position)
 
     def all_stuck(self, stuck: dict[Hashable, Any], missing: dict[Hashable, Any]) -> bool:
         """Tell whether each of the stuck reads something that never becomes known."""

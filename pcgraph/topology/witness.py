@@ -14,10 +14,12 @@ from pcgraph.errors import InvalidInitializer
 
 __all__ = [
     "Clamped",
+    "ErrorCoordinates",
     "FreeCycle",
     "FreeRoot",
     "GraphCycle",
     "GraphOrder",
+    "Leak",
     "Neuron",
     "NotSupplied",
     "Nothing",
@@ -179,6 +181,37 @@ class Nothing:
 
     def __str__(self) -> str:
         return "no clamped target" if self.target else "no clamp"
+
+
+@dataclass(frozen=True)
+class Leak:
+    """The first of these nodes is clamped and predicts itself: edges lead from it through free nodes back to it."""
+
+    nodes: tuple[Hashable, ...]
+
+    def __str__(self) -> str:
+        return f"leak {listing([*self.nodes, self.nodes[0]], ' → ')}"
+
+
+@dataclass(frozen=True)
+class ErrorCoordinates:
+    """Errors can take the place of the states of all free nodes but those kept.
+
+    Attributes
+    ----------
+    order : tuple of node
+        Nodes whose variable is the error, h = mu + error: every edge into one comes from a clamped, a kept or an
+        earlier node, so that mu is known in its turn. None of them is a root.
+    kept : frozenset of node
+        Nodes whose variable is the state: all other free ones.
+    """
+
+    order: tuple[Hashable, ...]
+    kept: frozenset[Hashable] = frozenset()
+
+    def __str__(self) -> str:
+        errors = _order(self.order) if self.order else "no error"
+        return errors + (f"; states of {told(*sorted(self.kept, key=name))}" if self.kept else "")
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import math
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
+from pcgraph.topology.cautions import cautions
 from pcgraph.topology.facts import Facts
 from pcgraph.topology.render import Sheet
 from pcgraph.topology.witness import Verdict, listing, name, told
@@ -35,21 +36,27 @@ def _size(facts: Facts) -> str:
     return f"{len(facts.nodes)} {what}, {facts.edge_count} edges"
 
 
+def _initializers(verdicts: Verdicts) -> dict[str, Verdict]:
+    """Leave out the verdict on coordinates, which is about what moves and not about where it starts."""
+    return {key: verdict for key, verdict in verdicts.items() if key != "errors"}
+
+
 def in_brief(verdicts: Verdicts) -> str:
     """Say in a line which initializers do not hold."""
-    refused = [verdict.initializer for verdict in verdicts.values() if not verdict.valid]
+    refused = [verdict.initializer for verdict in _initializers(verdicts).values() if not verdict.valid]
     return f"all hold but {', '.join(refused)}" if refused else "every initializer holds"
 
 
 def sheet(facts: Facts, verdicts: Verdicts) -> Sheet:
     """Compose the table of one report: a row for each initializer, and the facts of the graph below it."""
     notes = [("Proposition 3.2", _proposition(verdicts)), ("Theorem 1", _theorem(facts))]
+    notes.append(("error coordinates", verdicts["errors"].message))
     if not facts.theorem_1 and _repair_shown(facts):
         repair = facts.repair or frozenset()
         how = "smallest" if facts.repair_is_minimal else "greedy, perhaps not smallest"
         notes.append(("repair", f"give a value to {told(*sorted(repair, key=name))} ({how})"))
-    notes += [("warning", text) for text in facts.warnings]
-    return Sheet(headline(facts), COLUMNS, WIDTHS, tuple(map(_row, verdicts.values())), tuple(notes))
+    notes += [("warning", text) for text in cautions(facts)]
+    return Sheet(headline(facts), COLUMNS, WIDTHS, tuple(map(_row, _initializers(verdicts).values())), tuple(notes))
 
 
 def _row(verdict: Verdict) -> tuple[str, ...]:
@@ -85,11 +92,14 @@ def phase_sheet(phases: Mapping[Hashable, tuple[Facts, Verdicts]]) -> Sheet:
         ["clamped", *(_clamps(facts) for facts, _ in each)],
         ["Proposition 3.2", *(_proposition(verdicts) for _, verdicts in each)],
         ["Theorem 1", *(_theorem(facts) for facts, _ in each)],
+        ["error coordinates", *(verdicts["errors"].message for _, verdicts in each)],
     ]
-    for key, verdict in each[0][1].items():
+    for key, verdict in _initializers(each[0][1]).items():
         rows.append([verdict.initializer, *(_in_short(verdicts[key]) for _, verdicts in each)])
-    if any(facts.warnings for facts, _ in each):
-        rows.append(["warnings", *("; ".join(facts.warnings) for facts, _ in each)])
+    always = frozenset.intersection(*(facts.clamped - facts.partial for facts, _ in each))
+    warnings = ["; ".join(cautions(facts, always)) for facts, _ in each]
+    if any(warnings):
+        rows.append(["warnings", *warnings])
     columns = ("", *map(name, phases))
     return Sheet(_size(each[0][0]), columns, (0, *[1] * len(phases)), tuple(map(tuple, rows)))
 
@@ -120,7 +130,8 @@ def as_dict(facts: Facts, verdicts: Verdicts) -> dict[str, Any]:
         "depth": {name(v): None if math.isinf(d) else d for v, d in facts.depth.items()},
         "repair": None if facts.repair is None else _names(sorted(facts.repair, key=name)),
         "repair_is_minimal": facts.repair_is_minimal,
-        "warnings": list(facts.warnings),
+        "leaks": [_names(leak.nodes) for leak in facts.leaks] if facts.leaks_sought else None,
+        "warnings": list(cautions(facts)),
         "verdicts": {key: _verdict(verdict) for key, verdict in verdicts.items()},
     }
 

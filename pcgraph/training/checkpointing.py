@@ -8,12 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pcgraph.checkpoints import Checkpoint, Transaction, exists, generators_state, load, save
+from pcgraph.checkpoints import Checkpoint, FolderLock, Transaction, exists, generators_state, load, save
 from pcgraph.errors import CheckpointError, ConfigError
 from pcgraph.model import PCNetwork
+from pcgraph.training.fit_arguments import rule_name, rule_settings
 from pcgraph.training.gradients import GradientMonitor
 from pcgraph.training.loader_position import LoaderPosition, has_state
-from pcgraph.training.options import FitOptions, rule_name, rule_settings
+from pcgraph.training.options import FitOptions
 from pcgraph.training.records import EpochRecord, metric_of
 from pcgraph.training.state import TrainingState
 
@@ -42,19 +43,41 @@ class Checkpointing:
         self.net, self.options, self.state = net, options, state
         self.position, self.gradients = position, gradients
         self.folder = options.checkpoint
+        self._lock = None if self.folder is None else FolderLock(self.folder)
         self._saved: tuple[int, int] | None = None
-        if self.folder is not None and options.resume is None and exists(self.folder):
+
+    def __enter__(self) -> Checkpointing:
+        """Take the folder, until the run ends.
+
+        Raises
+        ------
+        ConfigError
+            It holds the checkpoints of another run.
+        CheckpointError
+            Another process is writing into it, or it cannot be written to.
+        """
+        if self.options.resume is not None and not exists(self.options.resume):
+            load(self.options.resume)  # says what is wrong, before a folder is made
+        if self.folder is None or self._lock is None:
+            return self
+        self._lock.__enter__()
+        if self.options.resume is None and exists(self.folder):
+            self._lock.__exit__(None, None, None)
             raise ConfigError(
                 f"the folder {self.folder} holds the checkpoints of another run: go on with it by "
                 f"resume={str(self.folder)!r}, or give another folder",
                 key="checkpoint",
             )
+        return self
 
-    def after_step(self) -> None:
-        """Save, if it is time."""
+    def __exit__(self, *_: object) -> None:
+        if self._lock is not None:
+            self._lock.__exit__(None, None, None)
+
+    def is_due(self) -> bool:
+        """Say whether to save after this step."""
         every = self.options.checkpoint_every
-        if every is not None and self.state.step % every == 0:
-            self.save()
+        return every is not None and self.state.step % every == 0
 
     def after_epoch(self, record: EpochRecord) -> None:
         """Save; and if no epoch before was as good, also as ``best``."""
@@ -62,7 +85,7 @@ class Checkpointing:
         name = self._followed(record)
         if self.folder is not None and name is not None and self.state.history.best(name) is record:
             save(
-                self.folder / "best", self.net, initializer=self.options.init, step=record.step, epoch=record.epoch + 1,
+                self.folder / "best", self.net, initializer=self.options.init, step=record.step, epoch=record.epoch,
                 extra={"metric": name, "value": metric_of(record, name)}, keep=1,
             )  # fmt: skip
 

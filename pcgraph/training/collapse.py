@@ -25,17 +25,17 @@ class CollapseDetector:
     fallen: bool = False
 
     def see(self, epoch: int, accuracy: float | None, energy: float | None) -> str:
-        """Take in one epoch, counted from 0; returns what happened where a run that stood fell over, else nothing.
+        """Take in one epoch, counted from 1; returns what happened where a run that stood fell over, else nothing.
 
         `fallen` says whether this epoch is that of a run that has fallen over, told or not.
         """
         said = ""
         if accuracy is not None:
             if 1 - accuracy > 1.4 * self.error + 0.02:
-                said = f"the accuracy fell to {accuracy:.2%} in epoch {epoch + 1}, from {1 - self.error:.2%} before"
+                said = f"the accuracy fell to {accuracy:.2%} in epoch {epoch}, from {1 - self.error:.2%} before"
             self.error = min(self.error, 1 - accuracy)
         elif energy is not None and energy > 2 * self.energy > 0:
-            said = f"the energy rose to {energy:.4g} in epoch {epoch + 1}, from {self.energy:.4g} before"
+            said = f"the energy rose to {energy:.4g} in epoch {epoch}, from {self.energy:.4g} before"
         if energy is not None:
             self.energy = min(self.energy, energy)
         told, self.fallen = self.fallen, bool(said)

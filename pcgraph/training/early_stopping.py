@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from pcgraph.arguments import require_count, require_flag, require_instance, require_number
 from pcgraph.errors import ConfigError
 from pcgraph.training.records import EpochRecord, is_larger_better, metric_of
 
@@ -13,7 +14,7 @@ __all__ = ["EarlyStopping"]
 
 @dataclass(frozen=True)
 class EarlyStopping:
-    """Stop when a metric has not improved for some epochs.
+    """Stops a run when a metric has not improved for some epochs.
 
     Parameters
     ----------
@@ -33,13 +34,14 @@ class EarlyStopping:
     largest: bool | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.patience, bool) or not isinstance(self.patience, int) or self.patience < 1:
-            raise ConfigError(f"patience is a positive integer (found {self.patience!r})", key="patience")
-        if not (self.change >= 0 and math.isfinite(self.change)):
-            raise ConfigError(f"change is a number that is not negative (found {self.change!r})", key="change")
+        require_count(self.patience, "patience", least=1)
+        require_instance(self.metric, "metric", str, "'accuracy'")
+        require_number(self.change, "change", least=0)
+        if self.largest is not None:
+            require_flag(self.largest, "largest")
 
     def done(self, epochs: list[EpochRecord]) -> bool:
-        """Whether to stop after these epochs.
+        """Say whether to stop after these epochs.
 
         Raises
         ------

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from pcgraph.arguments import require_instance, shown
 from pcgraph.clamps import Masked
 from pcgraph.energies import Gaussian
 from pcgraph.errors import ClampError, ConfigError
@@ -17,7 +18,7 @@ from pcgraph.model import PCNetwork
 from pcgraph.optimizers import StateOptimizer
 from pcgraph.training.batches import Batch, check_names, is_one_hot, read_batch
 
-__all__ = ["Evaluation", "correct", "evaluate"]
+__all__ = ["Evaluation", "correct", "evaluate", "require_loader"]
 
 Node = Hashable
 
@@ -53,7 +54,7 @@ class Evaluation:
 
 
 def evaluate(
-    net: PCNetwork, loader: Iterable[Any], *, given: Node | Sequence[Node | None] = "x", predict: Node = "y",
+    net: PCNetwork, loader: Iterable[Any], *, given: Node | Sequence[Node | None] | None = None, predict: Node = "y",
     init: Initializer | None = None, steps: int | None = None, optimizer: StateOptimizer | None = None,
     stop: Callable[[], bool] | None = None,
 ) -> Evaluation:  # fmt: skip
@@ -69,8 +70,9 @@ def evaluate(
     loader : iterable
         Of tuples (given values in order, target) or mappings node -> tensor; see :mod:`pcgraph.training.batches`.
         Targets may be classes, shape (batch,).
-    given : node or sequence of nodes
-        What is clamped. None stands for an entry that is not used.
+    given : node or sequence of nodes, optional
+        What is clamped, in the order of a tuple's entries, where None stands for one that is not used. The default is
+        ``"x"`` where there is such a node, and elsewhere all that a mapping names beside `predict`.
     predict : node
     init, steps, optimizer
         Initializer, number of inference steps and state optimizer, for graphs without a sweep.
@@ -98,17 +100,23 @@ def evaluate(
     >>> result.samples
     5
     """
-    names = check_names(net, given, "given")
+    require_instance(net, "net", PCNetwork, "pcgraph.PCNetwork(graph)")
     target = net.structure.require_node(predict, ClampError)
+    if given is None and "x" in net.structure.number:
+        given = "x"
+    names = () if given is None else check_names(net, given, "given")
     if predict in names:
         raise ConfigError(f"{predict!r} cannot be both given and predicted", key="predict")
+    require_loader(loader, "loader")
+    if stop is not None and not callable(stop):
+        raise ConfigError(f"stop must be a function of no arguments (found {shown(stop)})", key="stop")
     total: Tensor | None = None
     samples = 0
     was_training = net.training
     net.eval()
     try:
         for item in loader:
-            batch = read_batch(net, item, (*names, predict))
+            batch = read_batch(net, item, (*names, predict) if names else ())
             clamps, y = _split(net, batch, names, predict)
             prediction = net.predict(clamps, predict, init=init, steps=steps, optimizer=optimizer)
             sums = _sums(net, target, y, prediction)
@@ -124,16 +132,28 @@ def evaluate(
     return Evaluation(right / samples if all_classes == samples else None, error / samples, energy / samples, samples)
 
 
+def require_loader(loader: Any, key: str) -> None:
+    """Refuse what does not yield batches.
+
+    Raises
+    ------
+    ConfigError
+    """
+    if isinstance(loader, str | bytes | Mapping) or not (hasattr(loader, "__iter__") or hasattr(loader, "__getitem__")):
+        hint = "; of one batch, [batch] is one" if isinstance(loader, Mapping) else ""
+        raise ConfigError(f"{key} must be something that yields batches (found {shown(loader)}){hint}", key=key)
+
+
 def _split(
     net: PCNetwork, batch: Batch, names: tuple[Node | None, ...], predict: Node
 ) -> tuple[dict[Node, Tensor | Masked], Tensor]:
     """Split a batch into the given clamps and the target."""
-    clamps = {name: value for name, value in batch.clamps.items() if name in names}
+    clamps = {v: value for v, value in batch.clamps.items() if (v in names if names else v != predict)}
     y = batch.clamps.get(predict)
     if not clamps or not isinstance(y, Tensor):
+        wanted = ", ".join(repr(n) for n in names if n is not None) or "some node"
         raise ClampError(
-            f"a batch needs values of {', '.join(repr(n) for n in names if n is not None)} and targets of {predict!r} "
-            f"(found {', '.join(map(repr, batch.clamps))})",
+            f"a batch needs values of {wanted} and targets of {predict!r} (found {', '.join(map(repr, batch.clamps))})",
             node=predict,
         )
     shape = net.structure.shape(predict)

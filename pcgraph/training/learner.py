@@ -12,9 +12,10 @@ from pcgraph.errors import ConfigError, Diverged
 from pcgraph.learning import InferenceResult, TrainingStep
 from pcgraph.model import PCNetwork
 from pcgraph.training.batches import Batch
+from pcgraph.training.fit_arguments import rule_name
 from pcgraph.training.gradients import GradientMonitor
 from pcgraph.training.loader_position import has_state
-from pcgraph.training.options import FitOptions, rule_name
+from pcgraph.training.options import FitOptions
 from pcgraph.training.step_recording import StepRecording
 
 __all__ = ["Learned", "Learner"]
@@ -33,6 +34,13 @@ class Learned(NamedTuple):
 
     result: InferenceResult | None
     energy: float | None
+
+
+def _of_half_precision(net: PCNetwork) -> str:
+    """Add to an advice what float16 calls for: its largest number is 65504, which an energy soon exceeds."""
+    if net.dtype != torch.float16:
+        return ""
+    return ". In float16 no number above 65504 is finite, energies least of all: use bfloat16 or float32"
 
 
 class Learner:
@@ -133,9 +141,25 @@ class Learner:
 
     def _diverged(self, step: int, advice: str) -> Diverged:
         return Diverged(
-            f"the energy is no longer finite in training step {step}{advice}",
+            f"the energy is no longer finite in training step {step}{advice}{_of_half_precision(self.net)}",
             step=self.options.steps or 0, node=None, largest=math.nan,
         )  # fmt: skip
+
+    def require_finite(self, step: int) -> None:
+        """Refuse weights that an update has left infinite or NaN, so that they are neither kept nor taken for trained.
+
+        Raises
+        ------
+        Diverged
+        """
+        wrong = [p for p in self.trained if p.requires_grad and not bool(torch.isfinite(p).all())]
+        if wrong and self.options.check:
+            names = {id(p): f" ({name})" for name, p in self.net.named_parameters()}
+            raise Diverged(
+                f"the weights are no longer finite after training step {step}{names.get(id(wrong[0]), '')}: use a "
+                f"smaller learning rate{_of_half_precision(self.net)}",
+                step=self.options.steps or 0, node=None, largest=math.nan,
+            )  # fmt: skip
 
     # -- what a rule may call ---------------------------------------------------------------------------------------
 

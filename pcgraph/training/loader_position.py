@@ -81,6 +81,7 @@ class LoaderPosition:
             return dict(self._resumed)
         state: dict[str, Any] = {"done": done, "start": self._now() if exact and done == 0 else self._start}
         state["generators"] = generators_state(self.device) if generators is None else generators
+        state["batches"] = length_of(self.loader)
         if self.tells and exact:
             state["loader"] = self.loader.state_dict()  # type: ignore[attr-defined]
         return state
@@ -105,6 +106,9 @@ class LoaderPosition:
         start = state["start"]
         if state["done"] != done:
             raise ValueError(f"the loader has given {state['done']} batches, and the run has taken {done}")
+        batches = length_of(self.loader)
+        if state.get("batches", batches) != batches:
+            raise ValueError(f"the loader has {batches} batches, and the one that was saved had {state['batches']}")
         check_generators(start["generators"])
         check_generators(state["generators"])
         if len(start["own"]) != len(self.generators) or start["samplers"].keys() != self.samplers.keys():

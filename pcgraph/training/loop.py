@@ -18,7 +18,7 @@ import torch
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from pcgraph.checkpoints import set_generators
-from pcgraph.errors import CheckpointError, ConfigError, InvalidInitializer, PCGraphWarning
+from pcgraph.errors import CheckpointError, ConfigError, Diverged, InvalidInitializer, PCGraphWarning
 from pcgraph.learning import InferenceResult
 from pcgraph.model import PCNetwork
 from pcgraph.training.batches import Batch, read_batch
@@ -38,7 +38,9 @@ __all__ = ["Trainer"]
 
 MEASURED = 5  # times an epoch at least, where its length is known
 RISE = 2.0  # times the energy at the start, beyond which inference is not lowering it
+TRAINING = ("energy", "accuracy")
 INCREASED = "inference increased the energy"
+INTERRUPTED = "interrupted"
 END = object()
 Node = Hashable
 
@@ -77,28 +79,36 @@ class Trainer:
 
     def run(self) -> History:
         """Train to the end, or to wherever the run is stopped."""
+        with self.checkpoints:
+            self._begin()
+            with self._ended_well(), self.interrupts:
+                self._save()
+                while self.state.epoch < self.options.epochs and not self.history.stopped:
+                    if self._is_enough():
+                        self.history.stopped = "early stopping"
+                        break
+                    self._one_epoch()
+                self.history.stopped = self.history.stopped or "finished"
+                self._save()
+                if self.history.stopped == INTERRUPTED and self.options.on_interrupt == "raise":
+                    raise KeyboardInterrupt
+        return self.history
+
+    def _begin(self) -> None:
+        """Go on where a checkpoint was written, say what is doubtful, and begin the logs."""
         if self.options.resume is not None:
             self.checkpoints.restore(self.options.resume)
         for text in doubts(self.options, self.state.epoch, self._is_enough()):
             self._warn(text)
         for log in self.logs:
             log.begin(self.history.rows())
-        with self._ended_well(), self.interrupts:
-            self.checkpoints.save()
-            while self.state.epoch < self.options.epochs and not self.history.stopped:
-                if self._is_enough():
-                    self.history.stopped = "early stopping"
-                    break
-                self._one_epoch()
-            self.history.stopped = self.history.stopped or "finished"
-            self.checkpoints.save()
-        return self.history
 
     def _one_epoch(self) -> None:
         self.bar.start(self.state.epoch, self.loader, self.state.batch)
         batches = self.position.begin()
         while self._one_step(batches):
-            self.checkpoints.after_step()
+            if self.checkpoints.is_due():
+                self._save()
         if self.history.stopped:
             return
         if self.state.batch == 0:
@@ -136,7 +146,7 @@ class Trainer:
         state.exact = True
         looked_at = result if self.options.callbacks else None
         return self._tell_step(
-            StepRecord(state.epoch, state.step, batch.size, energy, accuracy, lr, state.seconds, looked_at)
+            StepRecord(state.epoch + 1, state.step, batch.size, energy, accuracy, lr, state.seconds, looked_at)
         )
 
     def _draw(self, batches: Iterator[Any]) -> Any:
@@ -146,7 +156,7 @@ class Trainer:
         except Exception:
             if not self.interrupts.asked:
                 raise
-            self.history.stopped = "interrupted"  # Ctrl-C ends the processes of a DataLoader, too
+            self.history.stopped = INTERRUPTED  # Ctrl-C ends the processes of a DataLoader, too
             return END
 
     def _tell_step(self, record: StepRecord) -> bool:
@@ -158,24 +168,28 @@ class Trainer:
         if self._call(record):
             self.history.stopped = "callback"
         if self.interrupts.asked:
-            self.history.stopped = "interrupted"
+            self.history.stopped = INTERRUPTED
         return not self.history.stopped
 
     def _end_epoch(self) -> None:
         """Validate, step the schedulers, tell of the epoch, and save."""
         state = self.state
+        self.learner.require_finite(state.step)
         before = state.before_validation = self.checkpoints.taken_down()
         validation = self._validate()
         if self.interrupts.asked:
             set_generators(before["generators"], self.net.device)
-            self.history.stopped = "interrupted"
+            self.history.stopped = INTERRUPTED
             return
         energy, accuracy = _mean(state.energies), _mean(state.accuracies)
         lr = float(self.options.optimizer.param_groups[0]["lr"])
-        record = EpochRecord(state.epoch, state.step, state.samples, energy, accuracy, lr, state.seconds, validation)
+        record = EpochRecord(
+            state.epoch + 1, state.step, state.samples, energy, accuracy, lr, state.seconds, validation
+        )  # fmt: skip
+        self._require_metrics(record)
         self._schedule(record)
         state.before_validation = None
-        trouble = state.collapse.see(state.epoch, validation.get("accuracy", accuracy), energy)
+        trouble = state.collapse.see(record.epoch, validation.get("accuracy", accuracy), energy)
         record = replace(record, fell=state.collapse.fallen)
         self._record(record)
         state.count_epoch()
@@ -204,7 +218,8 @@ class Trainer:
 
     def _failed(self, error: BaseException) -> None:
         folder = self.checkpoints.folder
-        self.history.stopped = f"{type(error).__name__}: {error}"
+        told = INTERRUPTED if isinstance(error, KeyboardInterrupt) else f"{type(error).__name__}: {error}"
+        self.history.stopped = told
         error.history = self.history  # type: ignore[attr-defined]
         if folder is None or isinstance(error, CheckpointError):
             return
@@ -212,14 +227,20 @@ class Trainer:
             error.add_note(f"It came in the middle of an update; the last checkpoint is in {folder}.")
             return
         try:
-            self.checkpoints.save()
-        except CheckpointError as second:
+            self._save()
+        except (CheckpointError, Diverged) as second:
             error.add_note(f"The run could not be saved: {second}")
         else:
             error.add_note(
                 f"The run is saved in {folder}, as it was after training step {self.state.step}; "
                 "fit(..., resume=...) goes on from there."
             )
+
+    def _save(self) -> None:
+        """Save the run as it is, unless an update has damaged it: the checkpoints before are better."""
+        if self.checkpoints.folder is not None:
+            self.learner.require_finite(self.state.step)
+            self.checkpoints.save()
 
     def _is_enough(self) -> bool:
         """Say whether early stopping ends the run here, between two epochs."""
@@ -267,8 +288,9 @@ class Trainer:
         else:
             assert layout.target is not None
             found = evaluate(
-                self.net, validate, given=layout.given, predict=layout.target, stop=lambda: self.interrupts.asked
-            )
+                self.net, validate, given=layout.given or None, predict=layout.target,
+                stop=lambda: self.interrupts.asked,
+            )  # fmt: skip
         if isinstance(found, Evaluation):
             found = {k: v for k, v in found.as_dict().items() if k != "samples"}
         if isinstance(found, Mapping):
@@ -280,16 +302,19 @@ class Trainer:
             return
         for scheduler in self.options.schedulers:
             if isinstance(scheduler, ReduceLROnPlateau):
-                scheduler.step(self._followed(record))
+                value = metric_of(record, self.options.followed or "energy")
+                assert value is not None
+                scheduler.step(value)
             else:
                 scheduler.step()
 
-    def _followed(self, record: EpochRecord) -> float:
-        name = self.options.followed or "energy"
-        value = metric_of(record, name)
-        if value is None:
-            raise ConfigError(f"the scheduler needs the metric {name!r}, which this run does not measure", key="metric")
-        return value
+    def _require_metrics(self, record: EpochRecord) -> None:
+        """Refuse a name that this run does not measure: only a validation's own function tells what it measures."""
+        plateau = any(isinstance(scheduler, ReduceLROnPlateau) for scheduler in self.options.schedulers)
+        for who, name in (("metric=", self.options.metric), ("the scheduler", self.options.followed or "energy")):
+            if name is not None and metric_of(record, name) is None and (who == "metric=" or plateau):
+                known = sorted({*record.validation, *(n for n in TRAINING if metric_of(record, n) is not None)})
+                raise ConfigError(f"{who} needs the metric {name!r} (found {', '.join(known) or 'none'})", key="metric")
 
     # -- telling ----------------------------------------------------------------------------------------------------
 

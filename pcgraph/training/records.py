@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
-from pcgraph.arguments import is_number, shown
+from pcgraph.arguments import is_number, require_count, shown
 from pcgraph.learning import InferenceResult
 
 __all__ = ["EpochRecord", "History", "StepRecord", "is_larger_better", "metric_of"]
@@ -21,7 +21,7 @@ class StepRecord:
     Attributes
     ----------
     epoch : int
-        From 0.
+        From 1, as the bar, the log and checkpoints count.
     step : int
         Steps since the run began, this one included.
     samples : int
@@ -62,7 +62,7 @@ class EpochRecord:
     Attributes
     ----------
     epoch : int
-        From 0; people are told ``epoch + 1``, as by ``str(record)``.
+        From 1.
     step : int
         Steps since the run began.
     samples : int
@@ -96,7 +96,7 @@ class EpochRecord:
         return {"kind": self.kind, **plain, **{f"validation_{k}": v for k, v in self.validation.items()}}
 
     def __str__(self) -> str:
-        parts = [f"epoch {self.epoch + 1}"]
+        parts = [f"epoch {self.epoch}"]
         parts += [f"energy {self.energy:.4g}"] if self.energy is not None else []
         parts += [f"accuracy {self.accuracy:.2%}"] if self.accuracy is not None else []
         parts += [f"validation {k} {v:.4g}" for k, v in self.validation.items()]
@@ -171,6 +171,7 @@ class History:
     def state_dict(self) -> dict[str, Any]:
         """Give all of it as plain data."""
         return {
+            "first_epoch": 1,
             "epochs": [_plain(r) for r in self.epochs],
             "steps": [_plain(r) for r in self.steps],
             "stopped": self.stopped,
@@ -189,17 +190,15 @@ class History:
         warnings = list(state["warnings"])
         if not all(isinstance(text, str) for text in warnings):
             raise TypeError("a warning is a text")
-        return cls(
-            [_read(EpochRecord, r) for r in state["epochs"]],
-            [_read(StepRecord, r) for r in state["steps"]],
-            "",
-            warnings,
-        )
+        late = 1 - require_count(state.get("first_epoch", 0), "first_epoch", most=1)  # it was counted from 0 once
+        epochs = [_read(EpochRecord, plain, late) for plain in state["epochs"]]
+        steps = [_read(StepRecord, plain, late) for plain in state["steps"]]
+        return cls(epochs, steps, "", warnings)
 
 
-def _read(kind: type[T], plain: Mapping[str, Any]) -> T:
-    """Make a record of what :func:`_plain` gave."""
-    record = kind(**plain)
+def _read(kind: type[T], plain: Mapping[str, Any], late: int) -> T:
+    """Make a record of what :func:`_plain` gave, with the epoch so much later."""
+    record = kind(**{**plain, "epoch": plain["epoch"] + late})
     numbers = {**plain, **plain.get("validation", {})}
     for name, value in numbers.items():
         optional = value is None and name in ("energy", "accuracy")

@@ -21,7 +21,8 @@ from pcgraph.initializers import Initializer
 from pcgraph.learning import InferenceResult, Standard
 from pcgraph.model import PCNetwork
 from pcgraph.training.batches import Batch
-from pcgraph.training.options import FitOptions, rule_name
+from pcgraph.training.fit_arguments import rule_name
+from pcgraph.training.options import FitOptions
 
 __all__ = ["StepRecording"]
 

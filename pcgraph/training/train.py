@@ -13,8 +13,9 @@ from pcgraph.learning import Rule
 from pcgraph.model import PCNetwork
 from pcgraph.optimizers import StateOptimizer
 from pcgraph.training.early_stopping import EarlyStopping
+from pcgraph.training.fit_arguments import Callback, Scheduler, Validate
 from pcgraph.training.loop import Trainer
-from pcgraph.training.options import Callback, FitOptions, Scheduler, Validate
+from pcgraph.training.options import FitOptions
 from pcgraph.training.records import History
 
 __all__ = ["fit"]
@@ -23,21 +24,23 @@ Node = Hashable
 
 
 def fit(
-    net: PCNetwork, loader: Iterable[Any], *, clamp: Node | Sequence[Node | None] = ("x", "y"),
+    net: PCNetwork, loader: Iterable[Any], *, clamp: Node | Sequence[Node | None] | None = None,
     init: Initializer | None = None, steps: int | None = None, optimizer: torch.optim.Optimizer,
     state_optimizer: StateOptimizer | None = None, rule: Rule | None = None, epochs: int = 1,
     predict: Node | None = None, validate: Validate | None = None, scheduler: Scheduler | Sequence[Scheduler] = (),
     scheduler_each: str = "epoch", early_stopping: EarlyStopping | None = None, metric: str | None = None,
     callbacks: Callback | Sequence[Callback] = (), checkpoint: str | Path | None = None,
-    checkpoint_every: int | None = None, resume: str | Path | None = None, progress: bool = True,
-    log: str | Path | None = None, tensorboard: str | Path | None = None, measure_every: int = 20, check: bool = True,
+    checkpoint_every: int | None = None, resume: str | Path | None = None,
+    on_interrupt: Literal["raise", "return"] = "raise", progress: bool = True, log: str | Path | None = None,
+    tensorboard: str | Path | None = None, measure_every: int = 20, check: bool = True,
     capture: bool | Literal["auto"] = False,
 ) -> History:  # fmt: skip
     """Train a network: infer, take the local gradients, step; epoch after epoch. Other rules by `rule`.
 
-    Ctrl-C ends the run after the step at hand, with everything saved; a second one ends it at once. Any error leaves
-    with the history in its attribute ``history``; the parameters are then those before the step that failed (a rule
-    that moves weights several times a batch, as Incremental does, may have moved some in it).
+    Ctrl-C ends the run after the step at hand, with everything saved, and leaves as KeyboardInterrupt, so that a script
+    ends as well (see `on_interrupt`); a second one ends it at once. Any error leaves with the history in its attribute
+    ``history``; the parameters are then those before the step that failed (a rule that moves weights several times a
+    batch, as Incremental does, may have moved some in it).
 
     Parameters
     ----------
@@ -46,8 +49,9 @@ def fit(
         Of batches: tuples of tensors in the order of `clamp`, or mappings node -> tensor, as
         :mod:`pcgraph.training.batches` says. Classes, shape (batch,), become one-hot for a node of shape (C,). It is
         gone through once an epoch.
-    clamp : node or sequence of nodes
-        What the entries of a tuple are; None for one that is not used, ``"labels"`` for the classes.
+    clamp : node or sequence of nodes, optional
+        What the entries of a tuple are; None for one that is not used, ``"labels"`` for the classes. The default is
+        ``("x", "y")`` where there are such nodes; mappings need no names.
     init : Initializer
         Of the free states. What it remembers and learns is trained along; give its parameters to `optimizer`, too.
         Needed, as `steps` is, but by a rule without inference.
@@ -93,6 +97,9 @@ def fit(
         Go on from the last checkpoint in this folder. The network, optimizer, initializer, rule, loader and scheduler
         are to be made as they were; the run then ends as one that was never stopped, to the last bit. In a script that
         may be killed: ``resume=folder if pcgraph.checkpoints.exists(folder) else None``.
+    on_interrupt : {"raise", "return"}
+        Whether Ctrl-C leaves as KeyboardInterrupt, once everything is saved, or the history is returned, with
+        ``stopped`` at ``"interrupted"``. Where the program handles SIGINT itself, ``fit`` does neither.
     progress : bool
         A bar an epoch, with energy, accuracy and batches a second.
     log : str or Path, optional
@@ -151,7 +158,7 @@ def fit(
         net, loader, clamp=clamp, init=init, steps=steps, optimizer=optimizer, state_optimizer=state_optimizer,
         rule=rule, epochs=epochs, predict=predict, validate=validate, scheduler=scheduler,
         scheduler_each=scheduler_each, early_stopping=early_stopping, metric=metric, callbacks=callbacks,
-        checkpoint=checkpoint, checkpoint_every=checkpoint_every, resume=resume, progress=progress, log=log,
-        tensorboard=tensorboard, measure_every=measure_every, check=check, capture=capture,
+        checkpoint=checkpoint, checkpoint_every=checkpoint_every, resume=resume, on_interrupt=on_interrupt,
+        progress=progress, log=log, tensorboard=tensorboard, measure_every=measure_every, check=check, capture=capture,
     )  # fmt: skip
     return Trainer(net, loader, options).run()

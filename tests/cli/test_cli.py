@@ -540,7 +540,7 @@ def test_the_papers_network_on_files_of_cifar10_from_a_dry_run_to_a_resumed_run(
 def test_the_learning_curve_shows_the_numbers_of_the_run(tmp_path: Path) -> None:
     """Each epoch's energy and accuracies are on the picture, and the last accuracies in words."""
     records = [
-        EpochRecord(i, 10 * i, 100, energy=1 / (i + 1), accuracy=0.5 + i / 10, lr=1e-3, seconds=i,
+        EpochRecord(i + 1, 10 * i, 100, energy=1 / (i + 1), accuracy=0.5 + i / 10, lr=1e-3, seconds=i,
                     validation={"accuracy": 0.4 + i / 10})
         for i in range(3)
     ]  # fmt: skip

@@ -106,6 +106,46 @@ def test_a_target_stands_right_and_a_loop_is_drawn():
     assert sum(map(red, arrows(ax))) == 1
 
 
+@pytest.mark.parametrize("times", [1, 2, 5])
+def test_parallel_edges_are_drawn_side_by_side(times):
+    """Whoever counts the arrows counts the weights; two edges under one arrow would be taken for one."""
+    graph = nx.MultiDiGraph()
+    for edge in (("x", "h"), ("h", "y"), ("y", "h"), ("h", "h"), ("x", "y")):
+        graph.add_edges_from([edge] * times)
+    ax = drawing.graph(graph, {"x", "y"})
+    ax.figure.canvas.draw()
+    assert len(arrows(ax)) == 5 * times
+    assert len({patch.get_path().vertices.round(1).tobytes() for patch in arrows(ax)}) == 5 * times
+
+
+def test_a_column_of_clamps_that_predict_is_no_target():
+    """An input into which feedback runs is still an input, of depth 0; only what predicts nothing is a target."""
+    graph = chain([4, 3, 2])
+    graph.add_edge("h1", "x")
+    texts = [t.get_text() for t in drawing.graph(graph, {"x", "y"}).texts]
+    assert texts.count("target") == 1
+    assert {"0", "1"} <= set(texts)
+    looped = chain([4, 3, 2])
+    looped.add_edge("y", "y")
+    assert "target" not in [t.get_text() for t in drawing.graph(looped, {"x", "y"}).texts]
+
+
+NAMES = ["$x$", "$\\frac{", "a$b", "$", "\\$", "\udcff", "a\nb", "\x1b", "☃"]
+
+
+def test_names_are_drawn_as_they_are(tmp_path):
+    """A dollar is a dollar, and not the beginning of a formula that matplotlib then cannot read."""
+    graph = nx.DiGraph()
+    nx.add_path(graph, NAMES, **{})
+    nx.set_node_attributes(graph, 1, "shape")
+    for ending in ("svg", "png"):
+        drawing.graph(graph, {"$x$"}, tmp_path / f"g.{ending}")
+    ax = drawing.graph(nx.relabel_nodes(graph, {"\udcff": "?"}), {"$x$"})
+    drawn = [t._preprocess_math(t.get_text()) for t in ax.texts if t.get_text() not in ("", "depth")]
+    assert {name for name, _ in drawn} >= set(NAMES) - {"\udcff"}
+    assert not any(math for _, math in drawn)
+
+
 @settings(deadline=None, max_examples=60)
 @given(problems(graphs=digraphs(priors=True)))
 def test_layout_of_anything(p):

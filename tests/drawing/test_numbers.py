@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import builtins
 import io
+import resource
 from html.parser import HTMLParser
 
 import matplotlib
@@ -18,7 +19,7 @@ import matplotlib.pyplot as plt
 
 import pcgraph
 from pcgraph import SGD, Forward, Masked, PCNetwork, Zero, drawing, graphs
-from pcgraph.errors import ConfigError
+from pcgraph.errors import ConfigError, DataError
 from pcgraph.training import EpochRecord, History
 from tests.builders import clamps_of
 
@@ -176,12 +177,76 @@ def test_what_is_no_image_is_refused(values, shape, message):
         drawing.images(values, shape=shape)
 
 
+def test_rows_of_images_are_drawn_on_one_scale():
+    """A reconstruction that is half as bright must look so beside its original."""
+    original = torch.randn(3, 16) * 4
+    figure = drawing.images({"original": original, "half": original / 2})
+    norms = {(ax.images[0].norm.vmin, ax.images[0].norm.vmax) for ax in figure.axes}
+    assert norms == {(float(original.min()), float(original.max()))}
+    colour = torch.randn(2, 3, 4, 4)
+    figure = drawing.images({"original": colour, "half": colour / 2})
+    whole, half = (figure.axes[i].images[0].get_array() for i in (0, 2))
+    low, high = float(colour.min()), float(colour.max())
+    assert np.allclose(half * (high - low) + low, (whole * (high - low) + low) / 2, atol=1e-5)
+
+
+def test_rows_are_scaled_apart_where_asked_and_say_so():
+    figure = drawing.images({"a": torch.arange(8.0).view(1, 8), "b": torch.ones(1, 8) * 3}, limits="rows")
+    assert [ax.get_ylabel() for ax in figure.axes] == ["a\n0 to 7", "b\n3 to 3"]
+    assert figure.axes[0].images[0].norm.vmax == 7
+
+
+@pytest.mark.parametrize("limits", [(1, 0), (0, 0), (0,), 3, "row", (0, float("nan")), (0, float("inf")), ("a", "b")])
+def test_limits_that_are_none_are_refused(limits):
+    with pytest.raises(ConfigError, match="limits are two numbers"):
+        drawing.images(torch.rand(2, 4), limits=limits)
+
+
+# -- files ------------------------------------------------------------------------------------------------------------
+
+PICTURES = {
+    "graph": lambda path: drawing.graph(graphs.chain([3, 2]), {"x"}, path),
+    "energy": lambda path: drawing.energy(run(feedback(), trace="nodes"), path),
+    "trace": lambda path: drawing.trace(run(feedback(), trace=True), path),
+    "images": lambda path: drawing.images(torch.rand(2, 4), path),
+    "learning_curve": lambda path: drawing.learning_curve(history(0.9, 1), path),
+}
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_a_full_disk_costs_no_picture(name, tmp_path):
+    """Hours after it was started, a script must hear what is wrong, and find the picture that was there before."""
+    path = tmp_path / "picture.png"
+    path.write_bytes(b"before")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+    try:
+        with pytest.raises(DataError, match=r"cannot write the picture .*picture\.png: File too large") as caught:
+            PICTURES[name](path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert caught.value.path == path
+    assert path.read_bytes() == b"before"
+    assert [each.name for each in tmp_path.iterdir()] == ["picture.png"]
+    PICTURES[name](path)
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("name", PICTURES)
+@pytest.mark.parametrize("path", ["noext", "picture.pictures", "", ".png"])
+def test_a_picture_is_never_written_under_another_name(name, path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="the suffix of its format"):
+        PICTURES[name](path)
+    assert not list(tmp_path.iterdir())
+
+
 # -- learning curves --------------------------------------------------------------------------------------------------
 
 
 def history(top, seconds):
     return History([
-        EpochRecord(i, 10 * (i + 1), 100, energy=1 / (i + 1), accuracy=0.5, lr=1e-3, seconds=seconds * (i + 1),
+        EpochRecord(i + 1, 10 * (i + 1), 100, energy=1 / (i + 1), accuracy=0.5, lr=1e-3, seconds=seconds * (i + 1),
                     validation={"accuracy": top + i / 100})
         for i in range(3)
     ])  # fmt: skip
@@ -204,7 +269,7 @@ def test_runs_are_compared_over_epochs_seconds_and_products(over, places):
 
 
 def test_a_run_without_accuracies_has_no_empty_panel():
-    records = [EpochRecord(i, i, 1, energy=1.0, accuracy=None, lr=1e-3, seconds=1.0) for i in range(2)]
+    records = [EpochRecord(i + 1, i, 1, energy=1.0, accuracy=None, lr=1e-3, seconds=1.0) for i in range(2)]
     figure = drawing.learning_curve({"a": History(records)})
     assert len(figure.axes) == 1
     assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == ["a"]

@@ -270,7 +270,13 @@ def test_the_attribute_of_the_node_that_cannot_be_saved_is_named(key: Any, value
 
 
 @pytest.mark.parametrize(
-    ("value", "says"), [(nn.Linear(2, 2), "nothing of how it was made"), (Takes(2), "TRANSFORMS"), (len, "function")]
+    ("value", "says"),
+    [
+        (Named(), "a .*Named"),
+        (nn.Sequential(nn.ReLU(), Named()), "a .*Named"),
+        (Takes(2), "TRANSFORMS"),
+        (len, "function"),
+    ],
 )
 def test_the_attribute_of_the_edge_that_cannot_be_saved_is_named(value: Any, says: str) -> None:
     graph = nx.MultiDiGraph()

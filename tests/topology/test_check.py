@@ -19,10 +19,12 @@ from pcgraph.graphs import chain, decoder, figure_9
 from pcgraph.topology import (
     Budget,
     Clamped,
+    ErrorCoordinates,
     FreeCycle,
     FreeRoot,
     GraphCycle,
     GraphOrder,
+    Leak,
     Nothing,
     NotSupplied,
     PhaseReport,
@@ -368,7 +370,10 @@ class TestSweep:
          GraphOrder(("x", "h", "y")), NotSupplied("nowhere", "h"), NotSupplied("h", "nowhere"),
          Sweep((), frozenset({"h", "y"})), Sweep((), frozenset({"h", "y"}), witness=FreeRoot("x")),
          Sweep((), frozenset({"h", "y"}), witness=NotSupplied("h", "y")),
-         Sweep((), frozenset({"h", "y"}), witness=GraphCycle(("h", "y")))],
+         Sweep((), frozenset({"h", "y"}), witness=GraphCycle(("h", "y"))),
+         Leak(()), Leak(("nowhere",)), Leak(("x", "h")), Leak(("h", "y")), Leak(("x",)),
+         ErrorCoordinates(("h", "y")), ErrorCoordinates(("y",)), ErrorCoordinates(("y",), frozenset({"h", "x"})),
+         ErrorCoordinates(("x", "y"), frozenset({"h"})), ErrorCoordinates(("y", "h"), frozenset({"h"}))],
     )  # fmt: skip
     def test_false_claims(self, claim):
         assert not verify(feedback(), {"x"}, claim)
@@ -462,6 +467,9 @@ class TestPrinting:
         }
         for phase, report in phases.items():
             for verdict in report.verdicts.values():
+                if verdict is report.verdicts["errors"]:
+                    assert found["error coordinates"][phase].startswith(verdict.message)
+                    continue
                 cell = found[verdict.initializer][phase]
                 assert cell.startswith("yes" if verdict.valid else "no: ")
                 assert cell.endswith(verdict.remedy)
@@ -496,7 +504,7 @@ class TestPrinting:
                     }
                     said |= {verdict.message for verdict in report.verdicts.values()}
         name = r"9\d\d(\.0)?"
-        told = rf"(nodes?|root|order|cycle|edge) {name}((, | → ){name})*|by='?{name}"
+        told = rf"(nodes?|root|order|cycle|edge|leak) {name}((, | → ){name})*|by='?{name}"
         assert len(said) > 100
         assert not [text for text in said if re.search(name, re.sub(told, "", text))]
 

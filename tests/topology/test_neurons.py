@@ -98,6 +98,8 @@ class TestAgainstTheGraphWrittenOut:
         assert {(v.node, v.index): d for v, d in report.depth.items()} == other.depth
         assert plain(report.forward_reachable) == other.forward_reachable
         assert plain(report.free_roots) == set(other.free_roots)
+        assert plain(leak.nodes[0] for leak in report.leaks) == {leak.nodes[0] for leak in other.leaks}
+        assert report.verdicts["errors"].valid == other.verdicts["errors"].valid
         assert set(map(frozenset, map(plain, report.components))) == set(other.components)
         assert len(report.repair) == len(other.repair)
         assert report.repair_is_minimal
@@ -111,6 +113,7 @@ class TestAgainstTheGraphWrittenOut:
         witnesses = [v.witness for v in report.verdicts.values() if v.witness is not None]
         some = st.frozensets(st.sampled_from(report.nodes))
         witnesses.append(report.sweep(data.draw(some), data.draw(some)))
+        witnesses += [*report.leaks, report.error_coordinates(data.draw(some)).witness]
         for witness in [*witnesses, report.repair_witness]:
             assert verify(graph, clamped, witness, level="neurons"), witness
 

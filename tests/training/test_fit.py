@@ -187,7 +187,7 @@ def test_fit_is_the_loop_that_one_writes_by_hand(settings: dict[str, Any]) -> No
     assert [r.energy for r in history.steps] == energies
     assert [r.accuracy for r in history.steps] == pytest.approx(accuracies)
     assert [r.energy for r in history] == pytest.approx([math.fsum(energies[i : i + 4]) / 4 for i in (0, 4, 8)])
-    assert [(r.epoch, r.step, r.samples) for r in history] == [(0, 4, 24), (1, 8, 24), (2, 12, 24)]
+    assert [(r.epoch, r.step, r.samples) for r in history] == [(1, 4, 24), (2, 8, 24), (3, 12, 24)]
     assert history.stopped == "finished"
 
 
@@ -253,14 +253,14 @@ def test_what_the_initializer_learns_is_trained_along() -> None:
         ({"state_optimizer": torch.optim.SGD([torch.zeros(1)])}, ConfigError, "as in state_optimizer=.*found SGD"),
         ({"scheduler": 0.1}, ConfigError, r"scheduler= is one of torch\.optim\.lr_scheduler.*found 0\.1"),
         ({"loader": (X, Y)}, ClampError, r"found one Tensor\).*\[\(x, y\)\] is a loader"),
-        ({"epochs": 0}, ConfigError, "epochs is a positive integer"),
-        ({"epochs": True}, ConfigError, "epochs is a positive integer"),
-        ({"measure_every": 0}, ConfigError, "measure_every is a positive integer"),
+        ({"epochs": 0}, ConfigError, "epochs must be a positive integer"),
+        ({"epochs": True}, ConfigError, "epochs must be a positive integer"),
+        ({"measure_every": 0}, ConfigError, "measure_every must be a positive integer"),
         ({"steps": -1}, ConfigError, "steps must be an integer that is not negative"),
         ({"clamp": ("x", "why")}, ClampError, "no node 'why'"),
         ({"predict": "z"}, Exception, "no node 'z'"),
         ({"init": "forward"}, InvalidInitializer, "needs a pcgraph initializer"),
-        ({"scheduler_each": "day"}, ConfigError, "scheduler_each is 'epoch' or 'step'"),
+        ({"scheduler_each": "day"}, ConfigError, "scheduler_each must be 'epoch' or 'step'"),
         ({"log": "log.txt"}, ConfigError, r"ends in \.csv or \.jsonl"),
         ({"loader": []}, ConfigError, "the loader is empty"),
         ({"loader": iter(BATCHES), "epochs": 2}, ConfigError, r"2 epochs need a loader .*found a list_iterator"),
@@ -638,7 +638,7 @@ def test_what_no_number_of_steps_would_reach_is_not_told() -> None:
 
 def test_the_best_epoch_is_found() -> None:
     history = History(epochs=[
-        EpochRecord(i, i, 1, energy, None, 0.1, 0.0, {"accuracy": accuracy})
+        EpochRecord(i + 1, i, 1, energy, None, 0.1, 0.0, {"accuracy": accuracy})
         for i, (energy, accuracy) in enumerate([(3.0, 0.5), (1.0, 0.7), (2.0, 0.7)])
     ])  # fmt: skip
     assert history.best("accuracy") is history.epochs[1]

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -274,6 +274,14 @@ def rows(log: Path) -> list[dict[str, Any]]:
 # -- Ctrl-C -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture(autouse=True)
+def default_sigint() -> Iterator[None]:
+    """A background job ignores SIGINT, and so does what it starts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def press(record: Any = None) -> None:
     os.kill(os.getpid(), signal.SIGINT)
 
@@ -283,7 +291,10 @@ def test_ctrl_c_ends_the_run_with_everything_saved(tmp_path: Path) -> None:
     """After the step at hand, not in the middle of an update."""
     whole, part, again = Setting(), Setting(), Setting()
     expected = whole.fit()
-    history = part.fit(checkpoint=tmp_path, callbacks=lambda r: press() if r.kind == "step" and r.step == 8 else None)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        part.fit(checkpoint=tmp_path, callbacks=lambda r: press() if r.kind == "step" and r.step == 8 else None)
+    history = caught.value.history  # type: ignore[attr-defined]
+    assert "as it was after training step 8" in caught.value.__notes__[0]
     assert (history.stopped, pcgraph.load(tmp_path).step) == ("interrupted", 8)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     found = again.fit(resume=tmp_path)
@@ -307,12 +318,35 @@ def test_ctrl_c_in_a_validation_ends_the_run_before_it(tmp_path: Path) -> None:
     whole, part, again = Setting("forward"), Setting("forward"), Setting("forward")
     expected = whole.fit(validate=DataLoader(Pressing(X, LABELS), 6, shuffle=True))
     pressing.append(0)
-    history = part.fit(validate=DataLoader(Pressing(X, LABELS), 6, shuffle=True), checkpoint=tmp_path)
+    history = part.fit(
+        validate=DataLoader(Pressing(X, LABELS), 6, shuffle=True), checkpoint=tmp_path, on_interrupt="return"
+    )
     assert (history.stopped, len(history)) == ("interrupted", 0)
     pressing.clear()
     found = again.fit(validate=DataLoader(Pressing(X, LABELS), 6, shuffle=True), resume=tmp_path)
     assert same(whole, again)
     assert timeless(found) == timeless(expected)
+
+
+@pytest.mark.usefixtures("ctrl_c")
+@pytest.mark.parametrize("how", ["raise", "return"])
+def test_ctrl_c_ends_a_script_and_not_one_run_of_many(how: str) -> None:
+    """A search over ten settings would otherwise have to be stopped ten times; who asks for it goes on."""
+    runs: list[Setting] = []
+
+    def script() -> None:
+        for _ in range(3):
+            runs.append(Setting())
+            history = runs[-1].fit(callbacks=lambda r: press() if r.kind == "step" else None, on_interrupt=how)
+            assert (history.stopped, len(history.steps)) == ("interrupted", 1)
+
+    if how == "raise":
+        with pytest.raises(KeyboardInterrupt):
+            script()
+    else:
+        script()
+    assert len(runs) == (1 if how == "raise" else 3)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 @pytest.mark.usefixtures("ctrl_c")
@@ -333,7 +367,7 @@ def test_ctrl_c_is_tested_in_a_background_job_too() -> None:
         command, cwd=ROOT, capture_output=True, text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
     )  # fmt: skip
-    assert "3 passed" in done.stdout, done.stdout
+    assert "5 passed" in done.stdout, done.stdout
 
 
 def test_a_program_that_handles_ctrl_c_itself_keeps_its_handler() -> None:
@@ -450,7 +484,7 @@ def test_what_cannot_be_resumed_is_said(tmp_path: Path) -> None:
         Setting().fit(resume=tmp_path)
     with pytest.raises(ConfigError, match="checkpoint_every= needs checkpoint="):
         Setting().fit(checkpoint_every=3)
-    with pytest.raises(ConfigError, match="checkpoint_every is a positive integer"):
+    with pytest.raises(ConfigError, match="checkpoint_every must be a positive integer"):
         Setting().fit(checkpoint=tmp_path / "a", checkpoint_every=0)
 
 

@@ -10,9 +10,10 @@ in a small network against :mod:`pcgraph.testing.reference`. The first broken pr
 A check that returns has found nothing wrong on the values that it drew; `seed` draws others.
 """
 
+from pcgraph.testing.conformance.backend import check_backend
 from pcgraph.testing.conformance.energy import check_energy
 from pcgraph.testing.conformance.initializer import check_initializer
 from pcgraph.testing.conformance.optimizer import check_state_optimizer
 from pcgraph.testing.conformance.transform import check_transform
 
-__all__ = ["check_energy", "check_initializer", "check_state_optimizer", "check_transform"]
+__all__ = ["check_backend", "check_energy", "check_initializer", "check_state_optimizer", "check_transform"]

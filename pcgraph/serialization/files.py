@@ -1,0 +1,44 @@
+"""Write files whole, or not at all."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+from pcgraph.errors import DataError
+
+__all__ = ["write_whole"]
+
+
+def write_whole(path: str | Path, content: bytes, what: str) -> None:
+    """Write a file so that, whatever happens, it holds what it held before or all of `content`; make its folder.
+
+    Parameters
+    ----------
+    path : str or Path
+    content : bytes
+    what : str
+        What the file is, in words, for the message.
+
+    Raises
+    ------
+    DataError
+        It cannot be written: a full disk, a read-only folder, a path that no file can have.
+    """
+    try:
+        target = Path(path).resolve()
+        beside = target.with_name(f".{target.name[:100]}-{secrets.token_hex(8)}")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with beside.open("xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            beside.replace(target)
+        except OSError:
+            beside.unlink(missing_ok=True)
+            raise
+    except (OSError, ValueError) as problem:  # a NUL in a path is a ValueError
+        reason = getattr(problem, "strerror", None) or str(problem)
+        raise DataError(f"cannot write {what} {path}: {reason}", path=path) from problem

@@ -1,0 +1,278 @@
+"""Reading the arguments of ``fit`` one by one: what cannot work is refused before the first step.
+
+Each function takes an argument as it was given and returns it in one form, or raises.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import math
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+from pcgraph import learning
+from pcgraph.arguments import is_number, require_choice, require_count, require_instance, require_path, shown
+from pcgraph.errors import ConfigError, InvalidInitializer, nearest
+from pcgraph.initializers import Forward, Initializer
+from pcgraph.model import PCNetwork
+from pcgraph.optimizers import StateOptimizer
+from pcgraph.topology import check_phase
+from pcgraph.training.batches import BatchLayout
+from pcgraph.training.early_stopping import EarlyStopping
+from pcgraph.training.evaluation import Evaluation, require_loader
+
+__all__ = [
+    "Callback", "Scheduler", "Validate", "read_callbacks", "read_inference", "read_loader", "read_metric",
+    "read_optimizer", "read_path", "read_rule", "read_schedulers", "read_validate", "rule_name", "rule_settings",
+]  # fmt: skip
+
+Node = Hashable
+Scheduler = LRScheduler | ReduceLROnPlateau
+Callback = Callable[[Any], Any]
+Validate = Callable[[PCNetwork], Evaluation | Mapping[str, float] | float] | Iterable[Any]
+
+
+def read_path(value: Any, key: str) -> Path | None:
+    """Read a path that may be left out."""
+    return None if value is None else require_path(value, key)
+
+
+def read_loader(loader: Any, epochs: int, key: str = "loader") -> Iterable[Any]:
+    """Read what is gone through once an epoch."""
+    require_loader(loader, key)
+    if epochs > 1 and isinstance(loader, Iterator):
+        raise ConfigError(
+            f"{epochs} epochs need a loader that can be gone through again (found a "
+            f"{type(loader).__name__}, which can be once): give a list or a DataLoader, or epochs=1",
+            key=key,
+        )
+    found: Iterable[Any] = loader
+    return found
+
+
+# -- learning ---------------------------------------------------------------------------------------------------------
+
+#: What is easily given in the place of a rule, and the rule.
+_MEANT: dict[Any, str] = {
+    learning.incremental: "Incremental", learning.nudged: "Nudged", learning.backprop: "Backprop",
+    "incremental": "Incremental", "nudged": "Nudged", "backprop": "Backprop", "standard": "Standard",
+}  # fmt: skip
+
+
+def read_rule(rule: Any) -> learning.Rule:
+    """Read the learning rule; None is the standard one."""
+    if rule is None:
+        return learning.Standard()
+    meant = rule.__name__ if isinstance(rule, type) else _MEANT.get(rule) if isinstance(rule, Hashable) else None
+    if meant is not None or not callable(rule):
+        way = f"give rule=pcgraph.learning.{meant}()" if meant in learning.__all__ else "see pcgraph.learning.fitting"
+        found = getattr(rule, "__name__", None) or shown(rule)
+        raise ConfigError(
+            f"rule= is one of pcgraph.learning's rules, or a function of a TrainingStep (found {found}): {way}",
+            key="rule",
+        )
+    _require_one_argument(rule, "rule", "a TrainingStep")
+    chosen: learning.Rule = rule
+    return chosen
+
+
+def rule_name(rule: Any) -> str:
+    """Name a rule: by its own name if it is a function, else by that of its class."""
+    return str(getattr(rule, "__name__", type(rule).__name__))
+
+
+def rule_settings(rule: Any) -> dict[str, Any]:
+    """Give the settings of a rule that cannot change: the plain fields of a frozen dataclass, by name."""
+    if not getattr(getattr(rule, "__dataclass_params__", None), "frozen", False):
+        return {}
+    known = {field.name: getattr(rule, field.name) for field in dataclasses.fields(rule) if field.init}
+    return {name: value for name, value in known.items() if isinstance(value, bool | int | float | str | None)}
+
+
+def read_inference(
+    net: PCNetwork, rule: learning.Rule, init: Any, steps: Any, state_optimizer: Any
+) -> tuple[Initializer | None, int | None, StateOptimizer | None]:
+    """Read what inference needs, of which a rule without inference takes nothing."""
+    given = {"init": init, "steps": steps, "state_optimizer": state_optimizer}
+    named = [key for key, value in given.items() if value is not None]
+    if not getattr(rule, "infers", True):
+        if named:
+            raise ConfigError(
+                f"{rule_name(rule)} has no inference (found {', '.join(f'{key}=' for key in named)}): leave these out",
+                key=named[0],
+            )
+        return None, None, None
+    missing = [key for key in ("init", "steps") if given[key] is None]
+    if missing:
+        raise ConfigError(
+            f"{rule_name(rule)} infers: it needs {' and '.join(f'{key}=' for key in missing)}, as in "
+            "init=pcgraph.Forward(), steps=5, state_optimizer=pcgraph.SGD(lr=0.1)",
+            key=missing[0],
+        )
+    if not isinstance(init, Initializer):
+        made = f"; write {init.__name__}()" if isinstance(init, type) and issubclass(init, Initializer) else ""
+        raise InvalidInitializer(
+            f"init= needs a pcgraph initializer, as in init=pcgraph.Forward() (found {shown(init)}{made})"
+        )
+    count = require_count(steps, "steps")
+    if state_optimizer is not None or count:
+        if not isinstance(state_optimizer, StateOptimizer):
+            raise ConfigError(
+                f"{count} inference steps need a state optimizer, as in state_optimizer=pcgraph.SGD(lr=0.1) (found "
+                f"{shown(state_optimizer)})",
+                key="state_optimizer",
+            )
+        state_optimizer.require_nodes(net.structure.nodes)
+    return init, count, state_optimizer
+
+
+def read_optimizer(net: PCNetwork, init: Initializer | None, optimizer: Any) -> torch.optim.Optimizer:
+    """Read the optimizer of the weights: one that ``step()`` alone moves, with numbers for settings."""
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise ConfigError(
+            f"optimizer= moves the weights and is one of torch.optim (found {shown(optimizer)}); the optimizer of "
+            "the states goes to state_optimizer=",
+            key="optimizer",
+        )
+    name = type(optimizer).__name__
+    if _needs(type(optimizer).step, "closure"):
+        raise ConfigError(
+            f"fit calls optimizer.step(), and {name} needs a closure that computes the loss again: take SGD, Adam or "
+            "another one of torch.optim that needs none, or write the loop yourself",
+            key="optimizer",
+        )
+    if isinstance(optimizer, torch.optim.SparseAdam):
+        raise ConfigError("SparseAdam needs sparse gradients, and those here are dense: take Adam", key="optimizer")
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    own = [*net.parameters(), *(() if init is None else init.parameters())]
+    if not any(id(p) in held for p in own):
+        raise ConfigError(
+            "the optimizer holds none of the network's parameters: make it of this network's net.parameters()",
+            key="optimizer",
+        )
+    for group in optimizer.param_groups:
+        for key, value in group.items():
+            parts = value if isinstance(value, tuple | list) else (value,)
+            numbers = [float(part) for part in parts if key != "params" and is_number(part)]
+            if any(math.isnan(number) or (key == "lr" and math.isinf(number)) for number in numbers):
+                raise ConfigError(f"{key} of {name} must be a finite number (found {shown(value)})", key="optimizer")
+    return optimizer
+
+
+def _needs(function: Any, name: str) -> bool:
+    """Say whether a function has a parameter of this name without a default."""
+    try:
+        parameter = inspect.signature(function).parameters.get(name)
+    except (TypeError, ValueError):  # it does not say
+        return False
+    return parameter is not None and parameter.default is inspect.Parameter.empty
+
+
+def read_schedulers(given: Any, each: Any, optimizer: torch.optim.Optimizer) -> tuple[Any, ...]:
+    """Read the schedulers as a tuple; each is an object, and one of this optimizer."""
+    alone = isinstance(given, LRScheduler | ReduceLROnPlateau) or not isinstance(given, Iterable)
+    found = tuple(s for s in ((given,) if alone else given) if s is not None)
+    for scheduler in found:
+        if isinstance(scheduler, type) or not callable(getattr(scheduler, "step", None)):
+            made = f"; write {scheduler.__name__}(optimizer, ...)" if isinstance(scheduler, type) else ""
+            raise ConfigError(
+                f"scheduler= is one of torch.optim.lr_scheduler, or several (found {shown(scheduler)}{made})",
+                key="scheduler",
+            )
+        if getattr(scheduler, "optimizer", optimizer) is not optimizer:
+            raise ConfigError(
+                f"the scheduler {type(scheduler).__name__} moves the rate of another optimizer: make it of the one in "
+                "optimizer=",
+                key="scheduler",
+            )
+    require_choice(each, "scheduler_each", ("epoch", "step"))
+    if each == "step" and any(isinstance(s, ReduceLROnPlateau) for s in found):
+        raise ConfigError("ReduceLROnPlateau follows the epochs: give scheduler_each='epoch'", key="scheduler_each")
+    return found
+
+
+# -- measuring --------------------------------------------------------------------------------------------------------
+
+
+def read_callbacks(given: Any) -> tuple[Callback, ...]:
+    """Read the callbacks as a tuple; each takes a record."""
+    found = (given,) if callable(given) or not isinstance(given, Iterable) else tuple(given)
+    for callback in found:
+        if isinstance(callback, type) or not callable(callback):
+            made = f"; write {callback.__name__}()" if isinstance(callback, type) else ""
+            raise ConfigError(
+                f"callbacks= is a function of a record, or several (found {shown(callback)}{made})", key="callbacks"
+            )
+        _require_one_argument(callback, "callbacks", "a record")
+    return found
+
+
+def read_validate(net: PCNetwork, validate: Any, layout: BatchLayout, epochs: int) -> Validate | None:
+    """Read a function of the network, or a loader that a sweep can be measured on."""
+    if validate is None:
+        return None
+    if callable(validate) and not isinstance(validate, type):
+        _require_one_argument(validate, "validate", "the network")
+        return validate  # type: ignore[no-any-return]
+    if isinstance(validate, type):
+        raise ConfigError(
+            f"validate= is a function of the network, or a loader (found {shown(validate)}; write "
+            f"{validate.__name__}(...))",
+            key="validate",
+        )
+    loader = read_loader(validate, epochs, "validate")
+    _check_sweep(net, layout)
+    return loader
+
+
+def _require_one_argument(function: Any, key: str, what: str) -> None:
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # it does not say
+        return
+    try:
+        signature.bind(object())
+    except TypeError as error:
+        name = getattr(function, "__name__", type(function).__name__)
+        raise ConfigError(
+            f"{key}= is called with {what} alone, and {name} takes {signature}: {error}", key=key
+        ) from None
+
+
+def _check_sweep(net: PCNetwork, layout: BatchLayout) -> None:
+    """Before an epoch is spent: validation on a loader is by a sweep, which the graph may not have."""
+    if layout.target is None:
+        raise ConfigError(
+            "validation on a loader needs to know what to predict: give predict=, or a function of the network",
+            key="validate",
+        )
+    verdict = check_phase(net, layout.given, repair=False).verdict(Forward())
+    if layout.given and not verdict.valid:
+        given = ", ".join(repr(name) for name in layout.given)
+        raise InvalidInitializer(
+            f"validation on a loader predicts {layout.target!r} by a sweep from {given}, and there is none: "
+            f"{verdict.initializer} {verdict.reason}. Predicting needs init= and steps= there: "
+            "validate=lambda net: pcgraph.evaluate(net, loader, init=..., steps=..., optimizer=...)",
+            verdict=verdict,
+        )
+
+
+def read_metric(metric: Any, early_stopping: Any, validate: Validate | None) -> tuple[str | None, EarlyStopping | None]:
+    """Read what is followed; of a run whose numbers are known beforehand, it is one of them."""
+    if metric is not None:
+        require_instance(metric, "metric", str, "'accuracy'")
+    if early_stopping is not None:
+        require_instance(early_stopping, "early_stopping", EarlyStopping, "pcgraph.training.EarlyStopping(patience=5)")
+    if not callable(validate):
+        known = ("accuracy", "energy", *(() if validate is None else ("squared_error",)))
+        for who, name in (("metric=", metric), ("early stopping", getattr(early_stopping, "metric", None))):
+            if name is not None and name not in known:
+                guess = nearest(name, known)
+                hint = f"did you mean {guess!r}?" if guess else "give validate=, or name another metric"
+                raise ConfigError(f"{who} needs the metric {name!r} (found {', '.join(known)}): {hint}", key="metric")
+    return metric, early_stopping
