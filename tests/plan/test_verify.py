@@ -119,7 +119,7 @@ SPOILT: list[tuple[Callable[[Plan], Plan], Any, str]] = [
     ),
     (a_compare_missing, Zero(), r"Compare at step 0 leaves out the error of 'h2', which need not be zero"),
     (the_last_compare_missing, Zero(), r"Compare at the end leaves out the error of 'y', which need not be zero"),
-    (a_pull_missing, Zero(), r"Pull at step 1 does not send the error of .*h2.*y.* back"),
+    (a_pull_missing, Zero(), r"Move at step 1 does not send the error of .*h2.*y.* back"),
     (a_pull_twice, Zero(), r"Pull at step 0 sends an error back twice along one edge"),
     (a_pull_of_nothing, Forward(), r"Pull at step 0 sends an error that was not taken back along .*h1.*h2"),
     (a_clamped_node_moves, Zero(), r"Move at step 0 moves 'x', which is not free"),
