@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from pcgraph import activations, energies, errors, graphs, learning, notebook, optimizers, pyg, topology, transforms
 from pcgraph.checkpoints import load, save
 from pcgraph.clamps import Masked
+from pcgraph.coordinates import Errors
 from pcgraph.errors import ClampError, ConfigError, Diverged, GraphError, InvalidInitializer, PCGraphError
 from pcgraph.initializers import Average, Equilibrium, Forward, Initializer, Memory, Normal, Null, PerNode, States, Zero
 from pcgraph.learning import InferenceResult
@@ -17,6 +18,7 @@ from pcgraph.model import PCNetwork
 from pcgraph.optimizers import SGD, Adam
 from pcgraph.plan import Plan
 from pcgraph.rates import safe_rate
+from pcgraph.solvers import LBFGS, Anderson, Momentum
 from pcgraph.topology import check
 from pcgraph.training import evaluate, fit
 
@@ -28,13 +30,16 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "LBFGS",
     "SGD",
     "Adam",
+    "Anderson",
     "Average",
     "ClampError",
     "ConfigError",
     "Diverged",
     "Equilibrium",
+    "Errors",
     "Forward",
     "GraphError",
     "InferenceResult",
@@ -42,6 +47,7 @@ __all__ = [
     "InvalidInitializer",
     "Masked",
     "Memory",
+    "Momentum",
     "Normal",
     "Null",
     "PCGraphError",

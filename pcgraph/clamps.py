@@ -12,7 +12,7 @@ from torch import Tensor
 from pcgraph.errors import ClampError
 from pcgraph.network import Network
 
-__all__ = ["Clamps", "Masked"]
+__all__ = ["Clamps", "Masked", "require_dense"]
 
 #: So many clamps are added up one by one.
 FEW = 4
@@ -20,7 +20,7 @@ FEW = 4
 
 @dataclass(frozen=True, eq=False)
 class Masked:
-    """A partial clamp: the neurons where `mask` is true are fixed to `values`, the others are free.
+    """Clamps a node in part: the neurons where `mask` is true are fixed to `values`, the others are free.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ class Masked:
 
 @dataclass(frozen=True, eq=False)
 class Clamps:
-    """Validated clamps of one batch, by canonical node number.
+    """Holds the validated clamps of one batch, by canonical node number.
 
     Attributes
     ----------
@@ -52,7 +52,7 @@ class Clamps:
 
     @property
     def clamped(self) -> frozenset[int]:
-        """Canonical numbers of the fully clamped nodes."""
+        """The canonical numbers of the fully clamped nodes."""
         return frozenset(self.values)
 
     @classmethod
@@ -106,7 +106,7 @@ class Clamps:
 
 
 def _check_finite(net: Network, values: Mapping[int, Tensor]) -> None:
-    """One sum over all clamps tells, as a rule; only where it does not is each looked at."""
+    """Look at one sum over all clamps, which tells as a rule; only where it does not is each looked at."""
     tensors = list(values.values())
     few = len(tensors) <= FEW
     total = sum(t.sum() for t in tensors) if few else torch.cat([t.reshape(-1) for t in tensors]).sum()
@@ -121,13 +121,34 @@ def _check_finite(net: Network, values: Mapping[int, Tensor]) -> None:
             )
 
 
+def require_dense(node: Hashable, tensor: Tensor, what: str = "clamp") -> None:
+    """Refuse tensors whose values do not lie in memory one after the other.
+
+    Raises
+    ------
+    ClampError
+    """
+    if tensor.is_nested or tensor.is_quantized or tensor.layout != torch.strided:
+        kind = "nested" if tensor.is_nested else "quantized" if tensor.is_quantized else str(tensor.layout)
+        way = (
+            "pad it"
+            if tensor.is_nested
+            else ".dequantize() makes one"
+            if tensor.is_quantized
+            else ".to_dense() makes one"
+        )
+        raise ClampError(f"the {what} of {node!r} must be a dense tensor (found a {kind} one): {way}", node=node)
+
+
 def _check_tensor(net: Network, node: Hashable, tensor: Tensor) -> None:
     if not isinstance(tensor, Tensor):
-        hint = ": use torch.from_numpy(...)" if type(tensor).__name__ == "ndarray" else ""
+        ways = {"ndarray": ": use torch.from_numpy(...)", "list": ": use torch.tensor(...)"}
         raise ClampError(
-            f"the clamp of {node!r} must be a torch.Tensor or pcgraph.Masked (found {type(tensor).__name__}){hint}",
+            f"the clamp of {node!r} must be a torch.Tensor or pcgraph.Masked (found {type(tensor).__name__})"
+            f"{ways.get(type(tensor).__name__, '')}",
             node=node,
         )
+    require_dense(node, tensor)
     shape = net.structure.shape(node)
     if tuple(tensor.shape[1:]) != shape or tensor.dim() == 0:
         wanted = ", ".join(["batch", *map(str, shape)])
@@ -151,7 +172,7 @@ def _check_tensor(net: Network, node: Hashable, tensor: Tensor) -> None:
 
 
 def _hint(tensor: Tensor, shape: tuple[int, ...]) -> str:
-    """What was probably meant."""
+    """Say what was probably meant."""
     if tuple(tensor.shape) == shape:
         return "; of one sample: x.unsqueeze(0); of a data set: images.batches(50)"
     if tensor.dim() == 1 and not tensor.dtype.is_floating_point and len(shape) == 1:
@@ -166,6 +187,7 @@ def _check_mask(net: Network, node: Hashable, given: Masked) -> Tensor:
     if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.device != net.device:
         found = f"{mask.dtype} on {mask.device}" if isinstance(mask, Tensor) else type(mask).__name__
         raise ClampError(f"the mask of {node!r} needs to be a bool tensor on {net.device} (found {found})", node=node)
+    require_dense(node, mask, "mask")
     if tuple(mask.shape) not in (shape, shape[1:]):
         raise ClampError(
             f"the mask of {node!r} needs shape {shape} or {shape[1:]} (found {tuple(mask.shape)})", node=node

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ import networkx as nx
 import torch
 from torch import Tensor
 
+from pcgraph.checkpoints.fits import MALFORMED
 from pcgraph.checkpoints.generators import generators_state, set_generators
 from pcgraph.checkpoints.owners import initializer_parts, named_parameters, row_owners
 from pcgraph.checkpoints.transaction import Transaction
@@ -27,11 +27,6 @@ from pcgraph.serialization import decode, graph_from_data, graph_to_data
 __all__ = ["Checkpoint"]
 
 Node = Hashable
-#: What malformed data makes Python, torch and a user's classes raise.
-MALFORMED = (
-    ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, RecursionError, RuntimeError, TypeError,
-    ValueError,
-)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -251,22 +246,24 @@ class Checkpoint:
         )
 
     def _check_optimizer(self, optimizer: Any, net: PCNetwork | None, initializer: Initializer | None) -> None:
-        state = self.state("optimizer")
         self._check_class("optimizer", optimizer)
-        if not isinstance(optimizer, torch.optim.Optimizer):
+        if "optimizer" not in self._data or not isinstance(optimizer, torch.optim.Optimizer):
             return
-        saved = self._data["optimizer"].get("parameters")
+        saved = self._data["optimizer"].get("parameters", [])
         found = named_parameters(optimizer, net, initializer)
-        if saved is not None and len(saved) != len(found):
+        if saved and len(saved) != len(found):
             raise self._unfit("optimizer", f"it moves {len(saved)} parameters, and this one moves {len(found)}")
-        for i, (one, two) in enumerate(zip(saved or (), found)):
+        for i, (one, two) in enumerate(zip(saved, found)):
             if one["shape"] != two["shape"] or (None not in (one["name"], two["name"]) and one["name"] != two["name"]):
                 was, now = (f"{each['name'] or 'without a name here'}, shape {each['shape']}" for each in (one, two))
                 raise self._unfit("optimizer", f"its parameter {i} was {was}, and is {now}")
         try:
-            _try_step(optimizer, state)
+            states = self.state("optimizer")["state"]
+            wrong = [i for i, one in enumerate(saved) if set(map(str, states.get(i, ()))) != set(one["keeps"])]
         except MALFORMED as error:
             raise self._unfit("optimizer", f"{type(error).__name__}: {error}") from error
+        if wrong:
+            raise self._unfit("optimizer", f"of its parameter {wrong[0]} it has not {saved[wrong[0]]['keeps']}")
 
     def _check_initializer(self, initializer: Initializer) -> None:
         if "initializer" not in self._data:
@@ -284,29 +281,6 @@ class Checkpoint:
             why = part.misfit(None if net is None else net.structure) if isinstance(part, Remembering) else ""
             if why:
                 raise self._unfit("initializer", why)
-
-
-def _try_step(optimizer: torch.optim.Optimizer, state: Any) -> None:
-    """Load the state into a copy, and let that move its own copies of the parameters: what is malformed shows there."""
-    try:
-        twin = copy.deepcopy(optimizer)
-        _step(twin)
-    except MALFORMED:  # it has no copy, or no room for one, or takes no dense gradients: there is no trial
-        return
-    twin.load_state_dict(state)
-    _step(twin)
-
-
-def _step(optimizer: torch.optim.Optimizer) -> None:
-    """Step with gradients of zero; by the class, since a scheduler binds ``step`` of a copy to the optimizer itself."""
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            parameter.grad = torch.zeros_like(parameter)
-    type(optimizer).step(optimizer, closure=_no_loss)
-
-
-def _no_loss() -> float:
-    return 0.0
 
 
 def _declared(data: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -95,11 +95,14 @@ def _digest(lines: Iterable[str]) -> str:
 def named_parameters(
     optimizer: torch.optim.Optimizer, net: PCNetwork | None, initializer: Initializer | None
 ) -> list[dict[str, Any]]:
-    """List what an optimizer moves, in its order: the name of each parameter where it has one here, and its shape."""
+    """List what an optimizer moves, in its order: the name of each here, its shape, and what is kept of it."""
     owners = [(prefix, part) for prefix, part in (("net", net), ("initializer", initializer)) if part is not None]
     names = {id(p): f"{prefix}.{name}" for prefix, part in owners for name, p in part.named_parameters()}
     held = (p for group in optimizer.param_groups for p in group["params"])
-    return [{"name": names.get(id(p)), "shape": list(p.shape)} for p in held]
+    return [
+        {"name": names.get(id(p)), "shape": list(p.shape), "keeps": sorted(map(str, optimizer.state.get(p, {})))}
+        for p in held
+    ]
 
 
 def initializer_parts(initializer: Initializer) -> dict[str, str]:

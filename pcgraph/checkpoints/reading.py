@@ -13,14 +13,15 @@ import safetensors.torch
 import torch
 
 from pcgraph.arguments import require_count, require_flag, require_path, shown
-from pcgraph.checkpoints.checkpoint import MALFORMED, Checkpoint
+from pcgraph.checkpoints.checkpoint import Checkpoint
+from pcgraph.checkpoints.fits import MALFORMED
 from pcgraph.checkpoints.writing import FORMAT, MANIFEST, NAME, VERSION, digest, numbered
 from pcgraph.errors import CheckpointError
 
 __all__ = ["exists", "load"]
 
 #: What a file of a checkpoint is called.
-FILE = re.compile(r"[A-Za-z0-9_]+\.(json|safetensors)")
+FILE = re.compile(r"[A-Za-z0-9_]{1,80}\.(json|safetensors)")
 #: The largest step, epoch and size of a file; and that of a manifest.
 LARGEST, LONGEST = 2**63 - 1, 2**24
 
@@ -126,8 +127,9 @@ def _read_data(written: Any) -> dict[str, Any]:
         _texts(section.get("parts", {}), '"parts"')
         for moved in section.get("parameters", []):
             _mapping(moved, "a parameter")
-            if not isinstance(moved["name"], str | None) or not isinstance(moved["shape"], list):
-                raise ValueError(f"a parameter has a name and a shape (found {shown(moved)})")
+            lists = isinstance(moved["shape"], list) and isinstance(moved["keeps"], list)
+            if not lists or not isinstance(moved["name"], str | None):
+                raise ValueError(f"a parameter has a name, a shape and what is kept of it (found {shown(moved)})")
     return data
 
 
@@ -149,7 +151,7 @@ def _bytes(path: Path, most: int) -> bytes:
         if not path.is_file():
             raise _refused(path, "it is no plain file")
         with open(path, "rb") as stream:
-            return stream.read(most)
+            return stream.read(min(most, path.stat().st_size))  # room is made for as much as is asked for
     except CheckpointError:
         raise
     except (OSError, RuntimeError) as error:  # links that lead in a circle

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LRScheduler
 
-from pcgraph.arguments import is_number, shown
+from pcgraph.checkpoints.fits import require_fit
 
 __all__ = ["Transaction"]
 
@@ -51,12 +50,11 @@ class Transaction:
 
         Raises
         ------
-        TypeError, ValueError
-            It is a scheduler of torch, which takes any state, and this is none of its own.
+        ArithmeticError, LookupError, RuntimeError, TypeError, ValueError
+            Or whatever else `part` raises.
         """
+        require_fit(part, state)
         self.before(part)
-        if isinstance(part, LRScheduler):
-            _require_alike(part.state_dict(), state, type(part).__name__)
         part.load_state_dict(state)
 
     def before(self, part: Any) -> None:
@@ -110,22 +108,6 @@ def _other(part: Any) -> Callable[[], None]:
             part.load_state_dict(before)
 
     return put_back
-
-
-def _require_alike(own: Any, saved: Any, where: str) -> None:
-    """Refuse a state that has other keys or other kinds of values than an object's own."""
-    if isinstance(own, Mapping) and isinstance(saved, Mapping):
-        if type(own) is dict and own.keys() != saved.keys():
-            raise ValueError(f"the state of {where} has other entries: {sorted(map(str, own.keys() ^ saved.keys()))}")
-        for key in own.keys() & saved.keys():
-            _require_alike(own[key], saved[key], f"{where}.{key}")
-    elif isinstance(own, list | tuple) and isinstance(saved, list | tuple):
-        for one, other in zip(own, saved):
-            _require_alike(one, other, where)
-        if where.endswith(("base_lrs", "_last_lr")) and len(own) != len(saved):
-            raise ValueError(f"{where} has {len(saved)} entries for {len(own)} groups of parameters")
-    elif not (own is None or saved is None or type(own) is type(saved) or (is_number(own) and is_number(saved))):
-        raise TypeError(f"{where} is a {type(own).__name__} (found {shown(saved)})")
 
 
 def _same(one: Any, two: Any) -> bool:

@@ -91,7 +91,7 @@ def save(
     ('checkpoint-000000', True)
     """
     require_instance(net, "net", PCNetwork, "pcgraph.PCNetwork(graph)")
-    require_count(keep, "keep", least=1)
+    keep = require_count(keep, "keep", least=1)
     counts = {"step": require_count(step, "step", most=2**63 - 1), "epoch": require_count(epoch, "epoch")}
     folder = require_path(folder, "folder")
     sections = {

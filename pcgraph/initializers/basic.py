@@ -7,6 +7,7 @@ from collections.abc import Hashable, Mapping
 import torch
 from torch import Tensor
 
+from pcgraph.arguments import require_count
 from pcgraph.errors import ConfigError
 from pcgraph.initializers.base import Block, Context, Initializer, noise
 from pcgraph.topology import Report, Verdict
@@ -66,7 +67,7 @@ class Normal(Initializer):
         return torch.tensor(self._observed)
 
     def set_extra_state(self, state: Tensor) -> None:
-        self._observed = int(state)
+        self._observed = require_count(state, "the number of results that Normal has observed", most=2**63 - 1)
 
 
 class States(Initializer):

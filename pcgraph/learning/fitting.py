@@ -1,4 +1,4 @@
-"""The learning rules as :func:`pcgraph.fit` takes them: ``fit(..., rule=Nudged(strength=0.05))``.
+""":func:`pcgraph.fit` takes a learning rule as one of these: ``fit(..., rule=Nudged(strength=0.05))``.
 
 A rule is any function of a :class:`TrainingStep`. It leaves gradients, means over the batch, in ``.grad`` of the
 parameters, and returns what is to be measured: the result of an inference, or an energy per sample. ``fit`` clears the
@@ -41,7 +41,7 @@ Node = Hashable
 
 @dataclass(frozen=True, eq=False)
 class TrainingStep:
-    """One batch to learn from, as a rule gets it.
+    """A training step is one batch to learn from, as a rule gets it.
 
     Attributes
     ----------
@@ -88,12 +88,12 @@ class TrainingStep:
 
     @property
     def inputs(self) -> dict[Node, Tensor | Masked]:
-        """The clamps without the target."""
+        """Return the clamps without the target."""
         return {node: value for node, value in self.clamps.items() if node != self.target}
 
     @property
     def targets(self) -> dict[Node, Tensor]:
-        """The target node -> its value.
+        """Map the target node to its value.
 
         Raises
         ------
@@ -130,7 +130,7 @@ Rule = Callable[[TrainingStep], InferenceResult | Tensor]
 
 @dataclass(frozen=True)
 class Standard:
-    """Predictive coding: inference, then one step of the weights at the final states (paper, Eq 3 and 4)."""
+    """Predictive coding runs inference, then takes one step of the weights at the final states (paper, Eq 3 and 4)."""
 
     def __call__(self, step: TrainingStep) -> InferenceResult:
         """Learn from one batch."""
@@ -141,7 +141,7 @@ class Standard:
 
 @dataclass(frozen=True)
 class Incremental:
-    """A step of the weights after every inference step; see :func:`incremental`.
+    """This rule takes a step of the weights after every inference step; see :func:`incremental`.
 
     A batch takes `steps` updates of the weights, so their rate is to be smaller than with :class:`Standard`.
     """
@@ -156,12 +156,12 @@ class Incremental:
 
 @dataclass(frozen=True)
 class Nudged:
-    """The target pulls at the output instead of fixing it; see :func:`nudged`. What is measured is the cost.
+    """This rule lets the target pull at the output instead of fixing it; see :func:`nudged`. It measures the cost.
 
     Parameters
     ----------
     strength : float
-        Of the pull, positive.
+        How strong the pull is, positive.
     sign : {"centred", "positive", "negative"}
 
     Notes
@@ -189,7 +189,7 @@ class Nudged:
 
 @dataclass(frozen=True)
 class Backprop:
-    """Backpropagation through the same graph, the baseline; see :func:`backprop`. There is no inference."""
+    """This rule backpropagates through the same graph, as the baseline; see :func:`backprop`. There is no inference."""
 
     infers = False
 

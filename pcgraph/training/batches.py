@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pcgraph.clamps import Masked
+from pcgraph.clamps import Masked, require_dense
 from pcgraph.errors import ClampError, ConfigError
 from pcgraph.network import Network
 
@@ -30,6 +30,7 @@ __all__ = ["LABELS", "Batch", "BatchLayout", "check_names", "is_one_hot", "one_h
 Node = Hashable
 LABELS = "labels"
 DEFAULT = ("x", "y")
+WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.uint16, torch.uint32, torch.uint64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +52,8 @@ class Batch:
     def size(self) -> int:
         """Count the samples of the batch."""
         first = next(iter(self.clamps.values()))
-        return len(first.values if isinstance(first, Masked) else first)
+        values = first.values if isinstance(first, Masked) else first
+        return values.shape[0] if values.dim() else 0
 
 
 def check_names(net: Network, names: Node | Sequence[Node | None], key: str) -> tuple[Node | None, ...]:
@@ -183,36 +185,48 @@ def _entries(batch: Any, names: tuple[Node | None, ...]) -> Iterable[tuple[Node 
 def _are_classes(value: Any) -> bool:
     if not isinstance(value, Tensor | np.ndarray):
         return False
-    tensor = torch.as_tensor(value)
-    whole = not (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool)
-    return tensor.dim() == 1 and whole
+    whole = value.dtype in WHOLE if isinstance(value, Tensor) else np.issubdtype(value.dtype, np.integer)
+    return value.ndim == 1 and bool(whole)
 
 
 def _labels(net: Network, value: Any) -> Tensor:
     if not _are_classes(value):
         found = f"shape {tuple(value.shape)}, {value.dtype}" if hasattr(value, "dtype") else type(value).__name__
         raise ClampError(f"labels are whole numbers of shape (batch,) (found {found})")
-    return torch.as_tensor(value).to(net.device, torch.int64, non_blocking=True)
+    return _as_tensor(LABELS, value).to(net.device, torch.int64, non_blocking=True)
 
 
 def _value(net: Network, node: Node, value: Any) -> Tensor | Masked:
     if isinstance(value, Masked):
-        return Masked(_tensor(net, value.values), value.mask.to(net.device))
+        return Masked(_tensor(net, node, value.values), _as_tensor(node, value.mask).to(net.device))
+    classes = _are_classes(value)
+    shape = net.structure.shape(node)
+    if classes and len(shape) == 1 and shape[0] > 1:
+        return one_hot(net, node, _as_tensor(node, value))
+    return _tensor(net, node, value)
+
+
+def _tensor(net: Network, node: Node, value: Any) -> Tensor:
+    tensor = _as_tensor(node, value)
+    dtype = net.dtype if tensor.is_floating_point() else tensor.dtype
+    return tensor.to(net.device, dtype, non_blocking=True)
+
+
+def _as_tensor(node: Node, value: Any) -> Tensor:
+    """Take a tensor as it is, and an array of numbers as a tensor."""
     if not isinstance(value, Tensor | np.ndarray):
         raise ClampError(
             f"the batch needs a tensor for {node!r} (found {type(value).__name__}): a collate_fn makes one",
             node=node,
         )
-    shape = net.structure.shape(node)
-    if len(shape) == 1 and shape[0] > 1 and _are_classes(value):
-        return one_hot(net, node, torch.as_tensor(value))
-    return _tensor(net, value)
-
-
-def _tensor(net: Network, value: Any) -> Tensor:
-    tensor = torch.as_tensor(value)
-    dtype = net.dtype if tensor.is_floating_point() else tensor.dtype
-    return tensor.to(net.device, dtype, non_blocking=True)
+    try:
+        tensor = torch.as_tensor(value)
+    except (TypeError, ValueError) as error:
+        raise ClampError(
+            f"the batch needs numbers for {node!r} (found an array of {value.dtype}): {error}", node=node
+        ) from None
+    require_dense(node, tensor)
+    return tensor
 
 
 def one_hot(net: Network, node: Node, labels: Tensor) -> Tensor:

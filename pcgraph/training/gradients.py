@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pcgraph.arguments import is_number
 from pcgraph.model import PCNetwork
 from pcgraph.network import Bucket
 from pcgraph.plan import NEVER, Plan, arrivals
@@ -34,7 +36,7 @@ class GradientMonitor:
 
     def __init__(self, net: PCNetwork, optimizer: torch.optim.Optimizer) -> None:
         self.net, self.optimizer = net, optimizer
-        self.vanish = any(group.get("eps") for group in optimizer.param_groups)
+        self.vanish = any(_eps(group) for group in optimizer.param_groups)
         self.miss = True
         self._plan: Plan | None = None
         self._learning: Mask | None = None
@@ -152,7 +154,7 @@ def small_gradients(
     -------
     list of (where, root mean square of the gradient, eps)
     """
-    eps = {id(p): float(g["eps"]) for g in optimizer.param_groups if g.get("eps") for p in g["params"]}
+    eps = {id(p): _eps(group) for group in optimizer.param_groups if _eps(group) for p in group["params"]}
     found = []
     for what, gradient, limit in _gradients(net, eps):
         rms = _rms(gradient)
@@ -160,6 +162,12 @@ def small_gradients(
             if rms[row] > 0 or (learning is not None and learning[what.edges(row)].any()):
                 found.append((what(row), float(rms[row]), limit))
     return found
+
+
+def _eps(group: Mapping[str, Any]) -> float:
+    """Read the number that Adam and its like add to what they divide by, 0 without one (Adafactor's is a pair)."""
+    eps: Any = group.get("eps")
+    return float(eps) if is_number(eps) else 0.0
 
 
 def _rms(gradient: Tensor) -> Tensor:

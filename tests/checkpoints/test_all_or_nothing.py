@@ -284,7 +284,7 @@ def test_an_interrupt_in_the_middle_puts_all_back(tmp_path: Path, monkeypatch: p
         raise KeyboardInterrupt
 
     monkeypatch.setattr(torch.optim.AdamW, "load_state_dict", interrupted)
-    monkeypatch.setattr("pcgraph.checkpoints.checkpoint._try_step", lambda *arguments: None)
+    monkeypatch.setattr("pcgraph.checkpoints.fits._try_step", lambda *arguments: None)
     with pytest.raises(KeyboardInterrupt):
         pcgraph.load(tmp_path).restore(**run.parts)
     monkeypatch.undo()

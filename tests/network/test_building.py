@@ -262,6 +262,10 @@ def test_the_entries_of_a_sparse_edge_are_sorted_and_distinct():
     rng.shuffle(pairs)
     entries = pcgraph.transforms.SparseLinear(edge_index=torch.from_numpy(pairs.T.copy())).entries((50,), (50,))
     assert list(zip(*reversed(entries.tolist()))) == sorted((int(t), int(s)) for s, t in pairs)
+    far = torch.from_numpy(pairs.T.copy()) * 2**40  # too far apart to be sorted as one number
+    with pytest.raises(GraphError, match=r"names the source neuron \d{14}"):
+        pcgraph.transforms.SparseLinear(edge_index=far).fits((50,), (50,))
+    assert torch.equal(pcgraph.transforms.SparseLinear(edge_index=far).entries((50,), (50,)), entries * 2**40)
     drawn = pcgraph.transforms.SparseLinear(density=0.3, seed=1).entries((50,), (50,)).tolist()
     assert list(zip(*reversed(drawn))) == sorted(set(zip(*reversed(drawn))))
     assert len(drawn[0]) == 750
