@@ -164,6 +164,11 @@ class _Writer:
 def _advice(key: str) -> str:
     if key == "activation":
         return "Use one of the names of pcgraph.activations.ACTIVATIONS."
+    if key == "init":
+        return (
+            "Use one of the names of pcgraph.network.INITS; a function of your own gets one by "
+            "pcgraph.network.INITS['mine'] = function."
+        )
     if key in ("transform", "energy"):
         return f"Use a name, or a class of your own that is registered in pcgraph.{key.replace('y', 'ie')}s."
     return "Use numbers, strings, lists, tuples, mappings or tensors."

@@ -224,7 +224,7 @@ def test_a_backend_may_refuse_a_plan_before_it_runs():
                 raise ConfigError("Choosy knows no modules", key="backend")
             return super().lower(plan, network, batch)
 
-    assert conformance.check_backend(Choosy()) == ("modules",)
+    assert conformance.check_backend(Choosy()) == ("modules", "scaled modules")
 
 
 @pytest.mark.parametrize("spec", ["tritn", 3, EdgeByEdge, None])
