@@ -7,7 +7,19 @@ clamps and initializer into a plan that computes only what is needed; run infere
 import importlib
 from typing import TYPE_CHECKING
 
-from pcgraph import activations, energies, errors, graphs, learning, notebook, optimizers, pyg, topology, transforms
+from pcgraph import (
+    activations,
+    energies,
+    errors,
+    graphs,
+    learning,
+    notebook,
+    optimizers,
+    pyg,
+    scaling,
+    topology,
+    transforms,
+)
 from pcgraph.checkpoints import load, save
 from pcgraph.clamps import Masked
 from pcgraph.errors import ClampError, ConfigError, Diverged, GraphError, InvalidInitializer, PCGraphError
@@ -65,6 +77,7 @@ __all__ = [
     "pyg",
     "safe_rate",
     "save",
+    "scaling",
     "testing",
     "topology",
     "transforms",
