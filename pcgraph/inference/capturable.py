@@ -32,7 +32,7 @@ def obstacle(
 def obstacle_in(
     backend: Backend, network: Network, plan: Plan, optimizer: StateOptimizer | Solver | None
 ) -> str | None:
-    """Why no run of this plan can be recorded, if none can."""
+    """Say why no run of this plan can be recorded; return None if some can."""
     elsewhere = wrong_device(network.device.type)
     if elsewhere is not None:
         return elsewhere

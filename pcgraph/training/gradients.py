@@ -165,8 +165,8 @@ def small_gradients(
 
 
 def _eps(group: Mapping[str, Any]) -> float:
-    """Read the number that Adam and its like add to what they divide by; 0 where there is none (Adafactor has a pair)."""
-    eps = group.get("eps")
+    """Read the number that Adam and its like add to what they divide by, 0 without one (Adafactor's is a pair)."""
+    eps: Any = group.get("eps")
     return float(eps) if is_number(eps) else 0.0
 
 

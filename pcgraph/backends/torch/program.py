@@ -354,7 +354,7 @@ class TorchProgram(Program):
         return states.view(shape)
 
     def _where(self, which: Which, start: int) -> int | slice | Tensor:
-        """Rows of a group's buffers."""
+        """Find the rows of a group's buffers."""
         if isinstance(which, int):
             return which - start
         if isinstance(which, slice):
@@ -388,10 +388,6 @@ class TorchProgram(Program):
         self.energy_gradients(scale)
 
     # -- sharing ------------------------------------------------------------------------------------------------------
-
-    @property
-    def stale(self) -> bool:
-        return self.ws.stale
 
     @property
     def taken(self) -> bool:

@@ -116,7 +116,7 @@ class Workspace:
         return self._buffer("s", group)
 
     def x(self, group: int) -> Tensor:
-        """The errors of a group that are variables."""
+        """Return the errors of a group that are variables, (nodes, batch, size)."""
         return self._buffer("x", group)
 
     def _buffer(self, name: str, group: int) -> Tensor:
