@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import networkx as nx
 import torch
 
+from pcgraph.arguments import memory_of
 from pcgraph.errors import ConfigError
 
 __all__ = ["require_device", "require_memory", "within_memory"]
@@ -39,7 +39,7 @@ def require_memory(graph: nx.DiGraph, device: str, what: str) -> None:
     ------
     ConfigError
     """
-    memory = _memory(device)
+    memory = memory_of(device)
     sizes = {v: _neurons(shape) for v, shape in graph.nodes(data="shape")}
     dense = ((u, v) for u, v, data in graph.edges(data=True) if not data.keys() & {"transform", "share"})
     weights = sum(sizes[u] * sizes[v] for u, v in dense) + sum(sizes.values())
@@ -56,16 +56,6 @@ def _neurons(shape: object) -> int:
     """Count the neurons of a shape; none where it is malformed, which the network refuses by its name."""
     sizes = shape if isinstance(shape, tuple) else (shape,)
     return math.prod(sizes) if all(isinstance(n, int) and n > 0 for n in sizes) else 0
-
-
-def _memory(device: str) -> int | None:
-    """Find the bytes that a device has; None where it does not say."""
-    kind = torch.device(device).type
-    if kind == "cuda":
-        return int(torch.cuda.get_device_properties(device).total_memory)
-    if kind == "cpu" and "SC_PHYS_PAGES" in getattr(os, "sysconf_names", ()):
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return None
 
 
 @contextmanager

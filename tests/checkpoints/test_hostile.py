@@ -346,9 +346,7 @@ ONE_BY_ONE: dict[str, Callable[[Path], None]] = {
 
 
 @pytest.mark.parametrize("what", ONE_BY_ONE)
-def test_a_malformed_checkpoint_is_refused(
-    saved: Path, tmp_path: Path, unspoiled: tuple[Any, Any], what: str
-) -> None:
+def test_a_malformed_checkpoint_is_refused(saved: Path, tmp_path: Path, unspoiled: tuple[Any, Any], what: str) -> None:
     """By the error that says so, with nothing changed; never by Python's or torch's own."""
     spoil(saved, tmp_path, ONE_BY_ONE[what])
     assert refused_or_the_same(tmp_path, unspoiled)
