@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pcgraph.arguments import require_count, require_flag, require_number, shown
-from pcgraph.errors import ConfigError, nearest
+from pcgraph.arguments import did_you_mean, require_count, require_flag, require_number, shown
+from pcgraph.errors import ConfigError
 
 __all__ = ["SGD", "Adam", "Following", "StateOptimizer"]
 
@@ -154,21 +154,27 @@ class StateOptimizer:
             f"lr names no rate for the free node {node!r}: add it, or an entry None for the rest", key="lr"
         )
 
-    def require_nodes(self, nodes: Iterable[Hashable]) -> None:
-        """Refuse rates for nodes that a network does not have.
+    def require_fit(self, nodes: Iterable[Hashable], dtype: torch.dtype) -> None:
+        """Refuse rates for nodes that a network does not have, and those that are no numbers in its dtype.
+
+        Parameters
+        ----------
+        nodes : iterable
+            Those of the network.
+        dtype : torch.dtype
+            Of its states.
 
         Raises
         ------
         ConfigError
             With the nearest name.
         """
-        if not isinstance(self.lr, dict):
-            return
-        known = set(nodes)
-        for node in self.lr:
+        rates, known = (self.lr, set(nodes)) if isinstance(self.lr, dict) else ({None: self.lr}, set())
+        for node, rate in rates.items():
+            if rate > torch.finfo(dtype).max:
+                raise ConfigError(f"lr must be a number that {dtype} has (found {shown(rate)})", key="lr")
             if node is not None and node not in known:
-                guess = nearest(node, [v for v in known if isinstance(v, str)]) if isinstance(node, str) else None
-                hint = f"; did you mean {guess!r}?" if guess else ""
+                hint = did_you_mean(node, known)
                 raise ConfigError(f"lr names the node {node!r}, which the network does not have{hint}", key="lr")
 
     def step(self, state: Tensor, grad: Tensor, memory: dict[str, Any]) -> None:

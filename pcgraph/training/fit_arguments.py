@@ -24,7 +24,7 @@ from pcgraph.optimizers import StateOptimizer
 from pcgraph.topology import check_phase
 from pcgraph.training.batches import BatchLayout
 from pcgraph.training.early_stopping import EarlyStopping
-from pcgraph.training.evaluation import Evaluation, require_loader
+from pcgraph.training.evaluation import Evaluation, require_initializer, require_loader
 
 __all__ = [
     "Callback", "Scheduler", "Validate", "read_callbacks", "read_inference", "read_loader", "read_metric",
@@ -69,7 +69,7 @@ def read_rule(rule: Any) -> learning.Rule:
     if rule is None:
         return learning.Standard()
     meant = rule.__name__ if isinstance(rule, type) else _MEANT.get(rule) if isinstance(rule, Hashable) else None
-    if meant is not None or not callable(rule):
+    if meant is not None or not callable(rule) or isinstance(rule, Initializer):
         way = f"give rule=pcgraph.learning.{meant}()" if meant in learning.__all__ else "see pcgraph.learning.fitting"
         found = getattr(rule, "__name__", None) or shown(rule)
         raise ConfigError(
@@ -114,11 +114,7 @@ def read_inference(
             "init=pcgraph.Forward(), steps=5, state_optimizer=pcgraph.SGD(lr=0.1)",
             key=missing[0],
         )
-    if not isinstance(init, Initializer):
-        made = f"; write {init.__name__}()" if isinstance(init, type) and issubclass(init, Initializer) else ""
-        raise InvalidInitializer(
-            f"init= needs a pcgraph initializer, as in init=pcgraph.Forward() (found {shown(init)}{made})"
-        )
+    require_initializer(init)
     count = require_count(steps, "steps")
     if state_optimizer is not None or count:
         if not isinstance(state_optimizer, StateOptimizer):
@@ -127,7 +123,7 @@ def read_inference(
                 f"{shown(state_optimizer)})",
                 key="state_optimizer",
             )
-        state_optimizer.require_nodes(net.structure.nodes)
+        state_optimizer.require_fit(net.structure.nodes, net.dtype)
     return init, count, state_optimizer
 
 
@@ -159,8 +155,11 @@ def read_optimizer(net: PCNetwork, init: Initializer | None, optimizer: Any) -> 
         for key, value in group.items():
             parts = value if isinstance(value, tuple | list) else (value,)
             numbers = [float(part) for part in parts if key != "params" and is_number(part)]
-            if any(math.isnan(number) or (key == "lr" and math.isinf(number)) for number in numbers):
-                raise ConfigError(f"{key} of {name} must be a finite number (found {shown(value)})", key="optimizer")
+            largest = torch.finfo(net.dtype).max if key == "lr" else math.inf
+            if not all(abs(number) <= largest for number in numbers):
+                raise ConfigError(
+                    f"{key} of {name} must be a number that {net.dtype} has (found {shown(value)})", key="optimizer"
+                )
     return optimizer
 
 
