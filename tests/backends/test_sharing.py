@@ -16,7 +16,20 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import pcgraph
-from pcgraph import SGD, Adam, Equilibrium, Forward, InferenceResult, Initializer, Masked, Normal, PCNetwork, Zero
+from pcgraph import (
+    LBFGS,
+    SGD,
+    Adam,
+    Equilibrium,
+    Errors,
+    Forward,
+    InferenceResult,
+    Initializer,
+    Masked,
+    Normal,
+    PCNetwork,
+    Zero,
+)
 from pcgraph.backends import traits
 from pcgraph.backends.torch import onednn, workspace
 from pcgraph.errors import Diverged
@@ -41,6 +54,8 @@ class Run:
     steps: int
     optimizer: StateOptimizer
     kernel: str | None
+    coordinates: Errors | None
+    tolerance: float | None
     trace: bool
     seed: int
 
@@ -49,7 +64,7 @@ class Run:
         nodes = list(net.graph)
         values = [factor * double(BATCH, *net.structure.shape(v), seed=self.seed + i) for i, v in enumerate(nodes)]
         whole = {i % len(nodes) for i in self.known} or {0}
-        partly = {i % len(nodes) for i in self.partly} - whole
+        partly = {i % len(nodes) for i in self.partly if self.coordinates is None} - whole
         return {nodes[i]: Masked(values[i], values[i] > 0) if i in partly else values[i] for i in whole | partly}
 
     def initializer(self, net: PCNetwork) -> Initializer:
@@ -76,7 +91,8 @@ class Run:
         """Run it, with values so many times as large."""
         return net.infer(
             self.clamps(net, factor), init=self.initializer(net), steps=self.steps, optimizer=self.optimizer,
-            trace=self.trace, kernels=self.kernels(net), check=check,
+            trace=self.trace, kernels=self.kernels(net), check=check, coordinates=self.coordinates,
+            tolerance=self.tolerance,
         )  # fmt: skip
 
 
@@ -86,8 +102,10 @@ RUNS = st.builds(
     partly=st.frozensets(st.integers(0, 7), max_size=1),
     init=st.sampled_from(["zero", "normal", "forward", "from draws", "states", "equilibrium"]),
     steps=st.integers(0, 5),
-    optimizer=st.sampled_from([SGD(0.07), SGD({1: 0.1, 2: 0.01, None: 0.03}), SGD(0.05, 0.8), Adam(0.02)]),
+    optimizer=st.sampled_from([SGD(0.07), SGD({0: 0.1, None: 0.03}), SGD(0.05, 0.8), Adam(0.02), LBFGS()]),
     kernel=st.sampled_from([None, "dense", "batched", "sparse"]),
+    coordinates=st.sampled_from([None, None, Errors(keep="repair")]),
+    tolerance=st.sampled_from([None, None, 0.3, 1e9]),
     trace=st.booleans(),
     seed=st.integers(0, 100),
 )
@@ -98,7 +116,8 @@ RUNS = st.builds(
 
 def seen(result: InferenceResult) -> dict[str, torch.Tensor]:
     """All that can be asked of a result."""
-    found = {"energy": result.energy} if result.trace is None else {"energy": result.energy, "trace": result.trace}
+    once = {name: getattr(result, name) for name in ("energy", "trace", "steps", "converged", "failed")}
+    found = {name: x for name, x in once.items() if x is not None}
     kinds = {"h": result.states, "mu": result.predictions, "e": result.errors, "E": result.node_energy}
     return {**found, **{f"{kind} of {v}": x for kind, values in kinds.items() for v, x in values.items()}}
 
@@ -340,6 +359,7 @@ def test_a_run_leaves_nothing_behind(problem, kind, runs, story, small):
         if small:
             few = replace(traits.CPU, widen=3.0, pieces=1, lasting_slope=1, few_clamps=1, scalar_edges=1, spare_rows=1)
             patch.setattr(traits, "CPU", few)
+            runs = [replace(run, tolerance=None) for run in runs]
         net, kept = network(), []
         for which, after in story:
             run, fresh = runs[which % len(runs)], network()
