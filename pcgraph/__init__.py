@@ -7,7 +7,19 @@ clamps and initializer into a plan that computes only what is needed; run infere
 import importlib
 from typing import TYPE_CHECKING
 
-from pcgraph import activations, energies, errors, graphs, learning, notebook, optimizers, pyg, topology, transforms
+from pcgraph import (
+    activations,
+    energies,
+    errors,
+    graphs,
+    learning,
+    notebook,
+    optimizers,
+    pyg,
+    scaling,
+    topology,
+    transforms,
+)
 from pcgraph.checkpoints import load, save
 from pcgraph.clamps import Masked
 from pcgraph.coordinates import Errors
@@ -15,7 +27,7 @@ from pcgraph.errors import ClampError, ConfigError, Diverged, GraphError, Invali
 from pcgraph.initializers import Average, Equilibrium, Forward, Initializer, Memory, Normal, Null, PerNode, States, Zero
 from pcgraph.learning import InferenceResult
 from pcgraph.model import PCNetwork
-from pcgraph.optimizers import SGD, Adam
+from pcgraph.optimizers import SGD, Adam, Following
 from pcgraph.plan import Plan
 from pcgraph.rates import safe_rate
 from pcgraph.solvers import LBFGS, Anderson, Momentum
@@ -40,6 +52,7 @@ __all__ = [
     "Diverged",
     "Equilibrium",
     "Errors",
+    "Following",
     "Forward",
     "GraphError",
     "InferenceResult",
@@ -71,6 +84,7 @@ __all__ = [
     "pyg",
     "safe_rate",
     "save",
+    "scaling",
     "testing",
     "topology",
     "transforms",

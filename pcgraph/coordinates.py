@@ -1,4 +1,4 @@
-"""What inference moves: states, or errors.
+"""Inference moves either states or errors.
 
 In error coordinates (Goemaere et al., arXiv 2505.20137) the variables are ``eps_v = h_v - mu_v`` instead of ``h_v``:
 
@@ -23,7 +23,7 @@ Node = Hashable
 
 
 class Errors:
-    """Inference moves the errors of nodes instead of their states: ``net.infer(..., coordinates=Errors())``.
+    """These coordinates let inference move errors instead of states: ``net.infer(..., coordinates=Errors())``.
 
     Parameters
     ----------

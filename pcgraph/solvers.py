@@ -1,4 +1,4 @@
-"""Solvers: they see all free variables of a sample at once, and move them together.
+"""Solvers see all free variables of a sample at once, and move them together.
 
 A state optimizer moves each node by its own gradient; a solver works on all free variables of a sample in one row,
 whatever nodes they belong to, and whether they are states or errors (:mod:`pcgraph.coordinates`). Samples do not
@@ -23,7 +23,7 @@ __all__ = ["LBFGS", "Anderson", "Momentum", "Solver"]
 
 
 class Solver(ABC):
-    """Is the base class of every solver. Write :meth:`propose`.
+    """Every solver derives from this class. Write :meth:`propose`.
 
     Attributes
     ----------
@@ -148,7 +148,7 @@ class LBFGS(Solver):
         memory["next"] = memory["next"] + good
 
     def _direction(self, memory: dict[str, Any]) -> Tensor:
-        """``-H g`` by the two-loop recursion, from each sample's newest pair to its oldest and back."""
+        """Compute ``-H g`` by the two-loop recursion, from each sample's newest pair to its oldest and back."""
         q: Tensor = memory["gradient"].clone()
         samples = torch.arange(len(q), device=q.device)
         slots = [((memory["next"] - 1 - k) % self.history, samples) for k in range(self.history)]

@@ -175,6 +175,7 @@ class Program(ABC):
         Raises
         ------
         ConfigError
+            The program does not define it.
         """
         raise ConfigError(
             f"{type(self).__name__} does not let its variables be set: use a state optimizer, and no tolerance=",
@@ -194,7 +195,7 @@ class Program(ABC):
 
         Each node with an error comes once; the energy of all others is zero. They are E_v of the paper's Eq 1.
         """
-        for k, which in self.compared(t):
+        for k, which in self.compared_segments(t):
             h, mu = self.read(which, "state"), self.read(which, "prediction")
             numbers = np.arange(which.start, which.stop) if isinstance(which, slice) else which
             with torch.no_grad():
@@ -202,6 +203,7 @@ class Program(ABC):
 
     def _energy(self, k: int, numbers: Index, h: Tensor, mu: Tensor) -> Tensor:
         segment = self.plan.structure.segments[k]
+        h, mu = h.to(self.energy_dtype), mu.to(self.energy_dtype)
         if not segment.gaussian:
             energy = self.network.energy_of(k)
             return energy.per_sample(h.flatten(0, 1), mu.flatten(0, 1)).view(h.shape[:2])
@@ -211,7 +213,7 @@ class Program(ABC):
             energies *= torch.from_numpy(segment.precision[numbers - first]).to(energies).unsqueeze(1)
         return energies
 
-    def compared(self, t: int | None = None) -> tuple[tuple[int, slice | Index], ...]:
+    def compared_segments(self, t: int | None = None) -> tuple[tuple[int, slice | Index], ...]:
         """Return (number of a segment, nodes) for the nodes that stage `t` compares, by default the last stage."""
         stage = self.plan.stage(self.plan.steps if t is None else t)
         if stage not in self._compared:
@@ -228,9 +230,15 @@ class Program(ABC):
             else:
                 yield from ((k, slice(int(part[0]), int(part[-1]) + 1)) for part in parts)
 
+    @property
+    def energy_dtype(self) -> torch.dtype:
+        """The dtype of energies: sums of squares of half precision leave its range, and are taken in float32."""
+        own = self.network.dtype
+        return torch.float32 if own in (torch.float16, torch.bfloat16) else own
+
     def energy(self, t: int | None = None) -> Tensor:
         """Sum the energies to F per sample, shape (batch,) (paper, Eq 1), at stage `t`, by default the last."""
-        total = torch.zeros(self.batch, dtype=self.network.dtype, device=self.network.device)
+        total = torch.zeros(self.batch, dtype=self.energy_dtype, device=self.network.device)
         for _, energies in self.node_energies(t):
             total += energies.sum(0)
         return total
@@ -240,7 +248,10 @@ class Program(ABC):
         return bool(torch.isfinite(self.energy()).all())
 
     def residual(self, t: int) -> Tensor:
-        """The largest gradient of a neuron in each sample, (batch,), among what stage `t` moves, after :meth:`pull`."""
+        """Return the largest gradient of a neuron in each sample, (batch,), among what stage `t` moves.
+
+        It is there after :meth:`pull`.
+        """
         largest = torch.zeros(self.batch, dtype=self.network.dtype, device=self.network.device)
         for part in self._variables(t):
             found = self.read(part, "gradient").abs().transpose(0, 1).flatten(1).amax(1)
@@ -248,7 +259,8 @@ class Program(ABC):
         return largest
 
     def rows(self, t: int, kind: Kind) -> Tensor:
-        """What is read of all nodes that stage `t` moves, a row for each sample: (batch, variables)."""
+        """Read all nodes that stage `t` moves, a row for each sample: (batch, variables)."""
+        kind = "state" if kind == "variable" and self.plan.measure is None else kind
         parts = [self.read(part, kind).transpose(0, 1).flatten(1) for part in self._variables(t)]
         return torch.cat(parts, 1) if parts else torch.zeros(self.batch, 0).to(self.network.dtype)
 
@@ -262,7 +274,7 @@ class Program(ABC):
             start += count * group.size
 
     def _variables(self, t: int) -> list[Index]:
-        """The nodes that stage `t` moves, in parts of one shape and one kind of variable."""
+        """Return the nodes that stage `t` moves, in parts of one shape and one kind of variable."""
         s, nodes = self.plan.structure, self.plan.stage(t).move.nodes
         if not len(nodes):
             return []
@@ -274,7 +286,7 @@ class Program(ABC):
 
     def energy_gradients(self, scale: float) -> None:
         """Add `scale` times the gradients of the energies' own parameters (a learned precision, say), by autograd."""
-        for k, which in self.compared():
+        for k, which in self.compared_segments():
             if self.plan.structure.segments[k].gaussian:
                 continue
             energy = self.network.energy_of(k)
@@ -297,11 +309,6 @@ class Program(ABC):
             out.zero_()
         else:
             context.sources[write.source].init(block, out, context)
-
-    @property
-    def stale(self) -> bool:
-        """Tell whether the program no longer fits its network, which was moved, say, or got other parameters."""
-        return False
 
     @property
     def taken(self) -> bool:

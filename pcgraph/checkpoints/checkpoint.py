@@ -13,15 +13,17 @@ import networkx as nx
 import torch
 from torch import Tensor
 
+from pcgraph.arguments import require_flag, require_instance, shown
 from pcgraph.checkpoints.fits import MALFORMED
 from pcgraph.checkpoints.generators import generators_state, set_generators
 from pcgraph.checkpoints.owners import initializer_parts, named_parameters, row_owners
 from pcgraph.checkpoints.transaction import Transaction
-from pcgraph.errors import CheckpointError, GraphError
+from pcgraph.errors import CheckpointError, ConfigError, GraphError
 from pcgraph.initializers import Initializer
 from pcgraph.initializers.remember import Remembering
 from pcgraph.model import PCNetwork
 from pcgraph.network import Structure
+from pcgraph.network.declaration import EDGE_ATTRIBUTES, NODE_ATTRIBUTES
 from pcgraph.serialization import decode, graph_from_data, graph_to_data
 
 __all__ = ["Checkpoint"]
@@ -100,7 +102,7 @@ class Checkpoint:
         CheckpointError
             It is not in the checkpoint, or malformed.
         """
-        if part not in self.parts:
+        if not isinstance(part, str) or part not in self.parts:
             raise CheckpointError(
                 f"the checkpoint {self.path} has no {part} (found {', '.join(sorted(self.parts))})", path=self.path
             )
@@ -131,7 +133,20 @@ class Checkpoint:
         ------
         CheckpointError
             One of them was not saved, or does not fit what was saved.
+        ConfigError
+            One of them is no such object.
         """
+        if net is not None:
+            require_instance(net, "net", PCNetwork, "pcgraph.PCNetwork(graph)")
+        if initializer is not None:
+            require_instance(initializer, "initializer", Initializer, "pcgraph.Null()")
+        for key, part in (("optimizer", optimizer), ("loader", loader), ("scheduler", scheduler)):
+            whole = not isinstance(part, type) and all(
+                hasattr(part, name) for name in ("state_dict", "load_state_dict")
+            )
+            if part is not None and not whole:
+                raise ConfigError(f"{key} must have state_dict() and load_state_dict() (found {shown(part)})", key=key)
+        require_flag(generators, "generators")
         with Transaction() as transaction:
             self.restore_within(
                 transaction, net=net, optimizer=optimizer, initializer=initializer, loader=loader, scheduler=scheduler
@@ -284,8 +299,8 @@ class Checkpoint:
 
 
 def _declared(data: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """List what a network is made of, by name, without metadata and in order."""
-    known = ("shape", "activation", "bias", "energy", "precision", "prior", "transform", "trainable", "share")
+    """List what a network is made of, by name, without metadata and in order; how weights were drawn is past."""
+    known = [k for k in (*NODE_ATTRIBUTES, *EDGE_ATTRIBUTES) if k != "init"]
     found: dict[str, dict[str, Any]] = {}
     for row in data["nodes"]:
         found[f"node {json.dumps(row['id'])}"] = {k: row[k] for k in known if k in row}

@@ -9,7 +9,7 @@ from pcgraph.clamps import Clamps
 from pcgraph.errors import ConfigError
 from pcgraph.inference.options import Options
 from pcgraph.network import Network
-from pcgraph.optimizers import SGD, Adam, StateOptimizer
+from pcgraph.optimizers import SGD, Adam, Following, StateOptimizer
 from pcgraph.plan import Plan
 from pcgraph.solvers import Solver
 
@@ -32,10 +32,12 @@ def obstacle(
 def obstacle_in(
     backend: Backend, network: Network, plan: Plan, optimizer: StateOptimizer | Solver | None
 ) -> str | None:
-    """Why no run of this plan can be recorded, if none can."""
+    """Say why no run of this plan can be recorded; return None if some can."""
     elsewhere = wrong_device(network.device.type)
     if elsewhere is not None:
         return elsewhere
+    if isinstance(getattr(optimizer, "lr", None), Following):
+        return "a rate that follows the curvature is a number, and would be a part of the recording"
     if optimizer is not None and type(optimizer) not in (SGD, Adam):
         return f"{type(optimizer).__name__} may decide by what it computes"
     for initializer in plan.initializers:

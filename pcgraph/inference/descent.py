@@ -1,4 +1,4 @@
-"""The loop over a program: initialise, step by step downhill, and what was seen on the way."""
+"""A descent is the loop over a program: initialise, go downhill step by step, and keep what was seen on the way."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Descent", "descend", "energy_by_node"]
 
 @dataclass(eq=False)
 class Descent:
-    """What a run has seen.
+    """A descent keeps what a run has seen.
 
     Attributes
     ----------
@@ -40,7 +40,13 @@ class Descent:
 
 
 def descend(program: Program, clamps: Clamps, context: Context, motion: Motion, options: Options) -> Descent:
-    """Initialise, take the steps, and bring the errors up to date."""
+    """Initialise, take the steps, and bring the errors up to date.
+
+    Returns
+    -------
+    Descent
+        What was seen; a run that is not looked at step by step has seen nothing.
+    """
     program.start(clamps, context)
     if not options.trace and options.tolerance is None and not isinstance(motion.optimizer, Solver):
         for t in range(program.plan.steps):
@@ -51,7 +57,7 @@ def descend(program: Program, clamps: Clamps, context: Context, motion: Motion, 
 
 
 class _Watched:
-    """A run that is looked at in every step."""
+    """A watched run is looked at in every step."""
 
     def __init__(self, program: Program, motion: Motion, options: Options) -> None:
         self.program, self.motion, self.options = program, motion, options
@@ -86,7 +92,7 @@ class _Watched:
         return self.found
 
     def _move(self, t: int) -> None:
-        """A sample that has converged stays where it is, whatever the others do."""
+        """Move all samples but those that have converged, which stay where they are, whatever the others do."""
         program = self.program
         resting = self.options.tolerance is not None and not bool(self.active.all())
         if self.solver is None:
@@ -114,7 +120,7 @@ class _Watched:
         self.found.failed = self.solver.failed(memory)
 
     def _cost(self, t: int | None) -> Tensor:
-        """What is minimised, (batch,): the energy, and what nudges add to it."""
+        """Compute what is minimised, (batch,): the energy, and what nudges add to it."""
         cost = self.program.energy(t)
         for i, (target, strength) in self.motion.nudges.items():
             miss = self.program.read(i, "state") - target
@@ -123,9 +129,10 @@ class _Watched:
 
 
 def energy_by_node(program: Program, t: int | None = None) -> Tensor:
-    """The energy of each node, (nodes, batch), by canonical number; zero where it is not compared."""
+    """Compute the energy of each node, (nodes, batch), by canonical number; zero where it is not compared."""
     net = program.network
-    energies = torch.zeros(len(program.plan.structure.nodes), program.batch, dtype=net.dtype, device=net.device)
+    shape = len(program.plan.structure.nodes), program.batch
+    energies = torch.zeros(shape, dtype=program.energy_dtype, device=net.device)
     for numbers, found in program.node_energies(t):
         energies.index_copy_(0, torch.from_numpy(numbers).to(net.device), found)
     return energies

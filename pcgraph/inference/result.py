@@ -97,7 +97,9 @@ class InferenceResult:
         self, program: Program, clamps: Clamps, init: Initializer, labels: Tensor | None, seen: Descent
     ) -> None:
         self.plan = program.plan
-        self.init, self.labels = init, labels
+        self.init, self.labels = init, None if labels is None else labels.clone()
+        #: By node, from the moment on in which the energies' own parameters may learn.
+        self._energies: Tensor | None = None
         self.trace = trace = seen.trace
         self.steps, self.converged, self.failed = seen.steps, seen.converged, seen.failed
         self.node_trace: dict[Node, Tensor] | None = None
@@ -145,7 +147,7 @@ class InferenceResult:
     @property
     def energy(self) -> Tensor:
         """Compute F per sample, shape (batch,) (paper, Eq 1)."""
-        return self._program.energy()
+        return self._program.energy() if self._energies is None else self._energies.sum(0)
 
     @property
     def node_energy(self) -> dict[Node, Tensor]:
@@ -153,7 +155,8 @@ class InferenceResult:
 
         All of them add up to :attr:`energy`. Nodes without an energy are left out.
         """
-        s, energies = self.plan.structure, energy_by_node(self._program)
+        s = self.plan.structure
+        energies = energy_by_node(self._program) if self._energies is None else self._energies
         return {s.nodes[i]: energies[i] for i in np.flatnonzero(s.has_energy)}
 
     def _repr_html_(self) -> str:
@@ -181,9 +184,20 @@ class InferenceResult:
 
     def accumulate(self, factor: float = 1.0) -> None:
         """Add `factor` times the local gradients to the ``.grad`` of the network's parameters, and nothing else."""
+        net = self._program.network
         with torch.inference_mode(False), torch.no_grad():  # what is made lazily here serves ordinary runs later on
-            self._program.gradients(factor / self.batch)
-            for parameter in self._program.network.parameters():
+            if self._energies is None and next(net.energies.parameters(), None) is not None:
+                self._energies = energy_by_node(self._program)
+            # Classes of others may raise halfway: then it is as if nothing had been added.
+            careful = len(net.edge_modules) or len(net.energies)
+            before = [(p, None if p.grad is None else p.grad.clone()) for p in net.parameters()] if careful else []
+            try:
+                self._program.gradients(factor / self.batch)
+            except Exception:
+                for parameter, gradient in before:
+                    parameter.grad = gradient
+                raise
+            for parameter in net.parameters():
                 if parameter.requires_grad and parameter.grad is None:
                     parameter.grad = torch.zeros_like(parameter)
 
@@ -204,7 +218,6 @@ class InferenceResult:
         """
         if self.learned:
             raise ConfigError("backward() was already called on this result; run net.infer(...) again")
-        self.learned = True
         if not len(self.plan.final.compare.nodes) and self.plan.structure.buckets:
             warnings.warn(
                 "there is nothing to learn from: nothing that is predicted is clamped, so that every error is zero "
@@ -213,6 +226,7 @@ class InferenceResult:
                 stacklevel=2,
             )
         self.accumulate()
+        self.learned = True
         self.remember()
 
     @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Inference: a prepared run, by a program or by a recording of one (paper, Eq 3 with its sign and transpose corrected).
+"""A prepared run is done by a program, or by a recording of one (paper, Eq 3, its sign and transpose corrected).
 
     h_u <- h_u - lr * ( 1[u in V_E] * dE_u/dh_u  -  sum_{v in ch(u)} J_uv^T s_v )   u free, all at once
     s_v  = sigma_v'(a_v) * (-dE_v/dmu_v)                   for the Gaussian -dE/dmu = precision * e_v

@@ -1,7 +1,9 @@
 """A declaration becomes a structure, validated and frozen, and a network is that structure with its parameters."""
 
+from pcgraph.network.inits import INITS
 from pcgraph.network.network import Network
+from pcgraph.network.parts import Bucket, Group, Segment
 from pcgraph.network.slots import MAIN, Slot
-from pcgraph.network.structure import Bucket, Group, Segment, Structure
+from pcgraph.network.structure import Structure
 
-__all__ = ["MAIN", "Bucket", "Group", "Network", "Segment", "Slot", "Structure"]
+__all__ = ["INITS", "MAIN", "Bucket", "Group", "Network", "Segment", "Slot", "Structure"]

@@ -6,8 +6,9 @@ in Python grows with what is said and not with how often.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
 
@@ -17,10 +18,12 @@ import torch
 
 from pcgraph import activations, energies, transforms
 from pcgraph.activations import Activation
-from pcgraph.arguments import shown
+from pcgraph.arguments import require_number, shown
 from pcgraph.energies import Energy, Gaussian, positive
 from pcgraph.errors import GraphError, nearest
 from pcgraph.network.adjacency import Index
+from pcgraph.network.inits import Init, read_init
+from pcgraph.network.machine import require_bytes
 from pcgraph.network.slots import MAIN, Slot, called, declared_slots, fed_slot
 from pcgraph.network.trial import Trial
 from pcgraph.transforms import Identity, Linear, SparseLinear, Transform
@@ -30,8 +33,11 @@ __all__ = ["EdgeSpec", "Edges", "NodeSpec", "Nodes", "read_edges", "read_nodes",
 Node = Hashable
 Shape = tuple[int, ...]
 
-NODE_ATTRIBUTES = ("shape", "activation", "bias", "energy", "precision", "prior", "slots")
-EDGE_ATTRIBUTES = ("transform", "activation", "trainable", "share", "slot")
+#: What is said of a prediction and its energy, or of what an edge does; and which predictions there are.
+SAID_OF_NODES = ("shape", "activation", "bias", "energy", "precision", "prior")
+SAID_OF_EDGES = ("transform", "activation", "trainable", "share", "scale", "init")
+NODE_ATTRIBUTES = (*SAID_OF_NODES, "slots")
+EDGE_ATTRIBUTES = (*SAID_OF_EDGES, "slot")
 #: The energy of every node that declares none; precisions are kept by node.
 GAUSSIAN = Gaussian()
 
@@ -126,6 +132,7 @@ def node_spec(node: Node, attributes: Mapping[str, Any], graph: nx.DiGraph, tria
             where=node,
         )
     shape = _shape(attributes["shape"], node)
+    require_bytes(math.prod(shape) * trial.like.itemsize, f"one state of {text}, of shape {shape},")
     try:
         activation = activations.get(attributes.get("activation"))
         energy, precision = _energy(attributes.get("energy"), attributes.get("precision"))
@@ -196,6 +203,10 @@ class EdgeSpec:
         Whether its weights learn.
     share : hashable or None
         Edges with the same key share one weight.
+    scale : float
+        A fixed factor of all that the edge sends; not zero.
+    init : str, callable or None
+        How its weights are drawn; None is the default.
     """
 
     kind: str
@@ -203,13 +214,15 @@ class EdgeSpec:
     phi: Activation
     trainable: bool
     share: Hashable | None
+    scale: float = 1.0
+    init: Init | None = None
 
     @property
     def key(self) -> tuple[Any, ...]:
         """Edges of one key do the same, and lie in one bucket where their ends have the same shapes."""
         module = id(self.transform) if self.kind in ("module", "sparse") else None
         phi = self.phi.name if self.phi.named else id(self.phi.function)
-        return (self.kind, module, phi, self.trainable)
+        return (self.kind, module, phi, self.trainable, self.scale)
 
 
 def _kind(transform: Transform) -> str:
@@ -262,7 +275,23 @@ def edge_spec(where: tuple[Any, ...], attributes: Mapping[str, Any]) -> EdgeSpec
         raise GraphError(
             f"{show(where)} needs a hashable share key (found {share!r})", where=where, found=share
         ) from None
-    return EdgeSpec(_kind(transform), transform, phi, bool(trainable), share)
+    kind = _kind(transform)
+    scale = _scale(where, attributes.get("scale"))
+    init = read_init(attributes.get("init"), kind, where, show(where))
+    return EdgeSpec(kind, transform, phi, bool(trainable), share, scale, init)
+
+
+def _scale(where: tuple[Any, ...], value: Any) -> float:
+    if value is None:
+        return 1.0
+
+    def refuse(text: str) -> GraphError:
+        return GraphError(f"{show(where)}: {text}", where=where, found=value)
+
+    scale = require_number(value, "the scale", refuse=refuse)
+    if scale == 0:
+        raise refuse(f"the scale must not be zero, with which nothing would be sent (found {value!r}): remove the edge")
+    return scale
 
 
 # -- whole graphs -----------------------------------------------------------------------------------------------------
@@ -305,6 +334,8 @@ class Edges:
         The number in `specs` of each edge.
     shared : dict
         Edge number -> the key under which it shares a weight.
+    inits : dict
+        Edge number -> how its weights are drawn, where the edge says it.
     """
 
     source: Index
@@ -313,6 +344,7 @@ class Edges:
     specs: list[EdgeSpec]
     which: Index
     shared: dict[int, Hashable]
+    inits: dict[int, Init]
 
 
 def _said(attributes: Mapping[str, Any], known: tuple[str, ...]) -> tuple[Any, ...]:
@@ -337,7 +369,7 @@ def read_nodes(graph: nx.DiGraph, trial: Trial) -> Nodes:
     owners: list[int] = []
     slots: list[tuple[Slot, dict[str, Any]]] = []  # it grows while the nodes are read, and is read after them
     for node, data in chain(graph.nodes(data=True), slots):
-        said = _said(data, NODE_ATTRIBUTES)
+        said = _said(data, SAID_OF_NODES)
         kind = number.get(said)
         if kind is None:
             kind, spec = len(specs), node_spec(node, data, graph, trial)
@@ -386,34 +418,40 @@ def read_edges(graph: nx.DiGraph, pairs: tuple[Index, Index], nodes: Nodes) -> E
     attributes: list[Mapping[str, Any]] = list(between)
     names, target = nodes.names, target.copy()
     slots = {name: i for i, name in enumerate(names[len(graph) :], len(graph))}
-    seen: dict[tuple[Any, ...], tuple[np.int64, Hashable, Any]] = {}
+    seen: dict[tuple[Any, ...], tuple[np.int64, Hashable, Init | None]] = {}
     number, specs = {DEFAULT_EDGE.key: 0}, [DEFAULT_EDGE]
     which: Index = np.zeros(len(attributes), dtype=np.int64)
     shared: dict[int, Hashable] = {}
+    inits: dict[int, Init] = {}
 
     def where(i: int) -> tuple[Any, ...]:
         return (names[source[i]], names[target[i]], *([] if keys is None else [keys[i]]))
 
     for i in np.flatnonzero(np.fromiter(map(bool, attributes), dtype=bool, count=len(attributes))).tolist():
-        said = _said(attributes[i], EDGE_ATTRIBUTES)
+        said = _said(attributes[i], SAID_OF_EDGES)
         if said in seen:
-            which[i], share, slot = seen[said]
+            which[i], share, init = seen[said]
         else:
             spec = edge_spec(where(i), attributes[i])
-            which[i], share = number.setdefault(spec.key, len(specs)), spec.share
-            slot = attributes[i].get("slot")
+            which[i], share, init = number.setdefault(spec.key, len(specs)), spec.share, spec.init
             if which[i] == len(specs):
                 specs.append(spec)
             # A module made from a name is of this edge alone.
             if spec.kind in PACKED or spec.transform is attributes[i].get("transform"):
-                seen[said] = which[i], share, slot
+                seen[said] = which[i], share, init
         if share is not None:
             shared[i] = share
-        if slot is not None and not (isinstance(slot, str) and slot == MAIN):
-            target[i] = fed_slot(where(i), slot, slots, graph.nodes[names[target[i]]].get("slots"))
+        if init is not None:
+            inits[i] = init
+        if "slot" in attributes[i]:
+            slot = attributes[i]["slot"]
+            if slot is not None and not (isinstance(slot, str) and slot == MAIN):
+                target[i] = fed_slot(where(i), slot, slots, graph.nodes[names[target[i]]].get("slots"))
     found, first, which = np.unique(which, return_index=True, return_inverse=True)
     order = np.argsort(first)
-    edges = Edges(source, target, keys, [specs[found[k]] for k in order.tolist()], np.argsort(order)[which], shared)
+    edges = Edges(
+        source, target, keys, [specs[found[k]] for k in order.tolist()], np.argsort(order)[which], shared, inits
+    )  # fmt: skip
     return _tied(edges, nodes) if slots else edges
 
 
@@ -434,11 +472,11 @@ def _tied(edges: Edges, nodes: Nodes) -> Edges:
             "slots=",
             where=slot,
         )
-    return Edges(
-        np.concatenate([edges.source, nodes.owners]),
-        np.concatenate([edges.target, np.arange(count, count + ties)]),
-        None if edges.keys is None else [*edges.keys, *[None] * ties],
-        [*edges.specs, TIE],
-        np.concatenate([edges.which, np.full(ties, len(edges.specs))]),
-        edges.shared,
+    return replace(
+        edges,
+        source=np.concatenate([edges.source, nodes.owners]),
+        target=np.concatenate([edges.target, np.arange(count, count + ties)]),
+        keys=None if edges.keys is None else [*edges.keys, *[None] * ties],
+        specs=[*edges.specs, TIE],
+        which=np.concatenate([edges.which, np.full(ties, len(edges.specs))]),
     )

@@ -13,9 +13,8 @@ it lead to it, and a *tie* from its node makes its state that of the node.
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Hashable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -25,128 +24,20 @@ import torch
 from numpy.typing import NDArray
 
 from pcgraph import activations
-from pcgraph.activations import Activation
-from pcgraph.energies import Energy, Gaussian
 from pcgraph.errors import ClampError, GraphError, nearest
 from pcgraph.network.adjacency import Adjacency, Index
 from pcgraph.network.copying import pairs_of
 from pcgraph.network.declaration import Edges, EdgeSpec, Nodes, NodeSpec, read_edges, read_nodes, show
+from pcgraph.network.inits import Init
 from pcgraph.network.layout import NodeOrder, order_nodes
+from pcgraph.network.parts import Bucket, Group, Segment
 from pcgraph.network.slots import MAIN, Slot
 from pcgraph.network.trial import Trial
-from pcgraph.transforms import Transform
 
-__all__ = ["Bucket", "Group", "Segment", "Structure"]
+__all__ = ["Structure"]
 
 Node = Hashable
 Shape = tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Group:
-    """Nodes of one shape lie side by side: they have the canonical numbers `start` to `start + count - 1`."""
-
-    shape: Shape
-    start: int
-    count: int
-    slots: bool = False
-
-    @cached_property
-    def size(self) -> int:
-        """One node has so many neurons."""
-        return math.prod(self.shape)
-
-    @cached_property
-    def name(self) -> str:
-        """The shape is written so in a parameter's name, as in ``bias_28x28``; of slots, as in ``bias_28x28_slots``."""
-        return "x".join(map(str, self.shape)) + ("_slots" if self.slots else "")
-
-
-@dataclass(frozen=True, eq=False)
-class Segment:
-    """For these neighbours in a group the same elementwise work is done.
-
-    `start` and `stop` are positions in the group. `energy` is None for roots without a prior.
-    """
-
-    group: int
-    start: int
-    stop: int
-    activation: Activation
-    energy: Energy | None
-    precision: NDArray[np.float64] | None
-    is_root: bool
-
-    @property
-    def gaussian(self) -> bool:
-        """The energy is the default one, whose precisions are kept in `precision`."""
-        return type(self.energy) is Gaussian
-
-
-@dataclass(frozen=True, eq=False)
-class Bucket:
-    """Edges that do the same lie side by side: they have the canonical numbers `start` to `stop - 1`.
-
-    Attributes
-    ----------
-    kind : {"linear", "sparse", "identity", "module", "tie"}
-    name : str
-        Of its parameter, or of its module, in the network.
-    source_group, target_group : int
-    phi : Activation
-        What the edge does to the source's state first.
-    transform : Transform
-    trainable : bool
-    weight : ndarray or None
-        Which row of the parameter each edge uses; None where edge i uses row i.
-    rows : int
-        Rows of the parameter.
-    """
-
-    kind: str
-    name: str
-    source_group: int
-    target_group: int
-    start: int
-    stop: int
-    phi: Activation
-    transform: Transform
-    trainable: bool
-    weight: Index | None
-    rows: int
-
-    @property
-    def count(self) -> int:
-        """The bucket holds so many edges."""
-        return self.stop - self.start
-
-    @property
-    def keeps_zero(self) -> bool:
-        """A source that is zero adds nothing to its targets."""
-        return self.kind not in ("module", "tie") and self.phi.at_zero == 0.0
-
-    @property
-    def multiplies(self) -> bool:
-        """These edges take a product with a weight, or what stands for one."""
-        return self.kind not in ("identity", "tie")
-
-    @property
-    def learns(self) -> bool:
-        """These edges have weights that are declared trainable."""
-        return self.trainable and self.multiplies
-
-    def entries(self, groups: tuple[Group, ...]) -> int:
-        """Count the weights of one edge that the network keeps."""
-        a, z = groups[self.source_group], groups[self.target_group]
-        if self.kind == "linear":
-            return a.size * z.size
-        return self.pattern(groups).shape[1] if self.kind == "sparse" else 0
-
-    def pattern(self, groups: tuple[Group, ...]) -> torch.Tensor:
-        """Return the stored entries of a sparse edge, shape (2, entries), by target and then by source."""
-        stored = self.transform.entries(groups[self.source_group].shape, groups[self.target_group].shape)
-        assert stored is not None
-        return stored
 
 
 class Structure:
@@ -180,6 +71,8 @@ class Structure:
         V_E: nodes with a parent, and roots with a prior; and all slots.
     priors : dict
         Canonical number of a root with a prior -> its value.
+    inits : dict
+        Canonical number of an edge that says how its weights are drawn -> how.
     """
 
     def __init__(
@@ -258,6 +151,8 @@ class Structure:
         self._declared_position: Index = order
         self.is_tie: NDArray[np.bool_] = order >= len(order) - len(self.slots)
         self._keys = edges.keys
+        at = np.argsort(order) if edges.inits else order
+        self.inits: dict[int, Init] = {int(at[i]): init for i, init in edges.inits.items()}
         starts = np.flatnonzero(np.diff(label[order], prepend=-1))
         stops = np.append(starts[1:], len(label))
         self.bucket_of: Index = np.repeat(np.arange(len(starts)), stops - starts)
@@ -297,6 +192,8 @@ class Structure:
             name += f"_after_{spec.phi.name}"
         if not spec.trainable:
             name += "_fixed"
+        if spec.scale != 1.0:
+            name += f"_times_{spec.scale:g}"
         name = "".join(c if c.isalnum() or c == "_" else "_" for c in name)
         return Bucket(
             spec.kind,
@@ -310,6 +207,7 @@ class Structure:
             spec.trainable,
             weight,
             rows,
+            spec.scale,
         )
 
     def _try(self, bucket: Bucket, trial: Trial) -> None:
@@ -325,16 +223,25 @@ class Structure:
         if all(key is None for key in keys):
             return None, len(keys)
         row_of: dict[Hashable, int] = {}
+        first: dict[Hashable, int] = {}
         weight, rows = [], 0
         for i, key in enumerate(keys):
             if key is not None and seen.setdefault(key, b) != b:
                 where = self.edge(start + i)
                 raise GraphError(
-                    f"{show(where)} shares the weight {key!r} with an edge of another transform, shape, activation or "
-                    "trainability, or into another kind of prediction (main, or slot); edges that share a weight must "
-                    "agree in all of them",
+                    f"{show(where)} shares the weight {key!r} with an edge of another transform, shape, activation, "
+                    "scale or trainability, or into another kind of prediction (main, or slot); edges that share a "
+                    "weight must agree in all of them",
                     where=where,
                     found=key,
+                )
+            if key is not None and self.inits.get(start + i) != self.inits.get(start + first.setdefault(key, i)):
+                where = self.edge(start + i)
+                raise GraphError(
+                    f"{show(where)} shares the weight {key!r} with {show(self.edge(start + first[key]))}, which has "
+                    "another init; one weight is drawn in one way: give both the same",
+                    where=where,
+                    found=self.inits.get(start + i),
                 )
             if key is None or key not in row_of:
                 weight.append(rows)

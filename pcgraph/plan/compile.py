@@ -35,7 +35,7 @@ __all__ = ["Compiler", "Stage"]
 
 @dataclass(frozen=True, eq=False)
 class Stage:
-    """One inference step: what has moved is propagated, errors are taken, sent back, and states move.
+    """A stage is one inference step: what has moved is propagated, errors are taken and sent back, and states move.
 
     In error coordinates, nodes get their states wave by wave first (`offsets`), and what comes back to them goes on to
     their parents wave by wave at the end (`relays`).
@@ -69,13 +69,8 @@ class Stage:
 
     @property
     def forward_edges(self) -> Index:
-        """The edges whose products are computed anew."""
+        """Return the edges whose products are computed anew."""
         return np.concatenate([*(p.edges for p, _ in self.offsets), self.propagate.edges])
-
-    @property
-    def backward_edges(self) -> Index:
-        """The edges that send errors back."""
-        return np.concatenate([self.pull.edges, *(p.edges for _, p in self.relays)])
 
 
 class Compiler:
@@ -194,7 +189,7 @@ class Compiler:
                 yield Write(which, np.unique(nodes))
 
     def _error_waves(self, kept: frozenset[int]) -> Iterator[Index]:
-        """Nodes whose variable is their error, in waves: all that one reads is known before it."""
+        """Yield the nodes whose variable is their error, in waves: all that one reads is known before it."""
         s = self.structure
         moved = self.free & self.alive & ~s.is_root & ~_mask(len(s.nodes), kept)
         missing = np.bincount(s.target[moved[s.source]], minlength=len(s.nodes))
@@ -271,7 +266,7 @@ class Compiler:
         return Stage(propagate, compare, Pull(pull), Move(np.flatnonzero(move)), offsets, relays)
 
     def _into(self, nodes: Index, among: Index) -> Propagate:
-        """Those of some edges, sorted, that lead into nodes."""
+        """Return those of some edges, sorted, that lead into nodes."""
         edges = self.structure.by_target.edges(nodes)
         return Propagate(edges[np.isin(edges, among, assume_unique=True)], nodes)
 

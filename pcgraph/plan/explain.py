@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 
 from pcgraph import notebook
 from pcgraph.network import MAIN, Slot
-from pcgraph.plan.operations import Activate, Index, Write
+from pcgraph.plan.operations import NONE, Activate, Index, Move, Propagate, Pull, Write
 
 __all__ = ["html", "text"]
 
@@ -68,13 +67,16 @@ def html(plan: Any) -> str:
 
 def _steps(plan: Any) -> Iterator[tuple[str, Index, Index, int]]:
     """Yield which steps are alike, their edges forward and backward, and how many states move in each."""
-    repeats = Counter(min(t, len(plan.stages) - 1) for t in range(plan.steps))
-    seen = 0
-    for i, stage in enumerate(plan.stages):
-        n = repeats[i]
-        span = f"step {seen}" if n == 1 else f"steps {seen} to {seen + n - 1}"
-        seen += n
-        yield span, stage.forward_edges, stage.backward_edges, len(stage.move.nodes)
+    ahead, back = [NONE], [NONE]
+    for t, phase, operation in plan.timeline(distinct=True):
+        if phase == "step" and isinstance(operation, Propagate):
+            ahead.append(operation.edges)
+        elif phase == "step" and isinstance(operation, Pull):
+            back.append(operation.edges)
+        elif isinstance(operation, Move):
+            span = f"step {t}" if plan.repeats(t) == 1 else f"steps {t} to {t + plan.repeats(t) - 1}"
+            yield span, np.concatenate(ahead), np.concatenate(back), len(operation.nodes)
+            ahead, back = [NONE], [NONE]
 
 
 def _products(plan: Any, edges: Index) -> int:

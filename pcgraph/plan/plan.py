@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,7 +14,7 @@ from pcgraph.network import Structure
 from pcgraph.plan import explain
 from pcgraph.plan.compile import Compiler, Stage
 from pcgraph.plan.flow import Flow, Mask
-from pcgraph.plan.operations import Index, Learn, Measure, Operation, Propagate
+from pcgraph.plan.operations import Index, Learn, Measure, Operation, Propagate, Pull
 from pcgraph.plan.products import Products, products_of
 from pcgraph.plan.request import Request
 from pcgraph.plan.smm import SMM, count
@@ -120,40 +119,47 @@ class Plan:
         """Return what step `t` runs, or for t = `steps` what is computed after the last one."""
         return self.final if t == self.steps else self.stages[min(t, len(self.stages) - 1)]
 
-    def timeline(self) -> Iterator[tuple[int, Phase, Operation]]:
+    def timeline(self, distinct: bool = False) -> Iterator[tuple[int, Phase, Operation]]:
         """Yield every operation of a run in order, as (step, phase, operation).
 
-        The proof of a plan and its count of sequential products walk along it. Sums over all steps go over
-        :attr:`stages` instead, of which there are no more for a larger T.
+        Everything that interprets a plan walks along here: its proof, its counts and its explanation.
+
+        Parameters
+        ----------
+        distinct : bool
+            Whether steps that repeat are left out: :meth:`repeats` says how often each of those that are left is run.
         """
         for operation in self.prologue:
             yield 0, "initialize", operation
         yield 0, "initialize", self.begin
         if self.measure is not None:
             yield 0, "initialize", self.measure
-        for t in range(self.steps):
+        for t in range(min(self.steps, len(self.stages)) if distinct else self.steps):
             for operation in self.stage(t).operations():
                 yield t, "step", operation
         for operation in self.final.evaluation():
             yield self.steps, "finish", operation
         yield self.steps, "learn", self.learn
 
+    def repeats(self, t: int) -> int:
+        """Tell how many steps are like step `t`, itself and later ones: 1 but for the last distinct one."""
+        return self.steps - t if t == len(self.stages) - 1 else 1
+
     # -- counting -----------------------------------------------------------------------------------------------------
 
     @cached_property
     def _visits(self) -> dict[str, Index]:
         """Count how often each edge is multiplied, shape (edges,): to initialize, forward, back and to learn."""
-        total = {kind: np.zeros(len(self.structure.source), dtype=np.int64) for kind in ("init", "forward", "backward")}
-        repeats = Counter(min(t, len(self.stages) - 1) for t in range(self.steps))
-        for operation in (*self.prologue, self.begin):
+        kinds = ("init", "forward", "backward", "weights")
+        total = {kind: np.zeros(len(self.structure.source), dtype=np.int64) for kind in kinds}
+        for t, phase, operation in self.timeline(distinct=True):
+            times = self.repeats(t) if phase == "step" else 1
             if isinstance(operation, Propagate):
-                total["init"][operation.edges] += 1
-        for i, stage in enumerate(self.stages):
-            total["forward"][stage.forward_edges] += repeats[i]
-            total["backward"][stage.backward_edges] += repeats[i]
-        total["forward"][self.final.forward_edges] += 1
-        total["weights"] = np.zeros(len(self.structure.source), dtype=np.int64)
-        total["weights"][self.learn.edges] = 1
+                total["init" if phase == "initialize" else "forward"][operation.edges] += times
+            elif isinstance(operation, Pull):
+                total["backward"][operation.edges] += times
+            elif isinstance(operation, Learn):
+                total["weights"][operation.edges] += 1
         return total
 
     @cached_property

@@ -188,7 +188,7 @@ class _Proof:
             raise _Wrong(f"leaves out the error of {self._name(left)}, which need not be zero")
 
     def _state_by_error(self, nodes: Index) -> None:
-        """These states are now their predictions plus their errors."""
+        """Make these states their predictions plus their errors."""
         edges = self.s.by_target.edges(np.unique(nodes))
         self.seen[edges] = self.product[edges]
         self.due[nodes] = False

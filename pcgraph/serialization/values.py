@@ -159,9 +159,9 @@ def _checked_integer(value: int, where: str) -> int:
 
 
 def _checked_text(value: str, where: str) -> str:
-    """Refuse what is no Unicode text: two halves of one sign would come back as that sign."""
-    if re.search("[\ud800-\udfff]", value):
-        raise Unsaveable(where, value, "text with a lone surrogate, which UTF-8 cannot hold")
+    """Refuse the two halves of one sign (surrogates), which JSON would give back as that sign."""
+    if re.search("[\ud800-\udbff][\udc00-\udfff]", value):
+        raise Unsaveable(where, value, "text with the two halves of one sign apart, which would come back as that sign")
     return value
 
 

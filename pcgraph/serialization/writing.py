@@ -20,7 +20,7 @@ from pcgraph.errors import GraphError
 from pcgraph.serialization.files import write_whole
 from pcgraph.serialization.shapes import read_shape
 from pcgraph.serialization.values import Unsaveable, encode
-from pcgraph.transforms import Transform
+from pcgraph.transforms import GraphLayer, Transform
 
 __all__ = ["MEANT", "RESERVED", "VERSION", "Kind", "edges_of", "graph_to_data", "show", "write_graph"]
 
@@ -177,10 +177,12 @@ class _Writer:
         return encode(value, key, modules=True)
 
     def _module(self, key: str, value: nn.Module) -> dict[str, Any]:
-        if isinstance(value, Energy):
-            made = {"name": energies.name_of(value), "config": encode(value.config(), "config")}
-        elif isinstance(value, Transform):
-            made = {"name": transforms.name_of(value), "config": encode(value.config(), "config", modules=True)}
+        if isinstance(value, Energy | Transform):
+            try:
+                name = energies.name_of(value) if isinstance(value, Energy) else transforms.name_of(value)
+            except GraphError as error:
+                raise Unsaveable(key, value) from error
+            made = {"name": name, "config": encode(value.config(), "config", modules=True)}
         else:
             made = encode(value, key, modules=True)
         number = self.instances.get(id(value))
@@ -203,9 +205,19 @@ def _activation_name(value: Any) -> str | None:
 
 def _remedy(key: str, value: Any, kind: Kind) -> str:
     """Say what to do about a value that cannot be written."""
+    if key == "init" and kind.startswith("edge"):
+        return (
+            "Use one of the names of pcgraph.network.INITS; a function of your own gets one by "
+            "pcgraph.network.INITS['mine'] = function."
+        )
     if key not in MEANT[kind] or key in ("shape", "share"):
         return "Use numbers, strings, lists, tuples, mappings or tensors."
     name = type(value).__name__
+    if isinstance(value, GraphLayer):
+        return (
+            "Save the network with pcgraph.save, and put its weights into one that the same code has made, with "
+            "pcgraph.load(folder).restore(net=net)."
+        )
     if key == "activation":
         return (
             "Use a name of pcgraph.activations.ACTIVATIONS or a module of torch.nn, or give it a name there, as in "

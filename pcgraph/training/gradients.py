@@ -166,8 +166,8 @@ def small_gradients(
 
 
 def _eps(group: Mapping[str, Any]) -> float:
-    """Read the number that Adam and its like add to what they divide by; 0 where there is none (Adafactor has a pair)."""
-    eps = group.get("eps")
+    """Read the number that Adam and its like add to what they divide by; Adafactor has a pair, and others none: 0."""
+    eps: Any = group.get("eps")
     return float(eps) if is_number(eps) else 0.0
 
 

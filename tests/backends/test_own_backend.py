@@ -133,7 +133,7 @@ class EdgeByEdge(Backend):
 
 def test_it_passes_the_checks():
     """Whoever writes a backend is told by this whether it computes what the plan says, and what it refuses."""
-    refused = ("error coordinates", "error coordinates on a cycle")
+    refused = ("error coordinates", "error coordinates on a cycle", "a tolerance")
     assert conformance.check_backend(EdgeByEdge) == refused
 
 

@@ -281,7 +281,8 @@ def test_every_public_name_is_in_the_reference() -> None:
     """A name that the reference lacks is one that nobody finds."""
     found = documented()
     rooms = ("graphs", "activations", "transforms", "energies", "topology", "initializers", "optimizers", "learning",
-             "training", "checkpoints", "data", "drawing", "serialization", "pyg", "errors", "backends")  # fmt: skip
+             "training", "checkpoints", "data", "drawing", "serialization", "pyg", "errors", "backends",
+             "solvers", "coordinates")  # fmt: skip
     for room in rooms:
         module = __import__(f"pcgraph.{room}", fromlist=["*"])
         for each in module.__all__:

@@ -7,6 +7,7 @@ import pickle
 import warnings
 
 import networkx as nx
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -14,12 +15,14 @@ from torch.nn.utils import parametrizations, parametrize, prune
 
 import pcgraph
 from pcgraph import SGD, Forward, GraphError, PCNetwork
+from pcgraph.errors import OutOfMemory
 from pcgraph.network.declaration import EDGE_ATTRIBUTES, NODE_ATTRIBUTES
 from tests.builders import double
 
 VALUES = {
     "shape": 3, "bias": False, "energy": "laplace", "precision": 2.0, "prior": 0.0, "transform": "identity",
-    "trainable": False, "share": "one",
+    "trainable": False, "share": "one", "scale": 0.5, "init": "normal", "slot": "s",
+    "slots": {"s": {}},
 }  # fmt: skip
 
 
@@ -216,3 +219,44 @@ def test_the_remedy_works():
     net = PCNetwork(graph)
     net.infer({"x": torch.randn(2, 4), "y": torch.ones(2, 3)}, init=Forward(), steps=0).backward()
     assert all(p.grad.any() for p in net.parameters())
+
+
+# -- what is asked of the machine -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "key"),
+    [
+        *(({"seed": seed}, "seed") for seed in (2**80, -(2**80), 1.5, None, "a", True, float("nan"), [1])),
+        *(({"dtype": d}, "dtype") for d in (torch.complex64, torch.int32, torch.bool, torch.float8_e4m3fn, "double")),
+        *(({"device": d}, "device") for d in ("cuda:9999", "nonsense", "cpu:x", 9999, 1.5, [], "xla")),
+    ],
+    ids=str,
+)
+def test_what_a_network_cannot_be_made_with_is_refused_by_name(given, key):
+    """They ended in errors of torch, or, as complex numbers, were taken."""
+    with pytest.raises(pcgraph.ConfigError, match=f"^{key} ") as caught:
+        PCNetwork(pcgraph.graphs.chain([3, 2]), **given)
+    assert caught.value.key == key
+
+
+@pytest.mark.parametrize("seed", [np.int64(5), np.uint8(5), torch.tensor(5), 5])
+def test_any_integer_is_a_seed(seed):
+    expected = PCNetwork(pcgraph.graphs.chain([3, 2]), seed=5)
+    assert torch.equal(PCNetwork(pcgraph.graphs.chain([3, 2]), seed=seed).weight("x", "y"), expected.weight("x", "y"))
+
+
+@pytest.mark.parametrize("shape", [2**40, (2**20, 2**20), 10**30, (10**9, 10**9)], ids=str)
+@pytest.mark.parametrize("activation", [None, torch.sin])
+def test_a_group_that_no_memory_holds_is_refused_before_it_is_made(shape, activation):
+    graph = nx.DiGraph()
+    graph.add_node("x", shape=shape, activation=activation)
+    with pytest.raises(OutOfMemory, match=r"one state of node 'x', .* would take .* GiB"):
+        PCNetwork(graph)
+
+
+def test_weights_that_no_memory_holds_are_refused_before_they_are_made():
+    """Each state is small; together they have 10**12 weights."""
+    with pytest.raises(OutOfMemory, match=r"1e\+12 weights would take 3.73e\+03 GiB") as caught:
+        PCNetwork(pcgraph.graphs.chain([10**6, 10**6]))
+    assert caught.value.estimate == 4 * 10**12

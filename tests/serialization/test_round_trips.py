@@ -18,11 +18,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.utils import prune
+from torch_geometric.nn import GCNConv
 
 import pcgraph
 from pcgraph import SGD, Forward, PCNetwork, activations, energies, transforms
 from pcgraph.errors import DataError, GraphError
-from pcgraph.serialization import decode, encode, graph_from_data, graph_to_data, read_graph, write_graph
+from pcgraph.serialization import decode, encode, graph_from_data, graph_to_data, read_graph, read_shape, write_graph
 from pcgraph.serialization.values import DEEPEST, Unsaveable
 from tests.serialization.test_serialization import same, same_graph
 
@@ -126,8 +127,9 @@ def test_any_value_comes_back_or_is_refused(value: Any, apart: bool) -> None:
 
 def test_what_is_refused_is_named_in_few_words() -> None:
     for value, says in (
-        (endless(), "nested more than 100 deep"), ("\ud800", "lone surrogate"), (10**4500, "more than 4000 digits"),
-        ({10**4500}, "value is a set"), ({"a": {"\ud800": 1}}, "a key of value.a is text with a lone surrogate"),
+        (endless(), "nested more than 100 deep"), ("\ud83d\ude00", "two halves of one sign"),
+        (10**4500, "more than 4000 digits"), ({10**4500}, "value is a set"),
+        ({"a": {"\ud83d\ude00": 1}}, "a key of value.a is text with the two halves"),
         (torch.zeros(2, device="meta"), "Tensor"),
     ):  # fmt: skip
         with pytest.raises(Unsaveable, match=says):
@@ -145,7 +147,7 @@ TAKEN = [
 MEANT = ["shape", "activation", "energy", "precision", "prior", "bias", "transform", "share", "trainable"]
 attributes = st.dictionaries(st.sampled_from(TAKEN + MEANT) | texts | st.just(3), anything, max_size=3)
 nodes = st.text(max_size=2) | st.integers(-1, 1) | st.tuples(st.text(max_size=1), st.booleans()) | st.sampled_from(
-    ["\ud800", "$x", 0.5, float("nan"), frozenset("a"), (), ("\udcff",), np.int64(7), b"x"]
+    ["\ud800", "\ud83d\ude00", "$x", 0.5, float("nan"), frozenset("a"), (), ("\udcff",), np.int64(7), b"x"]
 )  # fmt: skip
 
 
@@ -180,10 +182,7 @@ def as_read(graph: nx.DiGraph) -> nx.DiGraph:
 def shaped(data: dict[str, Any]) -> dict[str, Any]:
     if "shape" in data:
         shape = data["shape"]
-        data = {
-            **data,
-            "shape": tuple(shape) if isinstance(shape, list | tuple) else pcgraph.serialization.read_shape(shape),
-        }
+        data = {**data, "shape": tuple(shape) if isinstance(shape, list | tuple) else read_shape(shape)}
     return data
 
 
@@ -404,6 +403,21 @@ def test_the_remedy_for_an_activation_is_one_that_works(monkeypatch: pytest.Monk
     net = PCNetwork(graph_from_data(graph_to_data(graph)))
     expected = torch.sin(net.weight("x", "h1").sum(1) + net.bias("h1"))
     assert torch.allclose(net.predict({"x": torch.ones(1, 2)}, "h1")[0], expected)
+
+
+def test_the_remedy_for_a_graph_layer_is_one_that_works(tmp_path: Path) -> None:
+    def net() -> PCNetwork:
+        graph = pcgraph.graphs.chain([(3, 2), (3, 2)])
+        ring = torch.tensor([[0, 1, 2], [1, 2, 0]])
+        graph.edges["x", "y"]["transform"] = transforms.GraphLayer(GCNConv(2, 2), ring)
+        return PCNetwork(graph)
+
+    saved, again = net(), net()
+    with pytest.warns(pcgraph.errors.PCGraphWarning, match=r"pcgraph\.load\(folder\)\.restore\(net=net\)\."):
+        pcgraph.save(tmp_path, saved)
+    pcgraph.load(tmp_path).restore(net=again)
+    x = torch.randn(4, 3, 2)
+    assert torch.equal(again.predict({"x": x}, "y"), saved.predict({"x": x}, "y"))
 
 
 def test_what_the_checkpoint_says_is_made_of_whole_sentences(tmp_path: Path) -> None:

@@ -158,7 +158,7 @@ class SendBack(Call):
 
 @dataclass(frozen=True, eq=False)
 class MeasureRows(Call):
-    """X[rows] = H[rows] - σ(A[rows]): these nodes of a segment move by their errors, which begin so."""
+    """X[rows] becomes H[rows] - σ(A[rows]): these nodes of a segment move by their errors, which begin so."""
 
     segment: int
     rows: Rows
@@ -166,7 +166,7 @@ class MeasureRows(Call):
 
 @dataclass(frozen=True, eq=False)
 class OffsetRows(Call):
-    """H[rows] = σ(A[rows]) + X[rows]."""
+    """H[rows] becomes σ(A[rows]) + X[rows]."""
 
     segment: int
     rows: Rows
@@ -174,7 +174,7 @@ class OffsetRows(Call):
 
 @dataclass(frozen=True, eq=False)
 class RelayRows(Call):
-    """S[rows] -= σ'(A[rows]) ⊙ E[rows]: what has come back to these nodes goes on to their parents."""
+    """S[rows] loses σ'(A[rows]) ⊙ E[rows]: what has come back to these nodes goes on to their parents."""
 
     segment: int
     rows: Rows

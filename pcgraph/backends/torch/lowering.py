@@ -217,7 +217,10 @@ class _Lowering:
             yield Fill(g, rows(where))
 
     def forward(self, t: int, among: Index | None = None) -> tuple[Call, ...]:
-        """What is computed anew before step `t` (or, for t == steps, after the last one), at all nodes or some."""
+        """Return what is computed anew before step `t`, at all nodes or some.
+
+        For t == steps it is what is computed anew after the last step.
+        """
         s = self.s
         edges = np.flatnonzero(self.level <= t)
         if among is not None:
@@ -303,7 +306,7 @@ class _Lowering:
         return Calls(forward, errors, zero, (*back, *hold), moves + offsets)
 
     def evaluation(self, stage: Stage, t: int) -> Iterator[Call]:
-        """What is computed anew before step `t`, nodes whose variable is their error wave by wave."""
+        """Return what is computed anew before step `t`, nodes whose variable is their error wave by wave."""
         for propagate, offset in stage.offsets:
             yield from self.forward(t, propagate.nodes)
             yield from (OffsetRows(which, where) for which, where in self.pieces(offset.nodes))
@@ -347,7 +350,7 @@ class _Lowering:
         return result
 
     def moves(self, mask: Mask, errors: bool = False) -> tuple[tuple[MoveRows, ...], list[ZeroGradient]]:
-        """Rows that cover the nodes in the mask, and those among them that are not to move."""
+        """Return rows that cover the nodes in the mask, and those among them that are not to move."""
         moves: list[MoveRows] = []
         hold: list[ZeroGradient] = []
         for g, where in self.by_group(np.flatnonzero(mask)):

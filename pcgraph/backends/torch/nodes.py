@@ -112,13 +112,13 @@ def activate(ws: Workspace, call: Activate) -> Step:
 
 
 def offset(ws: Workspace, call: OffsetRows) -> Step:
-    """H[rows] = σ(A[rows]) + X[rows]."""
+    """Bind H[rows] = σ(A[rows]) + X[rows]."""
     h, predict, where, x = _predicted(ws, call)
     return lambda: put(h, where, predict() + take(x, where))
 
 
 def measure(ws: Workspace, call: MeasureRows) -> Step:
-    """X[rows] = H[rows] - σ(A[rows])."""
+    """Bind X[rows] = H[rows] - σ(A[rows])."""
     h, predict, where, x = _predicted(ws, call)
     return lambda: put(x, where, take(h, where) - predict())
 
@@ -137,7 +137,7 @@ def _predicted(
 
 
 def relay(ws: Workspace, call: RelayRows) -> Step:
-    """S[rows] -= σ'(A[rows]) ⊙ E[rows]."""
+    """Bind S[rows] -= σ'(A[rows]) ⊙ E[rows]."""
     segment = ws.structure.segments[call.segment]
     g, where, shape = segment.group, ws.index(call.rows), ws.structure.groups[segment.group].shape
     a, m, e, s, sigma = ws.a(g), ws.m(g), ws.e(g), ws.s(g), _activation(ws, segment)

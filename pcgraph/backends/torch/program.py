@@ -312,8 +312,8 @@ class TorchProgram(Program):
                 h.index_copy_(0, where, torch.stack([value for _, value in placed]))
 
     def _rate(self, move: _Move, optimizer: StateOptimizer) -> float | Tensor:
-        if isinstance(optimizer.lr, float):
-            return optimizer.lr
+        if not isinstance(optimizer.lr, dict):
+            return optimizer.rate(None)
         free, names = self.plan.free, self.plan.structure.nodes
         known = {i: optimizer.rate(names[i]) for i in move.nodes.tolist() if free[i]}
         some = next(iter(known.values()))
@@ -354,7 +354,7 @@ class TorchProgram(Program):
         return states.view(shape)
 
     def _where(self, which: Which, start: int) -> int | slice | Tensor:
-        """Rows of a group's buffers."""
+        """Find the rows of a group's buffers."""
         if isinstance(which, int):
             return which - start
         if isinstance(which, slice):
@@ -388,10 +388,6 @@ class TorchProgram(Program):
         self.energy_gradients(scale)
 
     # -- sharing ------------------------------------------------------------------------------------------------------
-
-    @property
-    def stale(self) -> bool:
-        return self.ws.stale
 
     @property
     def taken(self) -> bool:

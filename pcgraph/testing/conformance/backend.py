@@ -111,7 +111,10 @@ def _cases() -> Iterator[_Case]:
     yield _Case("modules", _modules, lambda: Normal(std=0.3))
     yield _Case("error coordinates", _kinds_of_nodes_that_are_smooth, lambda: Normal(std=0.3), coordinates=Errors())
     yield _Case("error coordinates on a cycle", lambda: _cyclic(nx.DiGraph()), Zero, coordinates=Errors("repair"))
-    yield _Case("a tolerance", chain, Forward, SGD(lr=0.2), 5, tolerance=1e-12)
+    yield _Case("a tolerance", chain, Forward, SGD(lr=0.2), 5, tolerance=1e-9)
+    for name, graph in (("neurons", _neurons), ("weights", _shared), ("identities", _edge_activations),
+                        ("entries", _entries), ("modules", _modules)):  # fmt: skip
+        yield _Case(f"scaled {name}", lambda graph=graph: _scaled(graph()), lambda: Normal(std=0.3))  # type: ignore[misc]
 
 
 class _Decay(StateOptimizer):
@@ -198,6 +201,13 @@ def _modules() -> nx.DiGraph:
     return graph
 
 
+def _scaled(graph: nx.DiGraph) -> nx.DiGraph:
+    """The same with factors on the edges; edges that share a weight share a factor."""
+    for i, (_, _, data) in enumerate(graph.edges(data=True)):
+        data["scale"] = -0.5 if "share" in data else (0.5, -1.5, 1.0)[i % 3]
+    return graph
+
+
 # -- one case ---------------------------------------------------------------------------------------------------------
 
 
@@ -207,6 +217,11 @@ def _clamps(net: PCNetwork, case: _Case, batch: int, seed: int) -> dict[Any, Ten
     for v in dict.fromkeys(("x", "y", *case.masked)):
         values = draw((batch, *net.structure.shape(v)), generator)
         clamps[v] = Masked(values, draw(tuple(values.shape), generator) > 0) if v in case.masked else values
+    if case.tolerance is not None:  # one sample has nothing to do, and rests while the others move
+        x, y = clamps["x"], clamps["y"]
+        assert isinstance(x, Tensor)
+        assert isinstance(y, Tensor)
+        y[0] = net.predict({"x": x}, "y")[0]
     return clamps
 
 
