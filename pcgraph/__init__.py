@@ -7,7 +7,19 @@ clamps and initializer into a plan that computes only what is needed; run infere
 import importlib
 from typing import TYPE_CHECKING
 
-from pcgraph import activations, energies, errors, graphs, learning, notebook, optimizers, pyg, topology, transforms
+from pcgraph import (
+    activations,
+    energies,
+    errors,
+    graphs,
+    learning,
+    notebook,
+    optimizers,
+    pyg,
+    scaling,
+    topology,
+    transforms,
+)
 from pcgraph.checkpoints import load, save
 from pcgraph.clamps import Masked
 from pcgraph.coordinates import Errors
@@ -71,6 +83,7 @@ __all__ = [
     "pyg",
     "safe_rate",
     "save",
+    "scaling",
     "testing",
     "topology",
     "transforms",

@@ -260,6 +260,7 @@ class Program(ABC):
 
     def rows(self, t: int, kind: Kind) -> Tensor:
         """Read all nodes that stage `t` moves, a row for each sample: (batch, variables)."""
+        kind = "state" if kind == "variable" and self.plan.measure is None else kind
         parts = [self.read(part, kind).transpose(0, 1).flatten(1) for part in self._variables(t)]
         return torch.cat(parts, 1) if parts else torch.zeros(self.batch, 0).to(self.network.dtype)
 

@@ -18,10 +18,11 @@ import torch
 
 from pcgraph import activations, energies, transforms
 from pcgraph.activations import Activation
-from pcgraph.arguments import shown
+from pcgraph.arguments import require_number, shown
 from pcgraph.energies import Energy, Gaussian, positive
 from pcgraph.errors import GraphError, nearest
 from pcgraph.network.adjacency import Index
+from pcgraph.network.inits import Init, read_init
 from pcgraph.network.machine import require_bytes
 from pcgraph.network.trial import Trial
 from pcgraph.transforms import Identity, Linear, SparseLinear, Transform
@@ -32,7 +33,7 @@ Node = Hashable
 Shape = tuple[int, ...]
 
 NODE_ATTRIBUTES = ("shape", "activation", "bias", "energy", "precision", "prior")
-EDGE_ATTRIBUTES = ("transform", "activation", "trainable", "share")
+EDGE_ATTRIBUTES = ("transform", "activation", "trainable", "share", "scale", "init")
 #: The energy of every node that declares none; precisions are kept by node.
 GAUSSIAN = Gaussian()
 
@@ -196,6 +197,10 @@ class EdgeSpec:
         Whether its weights learn.
     share : hashable or None
         Edges with the same key share one weight.
+    scale : float
+        A fixed factor of all that the edge sends; not zero.
+    init : str, callable or None
+        How its weights are drawn; None is the default.
     """
 
     kind: str
@@ -203,13 +208,15 @@ class EdgeSpec:
     phi: Activation
     trainable: bool
     share: Hashable | None
+    scale: float = 1.0
+    init: Init | None = None
 
     @property
     def key(self) -> tuple[Any, ...]:
         """Edges of one key do the same, and lie in one bucket where their ends have the same shapes."""
         module = id(self.transform) if self.kind in ("module", "sparse") else None
         phi = self.phi.name if self.phi.named else id(self.phi.function)
-        return (self.kind, module, phi, self.trainable)
+        return (self.kind, module, phi, self.trainable, self.scale)
 
 
 def _kind(transform: Transform) -> str:
@@ -261,7 +268,23 @@ def edge_spec(where: tuple[Any, ...], attributes: Mapping[str, Any]) -> EdgeSpec
         raise GraphError(
             f"{show(where)} needs a hashable share key (found {share!r})", where=where, found=share
         ) from None
-    return EdgeSpec(_kind(transform), transform, phi, bool(trainable), share)
+    kind = _kind(transform)
+    scale = _scale(where, attributes.get("scale"))
+    init = read_init(attributes.get("init"), kind, where, show(where))
+    return EdgeSpec(kind, transform, phi, bool(trainable), share, scale, init)
+
+
+def _scale(where: tuple[Any, ...], value: Any) -> float:
+    if value is None:
+        return 1.0
+
+    def refuse(text: str) -> GraphError:
+        return GraphError(f"{show(where)}: {text}", where=where, found=value)
+
+    scale = require_number(value, "the scale", refuse=refuse)
+    if scale == 0:
+        raise refuse(f"the scale must not be zero, with which nothing would be sent (found {value!r}): remove the edge")
+    return scale
 
 
 # -- whole graphs -----------------------------------------------------------------------------------------------------
@@ -301,6 +324,8 @@ class Edges:
         The number in `specs` of each edge.
     shared : dict
         Edge number -> the key under which it shares a weight.
+    inits : dict
+        Edge number -> how its weights are drawn, where the edge says it.
     """
 
     source: Index
@@ -309,6 +334,7 @@ class Edges:
     specs: list[EdgeSpec]
     which: Index
     shared: dict[int, Hashable]
+    inits: dict[int, Init]
 
 
 def _said(attributes: Mapping[str, Any], known: tuple[str, ...]) -> tuple[Any, ...]:
@@ -361,25 +387,30 @@ def read_edges(graph: nx.DiGraph, pairs: tuple[Index, Index]) -> Edges:
         between = chain.from_iterable(entry.values() for entry in parallel)
     attributes: list[Mapping[str, Any]] = list(between)
     names = list(graph)
-    seen: dict[tuple[Any, ...], tuple[np.int64, Hashable]] = {}
+    seen: dict[tuple[Any, ...], tuple[np.int64, Hashable, Init | None]] = {}
     number, specs = {DEFAULT_EDGE.key: 0}, [DEFAULT_EDGE]
     which: Index = np.zeros(len(attributes), dtype=np.int64)
     shared: dict[int, Hashable] = {}
+    inits: dict[int, Init] = {}
     for i in np.flatnonzero(np.fromiter(map(bool, attributes), dtype=bool, count=len(attributes))).tolist():
         said = _said(attributes[i], EDGE_ATTRIBUTES)
         if said in seen:
-            which[i], share = seen[said]
+            which[i], share, init = seen[said]
         else:
             where = (names[source[i]], names[target[i]], *([] if keys is None else [keys[i]]))
             spec = edge_spec(where, attributes[i])
-            which[i], share = number.setdefault(spec.key, len(specs)), spec.share
+            which[i], share, init = number.setdefault(spec.key, len(specs)), spec.share, spec.init
             if which[i] == len(specs):
                 specs.append(spec)
             # A module made from a name is of this edge alone.
             if spec.kind in PACKED or spec.transform is attributes[i].get("transform"):
-                seen[said] = which[i], share
+                seen[said] = which[i], share, init
         if share is not None:
             shared[i] = share
+        if init is not None:
+            inits[i] = init
     found, first, which = np.unique(which, return_index=True, return_inverse=True)
     order = np.argsort(first)
-    return Edges(source, target, keys, [specs[found[k]] for k in order.tolist()], np.argsort(order)[which], shared)
+    return Edges(
+        source, target, keys, [specs[found[k]] for k in order.tolist()], np.argsort(order)[which], shared, inits
+    )  # fmt: skip

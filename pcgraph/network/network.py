@@ -2,7 +2,7 @@
 
 The model, for a node v with parents u (paper, Definition 3.1 with one activation per node):
 
-    a_v  = b_v + sum_u f_uv(phi_uv(h_u))
+    a_v  = b_v + sum_u c_uv f_uv(phi_uv(h_u))         c_uv: the edge's scale
     mu_v = sigma_v(a_v)
     e_v  = h_v - mu_v
     F    = sum_{v in V_E} E_v(h_v, mu_v)         V_E: nodes with a parent, and roots with a prior
@@ -25,6 +25,7 @@ from pcgraph.errors import GraphError
 from pcgraph.network.adjacency import Index
 from pcgraph.network.copying import copy_graph, keep_computed, pairs_of
 from pcgraph.network.declaration import show
+from pcgraph.network.draws import draw_parameters
 from pcgraph.network.machine import require_bytes, require_place
 from pcgraph.network.packed import Packed
 from pcgraph.network.structure import Bucket, Segment, Structure
@@ -98,7 +99,7 @@ class Network(nn.Module):
             if segment.energy is not None and not segment.gaussian:
                 self.energies[str(i)] = segment.energy
         self.register_buffer("_probe", torch.zeros(()), persistent=False)
-        self._reset(seed)
+        draw_parameters(self.structure, dict(self.weights.items()), dict(self.biases.items()), seed)
 
     # -- parameters -----------------------------------------------------------------------------------------------
 
@@ -172,38 +173,6 @@ class Network(nn.Module):
                 self.bias_row[group.start + rows] = np.arange(len(rows))
                 self.biases[f"bias_{group.name}"] = nn.Parameter(torch.empty(len(rows), *group.shape))
 
-    @torch.no_grad()
-    def _reset(self, seed: int) -> None:
-        """Draw Kaiming-uniform as in ``nn.Linear``: U(-1/sqrt(n), 1/sqrt(n)), n the neurons that reach the target.
-
-        A bias whose node no drawn weight reaches starts at zero. Transforms draw their own parameters, or keep them.
-        """
-        generator = torch.Generator().manual_seed(seed)
-        s = self.structure
-        bound = torch.from_numpy((s.fan_in > 0) / np.sqrt(np.maximum(s.fan_in, 1)))
-        for bucket in s.buckets:
-            if bucket.kind in ("linear", "sparse"):
-                weight = self.weights[bucket.name]
-                target = torch.from_numpy(s.target[bucket.start : bucket.stop])
-                limit = bound[target]
-                if bucket.weight is not None:
-                    limit = torch.empty(bucket.rows, dtype=limit.dtype).index_copy_(
-                        0, torch.from_numpy(bucket.weight), limit
-                    )
-                draw = torch.rand(weight.shape, generator=generator, dtype=torch.float32)
-                weight.copy_((2 * draw - 1) * limit.view(-1, *[1] * (weight.dim() - 1)).to(torch.float32))
-        for group in s.groups:
-            name = f"bias_{group.name}"
-            if name in self.biases:
-                bias = self.biases[name]
-                rows = np.flatnonzero(s.has_bias[group.start : group.start + group.count])
-                limit = bound[torch.from_numpy(group.start + rows)].to(torch.float32)
-                draw = torch.rand(bias.shape, generator=generator, dtype=torch.float32)
-                bias.copy_((2 * draw - 1) * limit.view(-1, *[1] * len(group.shape)))
-        for bucket in s.buckets:
-            if bucket.kind == "module":
-                bucket.transform.reset_parameters(generator, int(s.fan_in[s.target[bucket.start : bucket.stop]].max()))
-
     def energy_of(self, segment: int) -> Energy:
         """Return the energy of the nodes of a segment that is not Gaussian."""
         return self.energies[str(segment)]  # type: ignore[return-value]
@@ -249,7 +218,7 @@ class Network(nn.Module):
         return self._probe.new_zeros(s.groups[int(s.group_of[i])].size)
 
     def edge_product(self, e: int, x: Tensor) -> Tensor:
-        """Compute what the edge number `e` adds to its target: ``f_e(phi_e(x))``, differentiable in `x` and weights.
+        """Compute what the edge number `e` adds to its target, differentiable in `x` and weights: c_e f_e(phi_e(x)).
 
         It is the definition of an edge, one at a time; backends compute the same for many at once.
 
@@ -265,7 +234,10 @@ class Network(nn.Module):
         Tensor, shape (batch, neurons of the target)
         """
         bucket = self.structure.buckets[int(self.structure.bucket_of[e])]
-        x = bucket.phi(x)
+        product = self._product(bucket, e, bucket.phi(x))
+        return product if bucket.scale == 1.0 else bucket.scale * product
+
+    def _product(self, bucket: Bucket, e: int, x: Tensor) -> Tensor:
         if bucket.kind in ("identity", "module"):
             module = self.edge_modules[bucket.name] if bucket.kind == "module" else bucket.transform
             return module(x).flatten(1)  # type: ignore[no-any-return]
@@ -280,7 +252,8 @@ class Network(nn.Module):
     def weight(self, u: Node, v: Node, key: Hashable | None = None) -> Tensor:
         """Return the weight of an edge as a view, shape (neurons of v, neurons of u): read it, or write into it.
 
-        Of a SparseLinear edge it holds the stored values, shape (entries,), in the order of its ``entries``.
+        Of a SparseLinear edge it holds the stored values, shape (entries,), in the order of its ``entries``. What the
+        edge sends is its ``scale`` times the product with the weight.
 
         Parameters
         ----------

@@ -28,6 +28,7 @@ from pcgraph.errors import ClampError, GraphError, nearest
 from pcgraph.network.adjacency import Adjacency, Index
 from pcgraph.network.copying import pairs_of
 from pcgraph.network.declaration import Edges, EdgeSpec, Nodes, NodeSpec, read_edges, read_nodes, show
+from pcgraph.network.inits import Init
 from pcgraph.network.layout import NodeOrder, order_nodes
 from pcgraph.network.trial import Trial
 from pcgraph.transforms import Transform
@@ -96,6 +97,8 @@ class Bucket:
         Which row of the parameter each edge uses; None where edge i uses row i.
     rows : int
         Rows of the parameter.
+    scale : float
+        The factor of all that the edges send.
     """
 
     kind: str
@@ -109,6 +112,7 @@ class Bucket:
     trainable: bool
     weight: Index | None
     rows: int
+    scale: float = 1.0
 
     @property
     def count(self) -> int:
@@ -164,6 +168,8 @@ class Structure:
         V_E: nodes with a parent, and roots with a prior.
     priors : dict
         Canonical number of a root with a prior -> its value.
+    inits : dict
+        Canonical number of an edge that says how its weights are drawn -> how.
     """
 
     def __init__(
@@ -235,6 +241,8 @@ class Structure:
         self.target: Index = dst[order]
         self._declared_position: Index = order
         self._keys = edges.keys
+        at = np.argsort(order) if edges.inits else order
+        self.inits: dict[int, Init] = {int(at[i]): init for i, init in edges.inits.items()}
         starts = np.flatnonzero(np.diff(label[order], prepend=-1))
         stops = np.append(starts[1:], len(label))
         self.bucket_of: Index = np.repeat(np.arange(len(starts)), stops - starts)
@@ -274,6 +282,8 @@ class Structure:
             name += f"_after_{spec.phi.name}"
         if not spec.trainable:
             name += "_fixed"
+        if spec.scale != 1.0:
+            name += f"_times_{spec.scale:g}"
         name = "".join(c if c.isalnum() or c == "_" else "_" for c in name)
         return Bucket(
             spec.kind,
@@ -287,6 +297,7 @@ class Structure:
             spec.trainable,
             weight,
             rows,
+            spec.scale,
         )
 
     def _try(self, bucket: Bucket, trial: Trial) -> None:
@@ -302,15 +313,24 @@ class Structure:
         if all(key is None for key in keys):
             return None, len(keys)
         row_of: dict[Hashable, int] = {}
+        first: dict[Hashable, int] = {}
         weight, rows = [], 0
         for i, key in enumerate(keys):
             if key is not None and seen.setdefault(key, b) != b:
                 where = self.edge(start + i)
                 raise GraphError(
-                    f"{show(where)} shares the weight {key!r} with an edge of another transform, shape, activation or "
-                    "trainability; edges that share a weight must agree in all of them",
+                    f"{show(where)} shares the weight {key!r} with an edge of another transform, shape, activation, "
+                    "scale or trainability; edges that share a weight must agree in all of them",
                     where=where,
                     found=key,
+                )
+            if key is not None and self.inits.get(start + i) != self.inits.get(start + first.setdefault(key, i)):
+                where = self.edge(start + i)
+                raise GraphError(
+                    f"{show(where)} shares the weight {key!r} with {show(self.edge(start + first[key]))}, which has "
+                    "another init; one weight is drawn in one way: give both the same",
+                    where=where,
+                    found=self.inits.get(start + i),
                 )
             if key is None or key not in row_of:
                 weight.append(rows)

@@ -211,6 +211,6 @@ def _typed(data: Mapping[str, Any]) -> dict[str, Any]:
 def _from_text(key: str, value: str) -> Any:
     if key in ("bias", "trainable") and value.strip().lower() in ("true", "false"):
         return value.strip().lower() == "true"
-    if key in ("precision", "prior") or (key in MAKERS and value.lstrip()[:1] in ("{", "[")):
+    if key in ("precision", "prior", "scale") or (key in MAKERS and value.lstrip()[:1] in ("{", "[")):
         return json.loads(value)
     return value

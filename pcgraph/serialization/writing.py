@@ -205,6 +205,11 @@ def _activation_name(value: Any) -> str | None:
 
 def _remedy(key: str, value: Any, kind: Kind) -> str:
     """Say what to do about a value that cannot be written."""
+    if key == "init" and kind.startswith("edge"):
+        return (
+            "Use one of the names of pcgraph.network.INITS; a function of your own gets one by "
+            "pcgraph.network.INITS['mine'] = function."
+        )
     if key not in MEANT[kind] or key in ("shape", "share"):
         return "Use numbers, strings, lists, tuples, mappings or tensors."
     name = type(value).__name__

@@ -41,7 +41,11 @@ def _edges(net: Network) -> list[tuple[Node, Node, Any, Mapping[str, Any]]]:
 
 
 def _carry(net: Network, u: Node, v: Node, key: Any, data: Mapping[str, Any], h: Tensor) -> Tensor:
-    """``f_uv(phi_uv(h_u))``, shape (batch, *shape of v)."""
+    """``scale_uv * f_uv(phi_uv(h_u))``, shape (batch, *shape of v)."""
+    return float(data.get("scale", 1.0)) * _transformed(net, u, v, key, data, h)
+
+
+def _transformed(net: Network, u: Node, v: Node, key: Any, data: Mapping[str, Any], h: Tensor) -> Tensor:
     x = activations.get(data.get("activation"))(h)
     transform = transforms.get(data.get("transform"))
     shape = net.structure.shape(v)

@@ -80,7 +80,8 @@ class TorchBackend(Backend):
         lines = ["buckets:"]
         for bucket, kernel in zip(plan.structure.buckets, self.kernels(plan, network)):
             edges = f"{bucket.count} {'edge' if bucket.count == 1 else 'edges'}"
-            lines.append(f"  {bucket.name}: {edges}, {kernel.name}")
+            scaled = "" if bucket.scale == 1.0 else f", times {bucket.scale:g}"
+            lines.append(f"  {bucket.name}: {edges}, {kernel.name}{scaled}")
         return tuple(lines)
 
     def memory(self, plan: Plan, network: Network, batch: int) -> int:
@@ -97,7 +98,8 @@ class TorchBackend(Backend):
             per_sample, widest = per_sample + lasting, max(widest, passing)
             if bucket.kind == "module":
                 parameters += sum(p.numel() for p in bucket.transform.parameters())
-        parameters += sum(b.rows * b.entries(s.groups) for b in s.buckets) + sum(
+        copied = (1 if bucket.scale == 1.0 else 2 for bucket in s.buckets)  # a gradient, and scaled weights
+        parameters += sum(n * b.rows * b.entries(s.groups) for n, b in zip(copied, s.buckets)) + sum(
             s.groups[int(s.group_of[v])].size for v in np.flatnonzero(s.has_bias)
         )
         return 4 * (batch * (per_sample + widest) + parameters)

@@ -1,8 +1,10 @@
 """Dense edges are computed here: forward, back to the sources, and for the weights.
 
-    forward   A[target] += W phi(H[source])
-    pull      E[source] -= phi'(H[source]) * (W^T S[target])
-    weights   dF/dW      = -S[target] phi(H[source])^T, averaged over the batch      (paper, Eq 4, sign corrected)
+    forward   A[target] += c W phi(H[source])
+    pull      E[source] -= phi'(H[source]) * (c W^T S[target])
+    weights   dF/dW      = -c S[target] phi(H[source])^T, averaged over the batch    (paper, Eq 4, sign corrected)
+
+c is the scale of the bucket's edges: products read weights that are multiplied by it once a run.
 
 A call is bound to a workspace once; what is bound runs without looking anything up and decides nothing.
 """
@@ -41,8 +43,8 @@ class Edges:
         self.source_group, self.target_group = self.bucket.source_group, self.bucket.target_group
 
     def weight(self, ws: Workspace) -> Tensor:
-        """Return (edges, out, in): a view where the rows are neighbours, else a copy that every run refreshes."""
-        packed = ws.packed(self.bucket.name)
+        """(edges, out, in): a view where the rows are neighbours, else a copy that is refreshed for every run."""
+        packed = ws.packed(self.bucket)
         where = rows(self.row) if _ascending(self.row) else self.row
         if isinstance(where, slice):
             return packed[where]
@@ -213,7 +215,7 @@ def batched_weights(ws: Workspace, call: SendBack) -> Learn:
 def _batched_weights(ws: Workspace, edges: Edges) -> Learn:
     signals = _gather(ws, ws.s(edges.target_group), edges.target, "signal")
     states = carried(ws, edges.bucket, _gather(ws, ws.h(edges.source_group), edges.source, "source"))
-    way = products(ws, ws.packed(edges.bucket.name))
+    way = products(ws, ws.packed(edges.bucket))
 
     def sent() -> Tensor:
         return signals().transpose(1, 2)

@@ -1,6 +1,6 @@
 """Weights and biases get their local gradients at the final states here (paper, Eq 4, sign corrected).
 
-    dF/dW_uv = -s_v phi_uv(h_u)^T        dF/db_v = -s_v
+    dF/dW_uv = -c_uv s_v phi_uv(h_u)^T        dF/db_v = -s_v
 
 Each needs what lies at the two ends of its edge and nothing else. The first gradient into a parameter that has none is
 written, and every later one added.
@@ -51,7 +51,7 @@ def packed(bind: Callable[[Workspace, SendBack], Learn]) -> Callable[[Workspace,
             if parameter.grad is None:
                 parameter.grad, beta = begin()
             for learn in learns:
-                learn(parameter.grad, scale, beta)
+                learn(parameter.grad, scale * bucket.scale, beta)
 
         return run
 

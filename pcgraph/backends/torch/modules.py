@@ -23,22 +23,22 @@ __all__ = ["identity_forward", "identity_pull", "module_forward", "module_pull",
 
 
 def identity_forward(ws: Workspace, call: Send) -> Step:
-    """Bind ``A[target] += phi(H[source])``."""
+    """``A[target] += c phi(H[source])``, c the scale of the edge."""
     edges = Edges(ws, call)
     h, a = ws.h(edges.source_group), ws.a(edges.target_group)
     source, add = _index(ws, edges.source), adder(ws, edges.target)
     states = carried(ws, edges.bucket, lambda: h.index_select(0, source))
-    return lambda: add(a, states(), 1.0)
+    return lambda: add(a, states(), edges.bucket.scale)
 
 
 def identity_pull(ws: Workspace, call: SendBack) -> Step:
-    """Bind ``E[source] -= phi'(H[source]) * S[target]``."""
+    """``E[source] -= c phi'(H[source]) * S[target]``."""
     edges = Edges(ws, call)
     h, e, s = ws.h(edges.source_group), ws.e(edges.source_group), ws.s(edges.target_group)
     source, target = _index(ws, edges.source), _index(ws, edges.target)
     back = pulled(ws, edges.bucket, lambda: s.index_select(0, target), lambda: h.index_select(0, source))
     add = adder(ws, edges.source)
-    return lambda: add(e, back(), -1.0)
+    return lambda: add(e, back(), -edges.bucket.scale)
 
 
 def _index(ws: Workspace, numbers: object) -> Tensor:
@@ -53,7 +53,7 @@ class _Modules:
         groups = ws.structure.groups
         self.h = ws.h(edges.source_group)
         self.shape, self.out_shape = groups[edges.source_group].shape, groups[edges.target_group].shape
-        self.phi, self.target_group = edges.bucket.phi, edges.target_group
+        self.phi, self.scale, self.target_group = edges.bucket.phi, edges.bucket.scale, edges.target_group
         self.module: Any = ws.net.edge_modules[edges.bucket.name]
         self.places = list(zip(edges.source.tolist(), edges.target.tolist(), numbers(call.edges).tolist()))
         self.source_group, self.ws = edges.source_group, ws
@@ -71,8 +71,9 @@ class _Modules:
         return x if self.phi.is_identity else self.phi(x)
 
     def signal(self, target: int, like: tuple[int, ...] | torch.Size) -> Tensor:
-        """Return a target's signal, (batch, *like)."""
-        return self.ws.s(self.target_group)[target].view(-1, *like)
+        """What comes back to the module: the target's signal, times the edge's scale."""
+        signal = self.ws.s(self.target_group)[target].view(-1, *like)
+        return signal if self.scale == 1.0 else signal * self.scale
 
     def recorded(self, target: int, number: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return the state, what was made of it, and the signal in its dtype.
@@ -84,10 +85,7 @@ class _Modules:
 
 
 def module_forward(ws: Workspace, call: Send) -> Step:
-    """Bind ``A[target] += module(phi(H[source]))``.
-
-    Without a ``pullback`` the graph of that one evaluation is kept.
-    """
+    """``A[target] += c module(phi(H[source]))``; without a ``pullback`` the graph of that one evaluation is kept."""
     on = _Modules(ws, call)
     a = ws.a(on.target_group)
 
@@ -105,13 +103,13 @@ def module_forward(ws: Workspace, call: Send) -> Step:
 
     def run() -> None:
         for source, target, number in on.places:
-            a[target].add_(evaluate(source, number).detach().reshape(a[target].shape))
+            a[target].add_(evaluate(source, number).detach().reshape(a[target].shape), alpha=on.scale)
 
     return run
 
 
 def module_pull(ws: Workspace, call: SendBack) -> Step:
-    """Bind ``E[source] -= phi'(H[source]) * pullback(S[target])``."""
+    """``E[source] -= phi'(H[source]) * pullback(c S[target])``."""
     on = _Modules(ws, call)
     e, pullback = ws.e(on.source_group), on.pullback
 

@@ -40,7 +40,7 @@ class _Matrix:
     ----------
     ws : Workspace
     packed : Tensor, shape (weights,)
-        The weights, as a view of the parameter.
+        The weights, as a view of :meth:`Workspace.weights`.
     at : ndarray
         Where in `packed` the value of each entry lies.
     row, column : ndarray
@@ -128,7 +128,7 @@ def _scalar(ws: Workspace, call: Send | SendBack, edges: Edges, forward: bool) -
     source, target = groups[edges.source_group].count, groups[edges.target_group].count
 
     def make() -> _Matrix:
-        packed = ws.net.weights[edges.bucket.name].detach().view(-1)
+        packed = ws.weights(edges.bucket).view(-1)
         if forward:
             return _Matrix(ws, packed, edges.row, edges.target, edges.source, (target, source))
         return _Matrix(ws, packed, edges.row, edges.source, edges.target, (source, target))
@@ -185,7 +185,7 @@ class _Entries:
         """Return the matrix of one edge, which all that is bound to the edge shares."""
 
         def make() -> _Matrix:
-            packed, (source, target) = ws.net.weights[self.bucket.name].detach()[row], self.pattern
+            packed, (source, target) = ws.weights(self.bucket)[row], self.pattern
             a, z = self.sizes
             ends, shape = ((target, source), (z, a)) if forward else ((source, target), (a, z))
             return _Matrix(ws, packed, np.arange(len(source)), *ends, shape)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from pcgraph.backends.torch.calls import Rows, numbers, rows
 from pcgraph.backends.traits import Traits, traits_of
-from pcgraph.network import Network
+from pcgraph.network import Bucket, Network
 
 __all__ = ["Bound", "Step", "Workspace", "put", "switches", "take"]
 
@@ -171,21 +171,34 @@ class Workspace:
         self._refreshing.append(step)
         step()
 
-    def packed(self, name: str) -> Tensor:
-        """Return the packed weights of a bucket as dense products read them.
+    def weights(self, bucket: Bucket) -> Tensor:
+        """The packed weights of a bucket times its scale, in the states' dtype.
 
-        The parameter itself, or under autocast a copy in its dtype that is refreshed for every run.
+        The parameter itself, or where the scale is not 1 a copy that is refreshed for every run.
         """
-        weight: Tensor = self.net.weights[name].detach()
-        if self.half is None:
+        weight: Tensor = self.net.weights[bucket.name].detach()
+        if bucket.scale == 1.0:
             return weight
 
+        def scaled() -> Tensor:
+            copy = torch.empty_like(weight)
+            self.refreshed(lambda: torch.mul(weight, bucket.scale, out=copy))
+            return copy
+
+        return self.bound(("scaled", bucket.name), scaled).run  # type: ignore[no-any-return]
+
+    def packed(self, bucket: Bucket) -> Tensor:
+        """:meth:`weights` as dense products read them: under autocast a copy in its dtype, also refreshed."""
+        if self.half is None:
+            return self.weights(bucket)
+
         def cast() -> Tensor:
+            weight = self.weights(bucket)
             copy = torch.empty_like(weight, dtype=self.half)
             self.refreshed(lambda: copy.copy_(weight))
             return copy
 
-        return self.bound(("half", name), cast).run  # type: ignore[no-any-return]
+        return self.bound(("half", bucket.name), cast).run  # type: ignore[no-any-return]
 
     def constant(self, key: tuple[Any, ...], make: Callable[[], Tensor]) -> Tensor:
         """Bring a tensor of the host's to the device once and keep it: a run copies nothing from the host."""

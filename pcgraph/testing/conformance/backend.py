@@ -112,6 +112,9 @@ def _cases() -> Iterator[_Case]:
     yield _Case("error coordinates", _kinds_of_nodes_that_are_smooth, lambda: Normal(std=0.3), coordinates=Errors())
     yield _Case("error coordinates on a cycle", lambda: _cyclic(nx.DiGraph()), Zero, coordinates=Errors("repair"))
     yield _Case("a tolerance", chain, Forward, SGD(lr=0.2), 5, tolerance=1e-9)
+    for name, graph in (("neurons", _neurons), ("weights", _shared), ("identities", _edge_activations),
+                        ("entries", _entries), ("modules", _modules)):  # fmt: skip
+        yield _Case(f"scaled {name}", lambda graph=graph: _scaled(graph()), lambda: Normal(std=0.3))  # type: ignore[misc]
 
 
 class _Decay(StateOptimizer):
@@ -195,6 +198,13 @@ def _modules() -> nx.DiGraph:
     graph.add_edge("x", "a", transform=transforms.Conv2d(1, 2, 2))
     graph.add_edge("a", "b", transform=nn.Sequential(nn.Flatten(), nn.Linear(18, 5, bias=False)), activation="tanh")
     graph.add_edge("b", "y")
+    return graph
+
+
+def _scaled(graph: nx.DiGraph) -> nx.DiGraph:
+    """The same with factors on the edges; edges that share a weight share a factor."""
+    for i, (_, _, data) in enumerate(graph.edges(data=True)):
+        data["scale"] = -0.5 if "share" in data else (0.5, -1.5, 1.0)[i % 3]
     return graph
 
 
