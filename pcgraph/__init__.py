@@ -27,7 +27,7 @@ from pcgraph.errors import ClampError, ConfigError, Diverged, GraphError, Invali
 from pcgraph.initializers import Average, Equilibrium, Forward, Initializer, Memory, Normal, Null, PerNode, States, Zero
 from pcgraph.learning import InferenceResult
 from pcgraph.model import PCNetwork
-from pcgraph.optimizers import SGD, Adam
+from pcgraph.optimizers import SGD, Adam, Following
 from pcgraph.plan import Plan
 from pcgraph.rates import safe_rate
 from pcgraph.solvers import LBFGS, Anderson, Momentum
@@ -52,6 +52,7 @@ __all__ = [
     "Diverged",
     "Equilibrium",
     "Errors",
+    "Following",
     "Forward",
     "GraphError",
     "InferenceResult",

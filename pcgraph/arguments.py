@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 import numbers
+import os
 import reprlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -26,14 +27,17 @@ import torch
 from pcgraph.errors import ConfigError, nearest
 
 __all__ = [
+    "did_you_mean",
     "is_integer",
     "is_number",
+    "memory_of",
     "require_choice",
     "require_count",
     "require_flag",
     "require_instance",
     "require_number",
     "require_path",
+    "require_room",
     "require_seed",
     "shown",
 ]
@@ -65,6 +69,18 @@ def shown(value: Any) -> str:
     if isinstance(value, type):
         return f"the class {value.__name__}"
     return " ".join(_SHORT.repr(value).split())
+
+
+def did_you_mean(name: Any, known: Iterable[Any]) -> str:
+    """Name the known name that is most like an unknown one, as the end of a sentence; nothing if none is alike.
+
+    Examples
+    --------
+    >>> did_you_mean("hiden", ["x", "hidden"]), did_you_mean("q", ["x", 3])
+    ("; did you mean 'hidden'?", '')
+    """
+    guess = nearest(name, [each for each in known if isinstance(each, str)]) if isinstance(name, str) else None
+    return f"; did you mean {guess!r}?" if guess else ""
 
 
 def is_integer(value: Any) -> bool:
@@ -205,12 +221,9 @@ def require_choice(value: Any, key: str, choices: Iterable[T], *, refuse: Refuse
     for choice in choices:
         if type(value) is type(choice) and value == choice:
             return choice
-    texts = [choice for choice in choices if isinstance(choice, str)]
-    guess = nearest(value, texts) if isinstance(value, str) else None
     listed = [repr(choice) for choice in choices]
     either = " or ".join((", ".join(listed[:-1]), listed[-1])) if len(listed) > 1 else listed[0]
-    hint = f"; did you mean {guess!r}?" if guess else ""
-    raise _error(refuse, key, f"{key} must be {either} (found {shown(value)}){hint}")
+    raise _error(refuse, key, f"{key} must be {either} (found {shown(value)}){did_you_mean(value, choices)}")
 
 
 def require_instance(value: Any, key: str, kind: type[T], example: str, *, refuse: Refuse | None = None) -> T:
@@ -255,6 +268,42 @@ def require_path(value: Any, key: str, *, refuse: Refuse | None = None) -> Path:
     if isinstance(value, str | Path) and str(value) and "\0" not in str(value):
         return Path(value)
     raise _error(refuse, key, f"{key} must be the path of a file or folder, a str or Path (found {shown(value)})")
+
+
+def memory_of(device: torch.device | str) -> int | None:
+    """Find how many bytes a device has; None where it does not say."""
+    kind = torch.device(device).type
+    if kind == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    if kind == "cpu" and "SC_PHYS_PAGES" in getattr(os, "sysconf_names", ()):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return None
+
+
+def require_room(
+    needed: int, what: str, key: str, device: torch.device | str = "cpu", *, refuse: Refuse | None = None
+) -> None:
+    """Refuse what is larger than all the memory of a device, before any of it is made.
+
+    Parameters
+    ----------
+    needed : int
+        Bytes.
+    what : str
+        What needs them, in words.
+    key : str
+    device : torch.device or str
+    refuse : callable, optional
+        As for :func:`require_count`.
+
+    Raises
+    ------
+    ConfigError
+    """
+    memory = memory_of(device)
+    if memory is not None and needed > memory:
+        amounts = f"needs {needed / 2**30:.3g} GiB, and there are {memory / 2**30:.3g} GiB on {device}"
+        raise _error(refuse, key, f"{what} {amounts}: take a smaller one")
 
 
 def _error(refuse: Refuse | None, key: str, message: str) -> Exception:

@@ -130,13 +130,7 @@ def require_dense(node: Hashable, tensor: Tensor, what: str = "clamp") -> None:
     """
     if tensor.is_nested or tensor.is_quantized or tensor.layout != torch.strided:
         kind = "nested" if tensor.is_nested else "quantized" if tensor.is_quantized else str(tensor.layout)
-        way = (
-            "pad it"
-            if tensor.is_nested
-            else ".dequantize() makes one"
-            if tensor.is_quantized
-            else ".to_dense() makes one"
-        )
+        way = {"nested": "pad it", "quantized": ".dequantize() makes one"}.get(kind, ".to_dense() makes one")
         raise ClampError(f"the {what} of {node!r} must be a dense tensor (found a {kind} one): {way}", node=node)
 
 

@@ -9,16 +9,17 @@ import networkx as nx
 import torch
 from torch import Tensor
 
-from pcgraph.arguments import require_choice, require_number
+from pcgraph.arguments import require_choice, require_count, require_number, require_seed
 from pcgraph.backends import Backend, Motion
 from pcgraph.backends import get as get_backend
 from pcgraph.clamps import Clamps, Masked
 from pcgraph.coordinates import Errors
 from pcgraph.errors import ClampError, ConfigError, OutOfMemory
 from pcgraph.inference import InferenceResult, Options, Planner, require_optimizer, run
+from pcgraph.inference.curvature import largest_curvature
 from pcgraph.initializers import Initializer, States
 from pcgraph.network import Network
-from pcgraph.optimizers import StateOptimizer
+from pcgraph.optimizers import Following, StateOptimizer
 from pcgraph.plan import Plan, Request, require_steps
 from pcgraph.pyg import to_data
 from pcgraph.solvers import Solver
@@ -209,6 +210,11 @@ class PCNetwork(Network):
             As for :meth:`infer`.
         """
         require_optimizer(steps, motion.optimizer)
+        lr = getattr(motion.optimizer, "lr", None)
+        if isinstance(lr, Following) and steps:
+            if lr.due:
+                lr.see(*self._curvature(clamps, init, labels, coordinates, lr.due, lr.direction, 0))
+            lr.ran()
         checked = Clamps.check(self, clamps, finite=options.check)
         request = Request.make(
             checked.clamped, frozenset(checked.masked), steps, motion.optimizer, nudged=frozenset(motion.nudges),
@@ -227,6 +233,41 @@ class PCNetwork(Network):
                 estimate=estimate,
             ) from error
         return InferenceResult(program, checked, init, labels, seen)
+
+    def curvature(
+        self, clamps: Mapping[Node, Tensor | Masked], *, init: Initializer, labels: Tensor | None = None,
+        coordinates: Errors | None = None, iterations: int = 50, seed: int = 0,
+    ) -> Tensor:  # fmt: skip
+        """Find the largest curvature of the energy where inference begins, for each sample: shape (batch,).
+
+        Plain descent on a quadratic energy converges for every rate below 2 / curvature. It is the largest eigenvalue
+        of the Hessian for what inference moves, by power iteration. With ``f = 1 - (1 - lr * curvature)**T`` it tells
+        how far inference goes along that eigenvector: for small f, learning is nearly backpropagation.
+
+        Parameters
+        ----------
+        clamps, init, labels, coordinates
+            As for :meth:`infer`.
+        iterations : int
+            Of the power iteration, each with two gradients.
+        seed : int
+            Of the first direction.
+        """
+        require_count(iterations, "iterations", least=1)
+        return self._curvature(clamps, init, labels, coordinates, iterations, None, require_seed(seed))[0]
+
+    def _curvature(
+        self, clamps: Mapping[Node, Tensor | Masked], init: Initializer, labels: Tensor | None,
+        coordinates: Errors | None, iterations: int, direction: Tensor | None, seed: int,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        checked = Clamps.check(self, clamps)
+        known, partly = checked.clamped, frozenset(checked.masked)
+        kept = self._planner.kept(coordinates, known, partly)
+        # Nothing is promised, so that the second step computes everything.
+        request = Request(known, partly, steps=2, fixes_zero=False, kept=kept)
+        prepared = self._planner.prepare(request, checked, init, labels)
+        with torch.inference_mode(False):
+            return largest_curvature(self._planner, prepared, iterations, direction, seed)
 
     def forward(self, *arguments: Any, **keywords: Any) -> Any:
         """Refuse to be called: a predictive coding network is run by :meth:`infer` and asked by :meth:`predict`."""

@@ -13,15 +13,12 @@ from pcgraph.clamps import Masked
 from pcgraph.errors import ConfigError
 from pcgraph.inference import InferenceResult
 from pcgraph.initializers import Initializer
-from pcgraph.initializers.base import noise
 from pcgraph.model import PCNetwork
 from pcgraph.optimizers import SGD
 
 __all__ = ["safe_rate"]
 
 Node = Hashable
-#: Length of the finite difference, relative to the largest state, by the precision of the states.
-SHIFT = {torch.float64: 1e-5, torch.float32: 1e-2}
 
 
 def safe_rate(
@@ -68,28 +65,7 @@ def safe_rate(
     """
     iterations, ahead = require_count(iterations, "iterations", least=1), require_count(ahead, "ahead")
     margin, seed = require_number(margin, "margin", above=0, most=1), require_seed(seed)
-    begun = net.infer(clamps, init=init, steps=0, labels=labels).states
-    start = {v: h.clone() for v, h in begun.items()}
-    free = [v for v in start if not isinstance(clamps.get(v), Tensor)]
-    if not free:
-        return float("inf")
-    shift = SHIFT.get(net.dtype, 1e-2) * max(1.0, *(float(h.abs().max()) for h in start.values()))
-    optimizer = SGD(lr=1.0)
-
-    def gradient(states: Mapping[Node, Tensor]) -> dict[Node, Tensor]:
-        """Compute the energy's gradient for each free node, from the displacement of one step with rate 1."""
-        moved = net.infer(clamps, init=net.carry_on(states), steps=1, optimizer=optimizer, check=False).states
-        return {v: states[v] - moved[v] for v in free}
-
-    direction = {v: noise((seed, i), start[v]) for i, v in enumerate(free)}
-    curvature = torch.zeros(next(iter(start.values())).shape[0], dtype=net.dtype, device=net.device)
-    for _ in range(iterations):
-        length = _norm(direction).clamp(min=torch.finfo(net.dtype).tiny)
-        direction = {v: d / _wide(length, d) for v, d in direction.items()}
-        above = gradient({**start, **{v: start[v] + shift * d for v, d in direction.items()}})
-        below = gradient({**start, **{v: start[v] - shift * d for v, d in direction.items()}})
-        direction = {v: (above[v] - below[v]) / (2 * shift) for v in free}
-        curvature = _norm(direction)
+    curvature = net.curvature(clamps, init=init, labels=labels, iterations=iterations, seed=seed)
     largest = float(curvature.max())
     if largest != largest:
         raise ConfigError("the energy has no finite curvature at these states: smaller weights or states are needed")
@@ -113,12 +89,3 @@ def _rises(result: InferenceResult) -> bool:
     assert trace is not None
     allowed = ROUNDING.get(trace.dtype, 1e-2) * trace[0].abs()
     return not bool((trace[1:] <= trace[:-1] + allowed).all())
-
-
-def _norm(parts: Mapping[Node, Tensor]) -> Tensor:
-    """Compute the Euclidean length per sample, over all nodes together."""
-    return torch.stack([d.flatten(1).square().sum(1) for d in parts.values()]).sum(0).sqrt()
-
-
-def _wide(x: Tensor, like: Tensor) -> Tensor:
-    return x.view(-1, *[1] * (like.dim() - 1))

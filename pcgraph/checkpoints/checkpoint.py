@@ -13,11 +13,12 @@ import networkx as nx
 import torch
 from torch import Tensor
 
+from pcgraph.arguments import require_flag, require_instance, shown
 from pcgraph.checkpoints.fits import MALFORMED
 from pcgraph.checkpoints.generators import generators_state, set_generators
 from pcgraph.checkpoints.owners import initializer_parts, named_parameters, row_owners
 from pcgraph.checkpoints.transaction import Transaction
-from pcgraph.errors import CheckpointError, GraphError
+from pcgraph.errors import CheckpointError, ConfigError, GraphError
 from pcgraph.initializers import Initializer
 from pcgraph.initializers.remember import Remembering
 from pcgraph.model import PCNetwork
@@ -101,7 +102,7 @@ class Checkpoint:
         CheckpointError
             It is not in the checkpoint, or malformed.
         """
-        if part not in self.parts:
+        if not isinstance(part, str) or part not in self.parts:
             raise CheckpointError(
                 f"the checkpoint {self.path} has no {part} (found {', '.join(sorted(self.parts))})", path=self.path
             )
@@ -132,7 +133,20 @@ class Checkpoint:
         ------
         CheckpointError
             One of them was not saved, or does not fit what was saved.
+        ConfigError
+            One of them is no such object.
         """
+        if net is not None:
+            require_instance(net, "net", PCNetwork, "pcgraph.PCNetwork(graph)")
+        if initializer is not None:
+            require_instance(initializer, "initializer", Initializer, "pcgraph.Null()")
+        for key, part in (("optimizer", optimizer), ("loader", loader), ("scheduler", scheduler)):
+            whole = not isinstance(part, type) and all(
+                hasattr(part, name) for name in ("state_dict", "load_state_dict")
+            )
+            if part is not None and not whole:
+                raise ConfigError(f"{key} must have state_dict() and load_state_dict() (found {shown(part)})", key=key)
+        require_flag(generators, "generators")
         with Transaction() as transaction:
             self.restore_within(
                 transaction, net=net, optimizer=optimizer, initializer=initializer, loader=loader, scheduler=scheduler

@@ -91,6 +91,8 @@ def save(
     ('checkpoint-000000', True)
     """
     require_instance(net, "net", PCNetwork, "pcgraph.PCNetwork(graph)")
+    if initializer is not None:
+        require_instance(initializer, "initializer", Initializer, "pcgraph.Null()")
     keep = require_count(keep, "keep", least=1)
     counts = {"step": require_count(step, "step", most=2**63 - 1), "epoch": require_count(epoch, "epoch")}
     folder = require_path(folder, "folder")
@@ -117,7 +119,7 @@ def save(
 
 
 def _state_of(name: str, part: Any) -> dict[str, Any]:
-    if not callable(getattr(part, "state_dict", None)):
+    if isinstance(part, type) or not callable(getattr(part, "state_dict", None)):
         raise ConfigError(f"the {name} cannot be saved: a {type(part).__name__} has no state_dict()", key=name)
     return {"class": type(part).__name__, "state": part.state_dict()}
 

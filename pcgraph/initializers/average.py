@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pcgraph.arguments import require_count, require_instance, shown
 from pcgraph.errors import ClampError, ConfigError, InvalidInitializer
 from pcgraph.initializers.base import Block, Context, Given, Initializer, Layout, Swept
 from pcgraph.initializers.basic import Zero
@@ -27,10 +28,11 @@ from pcgraph.topology import Report, Verdict
 __all__ = ["Average"]
 
 Node = Hashable
+WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 class Average(Remembering):
-    """Per-class means of the final states; the first layers may be swept. For training: at test time there is no class.
+    """Starts from class means of the final states, and may sweep the first layers; at test time there is no class.
 
     Parameters
     ----------
@@ -57,16 +59,15 @@ class Average(Remembering):
         *, classes: int | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
-        if isinstance(forward_depth, bool) or not isinstance(forward_depth, int) or forward_depth < 0:
-            raise ConfigError(
-                f"forward_depth must be an integer that is not negative (found {forward_depth!r})", key="forward_depth"
-            )
+        if not isinstance(by, Hashable):
+            raise ConfigError(f"by must be the name of a node (found {shown(by)})", key="by")
         if by is None and classes is None:
             raise ConfigError("Average(by=None) needs classes=, since no clamp tells how many there are", key="classes")
         self.by = by
-        self.forward_depth = forward_depth
-        self.otherwise = Forward(fallback=Zero()) if otherwise is None else otherwise
-        self.classes = classes
+        self.forward_depth = require_count(forward_depth, "forward_depth")
+        given = Forward(fallback=Zero()) if otherwise is None else otherwise
+        self.otherwise = require_instance(given, "otherwise", Initializer, "pcgraph.Forward()")
+        self.classes = None if classes is None else require_count(classes, "classes", least=1)
         self._complete = False
 
     def requirement(self, report: Report) -> Verdict:
@@ -112,11 +113,9 @@ class Average(Remembering):
         return onehot.argmax(1)
 
     def _check(self, labels: Tensor, count: int, batch: int) -> None:
-        if labels.shape != (batch,) or labels.dtype.is_floating_point:
-            raise ConfigError(
-                f"labels= needs one integer a sample, shape ({batch},) (found {tuple(labels.shape)}, {labels.dtype})",
-                key="labels",
-            )
+        if not isinstance(labels, Tensor) or labels.shape != (batch,) or labels.dtype not in WHOLE:
+            found = f"{tuple(labels.shape)}, {labels.dtype}" if isinstance(labels, Tensor) else shown(labels)
+            raise ConfigError(f"labels= needs one integer a sample, shape ({batch},) (found {found})", key="labels")
         if (not self._complete or labels.device.type == "cpu") and bool(((labels < 0) | (labels >= count)).any()):
             raise ConfigError(
                 f"labels must be 0 to {count - 1} (found {int(labels.min())} to {int(labels.max())})", key="labels"

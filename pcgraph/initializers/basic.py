@@ -7,7 +7,7 @@ from collections.abc import Hashable, Mapping
 import torch
 from torch import Tensor
 
-from pcgraph.arguments import require_count
+from pcgraph.arguments import did_you_mean, require_count, require_number, require_seed, shown
 from pcgraph.errors import ConfigError
 from pcgraph.initializers.base import Block, Context, Initializer, noise
 from pcgraph.topology import Report, Verdict
@@ -16,7 +16,7 @@ __all__ = ["Normal", "States", "Zero"]
 
 
 class Zero(Initializer):
-    """I_0: every free state starts at zero. Admitted by every graph."""
+    """Starts every free state at zero (I_0). Admitted by every graph."""
 
     writes_zeros = True
     capturable = True
@@ -33,7 +33,7 @@ class Zero(Initializer):
 
 
 class Normal(Initializer):
-    """I_N: every free state is drawn from a normal distribution. Admitted by every graph.
+    """Draws every free state from a normal distribution (I_N). Admitted by every graph.
 
     Parameters
     ----------
@@ -46,9 +46,9 @@ class Normal(Initializer):
 
     def __init__(self, mean: float = 0.0, std: float = 1.0, *, seed: int = 0) -> None:
         super().__init__()
-        if not std >= 0 or std == float("inf"):
-            raise ConfigError(f"std must be finite and not negative (found {std!r})", key="std")
-        self.mean, self.std, self.seed = float(mean), float(std), int(seed)
+        self.mean = require_number(mean, "mean")
+        self.std = require_number(std, "std", least=0)
+        self.seed = require_seed(seed)
         self._observed = 0
 
     def extra_repr(self) -> str:
@@ -71,16 +71,27 @@ class Normal(Initializer):
 
 
 class States(Initializer):
-    """Start from given states, to go on where an inference ended.
+    """Starts from given states, to go on where an inference ended.
 
     Parameters
     ----------
     states : mapping
         Node -> (batch, *shape), for every free node at least. They are not copied and not saved.
+
+    Notes
+    -----
+    The states are all that is taken over. A momentum, and what Adam keeps of the gradients, begin anew, and so does the
+    count of steps: two inferences of T steps, the second from the states of the first, end where one of 2T does with
+    plain SGD alone.
     """
 
     def __init__(self, states: Mapping[Hashable, Tensor]) -> None:
         super().__init__()
+        if not isinstance(states, Mapping):
+            raise ConfigError(
+                f"States takes a mapping node -> state, as in States(result.states) (found {shown(states)})",
+                key="states",
+            )
         self.states = states
 
     @property
@@ -88,6 +99,12 @@ class States(Initializer):
         return (type(self), frozenset(self.states))
 
     def requirement(self, report: Report) -> Verdict:
+        known = set(report.nodes)
+        unknown = [v for v in self.states if v not in known]
+        if unknown:
+            why = f"names the node {unknown[0]!r}, which the graph does not have{did_you_mean(unknown[0], known)}"
+            some = ", ".join(map(repr, report.nodes[:8]))
+            return Verdict(False, why, None, f"Name nodes of the graph: {some}.", "States(…)")
         missing = [v for v in report.free if v not in self.states]
         if missing:
             return Verdict(
@@ -99,6 +116,11 @@ class States(Initializer):
     def init(self, block: Block, out: Tensor, context: Context) -> None:
         for node, rows in zip(block.nodes, out):
             state = self.states[node]
+            if not isinstance(state, Tensor) or state.layout != torch.strided or not state.is_floating_point():
+                raise ConfigError(
+                    f"States needs a dense tensor of floating-point numbers for {node!r} (found {shown(state)})",
+                    key="states",
+                )
             if state.shape != rows.shape:
                 raise ConfigError(
                     f"States needs shape {tuple(rows.shape)} for {node!r} (found {tuple(state.shape)})", key="states"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 
+from pcgraph.arguments import require_instance
 from pcgraph.initializers.base import Context, Given, Initializer, Layout, Swept, only
 from pcgraph.topology import Report, Verdict
 
@@ -16,7 +17,7 @@ __all__ = ["Forward"]
 
 
 class Forward(Initializer):
-    """Sweep the graph in topological order; every swept node starts with exactly zero error.
+    """Sweeps the graph in topological order; every swept node starts with exactly zero error.
 
     Parameters
     ----------
@@ -41,6 +42,9 @@ class Forward(Initializer):
 
     def __init__(self, roots: Initializer | None = None, fallback: Initializer | None = None) -> None:
         super().__init__()
+        for key, part in (("roots", roots), ("fallback", fallback)):
+            if part is not None:
+                require_instance(part, key, Initializer, "pcgraph.Zero()")
         self.roots = roots
         self.fallback = fallback
 

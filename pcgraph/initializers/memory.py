@@ -22,6 +22,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pcgraph.arguments import (
+    require_count,
+    require_instance,
+    require_number,
+    require_room,
+    require_seed,
+    shown,
+)
 from pcgraph.errors import ConfigError
 from pcgraph.initializers.base import Block, Context, Given, Initializer, Layout, Swept
 from pcgraph.initializers.basic import Normal
@@ -34,7 +42,7 @@ Node = Hashable
 
 
 class Memory(Initializer):
-    """An associative memory for every node, or for named ones, read by the observed values.
+    """Recalls every node, or named ones, from an associative memory that the observed values read.
 
     Parameters
     ----------
@@ -64,14 +72,15 @@ class Memory(Initializer):
         seed: int = 0,
     ) -> None:  # fmt: skip
         super().__init__()
-        for name, value in (("patterns", patterns), ("heads", heads), ("embed_dim", embed_dim)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ConfigError(f"{name} must be a positive integer (found {value!r})", key=name)
+        require_instance(net, "net", Network, "pcgraph.PCNetwork(graph)")
+        patterns = require_count(patterns, "patterns", least=1)
+        heads, embed_dim = require_count(heads, "heads", least=1), require_count(embed_dim, "embed_dim", least=1)
         if embed_dim % heads:
             raise ConfigError(f"embed_dim must be divisible by heads (found {embed_dim} and {heads})", key="embed_dim")
-        if not (beta >= 0 and math.isfinite(beta)) or not (ridge > 0 and math.isfinite(ridge)):
-            raise ConfigError(f"beta must be at least 0 and ridge above 0 (found {beta!r}, {ridge!r})", key="beta")
-        self.beta, self.heads, self.ridge = float(beta), heads, float(ridge)
+        self.heads = heads
+        self.beta = require_number(beta, "beta", least=0)
+        self.ridge = require_number(ridge, "ridge", above=0)
+        seed = require_seed(seed)
         self._choose(net, nodes, observed)
         self._make(net, patterns, embed_dim, seed)
         self.register_buffer("fitted", torch.zeros((), dtype=torch.bool))
@@ -82,14 +91,13 @@ class Memory(Initializer):
 
     def _choose(self, net: Network, nodes: Iterable[Node] | None, observed: Iterable[Node] | None) -> None:
         graph = net.graph
-        named = None if nodes is None else tuple(nodes)
+        named = None if nodes is None else _names(net, nodes, "nodes")
         if observed is None:
             ends = (v for v in graph if graph.in_degree(v) == 0 or graph.out_degree(v) == 0)
-            observed = [v for v in ends if named is None or v not in named]
-        self.observed = tuple(observed)
+            self.observed = tuple(v for v in ends if named is None or v not in named)
+        else:
+            self.observed = _names(net, observed, "observed")
         self.nodes = tuple(v for v in graph if v not in self.observed) if named is None else named
-        for node in (*self.nodes, *self.observed):
-            net.structure.require_node(node)
         if not self.nodes or not self.observed:
             raise ConfigError(
                 f"Memory needs nodes to fill and nodes to observe (found {list(self.nodes)} and "
@@ -105,6 +113,9 @@ class Memory(Initializer):
         generator = torch.Generator().manual_seed(seed)
         width = sum(math.prod(net.structure.shape(v)) for v in self.observed)
         count = len(self.nodes)
+        padded = [self._padded(math.prod(net.structure.shape(v))) for v in self.nodes]
+        numbers = count * (width + 1 + patterns) * embed_dim + patterns * sum(padded)
+        require_room(numbers * net.dtype.itemsize, f"a Memory of {patterns} patterns", "patterns", net.device)
 
         def uniform(bound: float, *shape: int) -> nn.Parameter:
             draw = (2 * torch.rand(shape, generator=generator, dtype=torch.float32, device="cpu") - 1) * bound
@@ -113,10 +124,7 @@ class Memory(Initializer):
         self.query = uniform(1 / math.sqrt(width), count, width, embed_dim)
         self.query_bias = uniform(1 / math.sqrt(width), count, 1, embed_dim)
         self.key = uniform(1 / math.sqrt(embed_dim), count, patterns, embed_dim)
-        self.values = nn.ParameterList(
-            nn.Parameter(torch.zeros(patterns, self._padded(math.prod(net.structure.shape(v)))).to(self.key))
-            for v in self.nodes
-        )
+        self.values = nn.ParameterList(nn.Parameter(torch.zeros(patterns, size).to(self.key)) for size in padded)
 
     def _padded(self, size: int) -> int:
         """The size with every head's slice equally wide."""
@@ -164,6 +172,12 @@ class Memory(Initializer):
 
     def _observations(self, clamps: Any) -> Tensor:
         observations = torch.cat([clamps[v].flatten(1) for v in self.observed], 1)
+        if (observations.dtype, observations.device) != (self.query.dtype, self.query.device):
+            raise ConfigError(
+                f"Memory is in {self.query.dtype} on {self.query.device}, and the network in {observations.dtype} on "
+                f"{observations.device}: move it along, by memory.to(net.device, net.dtype)",
+                key="init",
+            )
         self._of_this_network(self.observed[0], self.query.shape[1], observations.shape[1])
         return observations
 
@@ -263,3 +277,17 @@ class Memory(Initializer):
 
     def parts(self) -> tuple[Initializer, ...]:
         return (self._start,)
+
+
+def _names(net: Network, given: Any, key: str) -> tuple[Node, ...]:
+    """Read names of nodes, or one that is a string, each once."""
+    if isinstance(given, str):
+        given = (given,)
+    if not isinstance(given, Iterable):
+        raise ConfigError(f"{key} must be names of nodes, as in {key}=['h0'] (found {shown(given)})", key=key)
+    names = tuple(given)
+    for node in names:
+        net.structure.require_node(node)
+    if len(set(names)) < len(names):
+        raise ConfigError(f"{key} must name each node once (found {shown(names)})", key=key)
+    return names

@@ -6,7 +6,8 @@ from collections.abc import Hashable, Mapping
 
 from torch import nn
 
-from pcgraph.errors import GraphError
+from pcgraph.arguments import require_instance, shown
+from pcgraph.errors import ConfigError, GraphError
 from pcgraph.initializers.base import Context, Given, Initializer, Layout, Swept, only
 from pcgraph.initializers.basic import Normal
 from pcgraph.initializers.equilibrium import Equilibrium
@@ -19,7 +20,7 @@ Node = Hashable
 
 
 class PerNode(Initializer):
-    """Named nodes start by initializers of their own, the others by `default`.
+    """Starts named nodes by initializers of their own, and the others by `default`.
 
     Nodes of ``Forward()``, and those that an ``Average`` sweeps, are swept last and together, from what the others
     have given.
@@ -38,7 +39,14 @@ class PerNode(Initializer):
 
     def __init__(self, nodes: Mapping[Node, Initializer], default: Initializer) -> None:
         super().__init__()
-        self.default = default
+        if not isinstance(nodes, Mapping):
+            raise ConfigError(
+                f"PerNode takes a mapping node -> initializer, as in {{'h1': pcgraph.Zero()}} (found {shown(nodes)})",
+                key="nodes",
+            )
+        for node, part in nodes.items():
+            require_instance(part, f"the initializer of {node!r}", Initializer, "pcgraph.Zero()")
+        self.default = require_instance(default, "default", Initializer, "pcgraph.Forward()")
         self.members = nn.ModuleList()
         self.of: dict[Node, Initializer] = dict(nodes)
         for part in self.of.values():

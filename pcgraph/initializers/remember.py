@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pcgraph.arguments import require_instance
 from pcgraph.errors import ConfigError, PCGraphWarning
 from pcgraph.initializers.base import Block, Context, Initializer, Layout
 from pcgraph.initializers.basic import Zero
@@ -96,7 +97,7 @@ class Remembering(Initializer):
 
 
 class Null(Remembering):
-    """I_0/: keep the final states of the previous batch, slot by slot. Admitted by every graph.
+    """Keeps the final states of the previous batch, slot by slot (I_0/). Admitted by every graph.
 
     Parameters
     ----------
@@ -111,7 +112,8 @@ class Null(Remembering):
 
     def __init__(self, first: Initializer | None = None) -> None:
         super().__init__()
-        self.first = Forward(fallback=Zero()) if first is None else first
+        given = Forward(fallback=Zero()) if first is None else first
+        self.first = require_instance(given, "first", Initializer, "pcgraph.Zero()")
 
     def requirement(self, report: Report) -> Verdict:
         own = report.verdicts["null"]

@@ -27,12 +27,14 @@ from typing import Any, Literal
 from torch import Tensor
 
 from pcgraph.clamps import Masked
+from pcgraph.coordinates import Errors
 from pcgraph.errors import ClampError, ConfigError
 from pcgraph.inference import InferenceResult
 from pcgraph.initializers import Initializer
 from pcgraph.learning.rules import backprop, phases, require_nudge, walk
 from pcgraph.model import PCNetwork
 from pcgraph.optimizers import StateOptimizer
+from pcgraph.solvers import Solver
 
 __all__ = ["Backprop", "Incremental", "Nudged", "Rule", "Standard", "TrainingStep"]
 
@@ -54,7 +56,7 @@ class TrainingStep:
         The node that is to be predicted.
     init : Initializer
     steps : int
-    state_optimizer : StateOptimizer or None
+    state_optimizer : StateOptimizer, Solver or None
     check : bool
         Whether to look if the energy is finite.
     trace : bool
@@ -70,6 +72,8 @@ class TrainingStep:
         the rule has ``infers = False``, before it is called, and at the latest when it returns.
     capture : bool or "auto"
         As for ``net.infer``; a step that is traced is not captured.
+    coordinates, tolerance
+        As for ``net.infer``.
     """
 
     net: PCNetwork
@@ -78,13 +82,15 @@ class TrainingStep:
     target: Node | None
     init: Initializer
     steps: int
-    state_optimizer: StateOptimizer | None
+    state_optimizer: StateOptimizer | Solver | None
     check: bool
     trace: bool
     clear: Callable[[], None]
     update: Callable[[], None]
     changing: Callable[[], None]
     capture: bool | Literal["auto"] = False
+    coordinates: Errors | None = None
+    tolerance: float | None = None
 
     @property
     def inputs(self) -> dict[Node, Tensor | Masked]:
@@ -119,6 +125,7 @@ class TrainingStep:
         result = self.net.infer(
             self.clamps, init=self.init, steps=self.steps, optimizer=self.state_optimizer, labels=self.labels,
             check=self.check, trace=self.trace, capture=False if self.trace else self.capture,
+            coordinates=self.coordinates, tolerance=self.tolerance,
         )  # fmt: skip
         self.changing()
         return result

@@ -23,6 +23,7 @@ from pcgraph.inference import InferenceResult, Options
 from pcgraph.initializers import Forward, Initializer
 from pcgraph.model import PCNetwork
 from pcgraph.optimizers import StateOptimizer
+from pcgraph.solvers import Solver
 from pcgraph.topology import check as check_graph
 
 __all__ = ["backprop", "incremental", "nudged", "phases", "require_nudge", "walk"]
@@ -73,8 +74,8 @@ def incremental(
 
 def walk(
     net: PCNetwork, clamps: Mapping[Node, Tensor | Masked], *, init: Initializer, steps: int,
-    optimizer: StateOptimizer | None, labels: Tensor | None, check: bool, trace: bool, clear: Callable[[], Any],
-    move: Callable[[], Any],
+    optimizer: StateOptimizer | Solver | None, labels: Tensor | None, check: bool, trace: bool,
+    clear: Callable[[], Any], move: Callable[[], Any],
 ) -> InferenceResult:  # fmt: skip
     """Learn as :func:`incremental` does, with functions that clear the gradients and that move the weights by them."""
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
@@ -109,7 +110,7 @@ def walk(
 def nudged(
     net: PCNetwork, clamps: Mapping[Node, Tensor | Masked], targets: Mapping[Node, Tensor], *, strength: float = 0.1,
     sign: Literal["positive", "negative", "centred"] = "centred", init: Initializer | None = None, steps: int,
-    optimizer: StateOptimizer, labels: Tensor | None = None, check: bool = True,
+    optimizer: StateOptimizer | Solver, labels: Tensor | None = None, check: bool = True,
 ) -> Tensor:  # fmt: skip
     """Nudge the output towards its target, or away from it, and learn from the difference between phases.
 
@@ -158,7 +159,8 @@ def nudged(
 
 def phases(
     net: PCNetwork, clamps: Mapping[Node, Tensor | Masked], targets: Mapping[Node, Tensor], *, strength: float,
-    sign: str, init: Initializer, steps: int, optimizer: StateOptimizer | None, labels: Tensor | None, check: bool,
+    sign: str, init: Initializer, steps: int, optimizer: StateOptimizer | Solver | None, labels: Tensor | None,
+    check: bool,
 ) -> tuple[Tensor, InferenceResult]:  # fmt: skip
     """Run the phases of :func:`nudged`, before the initializer remembers.
 

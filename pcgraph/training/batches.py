@@ -226,6 +226,8 @@ def _as_tensor(node: Node, value: Any) -> Tensor:
             f"the batch needs numbers for {node!r} (found an array of {value.dtype}): {error}", node=node
         ) from None
     require_dense(node, tensor)
+    if tensor.is_meta:
+        raise ClampError(f"the batch needs values for {node!r} (found a tensor on meta, which has none)", node=node)
     return tensor
 
 

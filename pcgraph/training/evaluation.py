@@ -9,16 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pcgraph.arguments import require_instance, shown
+from pcgraph.arguments import require_count, require_instance, shown
 from pcgraph.clamps import Masked
 from pcgraph.energies import Gaussian
-from pcgraph.errors import ClampError, ConfigError
+from pcgraph.errors import ClampError, ConfigError, InvalidInitializer
 from pcgraph.initializers import Initializer
 from pcgraph.model import PCNetwork
 from pcgraph.optimizers import StateOptimizer
 from pcgraph.training.batches import Batch, check_names, is_one_hot, read_batch
 
-__all__ = ["Evaluation", "correct", "evaluate", "require_loader"]
+__all__ = ["Evaluation", "correct", "evaluate", "require_initializer", "require_loader"]
 
 Node = Hashable
 
@@ -108,6 +108,13 @@ def evaluate(
     if predict in names:
         raise ConfigError(f"{predict!r} cannot be both given and predicted", key="predict")
     require_loader(loader, "loader")
+    if init is not None:
+        require_initializer(init)
+    if steps is not None:
+        steps = require_count(steps, "steps")
+    if optimizer is not None:
+        require_instance(optimizer, "optimizer", StateOptimizer, "pcgraph.SGD(lr=0.1)")
+        optimizer.require_fit(net.structure.nodes, net.dtype)
     if stop is not None and not callable(stop):
         raise ConfigError(f"stop must be a function of no arguments (found {shown(stop)})", key="stop")
     total: Tensor | None = None
@@ -130,6 +137,21 @@ def evaluate(
         raise ConfigError("there is nothing to evaluate: the loader is empty", key="loader")
     right, all_classes, error, energy = total.tolist()
     return Evaluation(right / samples if all_classes == samples else None, error / samples, energy / samples, samples)
+
+
+def require_initializer(init: Any) -> Initializer:
+    """Refuse what is no initializer.
+
+    Raises
+    ------
+    InvalidInitializer
+    """
+    if isinstance(init, Initializer):
+        return init
+    made = f"; write {init.__name__}()" if isinstance(init, type) and issubclass(init, Initializer) else ""
+    raise InvalidInitializer(
+        f"init= needs a pcgraph initializer, as in init=pcgraph.Forward() (found {shown(init)}{made})"
+    )
 
 
 def require_loader(loader: Any, key: str) -> None:

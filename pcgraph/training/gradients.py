@@ -165,7 +165,7 @@ def small_gradients(
 
 
 def _eps(group: Mapping[str, Any]) -> float:
-    """Read the number that Adam and its like add to what they divide by, 0 without one (Adafactor's is a pair)."""
+    """Read the number that Adam and its like add to what they divide by; Adafactor has a pair, and others none: 0."""
     eps: Any = group.get("eps")
     return float(eps) if is_number(eps) else 0.0
 

@@ -311,8 +311,12 @@ class Trainer:
     def _require_metrics(self, record: EpochRecord) -> None:
         """Refuse a name that this run does not measure: only a validation's own function tells what it measures."""
         plateau = any(isinstance(scheduler, ReduceLROnPlateau) for scheduler in self.options.schedulers)
-        for who, name in (("metric=", self.options.metric), ("the scheduler", self.options.followed or "energy")):
-            if name is not None and metric_of(record, name) is None and (who == "metric=" or plateau):
+        stopping = self.options.early_stopping
+        asked = {"metric=": self.options.metric, "early stopping": stopping.metric if stopping else None}
+        if plateau:
+            asked["the scheduler"] = self.options.followed or "energy"
+        for who, name in asked.items():
+            if name is not None and metric_of(record, name) is None:
                 known = sorted({*record.validation, *(n for n in TRAINING if metric_of(record, n) is not None)})
                 raise ConfigError(f"{who} needs the metric {name!r} (found {', '.join(known) or 'none'})", key="metric")
 

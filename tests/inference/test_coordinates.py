@@ -293,6 +293,27 @@ def test_equilibrium_by_a_solver():
     assert quick.residual <= 1e-9
 
 
+def test_a_training_run_moves_errors_and_stops_at_a_tolerance():
+    """fit does what a loop of one's own does with the same choices; rules with runs of their own refuse them."""
+    batches = [(double(6, 4, seed=i), torch.eye(3, dtype=torch.float64)[torch.arange(6) % 3]) for i in range(4)]
+    how = {"init": Forward(), "steps": 20, "coordinates": Errors(), "tolerance": 1e-3}
+    nets = [chain(4, 5, 3, dtype=torch.float64) for _ in range(2)]
+    optimizers = [torch.optim.SGD(net.parameters(), lr=0.1) for net in nets]
+    pcgraph.fit(nets[0], batches, optimizer=optimizers[0], state_optimizer=LBFGS(), progress=False, **how)
+    for x, y in batches:
+        optimizers[1].zero_grad()
+        nets[1].infer({"x": x, "y": y}, optimizer=LBFGS(), **how).backward()
+        optimizers[1].step()
+    for one, other in zip(nets[0].parameters(), nets[1].parameters()):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+    kw = {"optimizer": optimizers[0], "init": Forward(), "steps": 2, "progress": False}
+    for rule in (pcgraph.learning.Incremental(), pcgraph.learning.Nudged()):
+        with pytest.raises(ConfigError, match="way of its own.*coordinates="):
+            pcgraph.fit(nets[0], batches, rule=rule, state_optimizer=SGD(0.1), coordinates=Errors(), **kw)
+    with pytest.raises(ConfigError, match="Incremental"):
+        pcgraph.fit(nets[0], batches, rule=pcgraph.learning.Incremental(), state_optimizer=LBFGS(), **kw)
+
+
 @pytest.mark.parametrize("bad", ["lbfgs", LBFGS, 0.1])
 def test_what_is_no_solver_is_refused(bad):
     net = chain(4, 5, 3, dtype=torch.float64)

@@ -619,3 +619,56 @@ def test_nodes_without_a_memory_are_swept_after_it():
             torch.testing.assert_close(states[v], mu[v], rtol=0, atol=1e-15)
         assert not torch.allclose(states["h2"], mu["h2"])
         learn(net, data(), memory)
+
+
+# -- a network that is converted ---------------------------------------------------------------------------------------
+
+
+REMEMBERING = {
+    "Null": lambda net: Null(first=Zero()),
+    "Average": lambda net: Average(by="y"),
+    "Memory": lambda net: Memory(net, patterns=3, heads=2, embed_dim=4, beta=2.0),
+    "PerNode": lambda net: PerNode({"h1": Null(first=Zero())}, default=Average()),
+    "Normal": lambda net: Normal(),
+}
+
+
+@pytest.mark.parametrize("name", REMEMBERING)
+@pytest.mark.parametrize("dtypes", [*itertools.permutations((torch.float32, torch.float64, torch.bfloat16), 2)])
+def test_what_is_remembered_goes_along_with_the_network(name, dtypes):
+    """net.double() in the midst of a run: the initializer goes on, or says what to do, and then goes on."""
+    before, after = dtypes
+    net = PCNetwork(pcgraph.graphs.chain((3, 4, 4, 2), activation="tanh"), dtype=before)
+    init = REMEMBERING[name](net)
+
+    def learn_in(dtype):
+        clamps = {v: value.to(dtype) for v, value in data().items()}
+        result = net.infer(clamps, init=init, steps=2, optimizer=SGD(0.1))
+        result.backward()
+        net.zero_grad()
+        return result.states["h1"].dtype
+
+    assert learn_in(before) == before
+    net.to(after)
+    if name == "Memory":
+        with pytest.raises(ConfigError, match=rf"Memory is in {before} on cpu, and the network in {after}.*memory\.to"):
+            learn_in(after)
+        init.to(after)
+    assert learn_in(after) == after
+    assert learn_in(after) == after
+
+
+def test_states_take_over_no_momentum():
+    """As States says: two runs in a row are one long one with plain SGD alone."""
+    net, clamps = chain(), data()
+
+    def ends(optimizer):
+        whole = net.infer(clamps, init=Forward(), steps=6, optimizer=optimizer).states["h1"].clone()
+        half = net.infer(clamps, init=Forward(), steps=3, optimizer=optimizer)
+        states = {v: h.clone() for v, h in half.states.items()}
+        rest = net.infer(clamps, init=pcgraph.States(states), steps=3, optimizer=optimizer).states["h1"]
+        return torch.allclose(whole, rest, rtol=1e-12, atol=0)
+
+    assert ends(SGD(0.1))
+    assert not ends(SGD(0.1, momentum=0.9))
+    assert not ends(pcgraph.Adam(0.05))

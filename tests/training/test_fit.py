@@ -10,6 +10,7 @@ import sys
 import time
 import types
 import warnings
+import weakref
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -334,6 +335,27 @@ def test_callbacks_get_a_record_a_step_and_epoch() -> None:
     assert all(r.result is None for r in history.steps)
     with pytest.raises(AttributeError):
         told[0].energy = 3
+
+
+def test_nothing_of_a_step_lives_longer_than_the_step() -> None:
+    """Its states, and with them the engine's buffers, would be held for the whole of the next."""
+    results: list[weakref.ref[Any]] = []
+    batches: list[weakref.ref[Any]] = []
+
+    def drawn() -> Iterator[Any]:
+        for x, y in BATCHES:
+            assert not [ref for ref in (*results, *batches) if ref() is not None]
+            item = {"x": x.clone(), "y": y}
+            batches.append(weakref.ref(item["x"]))
+            yield item
+            del item
+
+    def look(record: Any) -> None:
+        if record.kind == "step":
+            results.append(weakref.ref(record.result))
+
+    train(chain(), drawn(), callbacks=look)
+    assert len(results) == len(batches) == 4
 
 
 @pytest.mark.parametrize(("at", "epochs"), [("step", 0), ("epoch", 1)])

@@ -312,8 +312,8 @@ class TorchProgram(Program):
                 h.index_copy_(0, where, torch.stack([value for _, value in placed]))
 
     def _rate(self, move: _Move, optimizer: StateOptimizer) -> float | Tensor:
-        if isinstance(optimizer.lr, float):
-            return optimizer.lr
+        if not isinstance(optimizer.lr, dict):
+            return optimizer.rate(None)
         free, names = self.plan.free, self.plan.structure.nodes
         known = {i: optimizer.rate(names[i]) for i in move.nodes.tolist() if free[i]}
         some = next(iter(known.values()))
