@@ -22,6 +22,7 @@ from typer.core import TyperGroup
 
 from pcgraph import __version__, drawing
 from pcgraph.cli.initializers import verdict_on
+from pcgraph.cli.machine import within_memory
 from pcgraph.cli.text import as_typed, nodes_named, split_at, unescaped
 from pcgraph.cli.train import train, wide_console
 from pcgraph.errors import ConfigError, PCGraphError
@@ -114,14 +115,15 @@ def check(
     graph = read_graph(file)
     budget: Budget | bool = Budget(seconds=seconds) if repair else False
     found: Report | PhaseReport
-    if phase:
-        if clamp:
-            raise ConfigError("give --clamp or --phase, not both", key="phase")
-        found = check_phases(graph, _phases(graph, phase), level=level.value, repair=budget)
-        reports = dict(found)
-    else:
-        found = check_phase(graph, _clamped(graph, clamp), level=level.value, repair=budget)
-        reports = {None: found}
+    if phase and clamp:
+        raise ConfigError("give --clamp or --phase, not both", key="phase")
+    with within_memory(f"{file} by {level.value}", "level"):
+        if phase:
+            found = check_phases(graph, _phases(graph, phase), level=level.value, repair=budget)
+            reports = dict(found)
+        else:
+            found = check_phase(graph, _clamped(graph, clamp), level=level.value, repair=budget)
+            reports = {None: found}
     verdicts = {str(name): verdict_on(init, report, graph) for name, report in reports.items()}
     valid = all(verdict.valid for verdict in verdicts.values())
     if as_json:

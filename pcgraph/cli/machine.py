@@ -12,6 +12,11 @@ from pcgraph.errors import ConfigError
 __all__ = ["require_device", "within_memory"]
 
 
+TOO_LARGE = (MemoryError, OverflowError, torch.OutOfMemoryError)
+SAID = ("can't allocate memory", "Storage size calculation", "array is too big")
+"""What errors of no kind of their own say where something is too large."""
+
+
 def require_device(name: str) -> None:
     """Refuse a device that does not exist, or that holds no numbers (``meta``).
 
@@ -28,7 +33,7 @@ def require_device(name: str) -> None:
 
 @contextmanager
 def within_memory(what: str, key: str) -> Iterator[None]:
-    """Turn the many ways in which torch says that something is too large into one error that names it.
+    """Turn the many ways in which torch and NumPy say that something is too large into one error that names it.
 
     Raises
     ------
@@ -36,9 +41,8 @@ def within_memory(what: str, key: str) -> Iterator[None]:
     """
     try:
         yield
-    except (MemoryError, RuntimeError, OverflowError) as problem:
+    except (MemoryError, OverflowError, RuntimeError, ValueError) as problem:
         reason = str(problem)
-        of_memory = isinstance(problem, MemoryError | OverflowError | torch.OutOfMemoryError)
-        if not of_memory and "can't allocate memory" not in reason and "Storage size calculation" not in reason:
+        if not isinstance(problem, TOO_LARGE) and not any(words in reason for words in SAID):
             raise
         raise ConfigError(f"{what} does not fit into the memory: {reason.splitlines()[0]}", key=key) from problem

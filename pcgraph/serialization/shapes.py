@@ -20,9 +20,9 @@ def read_shape(value: Any) -> Any:
     >>> read_shape("28x28"), read_shape("784"), read_shape("[1, 28, 28]")
     ((28, 28), 784, (1, 28, 28))
     """
-    if isinstance(value, list) and all(isinstance(size, int | float) for size in value):
+    if isinstance(value, list) and all(isinstance(size, int) for size in value):
         return tuple(value)
-    if value is None or isinstance(value, int | float):
+    if value is None or isinstance(value, int):
         return value
     text = value.strip() if isinstance(value, str) else ""
     listed = text[:1] + text[-1:] in ("[]", "()")

@@ -82,10 +82,12 @@ class Run:
 
     def kernels(self, net: PCNetwork) -> dict[str, str]:
         """The kernel for every bucket that can have it."""
-        s = net.structure
-        scalar = {b.name for b in s.buckets if s.groups[b.source_group].size == s.groups[b.target_group].size == 1}
-        names = [b.name for b in s.buckets if b.kind == "linear" and (self.kernel != "sparse" or b.name in scalar)]
-        return {} if self.kernel is None else dict.fromkeys(names, self.kernel)
+        groups = net.structure.groups
+        linear = [b for b in net.structure.buckets if b.kind == "linear"]
+        if self.kernel == "sparse":  # which torch has for as many entries as a matrix has places
+            ends = [(groups[b.source_group], groups[b.target_group]) for b in linear]
+            linear = [b for b, (a, z) in zip(linear, ends) if a.size == z.size == 1 and b.count <= a.count * z.count]
+        return {} if self.kernel is None else {b.name: self.kernel for b in linear}
 
     def on(self, net: PCNetwork, factor: float = 1.0, *, check: bool = True) -> InferenceResult:
         """Run it, with values so many times as large."""
@@ -357,7 +359,7 @@ def test_a_run_leaves_nothing_behind(problem, kind, runs, story, small):
 
     with pytest.MonkeyPatch.context() as patch:
         if small:
-            few = replace(traits.CPU, widen=3.0, pieces=1, lasting_slope=1, few_clamps=1, scalar_edges=1, spare_rows=1)
+            few = replace(traits.CPU, widen=3.0, pieces=1, lasting_slope=1, few_clamps=1, spare_rows=1)
             patch.setattr(traits, "CPU", few)
             runs = [replace(run, tolerance=None) for run in runs]
         net, kept = network(), []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -162,6 +163,13 @@ def test_a_network_that_no_machine_can_hold_is_refused_before_it_is_made(shape: 
     graph.add_edge("x", "y")
     write_graph(tmp_path / "large.json", graph)
     assert "GiB" in refused("train", "--graph", tmp_path / "large.json", "--dry-run")
+
+
+@pytest.mark.parametrize("shape", [2**40, 2**62, 2**70, [2**40, 2**40], float("inf"), 2.5, {"a": 1}, [[1]], ["x"]])
+def test_neurons_that_cannot_be_numbered_are_refused(shape: object, tmp_path: Path) -> None:
+    nodes = [{"id": "x", "shape": shape}, {"id": "y", "shape": 2}]
+    (tmp_path / "g.json").write_text(json.dumps({"nodes": nodes, "edges": [{"source": "x", "target": "y"}]}))
+    refused("check", tmp_path / "g.json", "--clamp", "x", "--level", "neurons")
 
 
 # -- the other commands -----------------------------------------------------------------------------------------------

@@ -94,6 +94,8 @@ def test_a_copy_shares_no_parameter_and_all_names():
             assert twin.edge_modules[bucket.name] is bucket.transform
     assert twin.transform(a, b, 0).module is twin.transform(b, c).module is twin.graph.edges[a, b, 0]["transform"]
     assert twin.transform(a, b, 0).module is not net.transform(a, b, 0).module
+    for i, segment in enumerate(twin.structure.segments):
+        assert segment.gaussian or segment.energy is None or segment.energy is twin.energies[str(i)]
     energy = twin.node_energy(twin.structure.number[b])
     assert any(energy is part for part in twin.energies.values())
     with torch.no_grad():

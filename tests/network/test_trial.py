@@ -157,8 +157,10 @@ ADMITTED = {
 def test_what_no_activation_may_do_is_refused_when_declared(place, what, words):
     """Found in a run, it would be a raw error of torch at best, and a wrong number at worst."""
     where = {"node": "h", "edge": ("x", "h")}[place]
+    state = torch.get_rng_state()
     with pytest.raises(GraphError, match=words) as caught:
         PCNetwork(declared(**{place: copy.deepcopy(what)}))
+    assert torch.equal(torch.get_rng_state(), state)
     assert caught.value.where == where
     assert str(caught.value).startswith({"node": "node 'h': ", "edge": "edge 'x' -> 'h': "}[place])
 
