@@ -47,14 +47,11 @@ def copy_graph(graph: nx.DiGraph, memo: dict[int, Any], pairs: tuple[Index, Inde
     """
 
     def own(data: Mapping[str, Any]) -> dict[str, Any]:
-        return {k: mine(k, v) for k, v in data.items()}
-
-    def mine(key: str, value: Any) -> Any:
-        if isinstance(value, nn.Module):
-            return copy_module(value, memo)
-        if key == "slots" and isinstance(value, Mapping):
-            return {k: own(said) if isinstance(said, Mapping) else said for k, said in value.items()}
-        return value
+        found = {k: copy_module(v, memo) if isinstance(v, nn.Module) else v for k, v in data.items()}
+        if "slots" in found and isinstance(found["slots"], Mapping):
+            slots = found["slots"].items()
+            found["slots"] = {k: own(said) if isinstance(said, Mapping) else said for k, said in slots}
+        return found
 
     source, target = pairs_of(graph) if pairs is None else pairs
     twin: nx.DiGraph = nx.MultiDiGraph() if graph.is_multigraph() else nx.DiGraph()

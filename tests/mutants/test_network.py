@@ -26,7 +26,7 @@ NETWORK, PACKED, STRUCTURE, TRIAL = "network/network", "network/packed", "networ
 MUTANTS = [
     fault("neighbours in another order", COPYING, "source[by_target.order].tolist()", "source[by_target.order[::-1]].tolist()", "building"),
     fault("an edge's attributes are the caller's", COPYING, "entries = [own(data) if data else {} for data in between]", "entries = list(between)", "building"),
-    fault("a module is copied for each edge", COPYING, "return copy_module(value, memo)", "return copy_module(value, {})", "building"),
+    fault("a module is copied for each edge", COPYING, "copy_module(v, memo) if", "copy_module(v, {}) if", "building"),
     fault("components are not told apart", ADJACENCY, "if low[v] == place[v]:", "if low[v] == place[v] and not path:", "building"),
     fault("components in reverse", ADJACENCY, "    return found[::-1]\n", "    return found\n", "building"),
     fault("edges of many nodes unsorted", ADJACENCY, "return np.sort(self.order[np.repeat(first, counts) + offsets])", "return self.order[np.repeat(first, counts) + offsets]", "building"),
