@@ -7,16 +7,30 @@ clamps and initializer into a plan that computes only what is needed; run infere
 import importlib
 from typing import TYPE_CHECKING
 
-from pcgraph import activations, energies, errors, graphs, learning, notebook, optimizers, pyg, topology, transforms
+from pcgraph import (
+    activations,
+    energies,
+    errors,
+    graphs,
+    learning,
+    notebook,
+    optimizers,
+    pyg,
+    scaling,
+    topology,
+    transforms,
+)
 from pcgraph.checkpoints import load, save
 from pcgraph.clamps import Masked
+from pcgraph.coordinates import Errors
 from pcgraph.errors import ClampError, ConfigError, Diverged, GraphError, InvalidInitializer, PCGraphError
 from pcgraph.initializers import Average, Equilibrium, Forward, Initializer, Memory, Normal, Null, PerNode, States, Zero
 from pcgraph.learning import InferenceResult
 from pcgraph.model import PCNetwork
-from pcgraph.optimizers import SGD, Adam
+from pcgraph.optimizers import SGD, Adam, Following
 from pcgraph.plan import Plan
 from pcgraph.rates import safe_rate
+from pcgraph.solvers import LBFGS, Anderson, Momentum
 from pcgraph.topology import check
 from pcgraph.training import evaluate, fit
 
@@ -28,13 +42,17 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "LBFGS",
     "SGD",
     "Adam",
+    "Anderson",
     "Average",
     "ClampError",
     "ConfigError",
     "Diverged",
     "Equilibrium",
+    "Errors",
+    "Following",
     "Forward",
     "GraphError",
     "InferenceResult",
@@ -42,6 +60,7 @@ __all__ = [
     "InvalidInitializer",
     "Masked",
     "Memory",
+    "Momentum",
     "Normal",
     "Null",
     "PCGraphError",
@@ -65,6 +84,7 @@ __all__ = [
     "pyg",
     "safe_rate",
     "save",
+    "scaling",
     "testing",
     "topology",
     "transforms",

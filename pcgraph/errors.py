@@ -111,7 +111,7 @@ class OutOfMemory(PCGraphError, MemoryError):
 
 
 class DataError(PCGraphError, ValueError):
-    """A data file is missing, malformed or not what was asked for; ``path`` names it where there is one."""
+    """A file of data, a graph or a picture cannot be read or written as asked; ``path`` names it where there is one."""
 
     def __init__(self, message: str, *, path: Any = None) -> None:
         super().__init__(message)

@@ -1,4 +1,4 @@
-"""PCNetwork: a network that can be planned, run and asked."""
+"""A PCNetwork is a network that can be planned, run and asked."""
 
 from __future__ import annotations
 
@@ -9,16 +9,20 @@ import networkx as nx
 import torch
 from torch import Tensor
 
+from pcgraph.arguments import require_choice, require_count, require_number, require_seed
 from pcgraph.backends import Backend, Motion
 from pcgraph.backends import get as get_backend
 from pcgraph.clamps import Clamps, Masked
+from pcgraph.coordinates import Errors
 from pcgraph.errors import ClampError, ConfigError, OutOfMemory
 from pcgraph.inference import InferenceResult, Options, Planner, require_optimizer, run
+from pcgraph.inference.curvature import largest_curvature
 from pcgraph.initializers import Initializer, States
 from pcgraph.network import Network
-from pcgraph.optimizers import StateOptimizer
+from pcgraph.optimizers import Following, StateOptimizer
 from pcgraph.plan import Plan, Request, require_steps
 from pcgraph.pyg import to_data
+from pcgraph.solvers import Solver
 
 if TYPE_CHECKING:
     from torch_geometric.data import Data
@@ -29,7 +33,7 @@ Node = Hashable
 
 
 class PCNetwork(Network):
-    """A predictive coding network on an arbitrary graph.
+    """A predictive coding network can be declared on any graph; it is planned, run, asked, and learns.
 
     Parameters
     ----------
@@ -38,9 +42,9 @@ class PCNetwork(Network):
         ``precision``, ``prior``; edges are predictions, with ``transform``, ``activation``, ``trainable``, ``share``.
         It is copied and never changed.
     seed : int
-        For the weights. torch's global generator is neither read nor moved.
+        The seed that the weights are drawn from. torch's global generator is neither read nor moved.
     dtype : torch.dtype, optional
-        Of parameters and states; torch's default dtype if None.
+        The type of parameters and states; torch's default dtype if None.
     device : torch.device or str, optional
     backend : str or Backend
         What computes: a name of :data:`pcgraph.backends.BACKENDS`, "auto", or a backend of your own.
@@ -78,41 +82,54 @@ class PCNetwork(Network):
 
     @property
     def backend(self) -> Backend:
-        """What computes."""
+        """Return what computes."""
         return self._planner.backend
 
     def plan(
-        self, clamped: Iterable[Node], *, init: Initializer, steps: int, optimizer: StateOptimizer | None = None,
-        masked: Iterable[Node] = (), kernels: Mapping[str, str] | None = None,
+        self, clamped: Iterable[Node], *, init: Initializer, steps: int,
+        optimizer: StateOptimizer | Solver | None = None, masked: Iterable[Node] = (),
+        kernels: Mapping[str, str] | None = None, coordinates: Errors | None = None,
     ) -> Plan:  # fmt: skip
-        """The plan that :meth:`infer` would run.
+        """Return the plan that :meth:`infer` would run.
 
         Parameters
         ----------
         clamped, masked : iterable of nodes
-            Known wholly, and in part.
+            The nodes that are known wholly, and in part.
         init : Initializer
         steps : int
         optimizer : StateOptimizer, optional
             Its promises decide what may be skipped; without one those of plain SGD are taken.
         kernels : mapping, optional
             Bucket name -> kernel, to overrule the written rule.
+        coordinates : Errors, optional
+            As for :meth:`infer`.
+
+        Returns
+        -------
+        Plan
+            It is kept: equal requests get the same one.
 
         Raises
         ------
         InvalidInitializer, ClampError, ConfigError
+            As :meth:`infer` would raise them.
         """
         for names in (clamped, masked):
             if isinstance(names, str):
                 raise ClampError(f"clamped and masked are collections of nodes, as in {{{names!r}}} (found {names!r})")
-        numbers = [frozenset(self.structure.require_node(n, ClampError) for n in group) for group in (clamped, masked)]
+        known, partly = (
+            frozenset(self.structure.require_node(n, ClampError) for n in group) for group in (clamped, masked)
+        )  # fmt: skip
         require_steps(steps)
-        return self._planner.plan(Request.make(numbers[0], numbers[1], steps, optimizer, pins=kernels), init)
+        kept = self._planner.kept(coordinates, known, partly)
+        return self._planner.plan(Request.make(known, partly, steps, optimizer, pins=kernels, kept=kept), init)
 
     def infer(
         self, clamps: Mapping[Node, Tensor | Masked], *, init: Initializer, steps: int,
-        optimizer: StateOptimizer | None = None, labels: Tensor | None = None,
-        trace: bool | Literal["nodes"] = False, check: bool = True, kernels: Mapping[str, str] | None = None,
+        optimizer: StateOptimizer | Solver | None = None, labels: Tensor | None = None,
+        coordinates: Errors | None = None, tolerance: float | None = None, trace: bool | Literal["nodes"] = False,
+        check: bool = True, kernels: Mapping[str, str] | None = None,
         capture: bool | Literal["auto"] = False,
     ) -> InferenceResult:  # fmt: skip
         """Run inference: initialise the free states, then move them down the energy.
@@ -124,10 +141,15 @@ class PCNetwork(Network):
         init : Initializer
         steps : int
             T, the number of inference steps.
-        optimizer : StateOptimizer, optional
+        optimizer : StateOptimizer or Solver, optional
             How states move; needed if `steps` is above 0.
         labels : Tensor, optional, shape (batch,)
             Classes, for :class:`pcgraph.Average` where no clamp is one-hot.
+        coordinates : Errors, optional
+            What moves: states, unless :class:`pcgraph.Errors` says otherwise.
+        tolerance : float, optional
+            A sample moves no more once no gradient of its neurons is larger; ``result.steps`` says after how many
+            steps, and `steps` is the most. It needs the host in every step.
         trace : bool or "nodes"
             Keep the energy of every step; with "nodes", that of each node as well.
         check : bool
@@ -137,48 +159,72 @@ class PCNetwork(Network):
         capture : bool or "auto"
             On a GPU, record the run as one CUDA graph and replay it for every batch of this shape: the host then
             starts it with one call. "auto" does so where all that varies comes in through tensors; True refuses
-            where it does not. The states of the result are then copies. Not measured yet: no GPU was at hand.
+            where it does not. Not measured yet: no GPU was at hand.
+
+        Returns
+        -------
+        InferenceResult
+            It is read by node, and the network learns from it.
 
         Raises
         ------
         ClampError, ConfigError, InvalidInitializer
-            Before anything runs.
+            An argument is not as it has to be, or the initializer does not hold; nothing has run.
         Diverged
             The energy is not finite at the end.
+        OutOfMemory
+            The device has run out of memory; the message has the plan's estimate.
         """
-        if trace not in (False, True, "nodes"):
-            raise ConfigError(f"trace is True, False or 'nodes' (found {trace!r})", key="trace")
+        require_choice(trace, "trace", (False, True, "nodes"))
+        if tolerance is not None:
+            tolerance = require_number(tolerance, "tolerance", above=0)
         return self.run(
             clamps, init=init, steps=steps, labels=labels, motion=Motion(optimizer),
-            options=Options(trace=trace, check=check, capture=capture), kernels=kernels,
+            options=Options(trace, check, capture, tolerance), kernels=kernels, coordinates=coordinates,
         )  # fmt: skip
 
     def run(
         self, clamps: Mapping[Node, Tensor | Masked], *, init: Initializer, steps: int, labels: Tensor | None,
         motion: Motion, options: Options, all_move: bool = False, kernels: Mapping[str, str] | None = None,
+        coordinates: Errors | None = None,
     ) -> InferenceResult:  # fmt: skip
-        """:meth:`infer` for learning rules with phases of their own, which say what evolves from run to run.
+        """Run inference as :meth:`infer` does, for learning rules that say what evolves from run to run.
 
         Parameters
         ----------
-        clamps, init, steps, labels, kernels
+        clamps, init, steps, labels, kernels, coordinates
             As for :meth:`infer`.
         motion : Motion
             The state optimizer, what it has kept from earlier runs, and nudges.
         options : Options
         all_move : bool
             Whether every free node is handed to the optimizer in every step, so that what it keeps fits other runs.
+
+        Returns
+        -------
+        InferenceResult
+
+        Raises
+        ------
+        ClampError, ConfigError, InvalidInitializer, Diverged, OutOfMemory
+            As for :meth:`infer`.
         """
         require_optimizer(steps, motion.optimizer)
+        lr = getattr(motion.optimizer, "lr", None)
+        if isinstance(lr, Following) and steps:
+            if lr.due:
+                lr.see(*self._curvature(clamps, init, labels, coordinates, lr.due, lr.direction, 0))
+            lr.ran()
         checked = Clamps.check(self, clamps, finite=options.check)
         request = Request.make(
             checked.clamped, frozenset(checked.masked), steps, motion.optimizer, nudged=frozenset(motion.nudges),
             all_move=all_move, pins=kernels,
+            kept=self._planner.kept(coordinates, checked.clamped, frozenset(checked.masked)),
         )  # fmt: skip
         prepared = self._planner.prepare(request, checked, init, labels)
         try:
             with torch.inference_mode(False):
-                program, trace = run(self._planner, prepared, motion, options)
+                program, seen = run(self._planner, prepared, motion, options)
         except torch.OutOfMemoryError as error:
             estimate = prepared.plan.memory(checked.batch)
             raise OutOfMemory(
@@ -186,30 +232,77 @@ class PCNetwork(Network):
                 f"at batch {checked.batch}: take a smaller batch, or smaller groups ({error})",
                 estimate=estimate,
             ) from error
-        return InferenceResult(program, checked, init, labels, trace)
+        return InferenceResult(program, checked, init, labels, seen)
+
+    def curvature(
+        self, clamps: Mapping[Node, Tensor | Masked], *, init: Initializer, labels: Tensor | None = None,
+        coordinates: Errors | None = None, iterations: int = 50, seed: int = 0,
+    ) -> Tensor:  # fmt: skip
+        """Find the largest curvature of the energy where inference begins, for each sample: shape (batch,).
+
+        Plain descent on a quadratic energy converges for every rate below 2 / curvature. It is the largest eigenvalue
+        of the Hessian for what inference moves, by power iteration. With ``f = 1 - (1 - lr * curvature)**T`` it tells
+        how far inference goes along that eigenvector: for small f, learning is nearly backpropagation.
+
+        Parameters
+        ----------
+        clamps, init, labels, coordinates
+            As for :meth:`infer`.
+        iterations : int
+            Of the power iteration, each with two gradients.
+        seed : int
+            Of the first direction.
+        """
+        require_count(iterations, "iterations", least=1)
+        return self._curvature(clamps, init, labels, coordinates, iterations, None, require_seed(seed))[0]
+
+    def _curvature(
+        self, clamps: Mapping[Node, Tensor | Masked], init: Initializer, labels: Tensor | None,
+        coordinates: Errors | None, iterations: int, direction: Tensor | None, seed: int,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        checked = Clamps.check(self, clamps)
+        known, partly = checked.clamped, frozenset(checked.masked)
+        kept = self._planner.kept(coordinates, known, partly)
+        # Nothing is promised, so that the second step computes everything.
+        request = Request(known, partly, steps=2, fixes_zero=False, kept=kept)
+        prepared = self._planner.prepare(request, checked, init, labels)
+        with torch.inference_mode(False):
+            return largest_curvature(self._planner, prepared, iterations, direction, seed)
 
     def forward(self, *arguments: Any, **keywords: Any) -> Any:
-        """Not defined: a predictive coding network is run by :meth:`infer` and asked by :meth:`predict`."""
+        """Refuse to be called: a predictive coding network is run by :meth:`infer` and asked by :meth:`predict`."""
         raise TypeError("a PCNetwork is not called: use net.infer(clamps, ...) to run it and net.predict(clamps, node)")
 
     def carry_on(self, states: Mapping[Node, Tensor]) -> States:
-        """An initializer that starts from `states`. All of them share one plan."""
+        """Return an initializer that starts from `states`. All of them share one plan."""
         return States(states)
 
     def predict(
         self, clamps: Mapping[Node, Tensor | Masked], node: Node, *, init: Initializer | None = None,
-        steps: int | None = None, optimizer: StateOptimizer | None = None,
+        steps: int | None = None, optimizer: StateOptimizer | Solver | None = None,
+        coordinates: Errors | None = None, tolerance: float | None = None,
     ) -> Tensor:  # fmt: skip
-        """What the network predicts for one node, shape (batch, *shape).
+        """Predict one node, shape (batch, *shape).
 
-        By a sweep over the node's ancestors, where these can be swept for these clamps (Theorem 1): they have no cycle
-        of free nodes, and every free root among them has a known value. Elsewhere `init` and `steps` are required, and
-        the answer is the node's state after that many steps.
+        A sweep over the node's ancestors gives it, where these can be swept for these clamps (Theorem 1): they have no
+        cycle of free nodes, and every free root among them has a known value. Elsewhere `init` and `steps` are
+        required, and the answer is the node's state after that many steps.
+
+        Parameters
+        ----------
+        clamps : mapping
+            Node -> Tensor (batch, *shape), or :class:`pcgraph.Masked`.
+        node : node
+            The one that is asked for; it is not wholly clamped.
+        init, steps, optimizer
+            As for :meth:`infer`; both of the first, or neither.
 
         Raises
         ------
         InvalidInitializer
             There is no sweep, and neither `init` nor `steps` was given.
+        ClampError, ConfigError
+            The clamps, or the other arguments, are not as they have to be.
         """
         target = self.structure.require_node(node, ClampError)
         if isinstance(clamps, Mapping) and isinstance(clamps.get(node), Tensor):
@@ -222,7 +315,8 @@ class PCNetwork(Network):
             missing = "init" if init is None else "steps"
             raise ConfigError("predict needs both init= and steps=, or neither", key=missing)
         if init is not None and steps is not None:
-            return self.infer(clamps, init=init, steps=steps, optimizer=optimizer).states[node]
+            how: dict[str, Any] = {"optimizer": optimizer, "coordinates": coordinates, "tolerance": tolerance}
+            return self.infer(clamps, init=init, steps=steps, **how).states[node]
         checked = Clamps.check(self, clamps)
         plan = self._planner.prediction(checked.clamped, frozenset(checked.masked), target)
         with torch.inference_mode(False):
@@ -230,7 +324,7 @@ class PCNetwork(Network):
             return program.read(target, "state").clone()
 
     def to_data(self, level: Literal["neurons", "groups"] = "neurons") -> Data:
-        """The graph as torch_geometric's ``Data``; see :func:`pcgraph.pyg.to_data`."""
+        """Return the graph as torch_geometric's ``Data``; see :func:`pcgraph.pyg.to_data`."""
         return to_data(self, level=level)
 
     def __getstate__(self) -> dict[str, Any]:

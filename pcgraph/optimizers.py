@@ -12,15 +12,91 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pcgraph.arguments import did_you_mean, require_flag, require_number, shown
+from pcgraph.arguments import did_you_mean, require_count, require_flag, require_number, shown
 from pcgraph.errors import ConfigError
 
-__all__ = ["SGD", "Adam", "StateOptimizer"]
+__all__ = ["SGD", "Adam", "Following", "StateOptimizer"]
 
-Rate = float | Mapping[Hashable, float]
+
+class Following:
+    """Is a state rate that follows the curvature of the energy, so that inference stays stable while weights learn.
+
+    The curvature of the energy grows as the weights learn. Where the rate times the largest curvature passes 2,
+    inference no longer descends but swings, and training falls over. This rate is ``min(at_most, cap / curvature)``,
+    measured now and then by a few power iterations that go on from where the last ones ended.
+
+    Parameters
+    ----------
+    at_most : float
+        The rate while the curvature allows it.
+    cap : float
+        What the rate times the curvature may be; descent is stable below 2.
+    every : int
+        The curvature is measured in the first run and in every so many after it.
+    iterations : int
+        Power iterations of a measurement, each of two gradients; the first measurement takes ten times as many.
+
+    Attributes
+    ----------
+    rate : float
+        The rate in use.
+    curvature : float or None
+        The largest that was measured last, over the samples of that batch.
+
+    Examples
+    --------
+    >>> import torch, pcgraph
+    >>> net = pcgraph.PCNetwork(pcgraph.graphs.chain([3, 4, 4, 2]))
+    >>> rate = pcgraph.Following(at_most=10.0)
+    >>> clamps = {"x": torch.ones(5, 3), "y": torch.ones(5, 2)}
+    >>> result = net.infer(clamps, init=pcgraph.Forward(), steps=3, optimizer=pcgraph.SGD(lr=rate))
+    >>> 0 < rate.rate < 10, round(rate.rate * rate.curvature, 3)
+    (True, 1.2)
+    """
+
+    def __init__(self, at_most: float, cap: float = 1.2, *, every: int = 30, iterations: int = 2) -> None:
+        self.at_most = require_number(at_most, "at_most", above=0)
+        self.cap = require_number(cap, "cap", above=0, below=2)
+        self.every = require_count(every, "every", least=1)
+        self.iterations = require_count(iterations, "iterations", least=1)
+        self.rate, self.curvature = self.at_most, None
+        self._runs, self._direction = 0, None
+
+    rate: float
+    curvature: float | None
+    _runs: int
+    _direction: Tensor | None
+
+    @property
+    def due(self) -> int:
+        """So many power iterations are due before the next run; 0 as a rule."""
+        return self.iterations * (10 if self.curvature is None else 1) if self._runs % self.every == 0 else 0
+
+    def ran(self) -> None:
+        """Count a run."""
+        self._runs += 1
+
+    def see(self, curvature: Tensor, direction: Tensor) -> None:
+        """Take note of a measurement: curvature (batch,), and the direction to go on from."""
+        largest = float(curvature.max())
+        self.curvature, self._direction = largest, direction
+        self.rate = min(self.at_most, self.cap / largest) if largest > 0 else self.at_most
+
+    @property
+    def direction(self) -> Tensor | None:
+        """The last direction of the power iteration, (batch, variables)."""
+        return self._direction
+
+    def __repr__(self) -> str:
+        return f"Following(at_most={self.at_most:g}, cap={self.cap:g})"
+
+
+Rate = float | Mapping[Hashable, float] | Following
 
 
 def _check_rate(lr: Rate) -> Rate:
+    if isinstance(lr, Following):
+        return lr
     if not isinstance(lr, Mapping):
         return require_number(lr, "lr", above=0)
     if not lr:
@@ -66,6 +142,8 @@ class StateOptimizer:
         ConfigError
             The rates are a dict without this node and without the entry ``None``.
         """
+        if isinstance(self.lr, Following):
+            return self.lr.rate
         if not isinstance(self.lr, dict):
             return self.lr  # type: ignore[return-value]
         if node in self.lr:
@@ -118,8 +196,8 @@ class SGD(StateOptimizer):
 
     Parameters
     ----------
-    lr : float or mapping
-        The paper's α; or node -> rate, ``None`` -> the rest.
+    lr : float, mapping or Following
+        The paper's α; or node -> rate, ``None`` -> the rest; or a rate that follows the curvature.
     momentum : float
     nesterov : bool
         Look ahead: ``h <- h - lr * (g + momentum * m)``.

@@ -37,7 +37,8 @@ def to_data(net: Network, level: Literal["neurons", "groups"] = "neurons") -> Da
     torch_geometric.data.Data
         ``edge_index``; ``num_nodes``; ``names``, the declared nodes in the order of their numbers; ``group``, shape
         (vertices,), the number of the declared node that a vertex belongs to; and by neuron also ``edge_weight``, shape
-        (edges,), and ``bias``, shape (vertices,), zero where there is none. Vertices follow the declaration's order.
+        (edges,), each times the ``scale`` of its edge, and ``bias``, shape (vertices,), zero where there is none.
+        Vertices follow the declaration's order.
 
     Raises
     ------
@@ -72,7 +73,7 @@ def to_data(net: Network, level: Literal["neurons", "groups"] = "neurons") -> Da
             u, v = s.edge(i)[:2]
             entries, values = _entries(net, bucket, i)
             columns.append(entries + torch.stack([first[place[u]], first[place[v]]]).unsqueeze(1))
-            weights.append(values)
+            weights.append(values * bucket.scale)
     bias = torch.zeros(int(first[-1]), dtype=net.dtype)
     for name in names:
         if net.bias_place(name) is not None:

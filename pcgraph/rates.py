@@ -1,36 +1,37 @@
-"""A state rate that is safe where inference begins."""
+"""A state rate is found that is safe where inference begins."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from pcgraph.arguments import require_count, require_number, require_seed
 from pcgraph.clamps import Masked
 from pcgraph.errors import ConfigError
+from pcgraph.inference import InferenceResult
 from pcgraph.initializers import Initializer
-from pcgraph.initializers.base import noise
 from pcgraph.model import PCNetwork
 from pcgraph.optimizers import SGD
 
 __all__ = ["safe_rate"]
 
 Node = Hashable
-#: Length of the finite difference, relative to the largest state, by the precision of the states.
-SHIFT = {torch.float64: 1e-5, torch.float32: 1e-2}
 
 
 def safe_rate(
     net: PCNetwork, clamps: Mapping[Node, Tensor | Masked], *, init: Initializer, labels: Tensor | None = None,
-    iterations: int = 50, margin: float = 0.9, seed: int = 0,
+    iterations: int = 50, margin: float = 0.9, seed: int = 0, ahead: int = 10,
 ) -> float:  # fmt: skip
-    """A rate for plain SGD on the states: `margin` times 2 / lambda, lambda the largest curvature at the start.
+    """Find a rate for plain SGD on the states: `margin` times 2 / lambda, lambda the largest curvature at the start.
 
     Gradient descent on a quadratic energy converges for every rate below ``2 / lambda``. lambda is the largest
     eigenvalue of the Hessian for the free states, found by power iteration, where a Hessian-vector product is a
     central difference of two gradients. On a linear network the energy is quadratic and the bound exact, for all
-    states; elsewhere it is a local one, and a smaller margin is wise.
+    states; elsewhere it is a local one, and the curvature may be larger a step away (behind the kink of a relu, say).
+    So the rate is tried: it is halved until no sample's energy rises in the first `ahead` steps.
 
     Parameters
     ----------
@@ -41,11 +42,13 @@ def safe_rate(
         Where the states start.
     labels : Tensor, optional
     iterations : int
-        Of the power iteration, each of two gradients.
+        How many steps the power iteration takes, each with two gradients.
     margin : float
         Between 0 and 1.
     seed : int
-        Of the first direction.
+        The seed of the first direction.
+    ahead : int
+        How many inference steps are tried; 0 leaves the local bound as it is.
 
     Returns
     -------
@@ -60,40 +63,29 @@ def safe_rate(
     >>> 0 < safe_rate(net, clamps, init=pcgraph.Forward()) < 2
     True
     """
-    if not 0 < margin <= 1:
-        raise ConfigError(f"margin lies above 0 and at most at 1 (found {margin!r})", key="margin")
-    begun = net.infer(clamps, init=init, steps=0, labels=labels).states
-    start = {v: h.clone() for v, h in begun.items()}
-    free = [v for v in start if not isinstance(clamps.get(v), Tensor)]
-    if not free:
-        return float("inf")
-    shift = SHIFT.get(net.dtype, 1e-2) * max(1.0, *(float(h.abs().max()) for h in start.values()))
-    optimizer = SGD(lr=1.0)
-
-    def gradient(states: Mapping[Node, Tensor]) -> dict[Node, Tensor]:
-        """Of the energy, for each free node, from the displacement of one step with rate 1."""
-        moved = net.infer(clamps, init=net.carry_on(states), steps=1, optimizer=optimizer, check=False).states
-        return {v: states[v] - moved[v] for v in free}
-
-    direction = {v: noise((seed, i), start[v]) for i, v in enumerate(free)}
-    curvature = torch.zeros(next(iter(start.values())).shape[0], dtype=net.dtype, device=net.device)
-    for _ in range(iterations):
-        length = _norm(direction).clamp(min=torch.finfo(net.dtype).tiny)
-        direction = {v: d / _wide(length, d) for v, d in direction.items()}
-        above = gradient({**start, **{v: start[v] + shift * d for v, d in direction.items()}})
-        below = gradient({**start, **{v: start[v] - shift * d for v, d in direction.items()}})
-        direction = {v: (above[v] - below[v]) / (2 * shift) for v in free}
-        curvature = _norm(direction)
+    iterations, ahead = require_count(iterations, "iterations", least=1), require_count(ahead, "ahead")
+    margin, seed = require_number(margin, "margin", above=0, most=1), require_seed(seed)
+    curvature = net.curvature(clamps, init=init, labels=labels, iterations=iterations, seed=seed)
     largest = float(curvature.max())
     if largest != largest:
         raise ConfigError("the energy has no finite curvature at these states: smaller weights or states are needed")
-    return margin * 2 / largest if largest > 0 else float("inf")
+    if largest <= 0:
+        return float("inf")
+    rate = margin * 2 / largest
+    while ahead and _rises(net.infer(clamps, init=init, steps=ahead, optimizer=SGD(rate), labels=labels, **LOOK)):
+        rate /= 2
+    return rate
 
 
-def _norm(parts: Mapping[Node, Tensor]) -> Tensor:
-    """Euclidean length per sample, over all nodes together."""
-    return torch.stack([d.flatten(1).square().sum(1) for d in parts.values()]).sum(0).sqrt()
+#: How the first steps are looked at.
+LOOK: dict[str, Any] = {"trace": True, "check": False}
+#: Rises of the energy below this part of it are rounding.
+ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-4}
 
 
-def _wide(x: Tensor, like: Tensor) -> Tensor:
-    return x.view(-1, *[1] * (like.dim() - 1))
+def _rises(result: InferenceResult) -> bool:
+    """Tell whether the energy of some sample rises in some step, or leaves the range of numbers."""
+    trace = result.trace
+    assert trace is not None
+    allowed = ROUNDING.get(trace.dtype, 1e-2) * trace[0].abs()
+    return not bool((trace[1:] <= trace[:-1] + allowed).all())

@@ -88,10 +88,13 @@ def warm(net, clamps, init, steps, optimizer, **settings) -> None:
 
 def assert_equal_to_reference(net, clamps, init, steps, optimizer, *, tolerance=EXACT, **settings):
     """Demand states, energies, errors, predictions and gradients of the slow reference; return the result."""
+    coordinates, order = settings.get("coordinates"), ()
+    if coordinates is not None:
+        order = pcgraph.check(net.graph, clamps).error_coordinates(coordinates.keep).witness.order
     start = initial_states(net, clamps, init, **settings)
     warm(net, clamps, init, steps, optimizer, **settings)
     result = net.infer(clamps, init=init, steps=steps, optimizer=optimizer, trace=True, **settings)
-    expected = reference.infer(net, clamps, start, steps, reference_step(optimizer))
+    expected = reference.infer(net, clamps, start, steps, reference_step(optimizer), order)
     result.backward()
     for v in net.graph:
         torch.testing.assert_close(result.states[v], expected.states[v], **tolerance, msg=lambda m, v=v: f"{v}: {m}")

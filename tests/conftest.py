@@ -2,7 +2,8 @@
 
 One torch thread: small tensors gain nothing from more, and processes side by side lose much. Where the environment says
 ``CI``, Hypothesis draws the same examples every time, so that a run says something about the change and not about luck;
-everywhere else it goes on searching.
+everywhere else it goes on searching. ``--hypothesis-profile=unshrunk`` is for those who want to know no more than that
+a test fails.
 
 ``pytest -m gpu`` runs the tests that work on tensors once more, with torch's default device on the GPU, and skips them
 where there is none. ``--gpu-device`` names another device, which shows on a CPU that the tests can be run so.
@@ -13,10 +14,11 @@ import signal
 
 import pytest
 import torch
-from hypothesis import settings
+from hypothesis import Phase, settings
 
 torch.set_num_threads(1)
 settings.register_profile("ci", derandomize=True)
+settings.register_profile("unshrunk", phases=[Phase.explicit, Phase.generate])
 if os.environ.get("CI"):
     settings.load_profile("ci")
 

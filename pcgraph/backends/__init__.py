@@ -1,4 +1,4 @@
-"""How plans are computed: the seam, and what lies behind it.
+"""Backends compute plans: the seam stands here, and what lies behind it.
 
 A backend of your own is a subclass of :class:`Backend`. Put it into :data:`BACKENDS` to ask for it by name.
 """
@@ -17,7 +17,7 @@ BACKENDS: dict[str, type[Backend]] = {"torch": TorchBackend}
 
 
 def get(spec: str | Backend) -> Backend:
-    """The backend that `spec` names or is.
+    """Return the backend that `spec` is, or a new one that it names.
 
     Raises
     ------

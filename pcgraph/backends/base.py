@@ -1,4 +1,4 @@
-"""The seam between what is computed and how: a backend lowers a plan to a program, and a program runs it on a batch.
+"""The seam lies between what is computed and how: a backend lowers a plan to a program, which runs it on a batch.
 
 Inference, learning and everything after them know a :class:`Program` and nothing behind it: no buffer, no kernel, no
 layout. A run is
@@ -30,11 +30,13 @@ from pcgraph.network import Network
 from pcgraph.optimizers import StateOptimizer
 from pcgraph.plan import Plan, Stage
 from pcgraph.plan.operations import Index, Write
+from pcgraph.solvers import Solver
 
 __all__ = ["Backend", "Kind", "Motion", "Program", "Which", "keep", "under_way"]
 
-#: What can be read of a node: its state h, its prediction mu, or the gradient of the energy for its state.
-Kind = Literal["state", "prediction", "gradient"]
+#: What can be read of a node: its state h, its prediction mu, the variable that inference moves (the state, or in error
+#: coordinates the error), or the gradient of the energy for that variable.
+Kind = Literal["state", "prediction", "gradient", "variable"]
 #: Canonical numbers of nodes of one shape: one of them, or neighbours as a slice, or any as an array.
 Which = int | slice | Index
 
@@ -52,11 +54,12 @@ def keep(tensor: Tensor) -> Tensor:
 
 @dataclass(eq=False)
 class Motion:
-    """What evolves in a run beside the states themselves, and what moves them.
+    """A motion holds what evolves in a run beside the states themselves, and what moves them.
 
     Attributes
     ----------
-    optimizer : StateOptimizer or None
+    optimizer : StateOptimizer, Solver or None
+        A backend meets the first alone: what a solver proposes is written by :meth:`Program.write`.
     first_step : int
         Steps that were taken before this run, by the same optimizer.
     nudges : mapping
@@ -66,20 +69,25 @@ class Motion:
         What the optimizer keeps from step to step, under keys of the backend's choosing.
     """
 
-    optimizer: StateOptimizer | None = None
+    optimizer: StateOptimizer | Solver | None = None
     first_step: int = 0
     nudges: Mapping[int, tuple[Tensor, float]] = field(default_factory=dict)
     memories: dict[Hashable, dict[str, Any]] = field(default_factory=dict)
 
 
 class Program(ABC):
-    """A plan, ready to run on one network with one batch size.
+    """A program is a plan that is ready to run on one network, on batches of one size.
+
+    A run is :meth:`start`, then :meth:`step` for each t below ``plan.steps``, then :meth:`finish`; after that the
+    program is read from, and asked for energies and gradients. Write the seven abstract methods: all others have
+    defaults on top of them. :func:`pcgraph.testing.conformance.check_backend` tests what they do.
 
     Parameters
     ----------
     plan : Plan
     network : Network
     batch : int
+        How many samples a batch has.
 
     Attributes
     ----------
@@ -105,11 +113,21 @@ class Program(ABC):
 
         Whatever was read of an earlier run may change from here on. The neurons that a partial clamp fixes have their
         values whenever anything reads them.
+
+        Parameters
+        ----------
+        clamps : Clamps
+            The clamped values by canonical number of the node, checked already.
+        context : Context
+            What initializers may look at; hand it to :meth:`initialize`.
         """
 
     @abstractmethod
     def evaluate(self, t: int) -> None:
-        """Bring predictions, errors and signals up to date: ``propagate`` (for t > 0) and ``compare`` of stage `t`."""
+        """Bring predictions, errors and signals up to date: ``propagate`` and ``compare`` of stage `t`.
+
+        Stage 0 has nothing to propagate. ``t = plan.steps`` is the final stage.
+        """
 
     @abstractmethod
     def pull(self, t: int, motion: Motion) -> None:
@@ -120,7 +138,10 @@ class Program(ABC):
         """Let the optimizer move the nodes of stage `t` along their gradients, all from the same old states."""
 
     def step(self, t: int, motion: Motion) -> None:
-        """One inference step. A backend that fuses its three parts overrides this."""
+        """Take inference step `t` (paper, Eq 3): evaluate, pull and move.
+
+        A backend that fuses the three overrides this.
+        """
         self.evaluate(t)
         self.pull(t, motion)
         self.move(t, motion)
@@ -133,11 +154,33 @@ class Program(ABC):
 
     @abstractmethod
     def read(self, which: Which, kind: Kind) -> Tensor:
-        """The present values of one node, (batch, *shape), or of several of one shape, (nodes, batch, *shape).
+        """Return the present values of one node, (batch, *shape), or of several of one shape, (nodes, batch, *shape).
 
         It may be a view of what the program works on: it is to be read only, and before the program goes on. A node
         that was not compared last is at its prediction. Gradients are there after :meth:`pull`, for nodes that move.
+
+        Parameters
+        ----------
+        which : int, slice or ndarray of int
+            Canonical numbers.
+        kind : {"state", "prediction", "gradient"}
+            h, mu, or the gradient of the energy for h.
         """
+
+    def write(self, which: Which, values: Tensor) -> None:
+        """Set the variables of one node, (batch, *shape), or of several of one kind, (nodes, batch, *shape).
+
+        Solvers and tolerances need it; a program that does not define it is refused there.
+
+        Raises
+        ------
+        ConfigError
+            The program does not define it.
+        """
+        raise ConfigError(
+            f"{type(self).__name__} does not let its variables be set: use a state optimizer, and no tolerance=",
+            key="optimizer",
+        )
 
     @abstractmethod
     def gradients(self, scale: float) -> None:
@@ -148,8 +191,11 @@ class Program(ABC):
         """
 
     def node_energies(self, t: int | None = None) -> Iterator[tuple[Index, Tensor]]:
-        """Yield (nodes, energies (nodes, batch)) for the nodes that stage `t` compares, by default the last stage."""
-        for k, which in self.compared(t):
+        """Yield (nodes, energies (nodes, batch)) for the nodes that stage `t` compares, by default the last stage.
+
+        Each node with an error comes once; the energy of all others is zero. They are E_v of the paper's Eq 1.
+        """
+        for k, which in self.compared_segments(t):
             h, mu = self.read(which, "state"), self.read(which, "prediction")
             numbers = np.arange(which.start, which.stop) if isinstance(which, slice) else which
             with torch.no_grad():
@@ -157,6 +203,7 @@ class Program(ABC):
 
     def _energy(self, k: int, numbers: Index, h: Tensor, mu: Tensor) -> Tensor:
         segment = self.plan.structure.segments[k]
+        h, mu = h.to(self.energy_dtype), mu.to(self.energy_dtype)
         if not segment.gaussian:
             energy = self.network.energy_of(k)
             return energy.per_sample(h.flatten(0, 1), mu.flatten(0, 1)).view(h.shape[:2])
@@ -166,8 +213,8 @@ class Program(ABC):
             energies *= torch.from_numpy(segment.precision[numbers - first]).to(energies).unsqueeze(1)
         return energies
 
-    def compared(self, t: int | None = None) -> tuple[tuple[int, slice | Index], ...]:
-        """(Number of a segment, nodes) for the nodes that stage `t` compares, by default the last stage."""
+    def compared_segments(self, t: int | None = None) -> tuple[tuple[int, slice | Index], ...]:
+        """Return (number of a segment, nodes) for the nodes that stage `t` compares, by default the last stage."""
         stage = self.plan.stage(self.plan.steps if t is None else t)
         if stage not in self._compared:
             self._compared[stage] = tuple(self._by_segment(stage.compare.nodes))
@@ -183,27 +230,63 @@ class Program(ABC):
             else:
                 yield from ((k, slice(int(part[0]), int(part[-1]) + 1)) for part in parts)
 
+    @property
+    def energy_dtype(self) -> torch.dtype:
+        """The dtype of energies: sums of squares of half precision leave its range, and are taken in float32."""
+        own = self.network.dtype
+        return torch.float32 if own in (torch.float16, torch.bfloat16) else own
+
     def energy(self, t: int | None = None) -> Tensor:
-        """F per sample, shape (batch,) (paper, Eq 1), at stage `t`, by default the last."""
-        total = torch.zeros(self.batch, dtype=self.network.dtype, device=self.network.device)
+        """Sum the energies to F per sample, shape (batch,) (paper, Eq 1), at stage `t`, by default the last."""
+        total = torch.zeros(self.batch, dtype=self.energy_dtype, device=self.network.device)
         for _, energies in self.node_energies(t):
             total += energies.sum(0)
         return total
 
     def finite(self) -> bool:
-        """Whether the energy is finite for every sample; on a GPU this waits for the device."""
+        """Tell whether the energy is finite for every sample; on a GPU this waits for the device."""
         return bool(torch.isfinite(self.energy()).all())
 
-    def residual(self, t: int) -> float:
-        """The largest gradient of a neuron among the nodes that stage `t` moves, after :meth:`pull`."""
+    def residual(self, t: int) -> Tensor:
+        """Return the largest gradient of a neuron in each sample, (batch,), among what stage `t` moves.
+
+        It is there after :meth:`pull`.
+        """
+        largest = torch.zeros(self.batch, dtype=self.network.dtype, device=self.network.device)
+        for part in self._variables(t):
+            found = self.read(part, "gradient").abs().transpose(0, 1).flatten(1).amax(1)
+            torch.maximum(largest, found, out=largest)
+        return largest
+
+    def rows(self, t: int, kind: Kind) -> Tensor:
+        """Read all nodes that stage `t` moves, a row for each sample: (batch, variables)."""
+        kind = "state" if kind == "variable" and self.plan.measure is None else kind
+        parts = [self.read(part, kind).transpose(0, 1).flatten(1) for part in self._variables(t)]
+        return torch.cat(parts, 1) if parts else torch.zeros(self.batch, 0).to(self.network.dtype)
+
+    def assign(self, t: int, rows: Tensor) -> None:
+        """Set the variables of all nodes that stage `t` moves, given as :meth:`rows` gives them."""
+        s, start = self.plan.structure, 0
+        for part in self._variables(t):
+            group, count = s.groups[int(s.group_of[part[0]])], len(part)
+            values = rows[:, start : start + count * group.size].reshape(self.batch, count, *group.shape)
+            self.write(part, values.transpose(0, 1))
+            start += count * group.size
+
+    def _variables(self, t: int) -> list[Index]:
+        """Return the nodes that stage `t` moves, in parts of one shape and one kind of variable."""
         s, nodes = self.plan.structure, self.plan.stage(t).move.nodes
-        cuts = np.flatnonzero(np.diff(s.group_of[nodes])) + 1
-        parts = np.split(nodes, cuts) if len(nodes) else []
-        return max((float(self.read(part, "gradient").abs().max()) for part in parts), default=0.0)
+        if not len(nodes):
+            return []
+        label = s.group_of[nodes] * 2
+        if self.plan.measure is not None:
+            label = label + np.isin(nodes, self.plan.measure.nodes)
+        order = np.argsort(label, kind="stable")
+        return np.split(nodes[order], np.flatnonzero(np.diff(label[order])) + 1)
 
     def energy_gradients(self, scale: float) -> None:
         """Add `scale` times the gradients of the energies' own parameters (a learned precision, say), by autograd."""
-        for k, which in self.compared():
+        for k, which in self.compared_segments():
             if self.plan.structure.segments[k].gaussian:
                 continue
             energy = self.network.energy_of(k)
@@ -228,13 +311,8 @@ class Program(ABC):
             context.sources[write.source].init(block, out, context)
 
     @property
-    def stale(self) -> bool:
-        """Whether the program no longer fits its network: moved, parameters replaced, torch's switches thrown."""
-        return False
-
-    @property
     def taken(self) -> bool:
-        """Whether somebody still reads what the last run left behind, so that the program must not run again."""
+        """Tell whether somebody still reads what the last run left behind, so that the program must not run again."""
         return self._reader is not None and self._reader() is not None
 
     def lend(self, reader: object) -> None:
@@ -243,50 +321,64 @@ class Program(ABC):
 
 
 class Backend(ABC):
-    """Lowers plans. Write :meth:`lower`.
+    """A backend lowers plans. Write :meth:`lower`.
 
     A network that names a backend makes an instance of its own, which may keep what several programs share.
 
     Attributes
     ----------
     name : str
-        By which it is asked for: ``PCNetwork(graph, backend=name)``.
+        ``PCNetwork(graph, backend=name)`` asks for it, once it stands in :data:`pcgraph.backends.BACKENDS`.
     """
 
     name: str = ""
+    #: Whether programs know the operations of error coordinates: Measure, Offset and Relay.
+    moves_errors: bool = False
 
     @abstractmethod
     def lower(self, plan: Plan, network: Network, batch: int) -> Program:
-        """A program for `plan` that nobody reads from: a new one, or one that is not :attr:`~Program.taken` any more.
+        """Return a program for `plan` that nobody reads from: a new one, or an old one that is no longer taken.
 
-        It is called for every run.
+        It is called for every run; see :attr:`Program.taken`.
+
+        Parameters
+        ----------
+        plan : Plan
+        network : Network
+        batch : int
+            How many samples a batch has.
 
         Raises
         ------
         ConfigError
-            The plan asks for something that this backend cannot do: a message with the node or edge.
+            The plan asks for something that this backend cannot do; the message names the node or edge.
         """
 
     def check(self, plan: Plan, network: Network) -> None:
-        """Refuse a plan before it is lowered. By default every plan is welcome.
+        """Refuse a plan before it is lowered. By default every plan is welcome that pins no kernels.
 
         Raises
         ------
         ConfigError
+            The backend cannot compute the plan; the message says why.
         """
+        if plan.measure is not None and not self.moves_errors:
+            raise ConfigError(
+                f"the backend {self.name!r} moves states alone: leave out coordinates=", key="coordinates"
+            )
         if plan.request.pins:
             raise ConfigError(f"the backend {self.name!r} has one way to compute: leave out kernels=", key="kernels")
 
     def obstacle(self, plan: Plan, network: Network) -> str | None:
-        """Why runs of this plan cannot be recorded as a CUDA graph; None where they can."""
+        """Say why runs of this plan cannot be recorded as a CUDA graph; return None where they can."""
         return f"the backend {self.name!r} does not say that what it does can be recorded"
 
     def describe(self, plan: Plan, network: Network) -> tuple[str, ...]:
-        """Lines for ``plan.explain()``."""
+        """Return lines for ``plan.explain()``."""
         return (f"backend: {self.name}",)
 
     def memory(self, plan: Plan, network: Network, batch: int) -> int:
-        """Bytes that a run needs beside the parameters: states, sums, predictions, errors, signals, and gradients."""
+        """Estimate the bytes of a run beside the parameters: for states, sums, predictions, errors and gradients."""
         s = plan.structure
         neurons = sum(group.size * group.count for group in s.groups)
         weights = sum(bucket.rows * bucket.entries(s.groups) for bucket in s.buckets)

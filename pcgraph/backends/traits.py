@@ -1,4 +1,4 @@
-"""The thresholds of devices, in one table: where one way to compute becomes faster than another.
+"""The thresholds of devices stand in one table: where one way to compute becomes faster than another.
 
 They are measured once and written down; nothing is timed at run time, so that a network is computed in the same way
 each time. Ratios stand in docs/performance.md.
@@ -14,7 +14,7 @@ __all__ = ["CPU", "CUDA", "Traits", "traits_of"]
 
 @dataclass(frozen=True)
 class Traits:
-    """What is fast on a device.
+    """Traits say what is fast on a device.
 
     Attributes
     ----------
@@ -65,10 +65,10 @@ class Traits:
 CPU = Traits(
     large_edge=128 * 128, chunk=8 * 2**20, sums_by_csr=True, onednn_product=2**24, onednn_tanh=2**16
 )  # fmt: skip
-#: An NVIDIA GPU: whatever is equal is batched at any size, since one product of 512 x 512 does not fill it.
+#: An NVIDIA GPU. Whatever is equal is batched at any size, since one product of 512 x 512 does not fill it.
 CUDA = Traits(large_edge=math.inf)
 
 
 def traits_of(device: str) -> Traits:
-    """The thresholds for a type of device, as in ``torch.device.type``; those of a GPU where nothing is known."""
+    """Return the thresholds for a type of device, as in ``torch.device.type``; a GPU's where nothing is known."""
     return CPU if device == "cpu" else CUDA

@@ -23,6 +23,7 @@ from pcgraph.initializers import Initializer
 from pcgraph.initializers.remember import Remembering
 from pcgraph.model import PCNetwork
 from pcgraph.network import Structure
+from pcgraph.network.declaration import EDGE_ATTRIBUTES, NODE_ATTRIBUTES
 from pcgraph.serialization import decode, graph_from_data, graph_to_data
 
 __all__ = ["Checkpoint"]
@@ -298,8 +299,8 @@ class Checkpoint:
 
 
 def _declared(data: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """List what a network is made of, by name, without metadata and in order."""
-    known = ("shape", "activation", "bias", "energy", "precision", "prior", "transform", "trainable", "share")
+    """List what a network is made of, by name, without metadata and in order; how weights were drawn is past."""
+    known = [k for k in (*NODE_ATTRIBUTES, *EDGE_ATTRIBUTES) if k != "init"]
     found: dict[str, dict[str, Any]] = {}
     for row in data["nodes"]:
         found[f"node {json.dumps(row['id'])}"] = {k: row[k] for k in known if k in row}

@@ -63,6 +63,7 @@ def _of_buckets(structure: Structure) -> dict[str, str]:
     found = {}
     for bucket in structure.buckets:
         does = f"{bucket.kind} {type(bucket.transform).__name__} {_sigma(bucket.phi)} {bucket.trainable}"
+        does += "" if bucket.scale == 1.0 else f" times {bucket.scale!r}"
         rows = range(bucket.count) if bucket.weight is None else bucket.weight.tolist()
         edges = (structure.edge(i) for i in range(bucket.start, bucket.stop))
         found[bucket.name] = _digest([does, *(f"{row} {_name(edge)}" for row, edge in zip(rows, edges))])

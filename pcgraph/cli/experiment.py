@@ -16,7 +16,7 @@ import torch
 
 from pcgraph import data, graphs
 from pcgraph.cli.initializers import make_initializer
-from pcgraph.cli.machine import require_memory, within_memory
+from pcgraph.cli.machine import within_memory
 from pcgraph.cli.options import Options, sizes_of
 from pcgraph.cli.rules import frees_target, infers, make_rule, plans
 from pcgraph.cli.text import node_named
@@ -27,6 +27,7 @@ from pcgraph.errors import ConfigError, Diverged, InvalidInitializer, PCGraphWar
 from pcgraph.initializers import Average, Forward, Initializer, Null
 from pcgraph.learning import Incremental, Nudged, Rule
 from pcgraph.model import PCNetwork
+from pcgraph.network.machine import require_bytes
 from pcgraph.optimizers import SGD
 from pcgraph.plan import Plan
 from pcgraph.serialization import read_graph
@@ -35,6 +36,8 @@ from pcgraph.training import evaluate, fit
 
 __all__ = ["Experiment", "Splits", "dry_run", "load_splits", "prepare", "rehearse"]
 
+COPIES = 4
+"""Training holds a weight so many times: itself, its gradient, and two running means of AdamW."""
 FEW = 2
 """A rehearsal takes no more inference steps than this."""
 
@@ -143,7 +146,7 @@ def prepare(options: Options) -> Experiment:
     Raises
     ------
     PCGraphError
-        Of the kind that says what is wrong: the graph, a setting, or an initializer.
+        Of the kind that says what is wrong: the graph, a setting, an initializer, or more than the memory holds.
     """
     source = CATALOGUE[options.data]
     stand_in = _stand_in(source, options)
@@ -171,6 +174,9 @@ def prepare(options: Options) -> Experiment:
     made = Experiment(options, source, given, target, net, rule, init, test_init, reports, stand_in)
     if not made.parameters:
         raise ConfigError("there is nothing to train: no edge of the graph has a trainable weight", key="graph")
+    if net.device.type == "cpu":
+        count = sum(p.numel() for p in made.parameters)
+        require_bytes(COPIES * count * net.dtype.itemsize, f"training {count:.3g} parameters")
     return made
 
 
@@ -233,11 +239,8 @@ def _stand_in(source: Source, o: Options) -> Splits:
 
 
 def _network(options: Options) -> PCNetwork:
-    what = f"--graph {options.graph}"
-    with within_memory(what, "graph"):
-        graph = _graph(options)
-        require_memory(graph, options.device, what)
-        return PCNetwork(graph, seed=options.seed, device=options.device)
+    with within_memory(f"--graph {options.graph}", "graph"):
+        return PCNetwork(_graph(options), seed=options.seed, device=options.device)
 
 
 def _graph(options: Options) -> nx.DiGraph:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Hashable, Iterable, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,7 +51,8 @@ def graph(
     strongly connected components with a cycle, and what comes after them, follow in the order of the condensation. A
     clamped node that predicts nothing stands right of what predicts it. Edges into clamped nodes are dashed, since a
     sweep does not use them; the offending cycle and the roots without a value are red. Parallel edges lie side by
-    side. A legend says so, of what there is. Up to 30 nodes bear the number of their neurons, unless each has one.
+    side; on up to 60 nodes an edge bears its scale, where that is not 1. A legend says so, of what there is. Up to 30
+    nodes bear the number of their neurons, unless each has one.
 
     Parameters
     ----------
@@ -233,8 +234,11 @@ class _Picture:
         self.counted = len(shapes) <= COUNTED and any(shape not in (None, 1, (1,)) for shape in shapes)
 
     def draw(self, columns: dict[int, list[Node]]) -> None:
-        for (u, v), times in Counter(iter(self.declared.edges())).items():
-            self.edges(u, v, times)
+        scales: dict[tuple[Node, Node], list[float]] = defaultdict(list)
+        for u, v, scale in self.declared.edges(data="scale"):
+            scales[u, v].append(1.0 if scale is None else float(scale))
+        for (u, v), parallel in scales.items():
+            self.edges(u, v, parallel)
         self.nodes()
         self.depths(columns)
         xs, ys = zip(*self.place.values())
@@ -289,8 +293,8 @@ class _Picture:
                 ha="center", va="top", fontsize=7, color=INK, alpha=0.75, zorder=4,
             )  # fmt: skip
 
-    def edges(self, u: Node, v: Node, times: int) -> None:
-        """Draw each of the parallel edges from one node to another, bowed apart."""
+    def edges(self, u: Node, v: Node, scales: list[float]) -> None:
+        """Draw each of the parallel edges from one node to another, bowed apart; each has a scale."""
         (x, y), (x2, y2) = self.place[u], self.place[v]
         bad, cut = (u, v) in self.bad_edges, v in self.fixed
         style = {
@@ -299,14 +303,26 @@ class _Picture:
             "shrinkA": self.radius, "shrinkB": self.radius + 1,
         }  # fmt: skip
         if u == v:
-            for size in range(times):
-                self.loop(x, y, style, 1 + 0.6 * size)
+            for i, scale in enumerate(scales):
+                self.loop(x, y, style, 1 + 0.6 * i)
+                self.factor(scale, x, y, 1.8 * self.radius * (1 + 0.6 * i))
             return
         style["alpha"] = 1.0 if bad or self.full else 0.5
         first = self.bend(u, v)
-        for i in range(times):
-            apart = {"connectionstyle": f"arc3,rad={_fanned(first, i, math.hypot(x2 - x, y2 - y)):.3f}"}
+        for i, scale in enumerate(scales):
+            rad = _fanned(first, i, math.hypot(x2 - x, y2 - y))
+            apart = {"connectionstyle": f"arc3,rad={rad:.3f}"}
             self.ax.annotate("", (x2, y2), xytext=(x, y), arrowprops=style | apart, zorder=2 if bad else 1)
+            middle = (x + x2) / 2 + rad / 2 * (y2 - y) * HIGH / WIDE, (y + y2) / 2 - rad / 2 * (x2 - x) * WIDE / HIGH
+            self.factor(scale, *middle, 0.0)
+
+    def factor(self, scale: float, x: float, y: float, up: float) -> None:
+        """Write the factor of what an edge sends onto it, so many points above a place."""
+        if scale != 1.0 and self.full:
+            self.ax.annotate(
+                f"×{scale:.3g}", (x, y), xytext=(0, up), textcoords="offset points", ha="center", va="center",
+                fontsize=6.5, color=INK, zorder=3, bbox={"boxstyle": "square,pad=0.05", "color": PAPER, "alpha": 0.85},
+            )  # fmt: skip
 
     def bend(self, u: Node, v: Node) -> float:
         """Find the least curvature with which an edge meets no other node, bowed apart from an edge the other way."""

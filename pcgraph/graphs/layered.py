@@ -161,7 +161,9 @@ def residual(
         x -> r0 ============> r1 ============> r2 -> y        ===  identity
                `--> m1 --'      `--> m2 --'
 
-    The prediction of ``r1`` is ``r0 + W m1 + b``, and that of ``m1`` is ``activation(W r0 + b)``.
+    The prediction of ``r1`` is ``r0 + W m1 + b``, and that of ``m1`` is ``activation(W r0 + b)``. With ``inner=0`` a
+    block is one map: the prediction of ``r1`` is ``r0 + W activation(r0) + b``, by two parallel edges, and that of
+    ``y`` is ``W activation(r2) + b``.
 
     Parameters
     ----------
@@ -172,9 +174,14 @@ def residual(
     blocks : int
         At least 1.
     inner : int, optional
-        Neurons of the hidden group of a block; as many as `width` if None.
+        Neurons of the hidden group of a block; as many as `width` if None, and 0 for no such group.
     activation, output_activation : str or callable
         Of the hidden groups, and of ``y``. The stream is linear.
+
+    Returns
+    -------
+    nx.DiGraph
+        Or an ``nx.MultiDiGraph`` with ``inner=0``.
 
     References
     ----------
@@ -189,8 +196,15 @@ def residual(
     if not isinstance(blocks, int) or isinstance(blocks, bool) or blocks < 1:
         raise GraphError(f"a residual graph needs at least one block (found {blocks!r})", found=blocks)
     graph = _path(["x", "r0"], [input_size, width], ["identity", "identity"])
+    if inner == 0:
+        graph = nx.MultiDiGraph(graph)
     for i in range(1, blocks + 1):
         before, middle, after = f"r{i - 1}", f"m{i}", f"r{i}"
+        if inner == 0:
+            graph.add_node(after, shape=width)
+            graph.add_edge(before, after, transform="identity")
+            graph.add_edge(before, after, activation=activation)
+            continue
         graph.add_node(middle, shape=width if inner is None else inner, activation=activation)
         graph.add_node(after, shape=width)
         graph.add_edge(before, middle)
@@ -199,7 +213,7 @@ def residual(
     graph.add_node("y", shape=output_size)
     if output_activation != "identity":
         graph.nodes["y"]["activation"] = output_activation
-    graph.add_edge(f"r{blocks}", "y")
+    graph.add_edge(f"r{blocks}", "y", **({"activation": activation} if inner == 0 else {}))
     return graph
 
 

@@ -1,4 +1,4 @@
-"""Inference: a plan run on a batch, and what it leaves behind."""
+"""Inference runs a plan on a batch, and leaves a result behind."""
 
 from pcgraph.inference.capture import Recorder
 from pcgraph.inference.options import Options

@@ -1,4 +1,4 @@
-"""Which runs can be recorded and replayed: all that varies from run to run comes in through tensors."""
+"""A run can be recorded and replayed if all that varies from run to run comes in through tensors."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from pcgraph.clamps import Clamps
 from pcgraph.errors import ConfigError
 from pcgraph.inference.options import Options
 from pcgraph.network import Network
-from pcgraph.optimizers import SGD, Adam, StateOptimizer
+from pcgraph.optimizers import SGD, Adam, Following, StateOptimizer
 from pcgraph.plan import Plan
+from pcgraph.solvers import Solver
 
 __all__ = ["capturing", "obstacle", "obstacle_in", "refuse", "require_mode", "wrong_device"]
 
@@ -18,19 +19,25 @@ __all__ = ["capturing", "obstacle", "obstacle_in", "refuse", "require_mode", "wr
 def obstacle(
     backend: Backend, network: Network, plan: Plan, clamps: Clamps, motion: Motion, options: Options
 ) -> str | None:  # fmt: skip
-    """Why a run cannot be recorded, if it cannot."""
+    """Say why a run cannot be recorded; return None if it can."""
     if clamps.masked:
         return "a clamp is partial"
+    if options.tolerance is not None:
+        return "a tolerance is looked at by the host in every step"
     if options.trace or motion.nudges or plan.request.all_move:
         return "a trace, nudges and incremental learning need the host in every step"
     return obstacle_in(backend, network, plan, motion.optimizer)
 
 
-def obstacle_in(backend: Backend, network: Network, plan: Plan, optimizer: StateOptimizer | None) -> str | None:
-    """Why no run of this plan can be recorded, if none can."""
+def obstacle_in(
+    backend: Backend, network: Network, plan: Plan, optimizer: StateOptimizer | Solver | None
+) -> str | None:
+    """Say why no run of this plan can be recorded; return None if some can."""
     elsewhere = wrong_device(network.device.type)
     if elsewhere is not None:
         return elsewhere
+    if isinstance(getattr(optimizer, "lr", None), Following):
+        return "a rate that follows the curvature is a number, and would be a part of the recording"
     if optimizer is not None and type(optimizer) not in (SGD, Adam):
         return f"{type(optimizer).__name__} may decide by what it computes"
     for initializer in plan.initializers:
@@ -40,25 +47,31 @@ def obstacle_in(backend: Backend, network: Network, plan: Plan, optimizer: State
 
 
 def wrong_device(device: str) -> str | None:
-    """Why nothing can be recorded on this type of device, if nothing can."""
+    """Say why nothing can be recorded on this type of device; return None if something can."""
     return None if device == "cuda" else f"the network is on {device!r}, and only CUDA records"
 
 
 def require_mode(capture: object) -> None:
-    """Refuse what is no value of ``capture=``."""
+    """Refuse what is no value of ``capture=``.
+
+    Raises
+    ------
+    ConfigError
+        It is neither True nor False nor "auto".
+    """
     if capture not in (True, False, "auto"):
         raise ConfigError(f"capture is True, False or 'auto' (found {capture!r})", key="capture")
 
 
 def refuse(reason: str) -> ConfigError:
-    """What ``capture=True`` says where it cannot be done."""
+    """Make the error of ``capture=True`` where it cannot be done."""
     return ConfigError(f"this run cannot be captured: {reason}; capture='auto' captures what it can", key="capture")
 
 
 def capturing(
     backend: Backend, network: Network, plan: Plan, clamps: Clamps, motion: Motion, options: Options
 ) -> bool:  # fmt: skip
-    """Whether to record this run.
+    """Decide whether to record this run.
 
     Raises
     ------

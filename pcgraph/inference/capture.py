@@ -1,4 +1,4 @@
-"""A function recorded once as a CUDA graph, and replayed: one call of the host starts all of its kernels.
+"""A function is recorded once as a CUDA graph, and replayed: one call of the host starts all of its kernels.
 
 A recording repeats what Python decided when it was made, in the places in memory that it used then. So it needs one
 set of shapes, values that come in through tensors alone, and a function that neither waits for the device nor decides
@@ -23,7 +23,7 @@ Inputs = Mapping[Any, Tensor]
 
 
 class Graph(Protocol):
-    """What can record a function and replay it."""
+    """A graph records a function and replays it."""
 
     def warm(self, function: Callable[[], Any]) -> Any:
         """Run the function as it is, where a recording may follow."""
@@ -36,7 +36,7 @@ class Graph(Protocol):
 
 
 class CudaGraph:
-    """torch's CUDA graph, with a stream of its own for the runs before the recording, as torch asks for."""
+    """torch's CUDA graph records here; runs before the recording have a stream of their own, as torch asks for."""
 
     def __init__(self) -> None:
         self.graph = torch.cuda.CUDAGraph()
@@ -61,7 +61,7 @@ class CudaGraph:
 
 
 class Recorder(Generic[T]):
-    """Calls a function as it is a few times, then records it, then replays.
+    """A recorder calls a function as it is a few times, then records it, then replays.
 
     Every call computes what the function would: the first ones are ordinary runs, so that a function which moves
     weights moves them once a call. Inputs of other shapes, dtypes or devices than the first (the smaller last batch of
@@ -105,11 +105,17 @@ class Recorder(Generic[T]):
 
     @property
     def recorded(self) -> bool:
-        """Whether calls are replays by now."""
+        """Tell whether calls are replays by now."""
         return bool(self._result)
 
     def __call__(self, inputs: Inputs) -> T:
-        """What the function returns for these inputs."""
+        """Return what the function returns for these inputs.
+
+        Parameters
+        ----------
+        inputs : mapping
+            Name -> Tensor. A recording holds for the shapes, dtypes and devices of the first call.
+        """
         if not self.fits(inputs):
             return self.function(inputs)
         if self._graph is None:
@@ -130,7 +136,7 @@ class Recorder(Generic[T]):
         return self._result[0]
 
     def fits(self, inputs: Inputs) -> bool:
-        """Whether these inputs are of the shapes, dtypes and devices of the first call; before it, all are."""
+        """Tell whether these inputs are of the shapes, dtypes and devices of the first call; before it, all are."""
         return self._graph is None or (
             inputs.keys() == self._static.keys()
             and all(

@@ -1,4 +1,4 @@
-"""How a run is looked at and driven, beyond what it computes."""
+"""Options say how a run is looked at and driven, beyond what it computes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["Options"]
 
 @dataclass(frozen=True)
 class Options:
-    """What the caller of a run chose, beyond the plan itself.
+    """Options are what the caller of a run chose, beyond the plan itself.
 
     Attributes
     ----------
@@ -20,8 +20,11 @@ class Options:
         Whether to look if clamps and the final energy are finite, which on a GPU waits for the device.
     capture : bool or "auto"
         Whether to record the run and replay it; see :mod:`pcgraph.inference.capture`.
+    tolerance : float or None
+        A sample moves no more once no gradient of its neurons is larger.
     """
 
     trace: bool | Literal["nodes"] = False
     check: bool = True
     capture: bool | str = False
+    tolerance: float | None = None

@@ -1,4 +1,4 @@
-"""Reports, plans and programs of one network, each made once; and the checks that come before anything runs."""
+"""A planner makes the reports, plans and programs of one network once each, and checks all before anything runs."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from torch import Tensor
 
 from pcgraph.backends import Backend, Program
 from pcgraph.clamps import Clamps
+from pcgraph.coordinates import Errors
 from pcgraph.errors import ConfigError, InvalidInitializer
 from pcgraph.initializers import Context, Given, Initializer, Layout, Relaxation, Swept, Zero, require
 from pcgraph.network import Network
 from pcgraph.optimizers import StateOptimizer
 from pcgraph.plan import Plan, Request, make_plan, require_steps
+from pcgraph.solvers import Solver
 from pcgraph.topology import Report, check
 
 __all__ = ["Planner", "Prepared", "require_optimizer"]
@@ -26,7 +28,7 @@ Node = Hashable
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """A run that has passed every check: what will be computed, and on what."""
+    """A prepared run has passed every check: this is what will be computed, and on what."""
 
     plan: Plan
     clamps: Clamps
@@ -35,7 +37,7 @@ class Prepared:
 
 @dataclass(frozen=True, eq=False)
 class _Told:
-    """What the backend tells about plans, on the network as it is then."""
+    """The backend tells this about plans, on the network as it is then."""
 
     backend: Backend
     network: Network
@@ -48,7 +50,7 @@ class _Told:
 
 
 class Planner:
-    """Reports and plans of one network, each made once, and programs for them.
+    """A planner has the reports and plans of one network, each made once, and programs for them.
 
     The caches are bounded: the oldest plan goes when `size` is reached.
     """
@@ -59,10 +61,11 @@ class Planner:
         self.admitted: dict[Any, Initializer] = {}
         self.plans: dict[Any, tuple[Initializer, Plan]] = {}
         self.parts: dict[Any, Plan] = {}
+        self.keeping: dict[Any, frozenset[int]] = {}
         self._zero, self._told = Zero(), _Told(backend, net)
 
     def report(self, clamped: frozenset[int], masked: frozenset[int]) -> Report:
-        """The topology report for these clamps."""
+        """Return the topology report for these clamps."""
         key = (clamped, masked)
         if key not in self.reports:
             names = self.net.structure.nodes
@@ -72,8 +75,23 @@ class Planner:
             self._trim(self.reports)
         return self.reports[key]
 
+    def kept(
+        self, coordinates: Errors | None, clamped: frozenset[int], masked: frozenset[int]
+    ) -> frozenset[int] | None:
+        """Find the nodes whose states are moved in these coordinates; None where all are."""
+        if coordinates is None:
+            return None
+        if not isinstance(coordinates, Errors):
+            raise ConfigError(f"coordinates= is None or pcgraph.Errors(...) (found {coordinates!r})", key="coordinates")
+        key = (coordinates, clamped, masked)
+        if key not in self.keeping:
+            number = self.net.structure.number
+            self.keeping[key] = frozenset(number[v] for v in coordinates.kept(self.report(clamped, masked)))
+            self._trim(self.keeping)
+        return self.keeping[key]
+
     def plan(self, request: Request, init: Initializer, context: Context | None = None) -> Plan:
-        """The plan for a request and an initializer.
+        """Return the plan for a request and an initializer.
 
         Raises
         ------
@@ -83,7 +101,7 @@ class Planner:
         return self._plan(request, init, context)[1]
 
     def _plan(self, request: Request, init: Initializer, context: Context | None) -> tuple[Initializer, Plan]:
-        """The plan, and the initializer that it was made for, which lays out the same as `init`."""
+        """Return the plan, and the initializer that it was made for, which lays out the same as `init`."""
         context = Context(0, {}, None, self.net) if context is None else context
         who = (request.clamped, request.masked, getattr(init, "plan_key", None))
         if who not in self.admitted:
@@ -104,7 +122,7 @@ class Planner:
         return plan
 
     def part(self, known: frozenset[int], relaxation: Relaxation) -> Plan:
-        """The plan by which some nodes are relaxed before an initialization.
+        """Return the plan by which some nodes are relaxed before an initialization.
 
         There may be one for each component of the graph, so as many as there are nodes are kept.
         """
@@ -120,7 +138,7 @@ class Planner:
         return plan
 
     def prediction(self, clamped: frozenset[int], masked: frozenset[int], target: int) -> Plan:
-        """The plan of a sweep over the ancestors of a node.
+        """Return the plan of a sweep over the ancestors of a node.
 
         Raises
         ------
@@ -146,7 +164,7 @@ class Planner:
         return self.parts[key]
 
     def _ancestors(self, node: int, clamped: frozenset[int]) -> frozenset[int]:
-        """The node itself and all that it depends on, as far as clamped nodes."""
+        """Find the node itself and all that it depends on, as far as clamped nodes."""
         s = self.net.structure
         found, stack = {node}, [node]
         while stack:
@@ -163,13 +181,14 @@ class Planner:
         Raises
         ------
         InvalidInitializer
+            The initializer does not hold for the graph and the clamps.
         """
         context = self._context(clamps, labels)
         first, plan = self._plan(request, init, context)
         return Prepared(plan, clamps, replace(context, sources=_swapped(plan.initializers, first, init)))
 
     def prepared(self, plan: Plan, clamps: Clamps) -> Prepared:
-        """A run of a plan in which no initializer takes part."""
+        """Prepare a run of a plan in which no initializer takes part."""
         return Prepared(plan, clamps, self._context(clamps, None))
 
     def _context(self, clamps: Clamps, labels: Tensor | None) -> Context:
@@ -177,7 +196,7 @@ class Planner:
         return Context(clamps.batch, {names[i]: v for i, v in clamps.values.items()}, labels, self.net)
 
     def program(self, plan: Plan, batch: int) -> Program:
-        """A program for `plan` that nobody reads from."""
+        """Return a program for `plan` that nobody reads from."""
         with torch.inference_mode(False):
             return self.backend.lower(plan, self.net, batch)
 
@@ -191,7 +210,7 @@ class _Partial:
 
 
 def _swapped(sources: tuple[Initializer, ...], first: Initializer, now: Initializer) -> tuple[Initializer, ...]:
-    """The initializers of a plan that was made for `first`, with those of `now`, which lays out the same."""
+    """Return the initializers of a plan that was made for `first`, with those of `now`, which lays out the same."""
     if first is now:
         return sources
     pairs = {id(a): b for a, b in zip(first.all_parts(), now.all_parts(), strict=True)}
@@ -204,9 +223,10 @@ def require_optimizer(steps: int, optimizer: object) -> None:
     Raises
     ------
     ConfigError
+        One of the two is missing, or of another kind.
     """
     require_steps(steps)
-    if steps and not isinstance(optimizer, StateOptimizer):
+    if steps and not isinstance(optimizer, StateOptimizer | Solver):
         raise ConfigError(
             f"{steps} inference steps need a state optimizer, as in optimizer=pcgraph.SGD(lr=0.1) "
             f"(found {_brief(optimizer)})",

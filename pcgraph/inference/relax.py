@@ -1,4 +1,4 @@
-"""What is relaxed before an initialization: parts of the network by themselves, for initializers that ask for it."""
+"""Parts of the network are relaxed by themselves before an initialization, for initializers that ask for it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from torch import Tensor
 
 from pcgraph.backends import Motion
 from pcgraph.clamps import Clamps
+from pcgraph.inference.descent import descend
+from pcgraph.inference.options import Options
 from pcgraph.inference.planner import Planner
 from pcgraph.initializers import Context, Given, Initializer, Layout, Relaxation, Relaxed
 
@@ -38,19 +40,21 @@ def _relax_all(planner: Planner, after: tuple[Relaxation, ...], context: Context
 def _relax(
     planner: Planner, relaxation: Relaxation, known: dict[Node, Tensor], context: Context
 ) -> tuple[dict[Node, Tensor], float]:
-    """Relax some nodes given all that they read, as if nothing read them: their states, and the largest gradient."""
+    """Relax some nodes given all that they read, as if nothing read them.
+
+    Returns
+    -------
+    dict
+        Node -> its state, (batch, *shape).
+    float
+        The largest gradient that is left.
+    """
     number = context.network.structure.number
     numbered = {number[v]: h for v, h in known.items()}
     plan = planner.part(frozenset(numbered), relaxation)
     program = planner.program(plan, context.batch)
-    motion, residual = Motion(relaxation.optimizer), 0.0
     own = Context(context.batch, dict(known), None, context.network, plan.initializers)
-    program.start(Clamps(context.batch, numbered, {}), own)
-    for t in range(plan.steps):
-        program.evaluate(t)
-        program.pull(t, motion)
-        residual = program.residual(t)
-        if residual <= relaxation.tolerance:
-            break
-        program.move(t, motion)
-    return {v: program.read(number[v], "state").clone() for v in relaxation.nodes}, residual
+    options = Options(check=False, tolerance=relaxation.tolerance)
+    seen = descend(program, Clamps(context.batch, numbered, {}), own, Motion(relaxation.optimizer), options)
+    left = 0.0 if seen.residual is None else float(seen.residual.max())
+    return {v: program.read(number[v], "state").clone() for v in relaxation.nodes}, left

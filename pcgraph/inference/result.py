@@ -1,6 +1,6 @@
-"""What an inference leaves behind, and learning from it: local gradients at the final states (paper, Eq 4, corrected).
+"""A result is what an inference leaves behind, and the network learns from it: local gradients at the final states.
 
-dF/dW_uv = -s_v phi_uv(h_u)^T        dF/db_v = -s_v        averaged over the batch
+dF/dW_uv = -s_v phi_uv(h_u)^T        dF/db_v = -s_v        averaged over the batch      (paper, Eq 4, corrected)
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pcgraph import notebook
 from pcgraph.backends import Kind, Program
 from pcgraph.clamps import Clamps
 from pcgraph.errors import ConfigError, PCGraphWarning
-from pcgraph.inference.run import energy_by_node
+from pcgraph.inference.descent import Descent, energy_by_node
 from pcgraph.initializers import Initializer
 
 __all__ = ["InferenceResult", "NodeTensors"]
@@ -29,21 +29,21 @@ SHOWN = 20
 
 
 class Reader:
-    """Reads what a run left in a program, which runs no other batch for as long as a reader lives."""
+    """A reader reads what a run left in a program, which runs no other batch for as long as a reader lives."""
 
     def __init__(self, program: Program) -> None:
         self.program = program
         program.lend(self)
 
     def read(self, i: int, kind: Kind | Literal["error"]) -> Tensor:
-        """A copy of what the node with canonical number `i` holds, (batch, *shape)."""
+        """Copy what the node with canonical number `i` holds, (batch, *shape)."""
         if kind == "error":
             return self.program.read(i, "state") - self.program.read(i, "prediction")
         return self.program.read(i, kind).clone()
 
 
 class NodeTensors(Mapping[Node, Tensor]):
-    """Node -> tensor (batch, *shape), read when it is asked for."""
+    """A mapping from nodes to tensors (batch, *shape) reads each of them when it is asked for."""
 
     def __init__(self, reader: Reader, kind: Kind | Literal["error"]) -> None:
         self._reader, self._kind = reader, kind
@@ -63,7 +63,7 @@ class NodeTensors(Mapping[Node, Tensor]):
 
 
 class InferenceResult:
-    """The outcome of an inference, from which the network can learn. All is computed when it is first asked for.
+    """A result says how an inference ended, and the network learns from it. All is computed when it is first asked for.
 
     Attributes
     ----------
@@ -75,6 +75,10 @@ class InferenceResult:
     node_trace : dict or None
         Node -> (steps + 1, batch): the same for each node with an energy, in the order of the declaration, if
         ``trace="nodes"`` asked for it.
+    steps, converged : Tensor or None, shape (batch,)
+        After how many steps each sample moved no more, and which have reached ``tolerance=``; None without one.
+    failed : Tensor or None, shape (batch,)
+        For which samples a solver found no way on; None where it cannot tell.
     plan : Plan
     learned : bool
         Whether the network has learned from this result.
@@ -83,11 +87,14 @@ class InferenceResult:
     learned = False
 
     def __init__(
-        self, program: Program, clamps: Clamps, init: Initializer, labels: Tensor | None, trace: Tensor | None
+        self, program: Program, clamps: Clamps, init: Initializer, labels: Tensor | None, seen: Descent
     ) -> None:
         self.plan = program.plan
-        self.init, self.labels = init, labels
-        self.trace = trace
+        self.init, self.labels = init, None if labels is None else labels.clone()
+        #: By node, from the moment on in which the energies' own parameters may learn.
+        self._energies: Tensor | None = None
+        self.trace = trace = seen.trace
+        self.steps, self.converged, self.failed = seen.steps, seen.converged, seen.failed
         self.node_trace: dict[Node, Tensor] | None = None
         if trace is not None and trace.dim() == 3:
             s = self.plan.structure
@@ -100,26 +107,26 @@ class InferenceResult:
         self.errors = NodeTensors(self._reader, "error")
 
     def peek(self, node: Node) -> Tensor:
-        """The state of a node as a view that is valid until the network runs again; for initializers."""
+        """Return the state of a node as a view that is valid until the network runs again; initializers use it."""
         return self._program.read(self.plan.structure.number[node], "state")
 
     @property
     def batch(self) -> int:
-        """Samples."""
+        """Return the number of samples."""
         return self._program.batch
 
     @property
     def clamped_values(self) -> dict[Node, Tensor]:
-        """Fully clamped node -> the value that it was clamped to, (batch, *shape)."""
+        """Map each fully clamped node to the value that it was clamped to, (batch, *shape)."""
         return {self.plan.structure.nodes[i]: self._program.read(i, "state") for i in self._clamped}
 
     @property
     def free_nodes(self) -> frozenset[Node]:
-        """The nodes that were free, partly clamped ones included."""
+        """Return the nodes that were free, partly clamped ones included."""
         return frozenset(self.plan.structure.nodes[i] for i in np.flatnonzero(self.plan.free))
 
     def group_states(self, *, free_only: bool = False) -> Iterator[tuple[str, Tensor]]:
-        """(name of a group, its states (nodes, batch, size)), for all groups or those with a free node.
+        """Yield (name of a group, its states (nodes, batch, size)), for all groups or those with a free node.
 
         The states are to be read only, and before the network runs again.
         """
@@ -130,17 +137,18 @@ class InferenceResult:
 
     @property
     def energy(self) -> Tensor:
-        """F per sample, shape (batch,) (paper, Eq 1)."""
-        return self._program.energy()
+        """Compute F per sample, shape (batch,) (paper, Eq 1)."""
+        return self._program.energy() if self._energies is None else self._energies.sum(0)
 
     @property
     def node_energy(self) -> dict[Node, Tensor]:
-        """Node -> its energy per sample, shape (batch,); nodes without an energy are left out."""
-        s, energies = self.plan.structure, energy_by_node(self._program)
+        """Map each node to its energy per sample, shape (batch,); nodes without an energy are left out."""
+        s = self.plan.structure
+        energies = energy_by_node(self._program) if self._energies is None else self._energies
         return {s.nodes[i]: energies[i] for i in np.flatnonzero(s.has_energy)}
 
     def _repr_html_(self) -> str:
-        """For a notebook: the nodes with the largest energies, and the energy over the steps if it was traced."""
+        """Show in a notebook the nodes with the largest energies, and the energy over the steps if it was traced."""
         s = self.plan.structure
         energies = energy_by_node(self._program).mean(1).cpu()
         energies[torch.from_numpy(~s.has_energy)] = -1.0
@@ -164,9 +172,20 @@ class InferenceResult:
 
     def accumulate(self, factor: float = 1.0) -> None:
         """Add `factor` times the local gradients to the ``.grad`` of the network's parameters, and nothing else."""
+        net = self._program.network
         with torch.inference_mode(False), torch.no_grad():  # what is made lazily here serves ordinary runs later on
-            self._program.gradients(factor / self.batch)
-            for parameter in self._program.network.parameters():
+            if self._energies is None and next(net.energies.parameters(), None) is not None:
+                self._energies = energy_by_node(self._program)
+            # Classes of others may raise halfway: then it is as if nothing had been added.
+            careful = len(net.edge_modules) or len(net.energies)
+            before = [(p, None if p.grad is None else p.grad.clone()) for p in net.parameters()] if careful else []
+            try:
+                self._program.gradients(factor / self.batch)
+            except Exception:
+                for parameter, gradient in before:
+                    parameter.grad = gradient
+                raise
+            for parameter in net.parameters():
                 if parameter.requires_grad and parameter.grad is None:
                     parameter.grad = torch.zeros_like(parameter)
 
@@ -187,7 +206,6 @@ class InferenceResult:
         """
         if self.learned:
             raise ConfigError("backward() was already called on this result; run net.infer(...) again")
-        self.learned = True
         if not len(self.plan.final.compare.nodes) and self.plan.structure.buckets:
             warnings.warn(
                 "there is nothing to learn from: nothing that is predicted is clamped, so that every error is zero "
@@ -196,6 +214,7 @@ class InferenceResult:
                 stacklevel=2,
             )
         self.accumulate()
+        self.learned = True
         self.remember()
 
     @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Inference: the loop over a program (paper, Eq 3 with its sign and transpose corrected).
+"""A prepared run is done by a program, or by a recording of one (paper, Eq 3, its sign and transpose corrected).
 
     h_u <- h_u - lr * ( 1[u in V_E] * dE_u/dh_u  -  sum_{v in ch(u)} J_uv^T s_v )   u free, all at once
     s_v  = sigma_v'(a_v) * (-dE_v/dmu_v)                   for the Gaussian -dE/dmu = precision * e_v
@@ -20,28 +20,29 @@ from pcgraph.clamps import Clamps
 from pcgraph.errors import Diverged
 from pcgraph.inference.capturable import capturing
 from pcgraph.inference.capture import Recorder
+from pcgraph.inference.descent import Descent, descend
 from pcgraph.inference.options import Options
 from pcgraph.inference.planner import Planner, Prepared
 from pcgraph.inference.relax import relaxed
 from pcgraph.initializers import Context
 from pcgraph.plan import Plan
 
-__all__ = ["energy_by_node", "run"]
+__all__ = ["run"]
 
 #: The labels among the inputs of a recording, which otherwise go by the numbers of nodes.
 LABELS = -1
 
 
 @torch.no_grad()
-def run(planner: Planner, prepared: Prepared, motion: Motion, options: Options) -> tuple[Program, Tensor | None]:
+def run(planner: Planner, prepared: Prepared, motion: Motion, options: Options) -> tuple[Program, Descent]:
     """Run a plan on a batch.
 
     Returns
     -------
     Program
         It holds the final states.
-    Tensor or None
-        The trace, if asked for: the energy (steps + 1, batch), or that of each node (steps + 1, nodes, batch).
+    Descent
+        What was seen on the way: the trace, and which samples have converged.
 
     Raises
     ------
@@ -52,45 +53,14 @@ def run(planner: Planner, prepared: Prepared, motion: Motion, options: Options) 
     found = relaxed(planner, plan.layout, context)
     context = replace(context, relaxed=found) if found else context
     program = planner.program(plan, clamps.batch)
-    trace = None
+    seen = Descent()
     if capturing(planner.backend, planner.net, plan, clamps, motion, options):
         _recorded(program, clamps, context, motion)
     else:
-        trace = descend(program, clamps, context, motion, options)
+        seen = descend(program, clamps, context, motion, options)
     if options.check and not program.finite():
         raise _diagnose(program, clamps, context, motion)
-    return program, trace
-
-
-def descend(
-    program: Program, clamps: Clamps, context: Context, motion: Motion, options: Options
-) -> Tensor | None:  # fmt: skip
-    """Initialise, take all steps, and bring the errors up to date; returns the trace, if asked for."""
-    program.start(clamps, context)
-    if not options.trace:
-        for t in range(program.plan.steps):
-            program.step(t, motion)
-        program.finish()
-        return None
-    measure = energy_by_node if options.trace == "nodes" else Program.energy
-    energies: list[Tensor] = []
-    for t in range(program.plan.steps):
-        program.evaluate(t)
-        energies.append(measure(program, t))
-        program.pull(t, motion)
-        program.move(t, motion)
-    program.finish()
-    energies.append(measure(program))
-    return torch.stack(energies)
-
-
-def energy_by_node(program: Program, t: int | None = None) -> Tensor:
-    """The energy of each node, (nodes, batch), by canonical number; zero where it is not compared."""
-    net = program.network
-    energies = torch.zeros(len(program.plan.structure.nodes), program.batch, dtype=net.dtype, device=net.device)
-    for numbers, found in program.node_energies(t):
-        energies.index_copy_(0, torch.from_numpy(numbers).to(net.device), found)
-    return energies
+    return program, seen
 
 
 # -- recordings -------------------------------------------------------------------------------------------------------
@@ -117,7 +87,7 @@ def _recorded(program: Program, clamps: Clamps, context: Context, motion: Motion
 
 
 def _decided(plan: Plan, context: Context, motion: Motion) -> tuple[object, ...]:
-    """What a recording holds beside the parameters: the optimizer's settings, and where initializers keep tensors."""
+    """Return what a recording holds beside parameters: the optimizer's settings, and the tensors of initializers."""
     kept = (
         (name, tensor.data_ptr())
         for initializer in context.sources
@@ -134,16 +104,10 @@ def _diagnose(program: Program, clamps: Clamps, context: Context, motion: Motion
     """Run again, watching every step, and say where it broke."""
     plan = program.plan
     again = Motion(motion.optimizer, motion.first_step, motion.nudges)
-    program.start(clamps, context)
-    broken = plan.steps
-    for t in range(plan.steps):
-        program.evaluate(t)
-        if not bool(torch.isfinite(program.energy(t).sum())):
-            broken = t
-            break
-        program.pull(t, again)
-        program.move(t, again)
-    step = motion.first_step + broken
+    energies = descend(program, clamps, context, again, Options(trace=True, check=False)).trace
+    assert energies is not None
+    broken = (~torch.isfinite(energies.sum(1))).nonzero().flatten()
+    step = motion.first_step + (int(broken[0]) if len(broken) else plan.steps)
     node, largest = _largest(program)
     optimizer = motion.optimizer
     advice = "the weights, the clamps or the initial states are too large; use a smaller learning rate of the weights"
@@ -159,7 +123,7 @@ def _diagnose(program: Program, clamps: Clamps, context: Context, motion: Motion
 
 
 def _largest(program: Program) -> tuple[object, float]:
-    """The node with the largest state, and that state; NaN counts as infinite."""
+    """Find the node with the largest state, and that state; NaN counts as infinite."""
     nodes = program.plan.structure.nodes
     sizes = [float(program.read(i, "state").abs().max()) for i in range(len(nodes))]
     sizes = [size if size == size else float("inf") for size in sizes]

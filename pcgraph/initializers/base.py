@@ -1,4 +1,4 @@
-"""What an initializer is: what it requires, what it lays out, what it writes, what it remembers.
+"""An initializer says what it requires, what it lays out, what it writes, and what it remembers.
 
 An initialization assigns ``h^(0)`` (paper, Section 3). It is a list of actions in order: *given* nodes get values
 from an initializer, *swept* nodes get their own prediction, ``h_v = mu_v``, in topological order. The list depends on
@@ -31,14 +31,14 @@ Node = Hashable
 
 @dataclass(frozen=True, eq=False)
 class Relaxation:
-    """An inference on a part of the graph that comes before an initialization, as if nothing read these nodes.
+    """A relaxation is an inference on a part of the graph before an initialization, as if nothing read these nodes.
 
     Attributes
     ----------
     nodes : tuple
         They are relaxed given all that they read: clamps, and the nodes of earlier relaxations.
     steps : int
-        At most so many steps from zero; 0 sweeps them.
+        They move so many steps from zero at most; 0 sweeps them.
     optimizer : StateOptimizer or None
     tolerance : float
         Stop when no neuron's gradient is larger.
@@ -55,7 +55,15 @@ class Relaxation:
 
 @dataclass(frozen=True)
 class Relaxed:
-    """What relaxations have found: node -> (batch, *shape), and the largest gradient that they have left."""
+    """What relaxations have found is kept here.
+
+    Attributes
+    ----------
+    states : mapping
+        Node -> (batch, *shape).
+    residual : float
+        The largest gradient that they have left.
+    """
 
     states: Mapping[Node, Tensor]
     residual: float
@@ -79,27 +87,27 @@ class Swept:
 
 @dataclass(frozen=True)
 class Layout:
-    """The actions of an initialization, in order. Every free node is written by at least one."""
+    """A layout is the actions of an initialization, in order. Every free node is written by at least one."""
 
     actions: tuple[Given | Swept, ...]
 
 
 @dataclass(frozen=True)
 class Block:
-    """Neighbouring nodes of one shape, to be written together.
+    """A block is neighbouring nodes of one shape, which are written together.
 
     Attributes
     ----------
     nodes : tuple
         Names.
     shape : tuple of int
-        Of one node's state, without the batch.
+        The shape of one node's state, without the batch.
     group : str
         Name of the group of all nodes of this shape.
     start, stop : int
         Positions in that group.
     number : int
-        Of the first node, among all nodes of the network.
+        The canonical number of the first node.
     """
 
     nodes: tuple[Node, ...]
@@ -112,7 +120,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Context:
-    """What an initializer may look at.
+    """A context holds what an initializer may look at.
 
     Attributes
     ----------
@@ -123,7 +131,7 @@ class Context:
         Class numbers (batch,), where they were given.
     network : Network
     sources : tuple of Initializer
-        Those that write states, as the plan numbers them.
+        The initializers that write states, as the plan numbers them.
     relaxed : mapping
         Initializer -> what the relaxations that its layout asked for have found.
     """
@@ -137,7 +145,7 @@ class Context:
 
 
 class Initializer(nn.Module):
-    """Base class of every initializer. Write :meth:`requirement` and :meth:`init`.
+    """Every initializer derives from this class. Write :meth:`requirement` and :meth:`init`.
 
     What an initializer remembers is a buffer, what it learns is a parameter.
     """
@@ -151,7 +159,7 @@ class Initializer(nn.Module):
     products: int = 0
 
     def __init_subclass__(cls, **keywords: Any) -> None:
-        """A class promises for itself alone: what it does not declare is not inherited."""
+        """Let a class promise for itself alone: what it does not declare is not inherited."""
         super().__init_subclass__(**keywords)
         if "writes_zeros" not in cls.__dict__:
             cls.writes_zeros = False
@@ -161,7 +169,7 @@ class Initializer(nn.Module):
             cls.plan_key = Initializer.plan_key  # type: ignore[method-assign]
 
     def requirement(self, report: Report) -> Verdict:
-        """Whether a graph and its clamps admit this initializer, from a report of :func:`pcgraph.check`."""
+        """Say whether a graph and its clamps admit this initializer, from a report of :func:`pcgraph.check`."""
         raise TypeError(f"{type(self).__name__} must define requirement(report) -> Verdict")
 
     def init(self, block: Block, out: Tensor, context: Context) -> None:
@@ -177,7 +185,7 @@ class Initializer(nn.Module):
             part.observe(result)
 
     def all_parts(self) -> tuple[Initializer, ...]:
-        """This initializer and all that it hands over to, directly or not, each once."""
+        """Return this initializer and all that it hands over to, directly or not, each once."""
         found: list[Initializer] = []
         waiting: list[Initializer] = [self]
         while waiting:
@@ -188,7 +196,7 @@ class Initializer(nn.Module):
         return tuple(found)
 
     def layout(self, report: Report, context: Context | None = None) -> Layout:
-        """The actions for this graph and these clamps. The default gives every free node a value by :meth:`init`."""
+        """Return the actions for this graph and these clamps. By default :meth:`init` gives every free node a value."""
         return Layout((Given(self, report.free),))
 
     def ready(self, context: Context | None) -> Hashable:
@@ -197,11 +205,14 @@ class Initializer(nn.Module):
 
     @property
     def plan_key(self) -> Hashable:
-        """Equal for initializers that lay out the same, so that they can share a plan. By default each has its own."""
+        """Return a key that is equal for initializers that lay out the same, so that they can share a plan.
+
+        By default each initializer has its own.
+        """
         return (type(self), id(self))
 
     def parts(self) -> tuple[Initializer, ...]:
-        """Initializers that this one hands over to; they observe results as well."""
+        """Return the initializers that this one hands over to; they observe results as well."""
         return ()
 
 
@@ -221,7 +232,7 @@ def require(initializer: Initializer, report: Report) -> None:
 
 
 def noise(salt: tuple[int, ...], like: Tensor) -> Tensor:
-    """A standard normal draw with the shape, dtype and device of `like`, the same for the same `salt`.
+    """Draw standard normal values with the shape, dtype and device of `like`; the same `salt` gives the same values.
 
     It is drawn on the CPU's generator, so that it does not depend on the device.
     """
@@ -231,7 +242,7 @@ def noise(salt: tuple[int, ...], like: Tensor) -> Tensor:
 
 
 def only(layout: Layout, nodes: Iterable[Node]) -> list[Given | Swept]:
-    """The actions of `layout` on `nodes` alone."""
+    """Return the actions of `layout` on `nodes` alone."""
     wanted = set(nodes)
     kept: list[Given | Swept] = []
     for action in layout.actions:

@@ -1,4 +1,4 @@
-"""Equilibrium: settle without the targets first, and start the clamped phase from there (paper, end of Section 3.1).
+"""Equilibrium settles without the targets first, and starts the clamped phase from there (paper, end of Section 3.1).
 
 The energy is minimised twice, as in equilibrium propagation: once with the targets released, once with them fixed.
 Where a sweep exists with the targets released, it is the exact fixed point of the first phase and is taken. Elsewhere
@@ -23,16 +23,16 @@ Node = Hashable
 
 
 class Equilibrium(Initializer):
-    """A free phase before the clamped one. Admitted by every graph.
+    """Equilibrium puts a free phase before the clamped one. Every graph admits it.
 
     Parameters
     ----------
     release : iterable of nodes
         The targets, which the first phase does not see.
     steps : int
-        At most this many steps for each cyclic component of the free graph.
+        The largest number of steps for each cyclic component of the free graph.
     optimizer : StateOptimizer, optional
-        Of the first phase; the default is ``SGD(lr=0.1)``.
+        What moves states in the first phase; the default is ``SGD(lr=0.1)``.
     tolerance : float
         A component has settled when no neuron's gradient of the energy is larger than this.
 
@@ -70,7 +70,7 @@ class Equilibrium(Initializer):
         return report.verdicts["equilibrium"]
 
     def layout(self, report: Report, context: Context | None = None) -> Layout:
-        """A sweep, if there is one that passes through no released node; else what the free phase settles."""
+        """Return a sweep, if one passes through no released node; else what the free phase settles."""
         if context is None:
             return super().layout(report)
         graph = context.network.graph
@@ -82,7 +82,7 @@ class Equilibrium(Initializer):
         return self.settled(report, context)
 
     def settled(self, report: Report, context: Context | None) -> Layout:
-        """The free phase, component by component, whether or not a sweep would do."""
+        """Lay out the free phase, component by component, whether or not a sweep would do."""
         after = () if context is None else tuple(self._relaxations(report, context))
         return Layout((Given(self, report.free, after),))
 

@@ -1,4 +1,4 @@
-"""Learning: local weight gradients, and the rules made of them."""
+"""Learning turns results into local weight gradients, by one rule or another."""
 
 from pcgraph.inference import InferenceResult
 from pcgraph.learning.fitting import Backprop, Incremental, Nudged, Rule, Standard, TrainingStep

@@ -1,4 +1,4 @@
-"""The learning rules as :func:`pcgraph.fit` takes them: ``fit(..., rule=Nudged(strength=0.05))``.
+""":func:`pcgraph.fit` takes a learning rule as one of these: ``fit(..., rule=Nudged(strength=0.05))``.
 
 A rule is any function of a :class:`TrainingStep`. It leaves gradients, means over the batch, in ``.grad`` of the
 parameters, and returns what is to be measured: the result of an inference, or an energy per sample. ``fit`` clears the
@@ -27,12 +27,14 @@ from typing import Any, Literal
 from torch import Tensor
 
 from pcgraph.clamps import Masked
+from pcgraph.coordinates import Errors
 from pcgraph.errors import ClampError, ConfigError
 from pcgraph.inference import InferenceResult
 from pcgraph.initializers import Initializer
 from pcgraph.learning.rules import backprop, phases, require_nudge, walk
 from pcgraph.model import PCNetwork
 from pcgraph.optimizers import StateOptimizer
+from pcgraph.solvers import Solver
 
 __all__ = ["Backprop", "Incremental", "Nudged", "Rule", "Standard", "TrainingStep"]
 
@@ -41,7 +43,7 @@ Node = Hashable
 
 @dataclass(frozen=True, eq=False)
 class TrainingStep:
-    """One batch to learn from, as a rule gets it.
+    """A training step is one batch to learn from, as a rule gets it.
 
     Attributes
     ----------
@@ -54,7 +56,7 @@ class TrainingStep:
         The node that is to be predicted.
     init : Initializer
     steps : int
-    state_optimizer : StateOptimizer or None
+    state_optimizer : StateOptimizer, Solver or None
     check : bool
         Whether to look if the energy is finite.
     trace : bool
@@ -70,6 +72,8 @@ class TrainingStep:
         the rule has ``infers = False``, before it is called, and at the latest when it returns.
     capture : bool or "auto"
         As for ``net.infer``; a step that is traced is not captured.
+    coordinates, tolerance
+        As for ``net.infer``.
     """
 
     net: PCNetwork
@@ -78,22 +82,24 @@ class TrainingStep:
     target: Node | None
     init: Initializer
     steps: int
-    state_optimizer: StateOptimizer | None
+    state_optimizer: StateOptimizer | Solver | None
     check: bool
     trace: bool
     clear: Callable[[], None]
     update: Callable[[], None]
     changing: Callable[[], None]
     capture: bool | Literal["auto"] = False
+    coordinates: Errors | None = None
+    tolerance: float | None = None
 
     @property
     def inputs(self) -> dict[Node, Tensor | Masked]:
-        """The clamps without the target."""
+        """Return the clamps without the target."""
         return {node: value for node, value in self.clamps.items() if node != self.target}
 
     @property
     def targets(self) -> dict[Node, Tensor]:
-        """The target node -> its value.
+        """Map the target node to its value.
 
         Raises
         ------
@@ -119,6 +125,7 @@ class TrainingStep:
         result = self.net.infer(
             self.clamps, init=self.init, steps=self.steps, optimizer=self.state_optimizer, labels=self.labels,
             check=self.check, trace=self.trace, capture=False if self.trace else self.capture,
+            coordinates=self.coordinates, tolerance=self.tolerance,
         )  # fmt: skip
         self.changing()
         return result
@@ -130,7 +137,7 @@ Rule = Callable[[TrainingStep], InferenceResult | Tensor]
 
 @dataclass(frozen=True)
 class Standard:
-    """Predictive coding: inference, then one step of the weights at the final states (paper, Eq 3 and 4)."""
+    """Predictive coding runs inference, then takes one step of the weights at the final states (paper, Eq 3 and 4)."""
 
     def __call__(self, step: TrainingStep) -> InferenceResult:
         """Learn from one batch."""
@@ -141,7 +148,7 @@ class Standard:
 
 @dataclass(frozen=True)
 class Incremental:
-    """A step of the weights after every inference step; see :func:`incremental`.
+    """This rule takes a step of the weights after every inference step; see :func:`incremental`.
 
     A batch takes `steps` updates of the weights, so their rate is to be smaller than with :class:`Standard`.
     """
@@ -156,12 +163,12 @@ class Incremental:
 
 @dataclass(frozen=True)
 class Nudged:
-    """The target pulls at the output instead of fixing it; see :func:`nudged`. What is measured is the cost.
+    """This rule lets the target pull at the output instead of fixing it; see :func:`nudged`. It measures the cost.
 
     Parameters
     ----------
     strength : float
-        Of the pull, positive.
+        How strong the pull is, positive.
     sign : {"centred", "positive", "negative"}
 
     Notes
@@ -189,7 +196,7 @@ class Nudged:
 
 @dataclass(frozen=True)
 class Backprop:
-    """Backpropagation through the same graph, the baseline; see :func:`backprop`. There is no inference."""
+    """This rule backpropagates through the same graph, as the baseline; see :func:`backprop`. There is no inference."""
 
     infers = False
 

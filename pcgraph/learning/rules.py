@@ -1,4 +1,4 @@
-"""Learning rules beside the standard one, and the baseline that every paper needs, for a loop of one's own.
+"""These are learning rules beside the standard one, and the baseline that every paper needs, for a loop of one's own.
 
 * standard: ``net.infer(...).backward()``: gradients at the final states (paper, Eq 4);
 * :func:`incremental`: a weight step after every inference step;
@@ -23,6 +23,7 @@ from pcgraph.inference import InferenceResult, Options
 from pcgraph.initializers import Forward, Initializer
 from pcgraph.model import PCNetwork
 from pcgraph.optimizers import StateOptimizer
+from pcgraph.solvers import Solver
 from pcgraph.topology import check as check_graph
 
 __all__ = ["backprop", "incremental", "nudged", "phases", "require_nudge", "walk"]
@@ -34,7 +35,7 @@ def incremental(
     net: PCNetwork, clamps: Mapping[Node, Tensor | Masked], *, init: Initializer, steps: int,
     optimizer: StateOptimizer, weights: torch.optim.Optimizer, labels: Tensor | None = None, check: bool = True,
 ) -> InferenceResult:  # fmt: skip
-    """Incremental predictive coding: after every inference step, a step of the weights at the new states.
+    """Learn by incremental predictive coding: after every inference step, the weights step at the new states.
 
     Since the weights change, nothing is carried over from one step to the next but the states and what the state
     optimizer keeps: every prediction is computed anew.
@@ -47,7 +48,7 @@ def incremental(
     init : Initializer
         Remembers the final states once.
     steps : int
-        At least one.
+        The number of inference steps, at least one.
     optimizer : StateOptimizer
     weights : torch.optim.Optimizer
         Its gradients are cleared before each of its steps.
@@ -58,7 +59,7 @@ def incremental(
     Returns
     -------
     InferenceResult
-        At the final states, from which the weights have learned already.
+        The result at the final states, from which the weights have learned already.
 
     References
     ----------
@@ -73,10 +74,10 @@ def incremental(
 
 def walk(
     net: PCNetwork, clamps: Mapping[Node, Tensor | Masked], *, init: Initializer, steps: int,
-    optimizer: StateOptimizer | None, labels: Tensor | None, check: bool, trace: bool, clear: Callable[[], Any],
-    move: Callable[[], Any],
+    optimizer: StateOptimizer | Solver | None, labels: Tensor | None, check: bool, trace: bool,
+    clear: Callable[[], Any], move: Callable[[], Any],
 ) -> InferenceResult:  # fmt: skip
-    """:func:`incremental`, with a function each that clears the gradients and that moves the weights by them."""
+    """Learn as :func:`incremental` does, with functions that clear the gradients and that move the weights by them."""
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
         raise ConfigError(f"incremental learning needs at least one step (found {steps!r})", key="steps")
     motion, options = Motion(optimizer), Options(check=check, trace=trace)
@@ -109,7 +110,7 @@ def walk(
 def nudged(
     net: PCNetwork, clamps: Mapping[Node, Tensor | Masked], targets: Mapping[Node, Tensor], *, strength: float = 0.1,
     sign: Literal["positive", "negative", "centred"] = "centred", init: Initializer | None = None, steps: int,
-    optimizer: StateOptimizer, labels: Tensor | None = None, check: bool = True,
+    optimizer: StateOptimizer | Solver, labels: Tensor | None = None, check: bool = True,
 ) -> Tensor:  # fmt: skip
     """Nudge the output towards its target, or away from it, and learn from the difference between phases.
 
@@ -130,10 +131,10 @@ def nudged(
         s, positive.
     sign : {"centred", "positive", "negative"}
     init : Initializer, optional
-        Of every phase; the default is ``Forward()``, whose sweep is the free equilibrium itself.
+        Where every phase starts; the default is ``Forward()``, whose sweep is the free equilibrium itself.
         It remembers the last phase alone: the free one, and where there is none the one towards the target.
     steps, optimizer
-        Of every phase.
+        The inference steps of every phase, and what moves its states.
     labels : Tensor, optional
     check : bool
         As for ``net.infer``.
@@ -158,9 +159,18 @@ def nudged(
 
 def phases(
     net: PCNetwork, clamps: Mapping[Node, Tensor | Masked], targets: Mapping[Node, Tensor], *, strength: float,
-    sign: str, init: Initializer, steps: int, optimizer: StateOptimizer | None, labels: Tensor | None, check: bool,
+    sign: str, init: Initializer, steps: int, optimizer: StateOptimizer | Solver | None, labels: Tensor | None,
+    check: bool,
 ) -> tuple[Tensor, InferenceResult]:  # fmt: skip
-    """:func:`nudged` before the initializer remembers: the cost, and the last phase."""
+    """Run the phases of :func:`nudged`, before the initializer remembers.
+
+    Returns
+    -------
+    Tensor, shape (batch,)
+        The cost.
+    InferenceResult
+        That of the last phase.
+    """
     require_nudge(strength, sign)
     pulled = _targets(net, clamps, targets, finite=check)
     found: list[Tensor] = []
@@ -195,7 +205,7 @@ def require_nudge(strength: float, sign: str) -> None:
 def _targets(
     net: PCNetwork, clamps: Mapping[Node, Tensor | Masked], targets: Mapping[Node, Tensor], *, finite: bool
 ) -> dict[int, Tensor]:
-    """Canonical number of a node -> its target, checked as clamps are."""
+    """Map the canonical number of each node to its target, checked as clamps are."""
     if not targets:
         raise ClampError("nudging needs at least one target")
     checked = Clamps.check(net, targets, finite=finite)
@@ -226,7 +236,7 @@ def _refuse_masked(net: PCNetwork, clamps: Clamps, what: str) -> None:
 def backprop(
     net: PCNetwork, inputs: Mapping[Node, Tensor], targets: Mapping[Node, Tensor], *, check: bool = True
 ) -> Tensor:  # fmt: skip
-    """Backpropagation through the same declared graph: the baseline.
+    """Backpropagate through the same declared graph: the baseline.
 
     The loss is the energy of the target nodes, given what the feed-forward pass predicts for them, averaged over the
     batch; its gradient is added to ``.grad``. It exists exactly where Proposition 3.2 holds for the inputs.

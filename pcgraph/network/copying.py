@@ -9,11 +9,12 @@ from typing import Any
 
 import networkx as nx
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
+from pcgraph.errors import GraphError
 from pcgraph.network.adjacency import Adjacency, Index
 
-__all__ = ["copy_graph", "pairs_of"]
+__all__ = ["copy_graph", "copy_module", "keep_computed", "pairs_of"]
 
 
 def pairs_of(graph: nx.DiGraph) -> tuple[Index, Index]:
@@ -46,7 +47,7 @@ def copy_graph(graph: nx.DiGraph, memo: dict[int, Any], pairs: tuple[Index, Inde
     """
 
     def own(data: Mapping[str, Any]) -> dict[str, Any]:
-        return {k: copy.deepcopy(v, memo) if isinstance(v, nn.Module) else v for k, v in data.items()}
+        return {k: copy_module(v, memo) if isinstance(v, nn.Module) else v for k, v in data.items()}
 
     source, target = pairs_of(graph) if pairs is None else pairs
     twin: nx.DiGraph = nx.MultiDiGraph() if graph.is_multigraph() else nx.DiGraph()
@@ -59,6 +60,32 @@ def copy_graph(graph: nx.DiGraph, memo: dict[int, Any], pairs: tuple[Index, Inde
         entries = [own(data) if data else {} for data in between]
     _put_edges(twin, graph, entries, source, target)
     return twin
+
+
+def keep_computed(module: nn.Module, memo: dict[int, Any]) -> None:
+    """Let a copy keep the tensors that layers computed and hold, such as a pruned weight, which torch does not copy."""
+    for layer in module.modules():
+        computed = (value for value in vars(layer).values() if isinstance(value, Tensor) and not value.is_leaf)
+        memo.update({id(value): value.detach().clone() for value in computed})
+
+
+def copy_module(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
+    """Copy a module.
+
+    Raises
+    ------
+    GraphError
+        It holds something that cannot be copied.
+    """
+    keep_computed(module, memo)
+    try:
+        return copy.deepcopy(module, memo)
+    except Exception as error:
+        raise GraphError(
+            f"a network has modules of its own, but this {type(module).__name__} cannot be copied: {error}; "
+            "copy.deepcopy(module) must be possible",
+            found=module,
+        ) from error
 
 
 def _put_edges(

@@ -6,6 +6,7 @@ in Python grows with what is said and not with how often.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import chain
@@ -17,9 +18,13 @@ import torch
 
 from pcgraph import activations, energies, transforms
 from pcgraph.activations import Activation
+from pcgraph.arguments import require_number, shown
 from pcgraph.energies import Energy, Gaussian, positive
 from pcgraph.errors import GraphError, nearest
 from pcgraph.network.adjacency import Index
+from pcgraph.network.inits import Init, read_init
+from pcgraph.network.machine import require_bytes
+from pcgraph.network.trial import Trial
 from pcgraph.transforms import Identity, Linear, SparseLinear, Transform
 
 __all__ = ["EdgeSpec", "Edges", "NodeSpec", "Nodes", "read_edges", "read_nodes", "show"]
@@ -28,7 +33,7 @@ Node = Hashable
 Shape = tuple[int, ...]
 
 NODE_ATTRIBUTES = ("shape", "activation", "bias", "energy", "precision", "prior")
-EDGE_ATTRIBUTES = ("transform", "activation", "trainable", "share")
+EDGE_ATTRIBUTES = ("transform", "activation", "trainable", "share", "scale", "init")
 #: The energy of every node that declares none; precisions are kept by node.
 GAUSSIAN = Gaussian()
 
@@ -40,17 +45,19 @@ def show(where: Any) -> str:
     return f"node {where!r}"
 
 
-def _check_attributes(attributes: Mapping[Any, Any], known: tuple[str, ...], where: Any, text: str) -> None:
+def _check_attributes(attributes: Mapping[Any, Any], known: tuple[str, ...], owner: str, where: Any, text: str) -> None:
+    """Refuse what is nearly one of ours, and what is one of ours and belongs elsewhere, to `owner`."""
     for key in attributes:
-        if isinstance(key, str) and key not in known:
+        if not isinstance(key, str) or key in known:
+            continue
+        if key in NODE_ATTRIBUTES or key in EDGE_ATTRIBUTES:
+            problem = f"which belongs to {owner}[{key!r}] = ..., or rename it"
+        else:
             meant = nearest(key, known, cutoff=0.8)
-            if meant:
-                raise GraphError(
-                    f"{text} has the attribute {key!r}, which is nearly {meant!r}: write {meant!r} if that was meant, "
-                    "or rename it",
-                    where=where,
-                    found=key,
-                )
+            if meant is None:
+                continue
+            problem = f"which is nearly {meant!r}: write {meant!r} if that was meant, or rename it"
+        raise GraphError(f"{text} has the attribute {key!r}, {problem}", where=where, found=key)
 
 
 def _shape(value: Any, node: Node) -> Shape:
@@ -93,7 +100,7 @@ class NodeSpec:
     prior: Any
 
 
-def node_spec(node: Node, attributes: Mapping[str, Any], graph: nx.DiGraph) -> NodeSpec:
+def node_spec(node: Node, attributes: Mapping[str, Any], graph: nx.DiGraph, trial: Trial) -> NodeSpec:
     """Read what one node is declared as.
 
     Parameters
@@ -103,42 +110,60 @@ def node_spec(node: Node, attributes: Mapping[str, Any], graph: nx.DiGraph) -> N
         As NetworkX keeps them; what is not of ours is metadata.
     graph : nx.DiGraph
         The other nodes, to tell a slip of the pen.
+    trial : Trial
+        It looks at what is a user's own.
 
     Raises
     ------
     GraphError
         An attribute is wrong, missing or misspelt; the message names the node.
     """
-    _check_attributes(attributes, NODE_ATTRIBUTES, node, f"node {node!r}")
+    text = f"node {node!r}"
+    _check_attributes(attributes, NODE_ATTRIBUTES, "an edge: write graph.edges[u, v]", node, text)
     if "shape" not in attributes:
         raise GraphError(
             f"node {node!r} needs a shape (found none): graph.add_node({node!r}, shape=...)" + _misspelt(node, graph),
             where=node,
         )
     shape = _shape(attributes["shape"], node)
+    require_bytes(math.prod(shape) * trial.like.itemsize, f"one state of {text}, of shape {shape},")
     try:
         activation = activations.get(attributes.get("activation"))
         energy, precision = _energy(attributes.get("energy"), attributes.get("precision"))
     except GraphError as error:
         raise GraphError(f"node {node!r}: {error}", where=node, found=error.found) from None
-    _try_activation(node, activation, shape)
+    trial.activation(text, node, activation, shape)
+    trial.energy(text, node, energy, shape)
     bias = attributes.get("bias", True)
     if not isinstance(bias, bool | np.bool_):
         raise GraphError(f"node {node!r} needs bias=True or bias=False (found {bias!r})", where=node, found=bias)
     prior = attributes.get("prior")
     if prior is not None:
-        prior = torch.as_tensor(prior, dtype=torch.float64)
-        try:
-            prior = prior.expand(shape).clone()
-        except RuntimeError:
-            raise GraphError(
-                f"the prior of node {node!r} must broadcast to its shape {shape} (found shape {tuple(prior.shape)})",
-                where=node,
-                found=attributes["prior"],
-            ) from None
-        if not torch.isfinite(prior).all():
-            raise GraphError(f"the prior of node {node!r} must be finite", where=node, found=attributes["prior"])
+        prior = _prior(prior, node, shape)
     return NodeSpec(shape, activation, energy, precision, bool(bias), prior)
+
+
+def _prior(value: Any, node: Node, shape: Shape) -> torch.Tensor:
+    try:
+        prior = torch.as_tensor(value, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise GraphError(
+            f"the prior of node {node!r} must be a number, or an array that broadcasts to its shape {shape} "
+            f"(found {shown(value)}: {error})",
+            where=node,
+            found=value,
+        ) from error
+    try:
+        prior = prior.expand(shape).clone()
+    except RuntimeError:
+        raise GraphError(
+            f"the prior of node {node!r} must broadcast to its shape {shape} (found shape {tuple(prior.shape)})",
+            where=node,
+            found=value,
+        ) from None
+    if not torch.isfinite(prior).all():
+        raise GraphError(f"the prior of node {node!r} must be finite", where=node, found=value)
+    return prior
 
 
 def _energy(spec: Any, precision: Any) -> tuple[Energy, float]:
@@ -154,31 +179,6 @@ def _misspelt(node: Node, graph: nx.DiGraph) -> str:
         return ""
     guess = nearest(node, [v for v, data in graph.nodes(data=True) if isinstance(v, str) and "shape" in data])
     return f"; or did an edge mean {guess!r}?" if guess and graph.degree(node) else ""
-
-
-def _try_activation(node: Node, activation: Activation, shape: Shape) -> None:
-    """Call a user's activation once, on two samples, so that a slip is named here and not in the midst of a run."""
-    if activation.named:
-        return
-    try:
-        with torch.no_grad():
-            found = activation.function(torch.zeros(2, *shape))
-    except (RuntimeError, TypeError, ValueError, IndexError) as error:
-        raise GraphError(
-            f"node {node!r}: the activation {activation.name!r} does not take a tensor of shape (batch, "
-            f"{', '.join(map(str, shape))}): {error}",
-            where=node,
-            found=activation.function,
-        ) from error
-    if not isinstance(found, torch.Tensor) or tuple(found.shape) != (2, *shape):
-        what = tuple(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
-        hint = f"; a class makes an object: write {activation.name}()" if isinstance(activation.function, type) else ""
-        raise GraphError(
-            f"node {node!r}: the activation {activation.name!r} must preserve the shape {(2, *shape)} "
-            f"(found {what}){hint}",
-            where=node,
-            found=activation.function,
-        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,6 +197,10 @@ class EdgeSpec:
         Whether its weights learn.
     share : hashable or None
         Edges with the same key share one weight.
+    scale : float
+        A fixed factor of all that the edge sends; not zero.
+    init : str, callable or None
+        How its weights are drawn; None is the default.
     """
 
     kind: str
@@ -204,13 +208,15 @@ class EdgeSpec:
     phi: Activation
     trainable: bool
     share: Hashable | None
+    scale: float = 1.0
+    init: Init | None = None
 
     @property
     def key(self) -> tuple[Any, ...]:
         """Edges of one key do the same, and lie in one bucket where their ends have the same shapes."""
         module = id(self.transform) if self.kind in ("module", "sparse") else None
         phi = self.phi.name if self.phi.named else id(self.phi.function)
-        return (self.kind, module, phi, self.trainable)
+        return (self.kind, module, phi, self.trainable, self.scale)
 
 
 def _kind(transform: Transform) -> str:
@@ -244,7 +250,7 @@ def edge_spec(where: tuple[Any, ...], attributes: Mapping[str, Any]) -> EdgeSpec
     GraphError
         An attribute is wrong or misspelt; the message names the edge.
     """
-    _check_attributes(attributes, EDGE_ATTRIBUTES, where, show(where))
+    _check_attributes(attributes, EDGE_ATTRIBUTES, f"a node: write graph.nodes[{where[1]!r}]", where, show(where))
     try:
         transform = transforms.get(attributes.get("transform"))
         phi = activations.get(attributes.get("activation"))
@@ -262,7 +268,23 @@ def edge_spec(where: tuple[Any, ...], attributes: Mapping[str, Any]) -> EdgeSpec
         raise GraphError(
             f"{show(where)} needs a hashable share key (found {share!r})", where=where, found=share
         ) from None
-    return EdgeSpec(_kind(transform), transform, phi, bool(trainable), share)
+    kind = _kind(transform)
+    scale = _scale(where, attributes.get("scale"))
+    init = read_init(attributes.get("init"), kind, where, show(where))
+    return EdgeSpec(kind, transform, phi, bool(trainable), share, scale, init)
+
+
+def _scale(where: tuple[Any, ...], value: Any) -> float:
+    if value is None:
+        return 1.0
+
+    def refuse(text: str) -> GraphError:
+        return GraphError(f"{show(where)}: {text}", where=where, found=value)
+
+    scale = require_number(value, "the scale", refuse=refuse)
+    if scale == 0:
+        raise refuse(f"the scale must not be zero, with which nothing would be sent (found {value!r}): remove the edge")
+    return scale
 
 
 # -- whole graphs -----------------------------------------------------------------------------------------------------
@@ -302,6 +324,8 @@ class Edges:
         The number in `specs` of each edge.
     shared : dict
         Edge number -> the key under which it shares a weight.
+    inits : dict
+        Edge number -> how its weights are drawn, where the edge says it.
     """
 
     source: Index
@@ -310,6 +334,7 @@ class Edges:
     specs: list[EdgeSpec]
     which: Index
     shared: dict[int, Hashable]
+    inits: dict[int, Init]
 
 
 def _said(attributes: Mapping[str, Any], known: tuple[str, ...]) -> tuple[Any, ...]:
@@ -320,7 +345,7 @@ def _said(attributes: Mapping[str, Any], known: tuple[str, ...]) -> tuple[Any, .
     return (*attributes, *map(id, map(attributes.get, known)))
 
 
-def read_nodes(graph: nx.DiGraph) -> Nodes:
+def read_nodes(graph: nx.DiGraph, trial: Trial) -> Nodes:
     """Read what the nodes of a graph are declared as.
 
     Raises
@@ -334,7 +359,7 @@ def read_nodes(graph: nx.DiGraph) -> Nodes:
     for i, (node, data) in enumerate(graph.nodes(data=True)):
         said = _said(data, NODE_ATTRIBUTES)
         if said not in number:
-            spec = node_spec(node, data, graph)
+            spec = node_spec(node, data, graph, trial)
             specs.append(spec)
             if spec.energy is not data.get("energy") and spec.energy is not GAUSSIAN:
                 which[i] = len(specs) - 1  # made from a name, and of this node alone
@@ -362,25 +387,30 @@ def read_edges(graph: nx.DiGraph, pairs: tuple[Index, Index]) -> Edges:
         between = chain.from_iterable(entry.values() for entry in parallel)
     attributes: list[Mapping[str, Any]] = list(between)
     names = list(graph)
-    seen: dict[tuple[Any, ...], tuple[np.int64, Hashable]] = {}
+    seen: dict[tuple[Any, ...], tuple[np.int64, Hashable, Init | None]] = {}
     number, specs = {DEFAULT_EDGE.key: 0}, [DEFAULT_EDGE]
     which: Index = np.zeros(len(attributes), dtype=np.int64)
     shared: dict[int, Hashable] = {}
+    inits: dict[int, Init] = {}
     for i in np.flatnonzero(np.fromiter(map(bool, attributes), dtype=bool, count=len(attributes))).tolist():
         said = _said(attributes[i], EDGE_ATTRIBUTES)
         if said in seen:
-            which[i], share = seen[said]
+            which[i], share, init = seen[said]
         else:
             where = (names[source[i]], names[target[i]], *([] if keys is None else [keys[i]]))
             spec = edge_spec(where, attributes[i])
-            which[i], share = number.setdefault(spec.key, len(specs)), spec.share
+            which[i], share, init = number.setdefault(spec.key, len(specs)), spec.share, spec.init
             if which[i] == len(specs):
                 specs.append(spec)
             # A module made from a name is of this edge alone.
             if spec.kind in PACKED or spec.transform is attributes[i].get("transform"):
-                seen[said] = which[i], share
+                seen[said] = which[i], share, init
         if share is not None:
             shared[i] = share
+        if init is not None:
+            inits[i] = init
     found, first, which = np.unique(which, return_index=True, return_inverse=True)
     order = np.argsort(first)
-    return Edges(source, target, keys, [specs[found[k]] for k in order.tolist()], np.argsort(order)[which], shared)
+    return Edges(
+        source, target, keys, [specs[found[k]] for k in order.tolist()], np.argsort(order)[which], shared, inits
+    )  # fmt: skip

@@ -2,7 +2,7 @@
 
 The model, for a node v with parents u (paper, Definition 3.1 with one activation per node):
 
-    a_v  = b_v + sum_u f_uv(phi_uv(h_u))
+    a_v  = b_v + sum_u c_uv f_uv(phi_uv(h_u))         c_uv: the edge's scale
     mu_v = sigma_v(a_v)
     e_v  = h_v - mu_v
     F    = sum_{v in V_E} E_v(h_v, mu_v)         V_E: nodes with a parent, and roots with a prior
@@ -10,6 +10,7 @@ The model, for a node v with parents u (paper, Definition 3.1 with one activatio
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Hashable, Mapping
 from typing import Any
 
@@ -18,10 +19,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pcgraph.arguments import require_seed
 from pcgraph.energies import Energy, Gaussian
 from pcgraph.errors import GraphError
 from pcgraph.network.adjacency import Index
-from pcgraph.network.copying import copy_graph, pairs_of
+from pcgraph.network.copying import copy_graph, keep_computed, pairs_of
+from pcgraph.network.declaration import show
+from pcgraph.network.draws import draw_parameters
+from pcgraph.network.machine import require_bytes, require_place
+from pcgraph.network.packed import Packed
 from pcgraph.network.structure import Bucket, Segment, Structure
 from pcgraph.transforms import Transform
 
@@ -38,10 +44,21 @@ class Network(nn.Module):
     graph : nx.DiGraph or nx.MultiDiGraph
         The declaration. It is copied and never changed.
     seed : int
-        For the weights. torch's global generator is neither read nor moved.
+        It draws the weights, on the CPU and in the order in which they lie in memory: the same declaration gets the
+        same weights on every device. Nodes or edges *declared in another order* may lie in another order, and get
+        other weights from the same seed. torch's global generator is neither read nor moved.
     dtype : torch.dtype, optional
-        Of the parameters and states; torch's default dtype if None.
+        Parameters and states have it; torch's default dtype if None.
     device : torch.device or str, optional
+
+    Raises
+    ------
+    GraphError
+        The declaration is wrong; the message names the node or edge.
+    ConfigError
+        The seed is none, networks do not compute in the type, or the device cannot be used.
+    OutOfMemory
+        The weights alone are larger than the memory.
     """
 
     def __init__(
@@ -55,41 +72,97 @@ class Network(nn.Module):
         super().__init__()
         if not isinstance(graph, nx.DiGraph):
             Structure(graph)  # says what is wrong with it
+        seed, like = require_seed(seed), require_place(dtype, device)
         pairs = pairs_of(graph)
         self.graph: nx.DiGraph = nx.freeze(copy_graph(graph, {}, pairs))
-        self.structure = Structure(self.graph, pairs)
+        self.structure = Structure(self.graph, pairs, like)
         self._probe: Tensor
-        device = torch.get_default_device() if device is None else device
         with torch.device("cpu"):
             self._build(seed)
-        self.to(dtype=dtype or torch.get_default_dtype(), device=device)
+        self.to(dtype=like.dtype, device=like.device)
 
     def _build(self, seed: int) -> None:
         """Make all parameters, on the CPU, where the seed means the same for every device."""
-        self.weights = nn.ParameterDict()
-        self.biases = nn.ParameterDict()
+        self.weights = Packed()
+        self.biases = Packed()
         self.edge_modules = nn.ModuleDict()
         self.energies = nn.ModuleDict()
+        self._require_memory()
         self._make_biases()
         for bucket in self.structure.buckets:
             if bucket.kind in ("linear", "sparse"):
                 self._make_weight(bucket)
             elif bucket.kind == "module":
                 self.edge_modules[bucket.name] = bucket.transform
-                if not bucket.trainable:
-                    bucket.transform.requires_grad_(False)
+        self._freeze_modules()
         for i, segment in enumerate(self.structure.segments):
             if segment.energy is not None and not segment.gaussian:
                 self.energies[str(i)] = segment.energy
         self.register_buffer("_probe", torch.zeros(()), persistent=False)
-        self._reset(seed)
+        draw_parameters(self.structure, dict(self.weights.items()), dict(self.biases.items()), seed)
 
     # -- parameters -----------------------------------------------------------------------------------------------
+
+    def _require_memory(self) -> None:
+        groups = self.structure.groups
+        weights = sum(
+            bucket.rows * bucket.entries(groups) for bucket in self.structure.buckets if bucket.kind == "linear"
+        )
+        require_bytes(weights * torch.get_default_dtype().itemsize, f"{weights:.3g} weights")
 
     def _make_weight(self, bucket: Bucket) -> None:
         a, z = self.structure.groups[bucket.source_group], self.structure.groups[bucket.target_group]
         shape = (z.size, a.size) if bucket.kind == "linear" else (bucket.entries(self.structure.groups),)
         self.weights[bucket.name] = nn.Parameter(torch.empty(bucket.rows, *shape), requires_grad=bucket.trainable)
+
+    def _freeze_modules(self) -> None:
+        """Freeze the modules of edges declared ``trainable=False``; one that learns on another edge is refused."""
+        modules = [bucket for bucket in self.structure.buckets if bucket.kind == "module"]
+        learning = {id(p): bucket for bucket in modules if bucket.trainable for p in bucket.transform.parameters()}
+        for bucket in modules:
+            if bucket.trainable:
+                continue
+            other = next((learning[id(p)] for p in bucket.transform.parameters() if id(p) in learning), None)
+            if other is not None:
+                fixed, free = self.structure.edge(bucket.start), self.structure.edge(other.start)
+                raise GraphError(
+                    f"{show(fixed)} has trainable=False, but shares its module with {show(free)}, where it learns; "
+                    "give each edge a module of its own, as in copy.deepcopy(module), or freeze both",
+                    where=fixed,
+                    found=bucket.transform,
+                )
+            bucket.transform.requires_grad_(False)
+
+    def check_parameters(self) -> None:
+        """Look whether every parameter that asks for a gradient will get one.
+
+        Raises
+        ------
+        GraphError
+            One was declared with ``trainable=False`` and was unfrozen since; or it has a hook, which only autograd
+            would call.
+        """
+        for bucket in self.structure.buckets:
+            if not bucket.learns and bucket.kind != "identity":
+                place = self.weights if bucket.kind in ("linear", "sparse") else self.edge_modules
+                module_or_weight = place[bucket.name]
+                own = [module_or_weight] if isinstance(module_or_weight, Tensor) else module_or_weight.parameters()
+                if any(parameter.requires_grad for parameter in own):
+                    where = self.structure.edge(bucket.start)
+                    raise GraphError(
+                        f"{show(where)} has trainable=False, and no gradient is computed for it, but the parameters of "
+                        f"{bucket.name!r} were unfrozen; declare it trainable, and freeze it by requires_grad_(False) "
+                        "for as long as it is to stay",
+                        where=where,
+                        found=bucket.name,
+                    )
+        for name, parameter in self.named_parameters():
+            if parameter._backward_hooks or parameter._post_accumulate_grad_hooks:
+                raise GraphError(
+                    f"the parameter {name!r} has a gradient hook, which would not be called: gradients here are local, "
+                    "and not autograd's; change net.get_parameter(name).grad after backward()",
+                    found=name,
+                )
 
     def _make_biases(self) -> None:
         s = self.structure
@@ -99,38 +172,6 @@ class Network(nn.Module):
             if len(rows):
                 self.bias_row[group.start + rows] = np.arange(len(rows))
                 self.biases[f"bias_{group.name}"] = nn.Parameter(torch.empty(len(rows), *group.shape))
-
-    @torch.no_grad()
-    def _reset(self, seed: int) -> None:
-        """Draw Kaiming-uniform as in ``nn.Linear``: U(-1/sqrt(n), 1/sqrt(n)), n the neurons that reach the target.
-
-        A bias whose node no drawn weight reaches starts at zero. Transforms draw their own parameters, or keep them.
-        """
-        generator = torch.Generator().manual_seed(seed)
-        s = self.structure
-        bound = torch.from_numpy((s.fan_in > 0) / np.sqrt(np.maximum(s.fan_in, 1)))
-        for bucket in s.buckets:
-            if bucket.kind in ("linear", "sparse"):
-                weight = self.weights[bucket.name]
-                target = torch.from_numpy(s.target[bucket.start : bucket.stop])
-                limit = bound[target]
-                if bucket.weight is not None:
-                    limit = torch.empty(bucket.rows, dtype=limit.dtype).index_copy_(
-                        0, torch.from_numpy(bucket.weight), limit
-                    )
-                draw = torch.rand(weight.shape, generator=generator, dtype=torch.float32)
-                weight.copy_((2 * draw - 1) * limit.view(-1, *[1] * (weight.dim() - 1)).to(torch.float32))
-        for group in s.groups:
-            name = f"bias_{group.name}"
-            if name in self.biases:
-                bias = self.biases[name]
-                rows = np.flatnonzero(s.has_bias[group.start : group.start + group.count])
-                limit = bound[torch.from_numpy(group.start + rows)].to(torch.float32)
-                draw = torch.rand(bias.shape, generator=generator, dtype=torch.float32)
-                bias.copy_((2 * draw - 1) * limit.view(-1, *[1] * len(group.shape)))
-        for bucket in s.buckets:
-            if bucket.kind == "module":
-                bucket.transform.reset_parameters(generator, int(s.fan_in[s.target[bucket.start : bucket.stop]].max()))
 
     def energy_of(self, segment: int) -> Energy:
         """Return the energy of the nodes of a segment that is not Gaussian."""
@@ -177,7 +218,7 @@ class Network(nn.Module):
         return self._probe.new_zeros(s.groups[int(s.group_of[i])].size)
 
     def edge_product(self, e: int, x: Tensor) -> Tensor:
-        """Compute what the edge number `e` adds to its target: ``f_e(phi_e(x))``, differentiable in `x` and weights.
+        """Compute what the edge number `e` adds to its target, differentiable in `x` and weights: c_e f_e(phi_e(x)).
 
         It is the definition of an edge, one at a time; backends compute the same for many at once.
 
@@ -193,7 +234,10 @@ class Network(nn.Module):
         Tensor, shape (batch, neurons of the target)
         """
         bucket = self.structure.buckets[int(self.structure.bucket_of[e])]
-        x = bucket.phi(x)
+        product = self._product(bucket, e, bucket.phi(x))
+        return product if bucket.scale == 1.0 else bucket.scale * product
+
+    def _product(self, bucket: Bucket, e: int, x: Tensor) -> Tensor:
         if bucket.kind in ("identity", "module"):
             module = self.edge_modules[bucket.name] if bucket.kind == "module" else bucket.transform
             return module(x).flatten(1)  # type: ignore[no-any-return]
@@ -208,7 +252,8 @@ class Network(nn.Module):
     def weight(self, u: Node, v: Node, key: Hashable | None = None) -> Tensor:
         """Return the weight of an edge as a view, shape (neurons of v, neurons of u): read it, or write into it.
 
-        Of a SparseLinear edge it holds the stored values, shape (entries,), in the order of its ``entries``.
+        Of a SparseLinear edge it holds the stored values, shape (entries,), in the order of its ``entries``. What the
+        edge sends is its ``scale`` times the product with the weight.
 
         Parameters
         ----------
@@ -280,12 +325,20 @@ class Network(nn.Module):
         return self._probe.device
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Network:
-        """Copy the parameters; the structure is shared, since it never changes. Modules on edges are copied too."""
-        twin = type(self)(copy_graph(self.graph, memo), dtype=self.dtype, device=self.device)
-        twin.load_state_dict(self.state_dict())
-        for own, copied in zip(self.parameters(), twin.parameters()):
-            memo[id(own)] = copied.requires_grad_(own.requires_grad)
-        return twin.train(self.training)
+        """Copy everything, a subclass's own attributes and modules too; arrays of the structure alone are shared.
+
+        The constructor is not called, since a subclass may have another. What is made anew after unpickling is made
+        anew here.
+        """
+        twin = type(self).__new__(type(self))
+        memo[id(self)] = twin
+        keep_computed(self, memo)
+        memo[id(self.graph)] = nx.freeze(copy_graph(self.graph, memo))
+        memo[id(self.structure)] = self.structure.with_modules_of(memo)
+        state = self.__getstate__()  # type: ignore[no-untyped-call]
+        own = {name: copy.deepcopy(value, memo) for name, value in state.items()}
+        twin.__setstate__(own)  # type: ignore[no-untyped-call]
+        return twin
 
     def extra_repr(self) -> str:
         s = self.structure

@@ -9,9 +9,10 @@ target, then source, so that a bucket of scalar edges is a CSR matrix as it stan
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -27,7 +28,9 @@ from pcgraph.errors import ClampError, GraphError, nearest
 from pcgraph.network.adjacency import Adjacency, Index
 from pcgraph.network.copying import pairs_of
 from pcgraph.network.declaration import Edges, EdgeSpec, Nodes, NodeSpec, read_edges, read_nodes, show
+from pcgraph.network.inits import Init
 from pcgraph.network.layout import NodeOrder, order_nodes
+from pcgraph.network.trial import Trial
 from pcgraph.transforms import Transform
 
 __all__ = ["Bucket", "Group", "Segment", "Structure"]
@@ -94,6 +97,8 @@ class Bucket:
         Which row of the parameter each edge uses; None where edge i uses row i.
     rows : int
         Rows of the parameter.
+    scale : float
+        The factor of all that the edges send.
     """
 
     kind: str
@@ -107,6 +112,7 @@ class Bucket:
     trainable: bool
     weight: Index | None
     rows: int
+    scale: float = 1.0
 
     @property
     def count(self) -> int:
@@ -146,6 +152,8 @@ class Structure:
         The declaration; it is read, not kept.
     pairs : pair of ndarray, optional
         What :func:`pcgraph.network.copying.pairs_of` says of the graph, where it is known.
+    like : Tensor, optional
+        States will have its type and lie on its device; what is a user's own is tried on such.
 
     Attributes
     ----------
@@ -160,9 +168,13 @@ class Structure:
         V_E: nodes with a parent, and roots with a prior.
     priors : dict
         Canonical number of a root with a prior -> its value.
+    inits : dict
+        Canonical number of an edge that says how its weights are drawn -> how.
     """
 
-    def __init__(self, graph: nx.DiGraph, pairs: tuple[Index, Index] | None = None) -> None:
+    def __init__(
+        self, graph: nx.DiGraph, pairs: tuple[Index, Index] | None = None, like: torch.Tensor | None = None
+    ) -> None:
         if not isinstance(graph, nx.Graph) or not graph.is_directed():
             raise GraphError(
                 f"a network is declared as nx.DiGraph or nx.MultiDiGraph (found {type(graph).__name__}); "
@@ -176,10 +188,11 @@ class Structure:
         if len(graph) == 0:
             raise GraphError("a network needs at least one node (found an empty graph)")
         pairs = pairs_of(graph) if pairs is None else pairs
-        nodes = read_nodes(graph)
+        trial = Trial(torch.empty(0) if like is None else like)
+        nodes = read_nodes(graph, trial)
         order = order_nodes(nodes, *pairs)
         self._lay_out_nodes(nodes, order)
-        self._lay_out_edges(read_edges(graph, pairs), np.argsort(order.declared))
+        self._lay_out_edges(read_edges(graph, pairs), np.argsort(order.declared), trial)
 
     # -- nodes ----------------------------------------------------------------------------------------------------
 
@@ -220,7 +233,7 @@ class Structure:
 
     # -- edges ----------------------------------------------------------------------------------------------------
 
-    def _lay_out_edges(self, edges: Edges, canonical: Index) -> None:
+    def _lay_out_edges(self, edges: Edges, canonical: Index, trial: Trial) -> None:
         src, dst, count = canonical[edges.source], canonical[edges.target], len(self.groups)
         label = (edges.which * count + self.group_of[src]) * count + self.group_of[dst]
         order = np.lexsort((src, dst, label))
@@ -228,6 +241,8 @@ class Structure:
         self.target: Index = dst[order]
         self._declared_position: Index = order
         self._keys = edges.keys
+        at = np.argsort(order) if edges.inits else order
+        self.inits: dict[int, Init] = {int(at[i]): init for i, init in edges.inits.items()}
         starts = np.flatnonzero(np.diff(label[order], prepend=-1))
         stops = np.append(starts[1:], len(label))
         self.bucket_of: Index = np.repeat(np.arange(len(starts)), stops - starts)
@@ -237,6 +252,7 @@ class Structure:
         for b, (start, stop) in enumerate(zip(starts.tolist(), stops.tolist())):
             spec = edges.specs[edges.which[order[start]]]
             buckets.append(self._bucket(spec, b, start, stop, edges.shared, seen_shares, names))
+            self._try(buckets[-1], trial)
         self.buckets: tuple[Bucket, ...] = tuple(buckets)
 
     def _bucket(
@@ -266,13 +282,30 @@ class Structure:
             name += f"_after_{spec.phi.name}"
         if not spec.trainable:
             name += "_fixed"
+        if spec.scale != 1.0:
+            name += f"_times_{spec.scale:g}"
         name = "".join(c if c.isalnum() or c == "_" else "_" for c in name)
-        names[name] = names.get(name, 0) + 1
-        if names[name] > 1:
-            name += f"_{names[name]}"
         return Bucket(
-            spec.kind, name, source, target, start, stop, spec.phi, spec.transform, spec.trainable, weight, rows
+            spec.kind,
+            _unused(name, names),
+            source,
+            target,
+            start,
+            stop,
+            spec.phi,
+            spec.transform,
+            spec.trainable,
+            weight,
+            rows,
+            spec.scale,
         )
+
+    def _try(self, bucket: Bucket, trial: Trial) -> None:
+        where = self.edge(bucket.start)
+        shape, out_shape = self.groups[bucket.source_group].shape, self.groups[bucket.target_group].shape
+        trial.activation(show(where), where, bucket.phi, shape)
+        if bucket.kind == "module":
+            trial.transform(show(where), where, bucket.transform, shape, out_shape)
 
     def _share(
         self, keys: list[Hashable | None], b: int, start: int, seen: dict[Hashable, int]
@@ -280,15 +313,24 @@ class Structure:
         if all(key is None for key in keys):
             return None, len(keys)
         row_of: dict[Hashable, int] = {}
+        first: dict[Hashable, int] = {}
         weight, rows = [], 0
         for i, key in enumerate(keys):
             if key is not None and seen.setdefault(key, b) != b:
                 where = self.edge(start + i)
                 raise GraphError(
-                    f"{show(where)} shares the weight {key!r} with an edge of another transform, shape, activation or "
-                    "trainability; edges that share a weight must agree in all of them",
+                    f"{show(where)} shares the weight {key!r} with an edge of another transform, shape, activation, "
+                    "scale or trainability; edges that share a weight must agree in all of them",
                     where=where,
                     found=key,
+                )
+            if key is not None and self.inits.get(start + i) != self.inits.get(start + first.setdefault(key, i)):
+                where = self.edge(start + i)
+                raise GraphError(
+                    f"{show(where)} shares the weight {key!r} with {show(self.edge(start + first[key]))}, which has "
+                    "another init; one weight is drawn in one way: give both the same",
+                    where=where,
+                    found=self.inits.get(start + i),
                 )
             if key is None or key not in row_of:
                 weight.append(rows)
@@ -298,6 +340,16 @@ class Structure:
             else:
                 weight.append(row_of[key])
         return np.array(weight, dtype=np.int64), rows
+
+    def with_modules_of(self, memo: dict[int, Any]) -> Structure:
+        """Return the same structure with the modules that :func:`copy.deepcopy` has made, or makes, of its own."""
+        twin = copy.copy(self)
+        twin.buckets = tuple(replace(b, transform=copy.deepcopy(b.transform, memo)) for b in self.buckets)
+        twin.segments = tuple(
+            segment if segment.gaussian else replace(segment, energy=copy.deepcopy(segment.energy, memo))
+            for segment in self.segments
+        )
+        return twin
 
     # -- look-ups -------------------------------------------------------------------------------------------------
 
@@ -388,3 +440,14 @@ class Structure:
             if size:
                 np.add.at(result, self.target[bucket.start : bucket.stop], size)
         return result
+
+
+def _unused(name: str, names: dict[str, int]) -> str:
+    """Number a name that is taken: `names` counts how often each was asked for."""
+    count = names.get(name, 0) + 1
+    unused = name
+    while count > 1 and (unused := f"{name}_{count}") in names:  # "f" for the second time, where one is called "f_2"
+        count += 1
+    names[name] = count
+    names.setdefault(unused, 1)
+    return unused

@@ -1,4 +1,4 @@
-"""Plans: what is computed, in which order, and nothing that is provably zero or unchanged."""
+"""A plan says what is computed, and in which order; what is provably zero or unchanged is not in it."""
 
 from pcgraph.plan.compile import Stage
 from pcgraph.plan.flow import NEVER, Flow, arrivals

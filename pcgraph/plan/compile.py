@@ -1,4 +1,4 @@
-"""From structure + clamps + layout + steps to a plan: which operation follows which, on which nodes and edges."""
+"""Structure, clamps, layout and steps are compiled here: which operation follows which, on which nodes and edges."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pcgraph.errors import InvalidInitializer
 from pcgraph.initializers import Given, Initializer, Layout
 from pcgraph.network import Structure
 from pcgraph.network.adjacency import distinct
-from pcgraph.plan.flow import NEVER, Mask, flow
+from pcgraph.plan.flow import NEVER, Flow, Mask, flow
 from pcgraph.plan.operations import (
     NONE,
     NOTHING,
@@ -19,10 +19,13 @@ from pcgraph.plan.operations import (
     Compare,
     Index,
     Learn,
+    Measure,
     Move,
+    Offset,
     Operation,
     Propagate,
     Pull,
+    Relay,
     Write,
 )
 from pcgraph.plan.request import Request
@@ -32,20 +35,46 @@ __all__ = ["Compiler", "Stage"]
 
 @dataclass(frozen=True, eq=False)
 class Stage:
-    """One inference step: what has moved is propagated, errors are taken, sent back, and states move."""
+    """A stage is one inference step: what has moved is propagated, errors are taken and sent back, and states move.
+
+    In error coordinates, nodes get their states wave by wave first (`offsets`), and what comes back to them goes on to
+    their parents wave by wave at the end (`relays`).
+    """
 
     propagate: Propagate
     compare: Compare
     pull: Pull
     move: Move
+    offsets: tuple[tuple[Propagate, Offset], ...] = ()
+    relays: tuple[tuple[Relay, Pull], ...] = ()
+
+    def evaluation(self) -> Iterator[Operation]:
+        """Yield what brings predictions and errors up to date, in order."""
+        for pair in self.offsets:
+            yield from pair
+        yield self.propagate
+        yield self.compare
+
+    def descent(self) -> Iterator[Operation]:
+        """Yield what completes the gradients, in order."""
+        yield self.pull
+        for pair in self.relays:
+            yield from pair
 
     def operations(self) -> Iterator[Operation]:
-        """Yield the four, in order."""
-        yield from (self.propagate, self.compare, self.pull, self.move)
+        """Yield everything, the move last."""
+        yield from self.evaluation()
+        yield from self.descent()
+        yield self.move
+
+    @property
+    def forward_edges(self) -> Index:
+        """Return the edges whose products are computed anew."""
+        return np.concatenate([*(p.edges for p, _ in self.offsets), self.propagate.edges])
 
 
 class Compiler:
-    """Compiles one plan; what it finds is in its attributes, which :class:`~pcgraph.plan.Plan` describes."""
+    """A compiler makes one plan; what it finds is in its attributes, which :class:`~pcgraph.plan.Plan` describes."""
 
     def __init__(self, structure: Structure, request: Request, layout: Layout) -> None:
         self.structure, self.request = structure, request
@@ -60,20 +89,26 @@ class Compiler:
         actions = self._actions(layout)
         self._settle(actions)
         pulled = _mask(count, request.nudged) & self.free
-        self.flow = flow(
-            structure, self.alive, self.free, self.exact, pulled, request.steps, request.fixes_zero
-        )  # fmt: skip
+        self.error_waves = () if request.kept is None else tuple(self._error_waves(request.kept))
+        if request.kept is None:
+            self.flow = flow(
+                structure, self.alive, self.free, self.exact, pulled, request.steps, request.fixes_zero
+            )  # fmt: skip
+        else:
+            # An error reaches everything within one step, backwards and forwards.
+            self.flow = Flow(request.steps, (self.alive,), (self.free,) if request.steps else ())
         self.level = self._levels()
         self.silent = self._provably_zero()
         self.prologue = tuple(self._prologue(actions))
         self.begin = self._propagate(np.flatnonzero(self.alive & ~self.exact))
+        self.measure = None if request.kept is None else Measure(np.sort(np.concatenate([NONE, *self.error_waves])))
         self.stages, self.final = self._stages()
         self.learn = self._learn(self.flow.error(request.steps))
 
     # -- what the initialization leaves behind ----------------------------------------------------------------------
 
     def _actions(self, layout: Layout) -> list[tuple[int | None, Index]]:
-        """(initializer number or None for a sweep, nodes) in order, free relevant nodes only."""
+        """Return (initializer number or None for a sweep, nodes) in order, with the free nodes that matter alone."""
         s = self.structure
         result: list[tuple[int | None, Index]] = []
         for action in layout.actions:
@@ -118,7 +153,7 @@ class Compiler:
         self.zero &= ~self.masked
 
     def _vanishing(self) -> Mask:
-        """The nodes whose energy promises to vanish at the prediction."""
+        """Return a mask of the nodes whose energy promises to vanish at the prediction."""
         s = self.structure
         result = np.ones(len(s.nodes), dtype=bool)
         for segment in s.segments:
@@ -136,7 +171,7 @@ class Compiler:
         return level
 
     def _provably_zero(self) -> Mask:
-        """The edges that carry nothing before the first move: a zero state through a linear map."""
+        """Return a mask of the edges that carry nothing before the first move: a zero state through a linear map."""
         result = self.zero[self.structure.source]
         for bucket in self.structure.buckets:
             if not bucket.keeps_zero:
@@ -152,13 +187,29 @@ class Compiler:
             else:
                 yield Write(which, np.unique(nodes))
 
+    def _error_waves(self, kept: frozenset[int]) -> Iterator[Index]:
+        """Yield the nodes whose variable is their error, in waves: all that one reads is known before it."""
+        s = self.structure
+        moved = self.free & self.alive & ~s.is_root & ~_mask(len(s.nodes), kept)
+        missing = np.bincount(s.target[moved[s.source]], minlength=len(s.nodes))
+        frontier, done = np.flatnonzero(moved & (missing == 0)), 0
+        while len(frontier):
+            yield frontier
+            done += len(frontier)
+            children = s.target[s.by_source.edges(frontier)]
+            np.subtract.at(missing, children, 1)
+            children = distinct(children, len(s.nodes))
+            frontier = children[(missing[children] == 0) & moved[children]]
+        if done != int(moved.sum()):
+            raise InvalidInitializer("error coordinates need a node of every free cycle among those that are kept")
+
     def _propagate(self, nodes: Index) -> Propagate:
-        """All that comes into nodes, sorted by number, but what is provably zero."""
+        """Propagate all that comes into nodes, sorted by number, but what is provably zero."""
         edges = self.structure.by_target.edges(nodes)
         return Propagate(edges[~self.silent[edges]], nodes)
 
     def _sweep(self, nodes: Index) -> Iterator[Operation]:
-        """Waves of nodes whose swept parents all lie in earlier waves."""
+        """Yield operations wave by wave: the swept parents of a wave's nodes all lie in earlier waves."""
         s = self.structure
         pending = _mask(len(s.nodes), nodes)
         missing = np.bincount(s.target[pending[s.source]], minlength=len(s.nodes))
@@ -193,12 +244,30 @@ class Compiler:
         edges = np.flatnonzero(self.level <= t) if t else NONE
         propagate = Propagate(edges, distinct(s.target[edges], len(s.nodes)))
         compare = Compare(np.flatnonzero(z))
+        offsets: tuple[tuple[Propagate, Offset], ...] = ()
+        if self.error_waves:
+            offset = np.zeros(len(s.nodes), dtype=bool)
+            offset[np.concatenate(self.error_waves)] = True
+            propagate = Propagate(edges[~offset[s.target[edges]]], propagate.nodes[~offset[propagate.nodes]])
+            if t:
+                offsets = tuple((self._into(wave, edges), Offset(wave)) for wave in self.error_waves)
         if final:
-            return Stage(propagate, compare, Pull(NONE), Move(NONE))
+            return Stage(propagate, compare, Pull(NONE), Move(NONE), offsets)
         pull = np.flatnonzero(z[s.target] & self.free[s.source])
+        relays: tuple[tuple[Relay, Pull], ...] = ()
+        if self.error_waves:
+            relays = tuple(
+                (Relay(wave), Pull(self._into(wave, pull).edges)) for wave in reversed(self.error_waves)
+            )  # fmt: skip
+            pull = pull[~offset[s.target[pull]]]
         r = self.request
         move = self.free if r.all_move else moved.move(t) if r.stateless else moved.moves[-1]
-        return Stage(propagate, compare, Pull(pull), Move(np.flatnonzero(move)))
+        return Stage(propagate, compare, Pull(pull), Move(np.flatnonzero(move)), offsets, relays)
+
+    def _into(self, nodes: Index, among: Index) -> Propagate:
+        """Return those of some edges, sorted, that lead into nodes."""
+        edges = self.structure.by_target.edges(nodes)
+        return Propagate(edges[np.isin(edges, among, assume_unique=True)], nodes)
 
     def _learn(self, z: Mask) -> Learn:
         s = self.structure

@@ -1,15 +1,14 @@
-"""A plan for people: in words, and as a table for notebooks."""
+"""A plan is explained to people: in words, and as a table for notebooks."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from pcgraph import notebook
-from pcgraph.plan.operations import Activate, Index, Write
+from pcgraph.plan.operations import NONE, Activate, Index, Move, Propagate, Pull, Write
 
 __all__ = ["html", "text"]
 
@@ -36,7 +35,7 @@ def text(plan: Any) -> str:
         products = f"{_products(plan, ahead)} forward and {_products(plan, back)} backward products"
         lines.append(f"  {span}: {products}, {_moves(moved)}{_named(plan, ahead, back)}")
     if plan.steps:
-        final = plan.final.propagate.edges
+        final = plan.final.forward_edges
         lines.append(f"  after the last step: {_products(plan, final)} forward products{_named(plan, final)}")
     lines.append(f"  weight gradients: {plan.matmuls.weights} products")
     lines.append(f"  sequential matrix multiplications: {plan.smm}")
@@ -52,7 +51,7 @@ def html(plan: Any) -> str:
         for span, ahead, back, moved in _steps(plan)
     ]
     if plan.steps:
-        rows.append(("after the last step", str(_products(plan, plan.final.propagate.edges)), "", ""))
+        rows.append(("after the last step", str(_products(plan, plan.final.forward_edges)), "", ""))
     rows.append(("weight gradients", "", str(plan.matmuls.weights), ""))
     title = (
         f"{len(plan.structure.nodes)} nodes, {len(plan.structure.source)} edges, {plan.steps} inference steps; "
@@ -65,13 +64,16 @@ def html(plan: Any) -> str:
 
 def _steps(plan: Any) -> Iterator[tuple[str, Index, Index, int]]:
     """Yield which steps are alike, their edges forward and backward, and how many states move in each."""
-    repeats = Counter(min(t, len(plan.stages) - 1) for t in range(plan.steps))
-    seen = 0
-    for i, stage in enumerate(plan.stages):
-        n = repeats[i]
-        span = f"step {seen}" if n == 1 else f"steps {seen} to {seen + n - 1}"
-        seen += n
-        yield span, stage.propagate.edges, stage.pull.edges, len(stage.move.nodes)
+    ahead, back = [NONE], [NONE]
+    for t, phase, operation in plan.timeline(distinct=True):
+        if phase == "step" and isinstance(operation, Propagate):
+            ahead.append(operation.edges)
+        elif phase == "step" and isinstance(operation, Pull):
+            back.append(operation.edges)
+        elif isinstance(operation, Move):
+            span = f"step {t}" if plan.repeats(t) == 1 else f"steps {t} to {t + plan.repeats(t) - 1}"
+            yield span, np.concatenate(ahead), np.concatenate(back), len(operation.nodes)
+            ahead, back = [NONE], [NONE]
 
 
 def _products(plan: Any, edges: Index) -> int:

@@ -31,9 +31,16 @@ NEVER = np.iinfo(np.int64).max
 
 @dataclass(frozen=True, eq=False)
 class Flow:
-    """``errors[t]`` is Z_t for t = 0..k and ``moves[t]`` is D_t for t = 0..k-1, as masks over the nodes.
+    """A flow says for each step which errors may differ from zero and which states move.
 
-    The last entries repeat up to the last step: step t has ``moves[min(t, k - 1)]``.
+    Attributes
+    ----------
+    steps : int
+        The number of inference steps, T.
+    errors : tuple of ndarray of bool, each of shape (nodes,)
+        ``errors[t]`` is Z_t for t = 0..k; Z_t for a later t is the last entry.
+    moves : tuple of ndarray of bool, each of shape (nodes,)
+        ``moves[t]`` is D_t for t = 0..k-1; D_t for a later t is the last entry.
     """
 
     steps: int
@@ -41,11 +48,11 @@ class Flow:
     moves: tuple[Mask, ...]
 
     def error(self, t: int) -> Mask:
-        """Z_t, for t from 0 to `steps`."""
+        """Return Z_t as a mask over the nodes, for t from 0 to `steps`."""
         return self.errors[min(t, len(self.errors) - 1)]
 
     def move(self, t: int) -> Mask:
-        """D_t, for t from 0 to `steps` - 1."""
+        """Return D_t as a mask over the nodes, for t from 0 to `steps` - 1."""
         return self.moves[min(t, len(self.moves) - 1)]
 
 
@@ -67,7 +74,11 @@ def flow(
         Free nodes that something outside of the energy pulls at in every step.
     steps : int
     fixes_zero : bool
-        Of the state optimizer.
+        What the state optimizer promises: a zero gradient moves nothing.
+
+    Returns
+    -------
+    Flow
     """
     source, target = structure.source, structure.target
     z = has_energy & ~exact
@@ -94,7 +105,7 @@ def flow(
 
 
 def arrivals(structure: Structure, has_energy: Mask, free: Mask, exact: Mask, pulled: Mask, fixes_zero: bool) -> Index:
-    """The first t for which each node is in Z_t, `NEVER` for one that is in none; shape (nodes,).
+    """Find the first t for which each node is in Z_t, `NEVER` for one that is in none; shape (nodes,).
 
     That is :func:`flow` for any number of steps, by a search that looks at each edge twice. The arguments are its own.
     """

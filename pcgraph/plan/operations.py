@@ -1,4 +1,4 @@
-"""The language of plans: operations on sets of nodes and edges, and of nothing else.
+"""Plans are written in these operations, which speak of sets of nodes and edges, and of nothing else.
 
 An operation says *what* is done, in canonical numbers of the structure. Where the numbers lie, how they are multiplied
 and what is fused is a backend's to decide. The meaning of each, with h the states, y_e the product that edge e last
@@ -9,8 +9,14 @@ sent, a_v = b_v + sum of the y_e of all edges e into v, and g the gradient of th
     Activate(nodes)           h_v = sigma_v(a_v)
     Compare(nodes)            mu_v = sigma_v(a_v), g_v = dE_v/dh_v, s_v = sigma_v'(a_v) * (-dE_v/dmu_v)
     Pull(edges)               g_source -= J_e^T s_target;  a node that was not compared begins with g_v = 0
-    Move(nodes)               the state optimizer moves h_v along g_v, all nodes at once
+    Move(nodes)               the state optimizer moves the variable of v along g_v, all nodes at once
     Learn(edges, nodes)       gradients of the weights of the edges and of the biases of the nodes
+
+In error coordinates (Goemaere et al., arXiv 2505.20137) the variable of most free nodes is eps_v = h_v - mu_v:
+
+    Measure(nodes)            eps_v = h_v - sigma_v(a_v): the variables begin at the initial states
+    Offset(nodes)             h_v = sigma_v(a_v) + eps_v
+    Relay(nodes)              s_v -= sigma_v'(a_v) * g_v: what comes back to a node goes on to its parents
 """
 
 from __future__ import annotations
@@ -21,7 +27,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
-    "NONE", "NOTHING", "Activate", "Compare", "Index", "Learn", "Move", "Operation", "Propagate", "Pull", "Write",
+    "NONE", "NOTHING", "Activate", "Compare", "Index", "Learn", "Measure", "Move", "Offset", "Operation", "Propagate",
+    "Pull", "Relay", "Write",
 ]  # fmt: skip
 
 Index = NDArray[np.int64]
@@ -87,4 +94,25 @@ class Learn:
     nodes: Index
 
 
-Operation = Write | Propagate | Activate | Compare | Pull | Move | Learn
+@dataclass(frozen=True, eq=False)
+class Measure:
+    """The errors of `nodes`, which are their variables from now on, are taken from their initial states."""
+
+    nodes: Index
+
+
+@dataclass(frozen=True, eq=False)
+class Offset:
+    """The states of `nodes` become their predictions plus their errors."""
+
+    nodes: Index
+
+
+@dataclass(frozen=True, eq=False)
+class Relay:
+    """The gradients of `nodes`, which are complete, are sent on: they depend on their parents by way of the states."""
+
+    nodes: Index
+
+
+Operation = Write | Propagate | Activate | Compare | Pull | Move | Learn | Measure | Offset | Relay

@@ -1,8 +1,7 @@
-"""The plan: everything that will be computed, in order, and nothing that need not be."""
+"""A plan holds everything that will be computed, in order, and nothing that need not be."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,7 +14,7 @@ from pcgraph.network import Structure
 from pcgraph.plan import explain
 from pcgraph.plan.compile import Compiler, Stage
 from pcgraph.plan.flow import Flow, Mask
-from pcgraph.plan.operations import Index, Learn, Operation, Propagate
+from pcgraph.plan.operations import Index, Learn, Measure, Operation, Propagate, Pull
 from pcgraph.plan.products import Products, products_of
 from pcgraph.plan.request import Request
 from pcgraph.plan.smm import SMM, count
@@ -26,23 +25,23 @@ Phase = Literal["initialize", "step", "finish", "learn"]
 
 
 class Lowering(Protocol):
-    """What a backend can tell about a plan before it lowers it."""
+    """A lowering tells of a plan what only a backend knows, before the backend lowers it."""
 
     def describe(self, plan: Plan) -> tuple[str, ...]:
-        """Lines for :meth:`Plan.explain`: which kernels compute what."""
+        """Return lines for :meth:`Plan.explain`: which kernels compute what."""
 
     def memory(self, plan: Plan, batch: int) -> int:
-        """Bytes that a run needs beside the parameters."""
+        """Estimate the bytes that a run needs beside the parameters."""
 
 
 @dataclass(frozen=True)
 class Matmuls:
-    """Products of a weight with a batch of states, counted by edge.
+    """A run multiplies weights with batches of states so many times; each edge counts as one product.
 
     Attributes
     ----------
     init, forward, backward, weights : int
-        In the initialization; on what has moved; of errors back to their sources; of the weight gradients.
+        Products in the initialization; on what has moved; of errors back to their sources; for the weight gradients.
     """
 
     init: int
@@ -52,13 +51,13 @@ class Matmuls:
 
     @property
     def total(self) -> int:
-        """All of them."""
+        """Return the sum of all four."""
         return self.init + self.forward + self.backward + self.weights
 
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """What to run for one structure, one set of clamps, one initializer and one number of steps. It never changes.
+    """A plan says what to run for one structure, set of clamps, initializer and number of steps. It never changes.
 
     It holds names, numbers and steps; no weights, no data and no device. Make one with ``net.plan(...)``.
 
@@ -72,11 +71,13 @@ class Plan:
     flow : Flow
         Which errors may differ from zero, and which states move, at each step.
     initializers : tuple of Initializer
-        Those that write states, in the order that the plan numbers them.
+        The initializers that write states, in the order in which the plan numbers them.
     prologue : tuple of Operation
         The initialization.
     begin : Propagate
         What comes in before the first step, of nodes that are not exact.
+    measure : Measure or None
+        The nodes whose variable is the error, where inference moves errors (``coordinates=Errors()``).
     stages : tuple of Stage
         The distinct steps; the last one repeats.
     final : Stage
@@ -98,6 +99,7 @@ class Plan:
     initializers: tuple[Initializer, ...]
     prologue: tuple[Operation, ...]
     begin: Propagate
+    measure: Measure | None
     stages: tuple[Stage, ...]
     final: Stage
     learn: Learn
@@ -110,63 +112,73 @@ class Plan:
 
     @property
     def steps(self) -> int:
-        """Inference steps T."""
+        """Return the number of inference steps, T."""
         return self.request.steps
 
     def stage(self, t: int) -> Stage:
         """Return what step `t` runs, or for t = `steps` what is computed after the last one."""
         return self.final if t == self.steps else self.stages[min(t, len(self.stages) - 1)]
 
-    def timeline(self) -> Iterator[tuple[int, Phase, Operation]]:
+    def timeline(self, distinct: bool = False) -> Iterator[tuple[int, Phase, Operation]]:
         """Yield every operation of a run in order, as (step, phase, operation).
 
         Everything that interprets a plan walks along here: its proof, its counts and its explanation.
+
+        Parameters
+        ----------
+        distinct : bool
+            Whether steps that repeat are left out: :meth:`repeats` says how often each of those that are left is run.
         """
         for operation in self.prologue:
             yield 0, "initialize", operation
         yield 0, "initialize", self.begin
-        for t in range(self.steps):
+        if self.measure is not None:
+            yield 0, "initialize", self.measure
+        for t in range(min(self.steps, len(self.stages)) if distinct else self.steps):
             for operation in self.stage(t).operations():
                 yield t, "step", operation
-        yield self.steps, "finish", self.final.propagate
-        yield self.steps, "finish", self.final.compare
+        for operation in self.final.evaluation():
+            yield self.steps, "finish", operation
         yield self.steps, "learn", self.learn
+
+    def repeats(self, t: int) -> int:
+        """Tell how many steps are like step `t`, itself and later ones: 1 but for the last distinct one."""
+        return self.steps - t if t == len(self.stages) - 1 else 1
 
     # -- counting -----------------------------------------------------------------------------------------------------
 
     @cached_property
     def _visits(self) -> dict[str, Index]:
-        """How often each edge is multiplied, shape (edges,): in the initialization, forward, back and to learn."""
-        total = {kind: np.zeros(len(self.structure.source), dtype=np.int64) for kind in ("init", "forward", "backward")}
-        repeats = Counter(min(t, len(self.stages) - 1) for t in range(self.steps))
-        for operation in (*self.prologue, self.begin):
+        """Count how often each edge is multiplied, shape (edges,): to initialize, forward, back and to learn."""
+        kinds = ("init", "forward", "backward", "weights")
+        total = {kind: np.zeros(len(self.structure.source), dtype=np.int64) for kind in kinds}
+        for t, phase, operation in self.timeline(distinct=True):
+            times = self.repeats(t) if phase == "step" else 1
             if isinstance(operation, Propagate):
-                total["init"][operation.edges] += 1
-        for i, stage in enumerate(self.stages):
-            total["forward"][stage.propagate.edges] += repeats[i]
-            total["backward"][stage.pull.edges] += repeats[i]
-        total["forward"][self.final.propagate.edges] += 1
-        total["weights"] = np.zeros(len(self.structure.source), dtype=np.int64)
-        total["weights"][self.learn.edges] = 1
+                total["init" if phase == "initialize" else "forward"][operation.edges] += times
+            elif isinstance(operation, Pull):
+                total["backward"][operation.edges] += times
+            elif isinstance(operation, Learn):
+                total["weights"][operation.edges] += 1
         return total
 
     @cached_property
     def matmuls(self) -> Matmuls:
-        """How many products the whole run needs, weight gradients included."""
+        """Count the products that the whole run needs, weight gradients included."""
         return Matmuls(**{kind: self.products(visits) for kind, visits in self._visits.items()})
 
     def products(self, edges: Index) -> int:
-        """How many of these edges multiply: a count for each edge, shape (edges,), is added up."""
+        """Count the products for edges that are visited so often, shape (edges,); identities multiply nothing."""
         multiply = (b for b in self.structure.buckets if b.kind != "identity")
         return sum(int(edges[bucket.start : bucket.stop].sum()) for bucket in multiply)
 
     @cached_property
     def smm(self) -> SMM:
-        """Sequential matrix multiplications of one weight update (paper, Eq 5 and 6)."""
+        """Count the sequential matrix multiplications of one weight update (paper, Eq 5 and 6)."""
         return count(self)
 
     def flops(self, batch: int) -> int:
-        """Floating-point operations in matrix products for one batch, weight gradients included.
+        """Count the floating-point operations in matrix products for one batch, weight gradients included.
 
         A module on an edge is run once on tensors without data, and counted as torch counts it. What cannot be run so
         is in :attr:`uncounted`, and missing here.
@@ -184,7 +196,7 @@ class Plan:
 
     @cached_property
     def uncounted(self) -> tuple[str, ...]:
-        """Buckets of modules whose products :meth:`flops` does not know."""
+        """Return the names of buckets of modules whose products :meth:`flops` does not know."""
         buckets = self.structure.buckets
         return tuple(b.name for i, b in enumerate(buckets) if b.kind == "module" and self._module(i, 1) is None)
 
@@ -196,7 +208,7 @@ class Plan:
         return products_of(bucket.transform, *shapes, batch)
 
     def memory(self, batch: int) -> int:
-        """Bytes that a run needs on the device beside the parameters, as the backend estimates them from shapes.
+        """Estimate the bytes that a run needs on the device beside the parameters; the backend does, from shapes.
 
         The optimizer's own state is not counted.
         """
@@ -206,11 +218,11 @@ class Plan:
     # -- for people ---------------------------------------------------------------------------------------------------
 
     def explain(self) -> str:
-        """The plan in words: kernels by bucket, initialization, distinct steps, products."""
+        """Say in words what the plan does: kernels by bucket, initialization, distinct steps, products."""
         return explain.text(self)
 
     def _repr_html_(self) -> str:
-        """For a notebook: what each step computes, what all of it costs, and the graph."""
+        """Show in a notebook what each step computes, what all of it costs, and the graph."""
         return explain.html(self)
 
     def __repr__(self) -> str:
@@ -225,7 +237,7 @@ def make_plan(structure: Structure, request: Request, layout: Layout, lowering: 
     structure : Structure
     request : Request
     layout : Layout
-        Of the initializer, for the request's clamps.
+        What the initializer gives and sweeps, for the request's clamps.
     lowering : Lowering, optional
         Whom the plan asks about memory and kernels.
 
@@ -236,6 +248,7 @@ def make_plan(structure: Structure, request: Request, layout: Layout, lowering: 
     """
     found = Compiler(structure, request, layout)
     return Plan(
-        structure, request, layout, found.flow, tuple(found.initializers), found.prologue, found.begin, found.stages,
-        found.final, found.learn, found.level, found.free, found.exact, found.sweep_depth, found.waves, lowering,
+        structure, request, layout, found.flow, tuple(found.initializers), found.prologue, found.begin, found.measure,
+        found.stages, found.final, found.learn, found.level, found.free, found.exact, found.sweep_depth, found.waves,
+        lowering,
     )  # fmt: skip

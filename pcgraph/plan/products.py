@@ -1,4 +1,4 @@
-"""Matrix products in the modules on edges, as torch counts them: each is run once on tensors without data."""
+"""Matrix products in modules on edges are counted as torch counts them: each is run once on tensors without data."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Products:
-    """Floating-point operations in the matrix products of one edge, by what is done with it."""
+    """One edge needs so many floating-point operations in matrix products: forward, back, and for its weights."""
 
     forward: int
     pull: int
@@ -30,7 +30,7 @@ class Products:
 
 
 def without_data(module: nn.Module) -> nn.Module:
-    """A copy of a module, its parameters and buffers without data; what its run leaves behind is the copy's alone."""
+    """Copy a module without the data of its parameters and buffers; what its run leaves behind is the copy's alone."""
     bare: dict[int, Any] = {}
     for tensor in (*module.parameters(), *module.buffers()):
         empty = tensor.detach().to("meta")
@@ -39,13 +39,13 @@ def without_data(module: nn.Module) -> nn.Module:
 
 
 def products_of(module: nn.Module, shape: Shape, out_shape: Shape, batch: int) -> Products | None:
-    """What a module does for a batch as the kernel of modules runs it; None where it needs data to run.
+    """Count what a module does for a batch, as a backend would run it; return None where it needs data to run.
 
     Parameters
     ----------
     module : nn.Module
     shape, out_shape : tuple of int
-        Of the source and the target.
+        The shapes of the source and the target, without the batch.
     batch : int
     """
     dtype = next((p.dtype for p in module.parameters()), torch.get_default_dtype())
@@ -87,7 +87,7 @@ def _counted(work: Callable[[], Any]) -> tuple[Any, int]:
 
 
 class _Counter(TorchDispatchMode):
-    """Adds up what torch's formulas say of the operations that run. (Its FlopCounterMode forbids autograd.grad.)"""
+    """A counter adds up what torch's formulas say of what runs. (torch's own FlopCounterMode forbids autograd.grad.)"""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -107,6 +107,6 @@ def _convolution(
     grad: Tensor, x: Tensor, weight: Tensor, bias: Any, stride: Any, padding: Any, dilation: Any, transposed: bool,
     output_padding: Any, groups: int, wanted: list[bool],
 ) -> int:  # fmt: skip
-    """As many for the input, and for the weight, as forward. (torch's own formula forgets that groups are apart.)"""
+    """Count as many for the input, and for the weight, as forward. (torch's formula forgets that groups are apart.)"""
     places = (x if transposed else grad).shape[2:]
     return 2 * x.shape[0] * math.prod(places) * weight.numel() * sum(wanted[:2])

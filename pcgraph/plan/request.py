@@ -1,4 +1,4 @@
-"""What a plan is asked for."""
+"""A request says what a plan is asked for."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 from pcgraph.errors import ConfigError
 from pcgraph.optimizers import StateOptimizer
+from pcgraph.solvers import Solver
 
 __all__ = ["Request", "require_steps"]
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a plan is asked for, beside the initializer's layout. Two equal requests get the same plan.
+    """A request says what a plan is asked for, beside the initializer's layout. Two equal requests get the same plan.
 
     Attributes
     ----------
@@ -30,6 +31,9 @@ class Request:
         what it remembers can be carried on to another run.
     only : frozenset of int or None
         The free nodes that matter; None for all. The others and their energies do not exist for the run.
+    kept : frozenset of int or None
+        None where inference moves states. In error coordinates, the free nodes of which the state is moved; of the
+        others that have a main prediction, the error is.
     pins : tuple of (bucket name, kernel)
         What the backend is told to use; a plan does not look at it.
     """
@@ -42,20 +46,21 @@ class Request:
     nudged: frozenset[int] = frozenset()
     all_move: bool = False
     only: frozenset[int] | None = None
+    kept: frozenset[int] | None = None
     pins: tuple[tuple[str, str], ...] = ()
 
     @classmethod
     def make(
-        cls, clamped: frozenset[int], masked: frozenset[int], steps: int, optimizer: StateOptimizer | None, *,
+        cls, clamped: frozenset[int], masked: frozenset[int], steps: int, optimizer: StateOptimizer | Solver | None, *,
         nudged: frozenset[int] = frozenset(), all_move: bool = False, only: frozenset[int] | None = None,
-        pins: Mapping[str, str] | None = None,
+        kept: frozenset[int] | None = None, pins: Mapping[str, str] | None = None,
     ) -> Request:  # fmt: skip
-        """A request with the promises of `optimizer`; without one, or without steps, those of plain descent."""
+        """Make a request with the promises of `optimizer`; without one, or without steps, those of plain descent."""
         moves = optimizer if steps else None
         return cls(
             clamped, masked, steps,
             moves is None or bool(moves.fixes_zero), moves is None or bool(moves.stateless),
-            nudged, all_move, only, tuple(sorted((pins or {}).items())),
+            nudged, all_move, only, kept, tuple(sorted((pins or {}).items())),
         )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Sequential matrix multiplications: how long a plan takes where everything that can run at once does.
+"""Sequential matrix multiplications say how long a plan takes where everything that can run at once does.
 
 The paper counts, for one weight update (Eq 5, 6 and Section 4.1): 2T for the inference steps, L more for a forward
 sweep of the whole network, m for a sweep of the first m layers, 3 for a memory (query, key and value), none for class
@@ -13,7 +13,19 @@ from typing import Any
 
 import numpy as np
 
-from pcgraph.plan.operations import Activate, Compare, Index, Move, Operation, Propagate, Pull, Write
+from pcgraph.plan.operations import (
+    Activate,
+    Compare,
+    Index,
+    Measure,
+    Move,
+    Offset,
+    Operation,
+    Propagate,
+    Pull,
+    Relay,
+    Write,
+)
 
 __all__ = ["SMM", "count"]
 
@@ -22,7 +34,7 @@ __all__ = ["SMM", "count"]
 
 @dataclass(frozen=True)
 class SMM:
-    """Sequential matrix multiplications of one weight update.
+    """One weight update takes so many sequential matrix multiplications.
 
     Attributes
     ----------
@@ -58,7 +70,7 @@ def _initialization(plan: Any) -> int:
 
 
 class _Clock:
-    """When the latest value of everything is there, in products that have to be waited for."""
+    """A clock knows when the latest value of everything is there, counted in products that have to be waited for."""
 
     def __init__(self, plan: Any) -> None:
         self.plan, s = plan, plan.structure
@@ -68,9 +80,12 @@ class _Clock:
             if bucket.kind == "identity":
                 self.cost[bucket.start : bucket.stop] = 0
         self.state, self.total, self.gradient, self.signal = (np.zeros(len(s.nodes), dtype=np.int64) for _ in range(4))
+        #: Of the errors that are variables.
+        self.variable = np.zeros(len(s.nodes), dtype=np.int64)
         self.product = np.zeros(len(s.source), dtype=np.int64)
 
     def tick(self, op: Operation) -> None:
+        """Let an operation happen: what it writes is there once all that it reads is there, and a product later."""
         if isinstance(op, Write):
             self.state[op.nodes] = self.plan.initializers[op.source].products if op.source >= 0 else 0
         elif isinstance(op, Propagate):
@@ -78,8 +93,12 @@ class _Clock:
             incoming = self.plan.structure.by_target.edges(op.nodes)
             self.total[op.nodes] = 0
             np.maximum.at(self.total, self.target[incoming], self.product[incoming])
-        elif isinstance(op, Activate):
-            self.state[op.nodes] = self.total[op.nodes]
+        elif isinstance(op, Activate | Offset):
+            self.state[op.nodes] = np.maximum(self.total[op.nodes], self.variable[op.nodes])
+        elif isinstance(op, Measure):
+            self.variable[op.nodes] = np.maximum(self.state[op.nodes], self.total[op.nodes])
+        elif isinstance(op, Relay):
+            self.signal[op.nodes] = np.maximum(self.signal[op.nodes], self.gradient[op.nodes])
         elif isinstance(op, Compare):
             self.gradient[:] = 0
             self.gradient[op.nodes] = np.maximum(self.state[op.nodes], self.total[op.nodes])
@@ -88,9 +107,12 @@ class _Clock:
             arrived = self.signal[self.target[op.edges]] + self.cost[op.edges]
             np.maximum.at(self.gradient, self.source[op.edges], arrived)
         elif isinstance(op, Move):
-            self.state[op.nodes] = np.maximum(self.state[op.nodes], self.gradient[op.nodes])
+            moved = self.variable if self.plan.measure is not None else self.state
+            for kind in (self.state, moved):
+                kind[op.nodes] = np.maximum(kind[op.nodes], self.gradient[op.nodes])
 
     def latest(self, nodes: Index) -> int:
+        """Return when all states, and the gradients of these nodes, are there."""
         return max(int(self.state.max()), int(self.gradient[nodes].max(initial=0)))
 
 

@@ -1,4 +1,4 @@
-"""A proof for a plan: walk along it on symbols, and hold every step against the slow rule.
+"""A plan is proved: the proof walks along it on symbols, and holds every step against the slow rule.
 
 States are replaced by version numbers, and every product by the version of the source that it was made from. What the
 plan would compute is then known exactly, without a number: each error that is used must rest on the present state of
@@ -12,7 +12,20 @@ from dataclasses import dataclass
 import numpy as np
 
 from pcgraph.plan.flow import Mask
-from pcgraph.plan.operations import Activate, Compare, Index, Learn, Move, Operation, Propagate, Pull, Write
+from pcgraph.plan.operations import (
+    Activate,
+    Compare,
+    Index,
+    Learn,
+    Measure,
+    Move,
+    Offset,
+    Operation,
+    Propagate,
+    Pull,
+    Relay,
+    Write,
+)
 from pcgraph.plan.plan import Plan
 
 __all__ = ["verify"]
@@ -40,7 +53,7 @@ def verify(plan: Plan) -> bool:
     Raises
     ------
     AssertionError
-        With the operation and the node at fault.
+        The plan is wrong; the message names the operation and the node at fault.
 
     Examples
     --------
@@ -61,14 +74,15 @@ def verify(plan: Plan) -> bool:
 
 @dataclass
 class _Step:
-    """What has happened in the present step: nodes compared, edges pulled."""
+    """A step remembers what has happened in it: nodes compared, edges pulled."""
 
     compared: Mask
     pulled: Mask
+    relayed: Mask
 
 
 class _Proof:
-    """Symbols in the place of numbers, and what each operation may do to them."""
+    """A proof keeps symbols in the place of numbers, and knows what each operation may do to them."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan, s = plan, plan.structure
@@ -86,9 +100,17 @@ class _Proof:
         for segment in s.segments:
             self.vanishes[s.nodes_of(segment)] = segment.energy is None or segment.energy.zero_at_prediction
         self.pushed = np.zeros(count, dtype=bool)
-        self.step = _Step(np.zeros(count, dtype=bool), np.zeros(len(s.source), dtype=bool))
+        #: Nodes whose variable is the error; those whose error has moved since; and what their states rest on.
+        self.offset, self.due = np.zeros(count, dtype=bool), np.zeros(count, dtype=bool)
+        self.seen = self.product.copy()
+        self.step = self._fresh_step()
+
+    def _fresh_step(self) -> _Step:
+        count, edges = len(self.version), len(self.product)
+        return _Step(np.zeros(count, dtype=bool), np.zeros(edges, dtype=bool), np.zeros(count, dtype=bool))
 
     def apply(self, op: Operation, t: int) -> None:
+        """Let an operation of step `t` act on the symbols, or raise what is wrong with it."""
         if isinstance(op, Write):
             self._touch(op.nodes)
             zeros = op.source < 0 or self.plan.initializers[op.source].writes_zeros
@@ -103,6 +125,16 @@ class _Proof:
             self._compare(op)
         elif isinstance(op, Pull):
             self._pull(op)
+        elif isinstance(op, Relay):
+            self._relay(op)
+        elif isinstance(op, Measure):
+            self._up_to_date(op.nodes, "measures")
+            self.offset[op.nodes] = True
+            self._state_by_error(op.nodes)
+        elif isinstance(op, Offset):
+            self._up_to_date(op.nodes, "takes the state of")
+            self._touch(op.nodes)
+            self._state_by_error(op.nodes)
         elif isinstance(op, Move):
             self._move(op)
         elif isinstance(op, Learn):
@@ -115,7 +147,7 @@ class _Proof:
         return str(self.s.edge(int(edges[0])))
 
     def _touch(self, nodes: Index) -> None:
-        """The states change: they no longer equal their predictions, nor do those of their children."""
+        """Change these states: they no longer equal their predictions, nor do those of their children."""
         self.version[nodes] += 1
         self.zero[nodes] = self.predicted[nodes] = False
         self.predicted[self.s.target[self.s.by_source.edges(np.unique(nodes))]] = False
@@ -142,30 +174,55 @@ class _Proof:
             raise _Wrong(f"{what} {self._name(self.s.target[late])} by a product of {self._edge(late)} out of date")
 
     def _compare(self, op: Compare) -> None:
-        self.step = _Step(np.zeros(len(self.version), dtype=bool), np.zeros(len(self.product), dtype=bool))
+        self.step = self._fresh_step()
         compared = self.step.compared
+        changed = np.zeros(len(self.version), dtype=bool)
+        changed[self.s.target[self.seen != self.product]] = True
+        late = np.flatnonzero(self.offset & (self.due | changed))
+        if len(late):
+            raise _Wrong(f"takes the error of {self._name(late)}, whose state is not its prediction plus its error")
         compared[op.nodes] = True
         self._up_to_date(op.nodes[self.alive[op.nodes]], "takes the error of")
         left = np.flatnonzero(self.alive & ~compared & ~(self.predicted & self.vanishes))
         if len(left):
             raise _Wrong(f"leaves out the error of {self._name(left)}, which need not be zero")
 
+    def _state_by_error(self, nodes: Index) -> None:
+        """Make these states their predictions plus their errors."""
+        edges = self.s.by_target.edges(np.unique(nodes))
+        self.seen[edges] = self.product[edges]
+        self.due[nodes] = False
+
     def _needed(self) -> Mask:
         needed: Mask = self.step.compared[self.s.target] & self.plan.free[self.s.source]
         return needed
 
     def _pull(self, op: Pull) -> None:
-        if len(np.unique(op.edges)) != len(op.edges):
+        if len(np.unique(op.edges)) != len(op.edges) or self.step.pulled[op.edges].any():
             raise _Wrong("sends an error back twice along one edge")
         self.step.pulled[op.edges] = True
+        early = op.edges[self.offset[self.s.target[op.edges]] & ~self.step.relayed[self.s.target[op.edges]]]
+        if len(early):
+            raise _Wrong(f"sends back along {self._edge(early)} before all has come back to its target")
         wrong = np.flatnonzero(self.step.pulled & ~self.step.compared[self.s.target])
         if len(wrong):
             raise _Wrong(f"sends an error that was not taken back along {self._edge(wrong)}")
-        missing = np.flatnonzero(self._needed() & ~self.step.pulled)
+
+    def _relay(self, op: Relay) -> None:
+        outside = op.nodes[~self.offset[op.nodes]]
+        if len(outside):
+            raise _Wrong(f"sends on what comes back to {self._name(outside)}, whose variable is its state")
+        self._complete(self.s.by_source.edges(np.unique(op.nodes)))
+        self.step.relayed[op.nodes] = True
+
+    def _complete(self, edges: Index) -> None:
+        """Refuse where some of these edges have not sent back an error that they should have."""
+        missing = edges[(self._needed() & ~self.step.pulled)[edges]]
         if len(missing):
             raise _Wrong(f"does not send the error of {self._edge(missing)} back")
 
     def _move(self, op: Move) -> None:
+        self._complete(np.arange(len(self.product)))
         free, request = self.plan.free, self.plan.request
         reached = self.step.compared & free
         reached[self.s.source[self._needed()]] = True
@@ -178,7 +235,8 @@ class _Proof:
             raise _Wrong(f"moves {self._name(np.flatnonzero(moved & ~free))}, which is not free")
         if (owed & ~moved).any():
             raise _Wrong(f"does not move {self._name(np.flatnonzero(owed & ~moved))}")
-        self._touch(np.flatnonzero(owed))
+        self._touch(np.flatnonzero(owed & ~self.offset))
+        self.due |= owed & self.offset
 
     def _learn(self, op: Learn) -> None:
         s, wrong = self.s, self.step.compared

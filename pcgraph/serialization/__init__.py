@@ -14,7 +14,8 @@ with these conventions, so that NetworkX reads it too:
 A file says how modules are made, not what they have learned: parameters are in a checkpoint.
 """
 
-from pcgraph.serialization.reading import graph_from_data, read_graph, read_shape
+from pcgraph.serialization.reading import graph_from_data, read_graph
+from pcgraph.serialization.shapes import read_shape
 from pcgraph.serialization.values import Unsaveable, decode, encode
 from pcgraph.serialization.writing import VERSION, graph_to_data, write_graph
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,11 @@ from torch import nn
 
 from pcgraph import energies, transforms
 from pcgraph.errors import DataError, GraphError
+from pcgraph.serialization.shapes import read_shape
 from pcgraph.serialization.values import decode
-from pcgraph.serialization.writing import VERSION, edges_of, show
+from pcgraph.serialization.writing import MEANT, RESERVED, VERSION, Kind, edges_of, show
 
-__all__ = ["graph_from_data", "read_graph", "read_shape"]
+__all__ = ["graph_from_data", "read_graph"]
 
 
 def _decode_name(data: Any) -> Any:
@@ -54,7 +54,7 @@ def graph_from_data(data: Any) -> nx.DiGraph:
     kind = (nx.MultiDiGraph if multi else nx.DiGraph) if directed else (nx.MultiGraph if multi else nx.Graph)
     reader = _Reader()
     graph = kind()
-    graph.graph.update(reader.attributes(_mapping(data.get("graph", {}), "the graph"), "the graph", None))
+    graph.graph.update(reader.attributes(_mapping(data.get("graph", {}), "the graph"), "the graph", None, "graph"))
     for i, row in enumerate(data["nodes"]):
         _read_node(graph, reader, _mapping(row, f"nodes[{i}]"), i)
     for i, row in enumerate(edges):
@@ -75,7 +75,8 @@ def _read_node(graph: nx.DiGraph, reader: _Reader, row: Mapping[str, Any], i: in
     if node in graph:
         raise GraphError(f"node {node!r} is declared twice (again in nodes[{i}])", where=node)
     rest = {k: v for k, v in row.items() if k != "id"}
-    graph.add_node(node, **reader.attributes(rest, f"node {node!r}", node))
+    graph.add_node(node)
+    graph.nodes[node].update(reader.attributes(rest, f"node {node!r}", node, "node"))
 
 
 def _read_edge(graph: nx.DiGraph, reader: _Reader, row: Mapping[str, Any], i: int) -> None:
@@ -86,17 +87,17 @@ def _read_edge(graph: nx.DiGraph, reader: _Reader, row: Mapping[str, Any], i: in
         if _hashable(row[end], f"the {end} of edges[{i}]") not in graph:
             raise GraphError(f"edges[{i}] has the {end} {row[end]!r}, which is no node", found=row[end])
     u, v = _decode_name(row["source"]), _decode_name(row["target"])
-    rest = {k: v for k, v in row.items() if k not in ("source", "target", "key")}
-    if not graph.is_multigraph():
-        if graph.has_edge(u, v):
-            raise GraphError(f"the edge {u!r} -> {v!r} comes twice (again in edges[{i}]); parallel edges need "
-                             '"multigraph": true', where=(u, v))  # fmt: skip
-        graph.add_edge(u, v, **reader.attributes(rest, show((u, v)), (u, v)))
-        return
-    key = _hashable(row["key"], f"the key of edges[{i}]") if "key" in row else graph.new_edge_key(u, v)
-    if graph.has_edge(u, v, key):
-        raise GraphError(f"the {show((u, v, key))} comes twice (again in edges[{i}])", where=(u, v, key))
-    graph.add_edge(u, v, key, **reader.attributes(rest, show((u, v, key)), (u, v, key)))
+    where: tuple[Any, ...] = (u, v)
+    kind: Kind = "edge"
+    if graph.is_multigraph():
+        key = _hashable(row["key"], f"the key of edges[{i}]") if "key" in row else graph.new_edge_key(u, v)
+        where, kind = (u, v, key), "edge of a multigraph"
+    if graph.has_edge(*where):
+        need = "" if graph.is_multigraph() else '; parallel edges need "multigraph": true'
+        raise GraphError(f"the {show(where)} comes twice (again in edges[{i}]){need}", where=where)
+    rest = {k: v for k, v in row.items() if k not in RESERVED[kind]}
+    graph.add_edge(*where)
+    graph.edges[where].update(reader.attributes(rest, show(where), where, kind))
 
 
 def _hashable(data: Any, what: str) -> Any:
@@ -112,15 +113,15 @@ class _Reader:
     """Reads attributes; one instance that stands in several places is made once."""
 
     def __init__(self) -> None:
-        self.instances: dict[tuple[str, Any], nn.Module] = {}
+        self.instances: dict[tuple[str, Any], Any] = {}
 
-    def attributes(self, data: Mapping[str, Any], what: str, where: Any) -> dict[str, Any]:
+    def attributes(self, data: Mapping[str, Any], what: str, where: Any, kind: Kind) -> dict[str, Any]:
         result = {}
         for key, value in data.items():
             text = f"the attribute {key!r} of {what}"
             try:
-                result[key] = self._attribute(key, value)
-            except (GraphError, KeyError, TypeError, ValueError, RuntimeError) as error:
+                result[key] = self._attribute(key, value) if key in MEANT[kind] else decode(value)
+            except READING as error:
                 raise GraphError(f"{text} cannot be read: {error}", where=where, found=value) from error
         return result
 
@@ -129,47 +130,27 @@ class _Reader:
             return read_shape(value)
         if key == "share":
             return _decode_name(value)
-        if key in MAKERS and isinstance(value, Mapping) and "name" in value:
-            return self._module(key, value)
-        return decode(value)
-
-    def _module(self, key: str, value: Mapping[str, Any]) -> nn.Module:
+        if not isinstance(value, Mapping):
+            return decode(value, modules=True)
         number = value.get("instance")
-        if number is not None and (key, number) in self.instances:
-            return self.instances[key, number]
-        made = MAKERS[key](value["name"], decode(value.get("config", {})))
-        if number is not None:
+        if number is None or (key, number) not in self.instances:
+            if "name" in value and key in MAKERS:
+                made = MAKERS[key](value["name"], decode(value.get("config", {}), modules=True))
+            else:
+                made = decode({k: v for k, v in value.items() if k != "instance"}, modules=True)
+            if number is None:
+                return made
             self.instances[key, number] = made
-        return made
+        return self.instances[key, number]
 
+
+READING = (GraphError, KeyError, TypeError, ValueError, RuntimeError, OverflowError, AttributeError)
+"""What goes wrong where data are not of the form that is written."""
 
 MAKERS: dict[str, Callable[[str, dict[str, Any]], nn.Module]] = {
     "energy": energies.from_config,
     "transform": transforms.from_config,
 }
-
-
-def read_shape(value: Any) -> Any:
-    """Read a shape from a number, a list or text: ``784``, ``[1, 28, 28]``, ``"784"``, ``"28x28"``, ``"(1, 28, 28)"``.
-
-    Whether the sizes are positive is for the network to check.
-
-    Examples
-    --------
-    >>> read_shape("28x28"), read_shape("784"), read_shape("[1, 28, 28]")
-    ((28, 28), 784, (1, 28, 28))
-    """
-    if isinstance(value, list):
-        return tuple(value)
-    if not isinstance(value, str):
-        return value
-    text = value.strip()
-    listed = text[:1] + text[-1:] in ("[]", "()")
-    parts = re.split(r"[x×,]", text[1:-1].strip().rstrip(",") if listed else text)
-    if not all(re.fullmatch(r"\s*\d+\s*", part) for part in parts):
-        raise GraphError(f'a shape is written as 784, "28x28" or "[1, 28, 28]" (found {value!r})', found=value)
-    sizes = tuple(int(part) for part in parts)
-    return sizes[0] if len(sizes) == 1 and not listed else sizes
 
 
 def read_graph(path: str | Path) -> nx.DiGraph:
@@ -203,7 +184,7 @@ def read_graph(path: str | Path) -> nx.DiGraph:
         raise DataError(f"{path} is no JSON: {error}", path=path) from error
     except GraphError as error:
         raise DataError(f"{path} is no graph that pcgraph can read: {error}", path=path) from error
-    except (nx.NetworkXException, SyntaxError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (nx.NetworkXException, SyntaxError, *READING, RecursionError) as error:
         raise DataError(f"{path} is malformed: {type(error).__name__}: {error}", path=path) from error
     raise DataError(f"a graph is a .json (node-link) or .graphml file (found {path.name!r})", path=path)
 
@@ -213,10 +194,13 @@ def _from_graphml(graph: nx.DiGraph) -> nx.DiGraph:
     reader = _Reader()
     by_node, by_edge = graph.graph.pop("node_default", {}), graph.graph.pop("edge_default", {})
     for node, data in graph.nodes(data=True):
-        data.update(reader.attributes(_typed({**by_node, **data}), f"node {node!r}", node))
+        if "id" in data:  # igraph's own numbering, beside the name that every node of GraphML has
+            data["graphml_id"] = data.pop("id")
+        data.update(reader.attributes(_typed({**by_node, **data}), f"node {node!r}", node, "node"))
     if graph.is_directed():
+        kind: Kind = "edge of a multigraph" if graph.is_multigraph() else "edge"
         for where, data in edges_of(graph):
-            data.update(reader.attributes(_typed({**by_edge, **data}), show(where), where))
+            data.update(reader.attributes(_typed({**by_edge, **data}), show(where), where, kind))
     return graph
 
 
@@ -227,6 +211,6 @@ def _typed(data: Mapping[str, Any]) -> dict[str, Any]:
 def _from_text(key: str, value: str) -> Any:
     if key in ("bias", "trainable") and value.strip().lower() in ("true", "false"):
         return value.strip().lower() == "true"
-    if key in ("precision", "prior") or (key in MAKERS and value.lstrip()[:1] in ("{", "[")):
+    if key in ("precision", "prior", "scale") or (key in MAKERS and value.lstrip()[:1] in ("{", "[")):
         return json.loads(value)
     return value

@@ -7,24 +7,39 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import networkx as nx
 import numpy as np
 from torch import nn
 
 from pcgraph import energies, transforms
-from pcgraph.activations import Activation
+from pcgraph.activations import ACTIVATIONS, Activation
 from pcgraph.energies import Energy
 from pcgraph.errors import GraphError
 from pcgraph.serialization.files import write_whole
-from pcgraph.serialization.values import Unsaveable, encode, kind_of
-from pcgraph.transforms import Transform
+from pcgraph.serialization.shapes import read_shape
+from pcgraph.serialization.values import Unsaveable, encode
+from pcgraph.transforms import GraphLayer, Transform
 
-__all__ = ["RESERVED", "VERSION", "edges_of", "graph_to_data", "show", "write_graph"]
+__all__ = ["MEANT", "RESERVED", "VERSION", "Kind", "edges_of", "graph_to_data", "show", "write_graph"]
 
 VERSION = 1
-RESERVED = ("id", "source", "target", "key")
+
+Kind = Literal["node", "edge", "edge of a multigraph", "graph"]
+
+MEANT: Mapping[Kind, frozenset[str]] = {
+    "node": frozenset({"shape", "activation", "energy"}),
+    "edge": frozenset({"transform", "activation", "share"}),
+    "edge of a multigraph": frozenset({"transform", "activation", "share"}),
+    "graph": frozenset(),
+}
+"""Attributes that mean something to a network, and are written in a way of their own; all others are plain values."""
+
+RESERVED: Mapping[Kind, tuple[str, ...]] = {
+    "node": ("id",), "edge": ("source", "target"), "edge of a multigraph": ("source", "target", "key"), "graph": (),
+}  # fmt: skip
+"""Attributes that would be taken for what a row of the file is of."""
 
 
 def graph_to_data(graph: nx.DiGraph) -> dict[str, Any]:
@@ -49,13 +64,16 @@ def graph_to_data(graph: nx.DiGraph) -> dict[str, Any]:
         raise GraphError(f"a network is declared as nx.DiGraph or nx.MultiDiGraph (found {type(graph).__name__})")
     writer = _Writer(graph)
     nodes = [
-        {"id": _encode_name(v, f"the name of node {v!r}", v), **writer.attributes(data, f"node {v!r}", v)}
+        {"id": _encode_name(v, f"the name of node {v!r}", v), **writer.attributes(data, f"node {v!r}", v, "node")}
         for v, data in graph.nodes(data=True)
     ]
-    edges = [{**writer.ends(where), **writer.attributes(data, show(where), where)} for where, data in edges_of(graph)]
+    edges = [
+        {**writer.ends(where), **writer.attributes(data, show(where), where, writer.edge)}
+        for where, data in edges_of(graph)
+    ]
     return {
         "format": "pcgraph.graph", "version": VERSION, "directed": True, "multigraph": graph.is_multigraph(),
-        "graph": writer.attributes(graph.graph, "the graph", None), "nodes": nodes, "edges": edges,
+        "graph": writer.attributes(graph.graph, "the graph", None, "graph"), "nodes": nodes, "edges": edges,
     }  # fmt: skip
 
 
@@ -88,18 +106,25 @@ def show(where: tuple[Any, ...]) -> str:
 
 def _encode_name(name: Any, what: str, where: Any) -> Any:
     """Encode a node's name or an edge's key: a str, bool, int, finite float, None or a tuple of them."""
-    if isinstance(name, tuple) and type(name) is tuple:
-        return [_encode_name(part, what, where) for part in name]
+    try:
+        return _plain_name(name)
+    except Unsaveable as error:
+        raise GraphError(
+            f"{what} cannot be saved: {error}; use strings, numbers or tuples of them (nx.relabel_nodes gives nodes "
+            "other names).",
+            where=where,
+            found=name,
+        ) from error
+
+
+def _plain_name(name: Any) -> Any:
+    if type(name) is tuple:
+        return [_plain_name(part) for part in name]
     if isinstance(name, np.generic):
         name = name.item()
     if type(name) in (str, bool, int) or name is None or (type(name) is float and math.isfinite(name)):
-        return name
-    raise GraphError(
-        f"{what} cannot be saved: it is a {kind_of(name)}; use strings, numbers or tuples of them "
-        "(nx.relabel_nodes gives nodes other names)",
-        where=where,
-        found=name,
-    )
+        return encode(name, "it")
+    raise Unsaveable("it", name)
 
 
 class _Writer:
@@ -111,59 +136,97 @@ class _Writer:
         times = Counter(id(v) for v in values if isinstance(v, nn.Module))
         shared = [i for i, count in times.items() if count > 1]
         self.instances = {i: k for k, i in enumerate(shared)}
+        self.edge: Kind = "edge of a multigraph" if graph.is_multigraph() else "edge"
 
     def ends(self, where: tuple[Any, ...]) -> dict[str, Any]:
         text = show(where)
         names = {"source": where[0], "target": where[1], **({"key": where[2]} if len(where) == 3 else {})}
         return {k: _encode_name(v, f"the {k} of {text}", where) for k, v in names.items()}
 
-    def attributes(self, data: Mapping[Any, Any], what: str, where: Any) -> dict[str, Any]:
+    def attributes(self, data: Mapping[Any, Any], what: str, where: Any, kind: Kind) -> dict[str, Any]:
         result = {}
         for key, value in data.items():
             text = f"the attribute {key!r} of {what}"
-            if type(key) is not str or key in RESERVED or key.startswith("$"):
-                raise GraphError(f"{text} cannot be saved under this name: rename it", where=where, found=key)
-            result[key] = self._attribute(key, value, text, where)
+            if type(key) is not str or key in RESERVED[kind] or key.startswith("$"):
+                raise GraphError(f"{text} cannot be saved under this name: rename it.", where=where, found=key)
+            try:
+                encode(key, "its name")
+                result[key] = self._attribute(key, value, kind)
+            except (Unsaveable, GraphError) as error:
+                raise GraphError(
+                    f"{text} cannot be saved: {error}. {_remedy(key, value, kind)}", where=where, found=value
+                ) from error
         return result
 
-    def _attribute(self, key: str, value: Any, text: str, where: Any) -> Any:
-        try:
-            if isinstance(value, Activation):
-                if not value.named:
-                    raise Unsaveable(key, value.function)
-                return value.name
-            if isinstance(value, nn.Module):
-                return self._module(value)
-            if key == "shape" and isinstance(value, tuple | list):
-                return [encode(size, key) for size in value]
-            if key == "share":
-                return _encode_name(value, text, where)
+    def _attribute(self, key: str, value: Any, kind: Kind) -> Any:
+        if key not in MEANT[kind]:
             return encode(value, key)
-        except Unsaveable as error:
-            raise GraphError(f"{text} cannot be saved: {error}. {_advice(key)}", where=where, found=value) from error
-        except GraphError as error:
-            if error.where is not None:
-                raise
-            raise GraphError(f"{text} cannot be saved: {error}", where=where, found=value) from error
+        if key == "shape":
+            return _encode_shape(value)
+        if key == "share":
+            return _plain_name(value)
+        if key == "activation" and callable(value):
+            name = _activation_name(value)
+            if name is not None:
+                return name
+            value = value.function if isinstance(value, Activation) else value
+        if isinstance(value, nn.Module):
+            return self._module(key, value)
+        if isinstance(value, Mapping):  # which would otherwise be read as such a module
+            raise Unsaveable(key, value)
+        return encode(value, key, modules=True)
 
-    def _module(self, value: nn.Module) -> dict[str, Any]:
-        if isinstance(value, Energy):
-            name, config = energies.name_of(value), value.config()
-        elif isinstance(value, Transform):
-            name, config = transforms.name_of(value), value.config()
+    def _module(self, key: str, value: nn.Module) -> dict[str, Any]:
+        if isinstance(value, Energy | Transform):
+            try:
+                name = energies.name_of(value) if isinstance(value, Energy) else transforms.name_of(value)
+            except GraphError as error:
+                raise Unsaveable(key, value) from error
+            made = {"name": name, "config": encode(value.config(), "config", modules=True)}
         else:
-            raise GraphError(
-                f"it is a {kind_of(value)}, which says nothing of how it was made; wrap it in a Transform with a "
-                "config(), and register that in pcgraph.transforms.TRANSFORMS"
-            )
+            made = encode(value, key, modules=True)
         number = self.instances.get(id(value))
-        made = {"name": name, "config": encode(config, "config")}
         return made if number is None else {**made, "instance": number}
 
 
-def _advice(key: str) -> str:
+def _encode_shape(value: Any) -> Any:
+    """Encode a shape, and refuse what would be read as another, or as none."""
+    encoded = [encode(size, "shape") for size in value] if isinstance(value, tuple | list) else encode(value, "shape")
+    read_shape(encoded)
+    return encoded
+
+
+def _activation_name(value: Any) -> str | None:
+    """Find the name of an activation, also where its function alone is given, such as ``torch.tanh``."""
+    if isinstance(value, Activation):
+        return value.name if value.named else None
+    return next((name for name, known in ACTIVATIONS.items() if known.function is value), None)
+
+
+def _remedy(key: str, value: Any, kind: Kind) -> str:
+    """Say what to do about a value that cannot be written."""
+    if key == "init" and kind.startswith("edge"):
+        return (
+            "Use one of the names of pcgraph.network.INITS; a function of your own gets one by "
+            "pcgraph.network.INITS['mine'] = function."
+        )
+    if key not in MEANT[kind] or key in ("shape", "share"):
+        return "Use numbers, strings, lists, tuples, mappings or tensors."
+    name = type(value).__name__
+    if isinstance(value, GraphLayer):
+        return (
+            "Save the network with pcgraph.save, and put its weights into one that the same code has made, with "
+            "pcgraph.load(folder).restore(net=net)."
+        )
     if key == "activation":
-        return "Use one of the names of pcgraph.activations.ACTIVATIONS."
-    if key in ("transform", "energy"):
-        return f"Use a name, or a class of your own that is registered in pcgraph.{key.replace('y', 'ie')}s."
-    return "Use numbers, strings, lists, tuples, mappings or tensors."
+        return (
+            "Use a name of pcgraph.activations.ACTIVATIONS or a module of torch.nn, or give it a name there, as in "
+            "ACTIVATIONS['mine'] = Activation('mine', function), and declare it by that name."
+        )
+    base, place = ("Energy", "energies.ENERGIES") if key == "energy" else ("Transform", "transforms.TRANSFORMS")
+    own = isinstance(value, Energy if key == "energy" else Transform)
+    make = "Give it" if own else f"Write it as a pcgraph {base} with"
+    return (
+        f"{make} a config() that returns the arguments of its class, and register the class where it is saved and "
+        f"where it is loaded, as in pcgraph.{place}['my_{key}'] = {name if own else 'MyClass'}."
+    )

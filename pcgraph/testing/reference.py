@@ -41,7 +41,11 @@ def _edges(net: Network) -> list[tuple[Node, Node, Any, Mapping[str, Any]]]:
 
 
 def _carry(net: Network, u: Node, v: Node, key: Any, data: Mapping[str, Any], h: Tensor) -> Tensor:
-    """``f_uv(phi_uv(h_u))``, shape (batch, *shape of v)."""
+    """``scale_uv * f_uv(phi_uv(h_u))``, shape (batch, *shape of v)."""
+    return float(data.get("scale", 1.0)) * _transformed(net, u, v, key, data, h)
+
+
+def _transformed(net: Network, u: Node, v: Node, key: Any, data: Mapping[str, Any], h: Tensor) -> Tensor:
     x = activations.get(data.get("activation"))(h)
     transform = transforms.get(data.get("transform"))
     shape = net.structure.shape(v)
@@ -135,8 +139,12 @@ def infer(
     initial: Mapping[Node, Tensor],
     steps: int,
     step: Callable[[Node, Tensor, Tensor, int], Tensor],
+    order: Iterable[Node] = (),
 ) -> Reference:
     """Move all free states at once, `steps` times, by autograd on the whole energy (paper, Eq 3).
+
+    In error coordinates the variables of the nodes in `order` are ``h - mu``, and their states follow from these one
+    after the other.
 
     Parameters
     ----------
@@ -147,29 +155,43 @@ def infer(
         States of all nodes at t = 0; clamped ones are overwritten.
     steps : int
     step : callable
-        ``step(node, h, gradient, t) -> h`` for one node.
+        ``step(node, variable, gradient, t) -> variable`` for one node.
+    order : iterable of node
+        Nodes whose error is moved, each after all that it depends on.
     """
     fixed = {v: c for v, c in clamps.items() if isinstance(c, Tensor)}
     masked = {v: c for v, c in clamps.items() if isinstance(c, Masked)}
     states = {v: h.detach().clone() for v, h in {**initial, **fixed}.items()}
     for v, clamp in masked.items():
         states[v] = torch.where(clamp.mask, clamp.values, states[v])
-    free = [v for v in net.graph if v not in fixed]
+    free, batch = [v for v in net.graph if v not in fixed], next(iter(states.values())).shape[0]
+    order = tuple(order)
+
+    def placed(variables: Mapping[Node, Tensor]) -> States:
+        found = dict(variables)
+        for v in order:
+            found[v] = _mu(net, v, found, batch) + variables[v]
+        return found
+
+    with torch.no_grad():
+        variables = {v: h - _mu(net, v, states, batch) if v in order else h for v, h in states.items()}
     trace = [energy(net, states).detach()]
     for t in range(steps):
         with torch.enable_grad():
-            leaves = {v: h.detach().requires_grad_() for v, h in states.items()}
-            total = energy(net, leaves).sum()
+            leaves = {v: x.detach().requires_grad_() for v, x in variables.items()}
+            total = energy(net, placed(leaves)).sum()
             wanted = [leaves[v] for v in free]
             grads = torch.autograd.grad(total, wanted, allow_unused=True) if free and total.requires_grad else ()
-        moved = dict(states)
+        moved = dict(variables)
         for v, g in zip(free, grads):
             g = torch.zeros_like(states[v]) if g is None else g
             if v in masked:
                 g = torch.where(masked[v].mask, torch.zeros_like(g), g)
-            moved[v] = step(v, states[v], g, t)
+            moved[v] = step(v, variables[v], g, t)
             if v in masked:
-                moved[v] = torch.where(masked[v].mask, states[v], moved[v])
-        states = moved
+                moved[v] = torch.where(masked[v].mask, variables[v], moved[v])
+        variables = moved
+        with torch.no_grad():
+            states = placed(variables)
         trace.append(energy(net, states).detach())
     return Reference(states, trace, weight_gradients(net, states))

@@ -22,15 +22,27 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import networkx as nx
+import torch
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
+from torch import Tensor
+
+from pcgraph.clamps import Masked
+from pcgraph.model import PCNetwork
 
 __all__ = ["ACTIVATIONS", "Problem", "cyclic_digraphs", "dags", "digraphs", "problem", "problems"]
 
 ACTIVATIONS = ("identity", "tanh", "relu", "sigmoid", "gelu")
 """The activations drawn unless told otherwise; a draw shrinks towards the first."""
 
-Clamping = Literal["any", "roots", "sweepable"]
+Clamping = Literal["any", "some", "roots", "sweepable"]
+#: What is declared of a node or an edge beside the rest; a draw shrinks towards nothing.
+NODE_MARKS: tuple[dict[str, Any], ...] = (
+    {}, {"precision": 0.5}, {"bias": False}, {"energy": "learned_precision"}, {"shape": "matrix"},
+)  # fmt: skip
+EDGE_MARKS: tuple[dict[str, Any], ...] = (
+    {}, {"activation": "tanh"}, {"activation": "sigmoid"}, {"trainable": False}, {"transform": "identity"},
+)  # fmt: skip
 
 
 class Record(NamedTuple):
@@ -51,13 +63,33 @@ class Problem:
     ----------
     graph : nx.DiGraph or nx.MultiDiGraph
     clamped : frozenset of node
+        Nodes with a clamp, those with a partial one included.
     seed : int
         For the weights and the data.
+    masked : frozenset of node
+        Those of which some neurons are clamped.
     """
 
     graph: nx.DiGraph
     clamped: frozenset[Hashable]
     seed: int
+    masked: frozenset[Hashable] = frozenset()
+
+    def network(self, **settings: Any) -> PCNetwork:
+        """Make the network, in float64 unless told otherwise."""
+        return PCNetwork(self.graph, seed=self.seed, **{"dtype": torch.float64, **settings})
+
+    def clamps(self, net: PCNetwork, batch: int = 2) -> dict[Hashable, Tensor | Masked]:
+        """Draw a value for every clamped node from the seed: (batch, *shape), or a :class:`pcgraph.Masked`."""
+        generator = torch.Generator().manual_seed(self.seed)
+        drawn: dict[Hashable, Tensor | Masked] = {}
+        for v in self.graph:
+            shape = (batch, *net.structure.shape(v))
+            values, coins = (torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(2))
+            if v in self.clamped:
+                known = values.to(dtype=net.dtype, device=net.device)
+                drawn[v] = Masked(known, (coins > 0).to(net.device)) if v in self.masked else known
+        return drawn
 
     @property
     def free(self) -> list[Hashable]:
@@ -74,7 +106,9 @@ class Problem:
         nodes = dict(self.graph.nodes(data=True))
         clamped = [v for v in self.graph if v in self.clamped]
         multi = ", multigraph=True" if self.graph.is_multigraph() else ""
-        return f"problem({nodes!r}, {list(self.graph.edges())!r}, clamped={clamped!r}, seed={self.seed}{multi})"
+        masked = f", masked={[v for v in self.graph if v in self.masked]!r}" if self.masked else ""
+        edges = [(u, v, data) if data else (u, v) for u, v, data in self.graph.edges(data=True)]
+        return f"problem({nodes!r}, {edges!r}, clamped={clamped!r}, seed={self.seed}{masked}{multi})"
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
         """Hypothesis and IPython print this, and not the fields."""
@@ -83,10 +117,11 @@ class Problem:
 
 def problem(
     nodes: Mapping[Hashable, Mapping[str, Any]],
-    edges: Iterable[tuple[Hashable, Hashable]],
+    edges: Iterable[tuple[Any, ...]],
     *,
     clamped: Iterable[Hashable] = (),
     seed: int = 0,
+    masked: Iterable[Hashable] = (),
     multigraph: bool = False,
 ) -> Problem:
     """A :class:`Problem` from plain values, as a falsifying example prints it.
@@ -95,12 +130,14 @@ def problem(
     ----------
     nodes : mapping from node to attributes
         In the order of declaration.
-    edges : iterable of (source, target)
+    edges : iterable of (source, target) or (source, target, attributes)
         In a multigraph, parallel edges are given several times.
     clamped : iterable of node
         Which nodes have a known value.
     seed : int
         For the weights.
+    masked : iterable of node
+        Which of the clamped are so in part.
     multigraph : bool
         Whether the graph is an ``nx.MultiDiGraph``.
 
@@ -112,7 +149,7 @@ def problem(
     graph = nx.MultiDiGraph() if multigraph else nx.DiGraph()
     graph.add_nodes_from((node, dict(data)) for node, data in nodes.items())
     graph.add_edges_from(edges)
-    return Problem(graph, frozenset(clamped), seed)
+    return Problem(graph, frozenset(clamped), seed, frozenset(masked))
 
 
 def dags(
@@ -220,6 +257,8 @@ def problems(
     graphs: SearchStrategy[nx.DiGraph] | None = None,
     clamps: Clamping = "any",
     max_seed: int = 1000,
+    rich: bool = False,
+    masks: bool = False,
 ) -> SearchStrategy[Problem]:
     """A declaration, clamps and a seed, as one value that prints as the code which makes it.
 
@@ -227,19 +266,41 @@ def problems(
     ----------
     graphs : strategy, optional
         Draws the declaration; default: :func:`digraphs`.
-    clamps : {"any", "roots", "sweepable"}
-        Any set of nodes; one with all roots in it; one with which a sweep exists (all roots, and of every cycle one
-        node at least).
+    clamps : {"any", "some", "roots", "sweepable"}
+        Any set of nodes; one that is not empty, as inference needs it; one with all roots in it; one with which a
+        sweep exists (all roots, and of every cycle one node at least).
     max_seed : int
         The largest seed.
+    rich : bool
+        Declare more of nodes and edges: precisions, learned precisions, no bias, shapes of two dimensions, activations
+        on edges, identity edges where the shapes agree, edges that do not learn.
+    masks : bool
+        Clamp some nodes in part.
     """
-    must: Callable[[nx.DiGraph], set[int]] = {"any": _none, "roots": _roots, "sweepable": _sweepable}[clamps]
+    must: Callable[[nx.DiGraph], set[int]] = {"any": _none, "some": _first, "roots": _roots, "sweepable": _sweepable}[
+        clamps
+    ]
 
     def with_clamps(graph: nx.DiGraph) -> SearchStrategy[Problem]:
         needed = must(graph)
         more = st.frozensets(st.sampled_from(list(graph)))
-        drawn = st.tuples(more, st.integers(0, max_seed))
-        return drawn.map(lambda pair: Problem(graph, pair[0] | needed, pair[1]))
+        partly = more if masks else st.just(frozenset())
+        marks = st.sampled_from(NODE_MARKS), st.sampled_from(EDGE_MARKS)
+        counts = (len(graph), graph.number_of_edges()) if rich else (0, 0)
+        drawn = st.tuples(
+            more,
+            st.integers(0, max_seed),
+            partly,
+            *(st.lists(m, min_size=n, max_size=n) for m, n in zip(marks, counts)),
+        )
+        return drawn.map(lambda parts: made(graph, needed, *parts))
+
+    def made(
+        graph: nx.DiGraph, needed: set[int], more: frozenset[Any], seed: int, partly: frozenset[Any],
+        nodes: list[dict[str, Any]], edges: list[dict[str, Any]],
+    ) -> Problem:  # fmt: skip
+        known = (more or frozenset(needed)) if clamps == "some" else more | needed
+        return Problem(_marked(graph, nodes, edges), frozenset(known), seed, partly & frozenset(known))
 
     return (digraphs() if graphs is None else graphs).flatmap(with_clamps)
 
@@ -297,6 +358,21 @@ def _around_ring(
     edges += [(i - offset, i) for i, record in enumerate(after, start=stop) for offset in record.offsets]
     edges += [(u, v) for u, v in extra if u != v or self_loops]
     return _declare([*before, *ring, *after], edges, parallel, len(ring))
+
+
+def _marked(graph: nx.DiGraph, nodes: list[dict[str, Any]], edges: list[dict[str, Any]]) -> nx.DiGraph:
+    """Declare more of a graph; a mark that does not fit is dropped."""
+    graph = graph.copy()
+    for (_, data), mark in zip(graph.nodes(data=True), nodes):
+        data.update({**mark, "shape": (1, data["shape"])} if "shape" in mark else mark)
+    for (u, v, data), mark in zip(graph.edges(data=True), edges):
+        if mark.get("transform") != "identity" or graph.nodes[u]["shape"] == graph.nodes[v]["shape"]:
+            data.update(mark)
+    return graph
+
+
+def _first(graph: nx.DiGraph) -> set[int]:
+    return {next(iter(graph))}
 
 
 def _none(graph: nx.DiGraph) -> set[int]:

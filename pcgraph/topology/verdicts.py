@@ -41,8 +41,9 @@ __all__ = ["all_verdicts", "error_coordinates"]
 
 Node = Hashable
 
-KEPT_VISITS = 2_000_000
-"""A search for nodes to keep, where the report has no budget, may look at so many edges: the same everywhere."""
+KEPT_WORK = 200_000_000
+"""Where the report has no budget, a search for nodes to keep ends at this divided by edges²: in about a second (what a
+branch costs grows nearly so), and at the same place on every machine."""
 
 
 def all_verdicts(facts: Facts) -> dict[str, Verdict]:
@@ -217,7 +218,7 @@ def error_coordinates(facts: Facts, keep: Iterable[Node] | Literal["repair"] = (
 def _repair(facts: Facts) -> frozenset[Node]:
     if facts.repair is not None:
         return facts.repair
-    return facts.repaired(Budget(seconds=None, nodes=KEPT_VISITS // (1 + facts.edge_count))).nodes
+    return facts.repaired(Budget(seconds=None, nodes=KEPT_WORK // (1 + facts.edge_count) ** 2)).nodes
 
 
 def _collection(keep: object) -> frozenset[Node]:

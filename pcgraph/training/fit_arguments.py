@@ -16,19 +16,29 @@ import torch
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from pcgraph import learning
-from pcgraph.arguments import is_number, require_choice, require_count, require_instance, require_path, shown
+from pcgraph.arguments import (
+    is_number,
+    require_choice,
+    require_count,
+    require_instance,
+    require_number,
+    require_path,
+    shown,
+)
+from pcgraph.coordinates import Errors
 from pcgraph.errors import ConfigError, InvalidInitializer, nearest
 from pcgraph.initializers import Forward, Initializer
 from pcgraph.model import PCNetwork
 from pcgraph.optimizers import StateOptimizer
+from pcgraph.solvers import Solver
 from pcgraph.topology import check_phase
 from pcgraph.training.batches import BatchLayout
 from pcgraph.training.early_stopping import EarlyStopping
 from pcgraph.training.evaluation import Evaluation, require_initializer, require_loader
 
 __all__ = [
-    "Callback", "Scheduler", "Validate", "read_callbacks", "read_inference", "read_loader", "read_metric",
-    "read_optimizer", "read_path", "read_rule", "read_schedulers", "read_validate", "rule_name", "rule_settings",
+    "Callback", "Scheduler", "Validate", "read_callbacks", "read_descent", "read_inference", "read_loader",
+    "read_metric", "read_optimizer", "read_path", "read_rule", "read_schedulers", "read_validate", "rule_name", "rule_settings",
 ]  # fmt: skip
 
 Node = Hashable
@@ -96,7 +106,7 @@ def rule_settings(rule: Any) -> dict[str, Any]:
 
 def read_inference(
     net: PCNetwork, rule: learning.Rule, init: Any, steps: Any, state_optimizer: Any
-) -> tuple[Initializer | None, int | None, StateOptimizer | None]:
+) -> tuple[Initializer | None, int | None, StateOptimizer | Solver | None]:
     """Read what inference needs, of which a rule without inference takes nothing."""
     given = {"init": init, "steps": steps, "state_optimizer": state_optimizer}
     named = [key for key, value in given.items() if value is not None]
@@ -117,14 +127,31 @@ def read_inference(
     require_initializer(init)
     count = require_count(steps, "steps")
     if state_optimizer is not None or count:
-        if not isinstance(state_optimizer, StateOptimizer):
+        if not isinstance(state_optimizer, StateOptimizer | Solver):
             raise ConfigError(
                 f"{count} inference steps need a state optimizer, as in state_optimizer=pcgraph.SGD(lr=0.1) (found "
                 f"{shown(state_optimizer)})",
                 key="state_optimizer",
             )
-        state_optimizer.require_fit(net.structure.nodes, net.dtype)
+        if isinstance(state_optimizer, StateOptimizer):
+            state_optimizer.require_fit(net.structure.nodes, net.dtype)
+        elif isinstance(rule, learning.Incremental):
+            raise ConfigError(
+                f"Incremental moves the weights after every inference step, so that what {state_optimizer!r} remembers "
+                "of the energy does not hold: take a state optimizer, as in state_optimizer=pcgraph.SGD(lr=0.1)",
+                key="state_optimizer",
+            )
     return init, count, state_optimizer
+
+
+def read_descent(rule: learning.Rule, coordinates: Any, tolerance: Any) -> tuple[Errors | None, float | None]:
+    """Read what moves and when it ends, which the rules with runs of their own do not take."""
+    given = [key for key, value in (("coordinates", coordinates), ("tolerance", tolerance)) if value is not None]
+    if given and isinstance(rule, learning.Incremental | learning.Nudged | learning.Backprop):
+        raise ConfigError(f"{rule_name(rule)} runs inference in a way of its own: leave out {given[0]}=", key=given[0])
+    if coordinates is not None:
+        require_instance(coordinates, "coordinates", Errors, "pcgraph.Errors()")
+    return coordinates, None if tolerance is None else require_number(tolerance, "tolerance", above=0)
 
 
 def read_optimizer(net: PCNetwork, init: Initializer | None, optimizer: Any) -> torch.optim.Optimizer:

@@ -10,18 +10,21 @@ from typing import Any
 import torch
 
 from pcgraph.arguments import require_choice, require_count, require_flag, require_instance
+from pcgraph.coordinates import Errors
 from pcgraph.errors import ConfigError
 from pcgraph.inference import capturable
 from pcgraph.initializers import Initializer
 from pcgraph.learning import Rule
 from pcgraph.model import PCNetwork
 from pcgraph.optimizers import StateOptimizer
+from pcgraph.solvers import Solver
 from pcgraph.training.batches import BatchLayout
 from pcgraph.training.early_stopping import EarlyStopping
 from pcgraph.training.fit_arguments import (
     Callback,
     Validate,
     read_callbacks,
+    read_descent,
     read_inference,
     read_loader,
     read_metric,
@@ -53,7 +56,9 @@ class FitOptions:
     init: Initializer | None
     steps: int | None
     optimizer: torch.optim.Optimizer
-    state_optimizer: StateOptimizer | None
+    state_optimizer: StateOptimizer | Solver | None
+    coordinates: Errors | None
+    tolerance: float | None
     rule: Rule
     epochs: int
     validate: Validate | None
@@ -76,7 +81,8 @@ class FitOptions:
     @classmethod
     def read(
         cls, net: PCNetwork, loader: Iterable[Any], *, clamp: Any, init: Any, steps: Any, optimizer: Any,
-        state_optimizer: Any, rule: Any, epochs: Any, predict: Any, validate: Any, scheduler: Any, scheduler_each: Any,
+        state_optimizer: Any, coordinates: Any, tolerance: Any, rule: Any, epochs: Any,
+        predict: Any, validate: Any, scheduler: Any, scheduler_each: Any,
         early_stopping: Any, metric: Any, callbacks: Any, checkpoint: Any, checkpoint_every: Any, resume: Any,
         on_interrupt: Any, progress: Any, log: Any, tensorboard: Any, measure_every: Any, check: Any, capture: Any,
     ) -> FitOptions:  # fmt: skip
@@ -92,6 +98,7 @@ class FitOptions:
         layout = BatchLayout.read(net, clamp, predict)
         rule = read_rule(rule)
         init, steps, state_optimizer = read_inference(net, rule, init, steps, state_optimizer)
+        coordinates, tolerance = read_descent(rule, coordinates, tolerance)
         optimizer = read_optimizer(net, init, optimizer)
         validate = read_validate(net, validate, layout, epochs)
         metric, early_stopping = read_metric(metric, early_stopping, validate)
@@ -102,8 +109,9 @@ class FitOptions:
                 raise ConfigError("checkpoint_every= needs checkpoint=, a folder", key="checkpoint_every")
         capturable.require_mode(capture)
         return cls(
-            layout=layout, init=init, steps=steps, optimizer=optimizer, state_optimizer=state_optimizer, rule=rule,
-            epochs=epochs, validate=validate, schedulers=read_schedulers(scheduler, scheduler_each, optimizer),
+            layout=layout, init=init, steps=steps, optimizer=optimizer, state_optimizer=state_optimizer,
+            coordinates=coordinates, tolerance=tolerance, rule=rule, epochs=epochs,
+            validate=validate, schedulers=read_schedulers(scheduler, scheduler_each, optimizer),
             scheduler_each=scheduler_each, early_stopping=early_stopping, metric=metric,
             callbacks=read_callbacks(callbacks), checkpoint=checkpoint, checkpoint_every=checkpoint_every,
             resume=read_path(resume, "resume"),

@@ -8,10 +8,12 @@ from typing import Any, Literal
 
 import torch
 
+from pcgraph.coordinates import Errors
 from pcgraph.initializers import Initializer
 from pcgraph.learning import Rule
 from pcgraph.model import PCNetwork
 from pcgraph.optimizers import StateOptimizer
+from pcgraph.solvers import Solver
 from pcgraph.training.early_stopping import EarlyStopping
 from pcgraph.training.fit_arguments import Callback, Scheduler, Validate
 from pcgraph.training.loop import Trainer
@@ -26,7 +28,8 @@ Node = Hashable
 def fit(
     net: PCNetwork, loader: Iterable[Any], *, clamp: Node | Sequence[Node | None] | None = None,
     init: Initializer | None = None, steps: int | None = None, optimizer: torch.optim.Optimizer,
-    state_optimizer: StateOptimizer | None = None, rule: Rule | None = None, epochs: int = 1,
+    state_optimizer: StateOptimizer | Solver | None = None, coordinates: Errors | None = None,
+    tolerance: float | None = None, rule: Rule | None = None, epochs: int = 1,
     predict: Node | None = None, validate: Validate | None = None, scheduler: Scheduler | Sequence[Scheduler] = (),
     scheduler_each: str = "epoch", early_stopping: EarlyStopping | None = None, metric: str | None = None,
     callbacks: Callback | Sequence[Callback] = (), checkpoint: str | Path | None = None,
@@ -61,8 +64,13 @@ def fit(
         Of the weights. Gradients are means over the batch. From forward initialization the error that reaches a layer
         scales like the state rate to the power of its distance from the target, and can be below the optimizer's
         ``eps`` (1e-8 by default in Adam), where steps vanish. A warning says so when it happens.
-    state_optimizer : StateOptimizer, optional
+    state_optimizer : StateOptimizer or Solver, optional
         How states move; needed if `steps` is above 0. Its rate does not depend on the batch size.
+    coordinates : Errors, optional
+        What moves: states, unless :class:`pcgraph.Errors` says otherwise. As `tolerance`, for the rule Standard and
+        rules of your own.
+    tolerance : float, optional
+        A sample moves no more once no gradient of its neurons is larger; `steps` is then the most.
     rule : Rule, optional
         How to learn from a batch: :class:`~pcgraph.learning.Standard` (the default),
         :class:`~pcgraph.learning.Incremental`, :class:`~pcgraph.learning.Nudged`, :class:`~pcgraph.learning.Backprop`,
@@ -156,7 +164,8 @@ def fit(
     """
     options = FitOptions.read(
         net, loader, clamp=clamp, init=init, steps=steps, optimizer=optimizer, state_optimizer=state_optimizer,
-        rule=rule, epochs=epochs, predict=predict, validate=validate, scheduler=scheduler,
+        coordinates=coordinates, tolerance=tolerance, rule=rule, epochs=epochs,
+        predict=predict, validate=validate, scheduler=scheduler,
         scheduler_each=scheduler_each, early_stopping=early_stopping, metric=metric, callbacks=callbacks,
         checkpoint=checkpoint, checkpoint_every=checkpoint_every, resume=resume, on_interrupt=on_interrupt,
         progress=progress, log=log, tensorboard=tensorboard, measure_every=measure_every, check=check, capture=capture,

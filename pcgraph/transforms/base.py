@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pcgraph.registry import no_arguments
 
-__all__ = ["Identity", "Linear", "Shape", "Transform", "uniform_", "vjp"]
+__all__ = ["Identity", "Linear", "Shape", "Transform", "holds", "uniform_", "vjp"]
 
 Shape = tuple[int, ...]
 
@@ -116,6 +116,11 @@ def uniform_(parameter: Tensor, bound: float | Tensor, generator: torch.Generato
     """Fill with U(-bound, bound), drawn in float32 on the CPU: a seed means the same on every device and dtype."""
     draw = torch.rand(parameter.shape, generator=generator, dtype=torch.float32)
     parameter.copy_((2 * draw - 1) * bound)
+
+
+def holds(module: nn.Module, name: str) -> bool:
+    """Tell whether `name` is a parameter, or None, and nothing that pruning or a parametrization computes."""
+    return name in module._parameters
 
 
 def vjp(transform: nn.Module, g: Tensor, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pcgraph.errors import GraphError
-from pcgraph.transforms.base import Shape, Transform, uniform_, vjp
+from pcgraph.transforms.base import Shape, Transform, holds, uniform_, vjp
 
 __all__ = ["AvgPool2d", "Conv2d", "ConvTranspose2d", "MaxPool2d", "Upsample"]
 
@@ -29,7 +29,8 @@ class _Image(Transform):
         try:
             if len(shape) != 3:
                 raise ValueError("it needs (channels, height, width)")
-            bare = {name: p.detach().to("meta") for name, p in self.named_parameters()}
+            held = (*self.named_parameters(), *self.named_buffers())
+            bare = {name: tensor.detach().to("meta") for name, tensor in held}
             like = next(iter(bare.values()), torch.empty((), device="meta"))
             y = torch.func.functional_call(self, bare, (like.new_empty((1, *shape)),))
         except (RuntimeError, ValueError, TypeError) as error:
@@ -70,7 +71,8 @@ class _Convolution(_Image):
             uniform_(self.bias, bound, generator)
 
     def _plain(self) -> bool:
-        return self.padding_mode == "zeros" and not isinstance(self.padding, str)
+        own = holds(self, "weight") and holds(self, "bias")
+        return own and self.padding_mode == "zeros" and not isinstance(self.padding, str)
 
     def _backward(self, g: Tensor, x: Tensor, wanted: list[bool]) -> tuple[Tensor, Tensor, Tensor]:
         bias = None if self.bias is None else [self.bias.shape[0]]

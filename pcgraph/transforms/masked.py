@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pcgraph.errors import GraphError
-from pcgraph.transforms.base import Shape, Transform, uniform_
+from pcgraph.transforms.base import Shape, Transform, holds, uniform_, vjp
 
 __all__ = ["MaskedLinear"]
 
@@ -84,6 +84,8 @@ class MaskedLinear(Transform):
     @torch.no_grad()
     def weight_grad(self, g: Tensor, x: Tensor) -> dict[str, Tensor]:
         """Return ``(g^T x) * mask``, summed over the batch."""
+        if not holds(self, "weight"):
+            return vjp(self, g, x)[1]
         return {"weight": (g.flatten(1).t() @ x.flatten(1)) * self.mask}
 
     def entries(self, source_shape: Shape, target_shape: Shape) -> Tensor | None:

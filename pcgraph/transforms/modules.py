@@ -125,11 +125,8 @@ class Module(Transform):
         return self.module(x)  # type: ignore[no-any-return]
 
     def config(self) -> dict[str, Any]:
-        raise GraphError(
-            f"the module {type(self.module).__name__} cannot be saved with the graph: it is Python code; build the "
-            "graph anew in code and load the weights, or write a Transform with config() and register it in TRANSFORMS",
-            found=self.module,
-        )
+        """The module, which a file can hold if it is one of ``torch.nn``, and whether it is kept in evaluation mode."""
+        return {"module": self.module, "evaluation": self.evaluation}
 
 
 class GraphLayer(Transform):

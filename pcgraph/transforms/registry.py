@@ -31,6 +31,7 @@ TRANSFORMS: dict[str, type[Transform]] = {
     "activate": Activate,
     "masked_linear": MaskedLinear,
     "sparse_linear": SparseLinear,
+    "module": Module,
 }
 _REGISTRY = Registry(
     "transform", Transform, "pcgraph.transforms.TRANSFORMS", TRANSFORMS,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pcgraph import activations
 from pcgraph.errors import GraphError
@@ -114,6 +114,8 @@ class Activate(Transform):
         return self.activation.pullback(g, x)
 
     def config(self) -> dict[str, Any]:
+        if isinstance(self.activation.function, nn.Module):
+            return {"activation": self.activation.function}
         if not self.activation.named:
             raise GraphError(
                 f"Activate({self.activation.name}) cannot be saved: it holds a Python callable; use a named one",

@@ -443,3 +443,37 @@ def test_a_sweep_whose_parent_is_written_over_is_not_exact():
     clamps = {"x": double(3, 3), "y": double(3, 2, seed=1)}
     for steps in (0, 1, 3):
         assert_equal_to_reference(net, clamps, Overwrites(), steps, SGD(0.1))
+
+
+class Late(pcgraph.Initializer):
+    """Sweeps the first of three nodes that lie side by side, and begins with zeros in the two around the known one."""
+
+    def requirement(self, report):
+        return report.verdicts["zero"]
+
+    def layout(self, report, context=None):
+        return Layout((Swept(("a",)), Given(self.zero, ("b", "d"))))
+
+    zero = Zero()
+
+
+def test_zeros_after_a_sweep_spare_the_clamp_between_them():
+    """Zeros may run over a clamped node before it gets its value, so that they are written at once, and not after."""
+    graph = nx.DiGraph()
+    graph.add_node("x", shape=3)
+    graph.add_nodes_from("abcde", shape=3, activation="tanh")
+    graph.add_edges_from([("x", "a"), ("a", "b"), ("b", "c"), ("c", "d"), ("d", "e")])
+    net = PCNetwork(graph, dtype=torch.float64)
+    clamps = {"x": double(2, 3), "c": double(2, 3, seed=1), "e": double(2, 3, seed=2)}
+    result = assert_equal_to_reference(net, clamps, Late(), 2, SGD(0.1))
+    assert torch.equal(result.states["c"], clamps["c"])
+
+
+@pytest.mark.parametrize("steps", range(5))
+def test_energies_of_a_part_of_like_nodes_have_their_own_precisions(steps):
+    """The error spreads from the last of them to the first, so that those in the middle are measured alone."""
+    graph = pcgraph.graphs.chain([3] * 7, activation="identity")
+    for i, v in enumerate(graph):
+        graph.nodes[v]["precision"] = 1.0 + i
+    net = PCNetwork(graph, dtype=torch.float64)
+    assert_equal_to_reference(net, {"x": double(2, 3), "y": double(2, 3, seed=1)}, Forward(), steps, SGD(0.05))

@@ -31,6 +31,12 @@ def small(seed: int = 0, sizes: tuple[int, ...] = (4, 5, 3)) -> pcgraph.PCNetwor
     return chain(*sizes, seed=seed)
 
 
+def scaled(factor: float) -> nx.DiGraph:
+    graph = pcgraph.graphs.chain([4, 5, 3], activation="tanh")
+    graph.edges["x", "h1"]["scale"] = factor
+    return graph
+
+
 def same_tensors(a: nn.Module, b: nn.Module) -> bool:
     return same(a.state_dict(), b.state_dict())
 
@@ -368,7 +374,8 @@ def test_as_many_as_asked_for_are_kept(tmp_path: Path) -> None:
         (pcgraph.graphs.chain([4, 6, 3], activation="tanh"), 'node "h1" has .*6.* had .*5'),
         (pcgraph.graphs.chain([4, 5, 3], activation="relu"), 'node "h1" has .*relu.* had .*tanh'),
         (pcgraph.graphs.chain([4, 3]), 'lacks the node "h1"'),
-        (pcgraph.graphs.chain([4, 5, 3], activation=torch.tanh), "cannot be saved"),
+        (scaled(0.5), r"""edge "x" -> "h1" "" has \{'scale': 0.5"""),
+        (pcgraph.graphs.chain([4, 5, 3], activation=torch.sin), "cannot be saved"),
     ],
 )
 def test_another_graph_is_refused_with_the_difference(tmp_path: Path, graph: nx.DiGraph, says: str) -> None:
@@ -387,6 +394,21 @@ def test_more_nodes_or_another_order_are_another_graph(tmp_path: Path) -> None:
     more.add_node("z", shape=1)
     with pytest.raises(CheckpointError, match='has the node "z" besides'):
         pcgraph.load(tmp_path).restore(net=pcgraph.PCNetwork(more))
+
+
+def test_another_scale_is_another_network_where_the_graph_could_not_be_saved(tmp_path: Path) -> None:
+    """The same weights would mean something else."""
+
+    def net(factor: float) -> pcgraph.PCNetwork:
+        graph = scaled(factor)
+        graph.edges["h1", "y"]["init"] = lambda w, generator, fan_in: w.fill_(1.0)
+        return pcgraph.PCNetwork(graph)
+
+    with pytest.warns(PCGraphWarning, match="init"):
+        pcgraph.save(tmp_path, net(0.25))
+    pcgraph.load(tmp_path).restore(net=net(0.25))
+    with pytest.raises(CheckpointError):
+        pcgraph.load(tmp_path).restore(net=net(0.250001))
 
 
 def test_metadata_may_differ(tmp_path: Path) -> None:

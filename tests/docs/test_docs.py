@@ -29,6 +29,7 @@ from typer.testing import CliRunner
 import pcgraph
 import pcgraph.cli
 from tests import ROOT
+from tests.test_house import ROOMS
 
 DOCS = ROOT / "docs"
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted(p for p in DOCS.rglob("*.md") if "_build" not in p.parts)]
@@ -232,6 +233,21 @@ def test_the_pages_link_to_files_that_exist() -> None:
             assert (path.parent / target).exists(), f"{name(path)} links to {target}"
 
 
+def test_the_pages_name_files_that_exist() -> None:
+    """Whoever follows a page into the code must find it there, wherever it has been moved since."""
+    folders = ("benchmarks", "docs", "examples", "pcgraph", "tests")
+    files = [f"/{name(p)}" for folder in folders for p in (ROOT / folder).rglob("*.py")]
+    for path in PAGES:
+        for file in re.findall(r"`([\w/]+\.py)`", FENCE.sub("", path.read_text())):
+            assert any(known.endswith(f"/{file}") for known in files), f"{name(path)} names {file}"
+
+
+def test_the_table_of_rooms_is_the_house() -> None:
+    """A newcomer reads the order of the rooms in the table."""
+    table = (DOCS / "architecture.md").read_text().split("| room |")[1].split("\n\n")[0]
+    assert tuple(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == ROOMS
+
+
 def toctrees(path: Path) -> set[str]:
     """What the toctrees of a page name, patterns resolved."""
     entries = [e for b in blocks(path) if b.language == "{toctree}" for e in b.text.split() if not e.startswith(":")]
@@ -265,7 +281,8 @@ def test_every_public_name_is_in_the_reference() -> None:
     """A name that the reference lacks is one that nobody finds."""
     found = documented()
     rooms = ("graphs", "activations", "transforms", "energies", "topology", "initializers", "optimizers", "learning",
-             "training", "checkpoints", "data", "drawing", "serialization", "pyg", "errors")  # fmt: skip
+             "training", "checkpoints", "data", "drawing", "serialization", "pyg", "errors", "backends",
+             "solvers", "coordinates")  # fmt: skip
     for room in rooms:
         module = __import__(f"pcgraph.{room}", fromlist=["*"])
         for each in module.__all__:
@@ -276,6 +293,14 @@ def test_every_public_name_is_in_the_reference() -> None:
         if not is_room:
             homes = {n for n in found if n.endswith(f".{each}")}
             assert homes, f"pcgraph.{each}"
+
+
+@pytest.mark.parametrize("path", sorted({*(DOCS / "api").glob("*.md")} - {DOCS / "api" / "index.md"}), ids=name)
+def test_no_page_of_the_reference_is_a_bare_list(path: Path) -> None:
+    """Whoever opens it for the first time is told what these things are for before they are listed."""
+    before = path.read_text(encoding="utf-8").split("```{eval-rst}")[0]
+    prose = FENCE.sub("", before)
+    assert len(prose.split()) >= 30, prose
 
 
 def test_the_citation_names_this_version_and_the_paper() -> None:

@@ -177,3 +177,21 @@ def test_given_axes_are_used_and_clamps_are_checked():
     assert not axes[0].lines
     with pytest.raises(ClampError):
         drawing.graph(figure_9(), {"no"})
+
+
+def test_factors_stand_on_their_edges():
+    """Of what an edge sends, where it is not 1: near its own arc, parallel edges and loops included."""
+    graph = nx.MultiDiGraph()
+    graph.add_nodes_from("abc", shape=1)
+    for u, v, scale in [("a", "b", 0.5), ("a", "b", -2.0), ("b", "b", 0.125), ("b", "c", 1.0), ("a", "c", None)]:
+        graph.add_edge(u, v, **({} if scale is None else {"scale": scale}))
+    ax = drawing.graph(graph, {"a"})
+    _, place = drawing.layout(graph, check_phase(graph, {"a"}))
+    found = {t.get_text(): t.xy for t in ax.texts if t.get_text().startswith("×")}
+    assert set(found) == {"×0.5", "×-2", "×0.125"}
+    assert found["×0.125"] == place["b"]
+    assert found["×0.5"] != found["×-2"]
+    for text in ("×0.5", "×-2"):
+        assert place["a"][0] < found[text][0] < place["b"][0]
+    graph.add_nodes_from(range(100), shape=1)
+    assert not any(t.get_text().startswith("×") for t in drawing.graph(graph, {"a"}).texts)

@@ -215,6 +215,33 @@ def test_a_bank_in_another_place_is_recorded_anew(recording):
     assert [made.log.count("replay") for made in recording] == [3, 0]
 
 
+class Kept(pcgraph.Initializer):
+    """Starts from one value, which it keeps in a tensor; all of them share a plan."""
+
+    capturable = True
+    plan_key = "kept"
+
+    def __init__(self, value):
+        super().__init__()
+        self.register_buffer("value", torch.tensor(value))
+
+    def requirement(self, report):
+        return report.verdicts["zero"]
+
+    def init(self, block, out, context):
+        out.copy_(self.value)
+
+
+def test_initializers_that_share_a_plan_share_no_recording(recording):
+    """A recording reads what the initializer of its first call keeps; that of a later one keeps something else."""
+    net = PCNetwork(pcgraph.graphs.chain([5, 6, 3]), seed=0)
+    kw, inits = {"steps": 2, "optimizer": SGD(0.1)}, (Kept(0.25), Kept(-0.5))
+    for init in (*inits[:1] * 5, *inits[1:] * 5, *inits):
+        one = net.infer(batch(net), init=init, capture="auto", **kw).states["h1"]
+        assert torch.equal(one, net.infer(batch(net), init=init, **kw).states["h1"])
+    assert "replay" in recording[0].log
+
+
 def test_scratch_that_was_recorded_is_not_given_back(recording):
     """Weight gradients that are first asked for after the recording gather more signals than inference does."""
     net = PCNetwork(pcgraph.graphs.random_groups(12, 4, 3, seed=0))

@@ -417,6 +417,41 @@ def test_what_equilibrium_keeps_of_its_phases_is_bounded():
     assert len(net._planner.parts) == net._planner.size
 
 
+def rings():
+    """Two cycles of one shape whose nodes lie in turn, and a target that both predict; without biases."""
+    graph = nx.DiGraph()
+    graph.add_node("x", shape=3)
+    graph.add_nodes_from("abcd", shape=4, activation="tanh", bias=False)
+    graph.add_node("y", shape=2, bias=False)
+    for u, v in ("ac", "bd"):
+        graph.add_edges_from([("x", u), (u, v), (v, u), (v, "y")])
+    return PCNetwork(graph, seed=1, dtype=torch.float64)
+
+
+def test_a_part_of_the_free_phase_stays_as_it_settled():
+    """What comes after it is relaxed in the same memory, and its neighbours there are cleared."""
+    net = rings()
+    states = start(net, data(), Equilibrium(release="y", steps=3000, tolerance=1e-8))
+    mu = reference.predictions(net, states)
+    for v in "abcd":
+        torch.testing.assert_close(states[v], mu[v], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_free_phase_ends_at_its_tolerance_and_tells_the_largest_gradient(sign):
+    """Of all parts and of either sign. With a tolerance that anything meets, nothing moves away from zero."""
+    net, init = rings(), Equilibrium(release="y", steps=50, tolerance=1e9)
+    clamps = {**data(), "x": sign * data()["x"]}
+    states = start(net, clamps, init)
+    assert all((states[v] == 0).all() for v in "abcd")
+    zero = {v: states[v].requires_grad_() for v in "abcd"}
+    mu = reference.predictions(net, {**states, **zero})
+    energy = sum(0.5 * (zero[v] - mu[v]).square().sum() for v in "abcd")
+    gradients = torch.cat(torch.autograd.grad(energy, list(zero.values())))
+    assert init.residual == pytest.approx(float(gradients.abs().max()), rel=1e-12)
+    assert float(gradients.abs().max()) > 1.01 * min(float(gradients.max()), float(-gradients.min()))
+
+
 def _released(net, states):
     """The target's own settled value: here it is its prediction, since nothing else holds it."""
     y = torch.zeros(4, 2, dtype=torch.float64)

@@ -15,6 +15,9 @@ from pathlib import Path
 
 from tests import ROOT
 
+#: That a test fails is all that is asked: looking for the smallest example takes longer than everything else.
+UNSHRUNK = "--hypothesis-profile=unshrunk"
+
 
 @dataclass(frozen=True)
 class Mutant:
@@ -50,7 +53,19 @@ def survives(mutant: Mutant | None, folder: Path, tests: tuple[str, ...] = ()) -
     if mutant is not None:
         mutant.plant(package)
         tests = mutant.tests
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", *tests]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-x",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:randomly",
+        UNSHRUNK,
+        *tests,
+    ]
     environment = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
     environment.pop("PYTEST_ADDOPTS", None)
     done = subprocess.run(

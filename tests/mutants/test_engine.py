@@ -19,6 +19,7 @@ FILES = {
     "sharing": "tests/backends/test_sharing.py",
     "capture": "tests/inference/test_capture.py",
     "verify": "tests/plan/test_verify.py",
+    "coordinates": "tests/inference/test_coordinates.py",
 }
 
 
@@ -27,7 +28,7 @@ def fault(name, file, old, new, *tests):
 
 
 COMPILE, FLOW = "plan/compile.py", "plan/flow.py"
-RUN, RELAX, RESULT = "inference/run.py", "inference/relax.py", "inference/result.py"
+RUN, DESCENT, RELAX, RESULT = (f"inference/{name}.py" for name in ("run", "descent", "relax", "result"))
 TORCH = "backends/torch"
 LOWERING, PROGRAM, BACKEND = f"{TORCH}/lowering.py", f"{TORCH}/program.py", f"{TORCH}/backend.py"
 BASE, PLANNER, VERIFY, CALLS = "backends/base.py", "inference/planner.py", "plan/verify.py", f"{TORCH}/calls.py"
@@ -39,15 +40,15 @@ MODULES, GRADIENTS = f"{TORCH}/modules.py", f"{TORCH}/gradients.py"
 REFUSALS = (
     'f"adds the product', 'f"adds a product twice', 'f"{what} {self._name(missing)}', 'f"{what} {self._name(self.s.target',
     'f"leaves out the error', '"sends an error back twice', 'f"sends an error that was not', 'f"does not send the error',
+    'f"takes the error of', 'f"sends back along', 'f"sends on what',
     'f"moves {', 'f"does not move', '"learns twice', 'f"does not learn from', 'f"does not learn the bias',
 )  # fmt: skip
 
 MUTANTS = [
-    fault("one step too few", RUN, "for t in range(program.plan.steps):\n            program.step(t, motion)",
+    fault("one step too few", DESCENT, "for t in range(program.plan.steps):\n            program.step(t, motion)",
           "for t in range(program.plan.steps - 1):\n            program.step(t, motion)", "engine"),
-    fault("one step too few under a trace", RUN,
-          "for t in range(program.plan.steps):\n        program.evaluate(t)\n        energies",
-          "for t in range(program.plan.steps - 1):\n        program.evaluate(t)\n        energies", "engine"),
+    fault("one step too few under a trace", DESCENT, "for t in range(program.plan.steps):\n            program.evaluate(t)",
+          "for t in range(program.plan.steps - 1):\n            program.evaluate(t)", "engine"),
     fault("the last forward round forgotten", PROGRAM,
           "        if self.plan.steps:\n            for step in self._final.forward:\n                step()\n", "", "engine"),
     fault("a hoist dropped", COMPILE, "edges = np.flatnonzero(self.level <= t)", "edges = np.flatnonzero(self.level <= NEVER)",
@@ -166,9 +167,29 @@ MUTANTS = [
           "for initializer in plan.initializers", "capture"),
     fault("relaxed states are views of buffers", RELAX, 'program.read(number[v], "state").clone()',
           'program.read(number[v], "state")', "initializers"),
-    fault("no tolerance ends a relaxation", RELAX, "if residual <= relaxation.tolerance:", "if False:", "initializers"),
+    fault("no tolerance ends a relaxation", RELAX, "tolerance=relaxation.tolerance", "tolerance=1e-300", "initializers"),
     fault("the residual of the last part", RELAX, "residual = max(residual, left)", "residual = left", "initializers"),
-    fault("a gradient downwards is none", BASE, '"gradient").abs().max()', '"gradient").max()', "initializers"),
+    fault("a gradient downwards is none", BASE, '"gradient").abs().transpose', '"gradient").transpose', "initializers"),
+    # error coordinates, solvers, and runs that end when they have converged
+    fault("errors are taken from another plan", LOWERING, "            yield from (MeasureRows(which, where)",
+          "            yield from (Activate(which, where)", "coordinates"),
+    fault("children get their states before their parents", COMPILE,
+          "Offset(wave)) for wave in self.error_waves)", "Offset(wave)) for wave in reversed(self.error_waves))", "coordinates"),
+    fault("errors go on to the parents before they have come back", COMPILE, "for wave in reversed(self.error_waves)\n",
+          "for wave in self.error_waves\n", "coordinates"),
+    fault("an edge more does no harm to errors that are sent on", LOWERING, " if self.at_once else False)", ")", "coordinates",
+          "sharing"),
+    fault("states move where errors should", PROGRAM, "(self.ws.x if call.errors else self.ws.h)", "self.ws.h", "coordinates"),
+    fault("nudges are forgotten where errors move", PROGRAM,
+          "        if self.plan.measure is not None:  # what pulls at a state goes on to its parents\n            self._nudge(motion)\n",
+          "", "coordinates"),
+    fault("samples that have converged move on", DESCENT,
+          'torch.where(self.active.unsqueeze(1), program.rows(t, "variable"), before)', 'program.rows(t, "variable")',
+          "coordinates"),
+    fault("a batch converges as one", DESCENT, "self.found.residual > options.tolerance",
+          "self.found.residual.max() > options.tolerance", "coordinates"),
+    fault("the errors at the end are those of the last step", DESCENT, "            self._move(t)\n        program.finish()\n",
+          "            self._move(t)\n", "coordinates"),
     # energies, as every backend has them
     fault("precisions from the segment's start", BASE, "segment.precision[numbers - first]", "segment.precision[: len(numbers)]",
           "engine"),

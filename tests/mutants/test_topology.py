@@ -252,7 +252,7 @@ MUTANTS = [
     fault(
         "a search for what to keep looks at the clock",
         VERDICTS,
-        "Budget(seconds=None, nodes=KEPT_VISITS // (1 + facts.edge_count))",
+        "Budget(seconds=None, nodes=KEPT_WORK // (1 + facts.edge_count) ** 2)",
         "Budget()",
         "coordinates",
     ),

@@ -83,12 +83,17 @@ def test_one_module_on_two_edges_is_copied_once():
 # -- numbers ----------------------------------------------------------------------------------------------------------
 
 
-@given(ends=st.lists(st.integers(0, 6), max_size=30), nodes=st.lists(st.integers(0, 6), unique=True))
-def test_edges_at_nodes_are_those_that_a_search_finds(ends, nodes):
-    by_end = Adjacency(np.array(ends, dtype=np.int64), 7)
+@given(
+    ends=st.lists(st.integers(0, 6), max_size=30),
+    nodes=st.lists(st.integers(0, 6), unique=True),
+    count=st.sampled_from([7, 100]),
+)
+def test_edges_at_nodes_are_those_that_a_search_finds(ends, nodes, count):
+    """Few of many nodes are looked up, and many of few are searched for; both say the same."""
+    by_end = Adjacency(np.array(ends, dtype=np.int64), count)
     for node in range(7):
         assert by_end.at(node).tolist() == [i for i, end in enumerate(ends) if end == node]
-    assert by_end.degree.tolist() == [ends.count(node) for node in range(7)]
+    assert by_end.degree.tolist() == [ends.count(node) for node in range(count)]
     found = by_end.edges(np.array(nodes, dtype=np.int64))
     assert found.tolist() == [i for i, end in enumerate(ends) if end in nodes]
 
@@ -262,6 +267,10 @@ def test_the_entries_of_a_sparse_edge_are_sorted_and_distinct():
     rng.shuffle(pairs)
     entries = pcgraph.transforms.SparseLinear(edge_index=torch.from_numpy(pairs.T.copy())).entries((50,), (50,))
     assert list(zip(*reversed(entries.tolist()))) == sorted((int(t), int(s)) for s, t in pairs)
+    far = torch.from_numpy(pairs.T.copy()) * 2**40  # too far apart to be sorted as one number
+    with pytest.raises(GraphError, match=r"names the source neuron \d{14}"):
+        pcgraph.transforms.SparseLinear(edge_index=far).fits((50,), (50,))
+    assert torch.equal(pcgraph.transforms.SparseLinear(edge_index=far).entries((50,), (50,)), entries * 2**40)
     drawn = pcgraph.transforms.SparseLinear(density=0.3, seed=1).entries((50,), (50,)).tolist()
     assert list(zip(*reversed(drawn))) == sorted(set(zip(*reversed(drawn))))
     assert len(drawn[0]) == 750

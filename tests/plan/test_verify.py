@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pcgraph import SGD, Forward, Normal, PCNetwork, Zero
+from pcgraph import SGD, Errors, Forward, Normal, PCNetwork, Zero
 from pcgraph.plan import Plan, verify
-from pcgraph.plan.operations import NONE, Activate, Compare, Learn, Move, Propagate, Pull
+from pcgraph.plan.operations import NONE, Activate, Compare, Learn, Move, Propagate, Pull, Relay
 from pcgraph.testing.strategies import digraphs, problems
 from tests.builders import chain
 
@@ -106,34 +106,52 @@ def a_bias_does_not_learn(plan: Plan) -> Plan:
     return replace(plan, learn=Learn(plan.learn.edges, without(plan.learn.nodes, NODE["h2"])))
 
 
-SPOILT: list[tuple[Callable[[Plan], Plan], Any, str]] = [
-    (an_edge_too_few, Zero(), r"Compare at step 1 takes the error of 'h2' by a product of .*h1.*h2.* out of date"),
-    (an_edge_twice, Zero(), r"Propagate at step 1 adds a product twice among the edges \["),
-    (a_sum_without_a_name, Zero(), r"Propagate at the start adds the product of .*x.*h1.* a sum that it does not name"),
-    (nothing_comes_in, Zero(), r"Compare at step 0 takes the error of '\w+' before anything has come into it"),
-    (a_sweep_of_nothing, Forward(), r"Activate at the start sweeps 'h1' before anything has come into it"),
-    (
-        a_sweep_in_the_wrong_order,
-        Forward(),
-        r"Activate at the start sweeps 'h2' by a product of .*h1.*h2.* out of date",
-    ),
-    (a_compare_missing, Zero(), r"Compare at step 0 leaves out the error of 'h2', which need not be zero"),
-    (the_last_compare_missing, Zero(), r"Compare at the end leaves out the error of 'y', which need not be zero"),
-    (a_pull_missing, Zero(), r"Pull at step 1 does not send the error of .*h2.*y.* back"),
-    (a_pull_twice, Zero(), r"Pull at step 0 sends an error back twice along one edge"),
-    (a_pull_of_nothing, Forward(), r"Pull at step 0 sends an error that was not taken back along .*h1.*h2"),
-    (a_clamped_node_moves, Zero(), r"Move at step 0 moves 'x', which is not free"),
-    (a_move_missing, Zero(), r"Move at step 1 does not move 'h1'"),
-    (an_edge_learns_twice, Zero(), r"Learn at the end learns twice from one edge"),
-    (an_edge_does_not_learn, Zero(), r"Learn at the end does not learn from .*x.*h1"),
-    (a_bias_does_not_learn, Zero(), r"Learn at the end does not learn the bias of 'h2'"),
+def the_state_of_an_error_is_old(plan: Plan) -> Plan:
+    return step(plan, 1, offsets=plan.stages[1].offsets[:-1])
+
+
+def an_error_goes_on_too_early(plan: Plan) -> Plan:
+    (_, pull), *rest = plan.stages[0].relays
+    return step(plan, 0, relays=((Relay(NONE), pull), *rest))
+
+
+def a_state_is_sent_on(plan: Plan) -> Plan:
+    ((relay, pull),) = plan.stages[0].relays
+    return step(plan, 0, relays=((Relay(np.sort([*relay.nodes, NODE["h1"]])), pull),))
+
+
+ZERO, FORWARD, ERRORS, BOTH = (
+    {"init": Zero()}, {"init": Forward()}, {"init": Zero(), "coordinates": Errors()},
+    {"init": Zero(), "coordinates": Errors({"h1"})},
+)  # fmt: skip
+#: A fault in a plan, the plan, and what is said of it.
+SPOILT: list[tuple[Callable[[Plan], Plan], dict[str, Any], str]] = [
+    (an_edge_too_few, ZERO, r"Compare at step 1 takes the error of 'h2' by a product of .*h1.*h2.* out of date"),
+    (an_edge_twice, ZERO, r"Propagate at step 1 adds a product twice among the edges \["),
+    (a_sum_without_a_name, ZERO, r"Propagate at the start adds the product of .*x.*h1.* a sum that it does not name"),
+    (nothing_comes_in, ZERO, r"Compare at step 0 takes the error of '\w+' before anything has come into it"),
+    (a_sweep_of_nothing, FORWARD, r"Activate at the start sweeps 'h1' before anything has come into it"),
+    (a_sweep_in_the_wrong_order, FORWARD, r"Activate at the start sweeps 'h2' by .*h1.*h2.* out of date"),
+    (a_compare_missing, ZERO, r"Compare at step 0 leaves out the error of 'h2', which need not be zero"),
+    (the_last_compare_missing, ZERO, r"Compare at the end leaves out the error of 'y', which need not be zero"),
+    (a_pull_missing, ZERO, r"Move at step 1 does not send the error of .*h2.*y.* back"),
+    (a_pull_twice, ZERO, r"Pull at step 0 sends an error back twice along one edge"),
+    (a_pull_of_nothing, FORWARD, r"Pull at step 0 sends an error that was not taken back along .*h1.*h2"),
+    (a_clamped_node_moves, ZERO, r"Move at step 0 moves 'x', which is not free"),
+    (a_move_missing, ZERO, r"Move at step 1 does not move 'h1'"),
+    (an_edge_learns_twice, ZERO, r"Learn at the end learns twice from one edge"),
+    (an_edge_does_not_learn, ZERO, r"Learn at the end does not learn from .*x.*h1"),
+    (a_bias_does_not_learn, ZERO, r"Learn at the end does not learn the bias of 'h2'"),
+    (the_state_of_an_error_is_old, ERRORS, r"Compare at step 1 takes the error of 'h2', whose state is not its predic"),
+    (an_error_goes_on_too_early, ERRORS, r"Pull at step 0 sends back along .*h1.*h2.* before all has come back"),
+    (a_state_is_sent_on, BOTH, r"Relay at step 0 sends on what comes back to 'h1', whose variable is its state"),
 ]
 
 
-@pytest.mark.parametrize(("spoil", "init", "words"), SPOILT, ids=[spoil.__name__ for spoil, _, _ in SPOILT])
-def test_a_spoilt_plan_is_refused(spoil, init, words):
+@pytest.mark.parametrize(("spoil", "kind", "words"), SPOILT, ids=[spoil.__name__ for spoil, _, _ in SPOILT])
+def test_a_spoilt_plan_is_refused(spoil, kind, words):
     """A proof that accepts anything proves nothing: each fault is named, with the operation and the node or edge."""
-    plan = NET.plan({"x", "y"}, init=init, steps=4)
+    plan = NET.plan({"x", "y"}, steps=4, **kind)
     assert verify(plan)
     with pytest.raises(AssertionError, match=words):
         verify(spoil(plan))

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 import pcgraph
 from pcgraph import energies, transforms
 from pcgraph.errors import DataError, GraphError
+from pcgraph.network import INITS
 from pcgraph.serialization import decode, encode, graph_from_data, graph_to_data, read_graph, read_shape, write_graph
 from pcgraph.serialization.values import Unsaveable
 
@@ -105,7 +106,8 @@ edge_attributes = st.fixed_dictionaries(
     {},
     optional={
         "transform": st.sampled_from(TRANSFORMS), "activation": st.sampled_from(["gelu", "relu"]),
-        "trainable": st.booleans(), "share": names, "weight": values,
+        "trainable": st.booleans(), "share": names, "weight": values, "scale": st.floats(-3, -0.1),
+        "init": st.sampled_from(list(INITS)),
     },
 )  # fmt: skip
 
@@ -270,7 +272,13 @@ def test_the_attribute_of_the_node_that_cannot_be_saved_is_named(key: Any, value
 
 
 @pytest.mark.parametrize(
-    ("value", "says"), [(nn.Linear(2, 2), "nothing of how it was made"), (Takes(2), "TRANSFORMS"), (len, "function")]
+    ("value", "says"),
+    [
+        (Named(), "a .*Named"),
+        (nn.Sequential(nn.ReLU(), Named()), "a .*Named"),
+        (Takes(2), "TRANSFORMS"),
+        (len, "function"),
+    ],
 )
 def test_the_attribute_of_the_edge_that_cannot_be_saved_is_named(value: Any, says: str) -> None:
     graph = nx.MultiDiGraph()
@@ -280,6 +288,17 @@ def test_the_attribute_of_the_edge_that_cannot_be_saved_is_named(value: Any, say
         graph_to_data(graph)
     assert "the attribute 'transform' of edge 'a' -> 'b' (key 'k')" in str(caught.value)
     assert caught.value.where == ("a", "b", "k")
+
+
+def test_an_init_is_saved_by_name_alone() -> None:
+    """A function in a file would be code; a name of one's own is none."""
+    graph = nx.DiGraph()
+    graph.add_nodes_from("ab", shape=2)
+    graph.add_edge("a", "b", init=nn.init.zeros_, scale=0.25)
+    with pytest.raises(GraphError, match=r"'init' of edge 'a' -> 'b' cannot be saved: .* function .*INITS\['mine'\]"):
+        graph_to_data(graph)
+    graph.edges["a", "b"]["init"] = "zeros"
+    assert through_text(graph).edges["a", "b"] == {"init": "zeros", "scale": 0.25}
 
 
 def test_a_registered_class_without_config_is_named() -> None:
@@ -413,7 +432,7 @@ def test_graphml_declares_the_same_network(tmp_path: Path) -> None:
     plain.add_node("z", shape=10, prior="[0, 1, 2, 3, 4, 5, 6, 7, 8, 9]")
     conv = json.dumps({"name": "conv2d", "config": transforms.Conv2d(1, 2, 3, padding=1).config()})
     plain.add_edge("x", "h", transform=conv)
-    plain.add_edge("h", "y", trainable="False")
+    plain.add_edge("h", "y", trainable="False", scale="-0.5", init="zeros")
     plain.add_edge("z", "y", transform="identity", activation="tanh")
     nx.write_graphml(plain, tmp_path / "g.graphml")
 
@@ -423,7 +442,7 @@ def test_graphml_declares_the_same_network(tmp_path: Path) -> None:
     graph.add_node("y", shape=10, energy=energies.Laplace(scale=2.0))
     graph.add_node("z", shape=10, prior=list(range(10)))
     graph.add_edge("x", "h", transform=transforms.Conv2d(1, 2, 3, padding=1))
-    graph.add_edge("h", "y", trainable=False)
+    graph.add_edge("h", "y", trainable=False, scale=-0.5, init="zeros")
     graph.add_edge("z", "y", transform="identity", activation="tanh")
 
     read = read_graph(tmp_path / "g.graphml")

@@ -2,8 +2,10 @@
 
 import networkx as nx
 import pytest
+import torch
 from hypothesis import HealthCheck, Phase, find, given, settings
 
+import pcgraph
 from pcgraph.testing import strategies
 from pcgraph.testing.strategies import cyclic_digraphs, dags, digraphs, problems
 
@@ -60,14 +62,44 @@ class TestWhatIsDrawn:
         assert 0 <= p.seed <= 3
 
     @FEW
-    @given(problems(graphs=digraphs(priors=True)) | problems(graphs=digraphs(parallel=True)))
+    @given(problems(graphs=digraphs(priors=True, parallel=True), clamps="some", rich=True, masks=True))
+    def test_whatever_is_drawn_can_be_run(self, p):
+        """What infer refuses tests nothing: something is clamped, and has a value of its shape."""
+        assert p.clamped
+        assert p.masked <= p.clamped
+        net = p.network()
+        clamps = p.clamps(net)
+        assert clamps.keys() == p.clamped
+        result = net.infer(clamps, init=pcgraph.Zero(), steps=2, optimizer=pcgraph.SGD(0.05))
+        assert torch.isfinite(result.energy).all()
+        for v, clamp in clamps.items():
+            if v in p.masked:
+                assert torch.equal(result.states[v][clamp.mask], clamp.values[clamp.mask])
+            else:
+                assert torch.equal(result.states[v], clamp)
+
+    @pytest.mark.parametrize(
+        ("wanted", "seen"),
+        [
+            (lambda p: any("energy" in d for _, d in p.graph.nodes(data=True)), "'energy': 'learned_precision'"),
+            (lambda p: any("transform" in d for *_, d in p.graph.edges(data=True)), "'transform': 'identity'"),
+            (lambda p: bool(p.masked), "masked=[0]"),
+        ],
+    )
+    def test_what_is_rich_shrinks_to_the_one_mark_that_matters(self, wanted, seen):
+        found = repr(smallest(problems(clamps="some", rich=True, masks=True), wanted))
+        assert seen in found
+        assert len(found) < 120
+
+    @FEW
+    @given(problems(graphs=digraphs(priors=True)) | problems(graphs=digraphs(parallel=True), rich=True, masks=True))
     def test_repr_is_the_code_that_makes_it(self, p):
         again = eval(repr(p), vars(strategies))
         assert again == p
         assert hash(again) == hash(p)
         assert type(again.graph) is type(p.graph)
         assert list(again.graph.nodes(data=True)) == list(p.graph.nodes(data=True))
-        assert sorted(again.graph.edges()) == sorted(p.graph.edges())
+        assert list(again.graph.edges(data=True)) == list(p.graph.edges(data=True))
 
     @pytest.mark.parametrize(
         "wanted",

@@ -56,6 +56,7 @@ class TestAgainstBruteForce:
 
     @settings(deadline=None, max_examples=60)
     @given(problems(graphs=digraphs(max_nodes=6)))
+    @example(problem({0: {}, 1: {}, 2: {}}, [(0, 1), (1, 2), (2, 1)], clamped=[0, 2]))
     def test_a_leak_tampered_with_fails(self, p):
         for leak in check(p.graph, p.clamped).leaks:
             turned = leak.nodes[1:] + leak.nodes[:1]

@@ -1,5 +1,7 @@
 """The level of neurons, against the same graph with every neuron and every dense edge written out."""
 
+from itertools import permutations
+
 import networkx as nx
 import numpy as np
 import pytest
@@ -174,13 +176,21 @@ class TestExamples:
         assert len(report.repair) == 40
         assert report.repair_is_minimal
 
-    def test_three_dense_groups_of_which_one_may_stay(self):
-        """The bound (disjoint cycles) is below six here, so the search must pass over neurons, but never a hub."""
-        graph = nx.complete_graph(3, create_using=nx.DiGraph)
+    @pytest.mark.parametrize(
+        ("edges", "smallest"),
+        [
+            (permutations(range(3), 2), 6),
+            (permutations(range(4), 2), 9),
+            ([(0, 2), (1, 0), (1, 2), (2, 0), (2, 1)], 3),
+        ],
+    )
+    def test_of_dense_groups_in_a_cycle_one_is_taken_whole(self, edges, smallest):
+        """The search passes over neurons here, but never takes a hub: what is left of a cycle of two would stay."""
+        graph = nx.DiGraph(edges)
         nx.set_node_attributes(graph, 3, "shape")
         report = check(graph, (), level="neurons", repair=Budget(seconds=None, nodes=20_000))
         assert report.repair_is_minimal
-        assert len(report.repair) == 6
+        assert len(report.repair) == smallest
         assert report.sweep(initialised=report.repair).complete
 
     def test_identity_is_diagonal(self):

@@ -51,6 +51,7 @@ decoder = problem({0: {}, 1: {}}, [(0, 1)], clamped=[1])
 prior = problem({0: {"prior": 0.5}, 1: {}}, [(0, 1)], clamped=[])
 useless = problem({0: {}, 1: {}, 2: {}}, [(0, 1)], clamped=[0])
 chord = problem({i: {} for i in range(5)}, [(0, 1), (1, 2), (2, 3), (3, 4), (4, 0), (2, 0)])
+aside = problem({0: {}, 1: {}, 2: {}}, [(0, 1), (2, 2)], clamped=[0])
 behind = problem({0: {}, 1: {}, 2: {}}, [(0, 0), (0, 1), (1, 2)], clamped=[1])
 
 
@@ -252,6 +253,8 @@ class TestWitnesses:
     @SOME
     @given(ANY)
     @example(decoder)
+    @example(prior)
+    @example(aside)
     def test_false_claims_fail(self, p):
         report = check(p.graph, p.clamped)
         for v in p.graph:

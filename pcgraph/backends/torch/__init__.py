@@ -1,4 +1,4 @@
-"""The backend on torch, for CPUs and GPUs."""
+"""The backend on torch computes on CPUs and GPUs."""
 
 from pcgraph.backends.torch.backend import TorchBackend
 from pcgraph.backends.torch.workspace import switches

@@ -1,4 +1,4 @@
-"""The backend on torch, for CPUs and GPUs."""
+"""The backend on torch chooses here which buffers and which program a run gets."""
 
 from __future__ import annotations
 
@@ -23,24 +23,29 @@ PROGRAMS = 64
 
 
 class TorchBackend(Backend):
-    """Dense, batched and sparse products, and modules, on whatever device torch has.
+    """This backend computes dense, batched and sparse products, and modules, on whatever device torch has.
 
     All plans of a network with one batch size share buffers and bound calls.
     """
 
     name = "torch"
+    moves_errors = True
 
     def __init__(self) -> None:
         self._spaces: list[tuple[Workspace, dict[Plan, TorchProgram]]] = []
 
     def kernels(self, plan: Plan, network: Network) -> tuple[Kernel, ...]:
-        """The kernel of each bucket, by the written rule and the plan's pins."""
+        """Choose the kernel of each bucket, by the written rule and the plan's pins."""
         return chosen(plan.structure, traits_of(network.device.type), dict(plan.request.pins))
 
     def check(self, plan: Plan, network: Network) -> None:
         self.kernels(plan, network)
 
     def lower(self, plan: Plan, network: Network, batch: int) -> Program:
+        """Return a program on a workspace that nobody reads from, if possible one on which the plan was bound before.
+
+        A workspace whose network was moved, or whose torch switches were thrown, is replaced.
+        """
         usable = [s for s in self._spaces if s[0].net is network and s[0].batch == batch and not s[0].taken]
         usable.sort(key=lambda space: plan not in space[1])  # one on which the plan was bound before, if there is one
         found = next((space for space in usable if not space[0].stale), None)
@@ -75,11 +80,12 @@ class TorchBackend(Backend):
         lines = ["buckets:"]
         for bucket, kernel in zip(plan.structure.buckets, self.kernels(plan, network)):
             edges = f"{bucket.count} {'edge' if bucket.count == 1 else 'edges'}"
-            lines.append(f"  {bucket.name}: {edges}, {kernel.name}")
+            scaled = "" if bucket.scale == 1.0 else f", times {bucket.scale:g}"
+            lines.append(f"  {bucket.name}: {edges}, {kernel.name}{scaled}")
         return tuple(lines)
 
     def memory(self, plan: Plan, network: Network, batch: int) -> int:
-        """Buffers, what kernels keep and hold, and gradients: an estimate from shapes, in float32.
+        """Estimate the bytes of buffers, of what kernels keep and hold, and of gradients, from shapes, in float32.
 
         What a module on an edge keeps for autograd is counted by running it once on tensors without data.
         """
@@ -92,7 +98,8 @@ class TorchBackend(Backend):
             per_sample, widest = per_sample + lasting, max(widest, passing)
             if bucket.kind == "module":
                 parameters += sum(p.numel() for p in bucket.transform.parameters())
-        parameters += sum(b.rows * b.entries(s.groups) for b in s.buckets) + sum(
+        copied = (1 if bucket.scale == 1.0 else 2 for bucket in s.buckets)  # a gradient, and scaled weights
+        parameters += sum(n * b.rows * b.entries(s.groups) for n, b in zip(copied, s.buckets)) + sum(
             s.groups[int(s.group_of[v])].size for v in np.flatnonzero(s.has_bias)
         )
         return 4 * (batch * (per_sample + widest) + parameters)

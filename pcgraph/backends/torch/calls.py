@@ -1,4 +1,4 @@
-"""What a plan becomes before it is bound: calls on rows of the buffers of groups, and on edges of buckets.
+"""Before it is bound, a plan becomes calls on rows of the buffers of groups, and on edges of buckets.
 
 Every group of nodes of one shape has the buffers H (states), A (what comes in), M (predictions), E (errors; during a
 step also the gradient of the states) and S (signals: the errors behind the activation), each (nodes, batch, size).
@@ -16,8 +16,8 @@ import numpy as np
 from pcgraph.plan.operations import Index
 
 __all__ = [
-    "Activate", "Call", "Errors", "Fill", "Give", "MoveRows", "Restore", "Rows", "Save", "Send", "SendBack",
-    "ZeroGradient", "ZeroSignal", "mark", "numbers", "rows",
+    "Activate", "Call", "Errors", "Fill", "Give", "MeasureRows", "MoveRows", "OffsetRows", "RelayRows", "Restore",
+    "Rows", "Save", "Send", "SendBack", "ZeroGradient", "ZeroSignal", "mark", "numbers", "rows",
 ]  # fmt: skip
 
 #: Rows of a buffer: a slice where they are neighbours, else their numbers.
@@ -25,29 +25,32 @@ Rows = slice | Index
 
 
 def rows(numbers: Index) -> Rows:
-    """Sorted row numbers as a slice if they are neighbours."""
+    """Return sorted row numbers as a slice if they are neighbours, else as they are."""
     if len(numbers) and numbers[-1] - numbers[0] + 1 == len(numbers):
         return slice(int(numbers[0]), int(numbers[-1]) + 1)
     return numbers
 
 
 def numbers(which: Rows) -> Index:
-    """The row numbers again."""
+    """Return rows as row numbers."""
     return np.arange(which.start, which.stop) if isinstance(which, slice) else which
 
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """Base of all calls: `key` is equal for two that do the same, so that what is bound for one serves the other."""
+    """All calls derive from this one.
+
+    `key` is equal for two that do the same, so that what is bound for one serves the other.
+    """
 
     @property
     def key(self) -> Hashable:
-        """The kind and all fields; numbers of rows by their digest."""
+        """Return the kind and all fields; numbers of rows by their digest."""
         return (type(self).__name__, *(mark(getattr(self, f.name)) for f in fields(self)))
 
 
 def mark(value: Any) -> Hashable:
-    """Something hashable that is equal for equal values; rows are known by their digest."""
+    """Return something hashable that is equal for equal values; rows are known by their digest."""
     if isinstance(value, slice):
         return (value.start, value.stop)
     if isinstance(value, np.ndarray):
@@ -58,7 +61,7 @@ def mark(value: Any) -> Hashable:
 
 @dataclass(frozen=True, eq=False)
 class Give(Call):
-    """H[rows] from the plan's initializer of that number."""
+    """H[rows] comes from the plan's initializer of that number."""
 
     source: int
     group: int
@@ -67,7 +70,7 @@ class Give(Call):
 
 @dataclass(frozen=True, eq=False)
 class Fill(Call):
-    """A[rows] = bias, or the prior of a root; zero where there is neither."""
+    """A[rows] becomes the bias, or the prior of a root; zero where there is neither."""
 
     group: int
     rows: Rows
@@ -75,7 +78,7 @@ class Fill(Call):
 
 @dataclass(frozen=True, eq=False)
 class Save(Call):
-    """Keep A[rows] as rows `at` of a base: what the edges that have not moved yet contribute.
+    """A[rows] is kept as rows `at` of a base: what the edges that have not moved yet contribute.
 
     A base belongs to a level and a group, and has `size` rows.
     """
@@ -89,12 +92,12 @@ class Save(Call):
 
 @dataclass(frozen=True, eq=False)
 class Restore(Save):
-    """A[rows] = rows `at` of a base."""
+    """A[rows] becomes rows `at` of a base again."""
 
 
 @dataclass(frozen=True, eq=False)
 class Send(Call):
-    """Add the products of these edges of a bucket to the A of their targets.
+    """These edges of a bucket add their products to the A of their targets.
 
     `fresh`: the targets' A is still undefined, and bias plus product is to be written.
     """
@@ -106,7 +109,7 @@ class Send(Call):
 
 @dataclass(frozen=True, eq=False)
 class Activate(Call):
-    """H[rows] = σ(A[rows]): these nodes of a segment are swept."""
+    """H[rows] becomes σ(A[rows]): these nodes of a segment are swept."""
 
     segment: int
     rows: Rows
@@ -114,7 +117,7 @@ class Activate(Call):
 
 @dataclass(frozen=True, eq=False)
 class Errors(Call):
-    """M = σ(A), E = dF/dh and S = the error behind the activation, on these rows of a segment.
+    """M = σ(A), E = dF/dh and S = the error behind the activation are computed on these rows of a segment.
 
     `slope`: "keep" leaves σ'(A) in the place of A, which nothing changes or reads any more; "use" takes it from there,
     and M as it is.
@@ -127,7 +130,7 @@ class Errors(Call):
 
 @dataclass(frozen=True, eq=False)
 class ZeroGradient(Call):
-    """E[rows] = 0: these nodes move by their children's errors alone, or lie between those that move."""
+    """E[rows] becomes 0: these nodes move by their children's errors alone, or lie between those that move."""
 
     group: int
     rows: Rows
@@ -135,7 +138,7 @@ class ZeroGradient(Call):
 
 @dataclass(frozen=True, eq=False)
 class ZeroSignal(Call):
-    """S[rows] = 0 at the start: edges that are computed along with their neighbours must carry nothing from there."""
+    """S[rows] becomes 0 at the start: edges that are computed along with neighbours must carry nothing from there."""
 
     group: int
     rows: Rows
@@ -143,7 +146,7 @@ class ZeroSignal(Call):
 
 @dataclass(frozen=True, eq=False)
 class SendBack(Call):
-    """Subtract from the E of their sources what these edges pass back from the S of their targets.
+    """These edges subtract what they pass back from the S of their targets from the E of their sources.
 
     `fresh`: the source's E is still undefined, and what is passed back, negated, is to be written.
     """
@@ -154,8 +157,33 @@ class SendBack(Call):
 
 
 @dataclass(frozen=True, eq=False)
+class MeasureRows(Call):
+    """X[rows] becomes H[rows] - σ(A[rows]): these nodes of a segment move by their errors, which begin so."""
+
+    segment: int
+    rows: Rows
+
+
+@dataclass(frozen=True, eq=False)
+class OffsetRows(Call):
+    """H[rows] becomes σ(A[rows]) + X[rows]."""
+
+    segment: int
+    rows: Rows
+
+
+@dataclass(frozen=True, eq=False)
+class RelayRows(Call):
+    """S[rows] loses σ'(A[rows]) ⊙ E[rows]: what has come back to these nodes goes on to their parents."""
+
+    segment: int
+    rows: Rows
+
+
+@dataclass(frozen=True, eq=False)
 class MoveRows(Call):
-    """The optimizer moves H[rows] along E[rows]."""
+    """The optimizer moves H[rows] along E[rows], or X[rows] where the variable is the error."""
 
     group: int
     rows: Rows
+    errors: bool = False

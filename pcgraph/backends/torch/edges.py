@@ -1,8 +1,10 @@
-"""Dense edges: forward, back to the sources, and for the weights.
+"""Dense edges are computed here: forward, back to the sources, and for the weights.
 
-    forward   A[target] += W phi(H[source])
-    pull      E[source] -= phi'(H[source]) * (W^T S[target])
-    weights   dF/dW      = -S[target] phi(H[source])^T, averaged over the batch      (paper, Eq 4, sign corrected)
+    forward   A[target] += c W phi(H[source])
+    pull      E[source] -= phi'(H[source]) * (c W^T S[target])
+    weights   dF/dW      = -c S[target] phi(H[source])^T, averaged over the batch    (paper, Eq 4, sign corrected)
+
+c is the scale of the bucket's edges: products read weights that are multiplied by it once a run.
 
 A call is bound to a workspace once; what is bound runs without looking anything up and decides nothing.
 """
@@ -27,7 +29,7 @@ __all__ = [
 
 
 class Edges:
-    """Some edges of a bucket, seen from a workspace: rows of their sources, targets and weights."""
+    """Edges of one bucket look up, for a workspace, the rows of their sources, targets and weights."""
 
     def __init__(self, ws: Workspace, call: Send | SendBack, edges: Index | None = None) -> None:
         s = ws.structure
@@ -42,7 +44,7 @@ class Edges:
 
     def weight(self, ws: Workspace) -> Tensor:
         """(edges, out, in): a view where the rows are neighbours, else a copy that is refreshed for every run."""
-        packed = ws.packed(self.bucket.name)
+        packed = ws.packed(self.bucket)
         where = rows(self.row) if _ascending(self.row) else self.row
         if isinstance(where, slice):
             return packed[where]
@@ -57,7 +59,7 @@ class Edges:
 
 
 def carried(ws: Workspace, bucket: Bucket, states: Factor) -> Factor:
-    """phi(h), in the shape of h."""
+    """Return a function that gives phi(h), in the shape of h."""
     if bucket.phi.is_identity:
         return states
     phi, shape = bucket.phi, ws.structure.groups[bucket.source_group].shape
@@ -70,7 +72,7 @@ def carried(ws: Workspace, bucket: Bucket, states: Factor) -> Factor:
 
 
 def pulled(ws: Workspace, bucket: Bucket, back: Factor, states: Factor) -> Factor:
-    """What comes back, through phi: ``phi'(h) * back``."""
+    """Return a function that sends what comes back through phi: ``phi'(h) * back``."""
     if bucket.phi.is_identity:
         return back
     phi, shape = bucket.phi, ws.structure.groups[bucket.source_group].shape
@@ -86,7 +88,7 @@ def pulled(ws: Workspace, bucket: Bucket, back: Factor, states: Factor) -> Facto
 
 
 def dense_forward(ws: Workspace, call: Send) -> Step:
-    """One product for one edge; the bias folded in where the target is fresh."""
+    """Bind one product for one edge; the bias is folded in where the target is fresh."""
     edge = Edges(ws, call)
     h, a = ws.h(edge.source_group)[int(edge.source[0])], ws.a(edge.target_group)[int(edge.target[0])]
     weight, target = edge.weight(ws)[0], int(edge.target[0])
@@ -96,7 +98,7 @@ def dense_forward(ws: Workspace, call: Send) -> Step:
 
 
 def dense_pull(ws: Workspace, call: SendBack) -> Step:
-    """One transposed product for one edge, straight into the gradient of the source."""
+    """Bind one transposed product for one edge, straight into the gradient of the source."""
     edge = Edges(ws, call)
     h, e = ws.h(edge.source_group)[int(edge.source[0])], ws.e(edge.source_group)[int(edge.source[0])]
     s, weight = ws.s(edge.target_group)[int(edge.target[0])], edge.weight(ws)[0]
@@ -110,7 +112,7 @@ def dense_pull(ws: Workspace, call: SendBack) -> Step:
 
 
 def dense_weights(ws: Workspace, call: SendBack) -> Learn:
-    """One outer product for one edge."""
+    """Bind one outer product for one edge."""
     edge = Edges(ws, call)
     h = ws.h(edge.source_group)[int(edge.source[0])]
     s, row = ws.s(edge.target_group)[int(edge.target[0])].t(), int(edge.row[0])
@@ -122,7 +124,7 @@ def dense_weights(ws: Workspace, call: SendBack) -> Learn:
 
 
 def _chunks(ws: Workspace, call: Send | SendBack) -> list[Edges]:
-    """The edges of a call in pieces whose gathered states fit the cache."""
+    """Cut the edges of a call into pieces whose gathered states fit the cache."""
     bucket, groups = ws.structure.buckets[call.bucket], ws.structure.groups
     width = max(groups[bucket.source_group].size, groups[bucket.target_group].size)
     item = ws.batch * width * torch.empty((), dtype=ws.dtype).element_size()
@@ -136,7 +138,7 @@ def _ascending(values: Index) -> bool:
 
 
 def _gather(ws: Workspace, buffer: Tensor, positions: Index, name: str) -> Factor:
-    """Rows of a buffer: a slice where they are neighbours, else copied into scratch."""
+    """Return a function that gives rows of a buffer: a slice where they are neighbours, else copied into scratch."""
     where = rows(positions) if _ascending(positions) else positions
     if isinstance(where, slice):
         view = buffer[where]
@@ -158,7 +160,7 @@ def _all(steps: list[Step]) -> Step:
 
 
 def batched_forward(ws: Workspace, call: Send) -> Step:
-    """Gather the sources, one batched product, and a sum over each target's fan-in."""
+    """Bind gathering the sources, one batched product, and a sum over each target's fan-in."""
     return _all([_batched_forward(ws, call, edges) for edges in _chunks(ws, call)])
 
 
@@ -182,7 +184,7 @@ def _batched_forward(ws: Workspace, call: Send, edges: Edges) -> Step:
 
 
 def batched_pull(ws: Workspace, call: SendBack) -> Step:
-    """Gather the targets' signals, one batched product, and a sum over each source's fan-out."""
+    """Bind gathering the targets' signals, one batched product, and a sum over each source's fan-out."""
     return _all([_batched_pull(ws, edges) for edges in _chunks(ws, call)])
 
 
@@ -200,7 +202,7 @@ def _batched_pull(ws: Workspace, edges: Edges) -> Step:
 
 
 def batched_weights(ws: Workspace, call: SendBack) -> Learn:
-    """One batched outer product; edges that share a weight add up."""
+    """Bind one batched outer product; edges that share a weight add up."""
     parts = [_batched_weights(ws, edges) for edges in _chunks(ws, call)]
 
     def run(grad: Tensor, scale: float, beta: float) -> None:
@@ -213,7 +215,7 @@ def batched_weights(ws: Workspace, call: SendBack) -> Learn:
 def _batched_weights(ws: Workspace, edges: Edges) -> Learn:
     signals = _gather(ws, ws.s(edges.target_group), edges.target, "signal")
     states = carried(ws, edges.bucket, _gather(ws, ws.h(edges.source_group), edges.source, "source"))
-    way = products(ws, ws.packed(edges.bucket.name))
+    way = products(ws, ws.packed(edges.bucket))
 
     def sent() -> Tensor:
         return signals().transpose(1, 2)

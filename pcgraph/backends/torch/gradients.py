@@ -1,6 +1,6 @@
-"""Local weight gradients at the final states (paper, Eq 4, sign corrected).
+"""Weights and biases get their local gradients at the final states here (paper, Eq 4, sign corrected).
 
-    dF/dW_uv = -s_v phi_uv(h_u)^T        dF/db_v = -s_v
+    dF/dW_uv = -c_uv s_v phi_uv(h_u)^T        dF/db_v = -s_v
 
 Each needs what lies at the two ends of its edge and nothing else. The first gradient into a parameter that has none is
 written, and every later one added.
@@ -26,7 +26,7 @@ Gradient = Callable[[float], None]
 
 
 def packed(bind: Callable[[Workspace, SendBack], Learn]) -> Callable[[Workspace, Bucket, list[SendBack]], Gradient]:
-    """The gradient of a packed weight from a kernel's gradient for each call.
+    """Make the gradient of a packed weight from a kernel's gradient for each call.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ def packed(bind: Callable[[Workspace, SendBack], Learn]) -> Callable[[Workspace,
             if parameter.grad is None:
                 parameter.grad, beta = begin()
             for learn in learns:
-                learn(parameter.grad, scale, beta)
+                learn(parameter.grad, scale * bucket.scale, beta)
 
         return run
 
@@ -59,7 +59,7 @@ def packed(bind: Callable[[Workspace, SendBack], Learn]) -> Callable[[Workspace,
 
 
 def _written(parameter: nn.Parameter, missed: Tensor | slice) -> Callable[[], tuple[Tensor, float]]:
-    """An empty gradient, every row of which is either written by a call or cleared here."""
+    """Return what makes an empty gradient, every row of which is either written by a call or cleared here."""
 
     def begin() -> tuple[Tensor, float]:
         gradient = torch.empty_like(parameter)
@@ -77,7 +77,7 @@ def _zeros(parameter: nn.Parameter) -> Callable[[], tuple[Tensor, float]]:
 
 
 def bias_gradient(ws: Workspace, group: int, which: Rows) -> Gradient:
-    """The gradient of the biases of some nodes of a group, each of which has one."""
+    """Bind the gradient of the biases of some nodes of a group, each of which has one."""
     parameter: nn.Parameter = ws.net.biases[f"bias_{ws.structure.groups[group].name}"]
     signals, where = ws.s(group), ws.index(which)
     own = ws.bias_index(ws.structure.groups[group].start + numbers(which))

@@ -1,4 +1,4 @@
-"""The kernels of edges, one record each, and the written rule that chooses among them.
+"""Every kernel of edges is one record here, and a written rule chooses among them.
 
     identity, module    as the edge's transform says
     entries             SparseLinear: a CSR matrix an edge, both ways
@@ -32,7 +32,7 @@ __all__ = ["KERNELS", "Kernel", "choose", "chosen"]
 
 @dataclass(frozen=True)
 class Kernel:
-    """How the edges of a bucket are computed.
+    """A kernel computes the edges of a bucket: forward, back, and for the weights.
 
     Attributes
     ----------
@@ -71,7 +71,7 @@ class Kernel:
     scratch: bool = True
 
     def memory(self, structure: Structure, bucket: Bucket) -> tuple[int, int]:
-        """Numbers a sample that are kept, and that are held for a while."""
+        """Count the numbers a sample that are kept, and those that are held for a while."""
         groups = structure.groups
         width = groups[bucket.source_group].size + groups[bucket.target_group].size
         if bucket.kind == "module":
@@ -116,7 +116,7 @@ KERNELS: dict[str, Kernel] = {kernel.name: kernel for kernel in _ALL}
 
 
 def chosen(structure: Structure, traits: Traits, pins: Mapping[str, str]) -> tuple[Kernel, ...]:
-    """The kernel of each bucket.
+    """Choose the kernel of each bucket.
 
     Raises
     ------
@@ -133,7 +133,7 @@ def chosen(structure: Structure, traits: Traits, pins: Mapping[str, str]) -> tup
 
 
 def choose(structure: Structure, bucket: Bucket, traits: Traits, pin: str | None = None) -> Kernel:
-    """The kernel for `bucket` on a device of these traits.
+    """Choose the kernel for `bucket` on a device of these traits.
 
     Raises
     ------
@@ -161,7 +161,7 @@ def choose(structure: Structure, bucket: Bucket, traits: Traits, pin: str | None
 
 
 def kept_by(module: nn.Module, shape: tuple[int, ...]) -> int:
-    """Numbers a sample that autograd keeps of one evaluation of `module`, parameters not counted.
+    """Count the numbers a sample that autograd keeps of one evaluation of `module`, without the parameters.
 
     0 for a module that cannot run on tensors without data: the estimate is then too low by what it keeps.
     """

@@ -1,4 +1,4 @@
-"""From a plan to calls: sets of nodes and edges become rows of groups and edges of buckets, in an order that is fast.
+"""A plan becomes calls: sets of nodes and edges become rows of groups and edges of buckets, in an order that is fast.
 
 What is decided here is layout alone, by the thresholds of the device (:class:`~pcgraph.backends.Traits`): which edges
 are computed along with their neighbours, where a sum begins with its bias, what slower edges contribute and is kept
@@ -18,7 +18,10 @@ from pcgraph.backends.torch.calls import (
     Errors,
     Fill,
     Give,
+    MeasureRows,
     MoveRows,
+    OffsetRows,
+    RelayRows,
     Restore,
     Rows,
     Save,
@@ -35,24 +38,25 @@ from pcgraph.network.adjacency import distinct
 from pcgraph.plan import NEVER, Plan, Stage
 from pcgraph.plan.flow import Mask
 from pcgraph.plan.operations import Activate as Sweep
-from pcgraph.plan.operations import Index, Propagate, Write
+from pcgraph.plan.operations import Index, Propagate, Pull, Relay, Write
 
 __all__ = ["Calls", "Lowered", "kept", "lower"]
 
 
 @dataclass(frozen=True, eq=False)
 class Calls:
-    """The calls of one stage, by the part of the program that runs them."""
+    """One stage is these calls, sorted by the part of the program that runs them."""
 
     forward: tuple[Call, ...]
     errors: tuple[Errors, ...]
+    clear: tuple[Call, ...] = ()
     pull: tuple[Call, ...] = ()
     moves: tuple[MoveRows, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
 class Lowered:
-    """All calls of a plan.
+    """A lowered plan is all of its calls.
 
     Attributes
     ----------
@@ -78,6 +82,11 @@ class _Lowering:
         self.count = len(self.s.nodes)
         self.level = self._levels()
         self.ever = plan.flow.errors[-1]
+        #: Nodes whose variable is their error, and whether there are none: then all is sent, and moves, at once.
+        self.offset = np.zeros(self.count, dtype=bool)
+        if plan.measure is not None:
+            self.offset[plan.measure.nodes] = True
+        self.at_once = not self.offset.any()
         self.quiet = np.zeros(self.count, dtype=bool)
         self.based, self.bases = self._plan_bases()
         self.lasting = self._lasting()
@@ -85,7 +94,7 @@ class _Lowering:
     # -- what is computed along, and what is kept ---------------------------------------------------------------------
 
     def _levels(self) -> Index:
-        """The first step before which each edge is computed anew, where neighbours are computed along."""
+        """Return the first step before which each edge is computed anew, where neighbours are computed along."""
         level = self.plan.level.copy()
         for bucket, kernel in zip(self.s.buckets, self.kernels):
             if kernel.widens:
@@ -98,7 +107,7 @@ class _Lowering:
         return level
 
     def _plan_bases(self) -> tuple[dict[int, Mask], dict[tuple[int, int], Index]]:
-        """Which nodes need, at which level, a copy of what their slower edges contribute."""
+        """Find which nodes need, at which level, a copy of what their slower edges contribute."""
         s, level = self.s, self.level
         heard = np.zeros(len(level), dtype=bool)
         for op in (*self.plan.prologue, self.plan.begin):
@@ -118,12 +127,12 @@ class _Lowering:
         return based, bases
 
     def _lasting(self) -> dict[int, tuple[slice, int]]:
-        """Segment -> (nodes, step): neighbours whose input never changes, and when their errors begin.
+        """Map segments to (nodes, step): neighbours whose input never changes, and when their errors begin.
 
         Their prediction and its derivative are computed once.
         """
         s, moved, last = self.s, self.plan.flow, len(self.plan.flow.moves)
-        fixed = self.ever & ~s.is_root
+        fixed = self.ever & ~s.is_root & self.at_once
         fixed[s.target[self.level != NEVER]] = False
         found = {}
         for i, segment in enumerate(s.segments):
@@ -141,16 +150,17 @@ class _Lowering:
     # -- rows ---------------------------------------------------------------------------------------------------------
 
     def by_group(self, nodes: Index) -> Iterator[tuple[int, Index]]:
-        """(group, positions) of nodes, sorted by number."""
+        """Yield (group, positions) for nodes, sorted by number."""
         group_of, position = self.s.group_of[nodes], self.s.position[nodes]
         for part in _alike(group_of):
             yield int(group_of[part.start]), position[part]
 
     def by_group_rows(self, mask: Mask) -> Iterator[tuple[int, Rows]]:
+        """Yield (group, rows) for the nodes in the mask."""
         return ((g, rows(where)) for g, where in self.by_group(np.flatnonzero(mask)))
 
     def pieces(self, nodes: Index) -> Iterator[tuple[int, Rows]]:
-        """(segment, rows) that cover nodes, sorted by number: slices where few suffice, else row numbers."""
+        """Yield (segment, rows) that cover nodes, sorted by number: slices where few suffice, else row numbers."""
         segment_of, position = self.s.segment_of[nodes], self.s.position[nodes]
         for same in _alike(segment_of):
             where = position[same]
@@ -161,7 +171,7 @@ class _Lowering:
     # -- forward ------------------------------------------------------------------------------------------------------
 
     def sends(self, edges: Index, filled: Mask) -> Iterator[Call]:
-        """Forward calls for `edges` (sorted); marks their targets as filled."""
+        """Yield forward calls for `edges` (sorted), and mark their targets as filled."""
         s = self.s
         for same in _alike(s.bucket_of[edges]):
             part = edges[same]
@@ -180,12 +190,16 @@ class _Lowering:
                 yield Send(b, rows(some), fresh)
 
     def copies(self, kind: type[Save], t: int, nodes: Index) -> Iterator[Call]:
+        """Yield calls that save, or restore, what comes into `nodes` from edges slower than level `t`."""
         for g, where in self.by_group(nodes):
             base = self.bases[t, g]
             yield kind((t, g), len(base), g, rows(where), rows(np.searchsorted(base, where)))
 
     def accumulate(self, edges: Index, nodes: Index, keep: bool, filled: Mask) -> Iterator[Call]:
-        """Everything that comes into `nodes` before the first move; slowest edges first, so that bases can be kept."""
+        """Yield calls for all that comes into `nodes` before the first move.
+
+        The slowest edges come first, so that bases can be kept.
+        """
         level = self.level[edges] if keep else np.full(len(edges), NEVER)
         seen = self.level[self.s.by_target.edges(nodes)] if keep else level
         for t in np.unique(seen)[::-1]:
@@ -195,10 +209,15 @@ class _Lowering:
         for g, where in self.by_group(nodes[~filled[nodes]]):
             yield Fill(g, rows(where))
 
-    def forward(self, t: int) -> tuple[Call, ...]:
-        """What is computed anew before step `t` (or, for t == steps, after the last one)."""
+    def forward(self, t: int, among: Index | None = None) -> tuple[Call, ...]:
+        """Return what is computed anew before step `t`, at all nodes or some.
+
+        For t == steps it is what is computed anew after the last step.
+        """
         s = self.s
         edges = np.flatnonzero(self.level <= t)
+        if among is not None:
+            edges = edges[np.isin(s.target[edges], among)]
         top = np.full(self.count, -1)
         np.maximum.at(top, s.target[edges], self.level[edges])
         filled = np.zeros(self.count, dtype=bool)
@@ -212,6 +231,7 @@ class _Lowering:
         return tuple(result)
 
     def prologue(self) -> Iterator[Call]:
+        """Yield the calls of the initialization, and of what comes in before the first step."""
         exact, filled = self.plan.exact, np.zeros(self.count, dtype=bool)
         begun = False
         for op in self.plan.prologue:
@@ -229,11 +249,13 @@ class _Lowering:
                 yield from (Activate(which, where) for which, where in self.pieces(op.nodes))
         begin = self.plan.begin
         yield from self.accumulate(begin.edges, begin.nodes, True, np.zeros(self.count, dtype=bool))
+        if self.plan.measure is not None:
+            yield from (MeasureRows(which, where) for which, where in self.pieces(self.plan.measure.nodes))
         if self.quiet.any():
             yield from (ZeroSignal(g, where) for g, where in self.by_group_rows(self.quiet))
 
     def gives(self, op: Write, first: bool) -> Iterator[Give]:
-        """Writes on neighbours.
+        """Yield writes on neighbours.
 
         The first ones come before the clamps, so that zeros may be written over clamped nodes in between.
         """
@@ -249,6 +271,7 @@ class _Lowering:
     # -- steps --------------------------------------------------------------------------------------------------------
 
     def stage(self, stage: Stage, t: int, final: bool = False) -> Calls:
+        """Return the calls of step `t`, or of what follows the last one."""
         compared = _mask(self.count, stage.compare.nodes)
         changing, kept = compared.copy(), []
         for i, (nodes, begun) in self.lasting.items():
@@ -258,15 +281,28 @@ class _Lowering:
                 where = slice(nodes.start - start, nodes.stop - start)
                 kept.append(Errors(i, where, "keep" if t == begun else "use"))
         errors = (*kept, *(Errors(i, where) for i, where in self.pieces(np.flatnonzero(changing))))
-        forward = self.forward(t) if t else ()
+        forward = tuple(self.evaluation(stage, t)) if t else ()
         if final:
             return Calls(forward, errors)
         moved = _mask(self.count, stage.move.nodes)
         empty = moved & ~compared
-        back = self.freshened(self.backs(_mask(len(self.level), stage.pull.edges), compared), empty)
-        zero = [ZeroGradient(g, where) for g, where in self.by_group_rows(empty)]
-        moves, hold = self.moves(moved)
-        return Calls(forward, errors, (*zero, *back, *hold), moves)
+        back: list[Call] = []
+        for op in stage.descent():
+            if isinstance(op, Relay):
+                back += (RelayRows(which, where) for which, where in self.pieces(op.nodes))
+            elif isinstance(op, Pull):
+                back += self.freshened(self.backs(_mask(len(self.level), op.edges), compared), empty)
+        zero = tuple(ZeroGradient(g, where) for g, where in self.by_group_rows(empty))
+        moves, hold = self.moves(moved & ~self.offset)
+        offsets, _ = self.moves(moved & self.offset, errors=True)
+        return Calls(forward, errors, zero, (*back, *hold), moves + offsets)
+
+    def evaluation(self, stage: Stage, t: int) -> Iterator[Call]:
+        """Return what is computed anew before step `t`, nodes whose variable is their error wave by wave."""
+        for propagate, offset in stage.offsets:
+            yield from self.forward(t, propagate.nodes)
+            yield from (OffsetRows(which, where) for which, where in self.pieces(offset.nodes))
+        yield from self.forward(t, stage.propagate.nodes if stage.offsets else None)
 
     def backs(self, edges: Mask, compared: Mask) -> Iterator[SendBack]:
         """Pull calls for the edges in the mask, and for others in between where that makes them neighbours.
@@ -283,7 +319,7 @@ class _Lowering:
             low, high = int(hit[0]), int(hit[-1]) + 1
             if kernel.widens and len(hit) * self.traits.widen >= high - low:
                 targets = self.s.target[low:high]
-                harmless = edges[low:high] | compared[targets] | ~self.ever[targets]
+                harmless = edges[low:high] | (compared[targets] | ~self.ever[targets] if self.at_once else False)
                 if harmless.all():
                     self.quiet[targets[~self.ever[targets]]] = True
                     yield SendBack(b, slice(low, high))
@@ -291,7 +327,10 @@ class _Lowering:
             yield SendBack(b, rows(hit))
 
     def freshened(self, calls: Iterable[SendBack], empty: Mask) -> list[SendBack]:
-        """The calls, the first one into an `empty` gradient writing it where its kernel can; marks those as filled."""
+        """Return the calls, of which the first into an `empty` gradient writes it where its kernel can.
+
+        Gradients that are written so are marked as filled.
+        """
         untouched, result = empty.copy(), []
         for call in calls:
             sources = self.s.source[numbers(call.edges)]
@@ -302,23 +341,24 @@ class _Lowering:
             result.append(replace(call, fresh=fresh) if fresh else call)
         return result
 
-    def moves(self, mask: Mask) -> tuple[tuple[MoveRows, ...], list[ZeroGradient]]:
-        """Rows that cover the nodes in the mask, and those among them that are not to move."""
+    def moves(self, mask: Mask, errors: bool = False) -> tuple[tuple[MoveRows, ...], list[ZeroGradient]]:
+        """Return rows that cover the nodes in the mask, and those among them that are not to move."""
         moves: list[MoveRows] = []
         hold: list[ZeroGradient] = []
         for g, where in self.by_group(np.flatnonzero(mask)):
             parts = _neighbours(where)
             width = int(where[-1] - where[0]) + 1
             if len(parts) <= self.traits.pieces:
-                moves += [MoveRows(g, rows(part)) for part in parts]
-            elif self.plan.request.fixes_zero and width <= self.traits.widen * len(where):
+                moves += [MoveRows(g, rows(part), errors) for part in parts]
+            elif self.at_once and self.plan.request.fixes_zero and width <= self.traits.widen * len(where):
                 moves.append(MoveRows(g, slice(int(where[0]), int(where[-1]) + 1)))
                 hold.append(ZeroGradient(g, np.setdiff1d(np.arange(where[0], where[-1] + 1), where)))
             else:
-                moves.append(MoveRows(g, where))
+                moves.append(MoveRows(g, where, errors))
         return tuple(moves), hold
 
     def lower(self) -> Lowered:
+        """Return all calls of the plan."""
         plan = self.plan
         # The step that is repeated keeps no slopes: it comes after the one that does.
         distinct = max([len(plan.stages), *(begun + 2 for _, begun in self.lasting.values())])
@@ -337,7 +377,7 @@ def _mask(count: int, members: Index) -> Mask:
 
 
 def _alike(labels: Index) -> Iterator[slice]:
-    """Neighbours with the same label."""
+    """Yield slices of neighbours with the same label."""
     if len(labels):
         cuts = np.flatnonzero(np.diff(labels)) + 1
         starts = [0, *cuts.tolist()]
@@ -345,12 +385,12 @@ def _alike(labels: Index) -> Iterator[slice]:
 
 
 def _neighbours(where: Index) -> list[Index]:
-    """Sorted row numbers in pieces without gaps."""
+    """Split sorted row numbers into pieces without gaps."""
     return np.split(where, np.flatnonzero(np.diff(where) > 1) + 1)
 
 
 def kept(plan: Plan, kernels: Sequence[Kernel], traits: Traits) -> int:
-    """Numbers a sample that are kept of what slower edges contribute."""
+    """Count the numbers a sample that are kept of what slower edges contribute."""
     bases = _Lowering(plan, kernels, traits).bases
     return sum(plan.structure.groups[g].size * len(where) for (_, g), where in bases.items())
 

@@ -1,4 +1,4 @@
-"""Edges without packed weights: the identity, and modules.
+"""Edges without packed weights are computed here: the identity, and modules.
 
 A module that defines ``pullback`` is run without a graph and pulled back by it; any other is differentiated by autograd
 on its one edge. Its weights, at the end, by its ``weight_grad`` or else by autograd. All read the source's state as it
@@ -23,22 +23,22 @@ __all__ = ["identity_forward", "identity_pull", "module_forward", "module_pull",
 
 
 def identity_forward(ws: Workspace, call: Send) -> Step:
-    """``A[target] += phi(H[source])``."""
+    """``A[target] += c phi(H[source])``, c the scale of the edge."""
     edges = Edges(ws, call)
     h, a = ws.h(edges.source_group), ws.a(edges.target_group)
     source, add = _index(ws, edges.source), adder(ws, edges.target)
     states = carried(ws, edges.bucket, lambda: h.index_select(0, source))
-    return lambda: add(a, states(), 1.0)
+    return lambda: add(a, states(), edges.bucket.scale)
 
 
 def identity_pull(ws: Workspace, call: SendBack) -> Step:
-    """``E[source] -= phi'(H[source]) * S[target]``."""
+    """``E[source] -= c phi'(H[source]) * S[target]``."""
     edges = Edges(ws, call)
     h, e, s = ws.h(edges.source_group), ws.e(edges.source_group), ws.s(edges.target_group)
     source, target = _index(ws, edges.source), _index(ws, edges.target)
     back = pulled(ws, edges.bucket, lambda: s.index_select(0, target), lambda: h.index_select(0, source))
     add = adder(ws, edges.source)
-    return lambda: add(e, back(), -1.0)
+    return lambda: add(e, back(), -edges.bucket.scale)
 
 
 def _index(ws: Workspace, numbers: object) -> Tensor:
@@ -46,14 +46,14 @@ def _index(ws: Workspace, numbers: object) -> Tensor:
 
 
 class _Modules:
-    """The edges of a call on a bucket of one module: (source, target, canonical number), and how they are computed."""
+    """The edges of a call on one module keep (source, target, canonical number), and how they are computed."""
 
     def __init__(self, ws: Workspace, call: Send | SendBack) -> None:
         edges = Edges(ws, call)
         groups = ws.structure.groups
         self.h = ws.h(edges.source_group)
         self.shape, self.out_shape = groups[edges.source_group].shape, groups[edges.target_group].shape
-        self.phi, self.target_group = edges.bucket.phi, edges.target_group
+        self.phi, self.scale, self.target_group = edges.bucket.phi, edges.bucket.scale, edges.target_group
         self.module: Any = ws.net.edge_modules[edges.bucket.name]
         self.places = list(zip(edges.source.tolist(), edges.target.tolist(), numbers(call.edges).tolist()))
         self.source_group, self.ws = edges.source_group, ws
@@ -62,24 +62,30 @@ class _Modules:
         self.pullback: Callable[[Tensor, Tensor], Tensor] | None = getattr(self.module, "pullback", None)
 
     def state(self, source: int) -> Tensor:
+        """Return a source's state, (batch, *shape)."""
         return self.h[source].view(-1, *self.shape)
 
     def carried(self, source: int) -> Tensor:
-        """phi(h), what the module sees."""
+        """Return phi(h), which is what the module sees."""
         x = self.state(source)
         return x if self.phi.is_identity else self.phi(x)
 
     def signal(self, target: int, like: tuple[int, ...] | torch.Size) -> Tensor:
-        return self.ws.s(self.target_group)[target].view(-1, *like)
+        """What comes back to the module: the target's signal, times the edge's scale."""
+        signal = self.ws.s(self.target_group)[target].view(-1, *like)
+        return signal if self.scale == 1.0 else signal * self.scale
 
     def recorded(self, target: int, number: int) -> tuple[Tensor, Tensor, Tensor]:
-        """The state, what was made of it, and the signal in its dtype: under autocast a module has one of its own."""
+        """Return the state, what was made of it, and the signal in its dtype.
+
+        Under autocast a module has a dtype of its own.
+        """
         x, y = self.record[number]
         return x, y, self.signal(target, y.shape[1:]).to(y.dtype)
 
 
 def module_forward(ws: Workspace, call: Send) -> Step:
-    """``A[target] += module(phi(H[source]))``; without a ``pullback`` the graph of that one evaluation is kept."""
+    """``A[target] += c module(phi(H[source]))``; without a ``pullback`` the graph of that one evaluation is kept."""
     on = _Modules(ws, call)
     a = ws.a(on.target_group)
 
@@ -97,13 +103,13 @@ def module_forward(ws: Workspace, call: Send) -> Step:
 
     def run() -> None:
         for source, target, number in on.places:
-            a[target].add_(evaluate(source, number).detach().reshape(a[target].shape))
+            a[target].add_(evaluate(source, number).detach().reshape(a[target].shape), alpha=on.scale)
 
     return run
 
 
 def module_pull(ws: Workspace, call: SendBack) -> Step:
-    """``E[source] -= phi'(H[source]) * pullback(S[target])``."""
+    """``E[source] -= phi'(H[source]) * pullback(c S[target])``."""
     on = _Modules(ws, call)
     e, pullback = ws.e(on.source_group), on.pullback
 
@@ -131,7 +137,7 @@ def module_pull(ws: Workspace, call: SendBack) -> Step:
 
 
 def module_weights(ws: Workspace, call: SendBack) -> Callable[[float], None]:
-    """Add the gradient of the module's parameters, scaled, to their ``.grad``."""
+    """Bind adding the gradient of the module's parameters, scaled, to their ``.grad``."""
     on = _Modules(ws, call)
     weight_grad = getattr(on.module, "weight_grad", None)
 

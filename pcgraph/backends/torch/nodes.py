@@ -1,4 +1,4 @@
-"""What is done for every node of a segment at once: activations, errors, signals, moves."""
+"""Whatever is done for every node of a segment at once is here: activations, errors, signals."""
 
 from __future__ import annotations
 
@@ -10,15 +10,29 @@ from torch import Tensor
 
 from pcgraph.activations import Activation
 from pcgraph.backends.torch import onednn
-from pcgraph.backends.torch.calls import Activate, Errors, Fill, Restore, Save, ZeroGradient, ZeroSignal, numbers
+from pcgraph.backends.torch.calls import (
+    Activate,
+    Errors,
+    Fill,
+    MeasureRows,
+    OffsetRows,
+    RelayRows,
+    Restore,
+    Save,
+    ZeroGradient,
+    ZeroSignal,
+    numbers,
+)
 from pcgraph.backends.torch.workspace import Step, Workspace, put, take
 from pcgraph.network import Segment
 
-__all__ = ["activate", "errors", "fill", "restore", "save", "zero_gradient", "zero_signal"]
+__all__ = [
+    "activate", "errors", "fill", "measure", "offset", "relay", "restore", "save", "zero_gradient", "zero_signal",
+]  # fmt: skip
 
 
 def fill(ws: Workspace, call: Fill) -> Step:
-    """A[rows] = bias; for roots with a prior, the prior."""
+    """Bind A[rows] = bias; roots with a prior get the prior."""
     a, index = ws.a(call.group), ws.index(call.rows)
     start, known = ws.structure.groups[call.group].start, ws.structure.priors
     priors = {}
@@ -38,7 +52,7 @@ def fill(ws: Workspace, call: Fill) -> Step:
 
 
 def _with_priors(ws: Workspace, bias: Tensor | None, priors: dict[int, Tensor], count: int, size: int) -> Tensor:
-    """Biases of some rows, priors of others; made again for every run, since biases learn."""
+    """Return biases for some rows and priors for others; they are made again for every run, since biases learn."""
     rows = ws.empty(count, 1, size).zero_()
     which = torch.tensor(list(priors), device=ws.device)
     fixed = torch.stack([prior.flatten() for prior in priors.values()]).to(rows).unsqueeze(1)
@@ -53,24 +67,24 @@ def _with_priors(ws: Workspace, bias: Tensor | None, priors: dict[int, Tensor], 
 
 
 def save(ws: Workspace, call: Save) -> Step:
-    """Rows `at` of the base = A[rows]."""
+    """Bind copying A[rows] to rows `at` of the base."""
     base, a, where, at = ws.base(call.base, call.size), ws.a(call.group), ws.index(call.rows), ws.index(call.at)
     return lambda: put(base, at, take(a, where))
 
 
 def restore(ws: Workspace, call: Restore) -> Step:
-    """A[rows] = rows `at` of the base."""
+    """Bind copying rows `at` of the base to A[rows]."""
     base, a, where, at = ws.base(call.base, call.size), ws.a(call.group), ws.index(call.rows), ws.index(call.at)
     return lambda: put(a, where, take(base, at))
 
 
 def zero_gradient(ws: Workspace, call: ZeroGradient) -> Step:
-    """E[rows] = 0."""
+    """Bind E[rows] = 0."""
     return _zero(ws.e(call.group), ws.index(call.rows))
 
 
 def zero_signal(ws: Workspace, call: ZeroSignal) -> Step:
-    """S[rows] = 0."""
+    """Bind S[rows] = 0."""
     return _zero(ws.s(call.group), ws.index(call.rows))
 
 
@@ -82,7 +96,7 @@ def _zero(buffer: Tensor, where: Tensor | slice) -> Step:
 
 
 def activate(ws: Workspace, call: Activate) -> Step:
-    """H[rows] = σ(A[rows])."""
+    """Bind H[rows] = σ(A[rows])."""
     segment = ws.structure.segments[call.segment]
     h, a, sigma = ws.h(segment.group), ws.a(segment.group), _activation(ws, segment)
     where, shape = ws.index(call.rows), ws.structure.groups[segment.group].shape
@@ -97,15 +111,57 @@ def activate(ws: Workspace, call: Activate) -> Step:
     return gathered
 
 
+def offset(ws: Workspace, call: OffsetRows) -> Step:
+    """Bind H[rows] = σ(A[rows]) + X[rows]."""
+    h, predict, where, x = _predicted(ws, call)
+    return lambda: put(h, where, predict() + take(x, where))
+
+
+def measure(ws: Workspace, call: MeasureRows) -> Step:
+    """Bind X[rows] = H[rows] - σ(A[rows])."""
+    h, predict, where, x = _predicted(ws, call)
+    return lambda: put(x, where, take(h, where) - predict())
+
+
+def _predicted(
+    ws: Workspace, call: OffsetRows | MeasureRows
+) -> tuple[Tensor, Callable[[], Tensor], Tensor | slice, Tensor]:
+    segment = ws.structure.segments[call.segment]
+    h, a, sigma = ws.h(segment.group), ws.a(segment.group), _activation(ws, segment)
+    where, shape = ws.index(call.rows), ws.structure.groups[segment.group].shape
+
+    def predict() -> Tensor:
+        return sigma(take(a, where).view(-1, *shape)).view(-1, *h.shape[1:])
+
+    return h, predict, where, ws.x(segment.group)
+
+
+def relay(ws: Workspace, call: RelayRows) -> Step:
+    """Bind S[rows] -= σ'(A[rows]) ⊙ E[rows]."""
+    segment = ws.structure.segments[call.segment]
+    g, where, shape = segment.group, ws.index(call.rows), ws.structure.groups[segment.group].shape
+    a, m, e, s, sigma = ws.a(g), ws.m(g), ws.e(g), ws.s(g), _activation(ws, segment)
+
+    def run() -> None:
+        back, into, mu = (take(t, where).view(-1, *shape) for t in (e, a, m))
+        sent = back if sigma.is_identity else sigma.pullback(back, into, mu=mu)
+        put(s, where, take(s, where) - sent.view(-1, *s.shape[1:]))
+
+    return run
+
+
 def _activation(ws: Workspace, segment: Segment) -> Activation:
-    """The same for all nodes of a segment, whichever are computed, so that a swept state has no error at all."""
+    """Return σ as it is computed for a segment.
+
+    It is the same for all its nodes, whichever are computed, so that a swept state has no error at all.
+    """
     values = (segment.stop - segment.start) * ws.batch * ws.structure.groups[segment.group].size
     return onednn.activation(segment.activation, values) if ws.onednn else segment.activation
 
 
 @dataclass(frozen=True)
 class _Rows:
-    """The rows of an errors call: H, A, M, E, S, each (nodes, batch, size)."""
+    """An errors call works on these rows of H, A, M, E and S, each (nodes, batch, size)."""
 
     h: Tensor
     a: Tensor
@@ -114,12 +170,15 @@ class _Rows:
     s: Tensor
 
     def shaped(self, shape: tuple[int, ...]) -> _Rows:
-        """All samples of all rows as one batch."""
+        """View all samples of all rows as one batch."""
         return _Rows(*(t.view(-1, *shape) for t in (self.h, self.a, self.m, self.e, self.s)))
 
 
 def errors(ws: Workspace, call: Errors) -> Step:
-    """M = σ(A); E = dF/dH of the node's own energy; S = σ'(A) ⊙ (-dF/dM), with σ'(A) kept where A does not change."""
+    """Bind M = σ(A), E = dF/dH of the node's own energy, and S = σ'(A) ⊙ (-dF/dM).
+
+    σ'(A) is kept where A does not change.
+    """
     segment = ws.structure.segments[call.segment]
     where = ws.index(call.rows)
     precision = None

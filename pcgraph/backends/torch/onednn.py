@@ -1,4 +1,4 @@
-"""oneDNN instead of torch's default kernels, where those leave much of the processor idle.
+"""oneDNN replaces torch's default kernels where those leave much of the processor idle.
 
 On x86 torch's products are those of Intel's MKL, which keeps to AVX2 on other makers' processors; oneDNN, which torch
 carries for its convolutions, uses their AVX-512 units, and its tanh is several times as fast as torch's. So a program
@@ -32,7 +32,7 @@ __all__ = ["activation", "linear", "serves"]
 
 @cache
 def _is_faster() -> bool:
-    """Whether this processor computes faster with oneDNN than with torch's default."""
+    """Tell whether this processor computes faster with oneDNN than with torch's default."""
     if not (torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()):  # type: ignore[no-untyped-call]
         return False
     if torch.backends.cpu.get_cpu_capability() != "AVX512" or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
@@ -47,23 +47,23 @@ def _by_intel() -> bool:
 
 
 def serves(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether oneDNN is to be used on this device for this dtype."""
+    """Tell whether oneDNN is to be used on this device for this dtype."""
     return device.type == "cpu" and dtype == torch.float32 and bool(torch.backends.mkldnn.enabled) and _is_faster()
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """``x weight^T + bias`` in a new tensor; `x` (rows, in) is contiguous, `weight` (out, in) of any strides."""
+    """Return ``x weight^T + bias`` in a new tensor; `x` (rows, in) is contiguous, `weight` (out, in) of any strides."""
     product: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return product
 
 
 def activation(sigma: Activation, values: int) -> Activation:
-    """`sigma`, or the same function by oneDNN where so many values are worth it."""
+    """Return `sigma`, or the same function by oneDNN where so many values are worth it."""
     return _TANH if sigma.named and sigma.name == "tanh" and values >= traits_of("cpu").onednn_tanh else sigma
 
 
 def _tanh(a: Tensor, out: Tensor) -> Tensor:
-    """tanh, piece by piece; within 1e-7 of the value, relatively."""
+    """Compute tanh piece by piece, within 1e-7 of the value, relatively."""
     source, target, size = a.view(-1), out.view(-1), traits_of("cpu").onednn_piece
     for start in range(0, len(source), size):
         piece = slice(start, start + size)

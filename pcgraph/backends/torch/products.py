@@ -1,4 +1,4 @@
-"""Dense products in three ways, one of which is chosen when an operation is bound.
+"""Dense products are computed in three ways, one of which is chosen when an operation is bound.
 
     Plain     torch's own, straight into the result
     OneDNN    large products forward and back, where oneDNN is faster (:mod:`pcgraph.backends.torch.onednn`)
@@ -27,7 +27,7 @@ Learn = Callable[[Tensor, float, float], object]
 
 
 class Plain:
-    """torch's own products."""
+    """These products are torch's own."""
 
     def __init__(self, ws: Workspace, dim: int) -> None:
         self.ws = ws
@@ -35,7 +35,7 @@ class Plain:
         self.addmm: Callable[..., Tensor] = torch.addmm if dim == 2 else torch.baddbmm
 
     def forward(self, out: Tensor, x: Factor, w: Tensor, bias: Tensor | None, fresh: bool) -> Step:
-        """``out += x w``; where `out` is fresh, bias and product are written."""
+        """Bind ``out += x w``; where `out` is fresh, bias and product are written."""
         mm, addmm = self.mm, self.addmm
         if not fresh:
             return lambda: addmm(out, x(), w, out=out)
@@ -44,12 +44,12 @@ class Plain:
         return lambda: addmm(bias, x(), w, out=out)
 
     def pull(self, out: Tensor, s: Factor, w: Tensor, fresh: bool) -> Step:
-        """``out -= s w``; where `out` is fresh, the negated product is written."""
+        """Bind ``out -= s w``; where `out` is fresh, the negated product is written."""
         addmm, beta = self.addmm, 0 if fresh else 1
         return lambda: addmm(out, s(), w, beta=beta, alpha=-1, out=out)
 
     def product(self, x: Factor, w: Factor) -> Factor:
-        """``x w`` in scratch."""
+        """Bind ``x w``, which comes in scratch."""
         ws, mm = self.ws, self.mm
 
         def run() -> Tensor:
@@ -59,7 +59,7 @@ class Plain:
         return run
 
     def learn(self, where: Rows | int | Tensor, s: Factor, x: Factor) -> Learn:
-        """``grad[where] -= scale * s x``; where beta is 0, it is written."""
+        """Bind ``grad[where] -= scale * s x``; where beta is 0, it is written."""
         addmm = self.addmm
 
         def run(grad: Tensor, scale: float, beta: float) -> None:
@@ -69,7 +69,10 @@ class Plain:
 
 
 class OneDNN(Plain):
-    """Products forward and back by oneDNN. Weight gradients, which reduce over the batch, are faster as they are."""
+    """oneDNN computes products forward and back.
+
+    Weight gradients, which reduce over the batch, are faster as they are.
+    """
 
     def forward(self, out: Tensor, x: Factor, w: Tensor, bias: Tensor | None, fresh: bool) -> Step:
         weight = w.t()
@@ -88,14 +91,14 @@ class OneDNN(Plain):
 
 
 class Half(Plain):
-    """Factors in autocast's dtype.
+    """Factors are cast to autocast's dtype.
 
     Weights are cast once a run, states and signals in every product. Its result is rounded to autocast's dtype, as
     torch's own is; what is added up or scaled after that is in float32.
     """
 
     def _cast(self, name: str, x: Tensor) -> Tensor:
-        """`x` in autocast's dtype, transposed in memory if `x` is."""
+        """Return `x` in autocast's dtype, transposed in memory if `x` is."""
         ws = self.ws
         if x.dtype == ws.half:
             return x
@@ -136,7 +139,7 @@ class Half(Plain):
 
 
 def products(ws: Workspace, weight: Tensor) -> Plain:
-    """The way in which products with this weight, (out, in) or (edges, out, in), are computed."""
+    """Choose how products with this weight, (out, in) or (edges, out, in), are computed."""
     if ws.half is not None:
         return Half(ws, weight.dim())
     large = weight.dim() == 2 and ws.batch * weight.numel() >= ws.traits.onednn_product

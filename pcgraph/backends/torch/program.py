@@ -1,4 +1,4 @@
-"""A plan on torch: lists of functions of no arguments on the buffers of a workspace."""
+"""A plan on torch is lists of functions of no arguments, which work on the buffers of a workspace."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ from pcgraph.backends.torch.calls import (
     Errors,
     Fill,
     Give,
+    MeasureRows,
     MoveRows,
+    OffsetRows,
+    RelayRows,
     Restore,
     Save,
     Send,
@@ -32,7 +35,7 @@ from pcgraph.backends.torch.calls import (
 )
 from pcgraph.backends.torch.gradients import Gradient, bias_gradient
 from pcgraph.backends.torch.kernels import Kernel
-from pcgraph.backends.torch.lowering import Lowered
+from pcgraph.backends.torch.lowering import Calls, Lowered
 from pcgraph.backends.torch.workspace import Bound, Step, Workspace
 from pcgraph.clamps import Clamps
 from pcgraph.initializers import Block, Context
@@ -50,12 +53,15 @@ _NODES: dict[type[Call], Callable[[Workspace, Any], Step]] = {
     Errors: nodes.errors,
     ZeroGradient: nodes.zero_gradient,
     ZeroSignal: nodes.zero_signal,
+    MeasureRows: nodes.measure,
+    OffsetRows: nodes.offset,
+    RelayRows: nodes.relay,
 }
 
 
 @dataclass(frozen=True, eq=False)
 class _Give:
-    """States that an initializer writes: a view of them, and what the initializer is told of them."""
+    """An initializer writes these states: a view of them, and what the initializer is told of them."""
 
     write: Write
     block: Block
@@ -64,7 +70,7 @@ class _Give:
 
 @dataclass(frozen=True, eq=False)
 class _Move:
-    """States that the optimizer moves: views of them and of their gradients, or their row numbers in a group."""
+    """The optimizer moves these states: views of them and of their gradients, or their row numbers in a group."""
 
     group: int
     nodes: np.ndarray[Any, np.dtype[np.int64]]
@@ -84,7 +90,11 @@ class _Move:
 
 @dataclass(frozen=True, eq=False)
 class _Mask:
-    """A partly clamped node: its states and gradients, its known values, where they are, and 1 where it is free."""
+    """A partly clamped node keeps its known values, and is free elsewhere.
+
+    `h` and `e` are views of its states and gradients, `mask` is true where `values` holds, `free` is 1 where it does
+    not.
+    """
 
     h: Tensor
     e: Tensor
@@ -95,14 +105,17 @@ class _Mask:
 
 @dataclass(frozen=True, eq=False)
 class _Stage:
+    """One step runs these functions, part by part."""
+
     forward: list[Step]
     errors: list[Step]
+    clear: list[Step]
     pull: list[Step]
     moves: list[_Move]
 
 
 class TorchProgram(Program):
-    """A plan bound to a workspace, which other programs of the same network may share."""
+    """This program is a plan bound to a workspace, which other programs of the same network may share."""
 
     def __init__(self, plan: Plan, ws: Workspace, lowered: Lowered, kernels: Sequence[Kernel]) -> None:
         super().__init__(plan, ws.net, ws.batch)
@@ -114,11 +127,8 @@ class TorchProgram(Program):
         self._prologue = [
             self._give(call) if isinstance(call, Give) else self._bind(call) for call in lowered.prologue
         ]  # fmt: skip
-        self._stages = [
-            _Stage(self._all(c.forward), self._all(c.errors), self._all(c.pull), [self._move(m) for m in c.moves])
-            for c in lowered.stages
-        ]
-        self._final = _Stage(self._all(lowered.final.forward), self._all(lowered.final.errors), [], [])
+        self._stages = [self._stage(calls) for calls in lowered.stages]
+        self._final = self._stage(lowered.final)
         self._refresh = list(dict.fromkeys(step for bound in self._bounds for step in bound.refresh))
         self._learn: list[Gradient] | None = None
         self._squared = self._errors_flat()
@@ -128,6 +138,10 @@ class TorchProgram(Program):
         self._rate_sets: dict[_Move, dict[tuple[float, ...], Tensor]] = {}
 
     # -- binding ------------------------------------------------------------------------------------------------------
+
+    def _stage(self, calls: Calls) -> _Stage:
+        parts = (self._all(part) for part in (calls.forward, calls.errors, calls.clear, calls.pull))
+        return _Stage(*parts, [self._move(call) for call in calls.moves])  # type: ignore[call-arg, arg-type]
 
     def _all(self, calls: Iterable[Call]) -> list[Step]:
         return [self._bind(call) for call in calls]
@@ -140,7 +154,7 @@ class TorchProgram(Program):
         return self._keep(call.key, lambda: _NODES[type(call)](self.ws, call))  # type: ignore[no-any-return]
 
     def _keep(self, key: Hashable, bind: Callable[[], Any]) -> Any:
-        """What `bind` makes, or made for another program on this workspace."""
+        """Return what `bind` makes, or what it made for another program on this workspace."""
         self.ws.onednn = self._onednn
         bound = self.ws.bound((key, self._onednn), bind)
         self._bounds.append(bound)
@@ -156,14 +170,17 @@ class TorchProgram(Program):
 
     def _move(self, call: MoveRows) -> _Move:
         where = self.ws.index(call.rows)
-        h, e = self.ws.h(call.group), self.ws.e(call.group)
+        h, e = (self.ws.x if call.errors else self.ws.h)(call.group), self.ws.e(call.group)
         members = self.plan.structure.groups[call.group].start + numbers(call.rows)
         if isinstance(where, slice):
             return _Move(call.group, members, h[where], e[where], None)
         return _Move(call.group, members, h, e, where)
 
     def _errors_flat(self) -> list[Tensor]:
-        """The errors at the end, flat; none where squares of them do not say what the energy is."""
+        """Return the errors at the end, flat.
+
+        There are none where their squares do not say what the energy is.
+        """
         found = []
         for call in self._lowered.final.errors:
             segment = self.plan.structure.segments[call.segment]
@@ -173,7 +190,7 @@ class TorchProgram(Program):
         return found
 
     def _gradients(self) -> list[Gradient]:
-        """What computes gradients, bound when somebody first learns."""
+        """Return what computes gradients; it is bound when somebody first learns."""
         if self._learn is not None:
             return self._learn
         ws, s = self.ws, self.plan.structure
@@ -198,6 +215,10 @@ class TorchProgram(Program):
     # -- running ------------------------------------------------------------------------------------------------------
 
     def start(self, clamps: Clamps, context: Context) -> None:
+        """Put a batch into the buffers, and run what comes before the first step.
+
+        Initializers whose writes come first write before the clamps do, since they may write over clamped rows.
+        """
         for step in self._refresh:
             step()
         self._masks = [self._mask(i, *pair) for i, pair in clamps.masked.items()]
@@ -225,17 +246,26 @@ class TorchProgram(Program):
         self._now = t
 
     def pull(self, t: int, motion: Motion) -> None:
-        for step in self._stages[min(t, len(self._stages) - 1)].pull:
+        stage = self._stages[min(t, len(self._stages) - 1)]
+        for step in stage.clear:
             step()
-        for i, (target, strength) in motion.nudges.items():
-            g, p = self.plan.structure.place(i)
-            self.ws.e(g)[p].add_(self.ws.h(g)[p] - target.reshape(self.batch, -1), alpha=strength)
+        if self.plan.measure is not None:  # what pulls at a state goes on to its parents
+            self._nudge(motion)
+        for step in stage.pull:
+            step()
+        if self.plan.measure is None:
+            self._nudge(motion)
         for known in self._masks:
             known.e.mul_(known.free)
 
+    def _nudge(self, motion: Motion) -> None:
+        for i, (target, strength) in motion.nudges.items():
+            g, p = self.plan.structure.place(i)
+            self.ws.e(g)[p].add_(self.ws.h(g)[p] - target.reshape(self.batch, -1), alpha=strength)
+
     def move(self, t: int, motion: Motion) -> None:
         optimizer = motion.optimizer
-        assert optimizer is not None
+        assert isinstance(optimizer, StateOptimizer)
         for k, move in enumerate(self._stages[min(t, len(self._stages) - 1)].moves):
             memory = motion.memories.setdefault((move.group, k), {})
             if move not in self._rates:
@@ -282,8 +312,8 @@ class TorchProgram(Program):
                 h.index_copy_(0, where, torch.stack([value for _, value in placed]))
 
     def _rate(self, move: _Move, optimizer: StateOptimizer) -> float | Tensor:
-        if isinstance(optimizer.lr, float):
-            return optimizer.lr
+        if not isinstance(optimizer.lr, dict):
+            return optimizer.rate(None)
         free, names = self.plan.free, self.plan.structure.nodes
         known = {i: optimizer.rate(names[i]) for i in move.nodes.tolist() if free[i]}
         some = next(iter(known.values()))
@@ -306,15 +336,13 @@ class TorchProgram(Program):
         first = which if isinstance(which, int) else int(which.start if isinstance(which, slice) else which[0])
         g = int(s.group_of[first])
         shape = (self.batch, *s.groups[g].shape)
-        if isinstance(which, int):
-            where: Any = which - s.groups[g].start
-        elif isinstance(which, slice):
-            where, shape = slice(which.start - s.groups[g].start, which.stop - s.groups[g].start), (-1, *shape)
-        else:
-            where, shape = self.ws.index(which - s.groups[g].start), (-1, *shape)
+        where: Any = self._where(which, s.groups[g].start)
+        shape = shape if isinstance(which, int) else (-1, *shape)
+        if kind == "variable" and self._moves_errors(which):
+            return self.ws.x(g)[where].view(shape)
         if kind == "gradient":
             return self.ws.e(g)[where].view(shape)
-        if kind == "state":
+        if kind in ("state", "variable"):
             return self.ws.h(g)[where].view(shape)
         compared = self.plan.flow.error(self._now)[which]
         if np.all(compared):
@@ -325,8 +353,31 @@ class TorchProgram(Program):
             states = torch.where(mask, self.ws.m(g)[where], states)
         return states.view(shape)
 
+    def _where(self, which: Which, start: int) -> int | slice | Tensor:
+        """Find the rows of a group's buffers."""
+        if isinstance(which, int):
+            return which - start
+        if isinstance(which, slice):
+            return slice(which.start - start, which.stop - start)
+        return self.ws.index(which - start)
+
+    def _moves_errors(self, which: Which) -> bool:
+        measure = self.plan.measure
+        first = which if isinstance(which, int) else int(which.start if isinstance(which, slice) else which[0])
+        return measure is not None and bool(np.isin(first, measure.nodes))
+
+    def write(self, which: Which, values: Tensor) -> None:
+        s = self.plan.structure
+        first = which if isinstance(which, int) else int(which.start if isinstance(which, slice) else which[0])
+        g = int(s.group_of[first])
+        buffer = self.ws.x(g) if self._moves_errors(which) else self.ws.h(g)
+        buffer[self._where(which, s.groups[g].start)] = values.reshape(-1, *buffer.shape[1:])
+
     def finite(self) -> bool:
-        """Whether the energy is finite, where possible from the squared errors: one pass, nothing allocated."""
+        """Tell whether the energy is finite.
+
+        Where possible the squared errors say it, in one pass that allocates nothing.
+        """
         if self._squared and math.isfinite(float(sum(torch.dot(e, e) for e in self._squared))):
             return True
         return super().finite()
@@ -337,10 +388,6 @@ class TorchProgram(Program):
         self.energy_gradients(scale)
 
     # -- sharing ------------------------------------------------------------------------------------------------------
-
-    @property
-    def stale(self) -> bool:
-        return self.ws.stale
 
     @property
     def taken(self) -> bool:

@@ -1,4 +1,4 @@
-"""Stored entries only: scalar edges of any number as one CSR matrix, and SparseLinear edges as one matrix each.
+"""Only stored entries are multiplied here: scalar edges as one CSR matrix, and SparseLinear edges as one each.
 
 Both directions have a matrix of their own, stored by rows, since a product with a transposed CSR matrix cannot be
 spread over rows. Weight gradients are taken at the stored entries; nothing of size targets x sources is ever made.
@@ -34,13 +34,13 @@ __all__ = [
 
 
 class _Matrix:
-    """A CSR matrix whose values are looked up in packed weights.
+    """A CSR matrix takes its values from packed weights.
 
     Parameters
     ----------
     ws : Workspace
     packed : Tensor, shape (weights,)
-        The weights, as a view of the parameter.
+        The weights, as a view of :meth:`Workspace.weights`.
     at : ndarray
         Where in `packed` the value of each entry lies.
     row, column : ndarray
@@ -63,7 +63,7 @@ class _Matrix:
         self.matrix = csr(ws, self.pointer, self.columns, self.values, shape)
 
     def product(self, ws: Workspace) -> Callable[[Tensor], Tensor]:
-        """The product with a dense matrix, in scratch."""
+        """Return a function that multiplies with a dense matrix, in scratch."""
         if _summed_by_rows(ws):
             matrix = self.matrix
             # Autocast leaves alone what writes into a tensor.
@@ -71,7 +71,7 @@ class _Matrix:
         return bags(ws, self.pointer, self.columns, self.values)
 
     def added(self, ws: Workspace, out: Tensor, alpha: float) -> Callable[[Tensor], object]:
-        """Adds `alpha` times the product with a dense matrix to `out`."""
+        """Return a function that adds `alpha` times the product with a dense matrix to `out`."""
         if _summed_by_rows(ws):
             matrix = self.matrix
             return lambda dense: torch.addmm(out, matrix, dense, alpha=alpha, out=out)
@@ -79,7 +79,7 @@ class _Matrix:
         return lambda dense: out.add_(product(dense), alpha=alpha)
 
     def learner(self, ws: Workspace) -> Callable[[Tensor, Tensor, Tensor, float, float], None]:
-        """A function of (grad, s, x, scale, beta): ``grad[at] += -scale * (s x^T)``; written where beta is 0.
+        """Return a function of (grad, s, x, scale, beta): ``grad[at] -= scale * (s x^T)``; beta = 0 writes instead.
 
         `s` is (rows, batch), `x` (columns, batch).
         """
@@ -93,7 +93,7 @@ class _Matrix:
 
 
 def _by_row(row: Index, column: Index) -> Index | slice:
-    """The order of the entries of a CSR matrix. Edges come sorted by target and then by source, or nearly so."""
+    """Return the order of the entries of a CSR matrix. Edges come sorted by target and then by source, or nearly so."""
 
     def sorted_by_both(order: Index | slice) -> bool:
         r, c = np.diff(row[order]), np.diff(column[order])
@@ -123,12 +123,12 @@ def _flat(buffer: Tensor) -> Tensor:
 
 
 def _scalar(ws: Workspace, call: Send | SendBack, edges: Edges, forward: bool) -> _Matrix:
-    """The matrix of all edges of a call, from sources to targets, or transposed."""
+    """Return the matrix of all edges of a call, from sources to targets or transposed; it is made once."""
     groups = ws.structure.groups
     source, target = groups[edges.source_group].count, groups[edges.target_group].count
 
     def make() -> _Matrix:
-        packed = ws.net.weights[edges.bucket.name].detach().view(-1)
+        packed = ws.weights(edges.bucket).view(-1)
         if forward:
             return _Matrix(ws, packed, edges.row, edges.target, edges.source, (target, source))
         return _Matrix(ws, packed, edges.row, edges.source, edges.target, (source, target))
@@ -138,7 +138,7 @@ def _scalar(ws: Workspace, call: Send | SendBack, edges: Edges, forward: bool) -
 
 
 def scalar_forward(ws: Workspace, call: Send) -> Step:
-    """``A += W phi(H)`` with one CSR product."""
+    """Bind ``A += W phi(H)``: one CSR product."""
     edges = Edges(ws, call)
     h, a = _flat(ws.h(edges.source_group)), _flat(ws.a(edges.target_group))
     add = _scalar(ws, call, edges, True).added(ws, a, 1.0)
@@ -147,7 +147,7 @@ def scalar_forward(ws: Workspace, call: Send) -> Step:
 
 
 def scalar_pull(ws: Workspace, call: SendBack) -> Step:
-    """``E -= phi'(H) * (W^T S)`` with the transposed matrix."""
+    """Bind ``E -= phi'(H) * (W^T S)``: one product with the transposed matrix."""
     edges = Edges(ws, call)
     h, e = _flat(ws.h(edges.source_group)), _flat(ws.e(edges.source_group))
     s = _flat(ws.s(edges.target_group))
@@ -161,7 +161,7 @@ def scalar_pull(ws: Workspace, call: SendBack) -> Step:
 
 
 def scalar_weights(ws: Workspace, call: SendBack) -> Learn:
-    """``-S phi(H)^T`` at the stored entries."""
+    """Bind the weight gradient ``-S phi(H)^T`` at the stored entries."""
     edges = Edges(ws, call)
     h, s = _flat(ws.h(edges.source_group)), _flat(ws.s(edges.target_group))
     learn, source = _scalar(ws, call, edges, True).learner(ws), carried(ws, edges.bucket, lambda: h)
@@ -172,7 +172,7 @@ def scalar_weights(ws: Workspace, call: SendBack) -> Learn:
 
 
 class _Entries:
-    """The edges of a call: for each its row of the weights, its matrix, its source's and its target's buffers."""
+    """The edges of a call know their row of the weights, their matrix, and the buffers at their ends."""
 
     def __init__(self, ws: Workspace, call: Send | SendBack) -> None:
         edges = Edges(ws, call)
@@ -182,10 +182,10 @@ class _Entries:
         self.sizes = groups[edges.source_group].size, groups[edges.target_group].size
 
     def matrix(self, ws: Workspace, row: int, forward: bool) -> _Matrix:
-        """The matrix of one edge, shared by all that is bound to it."""
+        """Return the matrix of one edge, which all that is bound to the edge shares."""
 
         def make() -> _Matrix:
-            packed, (source, target) = ws.net.weights[self.bucket.name].detach()[row], self.pattern
+            packed, (source, target) = ws.weights(self.bucket)[row], self.pattern
             a, z = self.sizes
             ends, shape = ((target, source), (z, a)) if forward else ((source, target), (a, z))
             return _Matrix(ws, packed, np.arange(len(source)), *ends, shape)
@@ -195,12 +195,12 @@ class _Entries:
 
 
 def _upright(ws: Workspace, name: str, x: Tensor) -> Tensor:
-    """(batch, size) as (size, batch) in memory, which is what a CSR product wants."""
+    """Copy (batch, size) to (size, batch) in memory, which is what a CSR product wants."""
     return ws.scratch(name, x.shape[1], x.shape[0]).copy_(x.t())
 
 
 def entries_forward(ws: Workspace, call: Send) -> Step:
-    """``A[target] += phi(H[source]) W^T``, an edge after the other."""
+    """Bind ``A[target] += phi(H[source]) W^T``, an edge after the other."""
     on = _Entries(ws, call)
     h, a = ws.h(on.bucket.source_group), ws.a(on.bucket.target_group)
     parts = [
@@ -216,7 +216,7 @@ def entries_forward(ws: Workspace, call: Send) -> Step:
 
 
 def entries_pull(ws: Workspace, call: SendBack) -> Step:
-    """``E[source] -= phi'(H[source]) * (S[target] W)``, an edge after the other."""
+    """Bind ``E[source] -= phi'(H[source]) * (S[target] W)``, an edge after the other."""
     on = _Entries(ws, call)
     h, e, s = ws.h(on.bucket.source_group), ws.e(on.bucket.source_group), ws.s(on.bucket.target_group)
 
@@ -235,7 +235,7 @@ def entries_pull(ws: Workspace, call: SendBack) -> Step:
 
 
 def entries_weights(ws: Workspace, call: SendBack) -> Learn:
-    """``-S[target]^T phi(H[source])`` at the stored entries of each edge."""
+    """Bind the weight gradients ``-S[target]^T phi(H[source])`` at the stored entries of each edge."""
     on = _Entries(ws, call)
     h, s = ws.h(on.bucket.source_group), ws.s(on.bucket.target_group)
     parts = [

@@ -1,11 +1,10 @@
-"""Sums over rows that go to the same place, such as a fan-in: always in the same order, and never by atomics.
+"""Rows that go to the same place, such as a fan-in, are summed here: in the same order each time, never by atomics.
 
 ``index_add_`` is atomic on a GPU, so that two runs may differ in the last bits. Which rows go where is known when an
 operation is bound; so they are sorted by their target once, and each target adds up its own:
 
-    places all different       ``index_add_``, in which nothing meets
-    float32, float64 on a CPU  a product with a CSR matrix of ones
-    everything else            ``torch.embedding_bag``
+    places all different       ``index_add_``, in which nothing meets     float32, float64 on a CPU  a product with a
+CSR matrix of ones     everything else            ``torch.embedding_bag``
 
 A CPU sums the rows of a CSR product in order; cuSPARSE may add in any.
 """
@@ -29,7 +28,7 @@ Add = Callable[[Tensor, Tensor, float], object]
 
 
 def csr(ws: Workspace, pointer: Index, columns: Index, values: Tensor, shape: tuple[int, int]) -> Tensor:
-    """A CSR matrix on the device; entries sorted by row."""
+    """Make a CSR matrix on the device; the entries are sorted by row."""
     # MKL works with 32 bits, and would convert the indices in every call.
     narrow = np.int32 if max(len(columns), *shape) < 2**31 else np.int64
     with warnings.catch_warnings():
@@ -42,12 +41,12 @@ def csr(ws: Workspace, pointer: Index, columns: Index, values: Tensor, shape: tu
 
 
 def pointers(places: Index, count: int) -> Index:
-    """Where the entries of each of `count` rows begin, and the end."""
+    """Return where the entries of each of `count` rows begin, and where the last ones end, shape (count + 1,)."""
     return np.concatenate([[0], np.cumsum(np.bincount(places, minlength=count))]).astype(np.int64)
 
 
 def adder(ws: Workspace, places: Index) -> Add:
-    """A function that adds row i of a product to row ``places[i]`` of a contiguous buffer."""
+    """Return a function that adds row i of a product to row ``places[i]`` of a contiguous buffer."""
     distinct, local = np.unique(places, return_inverse=True)
     if len(distinct) == len(places):
         index = torch.from_numpy(places).to(ws.device)
@@ -67,7 +66,7 @@ def adder(ws: Workspace, places: Index) -> Add:
 
 
 def _times(product: Tensor, alpha: float) -> Tensor:
-    """Scaled in place: on a CPU ``index_add_`` with an `alpha` is several times slower than without."""
+    """Scale in place: on a CPU ``index_add_`` with an `alpha` is several times slower than without."""
     return product if alpha == 1.0 else product.contiguous().mul_(alpha)
 
 
@@ -91,12 +90,12 @@ def _into(ws: Workspace, places: Index, count: int) -> Add:
 
 
 def _by_rows(product: Tensor) -> Tensor:
-    """A matrix; what an edge's own activation returns may be a view of any strides."""
+    """Return the product as a matrix; what an edge's own activation returns may be a view of any strides."""
     return product.contiguous().view(len(product), -1)
 
 
 def bags(ws: Workspace, pointer: Index, columns: Index, values: Tensor | None = None) -> Callable[[Tensor], Tensor]:
-    """The product of a CSR matrix (of ones, without `values`) with a dense one, each row summed in order."""
+    """Return the product of a CSR matrix (of ones, without `values`) with a dense one; each row is summed in order."""
     index, begin = torch.from_numpy(columns).to(ws.device), torch.from_numpy(pointer[:-1]).to(ws.device)
 
     def multiply(dense: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The buffers of a network for one batch size, and what is bound to them.
+"""A workspace holds the buffers of a network for one batch size, and what is bound to them.
 
 For every group of nodes of one shape: H the states, A what comes in, M the predictions, E the errors (during a step
 also the gradient of the states), S the signals that errors send back, each ``(nodes, batch, size)``. A buffer is made
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from pcgraph.backends.torch.calls import Rows, numbers, rows
 from pcgraph.backends.traits import Traits, traits_of
-from pcgraph.network import Network
+from pcgraph.network import Bucket, Network
 
 __all__ = ["Bound", "Step", "Workspace", "put", "switches", "take"]
 
@@ -29,7 +29,7 @@ Step = Callable[[], object]
 
 @dataclass(eq=False)
 class Bound:
-    """A function on the buffers, what has to be done at the start of a run that calls it, and what it rests on."""
+    """What is bound is a function on the buffers, what a run that calls it does at its start, and what it rests on."""
 
     run: Any
     refresh: tuple[Step, ...]
@@ -37,12 +37,12 @@ class Bound:
 
 
 class Workspace:
-    """Buffers for `net` with a batch of `batch` samples.
+    """A workspace holds buffers for `net` with a batch of `batch` samples.
 
     Attributes
     ----------
     traits : Traits
-        Of the device.
+        The thresholds of the device.
     half : torch.dtype or None
         The dtype of the factors of dense products, where ``torch.autocast`` is on and states are float32.
     deterministic : bool
@@ -81,36 +81,43 @@ class Workspace:
 
     @property
     def stale(self) -> bool:
-        """Whether the network was moved, its parameters replaced, or torch's switches thrown since this was made."""
+        """Tell whether what is bound no longer fits the network.
+
+        It was moved, its parameters were replaced, or torch's switches were thrown.
+        """
         return self._bound_to != self._marks()
 
     @property
     def taken(self) -> bool:
-        """Whether somebody still reads what the last run left in the buffers."""
+        """Tell whether somebody still reads what the last run left in the buffers."""
         return self.reader is not None and self.reader() is not None
 
     # -- buffers ------------------------------------------------------------------------------------------------------
 
     def h(self, group: int) -> Tensor:
-        """The states of a group."""
+        """Return the states of a group, (nodes, batch, size)."""
         return self._buffer("h", group)
 
     def a(self, group: int) -> Tensor:
-        """What comes into a group."""
+        """Return what comes into a group, (nodes, batch, size)."""
         return self._buffer("a", group)
 
     def m(self, group: int) -> Tensor:
-        """The predictions of a group: the same tensor as :meth:`a` where all its activations are the identity."""
+        """Return the predictions of a group: the tensor :meth:`a` itself where all its activations are the identity."""
         segments = (s for s in self.structure.segments if s.group == group and s.energy is not None)
         return self._buffer("a" if all(s.activation.is_identity for s in segments) else "m", group)
 
     def e(self, group: int) -> Tensor:
-        """The errors of a group, or the gradients of its states."""
+        """Return the errors of a group, or the gradients of its states, (nodes, batch, size)."""
         return self._buffer("e", group)
 
     def s(self, group: int) -> Tensor:
-        """The signals of a group."""
+        """Return the signals of a group, (nodes, batch, size)."""
         return self._buffer("s", group)
+
+    def x(self, group: int) -> Tensor:
+        """Return the errors of a group that are variables, (nodes, batch, size)."""
+        return self._buffer("x", group)
 
     def _buffer(self, name: str, group: int) -> Tensor:
         if (name, group) not in self._buffers:
@@ -121,18 +128,18 @@ class Workspace:
         return self._buffers[name, group]
 
     def base(self, key: tuple[int, int], size: int) -> Tensor:
-        """A tensor for kept contributions of nodes of one level and group: ``(size, batch, neurons)``."""
+        """Return a tensor for kept contributions of nodes of one level and group: ``(size, batch, neurons)``."""
         name = ("base", key, size)
         if name not in self.cache:
             self.cache[name] = self.empty(size, self.batch, self.structure.groups[key[1]].size)
         return self.cache[name]  # type: ignore[no-any-return]
 
     def empty(self, *shape: int) -> Tensor:
-        """An uninitialised tensor of the states' dtype and device."""
+        """Make an uninitialised tensor of the states' dtype and device."""
         return torch.empty(shape, dtype=self.dtype, device=self.device)
 
     def scratch(self, name: str, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
-        """A tensor whose content lasts until the next call with this name and dtype (else the states')."""
+        """Return a tensor whose content lasts until the next call with this name and dtype (else the states')."""
         size, key = math.prod(shape), (name, dtype or self.dtype)
         flat = self._scratch.get(key)
         if flat is None or flat.numel() < size:
@@ -144,7 +151,7 @@ class Workspace:
     # -- binding ------------------------------------------------------------------------------------------------------
 
     def bound(self, key: Hashable, bind: Callable[[], Any]) -> Bound:
-        """What `bind` returns, made once for as long as some program holds it."""
+        """Return what `bind` makes; it is made once for as long as some program holds it."""
         found = self._bound.get(key)
         if found is None:
             outer = self._refreshing, self._parts
@@ -164,42 +171,55 @@ class Workspace:
         self._refreshing.append(step)
         step()
 
-    def packed(self, name: str) -> Tensor:
-        """The packed weights of a bucket as dense products read them.
+    def weights(self, bucket: Bucket) -> Tensor:
+        """The packed weights of a bucket times its scale, in the states' dtype.
 
-        The parameter itself, or under autocast a copy in its dtype that is refreshed for every run.
+        The parameter itself, or where the scale is not 1 a copy that is refreshed for every run.
         """
-        weight: Tensor = self.net.weights[name].detach()
-        if self.half is None:
+        weight: Tensor = self.net.weights[bucket.name].detach()
+        if bucket.scale == 1.0:
             return weight
 
+        def scaled() -> Tensor:
+            copy = torch.empty_like(weight)
+            self.refreshed(lambda: torch.mul(weight, bucket.scale, out=copy))
+            return copy
+
+        return self.bound(("scaled", bucket.name), scaled).run  # type: ignore[no-any-return]
+
+    def packed(self, bucket: Bucket) -> Tensor:
+        """:meth:`weights` as dense products read them: under autocast a copy in its dtype, also refreshed."""
+        if self.half is None:
+            return self.weights(bucket)
+
         def cast() -> Tensor:
+            weight = self.weights(bucket)
             copy = torch.empty_like(weight, dtype=self.half)
             self.refreshed(lambda: copy.copy_(weight))
             return copy
 
-        return self.bound(("half", name), cast).run  # type: ignore[no-any-return]
+        return self.bound(("half", bucket.name), cast).run  # type: ignore[no-any-return]
 
     def constant(self, key: tuple[Any, ...], make: Callable[[], Tensor]) -> Tensor:
-        """A tensor of the host's, brought to the device once and kept: a run copies nothing from the host."""
+        """Bring a tensor of the host's to the device once and keep it: a run copies nothing from the host."""
         if key not in self.cache:
             self.cache[key] = make().to(self.device)
         return self.cache[key]  # type: ignore[no-any-return]
 
     def index(self, which: Rows) -> Tensor | slice:
-        """Rows as something a tensor on this device can be indexed with."""
+        """Return rows as something a tensor on this device can be indexed with."""
         if isinstance(which, slice):
             return which
         return torch.from_numpy(np.ascontiguousarray(which)).to(self.device)
 
     def bias_index(self, nodes: np.ndarray[Any, Any]) -> Tensor | slice:
-        """The rows of the packed bias that belong to these nodes of one group, each of which has one."""
+        """Return the rows of the packed bias that belong to these nodes of one group, each of which has one."""
         return self.index(rows(self.net.bias_row[nodes]))
 
     def bias(self, group: int, which: Rows) -> Tensor | None:
-        """Current biases of these nodes, ``(nodes, 1, size)``, zero where a node has none; None if none has one.
+        """Return the current biases of these nodes, ``(nodes, 1, size)``, or None if none of them has one.
 
-        It is a view of the parameter, or a copy that is refreshed for every run.
+        It is zero where a node has none; and a view of the parameter, or a copy that is refreshed for every run.
         """
         name = f"bias_{self.structure.groups[group].name}"
         if name not in self.net.biases:
@@ -219,7 +239,10 @@ class Workspace:
 
 
 def switches(device: torch.device) -> tuple[object, ...]:
-    """What torch has been told about how to compute: what is bound, or recorded, holds for these settings alone."""
+    """Return what torch has been told about how to compute.
+
+    What is bound, or recorded, holds for these settings alone.
+    """
     return (
         torch.backends.mkldnn.enabled, torch.are_deterministic_algorithms_enabled(), _autocast(device),
         torch.backends.cuda.matmul.fp32_precision, torch.backends.mkldnn.matmul.fp32_precision,  # type: ignore[attr-defined]
@@ -232,7 +255,7 @@ def _autocast(device: torch.device) -> torch.dtype | None:
 
 
 def take(buffer: Tensor, which: Tensor | slice) -> Tensor:
-    """Rows of a buffer: a view for a slice, a copy for an index."""
+    """Return rows of a buffer: a view for a slice, a copy for an index."""
     return buffer[which] if isinstance(which, slice) else buffer.index_select(0, which)
 
 

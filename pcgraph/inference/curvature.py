@@ -1,0 +1,71 @@
+"""The largest curvature of the energy for what inference moves: it says which rates are stable.
+
+Descent with the rate a multiplies a deviation along an eigenvector of the Hessian by ``1 - a * eigenvalue`` in every
+step: it shrinks for a below 2 / eigenvalue and grows beyond. The largest eigenvalue is found by power iteration; a
+product with the Hessian is a central difference of two gradients.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from pcgraph.backends import Motion
+from pcgraph.inference.planner import Planner, Prepared
+from pcgraph.inference.relax import relaxed
+
+__all__ = ["largest_curvature"]
+
+#: Length of the finite difference, relative to the largest variable, by the precision of the states.
+SHIFT = {torch.float64: 1e-5, torch.float32: 1e-2}
+
+
+@torch.no_grad()
+def largest_curvature(
+    planner: Planner, prepared: Prepared, iterations: int, direction: Tensor | None, seed: int
+) -> tuple[Tensor, Tensor]:
+    """Find the largest curvature where inference begins, for each sample, since samples do not couple.
+
+    Parameters
+    ----------
+    planner : Planner
+    prepared : Prepared
+        A run of two steps of an optimizer that promises nothing, so that its second step computes everything.
+    iterations : int
+        Of the power iteration, each with two gradients.
+    direction : Tensor or None, shape (batch, variables)
+        Where it begins; a draw from `seed` if None or of another shape.
+    seed : int
+
+    Returns
+    -------
+    curvature : Tensor, shape (batch,)
+    direction : Tensor, shape (batch, variables)
+        Where it ended, to begin there the next time.
+    """
+    clamps, context = prepared.clamps, prepared.context
+    context = replace(context, relaxed=relaxed(planner, prepared.plan.layout, context))
+    program, motion = planner.program(prepared.plan, clamps.batch), Motion()
+    program.start(clamps, context)
+    program.evaluate(0)
+    begun = program.rows(1, "variable").clone()
+    if direction is None or direction.shape != begun.shape or direction.dtype != begun.dtype:
+        generator = torch.Generator().manual_seed(seed)
+        direction = torch.randn(begun.shape, generator=generator, dtype=torch.float32).to(begun)
+    shift = SHIFT.get(begun.dtype, 1e-2) * max(1.0, float(begun.abs().max()) if begun.numel() else 0.0)
+
+    def gradient(variables: Tensor) -> Tensor:
+        program.assign(1, variables)
+        program.evaluate(1)
+        program.pull(1, motion)
+        return program.rows(1, "gradient").clone()
+
+    curvature = begun.new_zeros(clamps.batch)
+    for _ in range(iterations):
+        direction = direction / direction.norm(dim=1, keepdim=True).clamp(min=torch.finfo(begun.dtype).tiny)
+        above, below = gradient(begun + shift * direction), gradient(begun - shift * direction)
+        direction = (above - below) / (2 * shift)
+        curvature = direction.norm(dim=1)
+    return curvature, direction

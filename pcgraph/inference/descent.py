@@ -1,0 +1,138 @@
+"""A descent is the loop over a program: initialise, go downhill step by step, and keep what was seen on the way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pcgraph.backends import Motion, Program
+from pcgraph.clamps import Clamps
+from pcgraph.inference.options import Options
+from pcgraph.initializers import Context
+from pcgraph.solvers import Solver
+
+__all__ = ["Descent", "descend", "energy_by_node"]
+
+
+@dataclass(eq=False)
+class Descent:
+    """A descent keeps what a run has seen.
+
+    Attributes
+    ----------
+    trace : Tensor or None
+        The energy before each step and after the last, (steps + 1, batch), or of each node (steps + 1, nodes, batch).
+    steps : Tensor or None, shape (batch,)
+        After how many steps each sample had converged; None where there was no tolerance.
+    converged, failed : Tensor or None, shape (batch,)
+        Which samples have reached the tolerance; for which a solver found no way on.
+    residual : Tensor or None, shape (batch,)
+        The largest gradient of a neuron that was seen last.
+    """
+
+    trace: Tensor | None = None
+    steps: Tensor | None = None
+    converged: Tensor | None = None
+    failed: Tensor | None = None
+    residual: Tensor | None = None
+
+
+def descend(program: Program, clamps: Clamps, context: Context, motion: Motion, options: Options) -> Descent:
+    """Initialise, take the steps, and bring the errors up to date.
+
+    Returns
+    -------
+    Descent
+        What was seen; a run that is not looked at step by step has seen nothing.
+    """
+    program.start(clamps, context)
+    if not options.trace and options.tolerance is None and not isinstance(motion.optimizer, Solver):
+        for t in range(program.plan.steps):
+            program.step(t, motion)
+        program.finish()
+        return Descent()
+    return _Watched(program, motion, options).run()
+
+
+class _Watched:
+    """A watched run is looked at in every step."""
+
+    def __init__(self, program: Program, motion: Motion, options: Options) -> None:
+        self.program, self.motion, self.options = program, motion, options
+        self.solver = motion.optimizer if isinstance(motion.optimizer, Solver) else None
+        device = program.network.device
+        self.active = torch.ones(program.batch, dtype=torch.bool, device=device)
+        self.steps = torch.zeros(program.batch, dtype=torch.long, device=device)
+        self.found = Descent()
+
+    def run(self) -> Descent:
+        program, options, energies = self.program, self.options, []
+        measure = energy_by_node if options.trace == "nodes" else Program.energy
+        for t in range(program.plan.steps):
+            program.evaluate(t)
+            if options.trace:
+                energies.append(measure(program, t))
+            program.pull(t, self.motion)
+            if options.tolerance is not None:
+                self.found.residual = program.residual(t)
+                self.active &= self.found.residual > options.tolerance
+                if not self.active.any():
+                    break
+            self.steps += self.active
+            self._move(t)
+        program.finish()
+        self._finish()
+        if options.trace:
+            energies.append(measure(program))
+            self.found.trace = torch.stack(energies)
+        if options.tolerance is not None:
+            self.found.steps, self.found.converged = self.steps, ~self.active
+        return self.found
+
+    def _move(self, t: int) -> None:
+        """Move all samples but those that have converged, which stay where they are, whatever the others do."""
+        program = self.program
+        resting = self.options.tolerance is not None and not bool(self.active.all())
+        if self.solver is None:
+            before = program.rows(t, "variable").clone() if resting else None
+            program.move(t, self.motion)
+            if before is not None:
+                program.assign(t, torch.where(self.active.unsqueeze(1), program.rows(t, "variable"), before))
+            return
+        memory = self.motion.memories.setdefault("solver", {})
+        memory["energy"], memory["step"] = self._cost(t), self.motion.first_step + t
+        before = program.rows(t, "variable").clone()
+        after = self.solver.propose(before, program.rows(t, "gradient"), memory)
+        program.assign(t, torch.where(self.active.unsqueeze(1), after, before) if resting else after)
+
+    def _finish(self) -> None:
+        """Let the solver choose where to end, now that the energy of what it proposed last is known."""
+        if self.solver is None or not self.program.plan.steps:
+            return
+        last, memory = self.program.plan.steps - 1, self.motion.memories.setdefault("solver", {})
+        proposed = self.program.rows(last, "variable").clone()
+        chosen = self.solver.finish(proposed, self._cost(None), memory)
+        if not torch.equal(chosen, proposed):
+            self.program.assign(last, torch.where(self.active.unsqueeze(1), chosen, proposed))
+            self.program.finish()
+        self.found.failed = self.solver.failed(memory)
+
+    def _cost(self, t: int | None) -> Tensor:
+        """Compute what is minimised, (batch,): the energy, and what nudges add to it."""
+        cost = self.program.energy(t)
+        for i, (target, strength) in self.motion.nudges.items():
+            miss = self.program.read(i, "state") - target
+            cost = cost + 0.5 * strength * miss.flatten(1).square().sum(1)
+        return cost
+
+
+def energy_by_node(program: Program, t: int | None = None) -> Tensor:
+    """Compute the energy of each node, (nodes, batch), by canonical number; zero where it is not compared."""
+    net = program.network
+    shape = len(program.plan.structure.nodes), program.batch
+    energies = torch.zeros(shape, dtype=program.energy_dtype, device=net.device)
+    for numbers, found in program.node_energies(t):
+        energies.index_copy_(0, torch.from_numpy(numbers).to(net.device), found)
+    return energies

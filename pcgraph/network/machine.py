@@ -1,0 +1,53 @@
+"""What a network asks of the machine is refused before it is asked for, where the machine cannot give it."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+from torch import Tensor
+
+from pcgraph.arguments import shown
+from pcgraph.errors import ConfigError, OutOfMemory
+
+__all__ = ["require_bytes", "require_place"]
+
+#: What states and parameters may be: sums of products are taken in them.
+TYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+
+
+def require_place(dtype: torch.dtype | None, device: torch.device | str | None) -> Tensor:
+    """Return an empty tensor of this type on this device; torch's defaults stand for None.
+
+    Raises
+    ------
+    ConfigError
+        Networks do not compute in this type, or the device cannot be used.
+    """
+    dtype = torch.get_default_dtype() if dtype is None else dtype
+    if dtype not in TYPES:
+        raise ConfigError(f"dtype must be one of {', '.join(map(str, TYPES))} (found {shown(dtype)})", key="dtype")
+    device = torch.get_default_device() if device is None else device
+    try:
+        return torch.empty(0, dtype=dtype, device=device)
+    except Exception as error:  # each kind of device has errors of its own
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ConfigError(f"device {shown(device)} cannot be used: {reason}", key="device") from error
+
+
+def require_bytes(needed: int, what: str) -> None:
+    """Refuse what alone is larger than the memory in which every network is built.
+
+    Raises
+    ------
+    OutOfMemory
+    """
+    if "SC_PHYS_PAGES" not in getattr(os, "sysconf_names", ()):
+        return
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > memory:
+        raise OutOfMemory(
+            f"{what} would take {needed / 2**30:.3g} GiB, and this machine has {memory / 2**30:.3g} GiB; take smaller "
+            "groups, or SparseLinear where few weights exist",
+            estimate=needed,
+        )
