@@ -38,7 +38,8 @@ from pcgraph.training.evaluation import Evaluation, require_initializer, require
 
 __all__ = [
     "Callback", "Scheduler", "Validate", "read_callbacks", "read_descent", "read_inference", "read_loader",
-    "read_metric", "read_optimizer", "read_path", "read_rule", "read_schedulers", "read_validate", "rule_name", "rule_settings",
+    "read_metric", "read_optimizer", "read_path", "read_rule", "read_schedulers", "read_validate", "rule_name",
+    "rule_settings",
 ]  # fmt: skip
 
 Node = Hashable
