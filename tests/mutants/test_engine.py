@@ -130,7 +130,7 @@ MUTANTS = [
           "self.ws.e(g)[p].add_(self.ws.h(g)[p] - target.reshape(self.batch, -1), alpha=strength)", "pass", "learning"),
     fault("incremental optimizers start anew", "learning/rules.py", "            motion.first_step = t\n",
           "            motion = Motion(optimizer)\n", "learning"),
-    fault("half the curvature", "rates.py", "(above[v] - below[v]) / (2 * shift)", "(above[v] - below[v]) / shift", "learning"),
+    fault("half the curvature", "inference/curvature.py", "(above - below) / (2 * shift)", "(above - below) / shift", "learning"),
     # buffers and bound calls that plans share
     fault("signals that no call writes are another plan's", LOWERING,
           "                    self.quiet[targets[~self.ever[targets]]] = True\n", "", "sharing"),
