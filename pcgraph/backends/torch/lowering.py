@@ -67,6 +67,8 @@ class Lowered:
         Whose weight gradients are computed.
     biases : tuple of (group, rows)
         The nodes whose bias gradients are computed.
+    begun : tuple of int
+        The first errors of `final` use slopes; from these steps on they are kept. A run may end before.
     """
 
     prologue: tuple[Call, ...]
@@ -74,6 +76,7 @@ class Lowered:
     final: Calls
     weights: tuple[SendBack, ...]
     biases: tuple[tuple[int, Rows], ...]
+    begun: tuple[int, ...]
 
 
 class _Lowering:
@@ -367,7 +370,8 @@ class _Lowering:
         learning = _mask(len(self.level), plan.learn.edges)
         weights = tuple(self.backs(learning, _mask(self.count, plan.final.compare.nodes)))
         biases = tuple(self.by_group_rows(_mask(self.count, plan.learn.nodes)))
-        return Lowered(tuple(self.prologue()), stages, final, weights, biases)
+        begun = tuple(begun for _, begun in self.lasting.values())
+        return Lowered(tuple(self.prologue()), stages, final, weights, biases, begun)
 
 
 def _mask(count: int, members: Index) -> Mask:
