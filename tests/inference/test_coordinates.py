@@ -156,6 +156,22 @@ def test_nudges_go_on_to_the_parents():
     torch.testing.assert_close(result.states["h1"], h1.detach() - 0.1 * gradient)
 
 
+@pytest.mark.parametrize("kernel", ["dense", "batched"])
+@pytest.mark.parametrize("coordinates", [None, Errors()], ids=repr)
+def test_a_root_without_a_value_is_nudged(coordinates, kernel):
+    """It has no error of its own, so that what its children send back is the first that comes to it."""
+    graph = nx.DiGraph([("r", "a"), ("x", "a"), ("a", "y")])
+    nx.set_node_attributes(graph, 3, "shape")
+    net = PCNetwork(graph, seed=1, dtype=torch.float64)
+    target, states = double(3, 3, seed=5), []
+    for strength in (0.0, 0.7):
+        motion = pcgraph.backends.Motion(SGD(0.1), nudges={net.structure.number["r"]: (target, strength)})
+        kw = {"labels": None, "motion": motion, "options": pcgraph.inference.Options(), "coordinates": coordinates}
+        pins = {b.name: kernel for b in net.structure.buckets}
+        states.append(net.run(clamps_of(net), init=Zero(), steps=1, kernels=pins, **kw).states["r"])
+    torch.testing.assert_close(states[1] - states[0], 0.1 * 0.7 * target)
+
+
 def test_both_coordinates_have_the_same_minimum():
     """The energy is the same function."""
     net = chain(4, 5, 5, 5, 3, dtype=torch.float64)

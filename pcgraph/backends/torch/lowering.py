@@ -289,13 +289,16 @@ class _Lowering:
             return Calls(forward, errors)
         moved = _mask(self.count, stage.move.nodes)
         empty = moved & ~compared
+        # Where errors move, nudges come before what is sent back, so that it must not write over them.
+        nudged = empty & ~self.at_once & _mask(self.count, np.array(sorted(self.plan.request.nudged), dtype=np.int64))
+        empty &= ~nudged
         back: list[Call] = []
         for op in stage.descent():
             if isinstance(op, Relay):
                 back += (RelayRows(which, where) for which, where in self.pieces(op.nodes))
             elif isinstance(op, Pull):
                 back += self.freshened(self.backs(_mask(len(self.level), op.edges), compared), empty)
-        zero = tuple(ZeroGradient(g, where) for g, where in self.by_group_rows(empty))
+        zero = tuple(ZeroGradient(g, where) for g, where in self.by_group_rows(empty | nudged))
         moves, hold = self.moves(moved & ~self.offset)
         offsets, _ = self.moves(moved & self.offset, errors=True)
         return Calls(forward, errors, zero, (*back, *hold), moves + offsets)
