@@ -171,6 +171,7 @@ class StateOptimizer:
         """
         rates, known = (self.lr, set(nodes)) if isinstance(self.lr, dict) else ({None: self.lr}, set())
         for node, rate in rates.items():
+            rate = rate.at_most if isinstance(rate, Following) else rate
             if rate > torch.finfo(dtype).max:
                 raise ConfigError(f"lr must be a number that {dtype} has (found {shown(rate)})", key="lr")
             if node is not None and node not in known:

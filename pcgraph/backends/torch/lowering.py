@@ -290,7 +290,9 @@ class _Lowering:
         moved = _mask(self.count, stage.move.nodes)
         empty = moved & ~compared
         # Where errors move, nudges come before what is sent back, so that it must not write over them.
-        nudged = empty & ~self.at_once & _mask(self.count, np.array(sorted(self.plan.request.nudged), dtype=np.int64))
+        nudged = empty & _mask(self.count, np.array(sorted(self.plan.request.nudged), dtype=np.int64))
+        if self.at_once:
+            nudged[:] = False
         empty &= ~nudged
         back: list[Call] = []
         for op in stage.descent():
