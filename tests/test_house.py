@@ -25,8 +25,8 @@ PACKAGE = ROOT / "pcgraph"
 
 ROOMS = (
     "errors", "arguments", "notebook", "activations", "registry", "transforms", "energies", "graphs", "network",
-    "clamps", "optimizers", "topology", "scaling", "pyg", "initializers", "plan", "backends", "inference", "model", "learning",
-    "rates", "serialization", "checkpoints", "training", "data", "drawing", "cli", "testing",
+    "clamps", "optimizers", "topology", "scaling", "pyg", "initializers", "plan", "backends", "inference", "model",
+    "learning", "rates", "serialization", "checkpoints", "training", "data", "drawing", "cli", "testing",
 )  # fmt: skip
 """A room imports only rooms before it, for types too. ``testing`` is last, and may import all but the command."""
 
