@@ -16,7 +16,7 @@ from pcgraph import SGD, Forward, Normal, PCNetwork, Zero
 from pcgraph import transforms as T
 from pcgraph.errors import GraphError
 from pcgraph.testing import conformance, reference
-from pcgraph.testing.strategies import digraphs, problems
+from pcgraph.testing.strategies import Problem, digraphs, problems
 from tests.backends.test_engine import INITIALIZERS, OPTIMIZERS, check_a_plan, everything
 from tests.builders import EXACT, assert_equal_to_reference, clamps_of, double
 
@@ -57,6 +57,16 @@ def test_every_plan_with_scales_equals_the_reference(problem, scales, name, step
 def test_single_neurons_with_scales_equal_the_reference(problem, scales, steps, kernel):
     """The CSR matrices have scaled values, and their gradients the factor once more."""
     check_a_plan(replace(problem, graph=scaled(problem.graph, scales)), "normal", steps, SGD(lr=0.05), kernel)
+
+
+@pytest.mark.filterwarnings("ignore:there is nothing to learn from")
+@pytest.mark.parametrize("count", [2, 5, 40])
+def test_more_parallel_edges_than_places_of_the_matrix(count):
+    """torch.sparse.sampled_addmm refuses such a matrix."""
+    graph = nx.MultiDiGraph()
+    graph.add_nodes_from("xhy", shape=1, activation="tanh")
+    graph.add_edges_from([("x", "h"), ("h", "y"), *[("h", "h"), ("x", "y")] * count])
+    check_a_plan(Problem(scaled(graph, [0.5, -0.3]), frozenset("xy"), 0), "normal", 3, SGD(lr=0.05), "sparse")
 
 
 def entries() -> nx.DiGraph:

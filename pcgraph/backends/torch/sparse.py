@@ -86,6 +86,13 @@ class _Matrix:
         matrix, where = self.matrix, rows(self.at) if (np.diff(self.at) > 0).all() else self.at
         put = _into_slice(where) if isinstance(where, slice) else _into_places(ws, where)
 
+        if len(self.columns) > matrix.numel():  # so many parallel edges are more than sampled_addmm can take
+            row = np.repeat(np.arange(len(matrix)), np.diff(self.pointer))
+            places = torch.from_numpy(row * matrix.shape[1] + self.columns).to(ws.device)
+            return lambda grad, s, x, scale, beta: put(
+                grad, torch.mm(s, x.t()).flatten().index_select(0, places).mul_(-scale), beta
+            )
+
         def learn(grad: Tensor, s: Tensor, x: Tensor, scale: float, beta: float) -> None:
             put(grad, torch.sparse.sampled_addmm(matrix, s, x.t(), beta=0.0, alpha=-scale).values(), beta)
 
