@@ -78,7 +78,7 @@ class _Matrix:
         product = self.product(ws)
         return lambda dense: out.add_(product(dense), alpha=alpha)
 
-    def learner(self, ws: Workspace) -> Callable[[Tensor, Tensor, Tensor, float, float], None]:
+    def learner(self, ws: Workspace) -> Callable[[Tensor, Tensor, Tensor, float, float], object]:
         """Return a function of (grad, s, x, scale, beta): ``grad[at] -= scale * (s x^T)``; beta = 0 writes instead.
 
         `s` is (rows, batch), `x` (columns, batch).
