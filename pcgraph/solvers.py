@@ -62,6 +62,11 @@ def _dot(a: Tensor, b: Tensor) -> Tensor:
     return (a * b).sum(1)
 
 
+def _above(energy: Tensor, value: Tensor) -> Tensor:
+    """Tell which energies are above a value by more than rounding, which is not to decide where a sample goes."""
+    return energy > value + 64 * torch.finfo(energy.dtype).eps * value.abs()
+
+
 class LBFGS(Solver):
     """Limited-memory BFGS with a backtracking line search, for each sample by itself (Nocedal and Wright, chapter 7).
 
@@ -95,9 +100,7 @@ class LBFGS(Solver):
             better = torch.ones_like(energy, dtype=torch.bool)
         else:
             target = memory["value"] + self.decrease * memory["length"] * memory["slope"]
-            # Decreases below the last digits of the energy are for rounding to decide.
-            slack = 8 * torch.finfo(energy.dtype).eps * memory["value"].abs()
-            better = (energy <= target + slack) & ~memory["failed"]
+            better = ~_above(energy, target) & ~memory["failed"] & ~energy.isnan()
             self._remember(variables, gradient, better, memory)
         wide = better.unsqueeze(1)
         memory["point"] = torch.where(wide, variables, memory["point"])
@@ -199,7 +202,7 @@ class Anderson(Solver):
             k = (memory["step"] - 1) % self.history
             memory["moves"][k] = variables - memory["variables"]
             memory["changes"][k] = step - memory["last"]
-            rose = energy > memory["value"]
+            rose = _above(energy, memory["value"])
             memory["moves"][:, rose] = 0.0  # a sample whose energy rises begins anew
             memory["changes"][:, rose] = 0.0
         memory["variables"], memory["last"], memory["value"] = variables.clone(), step, energy
@@ -234,8 +237,8 @@ class Momentum(Solver):
     def propose(self, variables: Tensor, gradient: Tensor, memory: dict[str, Any]) -> Tensor:
         velocity, energy = -self.lr * gradient, memory["energy"]
         if "velocity" in memory:
-            falls = (energy <= memory["value"]).to(velocity.dtype).unsqueeze(1)
-            velocity = velocity + self.momentum * falls * memory["velocity"]
+            goes_on = (~_above(energy, memory["value"])).to(velocity.dtype).unsqueeze(1)
+            velocity = velocity + self.momentum * goes_on * memory["velocity"]
         memory["velocity"], memory["value"] = velocity, energy
         return variables + velocity
 

@@ -231,6 +231,22 @@ def test_the_batch_never_changes_a_samples_answer(solver, coordinates, tolerance
             assert together.steps[i] == alone.steps[0]
 
 
+@pytest.mark.parametrize("solver", [Momentum(0.1), Anderson()], ids=repr)
+def test_rounding_does_not_restart_a_sample(solver):
+    """Where the energy no longer changes but in its last digits, these do not say that it has risen."""
+    variables, gradient = double(1, 4), 1e-3 * double(1, 4, seed=1)
+    found = []
+    for change in (0.0, 1e-15, -1e-15, 1e-6):
+        memory: dict = {}
+        for step, energy in enumerate((500.0, 500.0 * (1 + change))):
+            memory |= {"energy": torch.tensor([energy], dtype=torch.float64), "step": step}
+            last = solver.propose(variables + 1e-4 * step, gradient * (1 - 0.1 * step), memory)
+        found.append(last)
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
+    assert not torch.equal(found[0], found[3])
+
+
 def test_a_sample_that_has_converged_stops_and_says_when():
     """The largest gradient of a neuron is what decides, sample by sample."""
     net = chain(4, 5, 5, 3, dtype=torch.float64)
