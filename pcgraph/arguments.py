@@ -1,4 +1,4 @@
-"""Checking what a public call was given: numbers, choices, and objects of a class.
+"""What a public call was given is checked here: numbers, choices, and objects of a class.
 
 One function for each kind of argument, so that a kind is refused in the same words everywhere, and taken everywhere:
 NumPy's numbers and tensors of no dimensions are numbers as Python's own are, and a bool is none.

@@ -1,4 +1,4 @@
-"""What is known of a batch: clamped values, whole or in part, and the checks they must pass before anything runs."""
+"""Clamps are what is known of a batch, whole or in part; they are checked here before anything runs."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Clamps:
 
     @property
     def clamped(self) -> frozenset[int]:
-        """The canonical numbers of the fully clamped nodes."""
+        """Give the canonical numbers of the fully clamped nodes."""
         return frozenset(self.values)
 
     @classmethod

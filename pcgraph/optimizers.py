@@ -1,4 +1,4 @@
-"""State optimizers: how the free states move along the gradient of the energy (paper, Eq 3).
+"""State optimizers move the free states along the gradient of the energy (paper, Eq 3).
 
 They work in place on slices of the state buffers; all free states move at once, from the same old states. The
 gradient is that of the energy summed over the batch, so that a rate means the same for every batch size.
@@ -120,7 +120,7 @@ class StateOptimizer:
 
     @property
     def stateless(self) -> bool:
-        """Whether a step leaves nothing behind for the next one. False is always right."""
+        """Say whether a step leaves nothing behind for the next one; False is always right."""
         return False
 
     def __init__(self, lr: Rate) -> None:
@@ -171,6 +171,7 @@ class StateOptimizer:
         """
         rates, known = (self.lr, set(nodes)) if isinstance(self.lr, dict) else ({None: self.lr}, set())
         for node, rate in rates.items():
+            rate = rate.at_most if isinstance(rate, Following) else rate
             if rate > torch.finfo(dtype).max:
                 raise ConfigError(f"lr must be a number that {dtype} has (found {shown(rate)})", key="lr")
             if node is not None and node not in known:

@@ -1,4 +1,4 @@
-"""Checkpoints: a network, and all that a run needs to go on to the last bit, on disk.
+"""A checkpoint keeps a network, and all that a run needs to go on to the last bit, on disk.
 
 A folder holds the last few checkpoints, each a folder of its own: ``checkpoint-000007`` with
 

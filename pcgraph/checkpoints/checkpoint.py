@@ -1,4 +1,4 @@
-"""A checkpoint that was read, and how what it holds is put into other objects: whole, or not at all."""
+"""What a checkpoint holds is put into other objects whole, or not at all."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ class Checkpoint:
 
     @property
     def parts(self) -> frozenset[str]:
-        """What is in it: "network", "optimizer", "initializer", ..."""
+        """Name what is in it: "network", "optimizer", "initializer", ..."""
         return frozenset(self._data) - {"facts"}
 
     @cached_property
     def net(self) -> PCNetwork:
-        """The network as it was, on the CPU.
+        """Make the network as it was, on the CPU.
 
         Raises
         ------
@@ -82,7 +82,7 @@ class Checkpoint:
         return net
 
     def _require_values(self, graph: nx.DiGraph) -> None:
-        """Before room is made for the weights that the graph declares: they are in the checkpoint."""
+        """Refuse a graph with more weights than the checkpoint holds, before room is made for them."""
         structure = Structure(graph)
         needed = sum(b.rows * b.entries(structure.groups) for b in structure.buckets)
         found = sum(tensor.numel() for tensor in self._tensors.get("network", {}).values())
@@ -91,7 +91,7 @@ class Checkpoint:
 
     @property
     def extra(self) -> Any:
-        """What was given to :func:`save`."""
+        """Give what was given to :func:`save`."""
         return self.state("extra")
 
     def state(self, part: str) -> Any:

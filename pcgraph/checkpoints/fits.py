@@ -1,4 +1,4 @@
-"""Whether a state is one that an optimizer or a scheduler can have: torch's take anything, and fail when they step."""
+"""A state is refused that no optimizer or scheduler of its kind has: torch's take anything, and fail when they step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading and setting the global random generators."""
+"""The global random generators are read and set here."""
 
 from __future__ import annotations
 

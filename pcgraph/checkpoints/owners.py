@@ -1,4 +1,4 @@
-"""To which named nodes and edges the rows of a state belong.
+"""The rows of a state belong to named nodes and edges, and this module says to which.
 
 A network's tensors are packed: row i of a weight belongs to the i-th edge of its bucket, in an order that depends on
 the order in which nodes and edges were declared. The names of the tensors say nothing of it, and neither do their

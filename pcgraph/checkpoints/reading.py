@@ -1,4 +1,4 @@
-"""Reading checkpoints from their files: whole, or not at all."""
+"""Checkpoints are read from their files whole, or not at all."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
 
 
 def _check_manifest(manifest: dict[str, Any]) -> None:
-    """Whoever signed it: the numbers are counts, and every file lies in the folder, under a plain name."""
+    """Refuse numbers that are no counts, and files outside of the folder or under no plain name, whoever signed it."""
     require_count(manifest["version"], "version", least=1)
     for key in ("step", "epoch"):
         require_count(manifest[key], key, most=LARGEST)

@@ -1,4 +1,4 @@
-"""Loading states into objects: into all of them, or into none."""
+"""States are loaded into all of several objects, or into none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writing checkpoints: all or nothing."""
+"""Checkpoints are written whole, or not at all."""
 
 from __future__ import annotations
 
@@ -229,7 +229,7 @@ def _manifest(files: dict[str, bytes], facts: dict[str, Any]) -> bytes:
 
 
 def digest(manifest: dict[str, Any]) -> str:
-    """Of a manifest without its own digest."""
+    """Digest a manifest without its own digest."""
     plain = {key: value for key, value in manifest.items() if key != "sha256"}
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
@@ -260,7 +260,7 @@ def _rename(folder: Path, made: Path) -> Path:
 
 
 def numbered(folder: Path) -> list[Path]:
-    """The complete checkpoints, oldest first."""
+    """List the complete checkpoints, oldest first."""
     try:
         found = [(int(match[1]), path) for path in folder.iterdir() if (match := NAME.fullmatch(path.name))]
     except OSError:

@@ -185,6 +185,7 @@ class InferenceResult:
     def accumulate(self, factor: float = 1.0) -> None:
         """Add `factor` times the local gradients to the ``.grad`` of the network's parameters, and nothing else."""
         net = self._program.network
+        net.check_parameters()
         with torch.inference_mode(False), torch.no_grad():  # what is made lazily here serves ordinary runs later on
             if self._energies is None and next(net.energies.parameters(), None) is not None:
                 self._energies = energy_by_node(self._program)

@@ -1,4 +1,4 @@
-"""I_avg: start where the previous batches of the same class ended (paper, Section 4.1).
+"""I_avg starts where the previous batches of the same class ended (paper, Section 4.1).
 
     h_v,i^(0, b+1) = mean of h_v,j^(T, b) over the samples j with y_j = y_i          depth(v) > m      (Eq 7)
     h_v,i^(0, b+1) = mu_v,i                                                          depth(v) <= m     (Eq 10)
@@ -91,7 +91,7 @@ class Average(Remembering):
         return self.classes if self.classes is not None else int(clamps[self.by].shape[1])
 
     def labels_of(self, clamps: Any, labels: Tensor | None) -> Tensor:
-        """The class of every sample, shape (batch,)."""
+        """Give the class of every sample, shape (batch,)."""
         if labels is not None:
             return labels
         if self.by is None:
@@ -190,7 +190,7 @@ class Average(Remembering):
 
     @property
     def capturable(self) -> bool:  # type: ignore[override]
-        """Once every class has been seen: initialising is one look-up, and the means are kept in place."""
+        """Say whether every class has been seen: initialising is one look-up then, and the means are kept in place."""
         return self._complete
 
     def forget(self) -> None:
@@ -228,7 +228,7 @@ class Average(Remembering):
 
 
 def _sums(states: Tensor, labels: Tensor, number: Tensor) -> Tensor:
-    """Sums over the samples of each class, (nodes, classes, size); in their order, where torch is told to keep one."""
+    """Sum over the samples of each class, (nodes, classes, size); in their order, where torch is told to keep one."""
     nodes, classes, size = states.shape[0], len(number), states.shape[2]
     if not torch.are_deterministic_algorithms_enabled():
         return states.new_zeros(nodes, classes, size).index_add_(1, labels, states)

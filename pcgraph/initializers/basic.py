@@ -1,4 +1,4 @@
-"""Initializers that look neither at the data nor at the weights (Zero and Normal: paper, Section 3, items 1 and 2)."""
+"""These initializers look neither at data nor at weights (Zero and Normal: paper, Section 3, items 1 and 2)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""I_fw, the topological sweep: ``h_v = mu_v`` from the known values onward (paper, Section 3, item 4, and Section 3.1).
+"""I_fw sweeps in topological order, ``h_v = mu_v``, from the known values on (paper, Section 3, item 4; Section 3.1).
 
 ``Forward()`` follows Proposition 3.2 as printed: the graph is acyclic and every root is clamped, a promise for every
 phase. With `roots` or `fallback` it follows what a sweep really needs (Theorem 1 of the topology notes): it sweeps the

@@ -1,4 +1,4 @@
-"""I_mem: recall where to start from what is observed, by modern Hopfield retrieval (paper, Section 4.2).
+"""I_mem recalls where to start from what is observed, by modern Hopfield retrieval (paper, Section 4.2).
 
     h_l,i^(0) = softmax( beta (o_i Q_l + b_l) K_l^T ) V_l                                    (Eq 8; the paper's delta)
     L         = sum_l sum_i || softmax(...) V_l - h_l,i^(T) ||^2                             (Eq 9)
@@ -128,7 +128,7 @@ class Memory(Initializer):
         self.values = nn.ParameterList(nn.Parameter(torch.zeros(patterns, size).to(self.key)) for size in padded)
 
     def _padded(self, size: int) -> int:
-        """The size with every head's slice equally wide."""
+        """Round a size up so that every head's slice is equally wide."""
         return -(-size // self.heads) * self.heads
 
     # -- what it needs ------------------------------------------------------------------------------------------------
@@ -152,7 +152,7 @@ class Memory(Initializer):
         return "fitted" if self._fitted else "first"
 
     def layout(self, report: Report, context: Context | None = None) -> Layout:
-        """Recall; nodes without a memory are swept after it, or drawn where no sweep reaches them.
+        """Recall the nodes that have a memory; the others are swept after them, or drawn where no sweep reaches them.
 
         The first time, everything is swept before, since that is what the memory is fitted to.
         """
@@ -191,14 +191,14 @@ class Memory(Initializer):
             )
 
     def attention(self, observations: Tensor) -> Tensor:
-        """The softmax of Eq 8, shape (nodes, batch, heads, patterns)."""
+        """Compute the softmax of Eq 8, shape (nodes, batch, heads, patterns)."""
         query = torch.matmul(observations, self.query) + self.query_bias
         query = query.view(*query.shape[:2], self.heads, -1).transpose(1, 2)
         key = self.key.view(*self.key.shape[:2], self.heads, -1).permute(0, 2, 3, 1)
         return torch.softmax(self.beta * torch.matmul(query, key), -1).transpose(1, 2)
 
     def _read(self, attention: Tensor, values: Tensor, size: int) -> Tensor:
-        """One node's retrieval, shape (batch, size), from its attention (batch, heads, patterns)."""
+        """Retrieve the states of one node, shape (batch, size), by its attention (batch, heads, patterns)."""
         slices = values.view(values.shape[0], self.heads, -1).transpose(0, 1)
         return torch.matmul(attention.transpose(0, 1), slices).transpose(0, 1).flatten(1)[:, :size]
 
@@ -217,7 +217,7 @@ class Memory(Initializer):
             out[k].copy_(self._read(attention[i], values, states.shape[1]).view(out[k].shape))
 
     def fit(self, attention: Tensor, states: Tensor) -> Tensor:
-        """The ridge fit of one node's V to `states` (batch, size), head by head, solved in float64.
+        """Fit one node's V to `states` (batch, size) by ridge regression, head by head, solved in float64.
 
         Parameters
         ----------
@@ -243,7 +243,7 @@ class Memory(Initializer):
     # -- learning -----------------------------------------------------------------------------------------------------
 
     def loss(self, clamps: Any, targets: dict[Node, Tensor]) -> Tensor:
-        """Eq 9 over `targets`, averaged over the batch."""
+        """Compute Eq 9 over `targets`, averaged over the batch."""
         attention = self.attention(self._observations(clamps))
         total = attention.new_zeros(())
         for node, states in targets.items():

@@ -1,4 +1,4 @@
-"""PerNode: another initializer for each node."""
+"""PerNode gives each node an initializer of its own."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class PerNode(Initializer):
         return Layout((*(a for a in actions if isinstance(a, Given)), Swept(order)))
 
     def _actions(self, report: Report, context: Context | None) -> list[Given | Swept]:
-        """What each part does to its own nodes. A sweep that its part overwrites later is a draw here."""
+        """List what each part does to its own nodes; a sweep that its part overwrites later is a draw here."""
         result: list[Given | Swept] = []
         for part, nodes in self._shares(report):
             if _plain_forward(part):

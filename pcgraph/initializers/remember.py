@@ -1,4 +1,4 @@
-"""Initializers that keep tensors from batch to batch; the simplest is Null (paper, Section 3, item 3)."""
+"""These initializers keep tensors from batch to batch; the simplest is Null (paper, Section 3, item 3)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["Null", "Remembering"]
 
 
 class Remembering(Initializer):
-    """An initializer whose memory is buffers that come into being with the first batch.
+    """Keeps its memory in buffers that come into being with the first batch.
 
     They are in ``state_dict``, and ``load_state_dict`` makes them where they do not exist yet.
     """
@@ -54,7 +54,7 @@ class Remembering(Initializer):
                 self.register_buffer(name, value.detach().clone())
 
     def recall(self, name: str) -> Tensor | None:
-        """What was kept under this name, if anything."""
+        """Give what was kept under this name, if anything."""
         return self._buffers.get(name)
 
     def forget(self) -> None:
@@ -152,7 +152,7 @@ class Null(Remembering):
 
     @property
     def capturable(self) -> bool:  # type: ignore[override]
-        """Once there are states to take over."""
+        """Say whether there are states to take over."""
         return bool(self._buffers)
 
     def parts(self) -> tuple[Initializer, ...]:

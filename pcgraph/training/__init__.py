@@ -1,4 +1,4 @@
-"""Training and measuring: fit, evaluate, and what they tell.
+"""Networks are trained and measured by fit and evaluate; this room holds both, and what they tell.
 
 :func:`fit` reads its arguments (``options``) and runs the loop (``loop``), whose step is in ``learner``. No module
 leans on a later one: records, early_stopping, collapse, interrupts, loader_position, batches, evaluation, gradients,

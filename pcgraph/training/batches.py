@@ -1,4 +1,4 @@
-"""Reading what a loader yields as clamps and labels.
+"""What a loader yields is read as clamps and labels.
 
 The rule, the same for training and for evaluation:
 

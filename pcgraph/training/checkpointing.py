@@ -1,4 +1,4 @@
-"""The checkpoints of a run: when they are written, what is in them, how a run goes on from one."""
+"""A run writes checkpoints and goes on from one; this module says when, and what is in them."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ class Checkpointing:
 
     @property
     def _scheduler(self) -> Any:
-        """The scheduler, where there is one; several are kept with the state of the run."""
+        """Give the scheduler, where there is one; several are kept with the state of the run."""
         return self.options.schedulers[0] if len(self.options.schedulers) == 1 else None
 
     def taken_down(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Noticing a run that falls over."""
+"""A run that falls over is noticed here."""
 
 from __future__ import annotations
 

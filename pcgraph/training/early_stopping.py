@@ -1,4 +1,4 @@
-"""When to stop a run that does not get better."""
+"""A run that does not get better is stopped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Measuring how good a network is on a set: accuracy, squared error, energy."""
+"""How good a network is on a set is measured by accuracy, squared error and energy."""
 
 from __future__ import annotations
 

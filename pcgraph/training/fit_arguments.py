@@ -1,4 +1,4 @@
-"""Reading the arguments of ``fit`` one by one: what cannot work is refused before the first step.
+"""The arguments of ``fit`` are read one by one, and what cannot work is refused before the first step.
 
 Each function takes an argument as it was given and returns it in one form, or raises.
 """
@@ -272,7 +272,7 @@ def _require_one_argument(function: Any, key: str, what: str) -> None:
 
 
 def _check_sweep(net: PCNetwork, layout: BatchLayout) -> None:
-    """Before an epoch is spent: validation on a loader is by a sweep, which the graph may not have."""
+    """Refuse, before an epoch is spent, to validate on a loader by a sweep that the graph does not have."""
     if layout.target is None:
         raise ConfigError(
             "validation on a loader needs to know what to predict: give predict=, or a function of the network",

@@ -1,4 +1,4 @@
-"""Finding weights that learn nothing: no error reaches them, or gradients vanish under the optimizer's eps."""
+"""Weights that learn nothing are found: no error reaches them, or gradients vanish under the optimizer's eps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Taking Ctrl-C at the end of a step instead of in its middle."""
+"""Ctrl-C is taken at the end of a step instead of in its middle."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Learning from one batch: the rule takes gradients, which are checked, and the optimizer moves the weights."""
+"""A batch is learned from: the rule takes gradients, which are checked, and the optimizer moves the weights."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["Learned", "Learner"]
 
 
 class Learned(NamedTuple):
-    """What a batch has left behind.
+    """Holds what a batch has left behind.
 
     Attributes
     ----------
@@ -110,7 +110,7 @@ class Learner:
         return found
 
     def _check_found(self, found: Any, batch: Batch, step: int) -> None:
-        """Before the weights move: what the rule returned can be measured and is finite, and there are gradients."""
+        """Refuse, before the weights move, what cannot be measured or is not finite, or has left no gradients."""
         name = rule_name(self.options.rule)
         if not isinstance(found, InferenceResult):
             if not isinstance(found, Tensor) or found.shape != (batch.size,):

@@ -1,4 +1,4 @@
-"""Where a run stands in its data, and how it goes on from there.
+"""A run knows where it stands in its data, and goes on from there.
 
 A loader with ``state_dict()`` and ``load_state_dict()``, such as pcgraph's batches, says itself where the next
 ``iter()`` has to go on. Any other is begun again as the epoch was begun: the random generators, and a sampler with a

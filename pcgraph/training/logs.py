@@ -1,4 +1,4 @@
-"""Where the records of a run go: a CSV or JSONL file, TensorBoard, a progress bar."""
+"""The records of a run go to a CSV or JSONL file, to TensorBoard and to a progress bar."""
 
 from __future__ import annotations
 
@@ -24,11 +24,14 @@ COLUMNS = ["kind", "epoch", "step", "samples", "energy", "accuracy", "lr", "seco
 class Log(Protocol):
     """Takes rows, one a measured step or epoch; begins with those that a resumed run has made before."""
 
-    def begin(self, rows: list[dict[str, Any]]) -> None: ...
+    def begin(self, rows: list[dict[str, Any]]) -> None:
+        """Begin with these rows."""
 
-    def write(self, row: dict[str, Any]) -> None: ...
+    def write(self, row: dict[str, Any]) -> None:
+        """Take one row more."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Take no more."""
 
 
 class FileLog:

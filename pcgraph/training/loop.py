@@ -1,4 +1,4 @@
-"""The training loop.
+"""The training loop goes through epochs and steps.
 
 One step is: read a batch, let the rule take its gradients, step the optimizer. Everything else (measuring, logging,
 checkpoints) happens between steps or every few steps, so that a step costs what the engine costs.
@@ -72,7 +72,7 @@ class Trainer:
 
     @property
     def history(self) -> History:
-        """The records so far."""
+        """Give the records so far."""
         return self.state.history
 
     # -- the loop ---------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The options of a run: the arguments of ``fit``, read and checked."""
+"""The options of a run are the arguments of ``fit``, read and checked."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ class FitOptions:
 
     @property
     def followed(self) -> str | None:
-        """The metric that was asked for, by name or by early stopping."""
+        """Name the metric that was asked for, by itself or by early stopping."""
         return self.metric or (self.early_stopping.metric if self.early_stopping else None)
 
 

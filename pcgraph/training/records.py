@@ -1,4 +1,4 @@
-"""What a run tells of itself: one record a step or epoch, and the history of them."""
+"""A run tells of itself by one record a step or epoch, and by the history of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a run stands."""
+"""The state of a run says where it stands."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class TrainingState:
 
     @property
     def seconds(self) -> float:
-        """Seconds since the beginning of the run, pauses between resumed parts left out."""
+        """Count the seconds since the beginning of the run, pauses between resumed parts left out."""
         return self.seconds_before + time.perf_counter() - self._began
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Recording the training step: which runs can have a recording of it, and its replay.
+"""The training step is recorded, for runs that can have a recording of it, and replayed.
 
 What is recorded is all of :class:`pcgraph.learning.Standard`: initialization, inference, weight gradients, what the
 initializer remembers, and the optimizer's step. With ``check=False`` it is one CUDA graph. With ``check=True`` it is

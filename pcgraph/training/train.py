@@ -1,4 +1,4 @@
-"""fit: training in one call."""
+"""fit trains a network in one call."""
 
 from __future__ import annotations
 

@@ -361,7 +361,6 @@ def test_a_run_leaves_nothing_behind(problem, kind, runs, story, small):
         if small:
             few = replace(traits.CPU, widen=3.0, pieces=1, lasting_slope=1, few_clamps=1, spare_rows=1)
             patch.setattr(traits, "CPU", few)
-            runs = [replace(run, tolerance=None) for run in runs]
         net, kept = network(), []
         for which, after in story:
             run, fresh = runs[which % len(runs)], network()

@@ -29,7 +29,7 @@ def same(one: Any, two: Any) -> bool:
     if isinstance(one, np.ndarray):
         return isinstance(two, np.ndarray) and one.shape == two.shape and np.array_equal(one, two)
     if isinstance(one, dict):
-        return isinstance(two, dict) and list(one) == list(two) and all(same(one[k], two[k]) for k in one)
+        return isinstance(two, dict) and same(list(one.items()), list(two.items()))
     if isinstance(one, list | tuple):
         return type(one) is type(two) and len(one) == len(two) and all(map(same, one, two))
     if isinstance(one, float):
@@ -142,7 +142,7 @@ def test_what_is_strange_is_read_again_or_refused(tmp_path: Path, what: str) -> 
             assert same(dict(extra) if isinstance(extra, dict) else extra, found)
 
 
-@pytest.mark.parametrize("what", ["surrogate", "both", "deep", "arrays", "many digits", "imaginary", "counter"])
+@pytest.mark.parametrize("what", ["surrogate", "both", "deep", "arrays", "imaginary", "counter"])
 def test_what_can_be_kept_is_kept(tmp_path: Path, what: str) -> None:
     """Refusing everything would hold the property, and serve nobody."""
     pcgraph.save(tmp_path, NET, extra=STRANGE[what])

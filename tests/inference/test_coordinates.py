@@ -23,6 +23,7 @@ from pcgraph import (
     PCNetwork,
     Zero,
 )
+from pcgraph.backends import traits_of
 from pcgraph.errors import ConfigError, InvalidInitializer
 from pcgraph.plan import verify
 from pcgraph.testing.strategies import dags, digraphs, problems
@@ -155,6 +156,22 @@ def test_nudges_go_on_to_the_parents():
     torch.testing.assert_close(result.states["h1"], h1.detach() - 0.1 * gradient)
 
 
+@pytest.mark.parametrize("kernel", ["dense", "batched"])
+@pytest.mark.parametrize("coordinates", [None, Errors()], ids=repr)
+def test_a_root_without_a_value_is_nudged(coordinates, kernel):
+    """It has no error of its own, so that what its children send back is the first that comes to it."""
+    graph = nx.DiGraph([("r", "a"), ("x", "a"), ("a", "y")])
+    nx.set_node_attributes(graph, 3, "shape")
+    net = PCNetwork(graph, seed=1, dtype=torch.float64)
+    target, states = double(3, 3, seed=5), []
+    for strength in (0.0, 0.7):
+        motion = pcgraph.backends.Motion(SGD(0.1), nudges={net.structure.number["r"]: (target, strength)})
+        kw = {"labels": None, "motion": motion, "options": pcgraph.inference.Options(), "coordinates": coordinates}
+        pins = {b.name: kernel for b in net.structure.buckets}
+        states.append(net.run(clamps_of(net), init=Zero(), steps=1, kernels=pins, **kw).states["r"])
+    torch.testing.assert_close(states[1] - states[0], 0.1 * 0.7 * target)
+
+
 def test_both_coordinates_have_the_same_minimum():
     """The energy is the same function."""
     net = chain(4, 5, 5, 5, 3, dtype=torch.float64)
@@ -240,6 +257,21 @@ def test_a_deep_chain_is_settled_in_few_steps(solver, calls):
     best = net.infer(clamps, steps=400, optimizer=LBFGS(), tolerance=1e-12, **kw).energy.sum()
     trace = net.infer(clamps, steps=calls, optimizer=solver, trace=True, **kw).trace.sum(1)
     assert float((trace[-1] - best) / best) < 1e-6
+
+
+@pytest.mark.parametrize("steps", range(6))
+def test_a_run_that_ends_at_once_is_one_without_steps(steps):
+    """A wide first layer, whose input never changes, keeps its slope from the step on at which its error begins."""
+    net = chain(3, traits_of("cpu").lasting_slope, 4, 4, 2, dtype=torch.float64)
+    found = []
+    for kw in ({"steps": 0}, {"steps": steps, "optimizer": SGD(0.05), "tolerance": 1e9}):
+        net.zero_grad()
+        result = net.infer(clamps_of(net), init=Forward(), **kw)
+        result.backward()
+        seen = [*result.states.values(), *result.errors.values(), result.energy]
+        found.append([*seen, *(p.grad for p in net.parameters())])
+    for one, other in zip(*found):
+        torch.testing.assert_close(one, other)
 
 
 def test_a_solver_that_finds_no_way_says_for_which_sample():

@@ -68,6 +68,8 @@ class Lowered:
         Whose weight gradients are computed.
     biases : tuple of (group, rows)
         The nodes whose bias gradients are computed.
+    begun : tuple of int
+        The first errors of `final` use slopes; from these steps on they are kept. A run may end before.
     """
 
     prologue: tuple[Call, ...]
@@ -75,6 +77,7 @@ class Lowered:
     final: Calls
     weights: tuple[SendBack, ...]
     biases: tuple[tuple[int, Rows], ...]
+    begun: tuple[int, ...]
 
 
 class _Lowering:
@@ -295,6 +298,11 @@ class _Lowering:
             return Calls(forward, errors)
         moved = _mask(self.count, stage.move.nodes)
         empty = moved & ~compared
+        # Where errors move, nudges come before what is sent back, so that it must not write over them.
+        nudged = empty & _mask(self.count, np.array(sorted(self.plan.request.nudged), dtype=np.int64))
+        if self.at_once:
+            nudged[:] = False
+        empty &= ~nudged
         untouched = empty.copy()
         back: list[Call] = []
         for op in stage.descent():
@@ -302,7 +310,7 @@ class _Lowering:
                 back += (RelayRows(which, where) for which, where in self.pieces(op.nodes))
             elif isinstance(op, Pull):
                 back += self.freshened(self.backs(_mask(len(self.level), op.edges), compared), empty, untouched)
-        zero = tuple(ZeroGradient(g, where) for g, where in self.by_group_rows(empty))
+        zero = tuple(ZeroGradient(g, where) for g, where in self.by_group_rows(empty | nudged))
         moves, hold = self.moves(moved & ~self.offset)
         offsets, _ = self.moves(moved & self.offset, errors=True)
         return Calls(forward, errors, zero, (*back, *hold), moves + offsets)
@@ -384,7 +392,8 @@ class _Lowering:
         learning = _mask(len(self.level), plan.learn.edges)
         weights = tuple(self.backs(learning, _mask(self.count, plan.final.compare.nodes)))
         biases = tuple(self.by_group_rows(_mask(self.count, plan.learn.nodes)))
-        return Lowered(tuple(self.prologue()), stages, final, weights, biases)
+        begun = tuple(begun for _, begun in self.lasting.values())
+        return Lowered(tuple(self.prologue()), stages, final, weights, biases, begun)
 
 
 def _mask(count: int, members: Index) -> Mask:

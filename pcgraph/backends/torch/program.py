@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import weakref
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -129,10 +129,14 @@ class TorchProgram(Program):
         ]  # fmt: skip
         self._stages = [self._stage(calls) for calls in lowered.stages]
         self._final = self._stage(lowered.final)
+        #: What takes the place of the first errors at the end, while the last step is before one of these.
+        self._early = [
+            (begun, self._bind(replace(call, slope=None))) for begun, call in zip(lowered.begun, lowered.final.errors)
+        ]
         self._refresh = list(dict.fromkeys(step for bound in self._bounds for step in bound.refresh))
         self._learn: list[Gradient] | None = None
         self._squared = self._errors_flat()
-        self._now = plan.steps
+        self._now, self._last = plan.steps, -1
         self._masks: list[_Mask] = []
         self._rates: dict[_Move, float | Tensor] = {}
         self._rate_sets: dict[_Move, dict[tuple[float, ...], Tensor]] = {}
@@ -223,6 +227,7 @@ class TorchProgram(Program):
             step()
         self._masks = [self._mask(i, *pair) for i, pair in clamps.masked.items()]
         self._rates = {}
+        self._last = -1
         fixed = False
         for item in self._prologue:
             if isinstance(item, _Give):
@@ -243,7 +248,7 @@ class TorchProgram(Program):
             step()
         for step in stage.errors:
             step()
-        self._now = t
+        self._now = self._last = t
 
     def pull(self, t: int, motion: Motion) -> None:
         stage = self._stages[min(t, len(self._stages) - 1)]
@@ -279,7 +284,9 @@ class TorchProgram(Program):
         if self.plan.steps:
             for step in self._final.forward:
                 step()
-        for step in self._final.errors:
+        for k, step in enumerate(self._final.errors):
+            if k < len(self._early) and self._last < self._early[k][0]:
+                step = self._early[k][1]
             step()
         self._now = self.plan.steps
 
