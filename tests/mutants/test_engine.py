@@ -70,7 +70,7 @@ MUTANTS = [
           "engine", "plan"),
     fault("gradients of moved nodes not cleared", LOWERING, "self.by_group_rows(empty | nudged)", "self.by_group_rows(empty & ~moved)",
           "engine"),
-    fault("slopes of what changes are kept", LOWERING, "        fixed[s.target[self.level != NEVER]] = False\n", "", "engine",
+    fault("slopes of what changes are kept", LOWERING, "        fixed[s.target[self.adding != NEVER]] = False\n", "", "engine",
           "plan"),
     fault("a gradient written twice", LOWERING, "            untouched[sources] = False\n", "", "engine", "plan"),
     fault("stateful optimizers forget slow nodes", COMPILE, "if r.stateless else moved.moves[-1]",
