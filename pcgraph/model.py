@@ -15,7 +15,7 @@ from pcgraph.backends import get as get_backend
 from pcgraph.clamps import Clamps, Masked
 from pcgraph.coordinates import Errors
 from pcgraph.errors import ClampError, ConfigError, OutOfMemory
-from pcgraph.inference import InferenceResult, Options, Planner, require_optimizer, run
+from pcgraph.inference import InferenceResult, Options, Planner, read_precision, require_optimizer, run
 from pcgraph.inference.curvature import largest_curvature
 from pcgraph.initializers import Initializer, States
 from pcgraph.network import Network
@@ -39,7 +39,8 @@ class PCNetwork(Network):
     ----------
     graph : nx.DiGraph or nx.MultiDiGraph
         Nodes are groups of neurons, with the attributes ``shape`` (required), ``activation``, ``bias``, ``energy``,
-        ``precision``, ``prior``; edges are predictions, with ``transform``, ``activation``, ``trainable``, ``share``.
+        ``precision``, ``prior``, ``slots``; edges are predictions, with ``transform``, ``activation``, ``trainable``,
+        ``share``, ``scale``, ``init``, ``slot``.
         It is copied and never changed.
     seed : int
         The seed that the weights are drawn from. torch's global generator is neither read nor moved.
@@ -89,6 +90,7 @@ class PCNetwork(Network):
         self, clamped: Iterable[Node], *, init: Initializer, steps: int,
         optimizer: StateOptimizer | Solver | None = None, masked: Iterable[Node] = (),
         kernels: Mapping[str, str] | None = None, coordinates: Errors | None = None,
+        precision: Mapping[Node, float] | None = None,
     ) -> Plan:  # fmt: skip
         """Return the plan that :meth:`infer` would run.
 
@@ -103,6 +105,7 @@ class PCNetwork(Network):
         kernels : mapping, optional
             Bucket name -> kernel, to overrule the written rule.
         coordinates : Errors, optional
+        precision : mapping, optional
             As for :meth:`infer`.
 
         Returns
@@ -123,14 +126,16 @@ class PCNetwork(Network):
         )  # fmt: skip
         require_steps(steps)
         kept = self._planner.kept(coordinates, known, partly)
-        return self._planner.plan(Request.make(known, partly, steps, optimizer, pins=kernels, kept=kept), init)
+        weights = read_precision(self.structure, precision)
+        request = Request.make(known, partly, steps, optimizer, pins=kernels, kept=kept, precision=weights)
+        return self._planner.plan(request, init)
 
     def infer(
         self, clamps: Mapping[Node, Tensor | Masked], *, init: Initializer, steps: int,
         optimizer: StateOptimizer | Solver | None = None, labels: Tensor | None = None,
         coordinates: Errors | None = None, tolerance: float | None = None, trace: bool | Literal["nodes"] = False,
         check: bool = True, kernels: Mapping[str, str] | None = None,
-        capture: bool | Literal["auto"] = False,
+        capture: bool | Literal["auto"] = False, precision: Mapping[Node, float] | None = None,
     ) -> InferenceResult:  # fmt: skip
         """Run inference: initialise the free states, then move them down the energy.
 
@@ -160,6 +165,10 @@ class PCNetwork(Network):
             On a GPU, record the run as one CUDA graph and replay it for every batch of this shape: the host then
             starts it with one call. "auto" does so where all that varies comes in through tensors; True refuses
             where it does not. Not measured yet: no GPU was at hand.
+        precision : mapping, optional
+            Node, or (node, slot) -> the precision of its Gaussian energy in this run, in place of the declared one: as
+            in ``precision={("V1", "down"): 0.1}``, which asks with more weight on feedback than it was trained with.
+            Larger precisions need smaller rates.
 
         Returns
         -------
@@ -181,18 +190,19 @@ class PCNetwork(Network):
         return self.run(
             clamps, init=init, steps=steps, labels=labels, motion=Motion(optimizer),
             options=Options(trace, check, capture, tolerance), kernels=kernels, coordinates=coordinates,
+            precision=precision,
         )  # fmt: skip
 
     def run(
         self, clamps: Mapping[Node, Tensor | Masked], *, init: Initializer, steps: int, labels: Tensor | None,
         motion: Motion, options: Options, all_move: bool = False, kernels: Mapping[str, str] | None = None,
-        coordinates: Errors | None = None,
+        coordinates: Errors | None = None, precision: Mapping[Node, float] | None = None,
     ) -> InferenceResult:  # fmt: skip
         """Run inference as :meth:`infer` does, for learning rules that say what evolves from run to run.
 
         Parameters
         ----------
-        clamps, init, steps, labels, kernels, coordinates
+        clamps, init, steps, labels, kernels, coordinates, precision
             As for :meth:`infer`.
         motion : Motion
             The state optimizer, what it has kept from earlier runs, and nudges.
@@ -210,16 +220,17 @@ class PCNetwork(Network):
             As for :meth:`infer`.
         """
         require_optimizer(steps, motion.optimizer)
+        weights = read_precision(self.structure, precision)
         lr = getattr(motion.optimizer, "lr", None)
         if isinstance(lr, Following) and steps:
             if lr.due:
-                lr.see(*self._curvature(clamps, init, labels, coordinates, lr.due, lr.direction, 0))
+                lr.see(*self._curvature(clamps, init, labels, coordinates, weights, lr.due, lr.direction, 0))
             lr.ran()
         checked = Clamps.check(self, clamps, finite=options.check)
         request = Request.make(
             checked.clamped, frozenset(checked.masked), steps, motion.optimizer, nudged=frozenset(motion.nudges),
             all_move=all_move, pins=kernels,
-            kept=self._planner.kept(coordinates, checked.clamped, frozenset(checked.masked)),
+            kept=self._planner.kept(coordinates, checked.clamped, frozenset(checked.masked)), precision=weights,
         )  # fmt: skip
         prepared = self._planner.prepare(request, checked, init, labels)
         try:
@@ -237,6 +248,7 @@ class PCNetwork(Network):
     def curvature(
         self, clamps: Mapping[Node, Tensor | Masked], *, init: Initializer, labels: Tensor | None = None,
         coordinates: Errors | None = None, iterations: int = 50, seed: int = 0,
+        precision: Mapping[Node, float] | None = None,
     ) -> Tensor:  # fmt: skip
         """Find the largest curvature of the energy where inference begins, for each sample: shape (batch,).
 
@@ -246,7 +258,7 @@ class PCNetwork(Network):
 
         Parameters
         ----------
-        clamps, init, labels, coordinates
+        clamps, init, labels, coordinates, precision
             As for :meth:`infer`.
         iterations : int
             Of the power iteration, each with two gradients.
@@ -254,17 +266,19 @@ class PCNetwork(Network):
             Of the first direction.
         """
         require_count(iterations, "iterations", least=1)
-        return self._curvature(clamps, init, labels, coordinates, iterations, None, require_seed(seed))[0]
+        weights = read_precision(self.structure, precision)
+        return self._curvature(clamps, init, labels, coordinates, weights, iterations, None, require_seed(seed))[0]
 
     def _curvature(
         self, clamps: Mapping[Node, Tensor | Masked], init: Initializer, labels: Tensor | None,
-        coordinates: Errors | None, iterations: int, direction: Tensor | None, seed: int,
+        coordinates: Errors | None, precision: tuple[tuple[int, float], ...], iterations: int,
+        direction: Tensor | None, seed: int,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         checked = Clamps.check(self, clamps)
         known, partly = checked.clamped, frozenset(checked.masked)
         kept = self._planner.kept(coordinates, known, partly)
         # Nothing is promised, so that the second step computes everything.
-        request = Request(known, partly, steps=2, fixes_zero=False, kept=kept)
+        request = Request(known, partly, steps=2, fixes_zero=False, kept=kept, precision=precision)
         prepared = self._planner.prepare(request, checked, init, labels)
         with torch.inference_mode(False):
             return largest_curvature(self._planner, prepared, iterations, direction, seed)
@@ -281,6 +295,7 @@ class PCNetwork(Network):
         self, clamps: Mapping[Node, Tensor | Masked], node: Node, *, init: Initializer | None = None,
         steps: int | None = None, optimizer: StateOptimizer | Solver | None = None,
         coordinates: Errors | None = None, tolerance: float | None = None,
+        precision: Mapping[Node, float] | None = None,
     ) -> Tensor:  # fmt: skip
         """Predict one node, shape (batch, *shape).
 
@@ -294,8 +309,8 @@ class PCNetwork(Network):
             Node -> Tensor (batch, *shape), or :class:`pcgraph.Masked`.
         node : node
             The one that is asked for; it is not wholly clamped.
-        init, steps, optimizer
-            As for :meth:`infer`; both of the first, or neither.
+        init, steps, optimizer, coordinates, tolerance, precision
+            As for :meth:`infer`; both of the first, or neither. A sweep needs none of the others.
 
         Raises
         ------
@@ -315,7 +330,9 @@ class PCNetwork(Network):
             missing = "init" if init is None else "steps"
             raise ConfigError("predict needs both init= and steps=, or neither", key=missing)
         if init is not None and steps is not None:
-            how: dict[str, Any] = {"optimizer": optimizer, "coordinates": coordinates, "tolerance": tolerance}
+            how: dict[str, Any] = {
+                "optimizer": optimizer, "coordinates": coordinates, "tolerance": tolerance, "precision": precision,
+            }  # fmt: skip
             return self.infer(clamps, init=init, steps=steps, **how).states[node]
         checked = Clamps.check(self, clamps)
         plan = self._planner.prediction(checked.clamped, frozenset(checked.masked), target)

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from pcgraph.backends.traits import traits_of
 from pcgraph.clamps import Clamps
+from pcgraph.energies import Energy, Gaussian
 from pcgraph.errors import ConfigError
 from pcgraph.initializers import Block, Context
 from pcgraph.network import Network
@@ -208,10 +209,16 @@ class Program(ABC):
             energy = self.network.energy_of(k)
             return energy.per_sample(h.flatten(0, 1), mu.flatten(0, 1)).view(h.shape[:2])
         energies: Tensor = (h - mu).flatten(2).square_().sum(2).mul_(0.5)
-        if segment.precision is not None:
+        precision = self.plan.precisions[k]
+        if precision is not None:
             first = self.plan.structure.nodes_of(segment).start
-            energies *= torch.from_numpy(segment.precision[numbers - first]).to(energies).unsqueeze(1)
+            energies *= torch.from_numpy(precision[numbers - first]).to(energies).unsqueeze(1)
         return energies
+
+    def node_energy(self, i: int) -> Energy:
+        """Return the energy of the node with canonical number `i` in this run: the network's, or another precision."""
+        asked = dict(self.plan.request.precision)
+        return Gaussian(asked[i]) if i in asked else self.network.node_energy(i)
 
     def compared_segments(self, t: int | None = None) -> tuple[tuple[int, slice | Index], ...]:
         """Return (number of a segment, nodes) for the nodes that stage `t` compares, by default the last stage."""

@@ -46,7 +46,7 @@ def largest_curvature(
         Where it ended, to begin there the next time.
     """
     clamps, context = prepared.clamps, prepared.context
-    context = replace(context, relaxed=relaxed(planner, prepared.plan.layout, context))
+    context = replace(context, relaxed=relaxed(planner, prepared.plan, context))
     program, motion = planner.program(prepared.plan, clamps.batch), Motion()
     program.start(clamps, context)
     program.evaluate(0)

@@ -121,14 +121,18 @@ class Planner:
         self.backend.check(plan, self.net)
         return plan
 
-    def part(self, known: frozenset[int], relaxation: Relaxation) -> Plan:
+    def part(
+        self, known: frozenset[int], relaxation: Relaxation, precision: tuple[tuple[int, float], ...] = ()
+    ) -> Plan:  # fmt: skip
         """Return the plan by which some nodes are relaxed before an initialization.
 
         There may be one for each component of the graph, so as many as there are nodes are kept.
         """
         nodes = relaxation.nodes
         only = frozenset(self.net.structure.number[v] for v in nodes)
-        request = Request.make(known, frozenset(), relaxation.steps, relaxation.optimizer, only=only)
+        request = Request.make(
+            known, frozenset(), relaxation.steps, relaxation.optimizer, only=only, precision=precision
+        )  # fmt: skip
         key = (request, self.net.device.type)
         plan = self.parts.pop(key, None)
         if plan is None:

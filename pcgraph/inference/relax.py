@@ -11,34 +11,39 @@ from pcgraph.clamps import Clamps
 from pcgraph.inference.descent import descend
 from pcgraph.inference.options import Options
 from pcgraph.inference.planner import Planner
-from pcgraph.initializers import Context, Given, Initializer, Layout, Relaxation, Relaxed
+from pcgraph.initializers import Context, Given, Initializer, Relaxation, Relaxed
+from pcgraph.plan import Plan
 
 __all__ = ["relaxed"]
 
 Node = Hashable
+Precision = tuple[tuple[int, float], ...]
 
 
-def relaxed(planner: Planner, layout: Layout, context: Context) -> dict[Initializer, Relaxed]:
-    """Run all relaxations that a layout asks for, in order; each initializer sees its own alone."""
+def relaxed(planner: Planner, plan: Plan, context: Context) -> dict[Initializer, Relaxed]:
+    """Run all relaxations that a plan's layout asks for, in order; each initializer sees its own alone."""
     wanted: dict[Initializer, tuple[Relaxation, ...]] = {}
-    for action in layout.actions:
+    for action in plan.layout.actions:
         if isinstance(action, Given) and action.after:
             wanted[action.source] = action.after
-    return {source: _relax_all(planner, after, context) for source, after in wanted.items()}
+    precision = plan.request.precision
+    return {source: _relax_all(planner, after, context, precision) for source, after in wanted.items()}
 
 
-def _relax_all(planner: Planner, after: tuple[Relaxation, ...], context: Context) -> Relaxed:
+def _relax_all(
+    planner: Planner, after: tuple[Relaxation, ...], context: Context, precision: Precision
+) -> Relaxed:  # fmt: skip
     known = {v: h for v, h in context.clamps.items() if v not in after[0].release}
     residual = 0.0
     for relaxation in after:
-        states, left = _relax(planner, relaxation, known, context)
+        states, left = _relax(planner, relaxation, known, context, precision)
         known.update(states)
         residual = max(residual, left)
     return Relaxed(known, residual)
 
 
 def _relax(
-    planner: Planner, relaxation: Relaxation, known: dict[Node, Tensor], context: Context
+    planner: Planner, relaxation: Relaxation, known: dict[Node, Tensor], context: Context, precision: Precision
 ) -> tuple[dict[Node, Tensor], float]:
     """Relax some nodes given all that they read, as if nothing read them.
 
@@ -51,7 +56,7 @@ def _relax(
     """
     number = context.network.structure.number
     numbered = {number[v]: h for v, h in known.items()}
-    plan = planner.part(frozenset(numbered), relaxation)
+    plan = planner.part(frozenset(numbered), relaxation, precision)
     program = planner.program(plan, context.batch)
     own = Context(context.batch, dict(known), None, context.network, plan.initializers)
     options = Options(check=False, tolerance=relaxation.tolerance)

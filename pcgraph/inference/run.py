@@ -50,7 +50,7 @@ def run(planner: Planner, prepared: Prepared, motion: Motion, options: Options) 
         The energy is not finite at the end.
     """
     plan, clamps, context = prepared.plan, prepared.clamps, prepared.context
-    found = relaxed(planner, plan.layout, context)
+    found = relaxed(planner, plan, context)
     context = replace(context, relaxed=found) if found else context
     program = planner.program(plan, clamps.batch)
     seen = Descent()

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Literal, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pcgraph.initializers import Initializer, Layout
 from pcgraph.network import Structure
@@ -114,6 +115,19 @@ class Plan:
     def steps(self) -> int:
         """Return the number of inference steps, T."""
         return self.request.steps
+
+    @cached_property
+    def precisions(self) -> tuple[NDArray[np.float64] | None, ...]:
+        """For each segment the precisions of its nodes in this run, or None where all are 1."""
+        s = self.structure
+        found = [segment.precision for segment in s.segments]
+        for i, value in self.request.precision:
+            k, segment = int(s.segment_of[i]), s.segments[int(s.segment_of[i])]
+            own = found[k]
+            if own is None or own is segment.precision:
+                own = found[k] = np.ones(segment.stop - segment.start) if own is None else own.copy()
+            own[i - s.nodes_of(segment).start] = value
+        return tuple(found)
 
     def stage(self, t: int) -> Stage:
         """Return what step `t` runs, or for t = `steps` what is computed after the last one."""

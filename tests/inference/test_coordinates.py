@@ -370,3 +370,15 @@ def test_what_is_no_solver_is_refused(bad):
     for tolerance in (0, -1.0, float("nan"), "small"):
         with pytest.raises(ConfigError, match="tolerance"):
             net.infer(clamps_of(net), init=Forward(), steps=2, optimizer=SGD(0.1), tolerance=tolerance)
+
+
+def test_what_comes_back_late_does_not_overwrite_what_came_before():
+    """A root's gradient comes from a target at once, and by way of a relay later; the second is added to the first."""
+    graph = nx.DiGraph()
+    graph.add_nodes_from(["r", "z", "h"], shape=4)
+    graph.add_node("y", shape=2)
+    graph.add_edge("r", "z", transform="identity")
+    graph.add_edges_from([("r", "h"), ("h", "y")])
+    net = PCNetwork(graph, seed=0, dtype=torch.float64)
+    clamps = {"z": double(3, 4), "y": double(3, 2, seed=1)}
+    assert_equal_to_reference(net, clamps, Normal(std=0.3), 3, SGD(0.05), coordinates=Errors())

@@ -20,7 +20,7 @@ def hierarchy(multi: bool = True) -> nx.DiGraph:
     """Two areas between an image and a class, each area with feedback in a slot; parallel edges if `multi`."""
     graph = nx.MultiDiGraph() if multi else nx.DiGraph()
     graph.add_node("image", shape=6, slots={"down": {"precision": 0.5}})
-    graph.add_node("V1", shape=4, activation="tanh", slots={"down": AREA})
+    graph.add_node("V1", shape=4, activation="tanh", slots={"down": {**AREA}})
     graph.add_node("V2", shape=4, activation="tanh", slots={"down": {}, "self": {"energy": "laplace"}})
     graph.add_node("class", shape=3)
     nx.add_path(graph, ["image", "V1", "V2", "class"])

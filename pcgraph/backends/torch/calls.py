@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pcgraph.plan.operations import Index
 
@@ -120,12 +121,13 @@ class Errors(Call):
     """M = σ(A), E = dF/dh and S = the error behind the activation are computed on these rows of a segment.
 
     `slope`: "keep" leaves σ'(A) in the place of A, which nothing changes or reads any more; "use" takes it from there,
-    and M as it is.
+    and M as it is. `precision`: of each row; None where all are 1.
     """
 
     segment: int
     rows: Rows
     slope: Literal["keep", "use"] | None = None
+    precision: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True, eq=False)

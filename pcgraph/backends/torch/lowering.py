@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
@@ -290,8 +291,8 @@ class _Lowering:
                 changing[nodes] = False
                 start = self.s.groups[self.s.segments[i].group].start
                 where = slice(nodes.start - start, nodes.stop - start)
-                kept.append(Errors(i, where, "keep" if t == begun else "use"))
-        errors = (*kept, *(Errors(i, where) for i, where in self.pieces(np.flatnonzero(changing))))
+                kept.append(self.errors(i, where, "keep" if t == begun else "use"))
+        errors = (*kept, *(self.errors(i, where) for i, where in self.pieces(np.flatnonzero(changing))))
         forward = tuple(self.evaluation(stage, t)) if t else ()
         if final:
             return Calls(forward, errors)
@@ -302,16 +303,24 @@ class _Lowering:
         if self.at_once:
             nudged[:] = False
         empty &= ~nudged
+        untouched = empty.copy()
         back: list[Call] = []
         for op in stage.descent():
             if isinstance(op, Relay):
                 back += (RelayRows(which, where) for which, where in self.pieces(op.nodes))
             elif isinstance(op, Pull):
-                back += self.freshened(self.backs(_mask(len(self.level), op.edges), compared), empty)
+                back += self.freshened(self.backs(_mask(len(self.level), op.edges), compared), empty, untouched)
         zero = tuple(ZeroGradient(g, where) for g, where in self.by_group_rows(empty | nudged))
         moves, hold = self.moves(moved & ~self.offset)
         offsets, _ = self.moves(moved & self.offset, errors=True)
         return Calls(forward, errors, zero, (*back, *hold), moves + offsets)
+
+    def errors(self, i: int, where: Rows, slope: Literal["keep", "use"] | None = None) -> Errors:
+        """Return the call that takes the errors of these rows of segment `i`."""
+        precision = self.plan.precisions[i]
+        if precision is not None:
+            precision = precision[numbers(where) - self.s.segments[i].start]
+        return Errors(i, where, slope, precision)
 
     def evaluation(self, stage: Stage, t: int) -> Iterator[Call]:
         """Return what is computed anew before step `t`, nodes whose variable is their error wave by wave."""
@@ -342,12 +351,12 @@ class _Lowering:
                     continue
             yield SendBack(b, rows(hit))
 
-    def freshened(self, calls: Iterable[SendBack], empty: Mask) -> list[SendBack]:
-        """Return the calls, of which the first into an `empty` gradient writes it where its kernel can.
+    def freshened(self, calls: Iterable[SendBack], empty: Mask, untouched: Mask) -> list[SendBack]:
+        """Return the calls, of which the first into an `untouched` gradient writes it where its kernel can.
 
-        Gradients that are written so are marked as filled.
+        What is written so need not be zeroed before, and is `empty` no more.
         """
-        untouched, result = empty.copy(), []
+        result = []
         for call in calls:
             sources = self.s.source[numbers(call.edges)]
             fresh = self.kernels[call.bucket].writes and bool(untouched[sources].all())

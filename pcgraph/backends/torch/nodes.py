@@ -182,9 +182,8 @@ def errors(ws: Workspace, call: Errors) -> Step:
     segment = ws.structure.segments[call.segment]
     where = ws.index(call.rows)
     precision = None
-    if segment.precision is not None:
-        precision = torch.from_numpy(segment.precision[numbers(call.rows) - segment.start])
-        precision = precision.to(dtype=ws.dtype, device=ws.device).view(-1, 1, 1)
+    if call.precision is not None:
+        precision = torch.from_numpy(call.precision).to(dtype=ws.dtype, device=ws.device).view(-1, 1, 1)
     g = segment.group
     buffers = [ws.h(g), ws.a(g), ws.m(g), ws.e(g), ws.s(g)]
     if isinstance(where, slice):
