@@ -219,7 +219,10 @@ class Anderson(Solver):
 
 
 class Momentum(Solver):
-    """Heavy-ball momentum that begins anew where the energy of a sample has risen (O'Donoghue and Candes 2015).
+    """Heavy-ball momentum that begins anew where it would carry a sample uphill (O'Donoghue and Candes 2015).
+
+    That is where the last move points along the gradient: the sign is sure where changes of the energy are lost in its
+    last digits.
 
     Parameters
     ----------
@@ -235,11 +238,11 @@ class Momentum(Solver):
         self.momentum = require_number(momentum, "momentum", least=0, below=1)
 
     def propose(self, variables: Tensor, gradient: Tensor, memory: dict[str, Any]) -> Tensor:
-        velocity, energy = -self.lr * gradient, memory["energy"]
+        velocity = -self.lr * gradient
         if "velocity" in memory:
-            goes_on = (~_above(energy, memory["value"])).to(velocity.dtype).unsqueeze(1)
-            velocity = velocity + self.momentum * goes_on * memory["velocity"]
-        memory["velocity"], memory["value"] = velocity, energy
+            downhill = (_dot(memory["velocity"], gradient) <= 0).unsqueeze(1)
+            velocity = velocity + self.momentum * downhill * memory["velocity"]
+        memory["velocity"] = velocity
         return variables + velocity
 
     def __repr__(self) -> str:

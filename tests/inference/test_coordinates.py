@@ -231,9 +231,9 @@ def test_the_batch_never_changes_a_samples_answer(solver, coordinates, tolerance
             assert together.steps[i] == alone.steps[0]
 
 
-@pytest.mark.parametrize("solver", [Momentum(0.1), Anderson()], ids=repr)
-def test_rounding_does_not_restart_a_sample(solver):
+def test_rounding_does_not_restart_a_sample():
     """Where the energy no longer changes but in its last digits, these do not say that it has risen."""
+    solver = Anderson()
     variables, gradient = double(1, 4), 1e-3 * double(1, 4, seed=1)
     found = []
     for change in (0.0, 1e-15, -1e-15, 1e-6):
@@ -245,6 +245,16 @@ def test_rounding_does_not_restart_a_sample(solver):
     assert torch.equal(found[0], found[1])
     assert torch.equal(found[0], found[2])
     assert not torch.equal(found[0], found[3])
+
+
+def test_momentum_that_leads_uphill_is_dropped():
+    """For each sample by itself, whatever digits the energy has."""
+    solver, memory = Momentum(0.1, 0.5), {"energy": torch.zeros(2), "step": 0}
+    first = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
+    moved = solver.propose(torch.zeros(2, 2), first, memory)
+    second = torch.tensor([[-0.2, 0.4], [0.2, 0.4]])  # the first sample has gone too far
+    found = solver.propose(moved, second, memory)
+    torch.testing.assert_close(found - moved, -0.1 * second + torch.tensor([[0.0, 0.0], [-0.05, 0.0]]))
 
 
 def test_a_sample_that_has_converged_stops_and_says_when():
