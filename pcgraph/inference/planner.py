@@ -108,7 +108,7 @@ class Planner:
             require(init, self.report(request.clamped, request.masked))
             self.admitted[who] = init
             self._trim(self.admitted)
-        key = (who, init.ready(context), request, self.net.device.type)
+        key = (who, _sharing(init), init.ready(context), request, self.net.device.type)
         if key not in self.plans:
             layout = init.layout(self.report(request.clamped, request.masked), context)
             self.plans[key] = (init, self._make(request, layout))
@@ -211,6 +211,13 @@ class Planner:
 
 class _Partial:
     mask = True
+
+
+def _sharing(init: Initializer) -> tuple[tuple[int, ...], ...]:
+    """Tell which parts of an initializer are one object: for each, the places of its own parts among all."""
+    parts = init.all_parts()
+    place = {id(part): i for i, part in enumerate(parts)}
+    return tuple(tuple(place[id(own)] for own in part.parts()) for part in parts)
 
 
 def _swapped(sources: tuple[Initializer, ...], first: Initializer, now: Initializer) -> tuple[Initializer, ...]:

@@ -33,6 +33,10 @@ __all__ = ["run"]
 LABELS = -1
 
 
+class _Running:
+    """A program is lent to it while it runs, since an initializer or a module may run the network meanwhile."""
+
+
 @torch.no_grad()
 def run(planner: Planner, prepared: Prepared, motion: Motion, options: Options) -> tuple[Program, Descent]:
     """Run a plan on a batch.
@@ -53,6 +57,8 @@ def run(planner: Planner, prepared: Prepared, motion: Motion, options: Options) 
     found = relaxed(planner, plan, context)
     context = replace(context, relaxed=found) if found else context
     program = planner.program(plan, clamps.batch)
+    running = _Running()
+    program.lend(running)
     seen = Descent()
     if capturing(planner.backend, planner.net, plan, clamps, motion, options):
         _recorded(program, clamps, context, motion)

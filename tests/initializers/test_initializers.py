@@ -571,6 +571,48 @@ def test_average_without_its_class_is_refused_before_it_looks():
         start(net, {"x": double(4, 3)}, average)
 
 
+class _Asks(pcgraph.initializers.Initializer):
+    """It runs the network itself, and starts from half of what comes of it."""
+
+    def __init__(self, net):
+        super().__init__()
+        object.__setattr__(self, "net", net)
+
+    def requirement(self, report):
+        return report.verdicts["zero"]
+
+    def init(self, block, out, context):
+        found = self.net.infer(context.clamps, init=Zero(), steps=3, optimizer=SGD(0.1))
+        for k, v in enumerate(block.nodes):
+            out[k] = found.states[v] / 2
+
+
+def test_an_initializer_may_run_the_network():
+    """What it leaves behind must not lie in the buffers of the run that it begins."""
+    net, again = (builders.chain(3, 4, 5, 6, 2, dtype=torch.float64) for _ in range(2))
+    clamps = {"x": double(5, 3), "y": double(5, 2, seed=1)}
+    inner = net.infer(clamps, init=Zero(), steps=3, optimizer=SGD(0.1)).states
+    known = pcgraph.States({v: inner[v] / 2 for v in ("h1", "h2", "h3")})
+    expected = again.infer(clamps, init=known, steps=4, optimizer=SGD(0.1))
+    for _ in range(2):
+        result = net.infer(clamps, init=_Asks(net), steps=4, optimizer=SGD(0.1))
+        for v in net.graph:
+            assert torch.equal(result.states[v], expected.states[v])
+        assert torch.equal(result.energy, expected.energy)
+
+
+def test_parts_that_are_one_object_are_told_from_parts_that_are_two():
+    """A plan made for the one does not serve the other, which is another number of initializers."""
+    graph = nx.DiGraph([("a", "b"), ("b", "a"), ("x", "a"), ("r", "b")])
+    nx.set_node_attributes(graph, 2, "shape")
+    net, same, run = PCNetwork(graph, seed=0, dtype=torch.float64), Zero(), {"steps": 1, "optimizer": SGD(0.1)}
+    for two in ((same, same), (Zero(), Zero()), (same, same), (Zero(), same)):
+        init = {"init": Forward(*two), **run}
+        result = net.infer({"x": double(3, 2)}, **init)
+        alone = PCNetwork(graph, seed=0, dtype=torch.float64).infer({"x": double(3, 2)}, **init)
+        assert torch.equal(result.energy, alone.energy)
+
+
 def test_equal_initializers_share_a_plan_and_others_do_not():
     """A new Forward() in every call must not compile anew; two Averages must not read each other's bank."""
     net = chain()

@@ -191,7 +191,7 @@ MUTANTS = [
     fault("the errors at the end are those of the last step", DESCENT, "            self._move(t)\n        program.finish()\n",
           "            self._move(t)\n", "coordinates"),
     # energies, as every backend has them
-    fault("precisions from the segment's start", BASE, "segment.precision[numbers - first]", "segment.precision[: len(numbers)]",
+    fault("precisions from the segment's start", BASE, "precision[numbers - first]", "precision[: len(numbers)]",
           "engine"),
     fault("one energy for all segments of a group", BASE, "np.diff(s.segment_of[nodes])", "np.diff(s.group_of[nodes])",
           "engine"),

@@ -32,6 +32,7 @@ INITS = (
 )  # fmt: skip
 
 
+@pytest.mark.filterwarnings("ignore:there is nothing to learn from")
 @pytest.mark.parametrize("kind", GRAPHS)
 @settings(deadline=None, max_examples=60)
 @given(data=st.data())
@@ -49,6 +50,7 @@ def test_any_network_equals_the_reference(kind, data):
     assert set(result.node_energy) == set(reference.predictions(net, result.states))
 
 
+@pytest.mark.filterwarnings("ignore:there is nothing to learn from")
 @settings(deadline=None, max_examples=60)
 @given(
     p=problems(graphs=dags(max_nodes=6, activations=SMOOTH, parallel=True, priors=True, slots=True), clamps="some"),
@@ -153,6 +155,7 @@ def test_what_is_no_precision_is_refused_before_anything_runs(precision, says):
         net.plan({"image"}, init=Zero(), steps=1, precision=precision)
 
 
+@pytest.mark.filterwarnings("ignore:there is nothing to learn from")
 @settings(deadline=None, max_examples=40)
 @given(p=problems(graphs=GRAPHS["parallel"], clamps="some"), steps=st.integers(0, 5))
 def test_a_slot_is_a_clamped_node_that_reads_its_owner(p, steps):
