@@ -4,7 +4,7 @@ NetworkX has topological orders and components, but of a graph as it stands. Her
 roots without a value block, and on the level of neurons a dense edge is one vertex between two groups (a *hub*) so
 that it costs m + n and not m·n. Edges that feed slots are left out, since a sweep sets a node to its main prediction;
 :attr:`CutGraph.whole` has them too. So Kahn's algorithm is written here, on flat lists, for graphs of millions of
-edges; components are asked of NetworkX.
+edges; weakly connected components are asked of NetworkX.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import networkx as nx
 import numpy as np
 
 from pcgraph.errors import GraphError, nearest
+from pcgraph.network.adjacency import components
 from pcgraph.topology import arguments
 from pcgraph.topology.adjacency import Adjacency, Flags, Index, by_source, reach, walk
 from pcgraph.topology.witness import Neuron
@@ -227,14 +228,12 @@ class CutGraph:
     def components(self) -> list[list[int]]:
         """List the strongly connected components, each after all that has an edge into it.
 
-        What lies before every cycle has components of one vertex. The rest NetworkX finds by Tarjan's algorithm (1972),
-        in which a component is complete only after everything it leads to: the reverse of that order is a topological
-        one. Starting from the last vertex keeps unrelated components in the order of declaration.
+        What lies before every cycle has components of one vertex, and comes first; unrelated ones of the rest keep
+        the order of declaration.
         """
-        rest = np.ones(self.vertices, dtype=bool)
-        rest[self.uncut] = False
-        parts = list(nx.strongly_connected_components(self._networkx(rest)))
-        return [*([v] for v in self.uncut), *(sorted(part) for part in reversed(parts))]
+        alone = set(self.uncut)
+        parts = components(*self.outgoing)
+        return [*([v] for v in self.uncut), *(part for part in parts if part[0] not in alone)]
 
 
 def of_groups(graph: nx.DiGraph, masks: arguments.Masks) -> CutGraph:

@@ -191,7 +191,7 @@ class TestShrinking:
         )
 
     def test_a_failing_test_prints_the_code_that_makes_the_problem(self):
-        @settings(database=None, derandomize=True)
+        @settings(database=None, derandomize=True, phases=tuple(Phase))
         @given(problems())
         def fails(p):
             assert len(p.graph) < 2

@@ -61,6 +61,22 @@ def mark(value: Any) -> Hashable:
 
 
 @dataclass(frozen=True, eq=False)
+class SegmentRows(Call):
+    """A call on rows of one segment."""
+
+    segment: int
+    rows: Rows
+
+
+@dataclass(frozen=True, eq=False)
+class GroupRows(Call):
+    """A call on rows of one group."""
+
+    group: int
+    rows: Rows
+
+
+@dataclass(frozen=True, eq=False)
 class Give(Call):
     """H[rows] comes from the plan's initializer of that number."""
 
@@ -70,11 +86,8 @@ class Give(Call):
 
 
 @dataclass(frozen=True, eq=False)
-class Fill(Call):
+class Fill(GroupRows):
     """A[rows] becomes the bias, or the prior of a root; zero where there is neither."""
-
-    group: int
-    rows: Rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,41 +122,30 @@ class Send(Call):
 
 
 @dataclass(frozen=True, eq=False)
-class Activate(Call):
+class Activate(SegmentRows):
     """H[rows] becomes σ(A[rows]): these nodes of a segment are swept."""
-
-    segment: int
-    rows: Rows
 
 
 @dataclass(frozen=True, eq=False)
-class Errors(Call):
+class Errors(SegmentRows):
     """M = σ(A), E = dF/dh and S = the error behind the activation are computed on these rows of a segment.
 
     `slope`: "keep" leaves σ'(A) in the place of A, which nothing changes or reads any more; "use" takes it from there,
     and M as it is. `precision`: of each row; None where all are 1.
     """
 
-    segment: int
-    rows: Rows
     slope: Literal["keep", "use"] | None = None
     precision: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True, eq=False)
-class ZeroGradient(Call):
+class ZeroGradient(GroupRows):
     """E[rows] becomes 0: these nodes move by their children's errors alone, or lie between those that move."""
-
-    group: int
-    rows: Rows
 
 
 @dataclass(frozen=True, eq=False)
-class ZeroSignal(Call):
+class ZeroSignal(GroupRows):
     """S[rows] becomes 0 at the start: edges that are computed along with neighbours must carry nothing from there."""
-
-    group: int
-    rows: Rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,33 +161,22 @@ class SendBack(Call):
 
 
 @dataclass(frozen=True, eq=False)
-class MeasureRows(Call):
+class MeasureRows(SegmentRows):
     """X[rows] becomes H[rows] - σ(A[rows]): these nodes of a segment move by their errors, which begin so."""
 
-    segment: int
-    rows: Rows
-
 
 @dataclass(frozen=True, eq=False)
-class OffsetRows(Call):
+class OffsetRows(SegmentRows):
     """H[rows] becomes σ(A[rows]) + X[rows]."""
 
-    segment: int
-    rows: Rows
-
 
 @dataclass(frozen=True, eq=False)
-class RelayRows(Call):
+class RelayRows(SegmentRows):
     """S[rows] loses σ'(A[rows]) ⊙ E[rows]: what has come back to these nodes goes on to their parents."""
 
-    segment: int
-    rows: Rows
-
 
 @dataclass(frozen=True, eq=False)
-class MoveRows(Call):
+class MoveRows(GroupRows):
     """The optimizer moves H[rows] along E[rows], or X[rows] where the variable is the error."""
 
-    group: int
-    rows: Rows
     errors: bool = False

@@ -6,7 +6,8 @@ import math
 import weakref
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -44,6 +45,8 @@ from pcgraph.plan import Plan
 from pcgraph.plan.operations import Write
 
 __all__ = ["TorchProgram"]
+
+T = TypeVar("T")
 
 _NODES: dict[type[Call], Callable[[Workspace, Any], Step]] = {
     Fill: nodes.fill,
@@ -122,7 +125,7 @@ class TorchProgram(Program):
         self.ws, self.kernels = ws, kernels
         #: Parts of the graph alone are computed as torch's own feed-forward pass would, to the last bit.
         self._onednn = plan.request.only is None and onednn.serves(ws.device, ws.dtype)
-        self._bounds: list[Bound] = []
+        self._bounds: list[Bound[Any]] = []
         self._lowered = lowered
         self._prologue = [
             self._give(call) if isinstance(call, Give) else self._bind(call) for call in lowered.prologue
@@ -144,8 +147,8 @@ class TorchProgram(Program):
     # -- binding ------------------------------------------------------------------------------------------------------
 
     def _stage(self, calls: Calls) -> _Stage:
-        parts = (self._all(part) for part in (calls.forward, calls.errors, calls.clear, calls.pull))
-        return _Stage(*parts, [self._move(call) for call in calls.moves])  # type: ignore[call-arg, arg-type]
+        forward, errors, clear, pull = map(self._all, (calls.forward, calls.errors, calls.clear, calls.pull))
+        return _Stage(forward, errors, clear, pull, [self._move(call) for call in calls.moves])
 
     def _all(self, calls: Iterable[Call]) -> list[Step]:
         return [self._bind(call) for call in calls]
@@ -154,10 +157,10 @@ class TorchProgram(Program):
         if isinstance(call, Send | SendBack):
             kernel = self.kernels[call.bucket]
             bind: Callable[[Workspace, Any], Step] = kernel.forward if isinstance(call, Send) else kernel.pull
-            return self._keep((call.key, kernel.name), lambda: bind(self.ws, call))  # type: ignore[no-any-return]
-        return self._keep(call.key, lambda: _NODES[type(call)](self.ws, call))  # type: ignore[no-any-return]
+            return self._keep((call.key, kernel.name), lambda: bind(self.ws, call))
+        return self._keep(call.key, lambda: _NODES[type(call)](self.ws, call))
 
-    def _keep(self, key: Hashable, bind: Callable[[], Any]) -> Any:
+    def _keep(self, key: Hashable, bind: Callable[[], T]) -> T:
         """Return what `bind` makes, or what it made for another program on this workspace."""
         self.ws.onednn = self._onednn
         bound = self.ws.bound((key, self._onednn), bind)
@@ -203,7 +206,7 @@ class TorchProgram(Program):
             by_bucket.setdefault(call.bucket, []).append(call)
         self._learn = [self._learner(b, calls) for b, calls in by_bucket.items()]
         self._learn += [
-            self._keep(("bias", group, mark(which)), lambda g=group, w=which: bias_gradient(ws, g, w))  # type: ignore[misc]
+            self._keep(("bias", group, mark(which)), partial(bias_gradient, ws, group, which))
             for group, which in self._lowered.biases
         ]
         self._refresh = list(dict.fromkeys(step for bound in self._bounds for step in bound.refresh))
@@ -214,7 +217,7 @@ class TorchProgram(Program):
         bind = kernel.weights
         assert bind is not None
         key = ("learn", b, kernel.name, *(call.key for call in calls))
-        return self._keep(key, lambda: bind(self.ws, bucket, calls))  # type: ignore[no-any-return]
+        return self._keep(key, lambda: bind(self.ws, bucket, calls))
 
     # -- running ------------------------------------------------------------------------------------------------------
 
@@ -315,7 +318,7 @@ class TorchProgram(Program):
                     h[p].copy_(value)
             else:
                 rows = [p for p, _ in placed]
-                where = self.ws.constant(("clamped", *rows), lambda rows=rows: torch.tensor(rows))  # type: ignore[misc]
+                where = self.ws.constant(("clamped", *rows), partial(torch.tensor, rows))
                 h.index_copy_(0, where, torch.stack([value for _, value in placed]))
 
     def _rate(self, move: _Move, optimizer: StateOptimizer) -> float | Tensor:

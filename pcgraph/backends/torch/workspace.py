@@ -12,7 +12,7 @@ import math
 import weakref
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -25,15 +25,16 @@ from pcgraph.network import Bucket, Network
 __all__ = ["Bound", "Step", "Workspace", "put", "switches", "take"]
 
 Step = Callable[[], object]
+T = TypeVar("T")
 
 
 @dataclass(eq=False)
-class Bound:
+class Bound(Generic[T]):
     """What is bound is a function on the buffers, what a run that calls it does at its start, and what it rests on."""
 
-    run: Any
+    run: T
     refresh: tuple[Step, ...]
-    parts: tuple[Bound, ...]
+    parts: tuple[Bound[Any], ...]
 
 
 class Workspace:
@@ -66,10 +67,10 @@ class Workspace:
         self.recorded = False
         self.reader: weakref.ref[Any] | None = None
         self._buffers: dict[tuple[str, int], Tensor] = {}
-        self._bound: weakref.WeakValueDictionary[Hashable, Bound] = weakref.WeakValueDictionary()
+        self._bound: weakref.WeakValueDictionary[Hashable, Bound[Any]] = weakref.WeakValueDictionary()
         #: Of what is being bound now.
         self._refreshing: list[Step] = []
-        self._parts: list[Bound] = []
+        self._parts: list[Bound[Any]] = []
         self._scratch: dict[tuple[str, torch.dtype], Tensor] = {}
         #: Scratch that was too small for somebody. What was recorded before still writes there.
         self._outgrown: list[Tensor] = []
@@ -132,7 +133,8 @@ class Workspace:
         name = ("base", key, size)
         if name not in self.cache:
             self.cache[name] = self.empty(size, self.batch, self.structure.groups[key[1]].size)
-        return self.cache[name]  # type: ignore[no-any-return]
+        kept: Tensor = self.cache[name]
+        return kept
 
     def empty(self, *shape: int) -> Tensor:
         """Make an uninitialised tensor of the states' dtype and device."""
@@ -150,7 +152,7 @@ class Workspace:
 
     # -- binding ------------------------------------------------------------------------------------------------------
 
-    def bound(self, key: Hashable, bind: Callable[[], Any]) -> Bound:
+    def bound(self, key: Hashable, bind: Callable[[], T]) -> Bound[T]:
         """Return what `bind` makes; it is made once for as long as some program holds it."""
         found = self._bound.get(key)
         if found is None:
@@ -185,7 +187,7 @@ class Workspace:
             self.refreshed(lambda: torch.mul(weight, bucket.scale, out=copy))
             return copy
 
-        return self.bound(("scaled", bucket.name), scaled).run  # type: ignore[no-any-return]
+        return self.bound(("scaled", bucket.name), scaled).run
 
     def packed(self, bucket: Bucket) -> Tensor:
         """:meth:`weights` as dense products read them: under autocast a copy in its dtype, also refreshed."""
@@ -198,13 +200,14 @@ class Workspace:
             self.refreshed(lambda: copy.copy_(weight))
             return copy
 
-        return self.bound(("half", bucket.name), cast).run  # type: ignore[no-any-return]
+        return self.bound(("half", bucket.name), cast).run
 
     def constant(self, key: tuple[Any, ...], make: Callable[[], Tensor]) -> Tensor:
         """Bring a tensor of the host's to the device once and keep it: a run copies nothing from the host."""
         if key not in self.cache:
             self.cache[key] = make().to(self.device)
-        return self.cache[key]  # type: ignore[no-any-return]
+        kept: Tensor = self.cache[key]
+        return kept
 
     def index(self, which: Rows) -> Tensor | slice:
         """Return rows as something a tensor on this device can be indexed with."""

@@ -1,0 +1,31 @@
+"""Every list of faults: the tests pass without one, each is noticed, and each can still be planted."""
+
+import pytest
+
+from tests.mutants import engine, network, topology
+from tests.mutants.planted import assert_can_be_planted, survives
+
+LISTS = {"engine": engine, "network": network, "topology": topology}
+MUTANTS = [
+    pytest.param(mutant, id=f"{name}-{mutant.name}") for name, faults in LISTS.items() for mutant in faults.MUTANTS
+]
+
+
+@pytest.mark.mutants
+@pytest.mark.parametrize("name", LISTS)
+def test_the_tests_pass_without_a_fault(name, tmp_path):
+    """Else every mutant would seem killed."""
+    passed, printed = survives(None, tmp_path, tuple(dict.fromkeys(LISTS[name].FILES.values())))
+    assert passed, printed
+
+
+@pytest.mark.mutants
+@pytest.mark.parametrize("mutant", MUTANTS)
+def test_the_suite_notices(mutant, tmp_path):
+    survived, printed = survives(mutant, tmp_path)
+    assert not survived, f"{mutant.name}: no test noticed\n{printed}"
+
+
+@pytest.mark.parametrize("mutant", MUTANTS)
+def test_the_fault_can_still_be_planted(mutant, tmp_path):
+    assert_can_be_planted(mutant, tmp_path)
