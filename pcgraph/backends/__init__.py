@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from pcgraph.backends.base import Backend, Kind, Motion, Program, Which
 from pcgraph.backends.torch import TorchBackend
+from pcgraph.backends.triton import TritonBackend
 from pcgraph.backends.traits import Traits, traits_of
 from pcgraph.errors import ConfigError, unknown_name
 
-__all__ = ["BACKENDS", "Backend", "Kind", "Motion", "Program", "TorchBackend", "Traits", "Which", "get", "traits_of"]
+__all__ = ["BACKENDS", "Backend", "Kind", "Motion", "Program", "TorchBackend", "Traits", "TritonBackend", "Which", "get", "traits_of"]
 
 #: Name -> class. "auto" takes the quickest one here that can compute the network.
-BACKENDS: dict[str, type[Backend]] = {"torch": TorchBackend}
+BACKENDS: dict[str, type[Backend]] = {"torch": TorchBackend, "triton": TritonBackend}
 
 
 def get(spec: str | Backend) -> Backend:
@@ -30,7 +31,7 @@ def get(spec: str | Backend) -> Backend:
         made = f"; a class makes an object: write {spec.__name__}()" if isinstance(spec, type) else ""
         raise ConfigError(f"backend= is a name or a Backend (found {spec!r}){made}", key="backend")
     if spec == "auto":
-        return TorchBackend()
+        return TritonBackend(strict=False)
     if spec not in BACKENDS:
         raise ConfigError(unknown_name("backend", spec, ("auto", *BACKENDS)), key="backend")
     return BACKENDS[spec]()

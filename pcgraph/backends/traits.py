@@ -7,9 +7,9 @@ each time. Ratios stand in docs/performance.md.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-__all__ = ["CPU", "CUDA", "Traits", "traits_of"]
+__all__ = ["CPU", "CUDA", "TRITON", "Traits", "traits_of"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,10 @@ class Traits:
         So many clamped nodes of one shape are copied one by one; more are stacked first.
     rate_sets : int
         Sets of different rates of the same nodes that stay on the device, the latest.
+    fused_edge : float
+        Weights from which on an edge is left to cuBLAS, and the fused kernels do what follows it alone.
+    large_tile : int
+        Neurons at both ends of an edge from which on tiles are large.
     """
 
     large_edge: float
@@ -59,6 +63,8 @@ class Traits:
     onednn_piece: int = 2**18
     few_clamps: int = 4
     rate_sets: int = 8
+    fused_edge: float = math.inf
+    large_tile: int = 1024
 
 
 #: Two to sixteen cores of x86-64.
@@ -67,6 +73,8 @@ CPU = Traits(
 )  # fmt: skip
 #: An NVIDIA GPU. Whatever is equal is batched at any size, since one product of 512 x 512 does not fill it.
 CUDA = Traits(large_edge=math.inf)
+#: The same, with fused kernels: a table may name any rows, so that nothing is widened, gathered or kept for slices.
+TRITON = replace(CUDA, widen=1.0, lasting_slope=2**62, fused_edge=1024 * 1024)
 
 
 def traits_of(device: str) -> Traits:

@@ -55,12 +55,16 @@ class TorchBackend(Backend):
         self._spaces = [found, *(space for space in self._spaces if space is not found)][:IDLE]
         ws, programs = found
         if plan not in programs:
-            kernels = self.kernels(plan, network)
-            programs[plan] = TorchProgram(plan, ws, lower(plan, kernels, ws.traits), kernels)
+            programs[plan] = self.bind(plan, ws)
             while len(programs) > max(PROGRAMS, len(plan.structure.nodes)):
                 del programs[next(iter(programs))]
         programs[plan] = programs.pop(plan)
         return programs[plan]
+
+    def bind(self, plan: Plan, ws: Workspace) -> TorchProgram:
+        """Make the program of a plan on a workspace."""
+        kernels = self.kernels(plan, ws.net)
+        return TorchProgram(plan, ws, lower(plan, kernels, ws.traits), kernels)
 
     def obstacle(self, plan: Plan, network: Network) -> str | None:
         if not all(kernel.capturable for kernel in self.kernels(plan, network)):

@@ -63,7 +63,7 @@ _NODES: dict[type[Call], Callable[[Workspace, Any], Step]] = {
 
 
 @dataclass(frozen=True, eq=False)
-class _Give:
+class Given:
     """An initializer writes these states: a view of them, and what the initializer is told of them."""
 
     write: Write
@@ -72,7 +72,7 @@ class _Give:
 
 
 @dataclass(frozen=True, eq=False)
-class _Move:
+class Move:
     """The optimizer moves these states: views of them and of their gradients, or their row numbers in a group."""
 
     group: int
@@ -107,14 +107,14 @@ class _Mask:
 
 
 @dataclass(frozen=True, eq=False)
-class _Stage:
+class Stage:
     """One step runs these functions, part by part."""
 
     forward: list[Step]
     errors: list[Step]
     clear: list[Step]
     pull: list[Step]
-    moves: list[_Move]
+    moves: list[Move]
 
 
 class TorchProgram(Program):
@@ -127,9 +127,7 @@ class TorchProgram(Program):
         self._onednn = plan.request.only is None and onednn.serves(ws.device, ws.dtype)
         self._bounds: list[Bound[Any]] = []
         self._lowered = lowered
-        self._prologue = [
-            self._give(call) if isinstance(call, Give) else self._bind(call) for call in lowered.prologue
-        ]  # fmt: skip
+        self._prologue = self._begin(lowered.prologue)
         self._stages = [self._stage(calls) for calls in lowered.stages]
         self._final = self._stage(lowered.final)
         #: What takes the place of the first errors at the end, while the last step is before one of these.
@@ -141,14 +139,17 @@ class TorchProgram(Program):
         self._squared = self._errors_flat()
         self._now, self._last = plan.steps, -1
         self._masks: list[_Mask] = []
-        self._rates: dict[_Move, float | Tensor] = {}
-        self._rate_sets: dict[_Move, dict[tuple[float, ...], Tensor]] = {}
+        self._rates: dict[Move, float | Tensor] = {}
+        self._rate_sets: dict[Move, dict[tuple[float, ...], Tensor]] = {}
 
     # -- binding ------------------------------------------------------------------------------------------------------
 
-    def _stage(self, calls: Calls) -> _Stage:
+    def _begin(self, prologue: Iterable[Call]) -> list[Given | Step]:
+        return [self._give(call) if isinstance(call, Give) else self._bind(call) for call in prologue]
+
+    def _stage(self, calls: Calls) -> Stage:
         forward, errors, clear, pull = map(self._all, (calls.forward, calls.errors, calls.clear, calls.pull))
-        return _Stage(forward, errors, clear, pull, [self._move(call) for call in calls.moves])
+        return Stage(forward, errors, clear, pull, [self._move(call) for call in calls.moves])
 
     def _all(self, calls: Iterable[Call]) -> list[Step]:
         return [self._bind(call) for call in calls]
@@ -167,21 +168,21 @@ class TorchProgram(Program):
         self._bounds.append(bound)
         return bound.run
 
-    def _give(self, call: Give) -> _Give:
+    def _give(self, call: Give) -> Given:
         s = self.plan.structure
         group, out = s.groups[call.group], self.ws.h(call.group)[call.rows]
         first, stop = group.start + call.rows.start, group.start + call.rows.stop
         block = Block(s.nodes[first:stop], group.shape, group.name, call.rows.start, call.rows.stop, first)
         write, shape = Write(call.source, np.arange(first, stop)), (stop - first, self.batch, *group.shape)
-        return _Give(write, block, out.view(shape))
+        return Given(write, block, out.view(shape))
 
-    def _move(self, call: MoveRows) -> _Move:
+    def _move(self, call: MoveRows) -> Move:
         where = self.ws.index(call.rows)
         h, e = (self.ws.x if call.errors else self.ws.h)(call.group), self.ws.e(call.group)
         members = self.plan.structure.groups[call.group].start + numbers(call.rows)
         if isinstance(where, slice):
-            return _Move(call.group, members, h[where], e[where], None)
-        return _Move(call.group, members, h, e, where)
+            return Move(call.group, members, h[where], e[where], None)
+        return Move(call.group, members, h, e, where)
 
     def _errors_flat(self) -> list[Tensor]:
         """Return the errors at the end, flat.
@@ -233,7 +234,7 @@ class TorchProgram(Program):
         self._last = -1
         fixed = False
         for item in self._prologue:
-            if isinstance(item, _Give):
+            if isinstance(item, Given):
                 self.initialize(item.write, item.block, item.out, context)
             else:
                 if not fixed:
@@ -284,9 +285,8 @@ class TorchProgram(Program):
             self._hold()
 
     def finish(self) -> None:
-        if self.plan.steps:
-            for step in self._final.forward:
-                step()
+        for step in self._final.forward:
+            step()
         for k, step in enumerate(self._final.errors):
             if k < len(self._early) and self._last < self._early[k][0]:
                 step = self._early[k][1]
@@ -321,7 +321,7 @@ class TorchProgram(Program):
                 where = self.ws.constant(("clamped", *rows), partial(torch.tensor, rows))
                 h.index_copy_(0, where, torch.stack([value for _, value in placed]))
 
-    def _rate(self, move: _Move, optimizer: StateOptimizer) -> float | Tensor:
+    def _rate(self, move: Move, optimizer: StateOptimizer) -> float | Tensor:
         if not isinstance(optimizer.lr, dict):
             return optimizer.rate(None)
         free, names = self.plan.free, self.plan.structure.nodes

@@ -1,0 +1,5 @@
+"""Fused kernels for NVIDIA GPUs, in Triton, behind the same seam as everything else."""
+
+from pcgraph.backends.triton.backend import TritonBackend
+
+__all__ = ["TritonBackend"]

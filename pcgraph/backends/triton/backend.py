@@ -1,0 +1,86 @@
+"""The backend of fused kernels chooses here what it computes, and says what it leaves to torch."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from dataclasses import replace
+
+import torch
+
+from pcgraph.backends.base import Program
+from pcgraph.backends.torch.backend import TorchBackend
+from pcgraph.backends.torch.kernels import Kernel, chosen
+from pcgraph.backends.torch.lowering import lower
+from pcgraph.backends.torch.program import TorchProgram
+from pcgraph.backends.torch.workspace import Workspace
+from pcgraph.backends.traits import TRITON, traits_of
+from pcgraph.errors import ConfigError
+from pcgraph.network import Network
+from pcgraph.plan import Plan
+
+__all__ = ["TritonBackend"]
+
+
+class TritonBackend(TorchBackend):
+    """This backend computes dense edges, activations, errors and moves in fused kernels, two launches a step.
+
+    What the kernels do not know (modules, callables, other energies than the Gaussian, CSR matrices, very large
+    layers) runs beside them, as :class:`~pcgraph.backends.TorchBackend` runs it.
+
+    Parameters
+    ----------
+    strict : bool
+        Whether a network that cannot be computed so is refused; else all of it is left to torch.
+    """
+
+    name = "triton"
+
+    def __init__(self, strict: bool = True) -> None:
+        super().__init__()
+        self.strict = strict
+
+    def unfit(self, plan: Plan, network: Network) -> str | None:
+        """Say why no fused kernel computes this plan; return None where they do."""
+        reason = unusable(network.device, network.dtype, self.strict)
+        if reason is None and plan.measure is not None:
+            reason = "error coordinates move along waves, which are not fused"
+        return reason
+
+    def check(self, plan: Plan, network: Network) -> None:
+        super().check(plan, network)
+        reason = self.unfit(plan, network)
+        if self.strict and reason is not None:
+            raise ConfigError(f"backend='triton' cannot compute this: {reason}; backend='auto' can", key="backend")
+
+    def kernels(self, plan: Plan, network: Network) -> tuple[Kernel, ...]:
+        if self.unfit(plan, network) is not None:
+            return super().kernels(plan, network)
+        found = chosen(plan.structure, traits_of(network.device.type), dict(plan.request.pins))
+        return tuple(replace(kernel, begins=False, writes=False, widens=False) for kernel in found)
+
+    def bind(self, plan: Plan, ws: Workspace) -> TorchProgram:
+        if self.unfit(plan, ws.net) is not None:
+            return super().bind(plan, ws)
+        from pcgraph.backends.triton.program import TritonProgram
+
+        kernels = self.kernels(plan, ws.net)
+        return TritonProgram(plan, ws, lower(plan, kernels, TRITON), kernels, TRITON)
+
+
+def unusable(device: torch.device, dtype: torch.dtype, asked: bool) -> str | None:
+    """Say why Triton's kernels cannot run on this device; return None where they can.
+
+    The interpreter, which is slow, is used where the backend was `asked` for by name.
+    """
+    if importlib.util.find_spec("triton") is None:
+        return "the package triton is not installed (pip install triton)"
+    if asked and os.environ.get("TRITON_INTERPRET") == "1":
+        return None if device.type == "cpu" else "TRITON_INTERPRET=1 runs on tensors of the CPU alone"
+    if device.type != "cuda":
+        return f"the network is on {device.type!r}, and fused kernels run on CUDA (or by TRITON_INTERPRET=1)"
+    if torch.cuda.get_device_capability(device) < (8, 0):
+        return "the card is older than compute capability 8.0"
+    if dtype != torch.float32:
+        return f"the network is in {dtype}, and fused kernels compute in float32"
+    return None

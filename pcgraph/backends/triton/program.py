@@ -1,0 +1,300 @@
+"""A program of fused launches: what the kernels know is computed by them, and all else beside them as torch does it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pcgraph.backends.base import Motion, keep
+from pcgraph.backends.torch.calls import (
+    Activate, Call, Errors, Fill, Give, Restore, Rows, Save, Send, SendBack, ZeroGradient, numbers,
+)  # fmt: skip
+from pcgraph.backends.torch.gradients import Gradient
+from pcgraph.backends.torch.kernels import Kernel
+from pcgraph.backends.torch.lowering import Calls, Lowered
+from pcgraph.backends.torch.program import Given, Stage, TorchProgram
+from pcgraph.backends.torch.workspace import Step, Workspace
+from pcgraph.backends.traits import Traits
+from pcgraph.backends.triton.launches import Learning, Predict, Pull
+from pcgraph.backends.triton.tables import Places
+from pcgraph.optimizers import SGD
+from pcgraph.plan import Plan
+from pcgraph.plan.flow import Mask
+from pcgraph.plan.operations import Index
+
+__all__ = ["TritonProgram"]
+
+COMPARE, SWEEP, KEEP, OWN = 1, 2, 4, 8
+
+
+@dataclass(frozen=True, eq=False)
+class Fused(Stage):
+    """A stage with its launches apart: what comes before each, and the launch."""
+
+    before: list[Step]
+    predict: Predict | None
+    back: list[Step]
+    release: Pull | None
+
+
+class TritonProgram(TorchProgram):
+    """This program is a plan bound to a workspace, in fused launches as far as the kernels know what it asks for."""
+
+    def __init__(
+        self, plan: Plan, ws: Workspace, lowered: Lowered, kernels: Sequence[Kernel], traits: Traits
+    ) -> None:  # fmt: skip
+        self.plan, self.ws = plan, ws
+        key = ("places", *(kernel.name for kernel in kernels))
+        if key not in ws.cache:
+            ws.cache[key] = Places(ws, tuple(kernels), traits)
+        self.places: Places = ws.cache[key]
+        self.count = len(plan.structure.nodes)
+        self.kept = self._kept(lowered)
+        self._rate_tables: dict[tuple[Any, ...], Tensor] = {}
+        super().__init__(plan, ws, lowered, kernels)
+
+    # -- which nodes --------------------------------------------------------------------------------------------------
+
+    def _nodes(self, group: int, rows: Rows) -> Index:
+        return self.plan.structure.groups[group].start + numbers(rows)
+
+    def _segment_nodes(self, call: Errors | Activate) -> Index:
+        return self._nodes(self.plan.structure.segments[call.segment].group, call.rows)
+
+    def _own(self, call: Errors | Activate) -> bool:
+        """Tell whether the kernels do what is done at these nodes."""
+        segment = self.plan.structure.segments[call.segment]
+        known = bool((self.places.sigma[self._segment_nodes(call)[:1]] >= 0).all())
+        return known and (isinstance(call, Activate) or segment.gaussian)
+
+    def _kept(self, lowered: Lowered) -> Mask:
+        """Find the nodes whose incoming sum must be in memory: a stage reads it as an earlier one left it."""
+        found = np.zeros(self.count, dtype=bool)
+        for stage in (*lowered.stages, lowered.final):
+            fresh = np.zeros(self.count, dtype=bool)
+            for call in stage.forward:
+                if isinstance(call, Send):
+                    fresh[self.plan.structure.target[numbers(call.edges)]] = True
+                elif isinstance(call, Fill | Restore):
+                    fresh[self._nodes(call.group, call.rows)] = True
+            for errors in stage.errors:
+                nodes = self._segment_nodes(errors)
+                found[nodes] |= ~fresh[nodes] | (not self._own(errors))
+        return found
+
+    # -- binding ------------------------------------------------------------------------------------------------------
+
+    def _launch(self, kind: type[Any], *tables: Any) -> Any:
+        """Bind a launch; one that another program has bound to this workspace serves this one too."""
+        key = (kind.__name__, *(None if t is None else (len(t), t.tobytes()) for t in tables))
+        return self._keep(key, lambda: kind(self.places, *tables))
+
+    def _forward(
+        self, calls: Iterable[Call], flags: Index, precisions: NDArray[np.float64] | None = None
+    ) -> tuple[list[Step], Predict | None]:  # fmt: skip
+        """Bind what comes into nodes: first what torch does, then one launch for all else.
+
+        `flags` says what the launch does at each node, (nodes,); nodes that get something are in it as well.
+        """
+        s, places = self.plan.structure, self.places
+        start, touched, beside = np.full(self.count, -1), flags != 0, np.zeros(self.count, dtype=bool)
+        steps: list[Step] = []
+        given: list[Fill | Restore] = []
+        edges: list[Index] = []
+        others: list[Send] = []
+        for call in calls:
+            if isinstance(call, Send) and self.kernels[call.bucket].adds:
+                which = numbers(call.edges)
+                touched[s.target[which]] = True
+                if places.fused[which[0]]:
+                    edges.append(which)
+                else:
+                    others.append(call)
+                    beside[s.target[which]] = True
+            elif isinstance(call, Restore | Fill) and type(call) is not Save:
+                given.append(call)
+                touched[self._nodes(call.group, call.rows)] = True
+            else:
+                steps.append(self._bind(call))
+        for i in s.priors:
+            beside[i] |= touched[i]
+        begun = np.zeros(self.count, dtype=bool)
+        for call in given:
+            nodes = self._nodes(call.group, call.rows)
+            begun[nodes] = True
+            steps += self._some(call, beside[nodes])
+            if isinstance(call, Restore):
+                address = places.address(call.at, self.ws.base(call.base, call.size))
+                start[nodes[~beside[nodes]]] = address[~beside[nodes]]
+        steps += [self._bind(call) for call in others]
+        every = np.concatenate(edges) if edges else np.zeros(0, dtype=np.int64)
+        # A sum that no call begins goes on from what is there.
+        there = beside | (touched & ~begun)
+        start[there] = places.a[there]
+        flags = np.where(touched & ((flags & (COMPARE | SWEEP)) == 0), flags | KEEP, flags)
+        flags = np.where(touched & self.kept & ~(there & self._bare(every)), flags | KEEP, flags)
+        busy = touched & ~(there & self._bare(every) & (flags == KEEP))
+        nodes = np.flatnonzero(busy)
+        if not len(nodes):
+            return steps, None
+        own = None if precisions is None or (precisions[nodes] == 1.0).all() else precisions[nodes]
+        return steps, self._launch(Predict, nodes, flags[nodes], start[nodes], every, own)
+
+    def _bare(self, edges: Index) -> Mask:
+        """Return the nodes that none of the edges leads into."""
+        bare = np.ones(self.count, dtype=bool)
+        bare[self.plan.structure.target[edges]] = False
+        return bare
+
+    def _some(self, call: Any, which: Mask) -> list[Step]:
+        """Bind a call for some of its rows."""
+        if which.all():
+            return [self._bind(call)]
+        if not which.any():
+            return []
+        some = replace(call, rows=numbers(call.rows)[which])
+        return [self._bind(replace(some, at=numbers(call.at)[which]) if isinstance(call, Restore) else some)]
+
+    def _begin(self, prologue: Iterable[Call]) -> list[Given | Step]:
+        """Bind the initialization, a launch for each wave of a sweep."""
+        done: list[Given | Step] = []
+        wave: list[Call] = []
+        swept: list[Activate] = []
+
+        def flush() -> None:
+            if wave or swept:
+                done.extend(self._wave(wave, swept))
+                wave.clear()
+                swept.clear()
+
+        for call in prologue:
+            if isinstance(call, Activate):
+                swept.append(call)
+                continue
+            if swept or not isinstance(call, Fill | Save | Send):
+                flush()
+            if isinstance(call, Fill | Save | Send):
+                wave.append(call)
+            else:
+                done.append(self._give(call) if isinstance(call, Give) else self._bind(call))
+        flush()
+        return done
+
+    def _wave(self, calls: list[Call], swept: list[Activate]) -> list[Step]:
+        """Bind one wave: its sums, and the states that become their activations."""
+        if any(isinstance(call, Save) for call in calls):
+            return [self._bind(call) for call in (*calls, *swept)]
+        flags = np.zeros(self.count, dtype=np.int64)
+        for call in swept:
+            if self._own(call):
+                flags[self._segment_nodes(call)] = SWEEP
+            else:
+                flags[self._segment_nodes(call)] = KEEP
+        steps, launch = self._forward(calls, flags)
+        if launch is not None:
+            steps.append(lambda: launch(show=False))
+        return steps + [self._bind(call) for call in swept if not self._own(call)]
+
+    def _stage(self, calls: Calls) -> Fused:
+        s = self.plan.structure
+        flags, precisions = np.zeros(self.count, dtype=np.int64), np.ones(self.count)
+        compared = np.zeros(self.count, dtype=bool)
+        beside = [call for call in calls.errors if not self._own(call)]
+        for call in calls.errors:
+            nodes = self._segment_nodes(call)
+            compared[nodes] = True
+            flags[nodes] = COMPARE if self._own(call) else KEEP
+            if call.precision is not None:
+                precisions[nodes] = call.precision
+        before, predict = self._forward(calls.forward, flags, precisions)
+        forward = before if predict is None else [*before, lambda: predict(show=True)]
+        errors = self._all(beside)
+
+        mixed = np.zeros(self.count, dtype=bool)
+        others: list[Call] = []
+        edges: list[Index] = []
+        for back in calls.pull:
+            if isinstance(back, SendBack) and self.places.fused[numbers(back.edges)[0]]:
+                edges.append(numbers(back.edges))
+                continue
+            others.append(back)
+            if isinstance(back, SendBack):
+                mixed[s.source[numbers(back.edges)]] = True
+        clear = [step for call in calls.clear for step in self._clear(call, mixed)]
+        moved = [self._nodes(call.group, call.rows) for call in calls.moves]
+        nodes = np.concatenate(moved) if moved else np.zeros(0, dtype=np.int64)
+        aside, release = self._all(others), None
+        if len(nodes):
+            every = np.concatenate(edges) if edges else np.zeros(0, dtype=np.int64)
+            own = np.where(compared[nodes] | mixed[nodes], OWN, 0)
+            release = self._launch(Pull, nodes, own, every)
+        pulled = aside if release is None else [*aside, lambda: release(None)]
+        moves = [self._move(call) for call in calls.moves]
+        return Fused(forward, errors, clear, pulled, moves, before, predict, aside, release)
+
+    def _clear(self, call: Call, mixed: Mask) -> list[Step]:
+        assert isinstance(call, ZeroGradient)
+        return self._some(call, mixed[self._nodes(call.group, call.rows)])
+
+    # -- running ------------------------------------------------------------------------------------------------------
+
+    def step(self, t: int, motion: Motion) -> None:
+        """Take a step in two launches, where nothing but plain descent moves whole states."""
+        stage = self._stages[min(t, len(self._stages) - 1)]
+        assert isinstance(stage, Fused)
+        for step in stage.before:
+            step()
+        if stage.predict is not None:
+            stage.predict(show=False)
+        for step in stage.errors:
+            step()
+        self._now = self._last = t
+        optimizer = motion.optimizer
+        plain = type(optimizer) is SGD and optimizer.stateless and not motion.nudges and not self._masks
+        if not plain or stage.release is None:
+            self.pull(t, motion)
+            self.move(t, motion)
+            return
+        for step in (*stage.clear, *stage.back):
+            step()
+        stage.release(self._rates_of(stage, optimizer))
+
+    def _rates_of(self, stage: Fused, optimizer: Any) -> Tensor:
+        """Return the rate of each node that moves."""
+        for move in stage.moves:
+            if move not in self._rates:
+                self._rates[move] = self._rate(move, optimizer)
+        rates = [self._rates[move] for move in stage.moves]
+        key = (stage, *(r if isinstance(r, float) else r.data_ptr() for r in rates))
+        if key not in self._rate_tables:
+            while len(self._rate_tables) > self.ws.traits.rate_sets * len(self._stages):
+                del self._rate_tables[next(iter(self._rate_tables))]
+            each = [
+                torch.full((len(move.nodes),), r, dtype=self.ws.dtype, device=self.ws.device)
+                if isinstance(r, float) else r.flatten()
+                for move, r in zip(stage.moves, rates)
+            ]  # fmt: skip
+            self._rate_tables[key] = torch.cat(each)
+        return keep(self._rate_tables[key])
+
+    # -- learning -----------------------------------------------------------------------------------------------------
+
+    def _gradients(self) -> list[Gradient]:
+        if self._learn is None:
+            fused = set(self.places.buckets)
+            whole = self._lowered
+            mine = [call for call in whole.weights if call.bucket in fused]
+            self._lowered = replace(whole, weights=tuple(c for c in whole.weights if c.bucket not in fused), biases=())
+            super()._gradients()
+            self._lowered = whole
+            assert self._learn is not None
+            self._learn.append(self._keep(
+                ("learn", id(self)), lambda: Learning(self.places, mine, whole.biases)
+            ))  # fmt: skip
+        return self._learn

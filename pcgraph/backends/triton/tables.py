@@ -1,0 +1,208 @@
+"""The tables of fused launches say which program computes which tile of which node, and where its numbers lie."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pcgraph.backends.torch.calls import Rows, numbers
+from pcgraph.backends.torch.kernels import Kernel
+from pcgraph.backends.torch.workspace import Workspace
+from pcgraph.backends.traits import Traits
+from pcgraph.network import Bucket
+from pcgraph.plan.flow import Mask
+from pcgraph.plan.operations import Index
+
+__all__ = ["Places", "Tile", "fused", "known", "tile_for"]
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A program computes so many samples of so many neurons, adding up over so many numbers at a time."""
+
+    samples: int
+    neurons: int
+    inner: int
+    warps: int
+    stages: int
+
+
+def known(name: str) -> int:
+    """Return the number of an activation of the kernels, or -1."""
+    from pcgraph.backends.triton.kernels import ACTIVATIONS
+
+    return ACTIVATIONS.index(name) if name in ACTIVATIONS else -1
+
+
+def fused(bucket: Bucket, kernel: Kernel, structure: Any, traits: Traits) -> bool:
+    """Tell whether the fused kernels compute the edges of a bucket, and nothing beside them does."""
+    if not bucket.phi.named or bucket.kind not in ("linear", "identity"):
+        return False
+    if bucket.kind == "identity":
+        return bucket.scale == 1.0
+    return kernel.name in ("dense", "batched") and bucket.entries(structure.groups) < traits.fused_edge
+
+
+def tile_for(traits: Traits, widest: int, deepest: int, batch: int) -> Tile:
+    """Choose how large tiles are: nodes have up to `widest` neurons, and edges carry up to `deepest` numbers."""
+    large = widest >= traits.large_tile and deepest >= traits.large_tile and batch > 64
+    samples = 128 if large else max(16, min(64, _power(batch)))
+    neurons = 128 if large else (32 if widest <= 32 else 64)
+    inner = 32 if large or deepest <= 32 else 64
+    return Tile(samples, neurons, inner, 8 if large else (2 if neurons == 32 else 4), 1 if deepest <= 32 else 3)
+
+
+def _power(count: int) -> int:
+    return 1 << max(0, count - 1).bit_length()
+
+
+class Places:
+    """Where everything of a workspace lies: the addresses of nodes in its buffers, and of the weights of edges.
+
+    Attributes
+    ----------
+    h, a, m, e, s, bias : ndarray of int64, shape (nodes,)
+        Addresses in bytes; -1 for a bias that a node has not.
+    size : ndarray of int64, shape (nodes,)
+    sigma : ndarray of int64, shape (nodes,)
+        The number of each node's activation, or -1.
+    fused : ndarray of bool, shape (edges,)
+        Whether the fused kernels compute the edge.
+    """
+
+    def __init__(self, ws: Workspace, kernels: tuple[Kernel, ...], traits: Traits) -> None:
+        s, self.ws, self.traits = ws.structure, ws, traits
+        self.batch, self.item = ws.batch, torch.empty((), dtype=ws.dtype).element_size()
+        self.size = np.array([g.size for g in s.groups], dtype=np.int64)[s.group_of]
+        stride = s.position * self.size * (ws.batch * self.item)
+        made = {"h": ws.h, "a": ws.a, "m": ws.m, "e": ws.e, "s": ws.s}
+        self.h, self.a, self.m, self.e, self.s = (
+            np.array([buffer(g).data_ptr() for g in range(len(s.groups))], dtype=np.int64)[s.group_of] + stride
+            for buffer in made.values()
+        )
+        self.anchor: Tensor = min((b(g) for b in made.values() for g in range(len(s.groups))), key=Tensor.data_ptr)
+        self.bias = self._biases()
+        codes = np.array([known(segment.activation.name) if segment.activation.named else -1 for segment in s.segments])
+        self.sigma = codes[s.segment_of]
+        self.fused: Mask = np.zeros(len(s.source), dtype=bool)
+        self.phi, self.copies = np.zeros(len(s.source), dtype=np.int64), np.zeros(len(s.source), dtype=bool)
+        self.row = np.zeros(len(s.source), dtype=np.int64)
+        self.buckets: list[int] = []
+        for b, (bucket, kernel) in enumerate(zip(s.buckets, kernels)):
+            if not fused(bucket, kernel, s, traits):
+                continue
+            part = slice(bucket.start, bucket.stop)
+            self.fused[part], self.phi[part] = True, known(bucket.phi.name)
+            self.copies[part] = bucket.kind == "identity"
+            self.row[part] = np.arange(bucket.count) if bucket.weight is None else bucket.weight
+            self.buckets.append(b)
+
+    def _biases(self) -> Index:
+        s, found = self.ws.structure, np.full(len(self.size), -1, dtype=np.int64)
+        for group in s.groups:
+            name, which = f"bias_{group.name}", slice(group.start, group.start + group.count)
+            if name in self.ws.net.biases:
+                row = self.ws.net.bias_row[which]
+                address = self.ws.net.biases[name].data_ptr() + row * (group.size * self.item)
+                found[which] = np.where(row >= 0, address, -1)
+        return found
+
+    def offsets(self, addresses: Index) -> Index:
+        """Return addresses as offsets from the anchor, in numbers; an address of -1 is none."""
+        from pcgraph.backends.triton.kernels import NONE
+
+        return np.where(addresses == -1, NONE, (addresses - self.anchor.data_ptr()) // self.item)
+
+    # -- tables -------------------------------------------------------------------------------------------------------
+
+    def tiles(self, width: Index, step: int) -> Index:
+        """Return (entry, first neuron) for each tile of nodes that are so wide, shape (tiles, 2)."""
+        count = -(-width // step)
+        entry = np.repeat(np.arange(len(width)), count)
+        within = np.arange(len(entry)) - np.repeat(np.cumsum(count) - count, count)
+        return np.stack([entry, within * step], 1)
+
+    def weights(self, edges: Index) -> tuple[Tensor, Index]:
+        """Return an anchor for the weights of edges, and their addresses; 0 for identities.
+
+        What they are copied into where they are scaled or cast is bound with the caller.
+        """
+        s, found = self.ws.structure, np.zeros(len(edges), dtype=np.int64)
+        bucket_of, anchors = s.bucket_of[edges], []
+        for b in np.unique(bucket_of):
+            bucket = s.buckets[b]
+            if bucket.kind != "linear":
+                continue
+            packed, here = self.ws.packed(bucket), bucket_of == b
+            found[here] = packed.data_ptr() + self.row[edges[here]] * (packed[0].numel() * packed.element_size())
+            anchors.append(packed)
+        return min(anchors, key=Tensor.data_ptr, default=self.anchor), found
+
+    def edge_table(self, nodes: Index, edges: Index, back: bool) -> tuple[Tensor, Index, Index, dict[str, Any]]:
+        """Return (anchor of the weights, table of edges, ends (nodes + 1,), facts) for edges at nodes.
+
+        Parameters
+        ----------
+        nodes : ndarray of int64
+            Targets, or where `back` is true sources, in the order of the launch.
+        edges : ndarray of int64
+        """
+        from pcgraph.backends.triton import kernels as k
+
+        s = self.ws.structure
+        entry = np.full(len(s.nodes), -1)
+        entry[nodes] = np.arange(len(nodes))
+        near, far = (s.source, s.target) if back else (s.target, s.source)
+        edges = edges[np.argsort(entry[near[edges]], kind="stable")]
+        ends = np.searchsorted(entry[near[edges]], np.arange(len(nodes) + 1))
+        anchor, weight = self.weights(edges)
+        width, across = self.size[far[edges]], self.size[near[edges]]
+        place, copies = self.offsets((self.s if back else self.h)[far[edges]]), self.copies[edges]
+        offset = np.where(copies, 0, (weight - anchor.data_ptr()) // anchor.element_size())
+        align = self.align(anchor)
+        fits = (place % align == 0) & (width % align == 0) & (offset % align == 0)
+        if back:
+            fits &= across % align == 0
+        kind = np.where(copies, k.COPY, np.where(fits, k.DENSE, k.UNALIGNED))
+        products = ~copies
+        table = np.stack([place, width, offset, self.phi[edges], kind], 1)
+        deepest = int(width[products].max(initial=1))
+        facts = {
+            "PHI": bool((self.phi[edges] != 0).any()), "MIXED": bool((kind == k.UNALIGNED).any()),
+            "COPIES": bool(copies.any()), "ALIGN": align,
+        }  # fmt: skip
+        return anchor, table, ends, facts | {"deepest": deepest}
+
+    def even(self, nodes: Index) -> bool:
+        """Tell whether everything of these nodes lies at multiples of four numbers, and so do its rows."""
+        columns = (self.h, self.a, self.m, self.e, self.s)
+        whole = all((self.offsets(column[nodes]) % 4 == 0).all() for column in columns)
+        return whole and bool((self.size[nodes] % 4 == 0).all())
+
+    def align(self, weights: Tensor) -> int:
+        """So many numbers make the 16 bytes that the card loads at once."""
+        return 16 // min(self.item, weights.element_size())
+
+    def node_table(self, nodes: Index, flags: Index, start: Index, ends: Index) -> Index:
+        """Return the table of nodes; `start` is the address at which a sum begins, or -1."""
+        columns = (self.h, self.a, self.m, self.e, self.s)
+        where = [self.offsets(column[nodes]) for column in columns]
+        sigma = np.maximum(self.sigma[nodes], 0)
+        rest = [self.offsets(start), self.offsets(self.bias[nodes]), sigma, flags, ends[:-1], ends[1:]]
+        return np.stack([self.size[nodes], *where, *rest], 1)
+
+    def on_device(self, table: Index | np.ndarray[Any, Any]) -> Tensor:
+        """Bring a table to the device."""
+        return torch.from_numpy(np.ascontiguousarray(table)).to(self.ws.device)
+
+    def address(self, call_rows: Rows, buffer: Tensor) -> Index:
+        """Return the addresses of rows of a buffer."""
+        return buffer.data_ptr() + numbers(call_rows) * (buffer[0].numel() * self.item)
+
+
+Run = Callable[[], object]
