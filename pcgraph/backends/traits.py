@@ -46,6 +46,10 @@ class Traits:
         Sets of different rates of the same nodes that stay on the device, the latest.
     fused_edge : float
         Weights from which on an edge is left to cuBLAS, and the fused kernels do what follows it alone.
+    scalar_rows, scalar_edges_at_once, scalar_warps : int
+        A program of scalar neurons computes so many of them, looks at so many edges of each at a time, by so many warps.
+    turns : bool
+        Whether weights are transposed once a run for what is pulled back.
     large_tile : int
         Neurons at both ends of an edge from which on tiles are large.
     """
@@ -65,6 +69,10 @@ class Traits:
     rate_sets: int = 8
     fused_edge: float = math.inf
     large_tile: int = 1024
+    turns: bool = False
+    scalar_rows: int = 4
+    scalar_edges_at_once: int = 8
+    scalar_warps: int = 4
 
 
 #: Two to sixteen cores of x86-64.

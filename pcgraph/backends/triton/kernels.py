@@ -20,8 +20,8 @@ import triton
 import triton.language as tl
 
 __all__ = [
-    "ACTIVATIONS", "COMPARE", "COPY", "DENSE", "EDGE", "KEEP", "NODE", "NONE", "OWN", "ROW", "SWEEP", "UNALIGNED", "learn",
-    "predict", "pull",
+    "ACTIVATIONS", "BIAS", "COMPARE", "COPY", "DENSE", "EDGE", "KEEP", "NODE", "NONE", "OWN", "ROW", "SWEEP", "UNALIGNED", "learn",
+    "predict", "predict_scalars", "pull", "pull_scalars",
 ]  # fmt: skip
 
 #: The activations that the kernels know, by their number.
@@ -33,12 +33,12 @@ NODE = ("size", "h", "a", "m", "e", "s", "start", "bias", "sigma", "flags", "low
 #: Columns of the table of edges, those of a node beside each other: `far` is the state, or the signal, at the other end.
 EDGE = ("far", "width", "weight", "phi", "kind")
 #: Columns of the table of weights: how large one is, and which edges share it; of a bias, the one node.
-ROW = ("out", "in", "low", "high", "phi", "bias")
+ROW = ("out", "in", "low", "high", "phi", "kind")
 #: Flags of nodes: errors and signals are taken; the state becomes the prediction; what comes in is kept; the gradient
 #: begins with the node's own error.
 COMPARE, SWEEP, KEEP, OWN = 1, 2, 4, 8
-#: Kinds of edges: a product of which all rows begin where the card likes it; the identity; any other product.
-DENSE, COPY, UNALIGNED = 0, 1, 2
+#: Kinds of edges and of gradients: products whose rows begin where the card likes it; the identity; other products; biases.
+DENSE, COPY, UNALIGNED, BIAS = 0, 1, 2, 3
 #: The offset of what is not there; any other may be negative.
 NONE = -(2**62)
 
@@ -47,7 +47,7 @@ _NODE = tl.constexpr(len(NODE))
 _EDGE = tl.constexpr(len(EDGE))
 _ROW = tl.constexpr(len(ROW))
 _COMPARE, _SWEEP, _KEEP, _OWN = (tl.constexpr(flag) for flag in (COMPARE, SWEEP, KEEP, OWN))
-_COPY, _UNALIGNED = tl.constexpr(COPY), tl.constexpr(UNALIGNED)
+_COPY, _UNALIGNED, _BIAS = tl.constexpr(COPY), tl.constexpr(UNALIGNED), tl.constexpr(BIAS)
 
 
 @triton.jit
@@ -58,60 +58,80 @@ def _tanh(a):
 
 
 @triton.jit
-def _sigma(a, code):
-    """The activation with this number."""
+def _sigma(a, code, KNOWN: tl.constexpr):
+    """The activation with this number, one of those whose bits are set in `KNOWN`."""
     m = a
-    if code == 1:
-        m = tl.maximum(a, 0.0)
-    elif code == 2:
-        m = tl.where(a > 0, a, 0.01 * a)
-    elif code == 3:
-        m = _tanh(a)
-    elif code == 4:
-        m = 1.0 / (1.0 + tl.exp(-a))
-    elif code == 5:
-        m = 0.5 * a * (1.0 + tl.erf(a * 0.7071067811865476))
-    elif code == 6:
-        m = 0.5 * a * (1.0 + _tanh(0.7978845608028654 * (a + 0.044715 * a * a * a)))
-    elif code == 7:
-        m = tl.where(a > 0, a, tl.exp(tl.minimum(a, 0.0)) - 1.0)
-    elif code == 8:
-        m = a / (1.0 + tl.exp(-a))
-    elif code == 9:
-        m = tl.minimum(tl.maximum(a, -1.0), 1.0)
-    elif code == 10:
-        m = tl.where(a > 20.0, a, tl.log(1.0 + tl.exp(tl.minimum(a, 20.0))))
+    if KNOWN & 2:
+        if code == 1:
+            m = tl.maximum(a, 0.0)
+    if KNOWN & 4:
+        if code == 2:
+            m = tl.where(a > 0, a, 0.01 * a)
+    if KNOWN & 8:
+        if code == 3:
+            m = _tanh(a)
+    if KNOWN & 16:
+        if code == 4:
+            m = 1.0 / (1.0 + tl.exp(-a))
+    if KNOWN & 32:
+        if code == 5:
+            m = 0.5 * a * (1.0 + tl.erf(a * 0.7071067811865476))
+    if KNOWN & 64:
+        if code == 6:
+            m = 0.5 * a * (1.0 + _tanh(0.7978845608028654 * (a + 0.044715 * a * a * a)))
+    if KNOWN & 128:
+        if code == 7:
+            m = tl.where(a > 0, a, tl.exp(tl.minimum(a, 0.0)) - 1.0)
+    if KNOWN & 256:
+        if code == 8:
+            m = a / (1.0 + tl.exp(-a))
+    if KNOWN & 512:
+        if code == 9:
+            m = tl.minimum(tl.maximum(a, -1.0), 1.0)
+    if KNOWN & 1024:
+        if code == 10:
+            m = tl.where(a > 20.0, a, tl.log(1.0 + tl.exp(tl.minimum(a, 20.0))))
     return m
 
 
 @triton.jit
-def _slope(a, code):
+def _slope(a, code, KNOWN: tl.constexpr):
     """The derivative of the activation with this number."""
     d = a * 0.0 + 1.0
-    if code == 1:
-        d = tl.where(a > 0, d, 0.0)
-    elif code == 2:
-        d = tl.where(a > 0, d, 0.01)
-    elif code == 3:
-        t = _tanh(a)
-        d = 1.0 - t * t
-    elif code == 4:
-        t = 1.0 / (1.0 + tl.exp(-a))
-        d = t * (1.0 - t)
-    elif code == 5:
-        d = 0.5 * (1.0 + tl.erf(a * 0.7071067811865476)) + a * tl.exp(-0.5 * a * a) * 0.3989422804014327
-    elif code == 6:
-        t = _tanh(0.7978845608028654 * (a + 0.044715 * a * a * a))
-        d = 0.5 * (1.0 + t) + 0.5 * a * (1.0 - t * t) * 0.7978845608028654 * (1.0 + 0.134145 * a * a)
-    elif code == 7:
-        d = tl.where(a > 0, d, tl.exp(tl.minimum(a, 0.0)))
-    elif code == 8:
-        t = 1.0 / (1.0 + tl.exp(-a))
-        d = t * (1.0 + a * (1.0 - t))
-    elif code == 9:
-        d = tl.where((a > -1.0) & (a < 1.0), d, 0.0)
-    elif code == 10:
-        d = tl.where(a > 20.0, d, 1.0 / (1.0 + tl.exp(-tl.minimum(a, 20.0))))
+    if KNOWN & 2:
+        if code == 1:
+            d = tl.where(a > 0, d, 0.0)
+    if KNOWN & 4:
+        if code == 2:
+            d = tl.where(a > 0, d, 0.01)
+    if KNOWN & 8:
+        if code == 3:
+            t = _tanh(a)
+            d = 1.0 - t * t
+    if KNOWN & 16:
+        if code == 4:
+            t = 1.0 / (1.0 + tl.exp(-a))
+            d = t * (1.0 - t)
+    if KNOWN & 32:
+        if code == 5:
+            d = 0.5 * (1.0 + tl.erf(a * 0.7071067811865476)) + a * tl.exp(-0.5 * a * a) * 0.3989422804014327
+    if KNOWN & 64:
+        if code == 6:
+            t = _tanh(0.7978845608028654 * (a + 0.044715 * a * a * a))
+            d = 0.5 * (1.0 + t) + 0.5 * a * (1.0 - t * t) * 0.7978845608028654 * (1.0 + 0.134145 * a * a)
+    if KNOWN & 128:
+        if code == 7:
+            d = tl.where(a > 0, d, tl.exp(tl.minimum(a, 0.0)))
+    if KNOWN & 256:
+        if code == 8:
+            t = 1.0 / (1.0 + tl.exp(-a))
+            d = t * (1.0 + a * (1.0 - t))
+    if KNOWN & 512:
+        if code == 9:
+            d = tl.where((a > -1.0) & (a < 1.0), d, 0.0)
+    if KNOWN & 1024:
+        if code == 10:
+            d = tl.where(a > 20.0, d, 1.0 / (1.0 + tl.exp(-tl.minimum(a, 20.0))))
     return d
 
 
@@ -125,71 +145,72 @@ def _whole(number, ALIGN: tl.constexpr):
 
 
 @triton.jit
-def _product(acc, P, W, far, weight, width, across, rm, rn, mm, mn, code,
-             BACK: tl.constexpr, PHI: tl.constexpr, SINGLE: tl.constexpr, BK: tl.constexpr, DOT: tl.constexpr):
-    """Add one edge's product: X W^T with W of (neurons, width), or where `BACK` is true X W with W of (width, across)."""
+def _product(acc, P, W, far, weight, width, down, across, rm, rn, mm, mn, code,
+             PHI: tl.constexpr, SINGLE: tl.constexpr, BK: tl.constexpr, DOT: tl.constexpr):
+    """Add one edge's product, of samples x width with width x neurons: weights lie `down` and `across` apart."""
     rk = tl.arange(0, BK)
     x = P + far + rm[:, None] * width
-    if BACK:
-        w = W + weight + rn[None, :]
-    else:
-        w = W + weight + rn[None, :] * width
+    w = W + weight + rn[None, :] * across
     if SINGLE:
         mk = rk < width
         a = tl.load(x + rk[None, :], mask=mm[:, None] & mk[None, :], other=0.0)
-        if BACK:
-            b = tl.load(w + rk[:, None] * across, mask=mk[:, None] & mn[None, :], other=0.0)
-        else:
-            b = tl.load(w + rk[:, None], mask=mk[:, None] & mn[None, :], other=0.0)
+        b = tl.load(w + rk[:, None] * down, mask=mk[:, None] & mn[None, :], other=0.0)
         if PHI:
-            a = _sigma(a, code)
+            a = _sigma(a, code, PHI)
         acc = tl.dot(a.to(b.dtype), b, acc, input_precision=DOT, out_dtype=acc.dtype)
     else:
         for k in range(0, width, BK):
             at = k + rk
             mk = at < width
             a = tl.load(x + at[None, :], mask=mm[:, None] & mk[None, :], other=0.0)
-            if BACK:
-                b = tl.load(w + at[:, None] * across, mask=mk[:, None] & mn[None, :], other=0.0)
-            else:
-                b = tl.load(w + at[:, None], mask=mk[:, None] & mn[None, :], other=0.0)
+            b = tl.load(w + at[:, None] * down, mask=mk[:, None] & mn[None, :], other=0.0)
             if PHI:
-                a = _sigma(a, code)
+                a = _sigma(a, code, PHI)
             acc = tl.dot(a.to(b.dtype), b, acc, input_precision=DOT, out_dtype=acc.dtype)
     return acc
 
 
 @triton.jit
 def _edges(acc, P, W, edges, low, high, own, across, rm, rn, mm, mn,
-           BACK: tl.constexpr, PHI: tl.constexpr, SINGLE: tl.constexpr, MIXED: tl.constexpr, COPIES: tl.constexpr,
-           ALIGN: tl.constexpr, BK: tl.constexpr, DOT: tl.constexpr):
+           BACK: tl.constexpr, TURNED: tl.constexpr, PHI: tl.constexpr, SINGLE: tl.constexpr, MIXED: tl.constexpr,
+           COPIES: tl.constexpr, ALIGN: tl.constexpr, BK: tl.constexpr, DOT: tl.constexpr):
     """Add what the edges of a node carry to one tile of it: forward, or where `BACK` is true back to the source.
 
-    Backward, `own` is where the node's states lie, at which the activation of an edge is differentiated.
+    Backward, `own` is where the node's states lie, at which the activation of an edge is differentiated. `TURNED` says
+    that weights lie with the summed index last, as they do forward. `PHI` holds the bits of the edges' activations.
     """
     ok = mm[:, None] & mn[None, :]
     for i in range(low, high):
         row = edges + i * _EDGE
         far, width, weight = tl.load(row), tl.load(row + 1), tl.load(row + 2)
         code, kind = tl.load(row + 3), tl.load(row + 4)
-        if BACK and PHI:
+        if BACK and PHI != 0:
             part = acc * 0.0
         else:
             part = acc
         if COPIES and kind == _COPY:
             x = tl.load(P + far + rm[:, None] * width + rn[None, :], mask=ok, other=0.0)
-            if PHI and not BACK:
-                x = _sigma(x, code)
+            if PHI != 0 and not BACK:
+                x = _sigma(x, code, PHI)
             part += x
         elif MIXED and kind == _UNALIGNED:
-            part = _product(part, P, W, far, weight, width, across, rm, rn, mm, mn, code,
-                            BACK, PHI and not BACK, SINGLE, BK, DOT)
+            if TURNED:
+                part = _product(part, P, W, far, weight, width, 1, width, rm, rn, mm, mn, code,
+                                0 if BACK else PHI, SINGLE, BK, DOT)
+            else:
+                part = _product(part, P, W, far, weight, width, across, 1, rm, rn, mm, mn, code,
+                                0 if BACK else PHI, SINGLE, BK, DOT)
         else:
-            part = _product(part, P, W, _whole(far, ALIGN), _whole(weight, ALIGN), _whole(width, ALIGN),
-                            _whole(across, ALIGN), rm, rn, mm, mn, code, BACK, PHI and not BACK, SINGLE, BK, DOT)
-        if BACK and PHI:
+            broad = _whole(width, ALIGN)
+            if TURNED:
+                part = _product(part, P, W, _whole(far, ALIGN), _whole(weight, ALIGN), broad, 1, broad,
+                                rm, rn, mm, mn, code, 0 if BACK else PHI, SINGLE, BK, DOT)
+            else:
+                part = _product(part, P, W, _whole(far, ALIGN), _whole(weight, ALIGN), broad, _whole(across, ALIGN), 1,
+                                rm, rn, mm, mn, code, 0 if BACK else PHI, SINGLE, BK, DOT)
+        if BACK and PHI != 0:
             h = tl.load(P + own + rm[:, None] * across + rn[None, :], mask=ok, other=0.0)
-            acc += part * _slope(h, code)
+            acc += part * _slope(h, code, PHI)
         else:
             acc = part
     return acc
@@ -205,20 +226,19 @@ def _at(cell, EVEN: tl.constexpr):
 
 
 @triton.jit
-def predict(P, W, tiles, nodes, edges, precisions, batch,
-            SIGMA: tl.constexpr, PHI: tl.constexpr, SINGLE: tl.constexpr, MIXED: tl.constexpr, COPIES: tl.constexpr,
-            EVEN: tl.constexpr, PRECISE: tl.constexpr, SHOW: tl.constexpr, ALIGN: tl.constexpr, ACC: tl.constexpr,
+def predict(P, W, tiles, nodes, edges, precisions, batch, show,
+            KNOWN: tl.constexpr, PHI: tl.constexpr, SINGLE: tl.constexpr, MIXED: tl.constexpr, COPIES: tl.constexpr,
+            EVEN: tl.constexpr, PRECISE: tl.constexpr, ALIGN: tl.constexpr, ACC: tl.constexpr,
             BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, DOT: tl.constexpr):
     """One tile of what comes into one node, and of its errors, or of its state.
 
-    `SIGMA` is the activation where all nodes have the same, else -1. `SHOW` says whether predictions are written.
+    `KNOWN` holds the bits of the nodes' activations; `show` says whether predictions are written.
     """
     tile = tl.program_id(0)
     entry, first = tl.load(tiles + 2 * tile), tl.load(tiles + 2 * tile + 1)
     row = nodes + entry * _NODE
-    size, start, bias = tl.load(row), tl.load(row + 6), tl.load(row + 7)
+    size, start, bias, code = tl.load(row), tl.load(row + 6), tl.load(row + 7), tl.load(row + 8)
     flags, low, high = tl.load(row + 9), tl.load(row + 10), tl.load(row + 11)
-    code = tl.load(row + 8) if SIGMA < 0 else SIGMA
     if EVEN:
         size, first = _whole(size, 4), _whole(first, 4)
     rm, rn = tl.program_id(1) * BM + tl.arange(0, BM), first + tl.arange(0, BN)
@@ -227,36 +247,38 @@ def predict(P, W, tiles, nodes, edges, precisions, batch,
     place = rm[:, None] * size + rn[None, :]
     acc = tl.zeros((BM, BN), ACC)
     acc = _edges(acc, P, W, edges, low, high, 0, size, rm, rn, mm, mn,
-                 False, PHI, SINGLE, MIXED, COPIES, ALIGN, BK, DOT)
+                 False, True, PHI, SINGLE, MIXED, COPIES, ALIGN, BK, DOT)
     if start != _NONE:
+        if EVEN:
+            start = _whole(start, 4)
         acc += tl.load(P + start + place, mask=ok, other=0.0)
     elif bias != _NONE:
         acc += tl.load(P + bias + rn, mask=mn, other=0.0)[None, :]
     if flags & _KEEP:
         tl.store(P + _at(row + 2, EVEN) + place, acc, mask=ok)
     if flags & _SWEEP:
-        tl.store(P + _at(row + 1, EVEN) + place, _sigma(acc, code), mask=ok)
+        tl.store(P + _at(row + 1, EVEN) + place, _sigma(acc, code, KNOWN), mask=ok)
     elif flags & _COMPARE:
-        mu = _sigma(acc, code)
+        mu = _sigma(acc, code, KNOWN)
         error = tl.load(P + _at(row + 1, EVEN) + place, mask=ok, other=0.0) - mu
         if PRECISE:
             error *= tl.load(precisions + entry)
         tl.store(P + _at(row + 4, EVEN) + place, error, mask=ok)
-        tl.store(P + _at(row + 5, EVEN) + place, error * _slope(acc, code), mask=ok)
-        if SHOW:
+        tl.store(P + _at(row + 5, EVEN) + place, error * _slope(acc, code, KNOWN), mask=ok)
+        if show:
             tl.store(P + _at(row + 3, EVEN) + place, mu, mask=ok)
 
 
 @triton.jit
 def pull(P, W, tiles, nodes, edges, rates, batch,
-         MOVE: tl.constexpr, EVEN: tl.constexpr, PHI: tl.constexpr, SINGLE: tl.constexpr, MIXED: tl.constexpr, COPIES: tl.constexpr,
-         ALIGN: tl.constexpr, ACC: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
-         DOT: tl.constexpr):
+         MOVE: tl.constexpr, TURNED: tl.constexpr, PHI: tl.constexpr, SINGLE: tl.constexpr, MIXED: tl.constexpr,
+         COPIES: tl.constexpr, EVEN: tl.constexpr, ALIGN: tl.constexpr, ACC: tl.constexpr,
+         BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, DOT: tl.constexpr):
     """One tile of the gradient of one node's state, which moves along it where `MOVE` is true, or is written."""
     tile = tl.program_id(0)
     entry, first = tl.load(tiles + 2 * tile), tl.load(tiles + 2 * tile + 1)
     row = nodes + entry * _NODE
-    size, own, place_e = tl.load(row), _at(row + 1, EVEN), _at(row + 4, EVEN)
+    size, own, mine = tl.load(row), _at(row + 1, EVEN), _at(row + 4, EVEN)
     flags, low, high = tl.load(row + 9), tl.load(row + 10), tl.load(row + 11)
     if EVEN:
         size, first = _whole(size, 4), _whole(first, 4)
@@ -266,36 +288,104 @@ def pull(P, W, tiles, nodes, edges, rates, batch,
     place = rm[:, None] * size + rn[None, :]
     acc = tl.zeros((BM, BN), ACC)
     acc = _edges(acc, P, W, edges, low, high, own, size, rm, rn, mm, mn,
-                 True, PHI, SINGLE, MIXED, COPIES, ALIGN, BK, DOT)
+                 True, TURNED, PHI, SINGLE, MIXED, COPIES, ALIGN, BK, DOT)
     gradient = -acc
     if flags & _OWN:
-        gradient += tl.load(P + place_e + place, mask=ok, other=0.0)
+        gradient += tl.load(P + mine + place, mask=ok, other=0.0)
     if MOVE:
         h = tl.load(P + own + place, mask=ok, other=0.0)
         tl.store(P + own + place, h - tl.load(rates + entry) * gradient, mask=ok)
     else:
-        tl.store(P + place_e + place, gradient, mask=ok)
+        tl.store(P + mine + place, gradient, mask=ok)
 
 
 @triton.jit
-def learn(P, tiles, rows, edges, places, factors, batch,
-          PHI: tl.constexpr, HALF: tl.constexpr, MIXED: tl.constexpr, ALIGN: tl.constexpr, ACC: tl.constexpr,
-          BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, DOT: tl.constexpr):
+def _scalars(acc, P, W, edges, low, high, rb, mb, BE: tl.constexpr):
+    """Add what the edges of some neurons carry, (neurons, samples): weights lie in the order of the edges."""
+    re = tl.arange(0, BE)
+    for i in range(0, tl.max(high - low), BE):
+        at = low[:, None] + i + re[None, :]
+        there = at < high[:, None]
+        far = tl.load(edges + at, mask=there, other=0)
+        weight = tl.load(W + at, mask=there, other=0.0)
+        x = tl.load(P + far[:, :, None] + rb[None, None, :], mask=there[:, :, None] & mb[None, None, :], other=0.0)
+        acc += tl.sum(weight[:, :, None] * x, 1)
+    return acc
+
+
+@triton.jit
+def predict_scalars(P, W, nodes, edges, precisions, count, batch, code, show,
+                    KNOWN: tl.constexpr, PRECISE: tl.constexpr, ACC: tl.constexpr,
+                    BR: tl.constexpr, BE: tl.constexpr, BB: tl.constexpr):
+    """What comes into some nodes of one neuron each, and their errors or states: all have one activation, `code`."""
+    entry = tl.program_id(0) * BR + tl.arange(0, BR)
+    rb = tl.program_id(1) * BB + tl.arange(0, BB)
+    live, mb = entry < count, rb < batch
+    row = nodes + entry * _NODE
+    start, bias = tl.load(row + 6, mask=live, other=_NONE), tl.load(row + 7, mask=live, other=_NONE)
+    flags = tl.load(row + 9, mask=live, other=0)
+    low, high = tl.load(row + 10, mask=live, other=0), tl.load(row + 11, mask=live, other=0)
+    acc = _scalars(tl.zeros((BR, BB), ACC), P, W, edges, low, high, rb, mb, BE)
+    begun = start != _NONE
+    acc += tl.load(P + start[:, None] + rb[None, :], mask=begun[:, None] & mb[None, :], other=0.0)
+    acc += tl.load(P + bias, mask=(bias != _NONE) & (start == _NONE), other=0.0)[:, None]
+    a, h = tl.load(row + 2, mask=live, other=0), tl.load(row + 1, mask=live, other=0)
+    tl.store(P + a[:, None] + rb[None, :], acc, mask=((flags & _KEEP) != 0)[:, None] & mb[None, :])
+    mu = _sigma(acc, code, KNOWN)
+    tl.store(P + h[:, None] + rb[None, :], mu, mask=((flags & _SWEEP) != 0)[:, None] & mb[None, :])
+    ok = ((flags & _COMPARE) != 0)[:, None] & mb[None, :]
+    error = tl.load(P + h[:, None] + rb[None, :], mask=ok, other=0.0) - mu
+    if PRECISE:
+        error *= tl.load(precisions + entry, mask=live, other=1.0)[:, None]
+    e, s = tl.load(row + 4, mask=live, other=0), tl.load(row + 5, mask=live, other=0)
+    tl.store(P + e[:, None] + rb[None, :], error, mask=ok)
+    tl.store(P + s[:, None] + rb[None, :], error * _slope(acc, code, KNOWN), mask=ok)
+    if show:
+        m = tl.load(row + 3, mask=live, other=0)
+        tl.store(P + m[:, None] + rb[None, :], mu, mask=ok)
+
+
+@triton.jit
+def pull_scalars(P, W, nodes, edges, rates, count, batch, MOVE: tl.constexpr, ACC: tl.constexpr,
+                 BR: tl.constexpr, BE: tl.constexpr, BB: tl.constexpr):
+    """The gradients of some nodes of one neuron each, which move along them where `MOVE` is true, or are written."""
+    entry = tl.program_id(0) * BR + tl.arange(0, BR)
+    rb = tl.program_id(1) * BB + tl.arange(0, BB)
+    live, mb = entry < count, rb < batch
+    row = nodes + entry * _NODE
+    flags = tl.load(row + 9, mask=live, other=0)
+    low, high = tl.load(row + 10, mask=live, other=0), tl.load(row + 11, mask=live, other=0)
+    gradient = -_scalars(tl.zeros((BR, BB), ACC), P, W, edges, low, high, rb, mb, BE)
+    e = tl.load(row + 4, mask=live, other=0)
+    ok = live[:, None] & mb[None, :]
+    gradient += tl.load(P + e[:, None] + rb[None, :], mask=((flags & _OWN) != 0)[:, None] & ok, other=0.0)
+    if MOVE:
+        h = P + tl.load(row + 1, mask=live, other=0)[:, None] + rb[None, :]
+        rate = tl.load(rates + entry, mask=live, other=0.0)
+        tl.store(h, tl.load(h, mask=ok, other=0.0) - rate[:, None] * gradient, mask=ok)
+    else:
+        tl.store(P + e[:, None] + rb[None, :], gradient, mask=ok)
+
+
+@triton.jit
+def learn(P, G, tiles, rows, edges, places, factors, batch,
+          ADD: tl.constexpr, PHI: tl.constexpr, HALF: tl.constexpr, MIXED: tl.constexpr, ALIGN: tl.constexpr,
+          ACC: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, DOT: tl.constexpr):
     """One tile of the gradient of one weight, summed over the edges that share it, or some neurons' of one bias.
 
-    `places` says where a gradient lies and whether it is added to what is there; `factors` what the sum is multiplied
-    by.
+    `places` says where each gradient lies from `G`, and `factors` what the sum is multiplied by. It is written, or
+    where `ADD` is true added to what is there.
     """
     tile = tl.program_id(0)
     entry, first, second = tl.load(tiles + 3 * tile), tl.load(tiles + 3 * tile + 1), tl.load(tiles + 3 * tile + 2)
     row = rows + entry * _ROW
     out, width, low, high = tl.load(row), tl.load(row + 1), tl.load(row + 2), tl.load(row + 3)
-    place, adds = P + tl.load(places + 2 * entry), tl.load(places + 2 * entry + 1)
-    factor = tl.load(factors + entry)
-    ro, rb = first + tl.arange(0, BM), tl.arange(0, BK)
+    kind, place, factor = tl.load(row + 5), tl.load(places + entry), tl.load(factors + entry)
+    ro = first + tl.arange(0, BM)
     mo = ro < out
-    if tl.load(row + 5):
+    if kind == _BIAS:
         total = tl.zeros((BM,), ACC)
+        rb = tl.arange(0, BK)
         for i in range(low, high):
             signal = P + tl.load(edges + i * _EDGE)
             for b in range(0, batch, BK):
@@ -303,42 +393,42 @@ def learn(P, tiles, rows, edges, places, factors, batch,
                 total += tl.sum(tl.load(signal + (b + rb)[:, None] * out + ro[None, :],
                                         mask=mb[:, None] & mo[None, :], other=0.0), 0)
         total *= factor
-        if adds:
-            total += tl.load(place + ro, mask=mo, other=0.0)
-        tl.store(place + ro, total, mask=mo)
+        if ADD:
+            total += tl.load(G + place + ro, mask=mo, other=0.0)
+        tl.store(G + place + ro, total, mask=mo)
+    elif MIXED and kind == _UNALIGNED:
+        _weight(P, G, edges, low, high, out, width, first, second, place, factor, tl.load(row + 4), batch,
+                1, ADD, PHI, HALF, ACC, BM, BN, BK, DOT)
     else:
-        ri = second + tl.arange(0, BN)
-        mi = ri < width
-        code = tl.load(row + 4)
-        acc = tl.zeros((BM, BN), ACC)
-        for i in range(low, high):
-            signal, state = tl.load(edges + i * _EDGE), tl.load(edges + i * _EDGE + 2)
-            if MIXED:
-                acc = _outer(acc, P + signal, P + state, out, width, ro, ri, mo, mi, batch, code, PHI, HALF, BK, DOT)
-            else:
-                acc = _outer(acc, P + _whole(signal, ALIGN), P + _whole(state, ALIGN), _whole(out, ALIGN),
-                             _whole(width, ALIGN), ro, ri, mo, mi, batch, code, PHI, HALF, BK, DOT)
-        acc *= factor
-        at = place + ro[:, None] * width + ri[None, :]
-        ok = mo[:, None] & mi[None, :]
-        if adds:
-            acc += tl.load(at, mask=ok, other=0.0)
-        tl.store(at, acc, mask=ok)
+        _weight(P, G, edges, low, high, out, width, first, second, place, factor, tl.load(row + 4), batch,
+                ALIGN, ADD, PHI, HALF, ACC, BM, BN, BK, DOT)
 
 
 @triton.jit
-def _outer(acc, s, h, out, width, ro, ri, mo, mi, batch, code,
-           PHI: tl.constexpr, HALF: tl.constexpr, BK: tl.constexpr, DOT: tl.constexpr):
-    """Add S^T phi(H), summed over the batch."""
-    rb = tl.arange(0, BK)
-    for b in range(0, batch, BK):
-        at = b + rb
-        mb = at < batch
-        x = tl.load(s + at[None, :] * out + ro[:, None], mask=mo[:, None] & mb[None, :], other=0.0)
-        y = tl.load(h + at[:, None] * width + ri[None, :], mask=mb[:, None] & mi[None, :], other=0.0)
-        if PHI:
-            y = _sigma(y, code)
-        if HALF is not None:
-            x, y = x.to(HALF), y.to(HALF)
-        acc = tl.dot(x, y, acc, input_precision=DOT, out_dtype=acc.dtype)
-    return acc
+def _weight(P, G, edges, low, high, out, width, first, second, place, factor, code, batch,
+            ALIGN: tl.constexpr, ADD: tl.constexpr, PHI: tl.constexpr, HALF: tl.constexpr, ACC: tl.constexpr,
+            BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, DOT: tl.constexpr):
+    """Sum S^T phi(H) over the batch and over edges, and write it or add it."""
+    out, width, place = _whole(out, ALIGN), _whole(width, ALIGN), _whole(place, ALIGN)
+    ro, ri, rb = first + tl.arange(0, BM), second + tl.arange(0, BN), tl.arange(0, BK)
+    mo, mi = ro < out, ri < width
+    acc = tl.zeros((BM, BN), ACC)
+    for i in range(low, high):
+        s = P + _whole(tl.load(edges + i * _EDGE), ALIGN)
+        h = P + _whole(tl.load(edges + i * _EDGE + 2), ALIGN)
+        for b in range(0, batch, BK):
+            at = b + rb
+            mb = at < batch
+            x = tl.load(s + at[None, :] * out + ro[:, None], mask=mo[:, None] & mb[None, :], other=0.0)
+            y = tl.load(h + at[:, None] * width + ri[None, :], mask=mb[:, None] & mi[None, :], other=0.0)
+            if PHI != 0:
+                y = _sigma(y, code, PHI)
+            if HALF is not None:
+                x, y = x.to(HALF), y.to(HALF)
+            acc = tl.dot(x, y, acc, input_precision=DOT, out_dtype=acc.dtype)
+    acc *= factor
+    where = G + place + ro[:, None] * width + ri[None, :]
+    ok = mo[:, None] & mi[None, :]
+    if ADD:
+        acc += tl.load(where, mask=ok, other=0.0)
+    tl.store(where, acc, mask=ok)

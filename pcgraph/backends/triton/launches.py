@@ -13,22 +13,22 @@ from torch import Tensor, nn
 from pcgraph.backends.base import keep
 from pcgraph.backends.torch.calls import Rows, SendBack, numbers
 from pcgraph.backends.torch.workspace import Workspace
-from pcgraph.backends.triton.tables import Places, Tile, tile_for
+from pcgraph.backends.triton import kernels
+from pcgraph.backends.triton.tables import Places, Tile
+from pcgraph.network import Bucket
 from pcgraph.plan.operations import Index
 
-__all__ = ["Learning", "Predict", "Pull", "precision_of"]
+__all__ = ["Learning", "Predict", "PredictScalars", "Pull", "PullScalars"]
+
+_LANGUAGE = {
+    torch.float32: kernels.tl.float32, torch.float64: kernels.tl.float64, torch.bfloat16: kernels.tl.bfloat16,
+    torch.float16: kernels.tl.float16,
+}  # fmt: skip
 
 
 def precision_of(ws: Workspace) -> str:
     """Return how float32 products are taken: in TF32 where torch's switches allow it, else as they are."""
     return "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "ieee"  # type: ignore[attr-defined]
-
-
-def _language(dtype: torch.dtype) -> Any:
-    import triton.language as tl
-
-    return {torch.float32: tl.float32, torch.float64: tl.float64, torch.bfloat16: tl.bfloat16,
-            torch.float16: tl.float16}[dtype]  # fmt: skip
 
 
 def _size(tile: Tile) -> dict[str, int]:
@@ -37,7 +37,22 @@ def _size(tile: Tile) -> dict[str, int]:
     }  # fmt: skip
 
 
-class Predict:
+class _Tiled:
+    """What launches over tiles of nodes have in common: tables, the grid, and what is compiled in."""
+
+    def __init__(self, places: Places, nodes: Index, flags: Index, start: Index, edges: Index, back: bool) -> None:
+        ws, tile = places.ws, places.tile
+        self.anchor, self.batch = places.anchor, ws.batch
+        self.weights, edge_table, ends, facts = places.edge_table(nodes, edges, back)
+        tiles = places.tiles(places.size[nodes], tile.neurons)
+        self.tables = [
+            places.on_device(t) for t in (tiles, places.node_table(nodes, flags, start, ends), edge_table)
+        ]  # fmt: skip
+        self.grid = (len(tiles), -(-ws.batch // tile.samples))
+        self.options = {**facts, **_size(tile), "ACC": _LANGUAGE[ws.dtype], "DOT": precision_of(ws)}
+
+
+class Predict(_Tiled):
     """What comes into nodes, and their errors or states, in one launch.
 
     Parameters
@@ -51,74 +66,108 @@ class Predict:
     edges : ndarray of int64
         What is added up.
     precisions : ndarray of float64 or None
-        Of the nodes.
+        Of the nodes; None where all are 1.
     """
 
     def __init__(
         self, places: Places, nodes: Index, flags: Index, start: Index, edges: Index,
         precisions: NDArray[np.float64] | None,
     ) -> None:  # fmt: skip
-        ws = places.ws
-        self.weights, edge_table, ends, facts = places.edge_table(nodes, edges, False)
-        deepest = facts.pop("deepest")
-        tile = tile_for(places.traits, int(places.size[nodes].max()), deepest, ws.batch)
-        tiles = places.tiles(places.size[nodes], tile.neurons)
-        sigmas = np.unique(places.sigma[nodes])
-        self.anchor, self.batch = places.anchor, ws.batch
-        self.tables = [
-            places.on_device(t) for t in (tiles, places.node_table(nodes, flags, start, ends), edge_table)
-        ]
-        self.precisions = places.anchor
-        if precisions is not None:
-            self.precisions = places.on_device(precisions).to(ws.dtype)
-        self.grid = (len(tiles), -(-ws.batch // tile.samples))
-        self.options = {
-            **facts, **_size(tile), "EVEN": places.even(nodes), "SIGMA": int(max(sigmas[0], 0)) if len(sigmas) == 1 else -1,
-            "SINGLE": deepest <= tile.inner, "PRECISE": precisions is not None, "ACC": _language(ws.dtype),
-            "DOT": precision_of(ws),
-        }  # fmt: skip
+        super().__init__(places, nodes, flags, start, edges, False)
+        self.precisions = _precisions(places, precisions)
+        self.options |= {"KNOWN": places.sigmas, "PRECISE": precisions is not None}
 
     def __call__(self, show: bool) -> None:
         """Launch it; `show` says whether predictions are written too."""
-        from pcgraph.backends.triton.kernels import predict
+        kernels.predict[self.grid](
+            self.anchor, self.weights, *self.tables, self.precisions, self.batch, int(show), **self.options
+        )
 
-        predict[self.grid](self.anchor, self.weights, *self.tables, self.precisions, self.batch, SHOW=show, **self.options)
 
-
-class Pull:
+class Pull(_Tiled):
     """The gradients of nodes, and their moves, in one launch."""
 
     def __init__(self, places: Places, nodes: Index, flags: Index, edges: Index) -> None:
-        ws = places.ws
-        self.nodes = nodes
-        self.weights, edge_table, ends, facts = places.edge_table(nodes, edges, True)
-        deepest = facts.pop("deepest")
-        tile = tile_for(places.traits, int(places.size[nodes].max()), deepest, ws.batch)
-        tiles = places.tiles(places.size[nodes], tile.neurons)
-        self.anchor, self.batch = places.anchor, ws.batch
-        none = np.full(len(nodes), -1)
-        self.tables = [places.on_device(t) for t in (tiles, places.node_table(nodes, flags, none, ends), edge_table)]
-        self.grid = (len(tiles), -(-ws.batch // tile.samples))
-        self.options = {
-            **facts, **_size(tile), "EVEN": places.even(nodes), "SINGLE": deepest <= tile.inner, "ACC": _language(ws.dtype), "DOT": precision_of(ws)
-        }  # fmt: skip
+        super().__init__(places, nodes, flags, np.full(len(nodes), -1), edges, True)
 
     def __call__(self, rates: Tensor | None) -> None:
         """Launch it: the states move by these rates, (nodes,), or without them the gradients are written."""
-        from pcgraph.backends.triton.kernels import pull
+        kernels.pull[self.grid](
+            self.anchor, self.weights, *self.tables, self.anchor if rates is None else rates, self.batch,
+            MOVE=rates is not None, **self.options,
+        )  # fmt: skip
 
-        given = self.anchor if rates is None else rates
-        pull[self.grid](self.anchor, self.weights, *self.tables, given, self.batch, MOVE=rates is not None, **self.options)
+
+class _Scalars:
+    """What launches over nodes of one neuron have in common."""
+
+    def __init__(self, places: Places, nodes: Index, flags: Index, start: Index, edges: Index, back: bool) -> None:
+        ws, s = places.ws, places.ws.structure
+        self.anchor, self.batch, self.count = places.anchor, ws.batch, len(nodes)
+        edges, ends = places.sort(nodes, edges, back)
+        self.weights = places.in_order(edges)
+        far = places.offsets(places.s[s.target[edges]] if back else places.h[s.source[edges]])
+        small = len(far) == 0 or (abs(far) < 2**31).all()
+        self.tables = [
+            places.on_device(places.node_table(nodes, flags, start, ends)),
+            places.on_device(far.astype(np.int32) if small else far),
+        ]
+        t = places.traits
+        samples = min(32, 1 << (ws.batch - 1).bit_length())
+        self.grid = (-(-len(nodes) // t.scalar_rows), -(-ws.batch // samples))
+        self.options = {
+            "ACC": _LANGUAGE[ws.dtype], "BR": t.scalar_rows, "BE": t.scalar_edges_at_once, "BB": samples,
+            "num_warps": t.scalar_warps,
+        }  # fmt: skip
+
+
+class PredictScalars(_Scalars):
+    """The same as :class:`Predict`, for nodes of one neuron that have one activation."""
+
+    def __init__(
+        self, places: Places, nodes: Index, flags: Index, start: Index, edges: Index,
+        precisions: NDArray[np.float64] | None,
+    ) -> None:  # fmt: skip
+        super().__init__(places, nodes, flags, start, edges, False)
+        self.precisions, self.code = _precisions(places, precisions), int(max(places.sigma[nodes[0]], 0))
+        self.options |= {"KNOWN": places.sigmas, "PRECISE": precisions is not None}
+
+    def __call__(self, show: bool) -> None:
+        """Launch it; `show` says whether predictions are written too."""
+        kernels.predict_scalars[self.grid](
+            self.anchor, self.weights, *self.tables, self.precisions, self.count, self.batch, self.code, int(show),
+            **self.options,
+        )  # fmt: skip
+
+
+class PullScalars(_Scalars):
+    """The same as :class:`Pull`, for nodes of one neuron."""
+
+    def __init__(self, places: Places, nodes: Index, flags: Index, edges: Index) -> None:
+        super().__init__(places, nodes, flags, np.full(len(nodes), -1), edges, True)
+
+    def __call__(self, rates: Tensor | None) -> None:
+        """Launch it: the states move by these rates, (nodes,), or without them the gradients are written."""
+        kernels.pull_scalars[self.grid](
+            self.anchor, self.weights, *self.tables, self.anchor if rates is None else rates, self.count, self.batch,
+            MOVE=rates is not None, **self.options,
+        )  # fmt: skip
+
+
+def _precisions(places: Places, precisions: NDArray[np.float64] | None) -> Tensor:
+    return places.anchor if precisions is None else places.on_device(precisions).to(places.ws.dtype)
 
 
 class Learning:
     """The gradients of weights and biases in one launch.
 
+    Gradients that are made anew are views of one tensor, so that where they lie is known before there are any.
+
     Parameters
     ----------
     places : Places
     calls : sequence of SendBack
-        Edges of buckets that are fused.
+        Edges of buckets that the kernels learn.
     biases : sequence of (group, rows)
     """
 
@@ -127,108 +176,130 @@ class Learning:
     ) -> None:  # fmt: skip
         self.places, self.ws, self.batch = places, places.ws, places.ws.batch
         net, s = self.ws.net, self.ws.structure
-        by_bucket: dict[int, list[Index]] = {b: [] for b in places.buckets if s.buckets[b].kind == "linear"}
+        by_bucket: dict[int, list[Index]] = {b: [] for b in places.buckets}
         for call in calls:
             by_bucket[call.bucket].append(numbers(call.edges))
         #: Each parameter, its rows in the table, and the factor of its gradients.
-        self.parts: list[tuple[nn.Parameter, slice, float]] = []
-        rows, edges = [], [np.zeros((0, 5), dtype=np.int64)]
-        self.first = self.count = 0
+        self.parts: list[tuple[nn.Parameter, Index, float]] = []
+        self._edges: list[Index] = [np.zeros((0, len(kernels.EDGE)), dtype=np.int64)]
+        self._first = 0
         for b, found in by_bucket.items():
-            bucket, parameter = s.buckets[b], net.weights[s.buckets[b].name]
+            bucket = s.buckets[b]
             which = np.concatenate(found) if found else np.zeros(0, dtype=np.int64)
-            table, edge = self._of_weights(bucket, which)
-            self._add(parameter, table, bucket.scale)
-            rows.append(table)
-            edges.append(edge)
-        for group, which_rows in biases:
-            parameter = net.biases[f"bias_{s.groups[group].name}"]
-            table, edge = self._of_biases(group, s.groups[group].start + numbers(which_rows))
-            self._add(parameter, table, 1.0)
-            rows.append(table)
-            edges.append(edge)
-        self.rows, self.edges = (np.concatenate(rows) if rows else np.zeros((0, 6), dtype=np.int64)), np.concatenate(edges)
-        self._bound: dict[tuple[Any, ...], tuple[Any, ...]] = {}
+            self.parts.append((net.weights[bucket.name], self._of_weights(bucket, which), bucket.scale))
+        for group, rows in biases:
+            name, nodes = f"bias_{s.groups[group].name}", s.groups[group].start + numbers(rows)
+            self.parts.append((net.biases[name], self._of_biases(net.biases[name], nodes), 1.0))
+        self.edges = places.on_device(np.concatenate(self._edges))
+        self._bound: dict[tuple[int, ...], _Bound] = {}
 
-    def _add(self, parameter: nn.Parameter, table: Index, factor: float) -> None:
-        self.parts.append((parameter, slice(self.count, self.count + len(table)), factor))
-        self.count += len(table)
+    def _rows(self, keys: Index, count: int, signal: Index, state: Index, row: Sequence[int]) -> Index:
+        """Return a table of `count` gradients, and keep the edges of each: those whose key is its number."""
+        order = np.argsort(keys, kind="stable")
+        ends = self._first + np.searchsorted(keys[order], np.arange(count + 1))
+        self._first += len(keys)
+        none = np.zeros(len(keys), dtype=np.int64)
+        places = [self.places.offsets(where[order]) for where in (signal, state)]
+        self._edges.append(np.stack([places[0], none, places[1], none, none], 1))
+        table = np.tile(np.array(row, dtype=np.int64), (count, 1))
+        table[:, 2], table[:, 3] = ends[:-1], ends[1:]
+        align = self.places.align(self.places.anchor)
+        if row[5] == kernels.DENSE:
+            odd = (places[0] % align != 0) | (places[1] % align != 0)
+            if row[0] % align or row[1] % align or odd.any():
+                table[:, 5] = kernels.UNALIGNED
+        return table
 
-    def _of_weights(self, bucket: Any, edges: Index) -> tuple[Index, Index]:
+    def _of_weights(self, bucket: Bucket, edges: Index) -> Index:
         places, s = self.places, self.ws.structure
-        edges = edges[np.argsort(places.row[edges], kind="stable")]
-        ends = self.first + np.searchsorted(places.row[edges], np.arange(bucket.rows + 1))
-        self.first += len(edges)
         out, width = s.groups[bucket.target_group].size, s.groups[bucket.source_group].size
-        one = np.ones(bucket.rows, dtype=np.int64)
-        rows = np.stack([one * out, one * width, ends[:-1], ends[1:], one * places.phi[bucket.start], one * 0], 1)
-        signal, state = places.offsets(places.s[s.target[edges]]), places.offsets(places.h[s.source[edges]])
-        none = np.zeros(len(edges), dtype=np.int64)
-        return rows, np.stack([signal, none, state, none, none], 1)
+        row = (out, width, 0, 0, int(places.phi[bucket.start]), kernels.DENSE)
+        return self._rows(places.row[edges], bucket.rows, places.s[s.target[edges]], places.h[s.source[edges]], row)
 
-    def _of_biases(self, group: int, nodes: Index) -> tuple[Index, Index]:
-        """Return a row for each row of the parameter: those of nodes that do not learn have no edge."""
-        places, size = self.places, self.ws.structure.groups[group].size
-        own = self.ws.net.bias_row[nodes]
-        order = np.argsort(own, kind="stable")
-        count = len(self.ws.net.biases[f"bias_{self.ws.structure.groups[group].name}"])
-        ends = self.first + np.searchsorted(own[order], np.arange(count + 1))
-        self.first += len(nodes)
-        one = np.ones(count, dtype=np.int64)
-        rows = np.stack([one * size, one * 0, ends[:-1], ends[1:], one * 0, one], 1)
-        none = np.zeros(len(nodes), dtype=np.int64)
-        return rows, np.stack([places.offsets(places.s[nodes[order]]), none, none, none, none], 1)
+    def _of_biases(self, parameter: nn.Parameter, nodes: Index) -> Index:
+        signals = self.places.s[nodes]
+        row = (parameter[0].numel(), 1, 0, 0, 0, kernels.BIAS)
+        return self._rows(self.ws.net.bias_row[nodes], len(parameter), signals, signals, row)
 
     def __call__(self, scale: float) -> None:
         """Add the gradients times `scale` to those of the parameters that learn."""
-        learning, fresh = [], []
-        for parameter, which, factor in self.parts:
-            if parameter.requires_grad and which.stop > which.start:
-                fresh.append(parameter.grad is None)
-                if parameter.grad is None:
-                    parameter.grad = torch.empty_like(parameter)
-                learning.append((parameter, which, factor))
+        learning = tuple(i for i, (p, table, _) in enumerate(self.parts) if p.requires_grad and len(table))
         if not learning:
             return
-        key = (scale, *((p.data_ptr(), p.grad.data_ptr(), new) for (p, *_), new in zip(learning, fresh)))  # type: ignore[union-attr]
-        if key not in self._bound:
-            while len(self._bound) >= self.places.traits.rate_sets:
-                del self._bound[next(iter(self._bound))]
-            self._bound[key] = self._bind(learning, fresh, scale)
-        from pcgraph.backends.triton.kernels import learn
+        if learning not in self._bound:
+            self._bound[learning] = _Bound(self, learning)
+        self._bound[learning].run(scale)
 
-        grid, tables, options = self._bound[key]
-        learn[grid](self.places.anchor, *map(keep, tables), self.batch, **options)
 
-    def _bind(
-        self, learning: Sequence[tuple[nn.Parameter, slice, float]], fresh: Sequence[bool], scale: float
-    ) -> tuple[tuple[int], tuple[Tensor, ...], dict[str, Any]]:  # fmt: skip
-        places, ws = self.places, self.ws
-        entries, where, factors = [], [], []
-        for (parameter, which, factor), new in zip(learning, fresh):
-            assert parameter.grad is not None
-            count, numel = which.stop - which.start, parameter.grad[0].numel()
-            address = parameter.grad.data_ptr() + np.arange(count) * (numel * places.item)
-            where.append(np.stack([(address - places.anchor.data_ptr()) // places.item, np.full(count, not new)], 1))
-            factors.append(np.full(count, -scale * factor))
-            entries.append(np.arange(which.start, which.stop))
-        rows, edges, entry = self.rows, self.edges, np.concatenate(entries)
-        out, width = rows[entry, 0], rows[entry, 1]
-        deep = int(max(out.max(), width.max()))
-        side = 32 if deep <= 32 else (128 if deep >= places.traits.large_tile else 64)
-        down = -(-out // side)
-        tiles = _tiles(down, np.maximum(1, -(-width // side)), side)
-        fits = (rows[entry][:, :2] % places.align(places.anchor) == 0).all() and (
-            edges[:, [0, 2]] % places.align(places.anchor) == 0
-        ).all()
-        options = {
-            "PHI": bool((rows[entry, 4] != 0).any()), "HALF": None if ws.half is None else _language(ws.half),
-            "MIXED": not fits, "ALIGN": places.align(places.anchor), "ACC": _language(ws.dtype),
-            "BM": side, "BN": side, "BK": 32, "DOT": precision_of(ws), "num_warps": 8 if side == 128 else 4,
+class _Bound:
+    """The same for one choice of the parameters that learn."""
+
+    #: Gradients begin at multiples of so many numbers.
+    ALIGN = 128
+
+    def __init__(self, whole: Learning, learning: Sequence[int]) -> None:
+        self.whole, places = whole, whole.places
+        self.parameters = [whole.parts[i][0] for i in learning]
+        tables = [whole.parts[i][1] for i in learning]
+        rounded = [-(-p.numel() // self.ALIGN) * self.ALIGN for p in self.parameters]
+        self.starts = np.cumsum([0, *rounded])
+        where = [
+            start + np.arange(len(p)) * p[0].numel() for start, p in zip(self.starts[:-1].tolist(), self.parameters)
+        ]
+        self.factors = np.concatenate([np.full(len(t), whole.parts[i][2]) for i, t in zip(learning, tables)])
+        table = np.concatenate(tables)
+        side = 32 if table[:, :2].max() <= 32 else (128 if table[:, :2].max() >= places.traits.large_tile else 64)
+        tiles = _tiles(-(-table[:, 0] // side), -(-table[:, 1] // side), side)
+        self.grid, self.tables = (len(tiles),), [places.on_device(t) for t in (tiles, table)]
+        self.places = places.on_device(np.concatenate(where))
+        half = places.ws.half
+        self.options = {
+            "PHI": places.phis, "HALF": None if half is None else _LANGUAGE[half],
+            "MIXED": bool((table[:, 5] == kernels.UNALIGNED).any()), "ALIGN": places.align(places.anchor),
+            "ACC": _LANGUAGE[places.ws.dtype], "BM": side, "BN": side, "BK": 32, "DOT": precision_of(places.ws),
+            "num_warps": 8 if side == 128 else 4,
         }  # fmt: skip
-        tables = tiles, rows[entry], edges, np.concatenate(where)
-        factor = torch.from_numpy(np.concatenate(factors)).to(ws.dtype).to(ws.device)
-        return (len(tiles),), (*map(places.on_device, tables), factor), options
+        self._scaled: dict[float, Tensor] = {}
+
+    def run(self, scale: float) -> None:
+        """Launch it: into gradients of its own, or into new ones that are added to what is there."""
+        fresh = all(p.grad is None for p in self.parameters)
+        own = None if fresh else self._together()
+        flat = own
+        if flat is None:
+            flat = torch.empty(int(self.starts[-1]), dtype=self.whole.ws.dtype, device=self.whole.ws.device)
+        kernels.learn[self.grid](
+            self.whole.places.anchor, flat, *self.tables, self.whole.edges, self.places, self._factors(scale),
+            self.whole.batch, ADD=own is not None, **self.options,
+        )  # fmt: skip
+        if own is not None:
+            return
+        for parameter, start in zip(self.parameters, self.starts[:-1].tolist()):
+            part = flat[start : start + parameter.numel()].view(parameter.shape)
+            if parameter.grad is None:
+                parameter.grad = part
+            else:
+                parameter.grad.add_(part)
+
+    def _together(self) -> Tensor | None:
+        """Return the tensor of which all gradients are still views, in their places, or None."""
+        first = self.parameters[0].grad
+        if first is None or first._base is None or first._base.dim() != 1 or len(first._base) != self.starts[-1]:
+            return None
+        base, item = first._base, first.element_size()
+        for parameter, start in zip(self.parameters, self.starts[:-1].tolist()):
+            grad = parameter.grad
+            if grad is None or grad.data_ptr() != base.data_ptr() + start * item or not grad.is_contiguous():
+                return None
+        return base
+
+    def _factors(self, scale: float) -> Tensor:
+        if scale not in self._scaled:
+            while len(self._scaled) >= self.whole.places.traits.rate_sets:
+                del self._scaled[next(iter(self._scaled))]
+            made = torch.from_numpy(-scale * self.factors).to(self.whole.ws.dtype)
+            self._scaled[scale] = made.to(self.whole.ws.device)
+        return keep(self._scaled[scale])
 
 
 def _tiles(down: Index, across: Index, side: int) -> Index:

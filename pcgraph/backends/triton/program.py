@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from pcgraph.backends.torch.lowering import Calls, Lowered
 from pcgraph.backends.torch.program import Given, Stage, TorchProgram
 from pcgraph.backends.torch.workspace import Step, Workspace
 from pcgraph.backends.traits import Traits
-from pcgraph.backends.triton.launches import Learning, Predict, Pull
+from pcgraph.backends.triton.launches import Learning, Predict, PredictScalars, Pull, PullScalars
 from pcgraph.backends.triton.tables import Places
 from pcgraph.optimizers import SGD
 from pcgraph.plan import Plan
@@ -38,9 +39,9 @@ class Fused(Stage):
     """A stage with its launches apart: what comes before each, and the launch."""
 
     before: list[Step]
-    predict: Predict | None
+    predict: list[Predict | PredictScalars]
     back: list[Step]
-    release: Pull | None
+    release: list[tuple[Index, Pull | PullScalars]]
 
 
 class TritonProgram(TorchProgram):
@@ -56,7 +57,7 @@ class TritonProgram(TorchProgram):
         self.places: Places = ws.cache[key]
         self.count = len(plan.structure.nodes)
         self.kept = self._kept(lowered)
-        self._rate_tables: dict[tuple[Any, ...], Tensor] = {}
+        self._rate_tables: dict[tuple[Any, ...], list[Tensor]] = {}
         super().__init__(plan, ws, lowered, kernels)
 
     # -- which nodes --------------------------------------------------------------------------------------------------
@@ -97,7 +98,7 @@ class TritonProgram(TorchProgram):
 
     def _forward(
         self, calls: Iterable[Call], flags: Index, precisions: NDArray[np.float64] | None = None
-    ) -> tuple[list[Step], Predict | None]:  # fmt: skip
+    ) -> tuple[list[Step], list[Predict | PredictScalars]]:  # fmt: skip
         """Bind what comes into nodes: first what torch does, then one launch for all else.
 
         `flags` says what the launch does at each node, (nodes,); nodes that get something are in it as well.
@@ -140,11 +141,20 @@ class TritonProgram(TorchProgram):
         flags = np.where(touched & ((flags & (COMPARE | SWEEP)) == 0), flags | KEEP, flags)
         flags = np.where(touched & self.kept & ~(there & self._bare(every)), flags | KEEP, flags)
         busy = touched & ~(there & self._bare(every) & (flags == KEEP))
-        nodes = np.flatnonzero(busy)
-        if not len(nodes):
-            return steps, None
-        own = None if precisions is None or (precisions[nodes] == 1.0).all() else precisions[nodes]
-        return steps, self._launch(Predict, nodes, flags[nodes], start[nodes], every, own)
+        launches = []
+        for kind, nodes in self._kinds(np.flatnonzero(busy)):
+            own = None if precisions is None or (precisions[nodes] == 1.0).all() else precisions[nodes]
+            mine = every[np.isin(s.target[every], nodes)]
+            which = PredictScalars if kind >= 0 else Predict
+            launches.append(self._launch(which, nodes, flags[nodes], start[nodes], mine, own))
+        return steps, launches
+
+    def _kinds(self, nodes: Index, by_sigma: bool = True) -> Iterator[tuple[int, Index]]:
+        """Split nodes by launch: -1 those that are tiled, others scalars, by the number of their activation."""
+        alone = self.places.alone[nodes]
+        kind = np.where(alone, self.places.sigma[nodes].clip(0) if by_sigma else 0, -1)
+        for k in np.unique(kind):
+            yield int(k), nodes[kind == k]
 
     def _bare(self, edges: Index) -> Mask:
         """Return the nodes that none of the edges leads into."""
@@ -196,9 +206,8 @@ class TritonProgram(TorchProgram):
                 flags[self._segment_nodes(call)] = SWEEP
             else:
                 flags[self._segment_nodes(call)] = KEEP
-        steps, launch = self._forward(calls, flags)
-        if launch is not None:
-            steps.append(lambda: launch(show=False))
+        steps, launches = self._forward(calls, flags)
+        steps += [partial(launch, show=False) for launch in launches]
         return steps + [self._bind(call) for call in swept if not self._own(call)]
 
     def _stage(self, calls: Calls) -> Fused:
@@ -213,7 +222,7 @@ class TritonProgram(TorchProgram):
             if call.precision is not None:
                 precisions[nodes] = call.precision
         before, predict = self._forward(calls.forward, flags, precisions)
-        forward = before if predict is None else [*before, lambda: predict(show=True)]
+        forward = [*before, *(partial(launch, show=True) for launch in predict)]
         errors = self._all(beside)
 
         mixed = np.zeros(self.count, dtype=bool)
@@ -229,12 +238,16 @@ class TritonProgram(TorchProgram):
         clear = [step for call in calls.clear for step in self._clear(call, mixed)]
         moved = [self._nodes(call.group, call.rows) for call in calls.moves]
         nodes = np.concatenate(moved) if moved else np.zeros(0, dtype=np.int64)
-        aside, release = self._all(others), None
-        if len(nodes):
-            every = np.concatenate(edges) if edges else np.zeros(0, dtype=np.int64)
-            own = np.where(compared[nodes] | mixed[nodes], OWN, 0)
-            release = self._launch(Pull, nodes, own, every)
-        pulled = aside if release is None else [*aside, lambda: release(None)]
+        every = np.concatenate(edges) if edges else np.zeros(0, dtype=np.int64)
+        aside, release = self._all(others), []
+        own = np.where(compared | mixed, OWN, 0)
+        place = np.zeros(self.count, dtype=np.int64)
+        place[nodes] = np.arange(len(nodes))
+        for kind, some in self._kinds(nodes, by_sigma=False):
+            mine = every[np.isin(s.source[every], some)]
+            launch = self._launch(PullScalars if kind >= 0 else Pull, some, own[some], mine)
+            release.append((place[some], launch))
+        pulled = [*aside, *(partial(launch, None) for _, launch in release)]
         moves = [self._move(call) for call in calls.moves]
         return Fused(forward, errors, clear, pulled, moves, before, predict, aside, release)
 
@@ -250,23 +263,24 @@ class TritonProgram(TorchProgram):
         assert isinstance(stage, Fused)
         for step in stage.before:
             step()
-        if stage.predict is not None:
-            stage.predict(show=False)
+        for predict in stage.predict:
+            predict(show=False)
         for step in stage.errors:
             step()
         self._now = self._last = t
         optimizer = motion.optimizer
         plain = type(optimizer) is SGD and optimizer.stateless and not motion.nudges and not self._masks
-        if not plain or stage.release is None:
+        if not plain:
             self.pull(t, motion)
             self.move(t, motion)
             return
         for step in (*stage.clear, *stage.back):
             step()
-        stage.release(self._rates_of(stage, optimizer))
+        for rates, (_, release) in zip(self._rates_of(stage, optimizer), stage.release):
+            release(rates)
 
-    def _rates_of(self, stage: Fused, optimizer: Any) -> Tensor:
-        """Return the rate of each node that moves."""
+    def _rates_of(self, stage: Fused, optimizer: Any) -> list[Tensor]:
+        """Return the rates of the nodes of each launch."""
         for move in stage.moves:
             if move not in self._rates:
                 self._rates[move] = self._rate(move, optimizer)
@@ -280,8 +294,9 @@ class TritonProgram(TorchProgram):
                 if isinstance(r, float) else r.flatten()
                 for move, r in zip(stage.moves, rates)
             ]  # fmt: skip
-            self._rate_tables[key] = torch.cat(each)
-        return keep(self._rate_tables[key])
+            whole = torch.cat(each) if each else torch.zeros(0)
+            self._rate_tables[key] = [whole[self.ws.index(place)] for place, _ in stage.release]
+        return [keep(rates) for rates in self._rate_tables[key]]
 
     # -- learning -----------------------------------------------------------------------------------------------------
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -45,6 +45,8 @@ def fused(bucket: Bucket, kernel: Kernel, structure: Any, traits: Traits) -> boo
         return False
     if bucket.kind == "identity":
         return bucket.scale == 1.0
+    if kernel.name == "sparse":
+        return bucket.phi.is_identity
     return kernel.name in ("dense", "batched") and bucket.entries(structure.groups) < traits.fused_edge
 
 
@@ -90,17 +92,48 @@ class Places:
         codes = np.array([known(segment.activation.name) if segment.activation.named else -1 for segment in s.segments])
         self.sigma = codes[s.segment_of]
         self.fused: Mask = np.zeros(len(s.source), dtype=bool)
+        #: Edges and nodes of one neuron that go by the kernels for scalars.
+        self.scalar: Mask = np.zeros(len(s.source), dtype=bool)
         self.phi, self.copies = np.zeros(len(s.source), dtype=np.int64), np.zeros(len(s.source), dtype=bool)
         self.row = np.zeros(len(s.source), dtype=np.int64)
-        self.buckets: list[int] = []
-        for b, (bucket, kernel) in enumerate(zip(s.buckets, kernels)):
+        for bucket, kernel in zip(s.buckets, kernels):
             if not fused(bucket, kernel, s, traits):
                 continue
             part = slice(bucket.start, bucket.stop)
             self.fused[part], self.phi[part] = True, known(bucket.phi.name)
-            self.copies[part] = bucket.kind == "identity"
+            self.copies[part], self.scalar[part] = bucket.kind == "identity", kernel.name == "sparse"
             self.row[part] = np.arange(bucket.count) if bucket.weight is None else bucket.weight
-            self.buckets.append(b)
+        self.alone = self._alone()
+        #: The buckets whose weights the kernels learn.
+        self.buckets = [
+            b for b, k in enumerate(kernels)
+            if s.buckets[b].kind == "linear" and k.name != "sparse" and self.fused[s.buckets[b].start]
+        ]  # fmt: skip
+        tiled = self.fused & ~self.scalar
+        ends = self.size[s.source[tiled]], self.size[s.target[tiled]]
+        deepest = max((int(end.max(initial=1)) for end in ends), default=1)
+        some = self.size[~self.alone]
+        self.tile = tile_for(traits, int(some.max(initial=1)), deepest, ws.batch)
+        self.single = deepest <= self.tile.inner
+        self.sigmas, self.phis = _bits(self.sigma), _bits(self.phi[tiled])
+
+    def _alone(self) -> Mask:
+        """Find the nodes of the kernels for scalars: none but scalar edges of theirs are fused; others are not so."""
+        s = self.ws.structure
+        alone = np.zeros(len(self.size), dtype=bool)
+        for ends in (s.source, s.target):
+            alone[ends[self.scalar]] = True
+        mixed = np.zeros(len(self.size), dtype=bool)
+        for ends in (s.source, s.target):
+            mixed[ends[self.fused & ~self.scalar]] = True
+        for bucket in s.buckets:
+            part = slice(bucket.start, bucket.stop)
+            if self.scalar[part].any() and (mixed[s.source[part]].any() or mixed[s.target[part]].any()):
+                self.fused[part] = self.scalar[part] = False
+        alone[:] = False
+        for ends in (s.source, s.target):
+            alone[ends[self.scalar]] = True
+        return alone
 
     def _biases(self) -> Index:
         s, found = self.ws.structure, np.full(len(self.size), -1, dtype=np.int64)
@@ -127,10 +160,10 @@ class Places:
         within = np.arange(len(entry)) - np.repeat(np.cumsum(count) - count, count)
         return np.stack([entry, within * step], 1)
 
-    def weights(self, edges: Index) -> tuple[Tensor, Index]:
+    def weights(self, edges: Index, turned: bool) -> tuple[Tensor, Index]:
         """Return an anchor for the weights of edges, and their addresses; 0 for identities.
 
-        What they are copied into where they are scaled or cast is bound with the caller.
+        What they are copied into where they are scaled, cast or transposed (`turned`) is bound with the caller.
         """
         s, found = self.ws.structure, np.zeros(len(edges), dtype=np.int64)
         bucket_of, anchors = s.bucket_of[edges], []
@@ -138,10 +171,29 @@ class Places:
             bucket = s.buckets[b]
             if bucket.kind != "linear":
                 continue
-            packed, here = self.ws.packed(bucket), bucket_of == b
+            packed, here = self._turned(bucket) if turned else self.ws.packed(bucket), bucket_of == b
             found[here] = packed.data_ptr() + self.row[edges[here]] * (packed[0].numel() * packed.element_size())
             anchors.append(packed)
         return min(anchors, key=Tensor.data_ptr, default=self.anchor), found
+
+    def _turned(self, bucket: Bucket) -> Tensor:
+        """Return the weights of a bucket transposed: a copy, refreshed for every run."""
+
+        def turn() -> Tensor:
+            weight = self.ws.packed(bucket)
+            copy = torch.empty_like(weight.mT, memory_format=torch.contiguous_format)
+            self.ws.refreshed(lambda: copy.copy_(weight.mT))
+            return copy
+
+        return self.ws.bound(("turned", bucket.name), turn).run
+
+    def sort(self, nodes: Index, edges: Index, back: bool) -> tuple[Index, Index]:
+        """Return edges in the order of their targets, or sources, among `nodes`, and where each node's end."""
+        near = (self.ws.structure.source if back else self.ws.structure.target)[edges]
+        entry = np.full(len(self.size), -1)
+        entry[nodes] = np.arange(len(nodes))
+        order = np.argsort(entry[near], kind="stable")
+        return edges[order], np.searchsorted(entry[near[order]], np.arange(len(nodes) + 1))
 
     def edge_table(self, nodes: Index, edges: Index, back: bool) -> tuple[Tensor, Index, Index, dict[str, Any]]:
         """Return (anchor of the weights, table of edges, ends (nodes + 1,), facts) for edges at nodes.
@@ -155,28 +207,41 @@ class Places:
         from pcgraph.backends.triton import kernels as k
 
         s = self.ws.structure
-        entry = np.full(len(s.nodes), -1)
-        entry[nodes] = np.arange(len(nodes))
         near, far = (s.source, s.target) if back else (s.target, s.source)
-        edges = edges[np.argsort(entry[near[edges]], kind="stable")]
-        ends = np.searchsorted(entry[near[edges]], np.arange(len(nodes) + 1))
-        anchor, weight = self.weights(edges)
+        edges, ends = self.sort(nodes, edges, back)
+        turned = not back or self.traits.turns
+        anchor, weight = self.weights(edges, back and turned)
         width, across = self.size[far[edges]], self.size[near[edges]]
         place, copies = self.offsets((self.s if back else self.h)[far[edges]]), self.copies[edges]
         offset = np.where(copies, 0, (weight - anchor.data_ptr()) // anchor.element_size())
         align = self.align(anchor)
         fits = (place % align == 0) & (width % align == 0) & (offset % align == 0)
-        if back:
+        if not turned:
             fits &= across % align == 0
         kind = np.where(copies, k.COPY, np.where(fits, k.DENSE, k.UNALIGNED))
-        products = ~copies
         table = np.stack([place, width, offset, self.phi[edges], kind], 1)
-        deepest = int(width[products].max(initial=1))
-        facts = {
-            "PHI": bool((self.phi[edges] != 0).any()), "MIXED": bool((kind == k.UNALIGNED).any()),
-            "COPIES": bool(copies.any()), "ALIGN": align,
+        facts: dict[str, Any] = {
+            "PHI": self.phis, "MIXED": bool((kind == k.UNALIGNED).any()), "COPIES": bool(copies.any()), "ALIGN": align,
+            "SINGLE": self.single, "EVEN": self.even(nodes),
         }  # fmt: skip
-        return anchor, table, ends, facts | {"deepest": deepest}
+        return anchor, table, ends, facts | ({"TURNED": turned} if back else {})
+
+    def in_order(self, edges: Index) -> Tensor:
+        """Return the weights of scalar edges in this order: a copy, refreshed for every run."""
+        s, ws = self.ws.structure, self.ws
+        buckets = [s.buckets[b] for b in np.unique(s.bucket_of[edges])]
+        if not buckets:
+            return self.anchor
+        every = [ws.weights(bucket).view(-1) for bucket in buckets]
+        copy = torch.empty(len(edges), dtype=ws.dtype, device=ws.device)
+        for bucket, weight in zip(buckets, every):
+            here = np.flatnonzero(s.bucket_of[edges] == s.bucket_of[bucket.start])
+            rows, to = self.on_device(self.row[edges[here]]), self.on_device(here)
+            if len(buckets) == 1:
+                ws.refreshed(partial(torch.index_select, weight, 0, rows, out=copy))
+            else:
+                ws.refreshed(partial(_scatter, copy, to, weight, rows))
+        return copy
 
     def even(self, nodes: Index) -> bool:
         """Tell whether everything of these nodes lies at multiples of four numbers, and so do its rows."""
@@ -205,4 +270,10 @@ class Places:
         return buffer.data_ptr() + numbers(call_rows) * (buffer[0].numel() * self.item)
 
 
-Run = Callable[[], object]
+def _bits(codes: Index) -> int:
+    """Return the numbers of activations as bits; the identity needs none."""
+    return sum(1 << int(code) for code in np.unique(codes) if code > 0)
+
+
+def _scatter(copy: Tensor, to: Tensor, weight: Tensor, rows: Tensor) -> None:
+    copy[to] = weight.index_select(0, rows)
