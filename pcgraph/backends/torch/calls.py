@@ -113,12 +113,13 @@ class Restore(Save):
 class Send(Call):
     """These edges of a bucket add their products to the A of their targets.
 
-    `fresh`: the targets' A is still undefined, and bias plus product is to be written.
+    `fresh`: the targets' A is still undefined, and bias plus product is to be written; `bare`: without the bias.
     """
 
     bucket: int
     edges: Rows
     fresh: bool
+    bare: bool = False
 
 
 @dataclass(frozen=True, eq=False)

@@ -92,7 +92,7 @@ def dense_forward(ws: Workspace, call: Send) -> Step:
     edge = Edges(ws, call)
     h, a = ws.h(edge.source_group)[int(edge.source[0])], ws.a(edge.target_group)[int(edge.target[0])]
     weight, target = edge.weight(ws)[0], int(edge.target[0])
-    biases = ws.bias(edge.target_group, slice(target, target + 1)) if call.fresh else None
+    biases = ws.bias(edge.target_group, slice(target, target + 1)) if call.fresh and not call.bare else None
     bias = None if biases is None else biases[0, 0]
     return products(ws, weight).forward(a, carried(ws, edge.bucket, lambda: h), weight.t(), bias, call.fresh)
 
@@ -169,7 +169,7 @@ def _batched_forward(ws: Workspace, call: Send, edges: Edges) -> Step:
     way, w = products(ws, weight), weight.transpose(1, 2)
     source = carried(ws, edges.bucket, _gather(ws, ws.h(edges.source_group), edges.source, "source"))
     target = rows(edges.target) if _ascending(edges.target) else edges.target
-    bias = ws.bias(edges.target_group, target) if call.fresh else None
+    bias = ws.bias(edges.target_group, target) if call.fresh and not call.bare else None
     if isinstance(target, slice):
         return way.forward(a[target], source, w, bias, call.fresh)
     product = way.product(source, lambda: w)

@@ -202,7 +202,7 @@ class TorchProgram(Program):
         if self._learn is not None:
             return self._learn
         ws, s = self.ws, self.plan.structure
-        by_bucket: dict[int, list[SendBack]] = {b: [] for b, x in enumerate(s.buckets) if x.name in ws.net.weights}
+        by_bucket: dict[int, list[SendBack]] = {b: [] for b in self._learned()}
         for call in self._lowered.weights:
             by_bucket.setdefault(call.bucket, []).append(call)
         self._learn = [self._learner(b, calls) for b, calls in by_bucket.items()]
@@ -212,6 +212,10 @@ class TorchProgram(Program):
         ]
         self._refresh = list(dict.fromkeys(step for bound in self._bounds for step in bound.refresh))
         return self._learn
+
+    def _learned(self) -> list[int]:
+        """Return the buckets with packed weights, which get a gradient even where no call adds to it."""
+        return [b for b, bucket in enumerate(self.plan.structure.buckets) if bucket.name in self.ws.net.weights]
 
     def _learner(self, b: int, calls: list[SendBack]) -> Gradient:
         bucket, kernel = self.plan.structure.buckets[b], self.kernels[b]

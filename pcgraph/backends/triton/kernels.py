@@ -19,35 +19,18 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-__all__ = [
-    "ACTIVATIONS", "BIAS", "COMPARE", "COPY", "DENSE", "EDGE", "KEEP", "NODE", "NONE", "OWN", "ROW", "SWEEP", "UNALIGNED", "learn",
-    "predict", "predict_scalars", "pull", "pull_scalars",
-]  # fmt: skip
+from pcgraph.backends.triton import tables
 
-#: The activations that the kernels know, by their number.
-ACTIVATIONS = (
-    "identity", "relu", "leaky_relu", "tanh", "sigmoid", "gelu", "gelu_tanh", "elu", "silu", "hardtanh", "softplus",
-)  # fmt: skip
-#: Columns of the table of nodes. Offsets are `NONE` for what is not there; `flags` says what the launch does at the node.
-NODE = ("size", "h", "a", "m", "e", "s", "start", "bias", "sigma", "flags", "low", "high")
-#: Columns of the table of edges, those of a node beside each other: `far` is the state, or the signal, at the other end.
-EDGE = ("far", "width", "weight", "phi", "kind")
-#: Columns of the table of weights: how large one is, and which edges share it; of a bias, the one node.
-ROW = ("out", "in", "low", "high", "phi", "kind")
-#: Flags of nodes: errors and signals are taken; the state becomes the prediction; what comes in is kept; the gradient
-#: begins with the node's own error.
-COMPARE, SWEEP, KEEP, OWN = 1, 2, 4, 8
-#: Kinds of edges and of gradients: products whose rows begin where the card likes it; the identity; other products; biases.
-DENSE, COPY, UNALIGNED, BIAS = 0, 1, 2, 3
-#: The offset of what is not there; any other may be negative.
-NONE = -(2**62)
+__all__ = ["learn", "predict", "predict_scalars", "pull", "pull_scalars"]  # fmt: skip
 
-_NONE = tl.constexpr(NONE)
-_NODE = tl.constexpr(len(NODE))
-_EDGE = tl.constexpr(len(EDGE))
-_ROW = tl.constexpr(len(ROW))
-_COMPARE, _SWEEP, _KEEP, _OWN = (tl.constexpr(flag) for flag in (COMPARE, SWEEP, KEEP, OWN))
-_COPY, _UNALIGNED, _BIAS = tl.constexpr(COPY), tl.constexpr(UNALIGNED), tl.constexpr(BIAS)
+_NONE = tl.constexpr(tables.NONE)
+_NODE = tl.constexpr(len(tables.NODE))
+_EDGE = tl.constexpr(len(tables.EDGE))
+#: A tile is the number of its node in the launch, its first neuron, the node's row, and the row of its first edge.
+_TILE = tl.constexpr(2 + len(tables.NODE) + len(tables.EDGE))
+_ROW = tl.constexpr(len(tables.ROW))
+_COMPARE, _SWEEP, _KEEP, _OWN = (tl.constexpr(flag) for flag in (tables.COMPARE, tables.SWEEP, tables.KEEP, tables.OWN))
+_COPY, _UNALIGNED, _BIAS = tl.constexpr(tables.COPY), tl.constexpr(tables.UNALIGNED), tl.constexpr(tables.BIAS)
 
 
 @triton.jit
@@ -95,8 +78,8 @@ def _sigma(a, code, KNOWN: tl.constexpr):
 
 
 @triton.jit
-def _slope(a, code, KNOWN: tl.constexpr):
-    """The derivative of the activation with this number."""
+def _slope(a, m, code, KNOWN: tl.constexpr):
+    """The derivative of the activation with this number, at `a`, where it is `m`."""
     d = a * 0.0 + 1.0
     if KNOWN & 2:
         if code == 1:
@@ -106,12 +89,10 @@ def _slope(a, code, KNOWN: tl.constexpr):
             d = tl.where(a > 0, d, 0.01)
     if KNOWN & 8:
         if code == 3:
-            t = _tanh(a)
-            d = 1.0 - t * t
+            d = 1.0 - m * m
     if KNOWN & 16:
         if code == 4:
-            t = 1.0 / (1.0 + tl.exp(-a))
-            d = t * (1.0 - t)
+            d = m * (1.0 - m)
     if KNOWN & 32:
         if code == 5:
             d = 0.5 * (1.0 + tl.erf(a * 0.7071067811865476)) + a * tl.exp(-0.5 * a * a) * 0.3989422804014327
@@ -171,19 +152,22 @@ def _product(acc, P, W, far, weight, width, down, across, rm, rn, mm, mn, code,
 
 
 @triton.jit
-def _edges(acc, P, W, edges, low, high, own, across, rm, rn, mm, mn,
+def _edges(acc, P, W, row, edges, low, high, own, across, rm, rn, mm, mn,
            BACK: tl.constexpr, TURNED: tl.constexpr, PHI: tl.constexpr, SINGLE: tl.constexpr, MIXED: tl.constexpr,
            COPIES: tl.constexpr, ALIGN: tl.constexpr, BK: tl.constexpr, DOT: tl.constexpr):
     """Add what the edges of a node carry to one tile of it: forward, or where `BACK` is true back to the source.
 
-    Backward, `own` is where the node's states lie, at which the activation of an edge is differentiated. `TURNED` says
-    that weights lie with the summed index last, as they do forward. `PHI` holds the bits of the edges' activations.
+    `row` is where the first edge stands; each of the others is looked up while the one before it is computed. Backward,
+    `own` is where the node's states lie, at which the activation of an edge is differentiated. `TURNED` says that
+    weights lie with the summed index last, as they do forward. `PHI` holds the bits of the edges' activations.
     """
     ok = mm[:, None] & mn[None, :]
+    far, width, weight = tl.load(row), tl.load(row + 1).to(tl.int32), tl.load(row + 2)
+    code, kind = tl.load(row + 3), tl.load(row + 4)
     for i in range(low, high):
-        row = edges + i * _EDGE
-        far, width, weight = tl.load(row), tl.load(row + 1), tl.load(row + 2)
-        code, kind = tl.load(row + 3), tl.load(row + 4)
+        after = edges + (i + 1) * _EDGE
+        far_, width_, weight_ = tl.load(after), tl.load(after + 1).to(tl.int32), tl.load(after + 2)
+        code_, kind_ = tl.load(after + 3), tl.load(after + 4)
         if BACK and PHI != 0:
             part = acc * 0.0
         else:
@@ -210,9 +194,10 @@ def _edges(acc, P, W, edges, low, high, own, across, rm, rn, mm, mn,
                                 rm, rn, mm, mn, code, 0 if BACK else PHI, SINGLE, BK, DOT)
         if BACK and PHI != 0:
             h = tl.load(P + own + rm[:, None] * across + rn[None, :], mask=ok, other=0.0)
-            acc += part * _slope(h, code, PHI)
+            acc += part * _slope(h, _sigma(h, code, PHI), code, PHI)
         else:
             acc = part
+        far, width, weight, code, kind = far_, width_, weight_, code_, kind_
     return acc
 
 
@@ -226,7 +211,7 @@ def _at(cell, EVEN: tl.constexpr):
 
 
 @triton.jit
-def predict(P, W, tiles, nodes, edges, precisions, batch, show,
+def predict(P, W, tiles, edges, batch, show, precisions,
             KNOWN: tl.constexpr, PHI: tl.constexpr, SINGLE: tl.constexpr, MIXED: tl.constexpr, COPIES: tl.constexpr,
             EVEN: tl.constexpr, PRECISE: tl.constexpr, ALIGN: tl.constexpr, ACC: tl.constexpr,
             BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, DOT: tl.constexpr):
@@ -234,82 +219,88 @@ def predict(P, W, tiles, nodes, edges, precisions, batch, show,
 
     `KNOWN` holds the bits of the nodes' activations; `show` says whether predictions are written.
     """
-    tile = tl.program_id(0)
-    entry, first = tl.load(tiles + 2 * tile), tl.load(tiles + 2 * tile + 1)
-    row = nodes + entry * _NODE
-    size, start, bias, code = tl.load(row), tl.load(row + 6), tl.load(row + 7), tl.load(row + 8)
-    flags, low, high = tl.load(row + 9), tl.load(row + 10), tl.load(row + 11)
+    tile = tiles + tl.program_id(0) * _TILE
+    row = tile + 2
+    entry, first, size = tl.load(tile), tl.load(tile + 1).to(tl.int32), tl.load(row).to(tl.int32)
+    own, start, bias, code = _at(row + 1, EVEN), tl.load(row + 6), tl.load(row + 7), tl.load(row + 8)
+    flags, low, high = tl.load(row + 9), tl.load(row + 10).to(tl.int32), tl.load(row + 11).to(tl.int32)
     if EVEN:
         size, first = _whole(size, 4), _whole(first, 4)
     rm, rn = tl.program_id(1) * BM + tl.arange(0, BM), first + tl.arange(0, BN)
     mm, mn = rm < batch, rn < size
     ok = mm[:, None] & mn[None, :]
     place = rm[:, None] * size + rn[None, :]
+    compared, biased = tl.where((flags & _COMPARE) != 0, batch, 0), tl.where(bias != _NONE, size, 0)
+    h = tl.load(P + own + place, mask=(rm < compared)[:, None] & mn[None, :], other=0.0)
+    begin = tl.load(P + bias + rn, mask=rn < biased, other=0.0)
     acc = tl.zeros((BM, BN), ACC)
-    acc = _edges(acc, P, W, edges, low, high, 0, size, rm, rn, mm, mn,
+    acc = _edges(acc, P, W, row + _NODE, edges, low, high, 0, size, rm, rn, mm, mn,
                  False, True, PHI, SINGLE, MIXED, COPIES, ALIGN, BK, DOT)
+    acc += begin[None, :]
     if start != _NONE:
         if EVEN:
             start = _whole(start, 4)
         acc += tl.load(P + start + place, mask=ok, other=0.0)
-    elif bias != _NONE:
-        acc += tl.load(P + bias + rn, mask=mn, other=0.0)[None, :]
     if flags & _KEEP:
         tl.store(P + _at(row + 2, EVEN) + place, acc, mask=ok)
+    mu = _sigma(acc, code, KNOWN)
     if flags & _SWEEP:
-        tl.store(P + _at(row + 1, EVEN) + place, _sigma(acc, code, KNOWN), mask=ok)
+        tl.store(P + own + place, mu, mask=ok)
     elif flags & _COMPARE:
-        mu = _sigma(acc, code, KNOWN)
-        error = tl.load(P + _at(row + 1, EVEN) + place, mask=ok, other=0.0) - mu
+        error = h - mu
         if PRECISE:
             error *= tl.load(precisions + entry)
         tl.store(P + _at(row + 4, EVEN) + place, error, mask=ok)
-        tl.store(P + _at(row + 5, EVEN) + place, error * _slope(acc, code, KNOWN), mask=ok)
+        tl.store(P + _at(row + 5, EVEN) + place, error * _slope(acc, mu, code, KNOWN), mask=ok)
         if show:
             tl.store(P + _at(row + 3, EVEN) + place, mu, mask=ok)
 
 
 @triton.jit
-def pull(P, W, tiles, nodes, edges, rates, batch,
+def pull(P, W, tiles, edges, batch, rates,
          MOVE: tl.constexpr, TURNED: tl.constexpr, PHI: tl.constexpr, SINGLE: tl.constexpr, MIXED: tl.constexpr,
          COPIES: tl.constexpr, EVEN: tl.constexpr, ALIGN: tl.constexpr, ACC: tl.constexpr,
          BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, DOT: tl.constexpr):
     """One tile of the gradient of one node's state, which moves along it where `MOVE` is true, or is written."""
-    tile = tl.program_id(0)
-    entry, first = tl.load(tiles + 2 * tile), tl.load(tiles + 2 * tile + 1)
-    row = nodes + entry * _NODE
-    size, own, mine = tl.load(row), _at(row + 1, EVEN), _at(row + 4, EVEN)
-    flags, low, high = tl.load(row + 9), tl.load(row + 10), tl.load(row + 11)
+    tile = tiles + tl.program_id(0) * _TILE
+    row = tile + 2
+    entry, first, size = tl.load(tile), tl.load(tile + 1).to(tl.int32), tl.load(row).to(tl.int32)
+    own, mine, flags = _at(row + 1, EVEN), _at(row + 4, EVEN), tl.load(row + 9)
+    low, high = tl.load(row + 10).to(tl.int32), tl.load(row + 11).to(tl.int32)
     if EVEN:
         size, first = _whole(size, 4), _whole(first, 4)
     rm, rn = tl.program_id(1) * BM + tl.arange(0, BM), first + tl.arange(0, BN)
     mm, mn = rm < batch, rn < size
     ok = mm[:, None] & mn[None, :]
     place = rm[:, None] * size + rn[None, :]
-    acc = tl.zeros((BM, BN), ACC)
-    acc = _edges(acc, P, W, edges, low, high, own, size, rm, rn, mm, mn,
-                 True, TURNED, PHI, SINGLE, MIXED, COPIES, ALIGN, BK, DOT)
-    gradient = -acc
-    if flags & _OWN:
-        gradient += tl.load(P + mine + place, mask=ok, other=0.0)
+    owned = tl.where((flags & _OWN) != 0, batch, 0)
+    gradient = tl.load(P + mine + place, mask=(rm < owned)[:, None] & mn[None, :], other=0.0)
     if MOVE:
         h = tl.load(P + own + place, mask=ok, other=0.0)
-        tl.store(P + own + place, h - tl.load(rates + entry) * gradient, mask=ok)
+        rate = tl.load(rates + entry)
+    acc = tl.zeros((BM, BN), ACC)
+    gradient -= _edges(acc, P, W, row + _NODE, edges, low, high, own, size, rm, rn, mm, mn,
+                       True, TURNED, PHI, SINGLE, MIXED, COPIES, ALIGN, BK, DOT)
+    if MOVE:
+        tl.store(P + own + place, h - rate * gradient, mask=ok)
     else:
         tl.store(P + mine + place, gradient, mask=ok)
 
 
 @triton.jit
 def _scalars(acc, P, W, edges, low, high, rb, mb, BE: tl.constexpr):
-    """Add what the edges of some neurons carry, (neurons, samples): weights lie in the order of the edges."""
+    """Add what the edges of some neurons carry, (neurons, samples): weights lie in the order of the edges.
+
+    Some edges of each neuron come first, so that a warp adds up those of its neurons in registers.
+    """
     re = tl.arange(0, BE)
     for i in range(0, tl.max(high - low), BE):
-        at = low[:, None] + i + re[None, :]
-        there = at < high[:, None]
+        at = low[None, :] + i + re[:, None]
+        there = at < high[None, :]
         far = tl.load(edges + at, mask=there, other=0)
         weight = tl.load(W + at, mask=there, other=0.0)
         x = tl.load(P + far[:, :, None] + rb[None, None, :], mask=there[:, :, None] & mb[None, None, :], other=0.0)
-        acc += tl.sum(weight[:, :, None] * x, 1)
+        acc += tl.sum(weight[:, :, None] * x, 0)
     return acc
 
 
@@ -324,11 +315,11 @@ def predict_scalars(P, W, nodes, edges, precisions, count, batch, code, show,
     row = nodes + entry * _NODE
     start, bias = tl.load(row + 6, mask=live, other=_NONE), tl.load(row + 7, mask=live, other=_NONE)
     flags = tl.load(row + 9, mask=live, other=0)
-    low, high = tl.load(row + 10, mask=live, other=0), tl.load(row + 11, mask=live, other=0)
+    low = tl.load(row + 10, mask=live, other=0).to(tl.int32)
+    high = tl.load(row + 11, mask=live, other=0).to(tl.int32)
     acc = _scalars(tl.zeros((BR, BB), ACC), P, W, edges, low, high, rb, mb, BE)
-    begun = start != _NONE
-    acc += tl.load(P + start[:, None] + rb[None, :], mask=begun[:, None] & mb[None, :], other=0.0)
-    acc += tl.load(P + bias, mask=(bias != _NONE) & (start == _NONE), other=0.0)[:, None]
+    acc += tl.load(P + start[:, None] + rb[None, :], mask=(start != _NONE)[:, None] & mb[None, :], other=0.0)
+    acc += tl.load(P + bias, mask=bias != _NONE, other=0.0)[:, None]
     a, h = tl.load(row + 2, mask=live, other=0), tl.load(row + 1, mask=live, other=0)
     tl.store(P + a[:, None] + rb[None, :], acc, mask=((flags & _KEEP) != 0)[:, None] & mb[None, :])
     mu = _sigma(acc, code, KNOWN)
@@ -339,7 +330,7 @@ def predict_scalars(P, W, nodes, edges, precisions, count, batch, code, show,
         error *= tl.load(precisions + entry, mask=live, other=1.0)[:, None]
     e, s = tl.load(row + 4, mask=live, other=0), tl.load(row + 5, mask=live, other=0)
     tl.store(P + e[:, None] + rb[None, :], error, mask=ok)
-    tl.store(P + s[:, None] + rb[None, :], error * _slope(acc, code, KNOWN), mask=ok)
+    tl.store(P + s[:, None] + rb[None, :], error * _slope(acc, mu, code, KNOWN), mask=ok)
     if show:
         m = tl.load(row + 3, mask=live, other=0)
         tl.store(P + m[:, None] + rb[None, :], mu, mask=ok)
@@ -354,7 +345,8 @@ def pull_scalars(P, W, nodes, edges, rates, count, batch, MOVE: tl.constexpr, AC
     live, mb = entry < count, rb < batch
     row = nodes + entry * _NODE
     flags = tl.load(row + 9, mask=live, other=0)
-    low, high = tl.load(row + 10, mask=live, other=0), tl.load(row + 11, mask=live, other=0)
+    low = tl.load(row + 10, mask=live, other=0).to(tl.int32)
+    high = tl.load(row + 11, mask=live, other=0).to(tl.int32)
     gradient = -_scalars(tl.zeros((BR, BB), ACC), P, W, edges, low, high, rb, mb, BE)
     e = tl.load(row + 4, mask=live, other=0)
     ok = live[:, None] & mb[None, :]
@@ -377,9 +369,11 @@ def learn(P, G, tiles, rows, edges, places, factors, batch,
     where `ADD` is true added to what is there.
     """
     tile = tl.program_id(0)
-    entry, first, second = tl.load(tiles + 3 * tile), tl.load(tiles + 3 * tile + 1), tl.load(tiles + 3 * tile + 2)
+    entry = tl.load(tiles + 3 * tile)
+    first, second = tl.load(tiles + 3 * tile + 1).to(tl.int32), tl.load(tiles + 3 * tile + 2).to(tl.int32)
     row = rows + entry * _ROW
-    out, width, low, high = tl.load(row), tl.load(row + 1), tl.load(row + 2), tl.load(row + 3)
+    out, width = tl.load(row).to(tl.int32), tl.load(row + 1).to(tl.int32)
+    low, high = tl.load(row + 2).to(tl.int32), tl.load(row + 3).to(tl.int32)
     kind, place, factor = tl.load(row + 5), tl.load(places + entry), tl.load(factors + entry)
     ro = first + tl.arange(0, BM)
     mo = ro < out

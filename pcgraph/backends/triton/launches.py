@@ -14,7 +14,7 @@ from pcgraph.backends.base import keep
 from pcgraph.backends.torch.calls import Rows, SendBack, numbers
 from pcgraph.backends.torch.workspace import Workspace
 from pcgraph.backends.triton import kernels
-from pcgraph.backends.triton.tables import Places, Tile
+from pcgraph.backends.triton.tables import BIAS, DENSE, EDGE, UNALIGNED, Places, Tile, small_tile
 from pcgraph.network import Bucket
 from pcgraph.plan.operations import Index
 
@@ -27,8 +27,13 @@ _LANGUAGE = {
 
 
 def precision_of(ws: Workspace) -> str:
-    """Return how float32 products are taken: in TF32 where torch's switches allow it, else as they are."""
-    return "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "ieee"  # type: ignore[attr-defined]
+    """Return how float32 products are taken: in TF32 where torch's switches allow it, else as exactly as in float32.
+
+    That is by three products in TF32, of the upper and lower halves of each number: the plain cores are slower.
+    """
+    if ws.dtype != torch.float32:
+        return "ieee"
+    return "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "tf32x3"  # type: ignore[attr-defined]
 
 
 def _size(tile: Tile) -> dict[str, int]:
@@ -41,13 +46,13 @@ class _Tiled:
     """What launches over tiles of nodes have in common: tables, the grid, and what is compiled in."""
 
     def __init__(self, places: Places, nodes: Index, flags: Index, start: Index, edges: Index, back: bool) -> None:
-        ws, tile = places.ws, places.tile
+        ws = places.ws
+        tile = places.tile if len(edges) else small_tile(places.tile)
         self.anchor, self.batch = places.anchor, ws.batch
         self.weights, edge_table, ends, facts = places.edge_table(nodes, edges, back)
-        tiles = places.tiles(places.size[nodes], tile.neurons)
-        self.tables = [
-            places.on_device(t) for t in (tiles, places.node_table(nodes, flags, start, ends), edge_table)
-        ]  # fmt: skip
+        table = places.node_table(nodes, flags, start, ends)
+        tiles = places.tiles(table, edge_table, tile.neurons)
+        self.tables = [places.on_device(tiles), places.on_device(edge_table)]
         self.grid = (len(tiles), -(-ws.batch // tile.samples))
         self.options = {**facts, **_size(tile), "ACC": _LANGUAGE[ws.dtype], "DOT": precision_of(ws)}
 
@@ -80,7 +85,7 @@ class Predict(_Tiled):
     def __call__(self, show: bool) -> None:
         """Launch it; `show` says whether predictions are written too."""
         kernels.predict[self.grid](
-            self.anchor, self.weights, *self.tables, self.precisions, self.batch, int(show), **self.options
+            self.anchor, self.weights, *self.tables, self.batch, int(show), self.precisions, **self.options
         )
 
 
@@ -93,7 +98,7 @@ class Pull(_Tiled):
     def __call__(self, rates: Tensor | None) -> None:
         """Launch it: the states move by these rates, (nodes,), or without them the gradients are written."""
         kernels.pull[self.grid](
-            self.anchor, self.weights, *self.tables, self.anchor if rates is None else rates, self.batch,
+            self.anchor, self.weights, *self.tables, self.batch, self.anchor if rates is None else rates,
             MOVE=rates is not None, **self.options,
         )  # fmt: skip
 
@@ -181,7 +186,7 @@ class Learning:
             by_bucket[call.bucket].append(numbers(call.edges))
         #: Each parameter, its rows in the table, and the factor of its gradients.
         self.parts: list[tuple[nn.Parameter, Index, float]] = []
-        self._edges: list[Index] = [np.zeros((0, len(kernels.EDGE)), dtype=np.int64)]
+        self._edges: list[Index] = [np.zeros((0, len(EDGE)), dtype=np.int64)]
         self._first = 0
         for b, found in by_bucket.items():
             bucket = s.buckets[b]
@@ -204,21 +209,21 @@ class Learning:
         table = np.tile(np.array(row, dtype=np.int64), (count, 1))
         table[:, 2], table[:, 3] = ends[:-1], ends[1:]
         align = self.places.align(self.places.anchor)
-        if row[5] == kernels.DENSE:
+        if row[5] == DENSE:
             odd = (places[0] % align != 0) | (places[1] % align != 0)
             if row[0] % align or row[1] % align or odd.any():
-                table[:, 5] = kernels.UNALIGNED
+                table[:, 5] = UNALIGNED
         return table
 
     def _of_weights(self, bucket: Bucket, edges: Index) -> Index:
         places, s = self.places, self.ws.structure
         out, width = s.groups[bucket.target_group].size, s.groups[bucket.source_group].size
-        row = (out, width, 0, 0, int(places.phi[bucket.start]), kernels.DENSE)
+        row = (out, width, 0, 0, int(places.phi[bucket.start]), DENSE)
         return self._rows(places.row[edges], bucket.rows, places.s[s.target[edges]], places.h[s.source[edges]], row)
 
     def _of_biases(self, parameter: nn.Parameter, nodes: Index) -> Index:
         signals = self.places.s[nodes]
-        row = (parameter[0].numel(), 1, 0, 0, 0, kernels.BIAS)
+        row = (parameter[0].numel(), 1, 0, 0, 0, BIAS)
         return self._rows(self.ws.net.bias_row[nodes], len(parameter), signals, signals, row)
 
     def __call__(self, scale: float) -> None:
@@ -255,7 +260,7 @@ class _Bound:
         half = places.ws.half
         self.options = {
             "PHI": places.phis, "HALF": None if half is None else _LANGUAGE[half],
-            "MIXED": bool((table[:, 5] == kernels.UNALIGNED).any()), "ALIGN": places.align(places.anchor),
+            "MIXED": bool((table[:, 5] == UNALIGNED).any()), "ALIGN": places.align(places.anchor),
             "ACC": _LANGUAGE[places.ws.dtype], "BM": side, "BN": side, "BK": 32, "DOT": precision_of(places.ws),
             "num_warps": 8 if side == 128 else 4,
         }  # fmt: skip

@@ -23,15 +23,13 @@ from pcgraph.backends.torch.program import Given, Stage, TorchProgram
 from pcgraph.backends.torch.workspace import Step, Workspace
 from pcgraph.backends.traits import Traits
 from pcgraph.backends.triton.launches import Learning, Predict, PredictScalars, Pull, PullScalars
-from pcgraph.backends.triton.tables import Places
+from pcgraph.backends.triton.tables import BARE, COMPARE, KEEP, OWN, SWEEP, Places
 from pcgraph.optimizers import SGD
 from pcgraph.plan import Plan
 from pcgraph.plan.flow import Mask
 from pcgraph.plan.operations import Index
 
 __all__ = ["TritonProgram"]
-
-COMPARE, SWEEP, KEEP, OWN = 1, 2, 4, 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,11 +123,12 @@ class TritonProgram(TorchProgram):
                 steps.append(self._bind(call))
         for i in s.priors:
             beside[i] |= touched[i]
-        begun = np.zeros(self.count, dtype=bool)
+        others, fresh = self._freshened(others, given, touched)
+        begun = fresh.copy()
         for call in given:
             nodes = self._nodes(call.group, call.rows)
             begun[nodes] = True
-            steps += self._some(call, beside[nodes])
+            steps += self._some(call, beside[nodes] & ~fresh[nodes])
             if isinstance(call, Restore):
                 address = places.address(call.at, self.ws.base(call.base, call.size))
                 start[nodes[~beside[nodes]]] = address[~beside[nodes]]
@@ -138,21 +137,55 @@ class TritonProgram(TorchProgram):
         # A sum that no call begins goes on from what is there.
         there = beside | (touched & ~begun)
         start[there] = places.a[there]
+        flags = np.where(fresh, flags | BARE, flags)
         flags = np.where(touched & ((flags & (COMPARE | SWEEP)) == 0), flags | KEEP, flags)
-        flags = np.where(touched & self.kept & ~(there & self._bare(every)), flags | KEEP, flags)
-        busy = touched & ~(there & self._bare(every) & (flags == KEEP))
+        flags = np.where(touched & self.kept & ~(there & ~fresh & self._bare(every)), flags | KEEP, flags)
+        busy = touched & ~(there & ~fresh & self._bare(every) & (flags == KEEP))
         launches = []
-        for kind, nodes in self._kinds(np.flatnonzero(busy)):
+        for kind, nodes in self._kinds(np.flatnonzero(busy), ~self._bare(every)):
             own = None if precisions is None or (precisions[nodes] == 1.0).all() else precisions[nodes]
             mine = every[np.isin(s.target[every], nodes)]
             which = PredictScalars if kind >= 0 else Predict
             launches.append(self._launch(which, nodes, flags[nodes], start[nodes], mine, own))
         return steps, launches
 
-    def _kinds(self, nodes: Index, by_sigma: bool = True) -> Iterator[tuple[int, Index]]:
-        """Split nodes by launch: -1 those that are tiled, others scalars, by the number of their activation."""
+    def _freshened(
+        self, sends: list[Send], given: Sequence[Fill | Restore], touched: Mask
+    ) -> tuple[list[Send], Mask]:  # fmt: skip
+        """Let the first product into nodes that begin with a bias be written instead of added; the launch adds the bias.
+
+        Returns
+        -------
+        list of Send
+        ndarray of bool
+            The nodes into which one is written.
+        """
+        s, filled = self.plan.structure, np.zeros(self.count, dtype=bool)
+        for call in given:
+            if type(call) is Fill:
+                filled[self._nodes(call.group, call.rows)] = True
+        filled[list(s.priors)] = False
+        fresh, seen, result = np.zeros(self.count, dtype=bool), np.zeros(self.count, dtype=bool), []
+        for call in sends:
+            targets = s.target[numbers(call.edges)]
+            dense = self.kernels[call.bucket].name in ("dense", "batched")
+            first = dense and filled[targets].all() and not seen[targets].any() and (np.diff(targets) > 0).all()
+            seen[targets] = True
+            if first:
+                fresh[targets] = True
+                call = replace(call, fresh=True, bare=True)
+            result.append(call)
+        return result, fresh
+
+    def _kinds(self, nodes: Index, fed: Mask, by_sigma: bool = True) -> Iterator[tuple[int, Index]]:
+        """Split nodes by launch: scalars by the number of their activation, -1 those that are tiled.
+
+        Where tiles are large, tiled nodes that nothing is added to are -2.
+        """
         alone = self.places.alone[nodes]
         kind = np.where(alone, self.places.sigma[nodes].clip(0) if by_sigma else 0, -1)
+        if self.places.tile.samples * self.places.tile.neurons > 4096:
+            kind = np.where((kind == -1) & ~fed[nodes], -2, kind)
         for k in np.unique(kind):
             yield int(k), nodes[kind == k]
 
@@ -243,7 +276,9 @@ class TritonProgram(TorchProgram):
         own = np.where(compared | mixed, OWN, 0)
         place = np.zeros(self.count, dtype=np.int64)
         place[nodes] = np.arange(len(nodes))
-        for kind, some in self._kinds(nodes, by_sigma=False):
+        fed = np.zeros(self.count, dtype=bool)
+        fed[s.source[every]] = True
+        for kind, some in self._kinds(nodes, fed, by_sigma=False):
             mine = every[np.isin(s.source[every], some)]
             launch = self._launch(PullScalars if kind >= 0 else Pull, some, own[some], mine)
             release.append((place[some], launch))
@@ -297,6 +332,9 @@ class TritonProgram(TorchProgram):
             whole = torch.cat(each) if each else torch.zeros(0)
             self._rate_tables[key] = [whole[self.ws.index(place)] for place, _ in stage.release]
         return [keep(rates) for rates in self._rate_tables[key]]
+
+    def _learned(self) -> list[int]:
+        return [b for b in super()._learned() if b not in self.places.buckets]
 
     # -- learning -----------------------------------------------------------------------------------------------------
 

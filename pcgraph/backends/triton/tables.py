@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -18,7 +18,28 @@ from pcgraph.network import Bucket
 from pcgraph.plan.flow import Mask
 from pcgraph.plan.operations import Index
 
-__all__ = ["Places", "Tile", "fused", "known", "tile_for"]
+__all__ = [
+    "ACTIVATIONS", "BARE", "BIAS", "COMPARE", "COPY", "DENSE", "EDGE", "KEEP", "NODE", "NONE", "OWN", "ROW", "SWEEP",
+    "UNALIGNED", "Places", "Tile", "fused", "known", "small_tile", "tile_for",
+]  # fmt: skip
+
+#: The activations that the kernels know, by their number.
+ACTIVATIONS = (
+    "identity", "relu", "leaky_relu", "tanh", "sigmoid", "gelu", "gelu_tanh", "elu", "silu", "hardtanh", "softplus",
+)  # fmt: skip
+#: Columns of the table of nodes. Offsets are `NONE` for what is not there; `flags` says what the launch does at the node.
+NODE = ("size", "h", "a", "m", "e", "s", "start", "bias", "sigma", "flags", "low", "high")
+#: Columns of the table of edges, those of a node beside each other: `far` is the state, or the signal, at the other end.
+EDGE = ("far", "width", "weight", "phi", "kind")
+#: Columns of the table of weights: how large one is, and which edges share it; of a bias, the one node.
+ROW = ("out", "in", "low", "high", "phi", "kind")
+#: Kinds of edges and of gradients: products whose rows begin where the card likes it; the identity; other products; biases.
+DENSE, COPY, UNALIGNED, BIAS = 0, 1, 2, 3
+#: The offset of what is not there; any other may be negative.
+NONE = -(2**62)
+#: What a launch does at a node: errors and signals are taken; the state becomes the prediction; what comes in is kept;
+#: the gradient begins with the node's own error; the sum begins elsewhere, without its bias.
+COMPARE, SWEEP, KEEP, OWN, BARE = 1, 2, 4, 8, 16
 
 
 @dataclass(frozen=True)
@@ -34,8 +55,6 @@ class Tile:
 
 def known(name: str) -> int:
     """Return the number of an activation of the kernels, or -1."""
-    from pcgraph.backends.triton.kernels import ACTIVATIONS
-
     return ACTIVATIONS.index(name) if name in ACTIVATIONS else -1
 
 
@@ -57,6 +76,11 @@ def tile_for(traits: Traits, widest: int, deepest: int, batch: int) -> Tile:
     neurons = 128 if large else (32 if widest <= 32 else 64)
     inner = 32 if large or deepest <= 32 else 64
     return Tile(samples, neurons, inner, 8 if large else (2 if neurons == 32 else 4), 1 if deepest <= 32 else 3)
+
+
+def small_tile(tile: Tile) -> Tile:
+    """Return the tile of nodes into which nothing is added: large ones would only hold more registers."""
+    return replace(tile, samples=32, neurons=64, inner=32, warps=4) if tile.samples * tile.neurons > 4096 else tile
 
 
 def _power(count: int) -> int:
@@ -147,18 +171,18 @@ class Places:
 
     def offsets(self, addresses: Index) -> Index:
         """Return addresses as offsets from the anchor, in numbers; an address of -1 is none."""
-        from pcgraph.backends.triton.kernels import NONE
-
         return np.where(addresses == -1, NONE, (addresses - self.anchor.data_ptr()) // self.item)
 
     # -- tables -------------------------------------------------------------------------------------------------------
 
-    def tiles(self, width: Index, step: int) -> Index:
-        """Return (entry, first neuron) for each tile of nodes that are so wide, shape (tiles, 2)."""
+    def tiles(self, nodes: Index, edges: Index, step: int) -> Index:
+        """Return a row for each tile of some neurons, from the tables of nodes and of edges."""
+        width = nodes[:, 0]
         count = -(-width // step)
         entry = np.repeat(np.arange(len(width)), count)
         within = np.arange(len(entry)) - np.repeat(np.cumsum(count) - count, count)
-        return np.stack([entry, within * step], 1)
+        first = edges[nodes[:, 10].clip(max=len(edges) - 1)]
+        return np.concatenate([np.stack([entry, within * step], 1), nodes[entry], first[entry]], 1)
 
     def weights(self, edges: Index, turned: bool) -> tuple[Tensor, Index]:
         """Return an anchor for the weights of edges, and their addresses; 0 for identities.
@@ -204,8 +228,6 @@ class Places:
             Targets, or where `back` is true sources, in the order of the launch.
         edges : ndarray of int64
         """
-        from pcgraph.backends.triton import kernels as k
-
         s = self.ws.structure
         near, far = (s.source, s.target) if back else (s.target, s.source)
         edges, ends = self.sort(nodes, edges, back)
@@ -218,10 +240,11 @@ class Places:
         fits = (place % align == 0) & (width % align == 0) & (offset % align == 0)
         if not turned:
             fits &= across % align == 0
-        kind = np.where(copies, k.COPY, np.where(fits, k.DENSE, k.UNALIGNED))
+        kind = np.where(copies, COPY, np.where(fits, DENSE, UNALIGNED))
         table = np.stack([place, width, offset, self.phi[edges], kind], 1)
+        table = np.concatenate([table, np.zeros((1, 5), dtype=np.int64)])  # the row after the last is looked at
         facts: dict[str, Any] = {
-            "PHI": self.phis, "MIXED": bool((kind == k.UNALIGNED).any()), "COPIES": bool(copies.any()), "ALIGN": align,
+            "PHI": self.phis, "MIXED": bool((kind == UNALIGNED).any()), "COPIES": bool(copies.any()), "ALIGN": align,
             "SINGLE": self.single, "EVEN": self.even(nodes),
         }  # fmt: skip
         return anchor, table, ends, facts | ({"TURNED": turned} if back else {})
@@ -258,7 +281,9 @@ class Places:
         columns = (self.h, self.a, self.m, self.e, self.s)
         where = [self.offsets(column[nodes]) for column in columns]
         sigma = np.maximum(self.sigma[nodes], 0)
-        rest = [self.offsets(start), self.offsets(self.bias[nodes]), sigma, flags, ends[:-1], ends[1:]]
+        # A sum that begins elsewhere has its bias there, unless it is said to be bare.
+        bias = np.where((start != -1) & ((flags & BARE) == 0), -1, self.bias[nodes])
+        rest = [self.offsets(start), self.offsets(bias), sigma, flags, ends[:-1], ends[1:]]
         return np.stack([self.size[nodes], *where, *rest], 1)
 
     def on_device(self, table: Index | np.ndarray[Any, Any]) -> Tensor:
