@@ -17,6 +17,9 @@ import torch
 from hypothesis import Phase, settings
 
 torch.set_num_threads(1)
+# Kernels are interpreted where there is no GPU; Triton asks once, when they are imported.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 settings.register_profile("ci", derandomize=True)
 settings.register_profile("unshrunk", phases=[Phase.explicit, Phase.generate])
 if os.environ.get("CI"):

@@ -7,11 +7,23 @@ from __future__ import annotations
 
 from pcgraph.backends.base import Backend, Kind, Motion, Program, Which
 from pcgraph.backends.torch import TorchBackend
-from pcgraph.backends.triton import TritonBackend
 from pcgraph.backends.traits import Traits, traits_of
+from pcgraph.backends.triton import TritonBackend
 from pcgraph.errors import ConfigError, unknown_name
 
-__all__ = ["BACKENDS", "Backend", "Kind", "Motion", "Program", "TorchBackend", "Traits", "TritonBackend", "Which", "get", "traits_of"]
+__all__ = [
+    "BACKENDS",
+    "Backend",
+    "Kind",
+    "Motion",
+    "Program",
+    "TorchBackend",
+    "Traits",
+    "TritonBackend",
+    "Which",
+    "get",
+    "traits_of",
+]
 
 #: Name -> class. "auto" takes the quickest one here that can compute the network.
 BACKENDS: dict[str, type[Backend]] = {"torch": TorchBackend, "triton": TritonBackend}

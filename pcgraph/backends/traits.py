@@ -46,12 +46,16 @@ class Traits:
         Sets of different rates of the same nodes that stay on the device, the latest.
     fused_edge : float
         Weights from which on an edge is left to cuBLAS, and the fused kernels do what follows it alone.
+    heavy_edge, heavy_bucket : float
+        The same for an edge of so many weights where its bucket has so many in all: launches are few then, and cuBLAS
+        multiplies three times as fast.
+    many_tiles : int
+        Tiles of 32 by 32 from which on larger ones are quicker: each core of the card has some of its own.
     scalar_rows, scalar_edges_at_once, scalar_warps : int
-        A program of scalar neurons computes so many of them, looks at so many edges of each at a time, by so many warps.
+        A program computes so many scalar neurons, looks at so many edges of each at a time, by so many warps. It waits
+        for memory four times, one look-up after the other, so that neurons side by side are what counts.
     turns : bool
         Whether weights are transposed once a run for what is pulled back.
-    large_tile : int
-        Neurons at both ends of an edge from which on tiles are large.
     """
 
     large_edge: float
@@ -68,11 +72,13 @@ class Traits:
     few_clamps: int = 4
     rate_sets: int = 8
     fused_edge: float = math.inf
-    large_tile: int = 1024
-    turns: bool = False
+    heavy_edge: float = math.inf
+    heavy_bucket: float = math.inf
+    many_tiles: int = 4096
     scalar_rows: int = 4
     scalar_edges_at_once: int = 8
-    scalar_warps: int = 4
+    scalar_warps: int = 1
+    turns: bool = False
 
 
 #: Two to sixteen cores of x86-64.
@@ -82,7 +88,7 @@ CPU = Traits(
 #: An NVIDIA GPU. Whatever is equal is batched at any size, since one product of 512 x 512 does not fill it.
 CUDA = Traits(large_edge=math.inf)
 #: The same, with fused kernels: a table may name any rows, so that nothing is widened, gathered or kept for slices.
-TRITON = replace(CUDA, widen=1.0, lasting_slope=2**62, fused_edge=1024 * 1024)
+TRITON = replace(CUDA, widen=1.0, lasting_slope=2**62, fused_edge=1024 * 1024, heavy_edge=256 * 256, heavy_bucket=2**22)
 
 
 def traits_of(device: str) -> Traits:

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
 from pcgraph.transforms.base import vjp
 
@@ -94,6 +93,8 @@ class _Counter(TorchDispatchMode):
         self.total = 0
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        from torch.utils.flop_counter import flop_registry  # it imports triton
+
         result = function(*args, **(kwargs or {}))
         kind = function._overloadpacket
         if kind is torch.ops.aten.convolution_backward:

@@ -201,7 +201,7 @@ class TorchProgram(Program):
         """Return what computes gradients; it is bound when somebody first learns."""
         if self._learn is not None:
             return self._learn
-        ws, s = self.ws, self.plan.structure
+        ws = self.ws
         by_bucket: dict[int, list[SendBack]] = {b: [] for b in self._learned()}
         for call in self._lowered.weights:
             by_bucket.setdefault(call.bucket, []).append(call)

@@ -8,13 +8,13 @@ from dataclasses import replace
 
 import torch
 
-from pcgraph.backends.base import Program
 from pcgraph.backends.torch.backend import TorchBackend
 from pcgraph.backends.torch.kernels import Kernel, chosen
 from pcgraph.backends.torch.lowering import lower
 from pcgraph.backends.torch.program import TorchProgram
 from pcgraph.backends.torch.workspace import Workspace
 from pcgraph.backends.traits import TRITON, traits_of
+from pcgraph.backends.triton.tables import aside, known
 from pcgraph.errors import ConfigError
 from pcgraph.network import Network
 from pcgraph.plan import Plan
@@ -66,6 +66,26 @@ class TritonBackend(TorchBackend):
 
         kernels = self.kernels(plan, ws.net)
         return TritonProgram(plan, ws, lower(plan, kernels, TRITON), kernels, TRITON)
+
+    def describe(self, plan: Plan, network: Network) -> tuple[str, ...]:
+        reason = self.unfit(plan, network)
+        if reason is not None:
+            plain = network.device.type == "cpu"
+            return (*(() if plain else (f"no fused kernels: {reason}",)), *super().describe(plan, network))
+        lines, s = list(super().describe(plan, network)), plan.structure
+        kernels = self.kernels(plan, network)
+        at = 1
+        for bucket, kernel in zip(s.buckets, kernels):
+            if bucket.kind == "tie":
+                continue
+            beside = aside(bucket, kernel, s, TRITON)
+            lines[at] += ", fused" if beside is None else f", beside the fused kernels: {beside}"
+            at += 1
+        odd = sorted({segment.activation.name for segment in s.segments if not segment.is_root and known(segment) < 0})
+        own = sorted({type(x.energy).__name__ for x in s.segments if x.energy is not None and not x.gaussian})
+        lines += [f"  activations that run beside them: {', '.join(odd)}"] if odd else []
+        lines += [f"  energies that run beside them: {', '.join(own)}"] if own else []
+        return ("backend: fused kernels, two launches a step", *lines)
 
 
 def unusable(device: torch.device, dtype: torch.dtype, asked: bool) -> str | None:

@@ -7,13 +7,15 @@
 One program computes one tile, some samples by some neurons of one node: it walks the edges of the node, adds up in
 registers, and ends with whatever is done to a neuron. Nothing is gathered, no sum takes a second pass, and nothing is
 atomic, so that the same numbers come out each time. Tables say which program does what, so that nodes of all sizes and
-wirings run in one launch. Every address is an offset, in numbers, from one of two tensors: `P` for what has the dtype of
-the states, `W` for weights.
+wirings run in one launch. Every address is an offset, in numbers, from one of two tensors: `P` for what has the dtype
+of the states, `W` for weights.
 
 This module is imported where the first program is made: it needs the package ``triton``. Where the environment said
 ``TRITON_INTERPRET=1`` before that, the kernels run on the CPU, by Triton's interpreter.
 """
 
+# mypy: disable-error-code="no-untyped-def, untyped-decorator"
+# fmt: off
 from __future__ import annotations
 
 import triton
@@ -21,7 +23,7 @@ import triton.language as tl
 
 from pcgraph.backends.triton import tables
 
-__all__ = ["learn", "predict", "predict_scalars", "pull", "pull_scalars"]  # fmt: skip
+__all__ = ["learn", "predict", "predict_scalars", "pull", "pull_scalars"]
 
 _NONE = tl.constexpr(tables.NONE)
 _NODE = tl.constexpr(len(tables.NODE))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
+import triton.language as language
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -14,15 +14,15 @@ from pcgraph.backends.base import keep
 from pcgraph.backends.torch.calls import Rows, SendBack, numbers
 from pcgraph.backends.torch.workspace import Workspace
 from pcgraph.backends.triton import kernels
-from pcgraph.backends.triton.tables import BIAS, DENSE, EDGE, UNALIGNED, Places, Tile, small_tile
+from pcgraph.backends.triton.tables import BIAS, DENSE, EDGE, UNALIGNED, Places, Tile
 from pcgraph.network import Bucket
 from pcgraph.plan.operations import Index
 
 __all__ = ["Learning", "Predict", "PredictScalars", "Pull", "PullScalars"]
 
 _LANGUAGE = {
-    torch.float32: kernels.tl.float32, torch.float64: kernels.tl.float64, torch.bfloat16: kernels.tl.bfloat16,
-    torch.float16: kernels.tl.float16,
+    torch.float32: language.float32, torch.float64: language.float64, torch.bfloat16: language.bfloat16,
+    torch.float16: language.float16,
 }  # fmt: skip
 
 
@@ -33,7 +33,7 @@ def precision_of(ws: Workspace) -> str:
     """
     if ws.dtype != torch.float32:
         return "ieee"
-    return "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "tf32x3"  # type: ignore[attr-defined]
+    return "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "tf32x3"
 
 
 def _size(tile: Tile) -> dict[str, int]:
@@ -47,7 +47,7 @@ class _Tiled:
 
     def __init__(self, places: Places, nodes: Index, flags: Index, start: Index, edges: Index, back: bool) -> None:
         ws = places.ws
-        tile = places.tile if len(edges) else small_tile(places.tile)
+        tile = places.tile
         self.anchor, self.batch = places.anchor, ws.batch
         self.weights, edge_table, ends, facts = places.edge_table(nodes, edges, back)
         table = places.node_table(nodes, flags, start, ends)
@@ -253,7 +253,7 @@ class _Bound:
         ]
         self.factors = np.concatenate([np.full(len(t), whole.parts[i][2]) for i, t in zip(learning, tables)])
         table = np.concatenate(tables)
-        side = 32 if table[:, :2].max() <= 32 else (128 if table[:, :2].max() >= places.traits.large_tile else 64)
+        side = 32 if table[:, :2].max() <= 32 else 64
         tiles = _tiles(-(-table[:, 0] // side), -(-table[:, 1] // side), side)
         self.grid, self.tables = (len(tiles),), [places.on_device(t) for t in (tiles, table)]
         self.places = places.on_device(np.concatenate(where))
@@ -262,7 +262,7 @@ class _Bound:
             "PHI": places.phis, "HALF": None if half is None else _LANGUAGE[half],
             "MIXED": bool((table[:, 5] == UNALIGNED).any()), "ALIGN": places.align(places.anchor),
             "ACC": _LANGUAGE[places.ws.dtype], "BM": side, "BN": side, "BK": 32, "DOT": precision_of(places.ws),
-            "num_warps": 8 if side == 128 else 4,
+            "num_warps": 4,
         }  # fmt: skip
         self._scaled: dict[float, Tensor] = {}
 

@@ -14,7 +14,18 @@ from torch import Tensor
 
 from pcgraph.backends.base import Motion, keep
 from pcgraph.backends.torch.calls import (
-    Activate, Call, Errors, Fill, Give, Restore, Rows, Save, Send, SendBack, ZeroGradient, numbers,
+    Activate,
+    Call,
+    Errors,
+    Fill,
+    Give,
+    Restore,
+    Rows,
+    Save,
+    Send,
+    SendBack,
+    ZeroGradient,
+    numbers,
 )  # fmt: skip
 from pcgraph.backends.torch.gradients import Gradient
 from pcgraph.backends.torch.kernels import Kernel
@@ -141,18 +152,19 @@ class TritonProgram(TorchProgram):
         flags = np.where(touched & ((flags & (COMPARE | SWEEP)) == 0), flags | KEEP, flags)
         flags = np.where(touched & self.kept & ~(there & ~fresh & self._bare(every)), flags | KEEP, flags)
         busy = touched & ~(there & ~fresh & self._bare(every) & (flags == KEEP))
-        launches = []
-        for kind, nodes in self._kinds(np.flatnonzero(busy), ~self._bare(every)):
+        launches: list[Predict | PredictScalars] = []
+        for kind, nodes in self._kinds(np.flatnonzero(busy)):
             own = None if precisions is None or (precisions[nodes] == 1.0).all() else precisions[nodes]
             mine = every[np.isin(s.target[every], nodes)]
-            which = PredictScalars if kind >= 0 else Predict
-            launches.append(self._launch(which, nodes, flags[nodes], start[nodes], mine, own))
+            launches.append(
+                self._launch(PredictScalars if kind >= 0 else Predict, nodes, flags[nodes], start[nodes], mine, own)
+            )
         return steps, launches
 
     def _freshened(
         self, sends: list[Send], given: Sequence[Fill | Restore], touched: Mask
     ) -> tuple[list[Send], Mask]:  # fmt: skip
-        """Let the first product into nodes that begin with a bias be written instead of added; the launch adds the bias.
+        """Let the first product into nodes that begin with a bias be written, not added; the launch adds the bias.
 
         Returns
         -------
@@ -161,11 +173,12 @@ class TritonProgram(TorchProgram):
             The nodes into which one is written.
         """
         s, filled = self.plan.structure, np.zeros(self.count, dtype=bool)
-        for call in given:
-            if type(call) is Fill:
-                filled[self._nodes(call.group, call.rows)] = True
+        for fill in given:
+            if type(fill) is Fill:
+                filled[self._nodes(fill.group, fill.rows)] = True
         filled[list(s.priors)] = False
-        fresh, seen, result = np.zeros(self.count, dtype=bool), np.zeros(self.count, dtype=bool), []
+        fresh, seen = np.zeros(self.count, dtype=bool), np.zeros(self.count, dtype=bool)
+        result: list[Send] = []
         for call in sends:
             targets = s.target[numbers(call.edges)]
             dense = self.kernels[call.bucket].name in ("dense", "batched")
@@ -177,15 +190,10 @@ class TritonProgram(TorchProgram):
             result.append(call)
         return result, fresh
 
-    def _kinds(self, nodes: Index, fed: Mask, by_sigma: bool = True) -> Iterator[tuple[int, Index]]:
-        """Split nodes by launch: scalars by the number of their activation, -1 those that are tiled.
-
-        Where tiles are large, tiled nodes that nothing is added to are -2.
-        """
+    def _kinds(self, nodes: Index, by_sigma: bool = True) -> Iterator[tuple[int, Index]]:
+        """Split nodes by launch: scalars by the number of their activation, -1 those that are tiled."""
         alone = self.places.alone[nodes]
         kind = np.where(alone, self.places.sigma[nodes].clip(0) if by_sigma else 0, -1)
-        if self.places.tile.samples * self.places.tile.neurons > 4096:
-            kind = np.where((kind == -1) & ~fed[nodes], -2, kind)
         for k in np.unique(kind):
             yield int(k), nodes[kind == k]
 
@@ -255,7 +263,7 @@ class TritonProgram(TorchProgram):
             if call.precision is not None:
                 precisions[nodes] = call.precision
         before, predict = self._forward(calls.forward, flags, precisions)
-        forward = [*before, *(partial(launch, show=True) for launch in predict)]
+        forward: list[Step] = [*before, *(partial(launch, show=True) for launch in predict)]
         errors = self._all(beside)
 
         mixed = np.zeros(self.count, dtype=bool)
@@ -272,17 +280,16 @@ class TritonProgram(TorchProgram):
         moved = [self._nodes(call.group, call.rows) for call in calls.moves]
         nodes = np.concatenate(moved) if moved else np.zeros(0, dtype=np.int64)
         every = np.concatenate(edges) if edges else np.zeros(0, dtype=np.int64)
-        aside, release = self._all(others), []
+        aside = self._all(others)
+        release: list[tuple[Index, Pull | PullScalars]] = []
         own = np.where(compared | mixed, OWN, 0)
         place = np.zeros(self.count, dtype=np.int64)
         place[nodes] = np.arange(len(nodes))
-        fed = np.zeros(self.count, dtype=bool)
-        fed[s.source[every]] = True
-        for kind, some in self._kinds(nodes, fed, by_sigma=False):
+        for kind, some in self._kinds(nodes, by_sigma=False):
             mine = every[np.isin(s.source[every], some)]
             launch = self._launch(PullScalars if kind >= 0 else Pull, some, own[some], mine)
             release.append((place[some], launch))
-        pulled = [*aside, *(partial(launch, None) for _, launch in release)]
+        pulled: list[Step] = [*aside, *(partial(launch, None) for _, launch in release)]
         moves = [self._move(call) for call in calls.moves]
         return Fused(forward, errors, clear, pulled, moves, before, predict, aside, release)
 

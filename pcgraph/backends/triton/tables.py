@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -10,30 +10,31 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pcgraph.activations import Activation
 from pcgraph.backends.torch.calls import Rows, numbers
 from pcgraph.backends.torch.kernels import Kernel
 from pcgraph.backends.torch.workspace import Workspace
 from pcgraph.backends.traits import Traits
-from pcgraph.network import Bucket
+from pcgraph.network import Bucket, Segment, Structure
 from pcgraph.plan.flow import Mask
 from pcgraph.plan.operations import Index
 
 __all__ = [
     "ACTIVATIONS", "BARE", "BIAS", "COMPARE", "COPY", "DENSE", "EDGE", "KEEP", "NODE", "NONE", "OWN", "ROW", "SWEEP",
-    "UNALIGNED", "Places", "Tile", "fused", "known", "small_tile", "tile_for",
+    "UNALIGNED", "Places", "Tile", "aside", "known", "tile_for",
 ]  # fmt: skip
 
 #: The activations that the kernels know, by their number.
 ACTIVATIONS = (
     "identity", "relu", "leaky_relu", "tanh", "sigmoid", "gelu", "gelu_tanh", "elu", "silu", "hardtanh", "softplus",
 )  # fmt: skip
-#: Columns of the table of nodes. Offsets are `NONE` for what is not there; `flags` says what the launch does at the node.
+#: Columns of the table of nodes. Offsets are `NONE` for what is not there; `flags` says what is done at the node.
 NODE = ("size", "h", "a", "m", "e", "s", "start", "bias", "sigma", "flags", "low", "high")
-#: Columns of the table of edges, those of a node beside each other: `far` is the state, or the signal, at the other end.
+#: Columns of the table of edges, those of a node beside each other: `far` is the state, or signal, at the other end.
 EDGE = ("far", "width", "weight", "phi", "kind")
 #: Columns of the table of weights: how large one is, and which edges share it; of a bias, the one node.
 ROW = ("out", "in", "low", "high", "phi", "kind")
-#: Kinds of edges and of gradients: products whose rows begin where the card likes it; the identity; other products; biases.
+#: Kinds of edges and gradients: products whose rows begin where the card likes it; identities; other products; biases.
 DENSE, COPY, UNALIGNED, BIAS = 0, 1, 2, 3
 #: The offset of what is not there; any other may be negative.
 NONE = -(2**62)
@@ -53,34 +54,42 @@ class Tile:
     stages: int
 
 
-def known(name: str) -> int:
-    """Return the number of an activation of the kernels, or -1."""
-    return ACTIVATIONS.index(name) if name in ACTIVATIONS else -1
+def known(segment: Segment) -> int:
+    """Return the number of the activation of a segment, or -1 where the kernels do not know it."""
+    return _number(segment.activation)
 
 
-def fused(bucket: Bucket, kernel: Kernel, structure: Any, traits: Traits) -> bool:
-    """Tell whether the fused kernels compute the edges of a bucket, and nothing beside them does."""
-    if not bucket.phi.named or bucket.kind not in ("linear", "identity"):
-        return False
+def _number(activation: Activation) -> int:
+    return ACTIVATIONS.index(activation.name) if activation.named and activation.name in ACTIVATIONS else -1
+
+
+def aside(bucket: Bucket, kernel: Kernel, structure: Structure, traits: Traits) -> str | None:
+    """Say why the fused kernels do not compute the edges of a bucket; return None where they do."""
+    if bucket.kind not in ("linear", "identity"):
+        return f"{bucket.kind} edges"
+    if _number(bucket.phi) < 0:
+        return f"the activation {bucket.phi.name!r} is none that they know"
     if bucket.kind == "identity":
-        return bucket.scale == 1.0
+        return None if bucket.scale == 1.0 else "a scaled identity"
     if kernel.name == "sparse":
-        return bucket.phi.is_identity
-    return kernel.name in ("dense", "batched") and bucket.entries(structure.groups) < traits.fused_edge
+        return None if bucket.phi.is_identity else "scalar edges with an activation"
+    each = bucket.entries(structure.groups)
+    if each >= traits.fused_edge or (each >= traits.heavy_edge and each * bucket.count >= traits.heavy_bucket):
+        return "large products are cuBLAS's"
+    return None
 
 
-def tile_for(traits: Traits, widest: int, deepest: int, batch: int) -> Tile:
-    """Choose how large tiles are: nodes have up to `widest` neurons, and edges carry up to `deepest` numbers."""
-    large = widest >= traits.large_tile and deepest >= traits.large_tile and batch > 64
-    samples = 128 if large else max(16, min(64, _power(batch)))
-    neurons = 128 if large else (32 if widest <= 32 else 64)
-    inner = 32 if large or deepest <= 32 else 64
-    return Tile(samples, neurons, inner, 8 if large else (2 if neurons == 32 else 4), 1 if deepest <= 32 else 3)
+def tile_for(traits: Traits, sizes: Index, batch: int) -> Tile:
+    """Choose how large tiles are, for nodes of these sizes.
 
-
-def small_tile(tile: Tile) -> Tile:
-    """Return the tile of nodes into which nothing is added: large ones would only hold more registers."""
-    return replace(tile, samples=32, neurons=64, inner=32, warps=4) if tile.samples * tile.neurons > 4096 else tile
+    Many wait for tiles of their own: few nodes are cut small, so that every part of the card has some.
+    """
+    samples = max(16, min(64, _power(batch)))
+    if sizes.max(initial=1) <= 32:
+        return Tile(samples, 32, 32, 4, 3)
+    if -(-sizes // 32).sum() * -(-batch // 32) > traits.many_tiles:
+        return Tile(samples, 64, 64, 4, 3)
+    return Tile(min(32, samples), 32, 64, 4, 4)
 
 
 def _power(count: int) -> int:
@@ -113,7 +122,7 @@ class Places:
         )
         self.anchor: Tensor = min((b(g) for b in made.values() for g in range(len(s.groups))), key=Tensor.data_ptr)
         self.bias = self._biases()
-        codes = np.array([known(segment.activation.name) if segment.activation.named else -1 for segment in s.segments])
+        codes = np.array([known(segment) for segment in s.segments])
         self.sigma = codes[s.segment_of]
         self.fused: Mask = np.zeros(len(s.source), dtype=bool)
         #: Edges and nodes of one neuron that go by the kernels for scalars.
@@ -121,10 +130,10 @@ class Places:
         self.phi, self.copies = np.zeros(len(s.source), dtype=np.int64), np.zeros(len(s.source), dtype=bool)
         self.row = np.zeros(len(s.source), dtype=np.int64)
         for bucket, kernel in zip(s.buckets, kernels):
-            if not fused(bucket, kernel, s, traits):
+            if aside(bucket, kernel, s, traits) is not None:
                 continue
             part = slice(bucket.start, bucket.stop)
-            self.fused[part], self.phi[part] = True, known(bucket.phi.name)
+            self.fused[part], self.phi[part] = True, _number(bucket.phi)
             self.copies[part], self.scalar[part] = bucket.kind == "identity", kernel.name == "sparse"
             self.row[part] = np.arange(bucket.count) if bucket.weight is None else bucket.weight
         self.alone = self._alone()
@@ -134,11 +143,9 @@ class Places:
             if s.buckets[b].kind == "linear" and k.name != "sparse" and self.fused[s.buckets[b].start]
         ]  # fmt: skip
         tiled = self.fused & ~self.scalar
-        ends = self.size[s.source[tiled]], self.size[s.target[tiled]]
-        deepest = max((int(end.max(initial=1)) for end in ends), default=1)
-        some = self.size[~self.alone]
-        self.tile = tile_for(traits, int(some.max(initial=1)), deepest, ws.batch)
-        self.single = deepest <= self.tile.inner
+        self.tile = tile_for(traits, self.size[~self.alone], ws.batch)
+        ends = (self.size[end[tiled]].max(initial=1) for end in (s.source, s.target))
+        self.single = bool(max(ends) <= self.tile.inner)
         self.sigmas, self.phis = _bits(self.sigma), _bits(self.phi[tiled])
 
     def _alone(self) -> Mask:

@@ -1,0 +1,255 @@
+"""The fused kernels, by Triton's interpreter where there is no GPU, against the reference and against torch's backend."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import networkx as nx
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import pcgraph
+from pcgraph import SGD, Adam, Forward, PCNetwork, Zero
+from pcgraph.activations import ACTIVATIONS
+from pcgraph.errors import ConfigError
+from pcgraph.testing import conformance
+
+pytest.importorskip("triton")
+
+from pcgraph.backends.triton import backend as backends
+from pcgraph.backends.triton import kernels, launches, tables
+from pcgraph.backends.triton.tables import Tile
+
+ON_A_CARD = torch.cuda.is_available()
+DEVICE, DTYPE, FAR = ("cuda", torch.float32, 2e-4) if ON_A_CARD else ("cpu", torch.float64, 1e-10)
+
+
+@pytest.fixture(autouse=True)
+def interpreter(monkeypatch):
+    """The kernels are compiled on a card and interpreted elsewhere; conftest chooses before they are imported."""
+    if ON_A_CARD:
+        monkeypatch.setattr(torch.backends.cuda.matmul, "fp32_precision", "ieee")
+    else:
+        monkeypatch.setenv("TRITON_INTERPRET", "1")
+
+
+def test_reports_tell_the_interpreter_from_a_card(record_property):
+    kind = type(kernels.predict).__name__
+    record_property("kernels", kind)
+    assert kind == ("JITFunction" if ON_A_CARD else "InterpretedFunction")
+
+
+@pytest.mark.skipif(ON_A_CARD, reason="the checks are in float64, which the kernels compute by the interpreter alone")
+def test_conformance():
+    assert conformance.check_backend("triton") == ("error coordinates", "error coordinates on a cycle")
+
+
+def mixed(phi=None) -> nx.MultiDiGraph:
+    """Sizes that are multiples of four and others, a self-loop, a cycle, parallel edges, identities, a skip."""
+    graph = nx.MultiDiGraph()
+    for v, n, sigma in (("x", 20, None), ("a", 32, "tanh"), ("b", 32, "gelu"), ("c", 17, "silu"), ("y", 10, None)):
+        graph.add_node(v, shape=n, activation=sigma)
+    for u, v in (("x", "a"), ("a", "b"), ("a", "b"), ("b", "b"), ("c", "a"), ("b", "c"), ("c", "y"), ("x", "y")):
+        graph.add_edge(u, v, activation=phi)
+    graph.add_edge("a", "b", transform="identity", activation=phi)
+    return graph
+
+
+def neurons(count=14, edges=50, seed=0) -> nx.DiGraph:
+    rng, graph = np.random.default_rng(seed), nx.DiGraph()
+    graph.add_nodes_from(range(count), shape=1, activation="tanh")
+    for v in range(0, count, 2):
+        graph.nodes[v]["activation"] = "relu"
+    graph.add_edges_from(zip(rng.integers(0, count, edges).tolist(), rng.integers(0, count, edges).tolist()))
+    return nx.relabel_nodes(graph, {0: "x", 1: "y"})
+
+
+def run(graph, backend, *, init=None, steps=3, optimizer=None, batch=5, seed=0, **keywords):
+    """States, energies and gradients of two runs, of which the second adds to the gradients of the first."""
+    net = PCNetwork(graph, seed=0, backend=backend, dtype=DTYPE, device=DEVICE)
+    generator = torch.Generator().manual_seed(seed)
+    clamps = {
+        v: torch.randn(batch, *net.structure.shape(v), generator=generator, dtype=torch.float64).to(net.dtype).to(DEVICE)
+        for v in ("x", "y")
+    }  # fmt: skip
+    found = []
+    for t in (steps, steps + 2):
+        result = net.infer(
+            clamps, init=init or Zero(), steps=t, optimizer=optimizer or SGD(lr=0.05), **keywords
+        )  # fmt: skip
+        result.accumulate()
+        found += [result.states[v].clone() for v in graph] + [result.predictions[v].clone() for v in graph]
+        found += [result.energy.clone(), *(p.grad.clone() for p in net.parameters() if p.grad is not None)]
+    return found
+
+
+def same(one, other):
+    assert len(one) == len(other)
+    for a, b in zip(one, other):
+        assert float((a - b).abs().max()) <= FAR * (1 + float(b.abs().max()))
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_every_named_activation_on_nodes_and_edges(name):
+    assert tables.ACTIVATIONS.index(name) >= 0
+    graph = mixed(name)
+    for v in "abc":
+        graph.nodes[v]["activation"] = name
+    same(run(graph, "triton"), run(graph, "torch"))
+
+
+@pytest.mark.parametrize("turns", [False, True])
+@pytest.mark.parametrize("heavy", [float("inf"), 400.0, 0.0])
+def test_what_is_left_to_cublas_and_what_is_transposed(monkeypatch, turns, heavy):
+    monkeypatch.setattr(backends, "TRITON", dataclasses.replace(backends.TRITON, turns=turns, fused_edge=heavy))
+    same(run(mixed("relu"), "triton"), run(mixed("relu"), "torch"))
+
+
+@pytest.mark.parametrize(
+    "tile", [Tile(16, 32, 32, 4, 3), Tile(32, 16, 16, 4, 3), Tile(64, 64, 64, 4, 3)], ids=lambda t: f"{t.inner}"
+)
+def test_tiles_of_any_size(monkeypatch, tile):
+    monkeypatch.setattr(tables, "tile_for", lambda *_: tile)
+    same(run(mixed(), "triton", batch=19), run(mixed(), "torch", batch=19))
+
+
+@pytest.mark.parametrize(
+    "optimizer", [SGD({"a": 0.1, "b": 0.02, None: 0.05}), SGD(0.05, momentum=0.8), Adam(lr=0.02)], ids=str
+)
+def test_rates_and_optimizers(optimizer):
+    same(run(mixed(), "triton", optimizer=optimizer), run(mixed(), "torch", optimizer=optimizer))
+
+
+@pytest.mark.parametrize(("rows", "edges"), [(1, 8), (4, 2)])
+def test_scalar_neurons(monkeypatch, rows, edges):
+    monkeypatch.setattr(
+        backends, "TRITON", dataclasses.replace(backends.TRITON, scalar_rows=rows, scalar_edges_at_once=edges)
+    )
+    same(run(neurons(), "triton"), run(neurons(), "torch"))
+
+
+def test_scalar_neurons_beside_groups_are_left_to_torch():
+    graph = neurons()
+    graph.add_node("g", shape=4, activation="tanh")
+    graph.add_edge("g", 5)
+    graph.add_edge(6, "g")
+    same(run(graph, "triton"), run(graph, "torch"))
+
+
+def test_a_sweep_takes_a_launch_a_wave_and_a_step_two(monkeypatch):
+    count = {"predict": 0, "pull": 0, "learn": 0}
+
+    def counted(name, kernel):
+        class Counted:
+            def __getitem__(self, grid):
+                count[name] += 1
+                return kernel[grid]
+
+        return Counted()
+
+    for name in count:
+        monkeypatch.setattr(launches.kernels, name, counted(name, getattr(kernels, name)))
+    graph = pcgraph.graphs.chain([6, 8, 8, 8, 4], activation="tanh")
+    net = PCNetwork(graph, backend="triton", dtype=DTYPE, device=DEVICE)
+    x, y = torch.randn(3, 6).to(net.dtype).to(DEVICE), torch.randn(3, 4).to(net.dtype).to(DEVICE)
+    result = net.infer({"x": x, "y": y}, init=Forward(), steps=3, optimizer=SGD(0.1))
+    assert count == {"predict": 4 + 3 + 1, "pull": 3, "learn": 0}
+    result.backward()
+    assert count["learn"] == 1
+
+
+@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_drawn_graphs(data):
+    count = data.draw(st.integers(2, 6))
+    names = ["x", "y", *range(count)]
+    graph = nx.DiGraph()
+    for v in names:
+        graph.add_node(
+            v, shape=data.draw(st.integers(1, 40)), activation=data.draw(st.sampled_from(["tanh", "relu", "identity"])),
+            precision=data.draw(st.sampled_from([1.0, 0.5])), bias=data.draw(st.booleans()),
+        )  # fmt: skip
+    pairs = [(u, v) for u in names for v in names if v != "x" and u != "y"]
+    edges = data.draw(st.lists(st.sampled_from(pairs), min_size=2, max_size=3 * count, unique=True))
+    graph.add_edges_from(edges)
+    for u, v in edges:
+        graph.edges[u, v]["trainable"] = data.draw(st.booleans())
+    steps = data.draw(st.integers(0, 4))
+    init = Forward(fallback=Zero())
+    same(run(graph, "triton", init=init, steps=steps), run(graph, "torch", init=init, steps=steps))
+
+
+def test_gradients_are_added_to_whatever_is_there():
+    net = PCNetwork(mixed(), backend="triton", dtype=DTYPE, device=DEVICE)
+    clamps = {v: torch.randn(5, n).to(net.dtype).to(DEVICE) for v, n in (("x", 20), ("y", 10))}
+    result = net.infer(clamps, init=Zero(), steps=2, optimizer=SGD(0.1))
+    result.accumulate()
+    once = [p.grad.clone() for p in net.parameters()]
+    result.accumulate()
+    same([p.grad for p in net.parameters()], [2 * g for g in once])
+    first, *_ = net.parameters()
+    first.grad = first.grad.clone()
+    result.accumulate()
+    same([p.grad for p in net.parameters()], [3 * g for g in once])
+    first.grad = None
+    result.accumulate()
+    same([p.grad for p in net.parameters()], [(1 if p is first else 4) * g for p, g in zip(net.parameters(), once)])
+    first.requires_grad_(False)
+    net.zero_grad()
+    result.accumulate()
+    assert first.grad is None
+    same([p.grad for p in net.parameters() if p is not first], once[1:])
+
+
+@pytest.mark.skipif(ON_A_CARD, reason="tables of CUDA cards")
+def test_autocast_reads_weights_in_half_precision():
+    net = PCNetwork(mixed(), backend="triton", dtype=torch.float32)
+    clamps = {v: torch.randn(5, n) for v, n in (("x", 20), ("y", 10))}
+    whole = net.infer(clamps, init=Zero(), steps=3, optimizer=SGD(0.1))
+    states = {v: h.clone() for v, h in whole.states.items()}
+    with torch.autocast("cpu", dtype=torch.float16):  # the interpreter multiplies bfloat16 wrongly
+        result = net.infer(clamps, init=Zero(), steps=3, optimizer=SGD(0.1))
+        result.backward()
+    assert all(result.states[v].dtype == torch.float32 for v in net.graph)
+    differ = max(float((result.states[v] - states[v]).abs().max()) for v in "abc")
+    assert 1e-6 < differ < 0.01
+
+
+# -- what it does not do ----------------------------------------------------------------------------------------------
+
+
+def test_a_pinned_backend_says_what_it_cannot_do(monkeypatch):
+    net = PCNetwork(pcgraph.graphs.chain([3, 4, 2]), backend="triton", device=DEVICE)
+    clamps = {"x": torch.randn(2, 3).to(DEVICE), "y": torch.randn(2, 2).to(DEVICE)}
+    with pytest.raises(ConfigError, match="error coordinates move along waves"):
+        net.infer(clamps, init=Forward(), steps=1, optimizer=SGD(0.1), coordinates=pcgraph.Errors())
+    monkeypatch.setenv("TRITON_INTERPRET", "0")
+    net = net.to("cpu")
+    clamps = {v: c.cpu() for v, c in clamps.items()}
+    with pytest.raises(ConfigError, match="the network is on 'cpu'"):
+        net.infer(clamps, init=Forward(), steps=1, optimizer=SGD(0.1))
+    monkeypatch.setattr(backends.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"the package triton is not installed \(pip install triton\)"):
+        net.infer(clamps, init=Forward(), steps=1, optimizer=SGD(0.1))
+
+
+def test_auto_never_interprets():
+    net = PCNetwork(pcgraph.graphs.chain([3, 4, 2]))
+    clamps = {"x": torch.randn(2, 3), "y": torch.randn(2, 2)}
+    program = net.infer(clamps, init=Forward(), steps=1, optimizer=SGD(0.1))._program
+    assert type(program).__name__ == "TorchProgram"
+
+
+def test_explain_says_what_runs_beside_the_kernels():
+    graph = mixed()
+    graph.add_node("d", shape=4, activation=torch.sin, energy=pcgraph.energies.Laplace())
+    graph.add_edge("a", "d", transform=torch.nn.Linear(32, 4, bias=False))
+    text = PCNetwork(graph, backend="triton", device=DEVICE).plan(["x", "y"], init=Zero(), steps=2).explain()
+    assert "backend: fused kernels, two launches a step" in text
+    assert "32_to_32: 3 edges, batched, fused" in text
+    assert "beside the fused kernels: module edges" in text
+    assert "activations that run beside them: sin" in text
+    assert "energies that run beside them: Laplace" in text
