@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pcgraph.arguments import as_tensor
 from pcgraph.clamps import Masked, require_dense
 from pcgraph.errors import ClampError, ConfigError
 from pcgraph.network import Network
@@ -220,7 +221,7 @@ def _as_tensor(node: Node, value: Any) -> Tensor:
             node=node,
         )
     try:
-        tensor = torch.as_tensor(value)
+        tensor = as_tensor(value)
     except (TypeError, ValueError) as error:
         raise ClampError(
             f"the batch needs numbers for {node!r} (found an array of {value.dtype}): {error}", node=node
