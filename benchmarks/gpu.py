@@ -86,7 +86,7 @@ BACKPROP = "backpropagation"
 
 
 def _against_backprop(
-    z: Size, sizes: list[int], batch: int, wanted: list[tuple[str, Any, int, float]]
+    z: Size, sizes: Sequence[int], batch: int, wanted: list[tuple[str, Any, int, float]]
 ) -> Iterator[Row]:
     """Rows of training steps on a chain: (name, initializer, T, what is asked for)."""
     steps: dict[str, Step] = dict(work.backprops(z, sizes, batch))

@@ -271,7 +271,7 @@ LAUNCH, BANDWIDTH, PRODUCTS = 2.5e-6, 3e12, 300e12
 
 
 def modelled(plan: Plan, net: PCNetwork, batch: int) -> float:
-    """Seconds of a training step with two launches an inference step: launches, bytes and products, one after the other.
+    """Seconds of a training step with two launches an inference step: launches, bytes and products added up.
 
     A launch of predictions reads the sources' states, the weights and the nodes' own states, and writes errors and
     signals; a launch of moves reads signals and weights, and reads and writes states. A sweep takes one launch a layer,

@@ -11,6 +11,7 @@ two devices.
 """
 
 import os
+import re
 import signal
 from contextlib import nullcontext
 
@@ -27,6 +28,12 @@ if os.environ.get("CI"):
     settings.load_profile("ci")
 
 
+#: A test that takes a device, or needs a GPU.
+ON_A_GPU = re.compile(r"def test_\w+\([^)]*\bdevice\b|mark\.gpu")
+#: Examples that Hypothesis draws for a test on a GPU, at most.
+EXAMPLES = 12
+
+
 def pytest_addoption(parser):
     parser.addoption(
         "--gpu-device", default="cuda:0", help="where -m gpu runs the tests that take a device, or pretend"
@@ -39,6 +46,13 @@ def _gpu(config) -> str | None:
     return config.option.gpu_device if "gpu" in expression and "not gpu" not in expression else None
 
 
+def pytest_ignore_collect(collection_path, config):
+    """With -m gpu, files without a test of a GPU are not read: they may need what a machine with a GPU lacks."""
+    if _gpu(config) is not None and collection_path.suffix == ".py":
+        return None if ON_A_GPU.search(collection_path.read_text()) else True
+    return None
+
+
 def pytest_collection_modifyitems(config, items):
     """With -m gpu, the tests that take a device are GPU tests; those marked so by hand need a real one."""
     gpu = _gpu(config)
@@ -49,8 +63,16 @@ def pytest_collection_modifyitems(config, items):
         by_hand = item.get_closest_marker("gpu")
         if "device" in item.fixturenames and not {"slow", "mutants"} & {m.name for m in item.iter_markers()}:
             item.add_marker(pytest.mark.gpu)
+        _shorten(item)
         if missing and item.get_closest_marker("gpu") and (by_hand or gpu != "pretend"):
             item.add_marker(pytest.mark.skip(reason="there is no CUDA device"))
+
+
+def _shorten(item):
+    """Fewer drawn graphs: each takes the oracle hundreds of small operations, which a GPU does no faster than a CPU."""
+    used = getattr(getattr(item, "obj", None), "_hypothesis_internal_use_settings", None)
+    if used is not None:
+        item.obj._hypothesis_internal_use_settings = settings(used, max_examples=min(used.max_examples, EXAMPLES))
 
 
 @pytest.fixture(scope="session")

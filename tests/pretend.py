@@ -29,7 +29,7 @@ class OnDevice(torch.Tensor):
 
     @staticmethod
     def __new__(cls, inner):
-        where = (inner.stride(), inner.storage_offset()) if inner.layout == torch.strided else (None, 0)
+        where = (inner.stride(), inner.storage_offset()) if inner.layout == torch.strided else (None, None)
         return torch.Tensor._make_wrapper_subclass(
             cls, inner.shape, strides=where[0], storage_offset=where[1], dtype=inner.dtype, layout=inner.layout,
             device="meta",
@@ -90,6 +90,8 @@ def compute(function, arguments, keywords):
     first_away = bool(given) and not isinstance(given[0], OnDevice)
     if here and first_away and name not in ("copy_", "_to_copy") and (name.startswith("index") or name.endswith("_")):
         raise RuntimeError(f"Expected all tensors to be on the same device, but found cpu and cuda:0 ({function})")
+    if any(t.is_meta for t in away):
+        raise RuntimeError(f"{function} got a tensor without values: index by a tensor, not by a list, on this device")
     asked = keywords.get("device")
     # What is brought to where another tensor is goes to meta, for torch's own code takes that for its device.
     on_device = torch.device(asked).type in ("cuda", "meta") if asked is not None else bool(here)
@@ -121,6 +123,8 @@ def _inner(value):
 SAYS = {
     "_lazy_init": lambda: None,
     "is_current_stream_capturing": lambda: False,
+    "get_rng_state": lambda device: torch.random.get_rng_state(),
+    "set_rng_state": lambda state, device: None,
     "get_device_properties": lambda device: SimpleNamespace(total_memory=2**36),
 }
 
@@ -129,7 +133,12 @@ SAYS = {
 def device() -> Iterator[torch.device]:
     """There is a GPU as long as this lasts."""
     torch._C._ensureCUDADeviceGuardSet()
-    with pytest.MonkeyPatch.context() as patch, Pretending():
-        for name, says in SAYS.items():
-            patch.setattr(torch.cuda, name, says)
-        yield DEVICE
+    lifted = torch._C._only_lift_cpu_tensors()
+    torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor(..., device=) makes it on the CPU, and brings it over
+    try:
+        with pytest.MonkeyPatch.context() as patch, Pretending():
+            for name, says in SAYS.items():
+                patch.setattr(torch.cuda, name, says)
+            yield DEVICE
+    finally:
+        torch._C._set_only_lift_cpu_tensors(lifted)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import networkx as nx
@@ -53,7 +54,7 @@ def test_each_is_the_loss_of_that_name_in_torch(device):
     torch.testing.assert_close(Laplace(0.5).energy(h, mu), 2 * F.l1_loss(mu, h, reduction="none").sum(1), **close)
     normal = F.gaussian_nll_loss(mu, h, torch.full_like(h, 1 / 3), reduction="none", full=True).sum(1)
     constant = 0.5 * 4 * math.log(2 * math.pi)
-    torch.testing.assert_close(LearnedPrecision(3.0).double().energy(h, mu) + constant, normal, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(LearnedPrecision(3.0).to(h).energy(h, mu) + constant, normal, rtol=1e-6, atol=1e-6)
 
 
 def test_logits_of_any_size_stay_finite():
@@ -85,7 +86,7 @@ def test_it_keeps_what_energies_promise(device, energy, seed):
 
 @pytest.mark.parametrize("energy", ALL, ids=IDS)
 def test_its_error_in_closed_form_is_that_of_autograd(device, energy):
-    energy = energy.double()
+    energy = copy.deepcopy(energy).to(device, torch.float64)
     h, mu = double(5, 4, seed=1, device=device), double(5, 4, seed=2, device=device)
     for given, derived in zip(energy.error(h, mu), Energy.error(energy, h, mu)):
         torch.testing.assert_close(given.detach(), derived, **EXACT)
@@ -97,7 +98,7 @@ def test_its_error_in_closed_form_is_that_of_autograd(device, energy):
 @pytest.mark.parametrize("energy", ALL, ids=IDS)
 def test_zero_at_prediction_is_true_exactly_where_everything_vanishes(device, energy):
     """Said too often it gives wrong states; said too rarely it costs speed."""
-    energy = energy.double()
+    energy = copy.deepcopy(energy).to(device, torch.float64)
     vanish = []
     for seed in range(5):
         h = double(5, 4, seed=seed, device=device)
@@ -188,7 +189,7 @@ def test_one_energy_on_two_nodes_learns_from_both(device):
 @pytest.mark.parametrize("shape", [None, 4])
 def test_a_learned_precision_finds_the_inverse_of_the_mean_squared_error(device, shape):
     """Without the log-determinant it would go to zero."""
-    energy = LearnedPrecision(1.0, shape).double()
+    energy = LearnedPrecision(1.0, shape).to(device, torch.float64)
     e = double(200, 4, seed=3, device=device) * torch.tensor([0.1, 0.5, 1.0, 3.0], dtype=torch.float64, device=device)
     optimizer = torch.optim.LBFGS(energy.parameters(), max_iter=200, line_search_fn="strong_wolfe")
 

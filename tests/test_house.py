@@ -377,7 +377,8 @@ def test_the_package_says_that_it_is_typed() -> None:
 
 MAKERS = {
     "arange", "as_tensor", "asarray", "empty", "eye", "full", "linspace", "logspace", "normal", "ones", "rand",
-    "randint", "randn", "randperm", "scalar_tensor", "tensor", "tril_indices", "triu_indices", "zeros",
+    "randint", "randn", "randperm", "scalar_tensor", "sparse_coo_tensor", "sparse_csr_tensor", "tensor",
+    "tril_indices", "triu_indices", "zeros",
 }  # fmt: skip
 """torch's functions that make a tensor on torch's default device, unless they are told where."""
 

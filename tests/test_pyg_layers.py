@@ -65,23 +65,26 @@ def test_a_layer_is_an_edge(device, make, data):
     """
     layer = built(make)
     own = {name: value.double() for name, value in data.items()}
-    out = layer(torch.zeros(34, 5, dtype=torch.float64, device=device), EDGE_INDEX, **own).shape[1]
+    out = layer(torch.zeros(34, 5, dtype=torch.float64), EDGE_INDEX, **own).shape[1]
     graph = nx.DiGraph()
     graph.add_node("x", shape=(34, 5))
     graph.add_node("y", shape=(34, out), bias=False)
     graph.add_edge("x", "y", transform=GraphLayer(layer, EDGE_INDEX, **data))
     net = PCNetwork(graph, dtype=torch.float64, device=device)
     generator = torch.Generator().manual_seed(1)
-    x = torch.randn(3, 34, 5, generator=generator, dtype=torch.float64).to(device)
-    y = torch.randn(3, 34, out, generator=generator, dtype=torch.float64).to(device)
+    x = torch.randn(3, 34, 5, generator=generator, dtype=torch.float64)
+    y = torch.randn(3, 34, out, generator=generator, dtype=torch.float64)
     expected = torch.stack([layer(one, EDGE_INDEX, **own) for one in x])
-    torch.testing.assert_close(net.predict({"x": x}, "y"), expected.detach(), **EXACT)
+    torch.testing.assert_close(net.predict({"x": x.to(device)}, "y").cpu(), expected.detach(), **EXACT)
     (0.5 * (expected - y).square().sum() / 3).backward()
-    net.infer({"x": x, "y": y}, init=Forward(), steps=1, optimizer=SGD(lr=0.1)).backward()
+    clamps = {"x": x.to(device), "y": y.to(device)}
+    net.infer(clamps, init=Forward(), steps=1, optimizer=SGD(lr=0.1)).backward()
     learned = dict(net.transform("x", "y").layer.named_parameters())
     for name, parameter in layer.named_parameters():
         unused = torch.zeros_like(parameter)
-        torch.testing.assert_close(learned[name].grad, unused if parameter.grad is None else parameter.grad, **EXACT)
+        torch.testing.assert_close(
+            learned[name].grad.cpu(), unused if parameter.grad is None else parameter.grad, **EXACT
+        )
 
 
 def test_a_layer_with_batch_statistics_is_refused_by_name():
@@ -96,7 +99,8 @@ def test_an_edge_index_of_torch_geometric_is_taken_as_it_is(device):
     ours = EdgeIndex(EDGE_INDEX, sparse_size=(34, 34), sort_order="col", is_undirected=True)
     layer = built(PLAIN["GCNConv"])
     x = torch.randn(2, 34, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(device)
-    torch.testing.assert_close(GraphLayer(layer, ours)(x), GraphLayer(layer, EDGE_INDEX)(x), **EXACT)
+    layers = [GraphLayer(layer, index).to(device) for index in (ours, EDGE_INDEX)]
+    torch.testing.assert_close(layers[0](x), layers[1](x), **EXACT)
 
     graph = nx.DiGraph()
     graph.add_node("x", shape=34)

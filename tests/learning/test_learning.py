@@ -35,7 +35,7 @@ def plain(net):
     """The same chain in plain torch; returns its modules by edge."""
     layers = []
     for u, v in zip(NAMES, NAMES[1:]):
-        layer = torch.nn.Linear(*net.weight(u, v).shape[::-1]).double()
+        layer = torch.nn.Linear(*net.weight(u, v).shape[::-1]).to(net.device, net.dtype)
         layer.weight.data.copy_(net.weight(u, v))
         layer.bias.data.copy_(net.bias(v))
         layers += [layer, torch.nn.Tanh()]
@@ -72,12 +72,13 @@ def test_a_convolutional_graph_under_backprop_is_the_same_net_in_plain_torch(dev
     graph.add_edge("c", "p", transform=pcgraph.transforms.MaxPool2d(2))
     graph.add_edge("p", "y")
     net = PCNetwork(graph, dtype=torch.float64, device=device)
-    conv, dense = torch.nn.Conv2d(1, 3, 3, padding=1).double(), torch.nn.Linear(48, 5).double()
+    conv, dense = torch.nn.Conv2d(1, 3, 3, padding=1), torch.nn.Linear(48, 5)
+    model = torch.nn.Sequential(conv, torch.nn.ReLU(), torch.nn.MaxPool2d(2), torch.nn.Flatten(), dense)
+    model.to(device, torch.float64)
     edge = dict(net.transform("x", "c").named_parameters())
     conv.load_state_dict({name: value.detach() for name, value in edge.items()})
     dense.weight.data.copy_(net.weight("p", "y"))
     dense.bias.data.copy_(net.bias("y"))
-    model = torch.nn.Sequential(conv, torch.nn.ReLU(), torch.nn.MaxPool2d(2), torch.nn.Flatten(), dense)
     ours, theirs = (torch.optim.SGD(m.parameters(), lr=0.05) for m in (net, model))
     for step in range(10):
         x, y = double(6, 1, 8, 8, seed=step, device=device), double(6, 5, seed=step + 50, device=device)

@@ -79,7 +79,7 @@ TRANSFORMS = [
     (faulty(output_shape=lambda self, s: (4,)), "an output of shape"),
     (faulty(forward=lambda self, x: (x,)), "an output of shape"),
     (faulty(forward=in_place), "leave its input as it is"),
-    (faulty(forward=lambda self, x: self.w * x + 0 * torch.rand(1)), "global generator"),
+    (faulty(forward=lambda self, x: self.w * x + 0 * torch.rand(())), "global generator"),
     (Counting(), "the same result for the same input"),
     (faulty(forward=lambda self, x: self.w * (x - x.mean(0))), "each sample by itself"),
     (faulty(forward=lambda self, x: (self.w * x).detach() + 0 * x), "derivative by its input"),
@@ -157,7 +157,7 @@ def bad_energy(**methods):
 ENERGIES = [
     (bad_energy(energy=lambda self, h, mu: (h - mu).pow(4).sum()), "one energy a sample"),
     (bad_energy(energy=lambda self, h, mu: (h - mu - h.mean(0)).pow(4).sum(1)), "each sample by itself"),
-    (bad_energy(energy=lambda self, h, mu: (h - mu).pow(4).sum(1) * (1 + 0 * torch.rand(1))), "global generator"),
+    (bad_energy(energy=lambda self, h, mu: (h - mu).pow(4).sum(1) * (1 + 0 * torch.rand(()))), "global generator"),
     (bad_energy(energy=lambda self, h, mu: h.sub_(mu).pow(4).sum(1)), "same energy|as they are"),
     (bad_energy(error=lambda self, h, mu: ((h - mu) ** 3, 4 * (h - mu) ** 3)), "dE/dh"),
     (bad_energy(error=lambda self, h, mu: (4 * (h - mu) ** 3, -4 * (h - mu) ** 3)), "-dE/dmu"),
@@ -202,7 +202,7 @@ OPTIMIZERS = [
     (mover(lambda self, s, g, m: s.sub_(g * m["lr"] / g.norm(dim=1, keepdim=True).clamp(min=1e-9))), "a sample goes"),
     (mover(lambda self, s, g, m: s.sub_(g, alpha=0.1)), "half the rate"),
     (mover(lambda self, s, g, m: s.sub_(g, alpha=float(torch.as_tensor(m["lr"]).mean()))), "tensor of shape"),
-    (mover(lambda self, s, g, m: s.sub_(m["lr"] * g + 0 * torch.rand(1))), "global generator"),
+    (mover(lambda self, s, g, m: s.sub_(m["lr"] * g + 0 * torch.rand(()))), "global generator"),
     (mover(lambda self, s, g, m: s.sub_(m["lr"] * g / 0)), "finite"),
 ]
 

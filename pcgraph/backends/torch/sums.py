@@ -36,7 +36,7 @@ def csr(ws: Workspace, pointer: Index, columns: Index, values: Tensor, shape: tu
         return torch.sparse_csr_tensor(
             torch.from_numpy(pointer.astype(narrow)).to(ws.device),
             torch.from_numpy(columns.astype(narrow)).to(ws.device), values,
-            size=shape, check_invariants=False,
+            size=shape, device=ws.device, check_invariants=False,
         )  # fmt: skip
 
 

@@ -79,7 +79,7 @@ def _cases(draw: Draws) -> list[tuple[PCNetwork, Clamps]]:
         net = draw.network(graph)
         clamps: dict[Hashable, Tensor] = {"x": draw((BATCH, 3))}
         if "y" in graph:
-            clamps["y"] = torch.eye(2, dtype=torch.float64, device=draw.device)[[0, 1, 0]]
+            clamps["y"] = torch.eye(2, dtype=net.dtype, device=net.device)[torch.tensor([0, 1, 0], device=net.device)]
         found.append((net, clamps))
     return found
 
