@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -31,14 +32,14 @@ class OnDevice(torch.Tensor):
     def __new__(cls, inner):
         where = (inner.stride(), inner.storage_offset()) if inner.layout == torch.strided else (None, None)
         return torch.Tensor._make_wrapper_subclass(
-            cls, inner.shape, strides=where[0], storage_offset=where[1], dtype=inner.dtype, layout=inner.layout,
-            device="meta",
-        )  # fmt: skip
+            cls, inner.shape, strides=where[0], storage_offset=where[1], dtype=inner.dtype, device="meta"
+        )
 
     def __init__(self, inner):
         self.inner = inner
 
     device = property(lambda self: DEVICE)
+    layout = property(lambda self: self.inner.layout)
     is_cuda = property(lambda self: True)
     is_cpu = property(lambda self: False)
     is_meta = property(lambda self: False)
@@ -129,6 +130,14 @@ SAYS = {
 }
 
 
+def csr(make, pointer, columns, values, size, device=None, **keywords):
+    """Make a CSR matrix, which torch's own code makes without asking a mode."""
+    here = torch.device(device or "cpu").type == "cuda"
+    with _disable_current_modes():
+        made = make(_inner(pointer), _inner(columns), _inner(values), size, **keywords)
+    return OnDevice(made) if here else made
+
+
 @contextmanager
 def device() -> Iterator[torch.device]:
     """There is a GPU as long as this lasts."""
@@ -139,6 +148,7 @@ def device() -> Iterator[torch.device]:
         with pytest.MonkeyPatch.context() as patch, Pretending():
             for name, says in SAYS.items():
                 patch.setattr(torch.cuda, name, says)
+            patch.setattr(torch, "sparse_csr_tensor", partial(csr, torch.sparse_csr_tensor))
             yield DEVICE
     finally:
         torch._C._set_only_lift_cpu_tensors(lifted)

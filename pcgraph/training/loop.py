@@ -271,7 +271,7 @@ class Trainer:
         """Say once a run where inference, which is to lower the energy, multiplied it."""
         if result is None or result.trace is None or self._has_told(INCREASED):
             return ()
-        first, last = (float(energy) for energy in result.trace[[0, -1]].mean(1))
+        first, last = torch.stack([result.trace[0].mean(), result.trace[-1].mean()]).tolist()
         if not 0 < RISE * first < last:
             return ()
         return (
