@@ -142,7 +142,8 @@ def csr(make, pointer, columns, values, size, device=None, **keywords):
 def device() -> Iterator[torch.device]:
     """There is a GPU as long as this lasts."""
     torch._C._ensureCUDADeviceGuardSet()
-    lifted = torch._C._only_lift_cpu_tensors()
+    lifted, overwrite = torch._C._only_lift_cpu_tensors(), torch.__future__.set_overwrite_module_params_on_conversion
+    overwrite(True)  # a parameter on this device cannot be given other data, as .double() does
     torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor(..., device=) makes it on the CPU, and brings it over
     try:
         with pytest.MonkeyPatch.context() as patch, Pretending():
@@ -152,3 +153,4 @@ def device() -> Iterator[torch.device]:
             yield DEVICE
     finally:
         torch._C._set_only_lift_cpu_tensors(lifted)
+        overwrite(False)

@@ -247,7 +247,7 @@ def test_permuting_samples_inside_a_class_changes_no_mean(device):
     banks = []
     for permutation in ([0, 1, 2, 3], order):
         net, init = chain(device=device), Average()
-        clamps = {k: v[permutation] for k, v in data((0, 1, 1, 0), device=device).items()}
+        clamps = {k: v[torch.tensor(permutation, device=device)] for k, v in data((0, 1, 1, 0), device=device).items()}
         learn(net, clamps, init)
         banks.append(start(net, data(seed=4, device=device), init))
     for v in banks[0]:

@@ -112,10 +112,10 @@ RULES: dict[str, tuple[Any, Callable[..., Tensor]]] = {
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_fit_with_a_rule_is_the_loop_that_one_writes_by_hand(device, name: str) -> None:
+def test_fit_with_a_rule_is_the_loop_that_one_writes_by_hand(name: str) -> None:
     """Measuring, validating and watching change nothing of what is learned."""
     rule, by_hand = RULES[name]
-    one, two = chain(device=device), chain(device=device)
+    one, two = chain(), chain()
     optimizers = [torch.optim.AdamW(net.parameters(), lr=0.01) for net in (one, two)]
     history = train(one, rule, epochs=3, validate=BATCHES, optimizer=optimizers[0])
     init, energies, accuracies = pcgraph.Forward(), [], []
@@ -130,9 +130,9 @@ def test_fit_with_a_rule_is_the_loop_that_one_writes_by_hand(device, name: str) 
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_every_rule_learns(device, name: str) -> None:
+def test_every_rule_learns(name: str) -> None:
     """A rule wired to the wrong node, or with the wrong sign, still runs."""
-    net = chain(device=device)
+    net = chain()
     more = {"steps": 12} if getattr(RULES[name][0], "infers", True) else {}
     optimizer = torch.optim.AdamW(net.parameters(), lr=0.01)
     before = pcgraph.evaluate(net, BATCHES).energy
@@ -141,10 +141,10 @@ def test_every_rule_learns(device, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["incremental", "positive", "negative", "centred"])
-def test_null_goes_from_batch_to_batch_under_every_rule(device, name: str) -> None:
+def test_null_goes_from_batch_to_batch_under_every_rule(name: str) -> None:
     """What it keeps is what the rule's last phase left, once a batch."""
     rule, by_hand = RULES[name]
-    one, two = chain(device=device), chain(device=device)
+    one, two = chain(), chain()
     optimizers = [torch.optim.AdamW(net.parameters(), lr=0.01) for net in (one, two)]
     inits = [pcgraph.Null(first=pcgraph.Zero()) for _ in range(2)]
     train(one, rule, init=inits[0], epochs=2, optimizer=optimizers[0])
@@ -155,10 +155,10 @@ def test_null_goes_from_batch_to_batch_under_every_rule(device, name: str) -> No
     assert same(numbers(one, optimizers[0], inits[0]), numbers(two, optimizers[1], inits[1]))
 
 
-def test_the_phase_that_is_remembered_is_the_free_one(device) -> None:
+def test_the_phase_that_is_remembered_is_the_free_one() -> None:
     """And where there is none, the one towards the target."""
     for sign, nudge in (("positive", 0.0), ("negative", 0.0), ("centred", 0.5)):
-        net, init = chain(device=device), pcgraph.Null(first=pcgraph.Zero())
+        net, init = chain(), pcgraph.Null(first=pcgraph.Zero())
         y = net.structure.number["y"]
         motion = pcgraph.backends.Motion(STATES, nudges={y: (Y[:6], nudge)})
         expected = net.run(
@@ -171,9 +171,9 @@ def test_the_phase_that_is_remembered_is_the_free_one(device) -> None:
 
 
 @pytest.mark.parametrize("sign", ["positive", "negative", "centred"])
-def test_the_cost_of_nudging_is_that_of_the_free_phase(device, sign: str) -> None:
+def test_the_cost_of_nudging_is_that_of_the_free_phase(sign: str) -> None:
     """From a sweep that has settled it is half the squared error of the prediction."""
-    net = chain(dtype=torch.float64, device=device)
+    net = chain(dtype=torch.float64)
     x, y = X.double(), Y.double()
     settings: dict[str, Any] = {"steps": 5, "optimizer": STATES, "sign": sign}
     costs = [learning.nudged(net, {"x": x}, {"y": y}, strength=s, **settings) for s in (1e-2, 1e-3)]
@@ -187,21 +187,21 @@ def test_the_cost_of_nudging_is_that_of_the_free_phase(device, sign: str) -> Non
         torch.testing.assert_close(costs[0], expected, rtol=1e-12, atol=0)
 
 
-def test_average_works_where_the_classes_are_known(device) -> None:
+def test_average_works_where_the_classes_are_known() -> None:
     """Under nudging the target is free, so that the classes come as labels, or not at all."""
     average = pcgraph.Average(by="y")
-    train(chain(device=device), Incremental(), init=average)
+    train(chain(), Incremental(), init=average)
     assert bool(average.recall("seen").all())
     with pytest.raises(InvalidInitializer, match=r"needs the class of every sample.*no clamp on 'y'"):
-        train(chain(device=device), Nudged(), init=pcgraph.Average(by="y"))
+        train(chain(), Nudged(), init=pcgraph.Average(by="y"))
     average = pcgraph.Average(by=None, classes=3)
-    history = train(chain(device=device), Nudged(), [(X, Y, LABELS)], init=average, epochs=2)
+    history = train(chain(), Nudged(), [(X, Y, LABELS)], init=average, epochs=2)
     assert (history.stopped, bool(average.recall("seen").all())) == ("finished", True)
 
 
-def test_a_memory_learns_under_incremental_learning(device) -> None:
+def test_a_memory_learns_under_incremental_learning() -> None:
     """Its gradient comes once a batch, with the last of the weights' steps."""
-    one, two = chain(device=device), chain(device=device)
+    one, two = chain(), chain()
     memories = [pcgraph.Memory(net, patterns=4, heads=2, embed_dim=8, beta=2.0) for net in (one, two)]
     optimizers = [
         torch.optim.AdamW([*net.parameters(), *memory.parameters()], lr=0.01)
@@ -330,7 +330,7 @@ def test_a_refused_resume_leaves_the_rule_as_it_was(tmp_path: Path) -> None:
 # -- what a rule is told ----------------------------------------------------------------------------------------------
 
 
-def test_a_rule_may_move_the_weights_itself(device) -> None:
+def test_a_rule_may_move_the_weights_itself() -> None:
     """Then fit does not, and a measured step still tells the energy that the rule returned."""
     moved: list[Tensor] = []
 
@@ -343,7 +343,7 @@ def test_a_rule_may_move_the_weights_itself(device) -> None:
             moved.append(step.net.weight("x", "h1").clone())
         return result
 
-    net = chain(device=device)
+    net = chain()
     history = train(net, twice)
     assert len(moved) == 8
     assert not any(map(torch.equal, moved, moved[1:]))
@@ -351,18 +351,18 @@ def test_a_rule_may_move_the_weights_itself(device) -> None:
     assert len(history.steps) == 4
 
 
-def test_callbacks_see_the_inference_where_there_is_one(device) -> None:
+def test_callbacks_see_the_inference_where_there_is_one() -> None:
     told: list[Any] = []
-    train(chain(device=device), Incremental(), callbacks=told.append)
+    train(chain(), Incremental(), callbacks=told.append)
     assert torch.equal(told[0].result.states["y"], Y[:6])
     told.clear()
-    train(chain(device=device), Backprop(), callbacks=told.append)
+    train(chain(), Backprop(), callbacks=told.append)
     assert told[0].result is None
 
 
-def test_a_state_rate_above_the_safe_one_is_told_with_incremental_learning(device) -> None:
+def test_a_state_rate_above_the_safe_one_is_told_with_incremental_learning() -> None:
     """The energy is that of every inference step, with the weights that move between them."""
-    net = chain(device=device)
+    net = chain()
     optimizer = torch.optim.SGD(net.parameters(), lr=1e-4)
     with pytest.warns(PCGraphWarning, match=r"inference increased the energy ×.*lr=1\.5.*pcgraph\.safe_rate") as told:
         train(net, Incremental(), state_optimizer=pcgraph.SGD(lr=1.5), optimizer=optimizer)
@@ -371,10 +371,10 @@ def test_a_state_rate_above_the_safe_one_is_told_with_incremental_learning(devic
 
 
 @pytest.mark.parametrize("name", ["incremental", "centred", "backprop"])
-def test_a_run_that_diverges_is_saved_where_it_was_whole(device, tmp_path: Path, name: str) -> None:
+def test_a_run_that_diverges_is_saved_where_it_was_whole(tmp_path: Path, name: str) -> None:
     """Backprop and nudging leave all as it was before the step; incremental learning had moved the weights by then."""
     rule, _ = RULES[name]
-    one, two = chain(device=device), chain(device=device)
+    one, two = chain(), chain()
     optimizers = [torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9) for net in (one, two)]
     huge = [*BATCHES, (X[:6] * 1e30, Y[:6] * 1e30)]
     with pytest.raises(Diverged, match="no longer finite"):
@@ -404,24 +404,24 @@ class Counting:
 
 
 @pytest.mark.parametrize("infers", [False, True])
-def test_a_rule_is_not_saved_ahead_of_the_weights(device, tmp_path: Path, infers: bool) -> None:
+def test_a_rule_is_not_saved_ahead_of_the_weights(tmp_path: Path, infers: bool) -> None:
     """Its error comes from inside of it, or of what it returned: it has counted a batch that moved nothing."""
     huge = [*BATCHES, (X[:6] * 1e30, Y[:6] * 1e30)]
     with pytest.raises(Diverged, match="no longer finite") as caught:
-        train(chain(device=device), Counting(infers), huge, checkpoint=tmp_path, checkpoint_every=3)
+        train(chain(), Counting(infers), huge, checkpoint=tmp_path, checkpoint_every=3)
     assert "in the middle of an update" in caught.value.__notes__[-1]
     saved = pcgraph.load(tmp_path)
     assert saved.step == saved.extra["rule_state"]["count"] == 3
 
 
-def test_incremental_learning_that_diverges_says_that_weights_have_moved(device) -> None:
+def test_incremental_learning_that_diverges_says_that_weights_have_moved() -> None:
     """The inference that failed changed none, and says so; the steps before it in the batch did."""
-    net = chain(device=device)
+    net = chain()
     optimizer = torch.optim.SGD(net.parameters(), lr=1e-4)
     with pytest.raises(Diverged) as caught:
         train(net, Incremental(), steps=40, state_optimizer=pcgraph.SGD(lr=4.0), optimizer=optimizer)
     assert "of 40 of incremental learning; those before moved the weights" in caught.value.__notes__[0]
-    assert not same(numbers(net, optimizer), numbers(chain(device=device), optimizer))
+    assert not same(numbers(net, optimizer), numbers(chain(), optimizer))
 
 
 # -- what is refused --------------------------------------------------------------------------------------------------
@@ -462,8 +462,8 @@ def test_what_is_no_rule_is_refused_before_the_weights_move(rule: Any, says: str
     assert all(map(torch.equal, before, net.parameters()))
 
 
-def test_what_a_rule_needs_and_what_it_does_not_is_said(device) -> None:
-    net = chain(device=device)
+def test_what_a_rule_needs_and_what_it_does_not_is_said() -> None:
+    net = chain()
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
     with pytest.raises(ConfigError, match=r"Standard infers: it needs init= and steps=, as in init="):
         fit(net, BATCHES, optimizer=optimizer)

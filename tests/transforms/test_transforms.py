@@ -161,7 +161,7 @@ def plain(net):
     own = nn.Sequential(
         nn.Conv2d(1, 3, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(3, 4, 3, stride=2, padding=1), nn.ReLU(),
         nn.Flatten(), nn.Linear(16, 5),
-    ).double()  # fmt: skip
+    ).to(net.device, torch.float64)  # fmt: skip
     own[0].load_state_dict(net.transform("x", "c").state_dict())
     own[3].load_state_dict(net.transform("p", "d").state_dict())
     with torch.no_grad():
@@ -294,7 +294,7 @@ def test_a_users_module_keeps_its_values_and_what_it_has_frozen(device):
     inside = net.transform("a", "b").module
     assert inside is not layer
     for key, value in layer.state_dict().items():
-        assert torch.equal(inside.state_dict()[key], value)
+        assert torch.equal(inside.state_dict()[key].cpu(), value)
     assert [p.requires_grad for p in inside.parameters()] == [False, False, True, True]
     fixed = PCNetwork(edge_graph(copy.deepcopy(layer), (3,), (3,), trainable=False), device=device)
     assert not any(p.requires_grad for p in fixed.transform("a", "b").parameters())
@@ -340,15 +340,15 @@ def test_a_module_that_cannot_be_an_edge_is_refused_when_declared(module, words)
 def test_batch_norm_and_dropout_are_admitted_in_evaluation_mode(device):
     """Then they are fixed maps, and stay so when the network is put into training mode."""
     norm = nn.BatchNorm1d(3).double()
-    norm.running_mean.copy_(torch.tensor([1.0, 2.0, 3.0], device=device))
+    norm.running_mean.copy_(torch.tensor([1.0, 2.0, 3.0]))
     edge = T.Module(nn.Sequential(norm, nn.Dropout(0.9)), evaluation=True)
     net = PCNetwork(edge_graph(edge, (3,), (3,)), dtype=torch.float64, device=device).train()
     conformance.check_transform(edge, 3, device=device)
     assert_equal_to_reference(net, clamps_of(net), Normal(), 4, SGD(lr=0.1))
-    assert torch.equal(net.transform("a", "b").module[0].running_mean, norm.running_mean)
+    assert torch.equal(net.transform("a", "b").module[0].running_mean.cpu(), norm.running_mean)
     x = torch.zeros(1, 3, dtype=torch.float64, device=device)
     expected = -norm.running_mean / math.sqrt(1 + 1e-5)
-    torch.testing.assert_close(net.transform("a", "b")(x)[0].detach(), expected, **EXACT)
+    torch.testing.assert_close(net.transform("a", "b")(x)[0].detach().cpu(), expected, **EXACT)
 
 
 def test_an_activation_of_dropout_zero_is_no_dropout():
