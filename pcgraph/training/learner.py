@@ -85,7 +85,8 @@ class Learner:
         """
         self._measured, self._updated = measured, False
         begun = self.recording.begun(batch) if trace else None
-        replayed = self.recording(batch)
+        # The first step tells an initializer what it remembers, without which no recording could be made.
+        replayed = None if step == 1 else self.recording(batch)
         if replayed is not None:
             if not measured:
                 return Learned(replayed, None)
