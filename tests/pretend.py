@@ -45,6 +45,15 @@ class OnDevice(torch.Tensor):
     is_meta = property(lambda self: False)
     __torch_function__ = torch._C._disabled_torch_function_impl
 
+    @property
+    def data(self):
+        return torch.Tensor.data.__get__(self)
+
+    @data.setter
+    def data(self, other):
+        torch.Tensor.data.__set__(self, other)
+        self.inner = other.inner
+
     def data_ptr(self):
         return self.inner.data_ptr()
 
@@ -142,8 +151,7 @@ def csr(make, pointer, columns, values, size, device=None, **keywords):
 def device() -> Iterator[torch.device]:
     """There is a GPU as long as this lasts."""
     torch._C._ensureCUDADeviceGuardSet()
-    lifted, overwrite = torch._C._only_lift_cpu_tensors(), torch.__future__.set_overwrite_module_params_on_conversion
-    overwrite(True)  # a parameter on this device cannot be given other data, as .double() does
+    lifted = torch._C._only_lift_cpu_tensors()
     torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor(..., device=) makes it on the CPU, and brings it over
     try:
         with pytest.MonkeyPatch.context() as patch, Pretending():
@@ -153,4 +161,3 @@ def device() -> Iterator[torch.device]:
             yield DEVICE
     finally:
         torch._C._set_only_lift_cpu_tensors(lifted)
-        overwrite(False)
