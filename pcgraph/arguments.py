@@ -23,10 +23,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from pcgraph.errors import ConfigError, nearest
 
 __all__ = [
+    "as_tensor",
     "did_you_mean",
     "is_integer",
     "is_number",
@@ -308,3 +310,14 @@ def require_room(
 
 def _error(refuse: Refuse | None, key: str, message: str) -> Exception:
     return ConfigError(message, key=key) if refuse is None else refuse(message)
+
+
+def as_tensor(value: Any) -> Tensor:
+    """Take a tensor as it is and where it is, and numbers or an array as a tensor on the CPU.
+
+    Raises
+    ------
+    TypeError, ValueError
+        torch makes no tensor of it.
+    """
+    return value if isinstance(value, Tensor) else torch.as_tensor(value, device="cpu")

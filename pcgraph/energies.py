@@ -207,7 +207,7 @@ class LearnedPrecision(Energy):
         super().__init__()
         self._initial = positive(precision, "precision")
         self.shape = None if shape is None else (shape,) if isinstance(shape, int) else tuple(shape)
-        self.log_precision = nn.Parameter(torch.full(self.shape or (), math.log(self._initial)))
+        self.log_precision = nn.Parameter(torch.full(self.shape or (), math.log(self._initial), device=None))
 
     @property
     def precision(self) -> Tensor:

@@ -295,7 +295,7 @@ class PCNetwork(Network):
         self, clamps: Mapping[Node, Tensor | Masked], node: Node, *, init: Initializer | None = None,
         steps: int | None = None, optimizer: StateOptimizer | Solver | None = None,
         coordinates: Errors | None = None, tolerance: float | None = None,
-        precision: Mapping[Node, float] | None = None,
+        precision: Mapping[Node, float] | None = None, check: bool = True, capture: bool | Literal["auto"] = False,
     ) -> Tensor:  # fmt: skip
         """Predict one node, shape (batch, *shape).
 
@@ -311,6 +311,8 @@ class PCNetwork(Network):
             The one that is asked for; it is not wholly clamped.
         init, steps, optimizer, coordinates, tolerance, precision
             As for :meth:`infer`; both of the first, or neither. A sweep needs none of the others.
+        check, capture
+            As for :meth:`infer`. Of a sweep, the clamps alone are looked at.
 
         Raises
         ------
@@ -332,12 +334,14 @@ class PCNetwork(Network):
         if init is not None and steps is not None:
             how: dict[str, Any] = {
                 "optimizer": optimizer, "coordinates": coordinates, "tolerance": tolerance, "precision": precision,
+                "check": check, "capture": capture,
             }  # fmt: skip
             return self.infer(clamps, init=init, steps=steps, **how).states[node]
-        checked = Clamps.check(self, clamps)
+        checked = Clamps.check(self, clamps, finite=check)
         plan = self._planner.prediction(checked.clamped, frozenset(checked.masked), target)
+        options = Options(check=False, capture=capture)
         with torch.inference_mode(False):
-            program, _ = run(self._planner, self._planner.prepared(plan, checked), Motion(), Options(check=False))
+            program, _ = run(self._planner, self._planner.prepared(plan, checked), Motion(), options)
             return program.read(target, "state").clone()
 
     def to_data(self, level: Literal["neurons", "groups"] = "neurons") -> Data:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -65,23 +66,24 @@ def to_data(net: Network, level: Literal["neurons", "groups"] = "neurons") -> Da
     if level == "groups":
         pairs = [[place[e[0]], place[e[1]]] for e in net.graph.edges]
         index = torch.tensor(pairs, dtype=torch.long, device=net.device).reshape(-1, 2).t().contiguous()
-        return Data(edge_index=index, num_nodes=len(names), group=torch.arange(len(names)), names=names)
+        group = torch.arange(len(names), device=net.device)
+        return Data(edge_index=index, num_nodes=len(names), group=group, names=names)
     for slot in s.slots:
         raise GraphError(
             f"by neuron, what feeds the {slot} would be added to the node's main prediction: use level='groups', or "
             "take the slots out of a copy of the graph",
             where=slot,
         )
-    sizes = torch.tensor([s.groups[int(s.group_of[s.number[n]])].size for n in names])
-    first = torch.cat([torch.zeros(1, dtype=torch.long), sizes.cumsum(0)])
-    columns, weights = [torch.zeros(2, 0, dtype=torch.long)], [torch.zeros(0, dtype=net.dtype)]
+    sizes = torch.tensor([s.groups[int(s.group_of[s.number[n]])].size for n in names], device="cpu")
+    first = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
+    columns, weights = [sizes.new_zeros(2, 0)], [sizes.new_zeros(0, dtype=net.dtype)]
     for bucket in s.buckets:
         for i in range(bucket.start, bucket.stop):
             u, v = s.edge(i)[:2]
             entries, values = _entries(net, bucket, i)
             columns.append(entries + torch.stack([first[place[u]], first[place[v]]]).unsqueeze(1))
             weights.append(values * bucket.scale)
-    bias = torch.zeros(int(first[-1]), dtype=net.dtype)
+    bias = sizes.new_zeros(int(first[-1]), dtype=net.dtype)
     for name in names:
         if net.bias_place(name) is not None:
             start = int(first[place[name]])
@@ -89,7 +91,7 @@ def to_data(net: Network, level: Literal["neurons", "groups"] = "neurons") -> Da
     return Data(
         edge_index=torch.cat(columns, 1).to(net.device), num_nodes=int(first[-1]),
         edge_weight=torch.cat(weights).to(net.device), bias=bias.to(net.device),
-        group=torch.repeat_interleave(torch.arange(len(names)), sizes).to(net.device), names=names,
+        group=torch.repeat_interleave(sizes).to(net.device), names=names,
     )  # fmt: skip
 
 
@@ -101,10 +103,10 @@ def _entries(net: Network, bucket: Bucket, i: int) -> tuple[Tensor, Tensor]:
     entries = transform.entries(source, target)
     if isinstance(transform, Linear):
         weight = net.weight(*edge).cpu()
-        to, of = torch.meshgrid(torch.arange(weight.shape[0]), torch.arange(weight.shape[1]), indexing="ij")
-        return torch.stack([of.flatten(), to.flatten()]), weight.flatten()
+        to, of = torch.from_numpy(np.indices(weight.shape)).flatten(1)
+        return torch.stack([of, to]), weight.flatten()
     if isinstance(transform, Identity) and entries is not None:
-        return entries, torch.ones(entries.shape[1], dtype=net.dtype)
+        return entries, torch.ones(entries.shape[1], dtype=net.dtype, device="cpu")
     if isinstance(transform, SparseLinear) and entries is not None:
         return entries, net.weight(*edge).cpu()
     if isinstance(transform, MaskedLinear) and entries is not None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+import torch
 from torch import nn
 
 from pcgraph.errors import GraphError, unknown_name
@@ -76,7 +77,7 @@ class Registry(Generic[T]):
         """
         kind = self._kind(name)
         try:
-            return kind(**config)
+            return _made(kind, config)
         except TypeError as error:
             takes = inspect.signature(kind) if kind.__init__ is not nn.Module.__init__ else "()"
             raise GraphError(
@@ -118,7 +119,13 @@ class Registry(Generic[T]):
                 f"{self.what}={self.place.rpartition('.')[0]}.{kind.__name__}(...)",
                 found=name,
             )
-        return kind()
+        return _made(kind, {})
+
+
+def _made(kind: type[T], config: Mapping[str, Any]) -> T:
+    """Make an instance on the CPU, as networks make all their parameters, whatever torch's default device is."""
+    with torch.device("cpu"):
+        return kind(**config)
 
 
 def no_arguments(instance: nn.Module) -> dict[str, Any]:

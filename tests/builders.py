@@ -32,15 +32,22 @@ def chain(*sizes: int, **settings: Any) -> PCNetwork:
     return PCNetwork(pcgraph.graphs.chain(sizes, activation="tanh"), **settings)
 
 
-def double(*shape: int, seed: int = 0) -> Tensor:
-    """Draw standard normal numbers in float64, the same for the same seed."""
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+def double(*shape: int, seed: int = 0, device: torch.device | str = "cpu") -> Tensor:
+    """Draw standard normal numbers in float64, the same for the same seed on every device."""
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed), device="cpu").to(
+        device
+    )
 
 
 def clamps_of(net: PCNetwork, batch: int = 3, seed: int = 0, nodes: Iterable[Any] = ("x", "y")) -> dict[Any, Tensor]:
     """Draw standard normal values for `nodes`, in the dtype of the network."""
     generator = torch.Generator().manual_seed(seed)
-    return {v: torch.randn(batch, *net.structure.shape(v), generator=generator, dtype=net.dtype) for v in nodes}
+    return {
+        v: torch.randn(batch, *net.structure.shape(v), generator=generator, dtype=net.dtype, device="cpu").to(
+            net.device
+        )
+        for v in nodes
+    }
 
 
 def initial_states(net: PCNetwork, clamps: dict[Any, Any], init: Initializer, **settings: Any) -> dict[Any, Tensor]:

@@ -5,16 +5,21 @@ One torch thread: small tensors gain nothing from more, and processes side by si
 everywhere else it goes on searching. ``--hypothesis-profile=unshrunk`` is for those who want to know no more than that
 a test fails.
 
-``pytest -m gpu`` runs the tests that work on tensors once more, with torch's default device on the GPU, and skips them
-where there is none. ``--gpu-device`` names another device, which shows on a CPU that the tests can be run so.
+``pytest -m gpu`` runs the tests that take the fixture `device` on a GPU, and skips them where there is none.
+``pytest -m gpu --gpu-device pretend`` runs them on a pretend one (tests/pretend.py), which finds what lies on
+two devices.
 """
 
 import os
+import re
 import signal
+from contextlib import nullcontext
 
 import pytest
 import torch
 from hypothesis import Phase, settings
+
+from tests import pretend
 
 torch.set_num_threads(1)
 # Kernels are interpreted where there is no GPU; Triton asks once, when they are imported.
@@ -25,47 +30,59 @@ settings.register_profile("unshrunk", phases=[Phase.explicit, Phase.generate])
 if os.environ.get("CI"):
     settings.load_profile("ci")
 
-#: The modules whose tests make tensors and networks, and read no files.
-ON_A_GPU = {
-    "tests/backends/test_engine.py",
-    "tests/inference/test_capture.py",
-    "tests/initializers/test_initializers.py",
-    "tests/learning/test_learning.py",
-    "tests/network/test_core.py",
-    "tests/plan/test_plan.py",
-    "tests/test_energies.py",
-    "tests/test_pyg_layers.py",
-    "tests/testing/test_conformance.py",
-    "tests/training/test_fit.py",
-    "tests/training/test_rules.py",
-    "tests/transforms/test_transforms.py",
-}
+
+#: A test that takes a device, or needs a GPU.
+ON_A_GPU = re.compile(r"def test_\w+\([^)]*\bdevice\b|mark\.gpu")
+#: Examples that Hypothesis draws for a test on a GPU, at most.
+EXAMPLES = 12
 
 
 def pytest_addoption(parser):
-    parser.addoption("--gpu-device", default="cuda", help="the device on which -m gpu runs the tests of tensors")
+    parser.addoption(
+        "--gpu-device", default="cuda:0", help="where -m gpu runs the tests that take a device, or pretend"
+    )
 
 
-def _wants_gpu(config) -> bool:
+def _gpu(config) -> str | None:
+    """Where the tests of a GPU run, if they were asked for."""
     expression = config.option.markexpr
-    return "gpu" in expression and "not gpu" not in expression
+    return config.option.gpu_device if "gpu" in expression and "not gpu" not in expression else None
 
 
-def _can_use_a_gpu(item) -> bool:
-    return item.nodeid.split("::")[0] in ON_A_GPU
+def pytest_ignore_collect(collection_path, config):
+    """With -m gpu, files without a test of a GPU are not read: they may need what a machine with a GPU lacks."""
+    if _gpu(config) is not None and collection_path.suffix == ".py":
+        return None if ON_A_GPU.search(collection_path.read_text()) else True
+    return None
 
 
 def pytest_collection_modifyitems(config, items):
-    """With -m gpu, the tests of these modules are GPU tests."""
-    if not _wants_gpu(config):
+    """With -m gpu, the tests that take a device are GPU tests; those marked so by hand need a real one."""
+    gpu = _gpu(config)
+    if gpu is None:
         return
-    device = torch.device(config.option.gpu_device)
-    missing = device.type == "cuda" and not torch.cuda.is_available()
+    missing = gpu != "cpu" and not torch.cuda.is_available()
     for item in items:
-        if _can_use_a_gpu(item) and not {"slow", "mutants"} & {m.name for m in item.iter_markers()}:
+        by_hand = item.get_closest_marker("gpu")
+        if "device" in item.fixturenames and not {"slow", "mutants"} & {m.name for m in item.iter_markers()}:
             item.add_marker(pytest.mark.gpu)
-        if missing and item.get_closest_marker("gpu"):
+        _shorten(item)
+        if missing and item.get_closest_marker("gpu") and (by_hand or gpu != "pretend"):
             item.add_marker(pytest.mark.skip(reason="there is no CUDA device"))
+
+
+def _shorten(item):
+    """Fewer drawn graphs: each takes the oracle hundreds of small operations, which a GPU does no faster than a CPU."""
+    used = getattr(getattr(item, "obj", None), "_hypothesis_internal_use_settings", None)
+    if used is not None:
+        item.obj._hypothesis_internal_use_settings = settings(used, max_examples=min(used.max_examples, EXAMPLES))
+
+
+@pytest.fixture(scope="session")
+def device(request) -> torch.device:
+    """Where a test computes: the CPU, or a GPU with -m gpu. Tests pass it on; torch's default device stays the CPU."""
+    gpu = _gpu(request.config)
+    return torch.device("cpu") if gpu is None else pretend.DEVICE if gpu == "pretend" else torch.device(gpu)
 
 
 @pytest.fixture
@@ -78,13 +95,6 @@ def ctrl_c():
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_call(item):
-    """A GPU test of these modules finds the GPU where others find the CPU: as torch's default."""
-    if not (_wants_gpu(item.config) and _can_use_a_gpu(item)):
+    """A test on the pretend GPU finds one."""
+    with pretend.device() if _gpu(item.config) == "pretend" else nullcontext():
         yield
-        return
-    before = torch.get_default_device()
-    torch.set_default_device(item.config.option.gpu_device)
-    try:
-        yield
-    finally:
-        torch.set_default_device(before)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import networkx as nx
@@ -35,16 +36,16 @@ def declared(middle=None, last=None, **attributes):
     return graph
 
 
-def clamps(batch=3):
-    onehot = torch.eye(4, dtype=torch.float64)[torch.arange(batch) % 4]
-    return {"x": double(batch, 3, seed=1), "y": onehot}
+def clamps(batch=3, device="cpu"):
+    onehot = torch.eye(4, dtype=torch.float64, device=device)[torch.arange(batch, device=device) % 4]
+    return {"x": double(batch, 3, seed=1, device=device), "y": onehot}
 
 
 # -- what each one is ---------------------------------------------------------------------------------------------
 
 
-def test_each_is_the_loss_of_that_name_in_torch():
-    h, mu = double(5, 4, seed=1).softmax(1), double(5, 4, seed=2)
+def test_each_is_the_loss_of_that_name_in_torch(device):
+    h, mu = double(5, 4, seed=1, device=device).softmax(1), double(5, 4, seed=2, device=device)
     close = {"rtol": 1e-12, "atol": 1e-12}
     torch.testing.assert_close(Gaussian(2.0).energy(h, mu), F.mse_loss(mu, h, reduction="none").sum(1), **close)
     torch.testing.assert_close(CrossEntropy().energy(h, mu), F.cross_entropy(mu, h, reduction="none"), **close)
@@ -53,7 +54,7 @@ def test_each_is_the_loss_of_that_name_in_torch():
     torch.testing.assert_close(Laplace(0.5).energy(h, mu), 2 * F.l1_loss(mu, h, reduction="none").sum(1), **close)
     normal = F.gaussian_nll_loss(mu, h, torch.full_like(h, 1 / 3), reduction="none", full=True).sum(1)
     constant = 0.5 * 4 * math.log(2 * math.pi)
-    torch.testing.assert_close(LearnedPrecision(3.0).double().energy(h, mu) + constant, normal, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(LearnedPrecision(3.0).to(h).energy(h, mu) + constant, normal, rtol=1e-6, atol=1e-6)
 
 
 def test_logits_of_any_size_stay_finite():
@@ -66,8 +67,8 @@ def test_logits_of_any_size_stay_finite():
         assert energy.energy(torch.tensor([[1.0, 0.0]]), mu).item() == 0.0
 
 
-def test_a_node_of_several_dimensions_is_one_softmax():
-    h, mu = double(3, 2, 2, seed=1).flatten(1).softmax(1), double(3, 2, 2, seed=2)
+def test_a_node_of_several_dimensions_is_one_softmax(device):
+    h, mu = double(3, 2, 2, seed=1, device=device).flatten(1).softmax(1), double(3, 2, 2, seed=2, device=device)
     expected = F.cross_entropy(mu.flatten(1), h, reduction="none")
     torch.testing.assert_close(CrossEntropy().energy(h.view(3, 2, 2), mu), expected)
     own, sent = CrossEntropy().error(h.view(3, 2, 2), mu)
@@ -77,16 +78,16 @@ def test_a_node_of_several_dimensions_is_one_softmax():
 
 @pytest.mark.parametrize("energy", ALL, ids=IDS)
 @pytest.mark.parametrize("seed", [0, 1])
-def test_it_keeps_what_energies_promise(energy, seed):
+def test_it_keeps_what_energies_promise(device, energy, seed):
     """error() against finite differences, zero_at_prediction, independence of samples, the engine in a network."""
-    conformance.check_energy(energy, 4, seed=seed)
-    conformance.check_energy(energy, 4, unit=True, seed=seed)
+    conformance.check_energy(energy, 4, seed=seed, device=device)
+    conformance.check_energy(energy, 4, unit=True, seed=seed, device=device)
 
 
 @pytest.mark.parametrize("energy", ALL, ids=IDS)
-def test_its_error_in_closed_form_is_that_of_autograd(energy):
-    energy = energy.double()
-    h, mu = double(5, 4, seed=1), double(5, 4, seed=2)
+def test_its_error_in_closed_form_is_that_of_autograd(device, energy):
+    energy = copy.deepcopy(energy).to(device, torch.float64)
+    h, mu = double(5, 4, seed=1, device=device), double(5, 4, seed=2, device=device)
     for given, derived in zip(energy.error(h, mu), Energy.error(energy, h, mu)):
         torch.testing.assert_close(given.detach(), derived, **EXACT)
 
@@ -95,12 +96,12 @@ def test_its_error_in_closed_form_is_that_of_autograd(energy):
 
 
 @pytest.mark.parametrize("energy", ALL, ids=IDS)
-def test_zero_at_prediction_is_true_exactly_where_everything_vanishes(energy):
+def test_zero_at_prediction_is_true_exactly_where_everything_vanishes(device, energy):
     """Said too often it gives wrong states; said too rarely it costs speed."""
-    energy = energy.double()
+    energy = copy.deepcopy(energy).to(device, torch.float64)
     vanish = []
     for seed in range(5):
-        h = double(5, 4, seed=seed)
+        h = double(5, 4, seed=seed, device=device)
         parts = [energy.energy(h, h), *Energy.error(energy, h, h)]
         parameters = list(energy.parameters())
         parts += torch.autograd.grad(energy.energy(h, h).sum(), parameters) if parameters else []
@@ -117,16 +118,16 @@ class LyingPrecision(LearnedPrecision):
 
 
 @pytest.mark.parametrize("kind", [CrossEntropy, LearnedPrecision])
-def test_the_promise_is_needed(kind):
+def test_the_promise_is_needed(device, kind):
     """From a sweep the engine skips a node that promises it, and the answer is wrong if the promise is."""
-    net = PCNetwork(declared(kind(2.0) if kind is LearnedPrecision else kind()), dtype=torch.float64)
-    assert_equal_to_reference(net, clamps(), Forward(), 1, SGD(lr=0.05))
+    net = PCNetwork(declared(kind(2.0) if kind is LearnedPrecision else kind()), dtype=torch.float64, device=device)
+    assert_equal_to_reference(net, clamps(device=device), Forward(), 1, SGD(lr=0.05))
     lying = LyingPrecision(2.0) if kind is LearnedPrecision else LyingEntropy()
-    net = PCNetwork(declared(lying), dtype=torch.float64)
+    net = PCNetwork(declared(lying), dtype=torch.float64, device=device)
     with pytest.raises(AssertionError):
-        assert_equal_to_reference(net, clamps(), Forward(), 1, SGD(lr=0.05))
+        assert_equal_to_reference(net, clamps(device=device), Forward(), 1, SGD(lr=0.05))
     with pytest.raises(BrokenPromise, match="zero_at_prediction"):
-        conformance.check_energy(lying, 4)
+        conformance.check_energy(lying, 4, device=device)
 
 
 # -- in the engine ------------------------------------------------------------------------------------------------
@@ -134,37 +135,49 @@ def test_the_promise_is_needed(kind):
 
 @pytest.mark.parametrize("init", [Zero(), Normal(std=0.4), Forward()], ids=lambda i: type(i).__name__)
 @pytest.mark.parametrize("energy", ALL, ids=IDS)
-def test_free_and_clamped_nodes_equal_the_reference(energy, init):
+def test_free_and_clamped_nodes_equal_the_reference(device, energy, init):
     """From Forward the Laplace node would sit on its kink, where rounding decides the sign: it is left out there."""
-    assert_equal_to_reference(PCNetwork(declared(last=energy), dtype=torch.float64), clamps(), init, 4, SGD(lr=0.05))
+    assert_equal_to_reference(
+        PCNetwork(declared(last=energy), dtype=torch.float64, device=device),
+        clamps(device=device),
+        init,
+        4,
+        SGD(lr=0.05),
+    )
     if not (isinstance(energy, Laplace) and isinstance(init, Forward)):
-        assert_equal_to_reference(PCNetwork(declared(energy), dtype=torch.float64), clamps(), init, 4, SGD(lr=0.05))
+        assert_equal_to_reference(
+            PCNetwork(declared(energy), dtype=torch.float64, device=device),
+            clamps(device=device),
+            init,
+            4,
+            SGD(lr=0.05),
+        )
 
 
 @pytest.mark.parametrize("name", sorted(energies.ENERGIES))
-def test_energies_by_name_equal_the_reference(name):
+def test_energies_by_name_equal_the_reference(device, name):
     """Also after their parameters have changed: the reference must not fall back to a fresh energy."""
-    net = PCNetwork(declared(last=name), dtype=torch.float64)
+    net = PCNetwork(declared(last=name), dtype=torch.float64, device=device)
     for parameter in net.energies.parameters():
         parameter.data += 0.7
-    assert_equal_to_reference(net, clamps(), Normal(), 4, SGD(lr=0.05))
+    assert_equal_to_reference(net, clamps(device=device), Normal(), 4, SGD(lr=0.05))
 
 
-def test_a_free_node_in_prediction_is_at_its_logits():
-    net = PCNetwork(declared(last="cross_entropy"), dtype=torch.float64)
-    given = clamps()
+def test_a_free_node_in_prediction_is_at_its_logits(device):
+    net = PCNetwork(declared(last="cross_entropy"), dtype=torch.float64, device=device)
+    given = clamps(device=device)
     y = net.predict({"x": given["x"]}, "y")
     a = torch.tanh(given["x"] @ net.weight("x", "a").t() + net.bias("a"))
     v = torch.tanh(a @ net.weight("a", "v").t() + net.bias("v"))
     torch.testing.assert_close(y, v @ net.weight("v", "y").t() + net.bias("y"), **EXACT)
 
 
-def test_one_energy_on_two_nodes_learns_from_both():
+def test_one_energy_on_two_nodes_learns_from_both(device):
     shared = LearnedPrecision(2.0)
     graph = declared(shared, shared)
-    net = PCNetwork(graph, dtype=torch.float64)
+    net = PCNetwork(graph, dtype=torch.float64, device=device)
     assert len(list(net.energies.parameters())) == 1
-    result = assert_equal_to_reference(net, clamps(), Normal(std=0.3), 4, SGD(lr=0.05))
+    result = assert_equal_to_reference(net, clamps(device=device), Normal(std=0.3), 4, SGD(lr=0.05))
     (parameter,) = net.energies.parameters()
     squares = sum((result.errors[v] ** 2).sum(1).mean() for v in "vy")
     torch.testing.assert_close(parameter.grad, 0.5 * (2.0 * squares - 8), rtol=1e-6, atol=1e-8)
@@ -174,10 +187,10 @@ def test_one_energy_on_two_nodes_learns_from_both():
 
 
 @pytest.mark.parametrize("shape", [None, 4])
-def test_a_learned_precision_finds_the_inverse_of_the_mean_squared_error(shape):
+def test_a_learned_precision_finds_the_inverse_of_the_mean_squared_error(device, shape):
     """Without the log-determinant it would go to zero."""
-    energy = LearnedPrecision(1.0, shape).double()
-    e = double(200, 4, seed=3) * torch.tensor([0.1, 0.5, 1.0, 3.0], dtype=torch.float64)
+    energy = LearnedPrecision(1.0, shape).to(device, torch.float64)
+    e = double(200, 4, seed=3, device=device) * torch.tensor([0.1, 0.5, 1.0, 3.0], dtype=torch.float64, device=device)
     optimizer = torch.optim.LBFGS(energy.parameters(), max_iter=200, line_search_fn="strong_wolfe")
 
     def closure():
@@ -199,14 +212,14 @@ def test_exp_minus_energy_has_the_same_integral_for_every_precision():
         assert torch.trapezoid(density, h[:, 0]).item() == pytest.approx(math.sqrt(2 * math.pi), rel=1e-6)
 
 
-def test_training_a_network_trains_its_precision():
+def test_training_a_network_trains_its_precision(device):
     """A noisy output learns how noisy it is, where no state has moved to explain the noise away (T = 0)."""
-    net = PCNetwork(declared(last=LearnedPrecision(1.0)), seed=0, dtype=torch.float64)
+    net = PCNetwork(declared(last=LearnedPrecision(1.0)), seed=0, dtype=torch.float64, device=device)
     generator = torch.Generator().manual_seed(0)
     optimizer = torch.optim.Adam(net.parameters(), lr=0.02)
     for _ in range(300):
-        x = torch.randn(64, 3, generator=generator, dtype=torch.float64)
-        y = 0.2 * torch.randn(64, 4, generator=generator, dtype=torch.float64)
+        x = torch.randn(64, 3, generator=generator, dtype=torch.float64).to(device)
+        y = 0.2 * torch.randn(64, 4, generator=generator, dtype=torch.float64).to(device)
         optimizer.zero_grad()
         net.infer({"x": x, "y": y}, init=Forward(), steps=0).backward()
         optimizer.step()
@@ -226,11 +239,15 @@ class Cosh(Energy):
         return torch.log(torch.cosh(h - mu)).flatten(1).sum(1)
 
 
-def test_ones_own_energy_takes_ten_lines():
-    conformance.check_energy(Cosh(), (2, 2))
+def test_ones_own_energy_takes_ten_lines(device):
+    conformance.check_energy(Cosh(), (2, 2), device=device)
     for init in (Zero(), Normal(), Forward()):
         assert_equal_to_reference(
-            PCNetwork(declared(Cosh(), Cosh()), dtype=torch.float64), clamps(), init, 4, SGD(lr=0.05)
+            PCNetwork(declared(Cosh(), Cosh()), dtype=torch.float64, device=device),
+            clamps(device=device),
+            init,
+            4,
+            SGD(lr=0.05),
         )
 
 
@@ -257,9 +274,9 @@ def test_an_energy_of_the_wrong_shape_is_refused_in_words(value, found):
         PCNetwork(declared(Bad(value)), dtype=torch.float64)
 
 
-def test_a_constant_energy_pulls_nothing():
-    energy = Bad(lambda h, mu: torch.zeros(len(h), dtype=h.dtype))
-    assert all(not bool(part.any()) for part in energy.error(double(2, 3), double(2, 3)))
+def test_a_constant_energy_pulls_nothing(device):
+    energy = Bad(lambda h, mu: torch.zeros(len(h), dtype=h.dtype, device=device))
+    assert all(not bool(part.any()) for part in energy.error(double(2, 3, device=device), double(2, 3, device=device)))
 
 
 @pytest.mark.parametrize(
@@ -294,24 +311,24 @@ def test_it_is_made_again_from_its_name_and_config(energy):
     torch.testing.assert_close(twin.double().energy(h, mu), energy.double().energy(h, mu), **EXACT)
 
 
-def test_parameters_of_an_energy_are_the_networks():
-    net = PCNetwork(declared(last="learned_precision"))
+def test_parameters_of_an_energy_are_the_networks(device):
+    net = PCNetwork(declared(last="learned_precision"), device=device)
     assert isinstance(net.energies, nn.ModuleDict)
     assert any("log_precision" in name for name, _ in net.named_parameters())
     assert any("log_precision" in key for key in net.state_dict())
 
 
-def test_a_declaration_names_an_energy_with_its_arguments():
+def test_a_declaration_names_an_energy_with_its_arguments(device):
     """A graph stays pure data, as it does with transforms."""
-    net = PCNetwork(declared(last=("laplace", {"scale": 2.0})))
+    net = PCNetwork(declared(last=("laplace", {"scale": 2.0})), device=device)
     assert net.node_energy(net.structure.number["y"]).scale == 2.0
     with pytest.raises(GraphError, match=r"node 'y': the energy 'laplace' is made with \(scale"):
-        PCNetwork(declared(last=("laplace", {"width": 2.0})))
+        PCNetwork(declared(last=("laplace", {"width": 2.0})), device=device)
 
 
 @pytest.mark.parametrize("number", [np.float32(2), np.float64(2), np.int64(2), 2])
-def test_a_precision_may_be_any_real_number(number):
+def test_a_precision_may_be_any_real_number(device, number):
     """Numbers that NumPy computed are numbers."""
-    net = PCNetwork(declared(precision=number))
+    net = PCNetwork(declared(precision=number), device=device)
     assert net.node_energy(net.structure.number["v"]).precision == 2.0
     assert Laplace(number).scale == LearnedPrecision(number).precision == 2.0

@@ -373,3 +373,28 @@ def test_ci_runs_what_the_readme_says() -> None:
 def test_the_package_says_that_it_is_typed() -> None:
     assert (PACKAGE / "py.typed").exists()
     assert sys.version_info >= (3, 11)
+
+
+MAKERS = {
+    "arange", "as_tensor", "asarray", "empty", "eye", "full", "linspace", "logspace", "normal", "ones", "rand",
+    "randint", "randn", "randperm", "scalar_tensor", "sparse_coo_tensor", "sparse_csr_tensor", "tensor",
+    "tril_indices", "triu_indices", "zeros",
+}  # fmt: skip
+"""torch's functions that make a tensor on torch's default device, unless they are told where."""
+
+
+def makers_of_tensors(source: str) -> list[str]:
+    """Find the calls that leave it to torch's default where a tensor lies."""
+    return [
+        ast.unparse(node)
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in {f"torch.{name}" for name in MAKERS}
+        if not any(keyword.arg == "device" for keyword in node.keywords)
+    ]
+
+
+def test_every_tensor_is_made_on_a_named_device() -> None:
+    """Where torch's default is a GPU, one that is not would lie beside a network on the CPU, or draw there."""
+    assert makers_of_tensors("torch.zeros(3); torch.ones(2, device=d); torch.nn.init.zeros_(x)") == ["torch.zeros(3)"]
+    found = {path: makers_of_tensors(path.read_text()) for path in PACKAGE.rglob("*.py")}
+    assert {str(path.relative_to(PACKAGE)): calls for path, calls in found.items() if calls} == {}

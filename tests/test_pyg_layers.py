@@ -58,7 +58,7 @@ def built(make):
 
 
 @pytest.mark.parametrize(("make", "data"), CASES)
-def test_a_layer_is_an_edge(make, data):
+def test_a_layer_is_an_edge(device, make, data):
     """Predictions and weight gradients are the layer's own on each graph of a batch; else papers' layers learn wrongly.
 
     Both ends are clamped, so that the gradient is that of half the squared error, averaged over the batch.
@@ -70,18 +70,21 @@ def test_a_layer_is_an_edge(make, data):
     graph.add_node("x", shape=(34, 5))
     graph.add_node("y", shape=(34, out), bias=False)
     graph.add_edge("x", "y", transform=GraphLayer(layer, EDGE_INDEX, **data))
-    net = PCNetwork(graph, dtype=torch.float64)
+    net = PCNetwork(graph, dtype=torch.float64, device=device)
     generator = torch.Generator().manual_seed(1)
     x = torch.randn(3, 34, 5, generator=generator, dtype=torch.float64)
     y = torch.randn(3, 34, out, generator=generator, dtype=torch.float64)
     expected = torch.stack([layer(one, EDGE_INDEX, **own) for one in x])
-    torch.testing.assert_close(net.predict({"x": x}, "y"), expected.detach(), **EXACT)
+    torch.testing.assert_close(net.predict({"x": x.to(device)}, "y").cpu(), expected.detach(), **EXACT)
     (0.5 * (expected - y).square().sum() / 3).backward()
-    net.infer({"x": x, "y": y}, init=Forward(), steps=1, optimizer=SGD(lr=0.1)).backward()
+    clamps = {"x": x.to(device), "y": y.to(device)}
+    net.infer(clamps, init=Forward(), steps=1, optimizer=SGD(lr=0.1)).backward()
     learned = dict(net.transform("x", "y").layer.named_parameters())
     for name, parameter in layer.named_parameters():
         unused = torch.zeros_like(parameter)
-        torch.testing.assert_close(learned[name].grad, unused if parameter.grad is None else parameter.grad, **EXACT)
+        torch.testing.assert_close(
+            learned[name].grad.cpu(), unused if parameter.grad is None else parameter.grad, **EXACT
+        )
 
 
 def test_a_layer_with_batch_statistics_is_refused_by_name():
@@ -91,42 +94,43 @@ def test_a_layer_with_batch_statistics_is_refused_by_name():
         GraphLayer(layer, EDGE_INDEX)
 
 
-def test_an_edge_index_of_torch_geometric_is_taken_as_it_is():
+def test_an_edge_index_of_torch_geometric_is_taken_as_it_is(device):
     """Sorted, undirected or with its own size: the entries are the same, for a layer and for a sparse weight."""
     ours = EdgeIndex(EDGE_INDEX, sparse_size=(34, 34), sort_order="col", is_undirected=True)
     layer = built(PLAIN["GCNConv"])
-    x = torch.randn(2, 34, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    torch.testing.assert_close(GraphLayer(layer, ours)(x), GraphLayer(layer, EDGE_INDEX)(x), **EXACT)
+    x = torch.randn(2, 34, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(device)
+    layers = [GraphLayer(layer, index).to(device) for index in (ours, EDGE_INDEX)]
+    torch.testing.assert_close(layers[0](x), layers[1](x), **EXACT)
 
     graph = nx.DiGraph()
     graph.add_node("x", shape=34)
     graph.add_node("y", shape=34)
     graph.add_edge("x", "y", transform=SparseLinear(ours))
-    net = PCNetwork(graph, dtype=torch.float64)
+    net = PCNetwork(graph, dtype=torch.float64, device=device)
     assert net.weight("x", "y").shape == (EDGE_INDEX.shape[1],)
     back = net.to_data()
     pairs = {(int(u), int(v) - 34) for u, v in back.edge_index.t()}
     assert pairs == set(map(tuple, EDGE_INDEX.t().tolist()))
-    matrix = torch.zeros(34, 34, dtype=torch.float64)
+    matrix = torch.zeros(34, 34, dtype=torch.float64, device=device)
     matrix[back.edge_index[1] - 34, back.edge_index[0]] = back.edge_weight
     x = x[..., 0]
     torch.testing.assert_close(net.predict({"x": x}, "y"), x @ matrix.t() + net.bias("y"), **EXACT)
 
 
-def test_a_sparse_network_comes_back_from_its_neuron_graph():
+def test_a_sparse_network_comes_back_from_its_neuron_graph(device):
     """to_data, then from_data with a vertex for every neuron: with the weights copied, it is the same network."""
     graph = pcgraph.graphs.chain([4, 6, 3], activation="identity")
     graph.edges["x", "h1"]["transform"] = SparseLinear(density=0.4, seed=1)
-    net = PCNetwork(graph, dtype=torch.float64)
+    net = PCNetwork(graph, dtype=torch.float64, device=device)
     data = net.to_data()
     assert isinstance(data, Data)
     assert torch.equal(data.edge_index, pyg.to_data(net).edge_index)
-    single = PCNetwork(pyg.from_data(data), dtype=torch.float64)
+    single = PCNetwork(pyg.from_data(data), dtype=torch.float64, device=device)
     for (u, v), weight in zip(data.edge_index.t().tolist(), data.edge_weight):
         single.weight(u, v).copy_(weight)
     for v in range(4, 13):
         single.bias(v).copy_(data.bias[v])
-    x = torch.randn(5, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x = torch.randn(5, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(device)
     roots = Forward(roots=pcgraph.Zero())
     states = single.infer({v: x[:, v : v + 1] for v in range(4)}, init=roots, steps=0).states
     torch.testing.assert_close(torch.cat([states[v] for v in (10, 11, 12)], 1), net.predict({"x": x}, "y"), **EXACT)

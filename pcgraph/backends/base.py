@@ -269,7 +269,8 @@ class Program(ABC):
         """Read all nodes that stage `t` moves, a row for each sample: (batch, variables)."""
         kind = "state" if kind == "variable" and self.plan.measure is None else kind
         parts = [self.read(part, kind).transpose(0, 1).flatten(1) for part in self._variables(t)]
-        return torch.cat(parts, 1) if parts else torch.zeros(self.batch, 0).to(self.network.dtype)
+        nothing = torch.zeros(self.batch, 0, dtype=self.network.dtype, device=self.network.device)
+        return torch.cat(parts, 1) if parts else nothing
 
     def assign(self, t: int, rows: Tensor) -> None:
         """Set the variables of all nodes that stage `t` moves, given as :meth:`rows` gives them."""

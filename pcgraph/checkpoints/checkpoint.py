@@ -73,7 +73,7 @@ class Checkpoint:
         try:
             graph = graph_from_data(self._graph)
             self._require_values(graph)
-            net = PCNetwork(graph, dtype=getattr(torch, self._data["facts"]["dtype"]))
+            net = PCNetwork(graph, dtype=getattr(torch, self._data["facts"]["dtype"]), device="cpu")
         except (*MALFORMED, nx.NetworkXException) as error:
             raise CheckpointError(
                 f"the graph of the checkpoint {self.path} cannot be made: {error}", path=self.path / "graph.json"

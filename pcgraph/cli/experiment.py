@@ -195,8 +195,8 @@ def rehearse(experiment: Experiment) -> None:
     tried = replace(experiment, options=few)
     classes = len(source.classes)
     shape = (math.prod(source.shape),) if tried.flat else source.shape
-    noise = torch.rand(classes, *shape, generator=torch.Generator().manual_seed(0))
-    images = Images(noise, torch.arange(classes), source.classes).to(o.device)
+    noise = torch.rand(classes, *shape, generator=torch.Generator().manual_seed(0), device="cpu")
+    images = Images(noise, torch.arange(classes, device="cpu"), source.classes).to(o.device)
     # Warnings, and an energy that grows, say nothing here: the images are only noise.
     with warnings.catch_warnings(), within_memory("a batch of training", "init"), suppress(Diverged):
         warnings.simplefilter("ignore", PCGraphWarning)
@@ -228,8 +228,8 @@ def _stand_in(source: Source, o: Options) -> Splits:
     """Cut a set of as many empty images as the data set has, and refuse parts and batches that cannot be cut of it."""
 
     def empty(split: str) -> Images:
-        labels = torch.arange(source.counts[split]) % len(source.classes)
-        return Images(torch.zeros(len(labels), 1), labels, source.classes)
+        labels = torch.arange(source.counts[split], device="cpu") % len(source.classes)
+        return Images(torch.zeros(len(labels), 1, device="cpu"), labels, source.classes)
 
     everything = empty("train")
     rows = class_balanced(everything.labels, o.fraction, o.seed, source.classes)

@@ -64,7 +64,7 @@ def plans(
         return []
     clamped = {given} if frees_target(rule) else {given, target}
     if isinstance(rule, Incremental):
-        known = States({node: torch.empty(0) for node in net.structure.declared})
+        known = States({node: torch.empty(0, device=net.device) for node in net.structure.declared})
         first, later = (
             make_plan(net.structure, replace(plan.request, all_move=True), plan.layout, plan.lowering)
             for plan in (net.plan(clamped, init=start, steps=1, optimizer=optimizer) for start in (init, known))

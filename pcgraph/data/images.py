@@ -455,4 +455,4 @@ def _measure(pixels: Bytes, scale: float) -> tuple[Tensor, Tensor]:
 
 
 def _per_channel(values: Sequence[float]) -> Tensor:
-    return torch.tensor(values, dtype=torch.float64).view(-1, 1, 1)
+    return torch.tensor(values, dtype=torch.float64, device="cpu").view(-1, 1, 1)

@@ -61,10 +61,10 @@ def stratified(labels: Tensor, *, seed: int = 0) -> Tensor:
     rows, when = [], []
     for members in _members(labels, int(labels.max()) + 1 if len(labels) else 0):
         count = len(members)
-        rows.append(members[torch.randperm(count, generator=generator)])
-        when.append((torch.arange(count, dtype=torch.float64) + 0.5) / max(count, 1))
+        rows.append(members[torch.randperm(count, generator=generator, device="cpu")])
+        when.append((torch.arange(count, dtype=torch.float64, device="cpu") + 0.5) / max(count, 1))
     if not rows:
-        return torch.empty(0, dtype=torch.int64)
+        return torch.empty(0, dtype=torch.int64, device="cpu")
     return torch.cat(rows)[torch.argsort(torch.cat(when), stable=True)]
 
 
@@ -87,12 +87,12 @@ def labels_of(data: object) -> Tensor:
         If there are none, or if they are not whole numbers from 0 on, one a sample.
     """
     if isinstance(data, Subset):
-        return labels_of(data.dataset)[torch.as_tensor(list(data.indices), dtype=torch.int64)]
+        return labels_of(data.dataset)[torch.as_tensor(list(data.indices), dtype=torch.int64, device="cpu")]
     found = getattr(data, "labels", getattr(data, "targets", data))
     try:
         if isinstance(found, Dataset):
             raise TypeError("a data set without labels")
-        labels = torch.as_tensor(cast(Any, found)).detach().cpu()
+        labels = torch.as_tensor(cast(Any, found), device="cpu").detach()
     except (TypeError, ValueError, RuntimeError) as problem:
         raise DataError(
             "labels are needed: a tensor of them, or a data set with .labels or .targets "
@@ -242,8 +242,8 @@ class Shuffled(BatchOrder):
 
     def rows(self, epoch: int) -> Tensor:
         if not self.shuffle:
-            return torch.arange(self.samples)
-        return torch.randperm(self.samples, generator=_generator(self.seed, epoch))
+            return torch.arange(self.samples, device="cpu")
+        return torch.randperm(self.samples, generator=_generator(self.seed, epoch), device="cpu")
 
     def _identity(self) -> dict[str, int | str]:
         return {**super()._identity(), "shuffle": int(self.shuffle)}
@@ -343,7 +343,7 @@ class StreamAligned(BatchOrder):
 def _cycled(members: Tensor, needed: int, generator: torch.Generator) -> Tensor:
     """Draw `needed` members of a class: all of them in random order, then again, until there are enough."""
     count = len(members)
-    orders = [torch.randperm(count, generator=generator) for _ in range(-(-needed // count))]
+    orders = [torch.randperm(count, generator=generator, device="cpu") for _ in range(-(-needed // count))]
     return members[torch.cat(orders)[:needed]]
 
 

@@ -206,7 +206,7 @@ def images(
 
 def _pictures(values: Tensor, shape: Sequence[int] | None) -> np.ndarray[Any, Any]:
     """Lay values out as an array (images, height, width) or (images, height, width, 3)."""
-    values = torch.as_tensor(values).detach().cpu()
+    values = torch.as_tensor(values, device="cpu").detach()
     own = tuple(values.shape[1:]) if shape is None else tuple(shape)
     if len(own) == 1:
         height = next(h for h in range(math.isqrt(own[0]), 0, -1) if own[0] % h == 0)

@@ -8,6 +8,7 @@ while it was recorded is what every replay returns, with new values in it.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from pcgraph.backends.base import under_way
+from pcgraph.backends.torch import switches as switches_of
 
 __all__ = ["CudaGraph", "Graph", "Recorder"]
 
@@ -64,8 +66,10 @@ class Recorder(Generic[T]):
     """A recorder calls a function as it is a few times, then records it, then replays.
 
     Every call computes what the function would: the first ones are ordinary runs, so that a function which moves
-    weights moves them once a call. Inputs of other shapes, dtypes or devices than the first (the smaller last batch of
-    an epoch, say) are run as they are, and leave the recording alone.
+    weights moves them once a call. A recording is of one kind of inputs: those of other shapes, dtypes or devices (the
+    smaller last batch of an epoch, say) are run as they are, and leave it alone. Before there is one, the kind that has
+    come most often is the one that will be recorded. It holds for torch's switches as they are (autocast, TF32, ...);
+    when one is thrown, all begins anew.
 
     Parameters
     ----------
@@ -97,11 +101,17 @@ class Recorder(Generic[T]):
 
     def __init__(self, function: Callable[[Inputs], T], graph: Callable[[], Graph] | None = None) -> None:
         self.function, self._make = function, CudaGraph if graph is None else graph
+        self.forget()
+
+    def forget(self) -> None:
+        """Let go of the recording and of the memory that it uses, as if there had been no call."""
         self.calls = 0
         self._graph: Graph | None = None
         self._static: dict[Any, Tensor] = {}
         self._result: list[T] = []
         self._kept: list[Tensor] = []
+        self._others: Counter[object] = Counter()
+        self._switches: object = None
 
     @property
     def recorded(self) -> bool:
@@ -114,12 +124,15 @@ class Recorder(Generic[T]):
         Parameters
         ----------
         inputs : mapping
-            Name -> Tensor. A recording holds for the shapes, dtypes and devices of the first call.
+            Name -> Tensor.
         """
+        switches = tuple(switches_of(device) for device in sorted({v.device for v in inputs.values()}, key=str))
+        if switches != self._switches or self.outnumbered(inputs):
+            self.forget()
         if not self.fits(inputs):
             return self.function(inputs)
         if self._graph is None:
-            self._graph = self._make()
+            self._graph, self._switches = self._make(), switches
             self._static = {name: torch.empty_like(value) for name, value in inputs.items()}
         for name, value in inputs.items():
             self._static[name].copy_(value, non_blocking=True)
@@ -136,11 +149,18 @@ class Recorder(Generic[T]):
         return self._result[0]
 
     def fits(self, inputs: Inputs) -> bool:
-        """Tell whether these inputs are of the shapes, dtypes and devices of the first call; before it, all are."""
-        return self._graph is None or (
-            inputs.keys() == self._static.keys()
-            and all(
-                (value.shape, value.dtype, value.device) == (kept.shape, kept.dtype, kept.device)
-                for value, kept in ((inputs[name], self._static[name]) for name in inputs)
-            )
-        )
+        """Tell whether these inputs are of the kind that is recorded, or will be; before the first call, all are."""
+        return self._graph is None or _kind(inputs) == _kind(self._static)
+
+    def outnumbered(self, inputs: Inputs) -> bool:
+        """Count inputs of another kind; tell whether they have come more often than those that were to be recorded."""
+        if self.recorded or self.fits(inputs):
+            return False
+        kind = _kind(inputs)
+        self._others[kind] += 1
+        return self._others[kind] > self.calls
+
+
+def _kind(inputs: Inputs) -> frozenset[object]:
+    """Tell what a recording holds of its inputs: everything but their values."""
+    return frozenset((name, value.shape, value.dtype, value.device) for name, value in inputs.items())

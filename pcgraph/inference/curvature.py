@@ -53,7 +53,7 @@ def largest_curvature(
     begun = program.rows(1, "variable").clone()
     if direction is None or direction.shape != begun.shape or direction.dtype != begun.dtype:
         generator = torch.Generator().manual_seed(seed)
-        direction = torch.randn(begun.shape, generator=generator, dtype=torch.float32).to(begun)
+        direction = torch.randn(begun.shape, generator=generator, dtype=torch.float32, device="cpu").to(begun)
     shift = SHIFT.get(begun.dtype, 1e-2) * max(1.0, float(begun.abs().max()) if begun.numel() else 0.0)
 
     def gradient(variables: Tensor) -> Tensor:

@@ -64,7 +64,7 @@ class Normal(Initializer):
         self._observed += 1
 
     def get_extra_state(self) -> Tensor:
-        return torch.tensor(self._observed)
+        return torch.tensor(self._observed, device="cpu")
 
     def set_extra_state(self, state: Tensor) -> None:
         self._observed = require_count(state, "the number of results that Normal has observed", most=2**63 - 1)

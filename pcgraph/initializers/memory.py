@@ -84,7 +84,7 @@ class Memory(Initializer):
         seed = require_seed(seed)
         self._choose(net, nodes, observed)
         self._make(net, patterns, embed_dim, seed)
-        self.register_buffer("fitted", torch.zeros((), dtype=torch.bool))
+        self.register_buffer("fitted", torch.zeros((), dtype=torch.bool, device=net.device))
         self._fitted = False
         self._start = Normal(seed=seed)
         self._pending: dict[str, Tensor] = {}
@@ -125,7 +125,7 @@ class Memory(Initializer):
         self.query = uniform(1 / math.sqrt(width), count, width, embed_dim)
         self.query_bias = uniform(1 / math.sqrt(width), count, 1, embed_dim)
         self.key = uniform(1 / math.sqrt(embed_dim), count, patterns, embed_dim)
-        self.values = nn.ParameterList(nn.Parameter(torch.zeros(patterns, size).to(self.key)) for size in padded)
+        self.values = nn.ParameterList(nn.Parameter(self.key.new_zeros(patterns, size)) for size in padded)
 
     def _padded(self, size: int) -> int:
         """Round a size up so that every head's slice is equally wide."""

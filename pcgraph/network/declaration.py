@@ -151,7 +151,7 @@ def node_spec(node: Node, attributes: Mapping[str, Any], graph: nx.DiGraph, tria
 
 def _prior(value: Any, node: Node, shape: Shape) -> torch.Tensor:
     try:
-        prior = torch.as_tensor(value, dtype=torch.float64)
+        prior = torch.as_tensor(value, dtype=torch.float64, device="cpu")
     except (TypeError, ValueError, RuntimeError) as error:
         raise GraphError(
             f"the prior of node {node!r} must be a number, or an array that broadcasts to its shape {shape} "

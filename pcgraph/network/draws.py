@@ -43,7 +43,7 @@ def draw_parameters(
             limit = bound[torch.from_numpy(s.target[bucket.start : bucket.stop])]
             if bucket.weight is not None:
                 rows = torch.from_numpy(bucket.weight)
-                limit = torch.empty(bucket.rows, dtype=limit.dtype).index_copy_(0, rows, limit)
+                limit = limit.new_empty(bucket.rows).index_copy_(0, rows, limit)
             _uniform(weights[bucket.name], limit, generator)
     for group in s.groups:
         if f"bias_{group.name}" in biases:
@@ -57,7 +57,7 @@ def draw_parameters(
 
 def _uniform(packed: Tensor, limit: Tensor, generator: torch.Generator) -> None:
     """Fill each row with U(-limit, limit), with a limit of its own."""
-    draw = torch.rand(packed.shape, generator=generator, dtype=torch.float32)
+    draw = torch.rand(packed.shape, generator=generator, dtype=torch.float32, device="cpu")
     packed.copy_((2 * draw - 1) * limit.to(torch.float32).view(-1, *[1] * (packed.dim() - 1)))
 
 

@@ -35,7 +35,7 @@ def kaiming_uniform(tensor: Tensor, generator: torch.Generator, fan_in: int) -> 
 
 def normal(tensor: Tensor, generator: torch.Generator, fan_in: int) -> None:
     """Draw N(0, 1), whatever the size: a ``scale`` on the edge says how large what it sends is."""
-    tensor.copy_(torch.randn(tensor.shape, generator=generator, dtype=torch.float32))
+    tensor.copy_(torch.randn(tensor.shape, generator=generator, dtype=torch.float32, device="cpu"))
 
 
 def xavier_uniform(tensor: Tensor, generator: torch.Generator, fan_in: int) -> None:
@@ -45,7 +45,7 @@ def xavier_uniform(tensor: Tensor, generator: torch.Generator, fan_in: int) -> N
 
 def orthogonal(tensor: Tensor, generator: torch.Generator, fan_in: int) -> None:
     """Draw an orthogonal matrix, or rows or columns of one where the two ends differ in size."""
-    square = torch.empty(tensor.shape, dtype=torch.float64)
+    square = torch.empty(tensor.shape, dtype=torch.float64, device="cpu")
     tensor.copy_(nn.init.orthogonal_(square, generator=generator))
 
 

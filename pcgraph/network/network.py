@@ -102,7 +102,7 @@ class Network(nn.Module):
         for i, segment in enumerate(self.structure.segments):
             if segment.energy is not None and not segment.gaussian:
                 self.energies[str(i)] = segment.energy
-        self.register_buffer("_probe", torch.zeros(()), persistent=False)
+        self.register_buffer("_probe", torch.zeros((), device="cpu"), persistent=False)
         draw_parameters(self.structure, dict(self.weights.items()), dict(self.biases.items()), seed)
 
     # -- parameters -----------------------------------------------------------------------------------------------
@@ -117,7 +117,7 @@ class Network(nn.Module):
     def _make_weight(self, bucket: Bucket) -> None:
         a, z = self.structure.groups[bucket.source_group], self.structure.groups[bucket.target_group]
         shape = (z.size, a.size) if bucket.kind == "linear" else (bucket.entries(self.structure.groups),)
-        self.weights[bucket.name] = nn.Parameter(torch.empty(bucket.rows, *shape), requires_grad=bucket.trainable)
+        self.weights[bucket.name] = nn.Parameter(torch.empty(bucket.rows, *shape, device="cpu"), bucket.trainable)
 
     def _freeze_modules(self) -> None:
         """Freeze the modules of edges declared ``trainable=False``; one that learns on another edge is refused."""
@@ -175,7 +175,7 @@ class Network(nn.Module):
             rows = np.flatnonzero(s.has_bias[group.start : group.start + group.count])
             if len(rows):
                 self.bias_row[group.start + rows] = np.arange(len(rows))
-                self.biases[f"bias_{group.name}"] = nn.Parameter(torch.empty(len(rows), *group.shape))
+                self.biases[f"bias_{group.name}"] = nn.Parameter(torch.empty(len(rows), *group.shape, device="cpu"))
 
     def energy_of(self, segment: int) -> Energy:
         """Return the energy of the nodes of a segment that is not Gaussian."""

@@ -91,7 +91,7 @@ class Structure:
         if len(graph) == 0:
             raise GraphError("a network needs at least one node (found an empty graph)")
         pairs = pairs_of(graph) if pairs is None else pairs
-        trial = Trial(torch.empty(0) if like is None else like)
+        trial = Trial(torch.empty(0, device="cpu") if like is None else like)
         nodes = read_nodes(graph, trial)
         edges = read_edges(graph, pairs, nodes)
         order = order_nodes(nodes, *((edges.source, edges.target) if len(nodes.owners) else pairs))

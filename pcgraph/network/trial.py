@@ -80,7 +80,7 @@ class Trial:
     """
 
     def __init__(self, like: Tensor) -> None:
-        self.like = torch.empty(0, dtype=like.dtype) if like.is_meta else like.detach()
+        self.like = torch.empty(0, dtype=like.dtype, device="cpu") if like.is_meta else like.detach()
         self._tried: set[tuple[Any, ...]] = set()
 
     def activation(self, place: str, where: Any, activation: Activation, shape: Shape) -> None:
@@ -161,7 +161,7 @@ class Trial:
         generator = torch.Generator().manual_seed(0)
         with torch.no_grad():
             for parameter in twin.parameters():
-                noise = torch.randn(parameter.shape, generator=generator).to(parameter)
+                noise = torch.randn(parameter.shape, generator=generator, device="cpu").to(parameter)
                 parameter.add_(noise * SHIFT * (1 + parameter.abs().mean()))
         return twin
 
@@ -233,8 +233,8 @@ class _Subject:
         """Return states that are taken: of both signs, or, where tokens or probabilities are meant, of one."""
         generator = torch.Generator().manual_seed(0)
         size = (arguments, SAMPLES, *shape)
-        signed, unsigned = torch.randn(size, generator=generator), torch.rand(size, generator=generator)
-        for states in (signed, 0.1 + 0.8 * unsigned, torch.zeros(size)):
+        signed, unsigned = (draw(size, generator=generator, device="cpu") for draw in (torch.randn, torch.rand))
+        for states in (signed, 0.1 + 0.8 * unsigned, torch.zeros_like(signed)):
             try:
                 self._call(tuple(states.to(like).clone()))
             except GraphError as error:

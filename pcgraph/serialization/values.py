@@ -233,4 +233,4 @@ def _decode_tensor(data: Mapping[str, Any], tag: str, tensors: Mapping[str, Tens
     if not isinstance(dtype, torch.dtype):
         raise ValueError(f"no dtype is called {data['dtype']!r}")
     exact = torch.float64 if dtype.is_floating_point else dtype
-    return torch.tensor(decode(data[tag]), dtype=exact).to(dtype).reshape(data["shape"])
+    return torch.tensor(decode(data[tag]), dtype=exact, device="cpu").to(dtype).reshape(data["shape"])

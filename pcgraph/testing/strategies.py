@@ -88,7 +88,9 @@ class Problem:
         drawn: dict[Hashable, Tensor | Masked] = {}
         for v in self.graph:
             shape = (batch, *net.structure.shape(v))
-            values, coins = (torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(2))
+            values, coins = (
+                torch.randn(shape, generator=generator, dtype=torch.float64, device="cpu") for _ in range(2)
+            )
             if v in self.clamped:
                 known = values.to(dtype=net.dtype, device=net.device)
                 drawn[v] = Masked(known, (coins > 0).to(net.device)) if v in self.masked else known

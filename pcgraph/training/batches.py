@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pcgraph.arguments import as_tensor
 from pcgraph.clamps import Masked, require_dense
 from pcgraph.errors import ClampError, ConfigError
 from pcgraph.network import Network
@@ -122,7 +123,7 @@ def _is_node(net: Network, name: Any) -> bool:
         return False
 
 
-def read_batch(net: Network, batch: Any, names: tuple[Node | None, ...]) -> Batch:
+def read_batch(net: Network, batch: Any, names: tuple[Node | None, ...], *, check: bool = True) -> Batch:
     """Turn what a loader yielded into clamps and labels, by the rule of this module.
 
     Parameters
@@ -131,6 +132,8 @@ def read_batch(net: Network, batch: Any, names: tuple[Node | None, ...]) -> Batc
     batch : mapping, tuple, list, Tensor or ndarray
     names : tuple
         From :func:`check_names`.
+    check : bool
+        Whether classes that lie on a GPU are looked at, which waits for it; those on the host always are.
 
     Raises
     ------
@@ -147,7 +150,7 @@ def read_batch(net: Network, batch: Any, names: tuple[Node | None, ...]) -> Batc
             labels = _labels(net, value)
         else:
             net.structure.require_node(name, ClampError)
-            clamps[name] = _value(net, name, value)
+            clamps[name] = _value(net, name, value, check)
     if not clamps:
         raise ClampError("the batch clamps no node: give at least one a value, as in {'x': x}")
     return Batch(clamps, labels)
@@ -196,13 +199,13 @@ def _labels(net: Network, value: Any) -> Tensor:
     return _as_tensor(LABELS, value).to(net.device, torch.int64, non_blocking=True)
 
 
-def _value(net: Network, node: Node, value: Any) -> Tensor | Masked:
+def _value(net: Network, node: Node, value: Any, check: bool) -> Tensor | Masked:
     if isinstance(value, Masked):
         return Masked(_tensor(net, node, value.values), _as_tensor(node, value.mask).to(net.device))
     classes = _are_classes(value)
     shape = net.structure.shape(node)
     if classes and len(shape) == 1 and shape[0] > 1:
-        return one_hot(net, node, _as_tensor(node, value))
+        return one_hot(net, node, _as_tensor(node, value), check=check)
     return _tensor(net, node, value)
 
 
@@ -220,7 +223,7 @@ def _as_tensor(node: Node, value: Any) -> Tensor:
             node=node,
         )
     try:
-        tensor = torch.as_tensor(value)
+        tensor = as_tensor(value)
     except (TypeError, ValueError) as error:
         raise ClampError(
             f"the batch needs numbers for {node!r} (found an array of {value.dtype}): {error}", node=node
@@ -231,10 +234,11 @@ def _as_tensor(node: Node, value: Any) -> Tensor:
     return tensor
 
 
-def one_hot(net: Network, node: Node, labels: Tensor) -> Tensor:
+def one_hot(net: Network, node: Node, labels: Tensor, *, check: bool = True) -> Tensor:
     """Write classes as rows with one 1, shape (batch, C), for a node of C neurons.
 
-    They are looked at where they lie, so that nothing waits for the device if they come from the host.
+    They are looked at where they lie, so that nothing waits for the device if they come from the host. Those on a GPU
+    are not where `check` is False: a class that is none then has a row of zeros.
 
     Raises
     ------
@@ -242,13 +246,16 @@ def one_hot(net: Network, node: Node, labels: Tensor) -> Tensor:
         A class is negative, or too large.
     """
     classes, labels = net.structure.shape(node)[0], labels.to(torch.int64)
-    if len(labels) and (int(labels.min()) < 0 or int(labels.max()) >= classes):
-        bad = int(labels.min()) if int(labels.min()) < 0 else int(labels.max())
-        raise ClampError(
-            f"label {bad} is out of range: {node!r} has {classes} neurons, so classes are 0 to {classes - 1}", node=node
-        )
-    rows = torch.zeros(len(labels), classes, dtype=net.dtype, device=net.device)
-    return rows.scatter_(1, labels.to(net.device, non_blocking=True).unsqueeze(1), 1)
+    if len(labels) and (check or labels.device.type == "cpu"):
+        least, most = torch.stack(labels.aminmax()).tolist()
+        if least < 0 or most >= classes:
+            raise ClampError(
+                f"label {least if least < 0 else most} is out of range: {node!r} has {classes} neurons, so classes are "
+                f"0 to {classes - 1}",
+                node=node,
+            )
+    known = torch.arange(classes, device=net.device)
+    return (labels.to(net.device, non_blocking=True).unsqueeze(1) == known).to(net.dtype)
 
 
 def is_one_hot(rows: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -56,7 +56,7 @@ class Evaluation:
 def evaluate(
     net: PCNetwork, loader: Iterable[Any], *, given: Node | Sequence[Node | None] | None = None, predict: Node = "y",
     init: Initializer | None = None, steps: int | None = None, optimizer: StateOptimizer | None = None,
-    stop: Callable[[], bool] | None = None,
+    stop: Callable[[], bool] | None = None, check: bool = True, capture: bool | Literal["auto"] = False,
 ) -> Evaluation:  # fmt: skip
     """Predict `predict` from `given`, and compare.
 
@@ -78,6 +78,8 @@ def evaluate(
         Initializer, number of inference steps and state optimizer, for graphs without a sweep.
     stop : callable, optional
         Asked after each batch whether to end early, with what has been seen.
+    check, capture
+        As for :meth:`pcgraph.PCNetwork.predict`; with ``check=False`` nothing waits for a GPU before the last batch.
 
     Returns
     -------
@@ -123,9 +125,11 @@ def evaluate(
     net.eval()
     try:
         for item in loader:
-            batch = read_batch(net, item, (*names, predict) if names else ())
+            batch = read_batch(net, item, (*names, predict) if names else (), check=check)
             clamps, y = _split(net, batch, names, predict)
-            prediction = net.predict(clamps, predict, init=init, steps=steps, optimizer=optimizer)
+            prediction = net.predict(
+                clamps, predict, init=init, steps=steps, optimizer=optimizer, check=check, capture=capture
+            )
             sums = _sums(net, target, y, prediction)
             total = sums if total is None else total + sums
             samples += len(y)

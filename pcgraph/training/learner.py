@@ -30,10 +30,13 @@ class Learned(NamedTuple):
         Of the rule's inference, where it has one.
     energy : float or None
         Mean over the batch; None in steps that are not measured.
+    rise : (float, float) or None
+        Mean energies before the first inference step and after the last, where they were asked for.
     """
 
     result: InferenceResult | None
     energy: float | None
+    rise: tuple[float, float] | None = None
 
 
 def _of_half_precision(net: PCNetwork) -> str:
@@ -71,7 +74,7 @@ class Learner:
         measured : bool
             Whether the energy is asked for.
         trace : bool
-            Whether that of every inference step is.
+            Whether the energy before the first inference step is, too.
 
         Raises
         ------
@@ -80,20 +83,38 @@ class Learner:
         Diverged
             The energy is not finite.
         """
-        replayed = None if measured else self.recording(batch)
-        if replayed is not None:
-            return Learned(replayed, None)
         self._measured, self._updated = measured, False
+        begun = self.recording.begun(batch) if trace else None
+        # The first step tells an initializer what it remembers, without which no recording could be made.
+        replayed = None if step == 1 else self.recording(batch)
+        if replayed is not None:
+            if not measured:
+                return Learned(replayed, None)
+            self._look(replayed, step)
+            last = self._energy(replayed, step)
+            return Learned(replayed, last, None if begun is None else (float(begun.mean()), last))
         self._clear()
         found = self._apply_rule(batch, trace)
         self._check_found(found, batch, step)
         energy = self._energy(found, step) if measured else None
         result = found if isinstance(found, InferenceResult) else None
-        if measured and step > 1 and result is not None:  # what begins by a sweep in the first batch alone is let be
-            self.gradients.see_plan(result.plan)
+        if measured and result is not None:
+            self._see_plan(result, step)
         if not self._updated:
             self._update()
-        return Learned(result, energy)
+        if result is None or result.trace is None:
+            return Learned(result, energy)
+        first, last = torch.stack([result.trace[0].mean(), result.trace[-1].mean()]).tolist()
+        return Learned(result, energy, (first, last))
+
+    def _look(self, replayed: InferenceResult, step: int) -> None:
+        """Look at the gradients that a replay has left."""
+        self._see_plan(replayed, step)
+        self.gradients.look()
+
+    def _see_plan(self, result: InferenceResult, step: int) -> None:
+        if step > 1:  # what begins by a sweep in the first batch alone is let be
+            self.gradients.see_plan(result.plan)
 
     def _apply_rule(self, batch: Batch, trace: bool) -> InferenceResult | Tensor:
         o = self.options

@@ -12,14 +12,13 @@ import warnings
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from pcgraph.checkpoints import set_generators
 from pcgraph.errors import CheckpointError, ConfigError, Diverged, InvalidInitializer, PCGraphWarning
-from pcgraph.learning import InferenceResult
 from pcgraph.model import PCNetwork
 from pcgraph.training.batches import Batch, read_batch
 from pcgraph.training.checkpointing import Checkpointing
@@ -69,6 +68,8 @@ class Trainer:
         self.length, most = length_of(loader), options.measure_every
         self.measure_every = min(most, max(1, (self.length or MEASURED * most) // MEASURED))
         self.tells_accuracy = options.layout.target is not None
+        #: Of predictions: where the step alone cannot be recorded, they still can.
+        self.capture: Literal["auto", False] = "auto" if options.capture else False
 
     @property
     def history(self) -> History:
@@ -130,18 +131,20 @@ class Trainer:
         if item is END:
             return False
         measured = state.batch % self.measure_every == 0 or state.batch + 1 == self.length
-        batch = read_batch(self.net, item, self.options.layout.entries)
-        accuracy = self._accuracy(batch) if measured else None
-        told = measured or bool(self.options.callbacks)  # a rate in a tensor of the device would be waited for
-        lr = float(self.options.optimizer.param_groups[0]["lr"]) if told else math.nan
+        batch = read_batch(self.net, item, self.options.layout.entries, check=self.options.check)
+        hits = self._hits(batch) if measured else None
         trace = measured and not self._has_told(INCREASED)
-        result, energy = self.learner.learn(batch, step=state.step + 1, measured=measured, trace=trace)
+        result, energy, rise = self.learner.learn(batch, step=state.step + 1, measured=measured, trace=trace)
+        # What lies on the device is read when the step has been started, and where it is told of alone.
+        accuracy = None if hits is None else _accuracy(hits.tolist(), batch.size)
+        told = measured or bool(self.options.callbacks)
+        lr = float(self.options.optimizer.param_groups[0]["lr"]) if told else math.nan
         if self.options.scheduler_each == "step":
             for scheduler in self.options.schedulers:
                 scheduler.step()
         state.count_step(batch.size, energy, accuracy)
         self.learner.consistent = True
-        for text in (*self._rise(result), *self.gradients.said(state.step)):
+        for text in (*self._rise(rise), *self.gradients.said(state.step)):
             self._warn(text)
         state.exact = True
         looked_at = result if self.options.callbacks else None
@@ -250,28 +253,25 @@ class Trainer:
 
     # -- measuring --------------------------------------------------------------------------------------------------
 
-    def _accuracy(self, batch: Batch) -> float | None:
-        """Measure the accuracy of a sweep from everything but the target; None where there is none."""
+    def _hits(self, batch: Batch) -> torch.Tensor | None:
+        """Count what a sweep from everything but the target gets right, and the classes; None where there is none."""
         node = self.options.layout.target
         target = batch.clamps.get(node)
         given = {name: value for name, value in batch.clamps.items() if name != node}
         if not self.tells_accuracy or not isinstance(target, torch.Tensor) or not given:
             return None
         try:
-            prediction = self.net.predict(given, node)
+            prediction = self.net.predict(given, node, check=self.options.check, capture=self.capture)
         except InvalidInitializer:
             self.tells_accuracy = False
             return None
         if prediction.shape != target.shape:  # the rule is about to say what is wrong with it
             return None
-        hits, classes = torch.stack(correct(target, prediction)).tolist()
-        return hits / batch.size if classes == batch.size else None
+        return torch.stack(correct(target, prediction))
 
-    def _rise(self, result: InferenceResult | None) -> tuple[str, ...]:
+    def _rise(self, energies: tuple[float, float] | None) -> tuple[str, ...]:
         """Say once a run where inference, which is to lower the energy, multiplied it."""
-        if result is None or result.trace is None or self._has_told(INCREASED):
-            return ()
-        first, last = (float(energy) for energy in result.trace[[0, -1]].mean(1))
+        first, last = energies or (0.0, 0.0)
         if not 0 < RISE * first < last:
             return ()
         return (
@@ -289,7 +289,7 @@ class Trainer:
             assert layout.target is not None
             found = evaluate(
                 self.net, validate, given=layout.given or None, predict=layout.target,
-                stop=lambda: self.interrupts.asked,
+                stop=lambda: self.interrupts.asked, check=self.options.check, capture=self.capture,
             )  # fmt: skip
         if isinstance(found, Evaluation):
             found = {k: v for k, v in found.as_dict().items() if k != "samples"}
@@ -348,6 +348,12 @@ class Trainer:
 
     def _has_told(self, beginning: str) -> bool:
         return any(text.startswith(beginning) for text in self.history.warnings)
+
+
+def _accuracy(counted: list[float], samples: int) -> float | None:
+    """Turn hits and classes into an accuracy; None where not every target is a class."""
+    hits, classes = counted
+    return hits / samples if classes == samples else None
 
 
 def _mean(values: list[float]) -> float | None:

@@ -78,9 +78,13 @@ class StepRecording:
         if not self.possible or any(isinstance(value, Masked) for value in batch.clamps.values()):
             return None
         inputs: dict[Any, Any] = {**batch.clamps, **({} if batch.labels is None else {LABELS: batch.labels})}
-        if not self._is_ready(batch.clamps) or not self._parts[0].fits(inputs):
+        if not self._is_ready(batch.clamps):
             return None
+        if self._parts[0].outnumbered(inputs):
+            self._begin(self._key)  # a resumed epoch may begin with its last, smaller batch
         first, rest = self._parts[0], self._parts[1:]
+        if not first.fits(inputs):
+            return None
         if self.options.check:
             Clamps.check(self.net, batch.clamps)
         if first.recorded and not rest:
@@ -95,6 +99,17 @@ class StepRecording:
         for parameter, gradient in zip(self.trained, self._gradients):
             parameter.grad = gradient  # a step without the recording may have left another
         return self._result
+
+    def begun(self, batch: Batch) -> Tensor | None:
+        """Compute the energy from which inference starts, (batch,), where it is a recording that goes on from there."""
+        if not self.possible or not self._parts or any(isinstance(value, Masked) for value in batch.clamps.values()):
+            return None
+        s = self.options
+        start = self.net.infer(
+            batch.clamps, init=s.init, steps=0, labels=batch.labels, check=False, coordinates=s.coordinates,  # type: ignore[arg-type]
+            capture="auto",
+        )  # fmt: skip
+        return start.energy
 
     def forget(self) -> None:
         """Let go of the recordings and of the memory that they use."""
@@ -112,10 +127,14 @@ class StepRecording:
             if s.capture is True:
                 raise capturable.refuse(reason)
             return False
+        self._begin(key)
+        return True
+
+    def _begin(self, key: object) -> None:
         self.forget()
         self._key = key
-        self._parts = [Recorder(self._infer), Recorder(self._learn)] if s.check else [Recorder(self._both)]
-        return True
+        both = (self._infer, self._learn) if self.options.check else (self._both,)
+        self._parts = [Recorder(part) for part in both]
 
     def _decided(self) -> tuple[object, ...]:
         """Give what a recording holds beside its inputs: settings, torch's too, and where all lies that it moves."""

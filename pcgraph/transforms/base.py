@@ -108,13 +108,13 @@ class Identity(Transform):
         return g
 
     def entries(self, source_shape: Shape, target_shape: Shape) -> Tensor | None:
-        return torch.arange(math.prod(source_shape)).expand(2, -1)
+        return torch.arange(math.prod(source_shape), device="cpu").expand(2, -1)
 
 
 @torch.no_grad()
 def uniform_(parameter: Tensor, bound: float | Tensor, generator: torch.Generator) -> None:
     """Fill with U(-bound, bound), drawn in float32 on the CPU: a seed means the same on every device and dtype."""
-    draw = torch.rand(parameter.shape, generator=generator, dtype=torch.float32)
+    draw = torch.rand(parameter.shape, generator=generator, dtype=torch.float32, device="cpu")
     parameter.copy_((2 * draw - 1) * bound)
 
 

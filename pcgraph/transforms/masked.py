@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pcgraph.arguments import as_tensor
 from pcgraph.errors import GraphError
 from pcgraph.transforms.base import Shape, Transform, holds, uniform_, vjp
 
@@ -44,7 +45,7 @@ class MaskedLinear(Transform):
 
     def __init__(self, mask: Any, output_shape: Sequence[int] | None = None) -> None:
         super().__init__()
-        given = torch.as_tensor(mask)
+        given = as_tensor(mask)
         if given.dim() != 2 or not ((given == 0) | (given == 1)).all():
             raise GraphError(
                 "a mask is a matrix of 0 and 1 with a row for every target neuron and a column for every source neuron "
@@ -61,7 +62,7 @@ class MaskedLinear(Transform):
                 found=self._shape,
             )
         self.register_buffer("mask", given.detach().bool().clone(), persistent=False)
-        self.weight = nn.Parameter(torch.zeros(given.shape))
+        self.weight = nn.Parameter(torch.zeros(given.shape, device=given.device))
         self.reset_parameters()
 
     def output_shape(self, input_shape: Shape) -> Shape:

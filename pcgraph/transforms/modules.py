@@ -15,6 +15,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.modules.instancenorm import _InstanceNorm
 
+from pcgraph.arguments import as_tensor
 from pcgraph.errors import GraphError
 from pcgraph.transforms.base import Shape, Transform
 
@@ -86,8 +87,7 @@ class Module(Transform):
 
     def output_shape(self, input_shape: Shape) -> Shape:
         name, shape = type(self.module).__name__, tuple(input_shape)
-        parameter = next(self.module.parameters(), None)
-        like = torch.empty(()) if parameter is None else parameter
+        like = _like(self.module)
         modes = {layer: layer.training for layer in self.module.modules()}
         try:
             with torch.enable_grad(), torch.random.fork_rng(devices=[]):
@@ -168,7 +168,7 @@ class GraphLayer(Transform):
                 f"the graph layer {type(layer).__name__} has cached=True, which fixes one batch size; use cached=False",
                 found=layer,
             )
-        index = torch.as_tensor(edge_index).as_subclass(Tensor)
+        index = as_tensor(edge_index).as_subclass(Tensor)
         if index.dim() != 2 or index.shape[0] != 2 or index.is_floating_point() or (index < 0).any():
             raise GraphError(
                 f"an edge_index holds vertex numbers from 0, shape (2, edges) (found {index.dtype}, shape "
@@ -198,8 +198,7 @@ class GraphLayer(Transform):
                 f"(found {shape})",
                 found=shape,
             )
-        parameter = next(self.layer.parameters(), None)
-        like = torch.empty(()) if parameter is None else parameter
+        like = _like(self)
         try:
             with torch.no_grad(), torch.random.fork_rng(devices=[]):
                 x = torch.randn((TRIAL, *shape), dtype=like.dtype, device=like.device)
@@ -245,3 +244,11 @@ class GraphLayer(Transform):
             "graph anew in code and load the weights",
             found=self.layer,
         )
+
+
+def _like(module: nn.Module) -> Tensor:
+    """Return a tensor of the type and on the device of a module: torch's defaults, where it has neither."""
+    parameter, buffer = next(module.parameters(), None), next(module.buffers(), None)
+    if parameter is not None:
+        return parameter
+    return torch.empty((), device=None if buffer is None else buffer.device)

@@ -24,7 +24,7 @@ class _Rearranged(Transform):
         return g.reshape(x.shape)
 
     def entries(self, source_shape: Shape, target_shape: Shape) -> Tensor | None:
-        return torch.arange(math.prod(source_shape)).expand(2, -1)
+        return torch.arange(math.prod(source_shape), device="cpu").expand(2, -1)
 
 
 class Flatten(_Rearranged):

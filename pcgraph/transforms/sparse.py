@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pcgraph.arguments import as_tensor
 from pcgraph.errors import GraphError
 from pcgraph.transforms.base import Shape, Transform
 
@@ -66,7 +67,7 @@ class SparseLinear(Transform):
         if density is not None and not 0 < density <= 1:
             raise GraphError(f"a density lies above 0 and at most at 1 (found {density!r})", found=density)
         if mask is not None:
-            mask = torch.as_tensor(mask)
+            mask = as_tensor(mask)
             if mask.dim() != 2 or mask.dtype != torch.bool:
                 raise GraphError(
                     f"a mask is a bool tensor of shape (target neurons, source neurons) (found {mask.dtype}, "
@@ -75,7 +76,7 @@ class SparseLinear(Transform):
                 )
             self.mask_shape = (int(mask.shape[0]), int(mask.shape[1]))
             edge_index = mask.nonzero().t().flip(0)
-        self._given = None if edge_index is None else _checked(torch.as_tensor(edge_index).as_subclass(Tensor))
+        self._given = None if edge_index is None else _checked(as_tensor(edge_index).as_subclass(Tensor))
         self._drawn: dict[tuple[Shape, Shape], Tensor] = {}
 
     def entries(self, source_shape: Shape, target_shape: Shape) -> Tensor:

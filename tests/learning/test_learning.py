@@ -21,8 +21,8 @@ NAMES = ["x", "h1", "h2", "h3", "y"]
 chain = partial(builders.chain, 4, 6, 6, 6, 3, dtype=torch.float64)
 
 
-def batch(seed=0):
-    return {"x": double(7, 4, seed=seed)}, {"y": double(7, 3, seed=seed + 100)}
+def batch(seed=0, device="cpu"):
+    return {"x": double(7, 4, seed=seed, device=device)}, {"y": double(7, 3, seed=seed + 100, device=device)}
 
 
 def gradient(net, u, v):
@@ -35,20 +35,20 @@ def plain(net):
     """The same chain in plain torch; returns its modules by edge."""
     layers = []
     for u, v in zip(NAMES, NAMES[1:]):
-        layer = torch.nn.Linear(*net.weight(u, v).shape[::-1]).double()
+        layer = torch.nn.Linear(*net.weight(u, v).shape[::-1]).to(net.device, net.dtype)
         layer.weight.data.copy_(net.weight(u, v))
         layer.bias.data.copy_(net.bias(v))
         layers += [layer, torch.nn.Tanh()]
     return torch.nn.Sequential(*layers[:-1])
 
 
-def test_backprop_is_torchs():
+def test_backprop_is_torchs(device):
     """Ten training steps of the declared graph equal the same network in plain torch."""
-    net = chain()
+    net = chain(device=device)
     model = plain(net)
     ours, theirs = (torch.optim.Adam(m.parameters(), lr=1e-2) for m in (net, model))
     for step in range(10):
-        inputs, targets = batch(step)
+        inputs, targets = batch(step, device=device)
         ours.zero_grad()
         loss = learning.backprop(net, inputs, targets)
         theirs.zero_grad()
@@ -61,7 +61,7 @@ def test_backprop_is_torchs():
         torch.testing.assert_close(net.weight(u, v), model[2 * k].weight.data, rtol=1e-9, atol=1e-12)
 
 
-def test_a_convolutional_graph_under_backprop_is_the_same_net_in_plain_torch():
+def test_a_convolutional_graph_under_backprop_is_the_same_net_in_plain_torch(device):
     """Convolution and pooling edges, ten steps, to rounding."""
     graph = nx.DiGraph()
     graph.add_node("x", shape=(1, 8, 8))
@@ -71,16 +71,17 @@ def test_a_convolutional_graph_under_backprop_is_the_same_net_in_plain_torch():
     graph.add_edge("x", "c", transform=pcgraph.transforms.Conv2d(1, 3, 3, padding=1))
     graph.add_edge("c", "p", transform=pcgraph.transforms.MaxPool2d(2))
     graph.add_edge("p", "y")
-    net = PCNetwork(graph, dtype=torch.float64)
-    conv, dense = torch.nn.Conv2d(1, 3, 3, padding=1).double(), torch.nn.Linear(48, 5).double()
+    net = PCNetwork(graph, dtype=torch.float64, device=device)
+    conv, dense = torch.nn.Conv2d(1, 3, 3, padding=1), torch.nn.Linear(48, 5)
+    model = torch.nn.Sequential(conv, torch.nn.ReLU(), torch.nn.MaxPool2d(2), torch.nn.Flatten(), dense)
+    model.to(device, torch.float64)
     edge = dict(net.transform("x", "c").named_parameters())
     conv.load_state_dict({name: value.detach() for name, value in edge.items()})
     dense.weight.data.copy_(net.weight("p", "y"))
     dense.bias.data.copy_(net.bias("y"))
-    model = torch.nn.Sequential(conv, torch.nn.ReLU(), torch.nn.MaxPool2d(2), torch.nn.Flatten(), dense)
     ours, theirs = (torch.optim.SGD(m.parameters(), lr=0.05) for m in (net, model))
     for step in range(10):
-        x, y = double(6, 1, 8, 8, seed=step), double(6, 5, seed=step + 50)
+        x, y = double(6, 1, 8, 8, seed=step, device=device), double(6, 5, seed=step + 50, device=device)
         ours.zero_grad()
         learning.backprop(net, {"x": x}, {"y": y})
         ours.step()
@@ -91,19 +92,22 @@ def test_a_convolutional_graph_under_backprop_is_the_same_net_in_plain_torch():
     torch.testing.assert_close(dict(net.transform("x", "c").named_parameters())["weight"].data, conv.weight.data)
 
 
-def test_backprop_exists_where_proposition_3_2_holds():
+def test_backprop_exists_where_proposition_3_2_holds(device):
     """A cycle has no feed-forward pass, and is named."""
     graph = pcgraph.graphs.chain([4, 6, 3])
     graph.add_edge("y", "h1")
     with pytest.raises(pcgraph.InvalidInitializer, match="cycle"):
-        learning.backprop(PCNetwork(graph, dtype=torch.float64), *({"x": double(2, 4)}, {"y": double(2, 3)}))
+        learning.backprop(
+            PCNetwork(graph, dtype=torch.float64, device=device),
+            *({"x": double(2, 4, device=device)}, {"y": double(2, 3, device=device)}),
+        )
 
 
 @pytest.mark.parametrize("rate", [0.5, 0.01])
-def test_the_first_error_to_arrive_is_backprops(rate):
+def test_the_first_error_to_arrive_is_backprops(device, rate):
     """W_l first gets a gradient at t = L - l; divided by rate^(L - l) it is backpropagation's."""
-    net = chain(seed=3)
-    inputs, targets = batch()
+    net = chain(seed=3, device=device)
+    inputs, targets = batch(device=device)
     learning.backprop(net, inputs, targets)
     expected = {v: gradient(net, u, v).clone() for u, v in zip(NAMES, NAMES[1:])}
     edges = list(zip(NAMES, NAMES[1:]))
@@ -116,10 +120,10 @@ def test_the_first_error_to_arrive_is_backprops(rate):
 
 
 @pytest.mark.parametrize(("sign", "order"), [("centred", 2), ("positive", 1), ("negative", 1)])
-def test_nudging_goes_to_backprop(sign, order):
+def test_nudging_goes_to_backprop(device, sign, order):
     """As the nudge vanishes the gradient is backpropagation's; the centred error shrinks with the square."""
-    net = chain(seed=2)
-    inputs, targets = batch()
+    net = chain(seed=2, device=device)
+    inputs, targets = batch(device=device)
     learning.backprop(net, inputs, targets)
     expected = {name: p.grad.clone() for name, p in net.named_parameters()}
     scale = max(float(g.abs().max()) for g in expected.values())
@@ -136,10 +140,10 @@ def test_nudging_goes_to_backprop(sign, order):
             torch.testing.assert_close(parameter.grad, expected[name], rtol=1e-6, atol=1e-9)
 
 
-def test_nudging_says_what_it_needs():
+def test_nudging_says_what_it_needs(device):
     """A clamped target cannot be nudged, and a strength is positive."""
-    net = chain()
-    inputs, targets = batch()
+    net = chain(device=device)
+    inputs, targets = batch(device=device)
     kw = {"steps": 3, "optimizer": SGD(0.1)}
     with pytest.raises(ClampError, match="clamped and nudged"):
         learning.nudged(net, {**inputs, **targets}, targets, **kw)
@@ -151,12 +155,12 @@ def test_nudging_says_what_it_needs():
 
 @pytest.mark.parametrize("optimizer", [SGD(0.1), SGD(0.1, 0.8), Adam(0.05)], ids=repr)
 @pytest.mark.parametrize("init", [Zero(), Forward(fallback=Zero())], ids=repr)
-def test_incremental_learning_equals_the_loop_that_it_says(optimizer, init):
+def test_incremental_learning_equals_the_loop_that_it_says(device, optimizer, init):
     """A state step, then a weight step at the new states, over and over; the state optimizer keeps its memory."""
     graph = pcgraph.graphs.chain([4, 6, 6, 3], activation="tanh")
     graph.add_edge("h2", "h1") if isinstance(init, Zero) else graph.add_edge("x", "h2")
-    net, other = (PCNetwork(graph, seed=1, dtype=torch.float64) for _ in range(2))
-    inputs, targets = batch()
+    net, other = (PCNetwork(graph, seed=1, dtype=torch.float64, device=device) for _ in range(2))
+    inputs, targets = batch(device=device)
     clamps = {**inputs, **targets}
     weights = torch.optim.SGD(net.parameters(), lr=1e-2, momentum=0.9)
     begun = initial_states(net, clamps, init)
@@ -177,10 +181,10 @@ def test_incremental_learning_equals_the_loop_that_it_says(optimizer, init):
         torch.testing.assert_close(parameter, dict(other.named_parameters())[name], rtol=1e-9, atol=noise)
 
 
-def test_incremental_learning_lets_the_initializer_remember_once():
+def test_incremental_learning_lets_the_initializer_remember_once(device):
     """The final states, not those of every step."""
-    net = chain()
-    inputs, targets = batch()
+    net = chain(device=device)
+    inputs, targets = batch(device=device)
     null = Null(first=Forward())
     weights = torch.optim.SGD(net.parameters(), lr=1e-2)
     result = learning.incremental(net, {**inputs, **targets}, init=null, steps=4, optimizer=SGD(0.1), weights=weights)
@@ -190,10 +194,10 @@ def test_incremental_learning_lets_the_initializer_remember_once():
         assert torch.equal(begun[v], h)
 
 
-def test_states_continue_where_an_inference_ended():
+def test_states_continue_where_an_inference_ended(device):
     """3 and 4 steps are 7."""
-    net = chain()
-    clamps = {**batch()[0], **batch()[1]}
+    net = chain(device=device)
+    clamps = {**batch(device=device)[0], **batch(device=device)[1]}
     three = net.infer(clamps, init=Forward(), steps=3, optimizer=SGD(0.1)).states
     more = net.infer(clamps, init=States(three), steps=4, optimizer=SGD(0.1)).states
     seven = net.infer(clamps, init=Forward(), steps=7, optimizer=SGD(0.1)).states
@@ -204,23 +208,23 @@ def test_states_continue_where_an_inference_ended():
 
 
 @pytest.mark.parametrize("cyclic", [False, True])
-def test_a_safe_rate_is_two_over_the_largest_eigenvalue(cyclic):
+def test_a_safe_rate_is_two_over_the_largest_eigenvalue(device, cyclic):
     """On linear graphs the Hessian is known; above the bound inference diverges, below it converges."""
     graph = pcgraph.graphs.chain([3, 5, 5, 2], activation="identity")
     if cyclic:
         graph.add_edge("h2", "h1")
         graph.add_edge("h1", "h1")
-    net = PCNetwork(graph, seed=1, dtype=torch.float64)
+    net = PCNetwork(graph, seed=1, dtype=torch.float64, device=device)
     with torch.no_grad():
         for p in net.parameters():
             p.mul_(2.5)
-    clamps = {"x": double(4, 3), "y": double(4, 2, seed=1)}
+    clamps = {"x": double(4, 3, device=device), "y": double(4, 2, seed=1, device=device)}
 
     def energy(free):
         h1, h2 = free[:5], free[5:]
         return reference.energy(net, {"x": clamps["x"][:1], "h1": h1[None], "h2": h2[None], "y": clamps["y"][:1]})[0]
 
-    hessian = torch.autograd.functional.hessian(energy, torch.zeros(10, dtype=torch.float64))
+    hessian = torch.autograd.functional.hessian(energy, torch.zeros(10, dtype=torch.float64, device=device))
     expected = 2 / float(torch.linalg.eigvalsh(hessian)[-1])
     rate = pcgraph.safe_rate(net, clamps, init=Zero(), margin=1.0, iterations=300)
     assert rate == pytest.approx(expected, rel=1e-4)
@@ -229,47 +233,49 @@ def test_a_safe_rate_is_two_over_the_largest_eigenvalue(cyclic):
         net.infer(clamps, init=Zero(), steps=60000, optimizer=SGD(1.05 * rate))
 
 
-def test_average_works_under_every_rule():
+def test_average_works_under_every_rule(device):
     """Means are remembered from a rule of several phases as well."""
-    net = chain()
-    labels = torch.nn.functional.one_hot(torch.tensor([0, 1, 2, 0, 1, 2, 0]), 3).double()
-    clamps = {**batch()[0], "y": labels}
+    net = chain(device=device)
+    labels = torch.nn.functional.one_hot(torch.tensor([0, 1, 2, 0, 1, 2, 0], device=device), 3).double()
+    clamps = {**batch(device=device)[0], "y": labels}
     average = Average()
     weights = torch.optim.SGD(net.parameters(), lr=1e-2)
     learning.incremental(net, clamps, init=average, steps=3, optimizer=SGD(0.1), weights=weights)
     assert bool(average.recall("seen").all())
 
 
-def test_a_nudge_alone_moves_a_node():
+def test_a_nudge_alone_moves_a_node(device):
     """A free root that nothing else pulls at must follow its target, and no more than its own cost says."""
     graph = nx.DiGraph([("z", "m"), ("q", "m")])
     nx.set_node_attributes(graph, 2, "shape")
-    net = PCNetwork(graph, dtype=torch.float64)
-    motion = Motion(SGD(0.5), nudges={net.structure.number["z"]: (torch.ones(3, 2, dtype=torch.float64), 1.0)})
+    net = PCNetwork(graph, dtype=torch.float64, device=device)
+    motion = Motion(
+        SGD(0.5), nudges={net.structure.number["z"]: (torch.ones(3, 2, dtype=torch.float64, device=device), 1.0)}
+    )
     kw = {"init": Forward(roots=Zero()), "labels": None, "motion": motion, "options": Options()}
     for _ in range(2):
-        z = net.run({"q": double(3, 2)}, steps=1, **kw).states["z"].clone()
-        assert torch.equal(z, torch.full((3, 2), 0.5, dtype=torch.float64))
+        z = net.run({"q": double(3, 2, device=device)}, steps=1, **kw).states["z"].clone()
+        assert torch.equal(z, torch.full((3, 2), 0.5, dtype=torch.float64, device=device))
 
 
-def test_targets_are_checked_as_clamps_are():
+def test_targets_are_checked_as_clamps_are(device):
     """Another batch size, or a partial target, must not broadcast or vanish."""
-    net = chain()
-    inputs, _ = batch()
+    net = chain(device=device)
+    inputs, _ = batch(device=device)
     kw = {"steps": 3, "optimizer": SGD(0.1)}
     with pytest.raises(ClampError, match="one batch size"):
-        learning.nudged(net, inputs, {"y": double(2, 3)}, **kw)
-    partial = pcgraph.Masked(double(7, 3), torch.tensor([True, False, True]))
+        learning.nudged(net, inputs, {"y": double(2, 3, device=device)}, **kw)
+    partial = pcgraph.Masked(double(7, 3, device=device), torch.tensor([True, False, True], device=device))
     with pytest.raises(ClampError, match="partial clamp of 'y'"):
         learning.nudged(net, inputs, {"y": partial}, **kw)
     with pytest.raises(ClampError, match="partial clamp of 'y'"):
         learning.backprop(net, inputs, {"y": partial})
 
 
-def test_incremental_results_have_learned_already():
+def test_incremental_results_have_learned_already(device):
     """A backward() on top would count the last step twice."""
-    net = chain()
-    inputs, targets = batch()
+    net = chain(device=device)
+    inputs, targets = batch(device=device)
     weights = torch.optim.SGD(net.parameters(), lr=1e-2)
     result = learning.incremental(net, {**inputs, **targets}, init=Zero(), steps=2, optimizer=SGD(0.1), weights=weights)
     with pytest.raises(ConfigError, match="already called"):

@@ -73,10 +73,13 @@ def test_errors_can_be_moved_round_cycles_too(p, steps):
     net.infer(p.clamps(net), init=init, steps=steps, optimizer=optimizer, coordinates=Errors(keep="repair"))
 
 
-def test_initializers_that_remember_know_no_slots():
+def test_initializers_that_remember_know_no_slots(device):
     """Average, Null and Memory keep states of nodes; a slot has none."""
-    net = PCNetwork(hierarchy(), seed=1, dtype=torch.float64)
-    clamps = {"image": double(6, 6), "class": torch.eye(3, dtype=torch.float64).repeat(2, 1)}
+    net = PCNetwork(hierarchy(), seed=1, dtype=torch.float64, device=device)
+    clamps = {
+        "image": double(6, 6, device=device),
+        "class": torch.eye(3, dtype=torch.float64, device=device).repeat(2, 1),
+    }
     for init in (pcgraph.Average(by="class"), Null(), Memory(net, patterns=4, heads=2, embed_dim=4)):
         if isinstance(init, Memory):
             assert set(init.observed) == {"image", "class"}
@@ -86,10 +89,10 @@ def test_initializers_that_remember_know_no_slots():
         assert "slots" not in "".join(init.state_dict())
 
 
-def test_equilibrium_settles_main_predictions():
+def test_equilibrium_settles_main_predictions(device):
     """Its first phase is a sweep of main predictions, in which slots have no say; the second one has them."""
-    net = PCNetwork(hierarchy(), seed=1, dtype=torch.float64)
-    clamps = {"image": double(4, 6), "class": double(4, 3, seed=1)}
+    net = PCNetwork(hierarchy(), seed=1, dtype=torch.float64, device=device)
+    clamps = {"image": double(4, 6, device=device), "class": double(4, 3, seed=1, device=device)}
     init = pcgraph.Equilibrium(release="class")
     found = net.infer(clamps, init=init, steps=0).states
     swept = net.infer(clamps, init=Forward(), steps=0).states
@@ -98,7 +101,7 @@ def test_equilibrium_settles_main_predictions():
     graph = hierarchy()
     graph.add_edge("V2", "V1")  # a cycle of main predictions: it is settled, and slots do not pull
     graph.nodes["V1"]["slots"]["down"]["precision"] = 1e6
-    net = PCNetwork(graph, seed=1, dtype=torch.float64)
+    net = PCNetwork(graph, seed=1, dtype=torch.float64, device=device)
     states = net.infer(clamps, init=pcgraph.Equilibrium(release="class", steps=3000, tolerance=1e-9), steps=0).states
     mu = reference.predictions(net, {**{v: states[v] for v in net.graph}, "class": clamps["class"]})
     torch.testing.assert_close(states["V1"], mu["V1"], rtol=0, atol=1e-6)
@@ -106,10 +109,10 @@ def test_equilibrium_settles_main_predictions():
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("coordinates", [None, Errors()])
-def test_precisions_of_one_run(optimizer, coordinates):
+def test_precisions_of_one_run(device, optimizer, coordinates):
     """Asked with more weight on feedback than it was trained with; what was declared holds again in the next run."""
-    net = PCNetwork(hierarchy(), seed=1, dtype=torch.float64)
-    clamps = {"image": double(4, 6), "class": double(4, 3, seed=1)}
+    net = PCNetwork(hierarchy(), seed=1, dtype=torch.float64, device=device)
+    clamps = {"image": double(4, 6, device=device), "class": double(4, 3, seed=1, device=device)}
     asked = {("V1", "down"): 2.0, ("image", "down"): 0.25, "V2": 3.0}
     how = {"init": Zero(), "steps": 5, "optimizer": optimizer, "coordinates": coordinates}
     before = net.infer(clamps, **how).energy
@@ -123,7 +126,7 @@ def test_precisions_of_one_run(optimizer, coordinates):
         graph.nodes[v]["slots"] = {**graph.nodes[v]["slots"]}
         graph.nodes[v]["slots"][slot] = {**graph.nodes[v]["slots"][slot], "precision": asked[v, slot]}
     graph.nodes["V2"]["precision"] = 3.0
-    declared = PCNetwork(graph, dtype=torch.float64)
+    declared = PCNetwork(graph, dtype=torch.float64, device=device)
     declared.load_state_dict(net.state_dict())
     one, two = declared.infer(clamps, **how).energy, net.infer(clamps, **how, precision=asked).energy
     torch.testing.assert_close(one, two, **EXACT)
@@ -158,17 +161,17 @@ def test_what_is_no_precision_is_refused_before_anything_runs(precision, says):
 @pytest.mark.filterwarnings("ignore:there is nothing to learn from")
 @settings(deadline=None, max_examples=40)
 @given(p=problems(graphs=GRAPHS["parallel"], clamps="some"), steps=st.integers(0, 5))
-def test_a_slot_is_a_clamped_node_that_reads_its_owner(p, steps):
+def test_a_slot_is_a_clamped_node_that_reads_its_owner(device, p, steps):
     """Two ways to declare one energy: with slots, and with a node held at zero for each error of a linear slot."""
     graph = p.graph.copy()
     for v in graph:
         if "slots" in graph.nodes[v]:
             graph.nodes[v]["slots"] = {name: {"precision": 0.5} for name in graph.nodes[v]["slots"]}
-    net = PCNetwork(graph, seed=p.seed, dtype=torch.float64)
+    net = PCNetwork(graph, seed=p.seed, dtype=torch.float64, device=device)
     twin, extra = helpers(graph)
     for v in extra:
         twin.nodes[v]["precision"] = 0.5
-    other = PCNetwork(twin, dtype=torch.float64)
+    other = PCNetwork(twin, dtype=torch.float64, device=device)
     with torch.no_grad():
         for u, v, key, slot in graph.edges(keys=True, data="slot"):
             to, sign = (v, 1) if slot is None else (("slot", v, slot), -1)
@@ -179,8 +182,8 @@ def test_a_slot_is_a_clamped_node_that_reads_its_owner(p, steps):
             for slot in data.get("slots", ()):
                 other.bias(("slot", v, slot)).copy_(-net.bias(v, slot=slot))
     clamps = p.clamps(net)
-    zeros = {v: torch.zeros(2, *other.structure.shape(v), dtype=torch.float64) for v in extra}
-    start = {v: double(2, *net.structure.shape(v), seed=i) for i, v in enumerate(graph)}
+    zeros = {v: torch.zeros(2, *other.structure.shape(v), dtype=torch.float64, device=device) for v in extra}
+    start = {v: double(2, *net.structure.shape(v), seed=i, device=device) for i, v in enumerate(graph)}
     how = {"steps": steps, "optimizer": SGD(0.05)}
     one = net.infer(clamps, init=net.carry_on(start), **how)
     two = other.infer({**clamps, **zeros}, init=other.carry_on({**start, **zeros}), **how)
@@ -189,9 +192,9 @@ def test_a_slot_is_a_clamped_node_that_reads_its_owner(p, steps):
     torch.testing.assert_close(one.energy, two.energy, rtol=1e-12, atol=1e-12)
 
 
-def test_nudges_and_incremental_learning_take_slots():
-    net = PCNetwork(hierarchy(), seed=1, dtype=torch.float64)
-    x, y = double(4, 6), double(4, 3, seed=1)
+def test_nudges_and_incremental_learning_take_slots(device):
+    net = PCNetwork(hierarchy(), seed=1, dtype=torch.float64, device=device)
+    x, y = double(4, 6, device=device), double(4, 3, seed=1, device=device)
     how = {"init": Forward(), "steps": 4, "optimizer": SGD(0.05)}
     cost = pcgraph.learning.nudged(net, {"image": x}, {"class": y}, **how)
     assert torch.isfinite(cost).all()
@@ -202,11 +205,11 @@ def test_nudges_and_incremental_learning_take_slots():
     assert not torch.equal(net.weight("V2", "V1"), before)
 
 
-def test_a_masked_node_with_a_slot_is_filled_in_by_feedback():
+def test_a_masked_node_with_a_slot_is_filled_in_by_feedback(device):
     """That is what feedback is for: what is hidden moves towards what is predicted from above."""
-    net = PCNetwork(hierarchy(), seed=1, dtype=torch.float64)
-    x, mask = double(4, 6), torch.tensor([True] * 3 + [False] * 3)
-    clamps = {"image": Masked(x, mask), "class": double(4, 3, seed=1)}
+    net = PCNetwork(hierarchy(), seed=1, dtype=torch.float64, device=device)
+    x, mask = double(4, 6, device=device), torch.tensor([True] * 3 + [False] * 3, device=device)
+    clamps = {"image": Masked(x, mask), "class": double(4, 3, seed=1, device=device)}
     init = Forward(roots=Zero())
     result = assert_equal_to_reference(net, clamps, init, 400, SGD(0.1))
     torch.testing.assert_close(result.states["image"][:, :3], x[:, :3], rtol=0, atol=0)
@@ -215,10 +218,10 @@ def test_a_masked_node_with_a_slot_is_filled_in_by_feedback():
     assert more.errors["image", "down"][:, 3:].square().sum() < result.errors["image", "down"][:, 3:].square().sum()
 
 
-def test_results_are_read_by_node_and_slot():
-    net = PCNetwork(hierarchy(), seed=1, dtype=torch.float64)
+def test_results_are_read_by_node_and_slot(device):
+    net = PCNetwork(hierarchy(), seed=1, dtype=torch.float64, device=device)
     result = net.infer(
-        {"image": double(4, 6)}, init=Forward(), steps=3, optimizer=SGD(0.05), trace="nodes"
+        {"image": double(4, 6, device=device)}, init=Forward(), steps=3, optimizer=SGD(0.05), trace="nodes"
     )  # fmt: skip
     assert list(result.errors) == list(result.states) == list(net.structure.declared)
     assert ("V1", "down") in result.node_energy
@@ -232,11 +235,11 @@ def test_results_are_read_by_node_and_slot():
     with pytest.raises(KeyError, match="no node"):
         result.errors["V1", "dwn"]
     with pytest.raises(pcgraph.ClampError, match="no node"):
-        net.infer({("V1", "down"): double(4, 4)}, init=Zero(), steps=0)
+        net.infer({("V1", "down"): double(4, 4, device=device)}, init=Zero(), steps=0)
 
 
-def test_explanations_name_slots_and_hide_what_makes_them_work():
-    net = PCNetwork(hierarchy())
+def test_explanations_name_slots_and_hide_what_makes_them_work(device):
+    net = PCNetwork(hierarchy(), device=device)
     plan = net.plan({"image", "class"}, init=Forward(), steps=3)
     text = plan.explain()
     assert "Plan for 4 nodes and 8 edges" in text
@@ -249,9 +252,9 @@ def test_explanations_name_slots_and_hide_what_makes_them_work():
     assert "4 nodes, 8 edges" in plan._repr_html_()
 
 
-def test_slots_cost_nothing_where_there_are_none():
+def test_slots_cost_nothing_where_there_are_none(device):
     """A network without slots has the plan, the layout and the calls that it had: no tie, no group, no copy."""
-    s = PCNetwork(nx.DiGraph(pcgraph.graphs.chain([4, 3, 3, 2]))).structure
+    s = PCNetwork(nx.DiGraph(pcgraph.graphs.chain([4, 3, 3, 2])), device=device).structure
     assert s.nodes is s.declared or s.nodes == s.declared
     assert not s.slots
     assert not s.is_tie.any()

@@ -79,7 +79,7 @@ TRANSFORMS = [
     (faulty(output_shape=lambda self, s: (4,)), "an output of shape"),
     (faulty(forward=lambda self, x: (x,)), "an output of shape"),
     (faulty(forward=in_place), "leave its input as it is"),
-    (faulty(forward=lambda self, x: self.w * x + 0 * torch.rand(1)), "global generator"),
+    (faulty(forward=lambda self, x: self.w * x + 0 * torch.rand(())), "global generator"),
     (Counting(), "the same result for the same input"),
     (faulty(forward=lambda self, x: self.w * (x - x.mean(0))), "each sample by itself"),
     (faulty(forward=lambda self, x: (self.w * x).detach() + 0 * x), "derivative by its input"),
@@ -97,17 +97,17 @@ TRANSFORMS = [
 ]
 
 
-def test_a_right_transform_passes():
-    conformance.check_transform(Scale(), 3)
-    conformance.check_transform(nn.Sequential(nn.Linear(3, 4), nn.Tanh()), 3)
-    conformance.check_transform("identity", (2, 2))
-    conformance.check_transform("linear", (2, 2))
+def test_a_right_transform_passes(device):
+    conformance.check_transform(Scale(), 3, device=device)
+    conformance.check_transform(nn.Sequential(nn.Linear(3, 4), nn.Tanh()), 3, device=device)
+    conformance.check_transform("identity", (2, 2), device=device)
+    conformance.check_transform("linear", (2, 2), device=device)
 
 
 @pytest.mark.parametrize(("transform", "words"), TRANSFORMS, ids=[w for _, w in TRANSFORMS])
-def test_a_fault_in_a_transform_is_found(transform, words):
+def test_a_fault_in_a_transform_is_found(device, transform, words):
     with fault(words):
-        conformance.check_transform(transform, 3)
+        conformance.check_transform(transform, 3, device=device)
 
 
 def test_a_transform_that_forgets_an_argument_in_its_config_is_found():
@@ -157,7 +157,7 @@ def bad_energy(**methods):
 ENERGIES = [
     (bad_energy(energy=lambda self, h, mu: (h - mu).pow(4).sum()), "one energy a sample"),
     (bad_energy(energy=lambda self, h, mu: (h - mu - h.mean(0)).pow(4).sum(1)), "each sample by itself"),
-    (bad_energy(energy=lambda self, h, mu: (h - mu).pow(4).sum(1) * (1 + 0 * torch.rand(1))), "global generator"),
+    (bad_energy(energy=lambda self, h, mu: (h - mu).pow(4).sum(1) * (1 + 0 * torch.rand(()))), "global generator"),
     (bad_energy(energy=lambda self, h, mu: h.sub_(mu).pow(4).sum(1)), "same energy|as they are"),
     (bad_energy(error=lambda self, h, mu: ((h - mu) ** 3, 4 * (h - mu) ** 3)), "dE/dh"),
     (bad_energy(error=lambda self, h, mu: (4 * (h - mu) ** 3, -4 * (h - mu) ** 3)), "-dE/dmu"),
@@ -170,15 +170,15 @@ ENERGIES = [
 ]
 
 
-def test_a_right_energy_passes():
-    conformance.check_energy(Quartic(), 3)
-    conformance.check_energy(Quartic(), (2, 2))
+def test_a_right_energy_passes(device):
+    conformance.check_energy(Quartic(), 3, device=device)
+    conformance.check_energy(Quartic(), (2, 2), device=device)
 
 
 @pytest.mark.parametrize(("energy", "words"), ENERGIES, ids=[w for _, w in ENERGIES])
-def test_a_fault_in_an_energy_is_found(energy, words):
+def test_a_fault_in_an_energy_is_found(device, energy, words):
     with fault(words):
-        conformance.check_energy(energy, 3)
+        conformance.check_energy(energy, 3, device=device)
 
 
 # -- state optimizers ---------------------------------------------------------------------------------------------
@@ -202,7 +202,7 @@ OPTIMIZERS = [
     (mover(lambda self, s, g, m: s.sub_(g * m["lr"] / g.norm(dim=1, keepdim=True).clamp(min=1e-9))), "a sample goes"),
     (mover(lambda self, s, g, m: s.sub_(g, alpha=0.1)), "half the rate"),
     (mover(lambda self, s, g, m: s.sub_(g, alpha=float(torch.as_tensor(m["lr"]).mean()))), "tensor of shape"),
-    (mover(lambda self, s, g, m: s.sub_(m["lr"] * g + 0 * torch.rand(1))), "global generator"),
+    (mover(lambda self, s, g, m: s.sub_(m["lr"] * g + 0 * torch.rand(()))), "global generator"),
     (mover(lambda self, s, g, m: s.sub_(m["lr"] * g / 0)), "finite"),
 ]
 
@@ -212,19 +212,19 @@ OPTIMIZERS = [
     [SGD(0.1), SGD(0.1, momentum=0.9), SGD(0.1, momentum=0.9, nesterov=True), SGD({"y": 0.1, None: 0.2}), Adam(0.1)],
     ids=repr,
 )
-def test_a_right_state_optimizer_passes(optimizer):
-    conformance.check_state_optimizer(optimizer)
+def test_a_right_state_optimizer_passes(device, optimizer):
+    conformance.check_state_optimizer(optimizer, device=device)
 
 
-def test_decay_passes_where_it_does_not_promise_to_stand_still():
+def test_decay_passes_where_it_does_not_promise_to_stand_still(device):
     step = lambda self, s, g, m: s.mul_(0.9).sub_(m["lr"] * g)  # noqa: E731
-    conformance.check_state_optimizer(mover(step, fixes_zero=False))
+    conformance.check_state_optimizer(mover(step, fixes_zero=False), device=device)
 
 
 @pytest.mark.parametrize(("optimizer", "words"), OPTIMIZERS, ids=[w for _, w in OPTIMIZERS])
-def test_a_fault_in_a_state_optimizer_is_found(optimizer, words):
+def test_a_fault_in_a_state_optimizer_is_found(device, optimizer, words):
     with fault(words):
-        conformance.check_state_optimizer(optimizer)
+        conformance.check_state_optimizer(optimizer, device=device)
 
 
 # -- initializers -------------------------------------------------------------------------------------------------
@@ -286,10 +286,10 @@ INITIALIZERS = [
 ]
 
 
-def classifier():
-    net = chain(3, 4, 4, 2, dtype=torch.float64)
-    x = double(3, 3)
-    return net, {"x": x, "y": torch.eye(2, dtype=torch.float64)[torch.tensor([0, 1, 1])]}
+def classifier(device="cpu"):
+    net = chain(3, 4, 4, 2, dtype=torch.float64, device=device)
+    x = double(3, 3, device=device)
+    return net, {"x": x, "y": torch.eye(2, dtype=torch.float64, device=device)[torch.tensor([0, 1, 1], device=device)]}
 
 
 @pytest.mark.parametrize(
@@ -301,31 +301,31 @@ def classifier():
     ],
     ids=lambda i: type(i).__name__,
 )  # fmt: skip
-def test_a_right_initializer_passes(initializer):
+def test_a_right_initializer_passes(device, initializer):
     if isinstance(initializer, I.PerNode):
-        conformance.check_initializer(initializer, *classifier())
+        conformance.check_initializer(initializer, *classifier(device=device), device=device)
     else:
-        conformance.check_initializer(initializer)
+        conformance.check_initializer(initializer, device=device)
 
 
-def test_a_right_memory_passes():
-    net, clamps = classifier()
-    conformance.check_initializer(I.Memory(net, patterns=4, heads=2, embed_dim=8), net, clamps)
+def test_a_right_memory_passes(device):
+    net, clamps = classifier(device=device)
+    conformance.check_initializer(I.Memory(net, patterns=4, heads=2, embed_dim=8), net, clamps, device=device)
 
 
 @pytest.mark.parametrize(("initializer", "words"), INITIALIZERS, ids=[w for _, w in INITIALIZERS])
-def test_a_fault_in_an_initializer_is_found(initializer, words):
+def test_a_fault_in_an_initializer_is_found(device, initializer, words):
     with fault(words):
-        conformance.check_initializer(initializer)
+        conformance.check_initializer(initializer, device=device)
 
 
 # -- what is said -------------------------------------------------------------------------------------------------
 
 
-def test_a_broken_promise_says_what_was_promised_what_was_found_and_what_to_do():
+def test_a_broken_promise_says_what_was_promised_what_was_found_and_what_to_do(device):
     """It is an AssertionError, so that pytest shows a failure, and one of ours, to be caught with the rest."""
     with pytest.raises(AssertionError) as caught:
-        conformance.check_transform(faulty(fan_in=lambda self, s: 0.5), 3)
+        conformance.check_transform(faulty(fan_in=lambda self, s: 0.5), 3, device=device)
     error = caught.value
     assert isinstance(error, PCGraphError)
     assert error.found == "0.5"

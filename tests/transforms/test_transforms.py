@@ -63,29 +63,31 @@ IDS = [f"{type(t).__name__}-{i}" for i, (t, _) in enumerate(ALL)]
 
 
 @pytest.mark.parametrize(("transform", "shape"), ALL, ids=IDS)
-def test_it_keeps_what_transforms_promise(transform, shape):
+def test_it_keeps_what_transforms_promise(device, transform, shape):
     """Shapes, determinism, independence of samples, derivatives, pullback, weight_grad, entries, config; the engine."""
-    conformance.check_transform(transform, shape)
+    conformance.check_transform(transform, shape, device=device)
 
 
 @pytest.mark.filterwarnings("ignore:there is nothing to learn from")
 @pytest.mark.parametrize("init", [Zero(), Normal(std=0.5), Forward()], ids=lambda i: type(i).__name__)
 @pytest.mark.parametrize(("transform", "shape"), ALL, ids=IDS)
-def test_states_and_weights_equal_the_reference(transform, shape, init):
+def test_states_and_weights_equal_the_reference(device, transform, shape, init):
     """A wrong pullback or gradient would train another network than the one that was declared."""
-    net = PCNetwork(edge_graph(transform, shape, transform.output_shape(shape)), dtype=torch.float64, seed=1)
+    net = PCNetwork(
+        edge_graph(transform, shape, transform.output_shape(shape)), dtype=torch.float64, seed=1, device=device
+    )
     assert_equal_to_reference(net, clamps_of(net), init, 4, SGD(lr=0.1))
     assert_equal_to_reference(net, clamps_of(net, nodes=("x",)), init, 4, SGD(lr=0.1))
 
 
-def test_with_an_activation_on_the_edge_adam_and_two_edges_of_one_module():
+def test_with_an_activation_on_the_edge_adam_and_two_edges_of_one_module(device):
     """One module on two edges is one set of parameters, and both edges teach it."""
     conv = T.Conv2d(2, 2, 3, padding=1)
     graph = edge_graph(conv, (2, 4, 4), (2, 4, 4), activation="sigmoid")
     graph.add_node("c", shape=(2, 4, 4))
     graph.add_edge("b", "c", transform=conv, activation="sigmoid")
     graph.add_edge("c", "y")
-    net = PCNetwork(graph, dtype=torch.float64)
+    net = PCNetwork(graph, dtype=torch.float64, device=device)
     assert sum(p.numel() for n, p in net.named_parameters() if "edge_modules" in n) == 2 * 2 * 9 + 2
     assert_equal_to_reference(net, clamps_of(net), Normal(std=0.3), 4, Adam(lr=0.05))
 
@@ -119,19 +121,19 @@ class WeightGradAlone(PullbackAlone):
 
 
 @pytest.mark.parametrize("kind", [PullbackAlone, WeightGradAlone])
-def test_either_optional_method_may_stand_alone(kind):
+def test_either_optional_method_may_stand_alone(device, kind):
     """It is used (and so must be right), and autograd does the other."""
     kind.calls = 0
-    conformance.check_transform(kind(), 3)
-    net = PCNetwork(edge_graph(kind(), (3,), (3,)), dtype=torch.float64)
+    conformance.check_transform(kind(), 3, device=device)
+    net = PCNetwork(edge_graph(kind(), (3,), (3,)), dtype=torch.float64, device=device)
     before = kind.calls
     assert_equal_to_reference(net, clamps_of(net), Normal(), 4, SGD(lr=0.1))
     assert kind.calls > before
 
 
-def test_the_graph_of_autograd_is_not_kept_where_a_pullback_exists():
+def test_the_graph_of_autograd_is_not_kept_where_a_pullback_exists(device):
     """Otherwise every convolution would hold its activations twice."""
-    net = PCNetwork(edge_graph(T.Conv2d(1, 1, 3), (1, 5, 5), (1, 3, 3)), dtype=torch.float64)
+    net = PCNetwork(edge_graph(T.Conv2d(1, 1, 3), (1, 5, 5), (1, 3, 3)), dtype=torch.float64, device=device)
     result = net.infer(clamps_of(net), init=Normal(), steps=2, optimizer=SGD(lr=0.1))
     assert result._program.ws.cache["module"] == {}
 
@@ -159,7 +161,7 @@ def plain(net):
     own = nn.Sequential(
         nn.Conv2d(1, 3, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(3, 4, 3, stride=2, padding=1), nn.ReLU(),
         nn.Flatten(), nn.Linear(16, 5),
-    ).double()  # fmt: skip
+    ).to(net.device, torch.float64)  # fmt: skip
     own[0].load_state_dict(net.transform("x", "c").state_dict())
     own[3].load_state_dict(net.transform("p", "d").state_dict())
     with torch.no_grad():
@@ -168,15 +170,15 @@ def plain(net):
     return own
 
 
-def test_a_declared_conv_net_is_that_net_in_plain_torch_for_ten_steps_of_backprop():
+def test_a_declared_conv_net_is_that_net_in_plain_torch_for_ten_steps_of_backprop(device):
     """Baselines in papers compare the same network twice; it must be the same."""
-    net = PCNetwork(conv_net(), dtype=torch.float64, seed=3)
+    net = PCNetwork(conv_net(), dtype=torch.float64, seed=3, device=device)
     own = plain(net)
     ours, theirs = (torch.optim.AdamW(m.parameters(), lr=1e-2) for m in (net, own))
     generator = torch.Generator().manual_seed(0)
     for _ in range(10):
-        x = torch.randn(6, 1, 8, 8, generator=generator, dtype=torch.float64)
-        y = torch.randn(6, 5, generator=generator, dtype=torch.float64)
+        x = torch.randn(6, 1, 8, 8, generator=generator, dtype=torch.float64).to(device)
+        y = torch.randn(6, 5, generator=generator, dtype=torch.float64).to(device)
         out = own(x)
         torch.testing.assert_close(net.predict({"x": x}, "y"), out.detach(), **EXACT)
         ours.zero_grad()
@@ -190,9 +192,9 @@ def test_a_declared_conv_net_is_that_net_in_plain_torch_for_ten_steps_of_backpro
     torch.testing.assert_close(net.weight("d", "y"), own[6].weight.detach(), **EXACT)
 
 
-def test_one_step_of_pc_from_a_sweep_gives_the_last_convolution_the_gradient_of_backprop():
+def test_one_step_of_pc_from_a_sweep_gives_the_last_convolution_the_gradient_of_backprop(device):
     """The error at y reaches d with the first step, scaled by the rate, and is what backprop sends there."""
-    net = PCNetwork(conv_net(), dtype=torch.float64, seed=3)
+    net = PCNetwork(conv_net(), dtype=torch.float64, seed=3, device=device)
     own = plain(net)
     clamps = clamps_of(net)
     alpha = 1e-6
@@ -224,26 +226,26 @@ def test_the_layers_are_those_of_torch(ours, theirs, shape):
 # -- seeds and initial values -------------------------------------------------------------------------------------
 
 
-def test_own_parameters_come_from_the_seed_of_the_network_and_no_other_generator():
+def test_own_parameters_come_from_the_seed_of_the_network_and_no_other_generator(device):
     """A paper's seed must give the paper's weights, however the declaration was made and whatever was drawn before."""
     before = torch.random.get_rng_state()
-    made = [PCNetwork(conv_net(), seed=seed) for seed in (0, 0, 1)]
+    made = [PCNetwork(conv_net(), seed=seed, device=device) for seed in (0, 0, 1)]
     assert torch.equal(before, torch.random.get_rng_state())
     weights = [net.transform("x", "c").weight for net in made]
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
     assert not torch.equal(made[0].transform("x", "c").weight[0], made[0].transform("p", "d").weight[0, :1])
-    double = PCNetwork(conv_net(), seed=0, dtype=torch.float64)
+    double = PCNetwork(conv_net(), seed=0, dtype=torch.float64, device=device)
     torch.testing.assert_close(double.transform("x", "c").weight.float(), weights[0], rtol=0, atol=0)
 
 
-def test_own_parameters_are_drawn_kaiming_uniformly_as_torch_draws_them():
+def test_own_parameters_are_drawn_kaiming_uniformly_as_torch_draws_them(device):
     """U(-1/sqrt(n), 1/sqrt(n)) with n the neurons that come in: the mean is 0 and the variance 1/(3n)."""
     graph = nx.DiGraph()
     graph.add_node("x", shape=(16, 4, 4))
     graph.add_node("y", shape=(512, 2, 2), bias=False)
     graph.add_edge("x", "y", transform=T.Conv2d(16, 512, 3))
-    net = PCNetwork(graph)
+    net = PCNetwork(graph, device=device)
     for p, name in ((net.transform("x", "y").weight, "weight"), (net.transform("x", "y").bias, "bias")):
         n = 16 * 9
         assert p.abs().max() <= n**-0.5
@@ -251,20 +253,20 @@ def test_own_parameters_are_drawn_kaiming_uniformly_as_torch_draws_them():
         assert p.var().item() == pytest.approx(1 / (3 * n), rel=0.1)
 
 
-def test_two_edges_into_one_node_count_together():
+def test_two_edges_into_one_node_count_together(device):
     """Else the variance of a prediction would grow with the number of parents."""
     graph = nx.DiGraph()
     graph.add_nodes_from(["u", "v"], shape=(4, 3, 3))
     graph.add_node("y", shape=(256, 1, 1))
     for u in "uv":
         graph.add_edge(u, "y", transform=T.Conv2d(4, 256, 3))
-    net = PCNetwork(graph)
+    net = PCNetwork(graph, device=device)
     bound = (2 * 36) ** -0.5
     for p in (net.transform("u", "y").weight, net.transform("v", "y").weight, net.bias("y")):
         assert 0.98 * bound < p.abs().max() <= bound
 
 
-def test_in_a_sequence_only_the_last_weights_share_the_target_with_other_edges():
+def test_in_a_sequence_only_the_last_weights_share_the_target_with_other_edges(device):
     """The first convolution's result reaches the second alone, so its own inputs count and no others."""
     graph = nx.DiGraph()
     graph.add_nodes_from(["u", "v"], shape=(4, 5, 5))
@@ -272,29 +274,29 @@ def test_in_a_sequence_only_the_last_weights_share_the_target_with_other_edges()
     for u in "uv":
         parts = [T.Conv2d(4, 64, 3), T.Activate("relu"), T.Conv2d(64, 256, 3)]
         graph.add_edge(u, "y", transform=T.Sequence(parts))
-    first, _, second = PCNetwork(graph).transform("u", "y").parts
+    first, _, second = PCNetwork(graph, device=device).transform("u", "y").parts
     for conv, n in ((first, 4 * 9), (second, 2 * 64 * 9)):
         assert 0.98 * n**-0.5 < conv.weight.abs().max() <= n**-0.5
 
 
-def test_the_bias_of_a_node_that_no_drawn_weight_reaches_starts_at_zero():
+def test_the_bias_of_a_node_that_no_drawn_weight_reaches_starts_at_zero(device):
     graph = nx.DiGraph()
     graph.add_nodes_from(["x", "y"], shape=(1, 2, 2))
     graph.add_edge("x", "y", transform="identity")
-    assert not PCNetwork(graph).bias("y").any()
+    assert not PCNetwork(graph, device=device).bias("y").any()
 
 
-def test_a_users_module_keeps_its_values_and_what_it_has_frozen():
+def test_a_users_module_keeps_its_values_and_what_it_has_frozen(device):
     """A pretrained layer must come through untouched."""
     layer = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
     layer[0].requires_grad_(False)
-    net = PCNetwork(edge_graph(layer, (3,), (3,)))
+    net = PCNetwork(edge_graph(layer, (3,), (3,)), device=device)
     inside = net.transform("a", "b").module
     assert inside is not layer
     for key, value in layer.state_dict().items():
-        assert torch.equal(inside.state_dict()[key], value)
+        assert torch.equal(inside.state_dict()[key].cpu(), value)
     assert [p.requires_grad for p in inside.parameters()] == [False, False, True, True]
-    fixed = PCNetwork(edge_graph(copy.deepcopy(layer), (3,), (3,), trainable=False))
+    fixed = PCNetwork(edge_graph(copy.deepcopy(layer), (3,), (3,), trainable=False), device=device)
     assert not any(p.requires_grad for p in fixed.transform("a", "b").parameters())
 
 
@@ -335,18 +337,18 @@ def test_a_module_that_cannot_be_an_edge_is_refused_when_declared(module, words)
     assert "'a' -> 'b'" in str(caught.value)
 
 
-def test_batch_norm_and_dropout_are_admitted_in_evaluation_mode():
+def test_batch_norm_and_dropout_are_admitted_in_evaluation_mode(device):
     """Then they are fixed maps, and stay so when the network is put into training mode."""
     norm = nn.BatchNorm1d(3).double()
     norm.running_mean.copy_(torch.tensor([1.0, 2.0, 3.0]))
     edge = T.Module(nn.Sequential(norm, nn.Dropout(0.9)), evaluation=True)
-    net = PCNetwork(edge_graph(edge, (3,), (3,)), dtype=torch.float64).train()
-    conformance.check_transform(edge, 3)
+    net = PCNetwork(edge_graph(edge, (3,), (3,)), dtype=torch.float64, device=device).train()
+    conformance.check_transform(edge, 3, device=device)
     assert_equal_to_reference(net, clamps_of(net), Normal(), 4, SGD(lr=0.1))
-    assert torch.equal(net.transform("a", "b").module[0].running_mean, norm.running_mean)
-    x = torch.zeros(1, 3, dtype=torch.float64)
+    assert torch.equal(net.transform("a", "b").module[0].running_mean.cpu(), norm.running_mean)
+    x = torch.zeros(1, 3, dtype=torch.float64, device=device)
     expected = -norm.running_mean / math.sqrt(1 + 1e-5)
-    torch.testing.assert_close(net.transform("a", "b")(x)[0].detach(), expected, **EXACT)
+    torch.testing.assert_close(net.transform("a", "b")(x)[0].detach().cpu(), expected, **EXACT)
 
 
 def test_an_activation_of_dropout_zero_is_no_dropout():
@@ -391,11 +393,11 @@ def test_bad_input_is_refused_in_words(make, words):
 
 
 @pytest.mark.parametrize(("transform", "shape"), ALL[:18], ids=IDS[:18])
-def test_a_declaration_by_name_and_arguments_is_the_same_network(transform, shape):
+def test_a_declaration_by_name_and_arguments_is_the_same_network(device, transform, shape):
     """A graph file must give the network that was saved, weights drawn from the seed included."""
     pair = (T.name_of(transform), transform.config())
     out = transform.output_shape(shape)
-    one, two = (PCNetwork(edge_graph(t, shape, out), seed=5) for t in (transform, pair))
+    one, two = (PCNetwork(edge_graph(t, shape, out), seed=5, device=device) for t in (transform, pair))
     assert one.state_dict().keys() == two.state_dict().keys()
     for key, value in one.state_dict().items():
         assert torch.equal(value, two.state_dict()[key]), key
@@ -404,11 +406,11 @@ def test_a_declaration_by_name_and_arguments_is_the_same_network(transform, shap
 # -- masks --------------------------------------------------------------------------------------------------------
 
 
-def test_a_masked_edge_is_a_dense_edge_with_zeros():
+def test_a_masked_edge_is_a_dense_edge_with_zeros(device):
     """And it stays so through training: an optimizer with momentum and weight decay revives no entry."""
-    mask = torch.rand(4, 5, generator=torch.Generator().manual_seed(0)) < 0.5
-    net = PCNetwork(edge_graph(T.MaskedLinear(mask), (5,), (4,)), dtype=torch.float64)
-    dense = PCNetwork(edge_graph(None, (5,), (4,)), dtype=torch.float64)
+    mask = torch.rand(4, 5, generator=torch.Generator().manual_seed(0)).to(device) < 0.5
+    net = PCNetwork(edge_graph(T.MaskedLinear(mask), (5,), (4,)), dtype=torch.float64, device=device)
+    dense = PCNetwork(edge_graph(None, (5,), (4,)), dtype=torch.float64, device=device)
     edge = net.transform("a", "b")
     assert bool((edge.weight[mask] != 0).all())
     for u, v in (("x", "a"), ("b", "y")):
@@ -434,9 +436,9 @@ def test_a_masked_edge_is_a_dense_edge_with_zeros():
 
 
 @pytest.mark.parametrize("layer", [GCNConv, GATConv, SAGEConv, GraphConv], ids=lambda k: k.__name__)
-def test_graph_layers_on_the_karate_club_equal_the_reference(layer):
+def test_graph_layers_on_the_karate_club_equal_the_reference(device, layer):
     graph = edge_graph(T.GraphLayer(layer(3, 2), EDGE_INDEX), (34, 3), (34, 2))
-    net = PCNetwork(graph, dtype=torch.float64)
+    net = PCNetwork(graph, dtype=torch.float64, device=device)
     assert_equal_to_reference(net, clamps_of(net, batch=2), Normal(std=0.5), 4, SGD(lr=0.1))
 
 
@@ -455,15 +457,15 @@ def test_the_samples_of_a_batch_are_graphs_of_their_own():
 
 
 @pytest.mark.slow
-def test_an_epoch_of_alexnet_on_images_of_cifar10s_shape():
+def test_an_epoch_of_alexnet_on_images_of_cifar10s_shape(device):
     """Ten batches, every parameter learns, and the loss on what was seen falls."""
-    net = PCNetwork(pcgraph.graphs.alexnet(hidden=512), seed=0)
+    net = PCNetwork(pcgraph.graphs.alexnet(hidden=512), seed=0, device=device)
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-4)
     generator = torch.Generator().manual_seed(0)
-    images = torch.randn(10, 32, 3, 32, 32, generator=generator)
-    labels = torch.randint(10, (10, 32), generator=generator)
+    images = torch.randn(10, 32, 3, 32, 32, generator=generator).to(device)
+    labels = torch.randint(10, (10, 32), generator=generator).to(device)
     first = {name: p.detach().clone() for name, p in net.named_parameters()}
-    targets = torch.eye(10)
+    targets = torch.eye(10, device=device)
 
     def loss():
         return sum((net.predict({"x": x}, "y") - targets[y]).square().mean() for x, y in zip(images, labels)).item()

@@ -127,7 +127,7 @@ def _chunks(ws: Workspace, call: Send | SendBack) -> list[Edges]:
     """Cut the edges of a call into pieces whose gathered states fit the cache."""
     bucket, groups = ws.structure.buckets[call.bucket], ws.structure.groups
     width = max(groups[bucket.source_group].size, groups[bucket.target_group].size)
-    item = ws.batch * width * torch.empty((), dtype=ws.dtype).element_size()
+    item = ws.batch * width * ws.dtype.itemsize
     which = numbers(call.edges)
     pieces = max(1, round(len(which) * item / ws.traits.chunk))
     return [Edges(ws, call, part) for part in np.array_split(which, pieces)] if pieces > 1 else [Edges(ws, call, which)]

@@ -337,7 +337,7 @@ class TorchProgram(Program):
         kept = self._rate_sets.setdefault(move, {})
         tensor = kept.pop(rates, None)
         if tensor is None:
-            tensor = torch.tensor(rates, dtype=self.ws.dtype).view(-1, 1, 1).to(self.ws.device)
+            tensor = torch.tensor(rates, dtype=self.ws.dtype, device=self.ws.device).view(-1, 1, 1)
         kept[rates] = keep(tensor)
         if len(kept) > self.ws.traits.rate_sets:
             del kept[next(iter(kept))]

@@ -36,7 +36,7 @@ def csr(ws: Workspace, pointer: Index, columns: Index, values: Tensor, shape: tu
         return torch.sparse_csr_tensor(
             torch.from_numpy(pointer.astype(narrow)).to(ws.device),
             torch.from_numpy(columns.astype(narrow)).to(ws.device), values,
-            size=shape, check_invariants=False,
+            size=shape, device=ws.device, check_invariants=False,
         )  # fmt: skip
 
 
@@ -77,7 +77,7 @@ def _by_csr(ws: Workspace) -> bool:
 def _into(ws: Workspace, places: Index, count: int) -> Add:
     order, pointer = np.argsort(places, kind="stable"), pointers(places, count)
     if _by_csr(ws):
-        ones = torch.ones(len(order), dtype=ws.dtype)
+        ones = torch.ones(len(order), dtype=ws.dtype, device=ws.device)
         matrix = csr(ws, pointer, order, ones, (count, len(order)))
 
         def multiply(view: Tensor, product: Tensor, alpha: float) -> None:

@@ -20,7 +20,7 @@ from pcgraph.learning import nudged
 from pcgraph.model import PCNetwork
 from pcgraph.optimizers import SGD, Adam, StateOptimizer
 from pcgraph.testing import reference
-from pcgraph.testing.conformance.promises import broken, draw, far
+from pcgraph.testing.conformance.promises import Draws, broken, far
 from pcgraph.topology import check
 
 __all__ = ["check_backend"]
@@ -40,7 +40,10 @@ class _Case:
     tolerance: float | None = None
 
 
-def check_backend(backend: str | Backend | type[Backend], *, batch: int = 3, seed: int = 0) -> tuple[str, ...]:
+def check_backend(
+    backend: str | Backend | type[Backend], *, batch: int = 3, seed: int = 0,
+    device: torch.device | str | None = None,
+) -> tuple[str, ...]:  # fmt: skip
     """Test a backend on small networks in float64: states, errors, energies and gradients equal the reference's.
 
     Parameters
@@ -51,6 +54,8 @@ def check_backend(backend: str | Backend | type[Backend], *, batch: int = 3, see
         Samples.
     seed : int
         For the weights and values that are drawn.
+    device : torch.device or str, optional
+        Where all is computed; torch's default device if None.
 
     Returns
     -------
@@ -76,7 +81,9 @@ def check_backend(backend: str | Backend | type[Backend], *, batch: int = 3, see
     made = get(backend)
     refused = []
     for case in _cases():
-        net = PCNetwork(case.graph(), seed=seed, dtype=torch.float64, backend=made)
+        with torch.device("cpu"):
+            graph = case.graph()
+        net = Draws(seed, device).network(graph, backend=made)
         try:
             _check(made, case, net, batch, seed)
         except ConfigError:
@@ -212,11 +219,11 @@ def _scaled(graph: nx.DiGraph) -> nx.DiGraph:
 
 
 def _clamps(net: PCNetwork, case: _Case, batch: int, seed: int) -> dict[Any, Tensor | Masked]:
-    generator = torch.Generator().manual_seed(seed)
+    draw = Draws(seed, net.device)
     clamps: dict[Any, Tensor | Masked] = {}
     for v in dict.fromkeys(("x", "y", *case.masked)):
-        values = draw((batch, *net.structure.shape(v)), generator)
-        clamps[v] = Masked(values, draw(tuple(values.shape), generator) > 0) if v in case.masked else values
+        values = draw((batch, *net.structure.shape(v)))
+        clamps[v] = Masked(values, draw(tuple(values.shape)) > 0) if v in case.masked else values
     if case.tolerance is not None:  # one sample has nothing to do, and rests while the others move
         x, y = clamps["x"], clamps["y"]
         assert isinstance(x, Tensor)
@@ -343,7 +350,7 @@ def _compare_nudged(backend: Backend, case: _Case, net: PCNetwork, batch: int, s
     assert isinstance(x, Tensor)
     assert isinstance(y, Tensor)
     gradients: list[list[Tensor]] = []
-    twin = PCNetwork(net.graph, dtype=torch.float64)
+    twin = PCNetwork(net.graph, dtype=torch.float64, device=net.device)
     twin.load_state_dict(net.state_dict())
     for one in (net, twin):
         one.zero_grad()

@@ -10,13 +10,16 @@ from torch import Tensor, nn
 
 from pcgraph.energies import Energy
 from pcgraph.errors import GraphError
-from pcgraph.testing.conformance.promises import BATCH, broken, derivative, draw, far, in_network, unmoved
+from pcgraph.testing.conformance.promises import BATCH, Draws, broken, derivative, far, in_network, unmoved
 from pcgraph.transforms.base import vjp
 
 __all__ = ["check_energy"]
 
 
-def check_energy(energy: Energy, shape: int | tuple[int, ...], *, unit: bool = False, seed: int = 0) -> None:
+def check_energy(
+    energy: Energy, shape: int | tuple[int, ...], *, unit: bool = False, seed: int = 0,
+    device: torch.device | str | None = None,
+) -> None:  # fmt: skip
     """Test an energy.
 
     Parameters
@@ -29,6 +32,8 @@ def check_energy(energy: Energy, shape: int | tuple[int, ...], *, unit: bool = F
         Draw states between 0 and 1 instead of from a normal distribution, for energies of probabilities.
     seed : int
         Of the values drawn.
+    device : torch.device or str, optional
+        Where all is computed; torch's default device if None.
 
     Raises
     ------
@@ -41,20 +46,20 @@ def check_energy(energy: Energy, shape: int | tuple[int, ...], *, unit: bool = F
     """
     if not isinstance(energy, Energy):
         raise broken(energy, "to be an Energy", type(energy).__name__, "derive it from pcgraph.energies.Energy")
-    tested = copy.deepcopy(energy).double()
+    draw = Draws(seed, device)
+    tested = copy.deepcopy(energy).double().to(draw.device)
     full = (shape,) if isinstance(shape, int) else tuple(shape)
-    generator = torch.Generator().manual_seed(seed)
-    h, mu = draw((BATCH, *full), generator), draw((BATCH, *full), generator)
+    h, mu = draw((BATCH, *full)), draw((BATCH, *full))
     h = h.sigmoid() if unit else h
     _energy_values(tested, h, mu)
-    _energy_derivatives(tested, h, mu, generator)
+    _energy_derivatives(tested, h, mu, draw)
     _energy_at_prediction(tested, h)
     graph = nx.DiGraph()
     graph.add_node("x", shape=2)
     graph.add_node("v", shape=full, energy=tested)
     graph.add_node("y", shape=2, activation="tanh")
     nx.add_path(graph, ["x", "v", "y"])
-    in_network(tested, graph, seed)
+    in_network(tested, graph, draw)
 
 
 def _energy_values(tested: Energy, h: Tensor, mu: Tensor) -> None:
@@ -77,7 +82,7 @@ def _energy_values(tested: Energy, h: Tensor, mu: Tensor) -> None:
         raise broken(tested, "to leave h and mu as they are", "that one was changed", "avoid operations in place")
 
 
-def _energy_derivatives(tested: Energy, h: Tensor, mu: Tensor, generator: torch.Generator) -> None:
+def _energy_derivatives(tested: Energy, h: Tensor, mu: Tensor, draw: Draws) -> None:
     own, sent = tested.error(h, mu)
     if own.shape != h.shape or sent.shape != mu.shape:
         raise broken(
@@ -90,12 +95,12 @@ def _energy_derivatives(tested: Energy, h: Tensor, mu: Tensor, generator: torch.
         return tested.energy(h, mu).sum()
 
     remedy = "correct error(), or leave it out and let autograd do it"
-    derivative(tested, "that error()[0] is dE/dh", value, h, own, generator, remedy)
-    derivative(tested, "that error()[1] is -dE/dmu", value, mu, -sent, generator, remedy)
-    _, grads = vjp(_OfParameters(tested, h, mu), torch.ones(BATCH, dtype=h.dtype), torch.zeros(BATCH, dtype=h.dtype))
+    derivative(tested, "that error()[0] is dE/dh", value, h, own, draw, remedy)
+    derivative(tested, "that error()[1] is -dE/dmu", value, mu, -sent, draw, remedy)
+    _, grads = vjp(_OfParameters(tested, h, mu), h.new_ones(BATCH), h.new_zeros(BATCH))
     for name, parameter in tested.named_parameters():
         what, given = f"that autograd gives the derivative by {name}", grads[f"tested.{name}"]
-        derivative(tested, what, value, parameter, given, generator, "use differentiable operations, without detach()")
+        derivative(tested, what, value, parameter, given, draw, "use differentiable operations, without detach()")
 
 
 class _OfParameters(nn.Module):
@@ -112,7 +117,7 @@ class _OfParameters(nn.Module):
 def _energy_at_prediction(tested: Energy, h: Tensor) -> None:
     if not tested.zero_at_prediction:
         return
-    _, grads = vjp(_OfParameters(tested, h, h), torch.ones(BATCH, dtype=h.dtype), torch.zeros(BATCH, dtype=h.dtype))
+    _, grads = vjp(_OfParameters(tested, h, h), h.new_ones(BATCH), h.new_zeros(BATCH))
     own, sent = tested.error(h, h.clone())
     with torch.no_grad():
         parts = {"the energy": tested.energy(h, h.clone()), "dE/dh": own, "dE/dmu": sent}

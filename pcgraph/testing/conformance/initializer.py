@@ -15,7 +15,7 @@ from pcgraph.initializers import Context, Given, Initializer
 from pcgraph.initializers.base import Block
 from pcgraph.model import PCNetwork
 from pcgraph.optimizers import SGD
-from pcgraph.testing.conformance.promises import BATCH, agree, broken, draw, unmoved
+from pcgraph.testing.conformance.promises import BATCH, Draws, agree, broken, unmoved
 from pcgraph.topology import Report, Verdict
 
 __all__ = ["check_initializer"]
@@ -24,7 +24,12 @@ Clamps = Mapping[Hashable, Tensor]
 
 
 def check_initializer(
-    initializer: Initializer, net: PCNetwork | None = None, clamps: Clamps | None = None, *, seed: int = 0
+    initializer: Initializer,
+    net: PCNetwork | None = None,
+    clamps: Clamps | None = None,
+    *,
+    seed: int = 0,
+    device: torch.device | str | None = None,
 ) -> None:
     """Test an initializer.
 
@@ -38,6 +43,8 @@ def check_initializer(
         Node -> (3, *shape), for `net`.
     seed : int
         Of the values drawn.
+    device : torch.device or str, optional
+        Where all is computed; torch's default device if None.
 
     Raises
     ------
@@ -53,7 +60,7 @@ def check_initializer(
             initializer, "to be an Initializer", type(initializer).__name__,
             "derive it from pcgraph.initializers.Initializer",
         )  # fmt: skip
-    cases = _cases(seed) if net is None else [(net, dict(clamps or {}))]
+    cases = _cases(Draws(seed, device)) if net is None else [(net, dict(clamps or {}))]
     for network, values in cases:
         tested = copy.deepcopy(initializer)
         report = topology.check(network.graph, set(values))
@@ -65,15 +72,14 @@ def check_initializer(
             _refused(tested, network, values)
 
 
-def _cases(seed: int) -> list[tuple[PCNetwork, Clamps]]:
-    generator = torch.Generator().manual_seed(seed)
+def _cases(draw: Draws) -> list[tuple[PCNetwork, Clamps]]:
     cyclic = graphs.lateral([3, 4, 2], activation="tanh")
     found: list[tuple[PCNetwork, Clamps]] = []
     for graph in (graphs.chain([3, 4, 4, 2], activation="tanh"), graphs.decoder([2, 4, 3]), cyclic):
-        net = PCNetwork(graph, seed=seed, dtype=torch.float64)
-        clamps: dict[Hashable, Tensor] = {"x": draw((BATCH, 3), generator)}
+        net = draw.network(graph)
+        clamps: dict[Hashable, Tensor] = {"x": draw((BATCH, 3))}
         if "y" in graph:
-            clamps["y"] = torch.eye(2, dtype=torch.float64)[torch.tensor([0, 1, 0])]
+            clamps["y"] = torch.eye(2, dtype=net.dtype, device=net.device)[torch.tensor([0, 1, 0], device=net.device)]
         found.append((net, clamps))
     return found
 
@@ -141,7 +147,7 @@ def _writes(initializer: Initializer, net: PCNetwork, clamps: Clamps, report: Re
             i = s.number[v]
             g, p = s.place(i)
             shape = s.groups[g].shape
-            out = torch.full((1, BATCH, *shape), torch.nan, dtype=torch.float64)
+            out = torch.full((1, BATCH, *shape), torch.nan, dtype=net.dtype, device=net.device)
             with torch.no_grad():
                 out = out if v not in before else torch.zeros_like(out)
                 initializer.init(Block((v,), shape, s.groups[g].name, p, p + 1, i), out, context)

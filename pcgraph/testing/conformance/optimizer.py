@@ -9,14 +9,15 @@ from torch import Tensor
 
 from pcgraph import graphs
 from pcgraph.initializers import Forward
-from pcgraph.model import PCNetwork
 from pcgraph.optimizers import StateOptimizer
-from pcgraph.testing.conformance.promises import BATCH, agree, broken, draw, far, unmoved
+from pcgraph.testing.conformance.promises import BATCH, Draws, agree, broken, far, unmoved
 
 __all__ = ["check_state_optimizer"]
 
 
-def check_state_optimizer(optimizer: StateOptimizer, *, steps: int = 6, seed: int = 0) -> None:
+def check_state_optimizer(
+    optimizer: StateOptimizer, *, steps: int = 6, seed: int = 0, device: torch.device | str | None = None
+) -> None:
     """Test a state optimizer.
 
     Parameters
@@ -26,6 +27,8 @@ def check_state_optimizer(optimizer: StateOptimizer, *, steps: int = 6, seed: in
         How many are run.
     seed : int
         Of the values drawn.
+    device : torch.device or str, optional
+        Where all is computed; torch's default device if None.
 
     Raises
     ------
@@ -41,8 +44,8 @@ def check_state_optimizer(optimizer: StateOptimizer, *, steps: int = 6, seed: in
             optimizer, "to be a StateOptimizer", type(optimizer).__name__,
             "derive it from pcgraph.optimizers.StateOptimizer",
         )  # fmt: skip
-    generator = torch.Generator().manual_seed(seed)
-    state, grads = draw((2, BATCH, 4), generator), draw((steps, 2, BATCH, 4), generator)
+    draw = Draws(seed, device)
+    state, grads = draw((2, BATCH, 4)), draw((steps, 2, BATCH, 4))
     lr = float(optimizer.lr) if isinstance(optimizer.lr, float) else 0.1
     moved = unmoved(optimizer, "step", lambda: _path(optimizer, state, grads, lr))
     if torch.equal(moved, state):
@@ -65,7 +68,7 @@ def check_state_optimizer(optimizer: StateOptimizer, *, steps: int = 6, seed: in
             f"a move of {float((still - state).abs().max()):.3g}",
             "set fixes_zero = False, its default: plans would skip states that must move",
         )  # fmt: skip
-    _optimizer_in_network(optimizer, seed)
+    _optimizer_in_network(optimizer, Draws(seed, device))
 
 
 def _path(optimizer: StateOptimizer, state: Tensor, grads: Tensor, lr: float | Tensor) -> Tensor:
@@ -85,7 +88,7 @@ def _optimizer_parts(optimizer: StateOptimizer, state: Tensor, grads: Tensor, lr
             optimizer, 'to move at the rate memory["lr"]', "the same path at half the rate",
             'read memory["lr"], which may differ by node, and not self.lr',
         )  # fmt: skip
-    rates = torch.tensor([lr, lr / 2], dtype=state.dtype).view(2, 1, 1)
+    rates = torch.tensor([lr, lr / 2], dtype=state.dtype, device=state.device).view(2, 1, 1)
     together = _path(optimizer, state, grads, rates)
     for node in range(2):
         one = slice(node, node + 1)
@@ -108,11 +111,10 @@ def _optimizer_parts(optimizer: StateOptimizer, state: Tensor, grads: Tensor, lr
             )  # fmt: skip
 
 
-def _optimizer_in_network(optimizer: StateOptimizer, seed: int) -> None:
+def _optimizer_in_network(optimizer: StateOptimizer, draw: Draws) -> None:
     """From a sweep, where a plan skips most, so that a wrong ``fixes_zero`` shows."""
-    net = PCNetwork(graphs.chain([2, 3, 3, 2], activation="tanh"), seed=seed, dtype=torch.float64)
-    generator = torch.Generator().manual_seed(seed)
-    clamps = {v: draw((BATCH, 2), generator) for v in ("x", "y")}
+    net = draw.network(graphs.chain([2, 3, 3, 2], activation="tanh"))
+    clamps = {v: draw((BATCH, 2)) for v in ("x", "y")}
     if isinstance(optimizer.lr, dict) and None not in optimizer.lr:
         return  # its rates are for the nodes of another graph
     agree(optimizer, net, clamps, Forward(), optimizer, steps=2)

@@ -15,7 +15,7 @@ from pcgraph.model import PCNetwork
 from pcgraph.optimizers import SGD, StateOptimizer
 from pcgraph.testing import reference
 
-__all__ = ["BATCH", "agree", "broken", "derivative", "draw", "far", "in_network", "unmoved"]
+__all__ = ["BATCH", "Draws", "agree", "broken", "derivative", "far", "in_network", "unmoved"]
 
 #: Relative to the largest value compared.
 CLOSE = 1e-9
@@ -42,8 +42,27 @@ def far(a: Tensor, b: Tensor, tolerance: float = CLOSE) -> bool:
     return bool(((a - b).abs() > tolerance * scale).any()) or not bool(torch.isfinite(a).all())
 
 
-def draw(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    return torch.randn(shape, generator=generator, dtype=torch.float64)
+class Draws:
+    """Draws values from a seed, the same on every device, and makes networks where they lie.
+
+    Parameters
+    ----------
+    seed : int
+    device : torch.device or str, optional
+        Torch's default device if None.
+    """
+
+    def __init__(self, seed: int, device: torch.device | str | None) -> None:
+        self.seed, self.device = seed, torch.empty(0, device=device).device
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def __call__(self, shape: tuple[int, ...]) -> Tensor:
+        """Draw standard normal numbers in float64."""
+        return torch.randn(shape, generator=self._generator, dtype=torch.float64, device="cpu").to(self.device)
+
+    def network(self, graph: nx.DiGraph, **settings: Any) -> PCNetwork:
+        """Make a network in float64."""
+        return PCNetwork(graph, **{"seed": self.seed, "dtype": torch.float64, "device": self.device, **settings})
 
 
 def unmoved(who: Any, what: str, call: Callable[[], Any]) -> Any:
@@ -59,12 +78,12 @@ def unmoved(who: Any, what: str, call: Callable[[], Any]) -> Any:
 
 
 def derivative(
-    who: Any, what: str, function: Callable[[], Tensor], leaf: Tensor, claimed: Tensor, generator: torch.Generator,
+    who: Any, what: str, function: Callable[[], Tensor], leaf: Tensor, claimed: Tensor, draw: Draws,
     remedy: str,
 ) -> None:  # fmt: skip
     """Compare a claimed gradient of the scalar ``function()`` with finite differences in random directions."""
     for _ in range(DIRECTIONS):
-        direction = draw(tuple(leaf.shape), generator)
+        direction = draw(tuple(leaf.shape))
         direction /= direction.norm().clamp(min=1e-12)
         with torch.no_grad():
             values = []
@@ -77,15 +96,15 @@ def derivative(
             raise broken(who, f"{what}", f"{given:.6g} where finite differences give {slope:.6g}", remedy)
 
 
-def in_network(who: Any, graph: nx.DiGraph, seed: int) -> None:
+def in_network(who: Any, graph: nx.DiGraph, draw: Draws) -> None:
     """Run a declaration with clamped ``x`` and ``y`` against the reference."""
     try:
-        net = PCNetwork(graph, seed=seed, dtype=torch.float64)
+        net = draw.network(graph)
     except PCGraphError as error:
         raise broken(who, "to be declared in a graph", str(error), "see the message") from error
-    generator = torch.Generator().manual_seed(seed + 1)
-    clamps = {v: draw((BATCH, *net.structure.shape(v)), generator) for v in ("x", "y")}
-    agree(who, net, clamps, Normal(std=0.5, seed=seed), SGD(lr=0.01))
+    later = Draws(draw.seed + 1, draw.device)
+    clamps = {v: later((BATCH, *net.structure.shape(v))) for v in ("x", "y")}
+    agree(who, net, clamps, Normal(std=0.5, seed=draw.seed), SGD(lr=0.01))
 
 
 def agree(

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from pcgraph import transforms
 from pcgraph.errors import GraphError
-from pcgraph.testing.conformance.promises import BATCH, broken, derivative, draw, far, in_network, unmoved
+from pcgraph.testing.conformance.promises import BATCH, Draws, broken, derivative, far, in_network, unmoved
 from pcgraph.transforms import Transform
 from pcgraph.transforms.base import vjp
 
@@ -21,7 +21,11 @@ __all__ = ["check_transform"]
 
 
 def check_transform(
-    transform: Transform | nn.Module | str, input_shape: int | tuple[int, ...], *, seed: int = 0
+    transform: Transform | nn.Module | str,
+    input_shape: int | tuple[int, ...],
+    *,
+    seed: int = 0,
+    device: torch.device | str | None = None,
 ) -> None:
     """Test a transform, or any module that is to be an edge.
 
@@ -33,6 +37,8 @@ def check_transform(
         A shape of a source's state that it takes.
     seed : int
         Of the values drawn.
+    device : torch.device or str, optional
+        Where all is computed; torch's default device if None.
 
     Raises
     ------
@@ -43,20 +49,20 @@ def check_transform(
     >>> check_transform(transforms.Conv2d(2, 3, 3), (2, 6, 6))
     """
     shape = (input_shape,) if isinstance(input_shape, int) else tuple(input_shape)
-    tested = copy.deepcopy(transforms.get(transform)).double()
+    draw = Draws(seed, device)
+    tested = copy.deepcopy(transforms.get(transform)).double().to(draw.device)
     if isinstance(tested, transforms.Linear):
         return
-    generator = torch.Generator().manual_seed(seed)
-    x = draw((BATCH, *shape), generator)
+    x = draw((BATCH, *shape))
     with torch.no_grad():
         out = _transform_shape(tested, shape, x)
         _transform_samples(tested, x)
-    g = draw((BATCH, *out), generator)
-    _transform_derivatives(tested, x, g, generator)
+    g = draw((BATCH, *out))
+    _transform_derivatives(tested, x, g, draw)
     _transform_entries(tested, x[:1], shape, out)
     _transform_reset(tested, shape)
     _transform_config(tested, x)
-    in_network(tested, _edge_graph(tested, shape, out), seed)
+    in_network(tested, _edge_graph(tested, shape, out), draw)
 
 
 def _transform_shape(tested: Transform, shape: tuple[int, ...], x: Tensor) -> tuple[int, ...]:
@@ -94,7 +100,7 @@ def _transform_samples(tested: Transform, x: Tensor) -> None:
             )  # fmt: skip
 
 
-def _transform_derivatives(tested: Transform, x: Tensor, g: Tensor, generator: torch.Generator) -> None:
+def _transform_derivatives(tested: Transform, x: Tensor, g: Tensor, draw: Draws) -> None:
     back, grads = vjp(tested, g, x)
     remedy = "use differentiable operations, without detach() or .data; or compare at points without a kink"
 
@@ -102,12 +108,12 @@ def _transform_derivatives(tested: Transform, x: Tensor, g: Tensor, generator: t
         product: Tensor = tested(x) * g
         return product.sum()
 
-    derivative(tested, "that autograd gives the derivative by its input", value, x, back, generator, remedy)
+    derivative(tested, "that autograd gives the derivative by its input", value, x, back, draw, remedy)
     named = dict(tested.named_parameters())
     for name, parameter in named.items():
         if parameter.requires_grad:
             what = f"that autograd gives the derivative by {name}"
-            derivative(tested, what, value, parameter, grads[name], generator, remedy)
+            derivative(tested, what, value, parameter, grads[name], draw, remedy)
     kept = x.clone(), g.clone()
     own: Any = tested
     if callable(getattr(own, "pullback", None)):
@@ -149,7 +155,7 @@ def _transform_entries(tested: Transform, x: Tensor, shape: tuple[int, ...], out
     jacobian: Tensor = torch.autograd.functional.jacobian(  # type: ignore[no-untyped-call]
         lambda t: tested(t).flatten(), x
     ).reshape(z, a)
-    outside = torch.ones(z, a, dtype=torch.bool)
+    outside = jacobian.new_ones(z, a, dtype=torch.bool)
     outside[entries[1], entries[0]] = False
     if bool((jacobian[outside] != 0).any()):
         raise broken(
@@ -191,7 +197,7 @@ def _transform_config(tested: Transform, x: Tensor) -> None:
         return
     try:
         name, config = transforms.name_of(tested), tested.config()
-        twin = transforms.from_config(name, config).double()
+        twin = transforms.from_config(name, config).to(x)
     except GraphError as error:
         raise broken(
             tested, "to be made again from its config()", str(error), "return the constructor's arguments by name"
