@@ -250,7 +250,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT") or "runs") / "gpu.json")
     parser.add_argument("--seconds", type=float, default=170.0, help="all sections together")
     parser.add_argument("--tier", type=Path, help="what the tests said: its last line goes into the result")
-    parser.add_argument("--compile", action="store_true", help="only compile backpropagation, into torch's cache")
+    parser.add_argument("--compile", action="store_true", help="only compile what is compiled, into the caches")
     parser.add_argument("--go-on", action="store_true", help="add to the result that is there")
     args = parser.parse_args(arguments)
     unknown = set(args.sections) - set(SECTIONS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import networkx as nx
@@ -254,7 +254,15 @@ def backprop(z: Size, sizes: Sequence[int], batch: int, compiled: bool) -> Step:
 
 
 def compile_all(z: Size) -> dict[str, Any]:
-    """Compile backpropagation of every chain, so that torch's cache has it when it is measured."""
+    """Compile backpropagation of every chain, and pcgraph's kernels, so that the caches have them when it counts."""
+    torch.set_float32_matmul_precision("high")
+    for init, steps, activation in ((forward, 3, "gelu"), (average_3, 7, "gelu"), (average_3, 7, "leaky_relu")):
+        chain(z, z.chain, z.batch, init, steps, activation)
+    chain(z, [z.deep] * 8 + [10], z.batch, average, 5)
+    groups(z, z.groups[0])
+    neurons(replace(z, neurons=(1000, 10_000)))
+    torch.set_float32_matmul_precision("highest")
+    chain(z, z.chain, z.batch, forward, 3)
     for precision, sizes, batch in (
         ("high", z.chain, z.batch), ("highest", z.chain, z.batch), ("high", [z.deep] * z.layers + [10], z.batch),
         ("high", [z.wide] * z.layers + [10], z.wide_batch),

@@ -218,6 +218,48 @@ def test_autocast_reads_weights_in_half_precision():
     assert 1e-6 < differ < 0.01
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("tf32", [False, True])
+@pytest.mark.parametrize(
+    ("graph", "keywords"),
+    [
+        (mixed, {}), (lambda: mixed("relu"), {"batch": 70}), (mixed, {"optimizer": Adam(lr=0.02)}), (neurons, {}),
+        (lambda: pcgraph.graphs.chain([784, 256, 256, 10], activation="gelu"), {"init": Forward(), "batch": 64}),
+        (lambda: pcgraph.graphs.random_groups(30, 32, 4, seed=0), {"batch": 64}),
+    ],
+    ids=["mixed", "edge activations", "Adam", "neurons", "chain", "groups"],
+)  # fmt: skip
+def test_compiled_for_a_card(monkeypatch, graph, keywords, tf32):
+    monkeypatch.setattr(torch.backends.cuda.matmul, "fp32_precision", "tf32" if tf32 else "ieee")
+    one, other = run(graph(), "triton", **keywords), run(graph(), "torch", **keywords)
+    for a, b in zip(one, other):
+        assert float((a - b).abs().max()) <= (2e-2 if tf32 else 1e-4) * (1e-2 + float(b.abs().max()))
+
+
+@pytest.mark.gpu
+def test_a_training_step_is_recorded(monkeypatch):
+    """The recording computes what ordinary steps do."""
+    x, y = torch.randn(32, 12, device="cuda"), torch.randn(32, 4, device="cuda")
+    found = []
+    for recorded in (False, True):
+        net = PCNetwork(pcgraph.graphs.chain([12, 32, 32, 4], activation="tanh"), backend="triton", device="cuda")
+        optimizer = torch.optim.AdamW(net.parameters(), lr=1e-2, capturable=True)
+
+        def learn(clamps, net=net, optimizer=optimizer):
+            optimizer.zero_grad()
+            result = net.infer(clamps, init=Forward(), steps=3, optimizer=SGD(0.1), check=False)
+            result.backward()
+            optimizer.step()
+            return result
+
+        step = pcgraph.inference.Recorder(learn) if recorded else learn
+        for _ in range(8):
+            step({"x": x, "y": y})
+        found.append([p.detach().clone() for p in net.parameters()])
+    for a, b in zip(*found):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
 # -- what it does not do ----------------------------------------------------------------------------------------------
 
 
