@@ -45,12 +45,14 @@ def _size(tile: Tile) -> dict[str, int]:
 class _Tiled:
     """What launches over tiles of nodes have in common: tables, the grid, and what is compiled in."""
 
-    def __init__(self, places: Places, nodes: Index, flags: Index, start: Index, edges: Index, back: bool) -> None:
+    def __init__(
+        self, places: Places, nodes: Index, flags: Index, start: Index, keep: Index, edges: Index, back: bool
+    ) -> None:  # fmt: skip
         ws = places.ws
         tile = places.tile
         self.anchor, self.batch = places.anchor, ws.batch
         self.weights, edge_table, ends, facts = places.edge_table(nodes, edges, back)
-        table = places.node_table(nodes, flags, start, ends)
+        table = places.node_table(nodes, flags, start, keep, ends)
         tiles = places.tiles(table, edge_table, tile.neurons)
         self.tables = [places.on_device(tiles), places.on_device(edge_table)]
         self.grid = (len(tiles), -(-ws.batch // tile.samples))
@@ -68,6 +70,8 @@ class Predict(_Tiled):
         What is done at each node.
     start : ndarray of int64
         The address at which each sum begins, or -1 where it begins with the bias.
+    keep : ndarray of int64
+        The address at which each sum is kept, where it is.
     edges : ndarray of int64
         What is added up.
     precisions : ndarray of float64 or None
@@ -75,10 +79,10 @@ class Predict(_Tiled):
     """
 
     def __init__(
-        self, places: Places, nodes: Index, flags: Index, start: Index, edges: Index,
+        self, places: Places, nodes: Index, flags: Index, start: Index, keep: Index, edges: Index,
         precisions: NDArray[np.float64] | None,
     ) -> None:  # fmt: skip
-        super().__init__(places, nodes, flags, start, edges, False)
+        super().__init__(places, nodes, flags, start, keep, edges, False)
         self.precisions = _precisions(places, precisions)
         self.options |= {"KNOWN": places.sigmas, "PRECISE": precisions is not None}
 
@@ -93,7 +97,7 @@ class Pull(_Tiled):
     """The gradients of nodes, and their moves, in one launch."""
 
     def __init__(self, places: Places, nodes: Index, flags: Index, edges: Index) -> None:
-        super().__init__(places, nodes, flags, np.full(len(nodes), -1), edges, True)
+        super().__init__(places, nodes, flags, np.full(len(nodes), -1), places.a[nodes], edges, True)
 
     def __call__(self, rates: Tensor | None) -> None:
         """Launch it: the states move by these rates, (nodes,), or without them the gradients are written."""
@@ -106,7 +110,9 @@ class Pull(_Tiled):
 class _Scalars:
     """What launches over nodes of one neuron have in common."""
 
-    def __init__(self, places: Places, nodes: Index, flags: Index, start: Index, edges: Index, back: bool) -> None:
+    def __init__(
+        self, places: Places, nodes: Index, flags: Index, start: Index, keep: Index, edges: Index, back: bool
+    ) -> None:  # fmt: skip
         ws, s = places.ws, places.ws.structure
         self.anchor, self.batch, self.count = places.anchor, ws.batch, len(nodes)
         edges, ends = places.sort(nodes, edges, back)
@@ -114,7 +120,7 @@ class _Scalars:
         far = places.offsets(places.s[s.target[edges]] if back else places.h[s.source[edges]])
         small = len(far) == 0 or (abs(far) < 2**31).all()
         self.tables = [
-            places.on_device(places.node_table(nodes, flags, start, ends)),
+            places.on_device(places.node_table(nodes, flags, start, keep, ends)),
             places.on_device(far.astype(np.int32) if small else far),
         ]
         t = places.traits
@@ -130,10 +136,10 @@ class PredictScalars(_Scalars):
     """The same as :class:`Predict`, for nodes of one neuron that have one activation."""
 
     def __init__(
-        self, places: Places, nodes: Index, flags: Index, start: Index, edges: Index,
+        self, places: Places, nodes: Index, flags: Index, start: Index, keep: Index, edges: Index,
         precisions: NDArray[np.float64] | None,
     ) -> None:  # fmt: skip
-        super().__init__(places, nodes, flags, start, edges, False)
+        super().__init__(places, nodes, flags, start, keep, edges, False)
         self.precisions, self.code = _precisions(places, precisions), int(max(places.sigma[nodes[0]], 0))
         self.options |= {"KNOWN": places.sigmas, "PRECISE": precisions is not None}
 
@@ -149,7 +155,7 @@ class PullScalars(_Scalars):
     """The same as :class:`Pull`, for nodes of one neuron."""
 
     def __init__(self, places: Places, nodes: Index, flags: Index, edges: Index) -> None:
-        super().__init__(places, nodes, flags, np.full(len(nodes), -1), edges, True)
+        super().__init__(places, nodes, flags, np.full(len(nodes), -1), places.a[nodes], edges, True)
 
     def __call__(self, rates: Tensor | None) -> None:
         """Launch it: the states move by these rates, (nodes,), or without them the gradients are written."""

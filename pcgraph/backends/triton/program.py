@@ -106,27 +106,38 @@ class TritonProgram(TorchProgram):
         return self._keep(key, lambda: kind(self.places, *tables))
 
     def _forward(
-        self, calls: Iterable[Call], flags: Index, precisions: NDArray[np.float64] | None = None
+        self, calls: Iterable[Call], flags: Index, precisions: NDArray[np.float64] | None = None,
+        start: Index | None = None, keep: Index | None = None,
     ) -> tuple[list[Step], list[Predict | PredictScalars]]:  # fmt: skip
         """Bind what comes into nodes: first what torch does, then one launch for all else.
 
-        `flags` says what the launch does at each node, (nodes,); nodes that get something are in it as well.
+        Parameters
+        ----------
+        calls : iterable of Call
+        flags : ndarray of int64, shape (nodes,)
+            What the launch does at each node; nodes that get something are in it as well.
+        precisions : ndarray of float64, shape (nodes,), optional
+        start, keep : ndarray of int64, shape (nodes,), optional
+            Addresses at which sums have begun, or -1; and where they are kept, if not among what comes in.
         """
         s, places = self.plan.structure, self.places
-        start, touched, beside = np.full(self.count, -1), flags != 0, np.zeros(self.count, dtype=bool)
+        started = np.zeros(self.count, dtype=bool) if start is None else start != -1
+        start = np.full(self.count, -1) if start is None else start.copy()
+        keep = places.a if keep is None else keep
+        touched, beside = flags != 0, np.zeros(self.count, dtype=bool)
         steps: list[Step] = []
         given: list[Fill | Restore] = []
         edges: list[Index] = []
         others: list[Send] = []
         for call in calls:
             if isinstance(call, Send) and self.kernels[call.bucket].adds:
-                which = numbers(call.edges)
-                touched[s.target[which]] = True
-                if places.fused[which[0]]:
-                    edges.append(which)
+                some = numbers(call.edges)
+                touched[s.target[some]] = True
+                if places.fused[some[0]]:
+                    edges.append(some)
                 else:
                     others.append(call)
-                    beside[s.target[which]] = True
+                    beside[s.target[some]] = True
             elif isinstance(call, Restore | Fill) and type(call) is not Save:
                 given.append(call)
                 touched[self._nodes(call.group, call.rows)] = True
@@ -135,7 +146,7 @@ class TritonProgram(TorchProgram):
         for i in s.priors:
             beside[i] |= touched[i]
         others, fresh = self._freshened(others, given, touched)
-        begun = fresh.copy()
+        begun = fresh | started
         for call in given:
             nodes = self._nodes(call.group, call.rows)
             begun[nodes] = True
@@ -156,9 +167,8 @@ class TritonProgram(TorchProgram):
         for kind, nodes in self._kinds(np.flatnonzero(busy)):
             own = None if precisions is None or (precisions[nodes] == 1.0).all() else precisions[nodes]
             mine = every[np.isin(s.target[every], nodes)]
-            launches.append(
-                self._launch(PredictScalars if kind >= 0 else Predict, nodes, flags[nodes], start[nodes], mine, own)
-            )
+            which = PredictScalars if kind >= 0 else Predict
+            launches.append(self._launch(which, nodes, flags[nodes], start[nodes], keep[nodes], mine, own))
         return steps, launches
 
     def _freshened(
@@ -238,17 +248,43 @@ class TritonProgram(TorchProgram):
         return done
 
     def _wave(self, calls: list[Call], swept: list[Activate]) -> list[Step]:
-        """Bind one wave: its sums, and the states that become their activations."""
-        if any(isinstance(call, Save) for call in calls):
+        """Bind one wave: its sums, and the states that become their activations.
+
+        What is kept of a sum is written by a launch of its own, straight to where it is kept.
+        """
+        s, saved = self.plan.structure, np.zeros(self.count, dtype=bool)
+        flags, start = np.zeros(self.count, dtype=np.int64), np.full(self.count, -1)
+        for call in calls:
+            if isinstance(call, Save):
+                saved[self._nodes(call.group, call.rows)] = True
+        aside = [call for call in calls if isinstance(call, Send) and not self.places.fused[numbers(call.edges)[0]]]
+        if any(saved[s.target[numbers(call.edges)]].any() for call in aside):
             return [self._bind(call) for call in (*calls, *swept)]
-        flags = np.zeros(self.count, dtype=np.int64)
-        for call in swept:
-            if self._own(call):
-                flags[self._segment_nodes(call)] = SWEEP
+        steps: list[Step] = []
+        parts: list[tuple[list[Call], list[Save]]] = [([], [])]
+        for call in calls:
+            if isinstance(call, Save):
+                parts[-1][1].append(call)
             else:
-                flags[self._segment_nodes(call)] = KEEP
-        steps, launches = self._forward(calls, flags)
-        steps += [partial(launch, show=False) for launch in launches]
+                if parts[-1][1]:
+                    parts.append(([], []))
+                parts[-1][0].append(call)
+        for call in swept:
+            flags[self._segment_nodes(call)] = SWEEP if self._own(call) else KEEP
+        if parts[-1][1]:
+            parts.append(([], []))
+        for sums, saves in parts:
+            keep, mine = self.places.a.copy(), flags if not saves else np.zeros(self.count, dtype=np.int64)
+            for save in saves:
+                nodes = self._nodes(save.group, save.rows)
+                keep[nodes], mine[nodes] = self.places.address(save.at, self.ws.base(save.base, save.size)), KEEP
+            if saves is parts[-1][1]:
+                mine = np.where((start != -1) & self.kept, mine | KEEP, mine)
+            before, launches = self._forward(sums, mine, start=start, keep=keep)
+            steps += [*before, *(partial(launch, show=False) for launch in launches)]
+            for save in saves:
+                nodes = self._nodes(save.group, save.rows)
+                start[nodes] = keep[nodes]
         return steps + [self._bind(call) for call in swept if not self._own(call)]
 
     def _stage(self, calls: Calls) -> Fused:

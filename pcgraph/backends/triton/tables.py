@@ -283,10 +283,10 @@ class Places:
         """So many numbers make the 16 bytes that the card loads at once."""
         return 16 // min(self.item, weights.element_size())
 
-    def node_table(self, nodes: Index, flags: Index, start: Index, ends: Index) -> Index:
-        """Return the table of nodes; `start` is the address at which a sum begins, or -1."""
-        columns = (self.h, self.a, self.m, self.e, self.s)
-        where = [self.offsets(column[nodes]) for column in columns]
+    def node_table(self, nodes: Index, flags: Index, start: Index, keep: Index, ends: Index) -> Index:
+        """Return the table of nodes: a sum begins at the address `start`, or -1, and is kept at `keep`."""
+        columns = (self.h[nodes], keep, self.m[nodes], self.e[nodes], self.s[nodes])
+        where = [self.offsets(column) for column in columns]
         sigma = np.maximum(self.sigma[nodes], 0)
         # A sum that begins elsewhere has its bias there, unless it is said to be bare.
         bias = np.where((start != -1) & ((flags & BARE) == 0), -1, self.bias[nodes])
