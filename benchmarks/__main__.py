@@ -28,11 +28,6 @@ LIMITS = {
     "backprop": {2: 0.70, 3: 1.05, 5: 1.9},
     "limit": {5: 1.2},
 }
-#: On a GPU: (name, sizes, T, initializer, what is asked for against compiled backpropagation).
-CAPTURED = [
-    ("784-512-512-512-512-10", [784, 512, 512, 512, 512, 10], 3, "forward", 1.0),
-    ("32 layers of 512, Average", [512] * 32 + [10], 5, "average", 0.6),
-]
 
 
 def peers(args: argparse.Namespace, names: list[str], work: dict[str, Any]) -> dict[str, Contestant]:
@@ -76,27 +71,6 @@ def chains(args: argparse.Namespace) -> list[dict]:
         limits = {other: LIMITS[other].get(steps) for other in LIMITS}
         rows += against(times.pop("pcgraph"), times, f"{name}, batch {args.batch}, T={steps}", limits)
         print(*rows[-len(times) :], sep="\n", flush=True)
-    return rows
-
-
-def captured(args: argparse.Namespace, device: str = "cuda") -> list[dict]:
-    """A training step as one CUDA graph against compiled backpropagation; not measured where there is no GPU."""
-    rows, other = [], "backprop, compiled"
-    for name, sizes, steps, init, at_most in CAPTURED:
-        work = f"GPU: {name}, batch {args.batch}, T={steps}, captured"
-        host = (f"{work}: the host's part", "the step")
-        if device == "cuda" and not torch.cuda.is_available():
-            rows += [row(work, other, None, at_most), row(*host)]
-            continue
-        shared = {"sizes": sizes, "batch": args.batch, "device": device}
-        ours, theirs = here("mlp.captured", steps=steps, init=init, **shared), here("mlp.compiled", **shared)
-        entries = {"step": (ours, "step"), "host": (ours, "host"), other: (theirs, "step")}
-        times = in_turn(entries, args.rounds, args.each)
-        for contestant in (ours, theirs):
-            contestant.close()
-        rows += against(times["step"], {other: times[other]}, work, {other: at_most})
-        rows += against(times["host"], {host[1]: times["step"]}, host[0], {})
-        print(*rows[-2:], sep="\n", flush=True)
     return rows
 
 
@@ -169,7 +143,6 @@ def cold(args: argparse.Namespace) -> list[dict]:
 
 PARTS = {
     "chains": chains, "groups": random_groups, "dense": against_dense, "neurons": neurons, "large": large, "plan": cold,
-    "captured": captured,
 }  # fmt: skip
 
 
@@ -203,9 +176,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/bench.json"))
     args = parser.parse_args()
     rows = [found for part in args.only or PARTS for found in PARTS[part](args)]
-    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
     result = {
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores{gpu}", "python": platform.python_version(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores", "python": platform.python_version(),
         "torch": torch.__version__, "threads": torch.get_num_threads(), "rows": rows,
     }  # fmt: skip
     args.out.parent.mkdir(parents=True, exist_ok=True)

@@ -279,22 +279,25 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
 
 
 def table(result: dict[str, Any]) -> str:
-    """The rows as Markdown, each beside what a model of the time says."""
+    """The rows as Markdown, each beside what a model of the time says; what has no row was not measured."""
     lines = [
-        f"{result['card']}, torch {result['torch']}, triton {result['triton']}.",
+        f"{result['card']}, torch {result['torch']}, triton {result['triton']}." if result else "No run yet.",
         "",
         "| work | takes | model | against | ratio | asked: at most |",
         "|---|---|---|---|---|---|",
     ]
-    for found in result["rows"]:
+    rows = result.get("rows", [])
+    for found in rows:
         asked = "–" if found["at_most"] is None else f"{found['at_most']:g}"
         met = None in (found["at_most"], found["ratio"]) or found["ratio"] <= found["at_most"]
         ratio = "–" if found["ratio"] is None else f"{found['ratio']:.2f}"
-        takes = "not measured" if found["seconds"] is None else shown(found["seconds"])
         model = shown(found["model"]) if found.get("model") else "–"
         against = found["against"] or "–"
         asked += "" if met else " (not reached)"
-        lines.append(f"| {found['work']} | {takes} | {model} | {against} | {ratio} | {asked} |")
+        lines.append(f"| {found['work']} | {shown(found['seconds'])} | {model} | {against} | {ratio} | {asked} |")
+    for section, (function, _) in SECTIONS.items():
+        if not any(found["section"] == section for found in rows):
+            lines.append(f"| {(function.__doc__ or section).rstrip('.')} | not measured | – | – | – | – |")
     return "\n".join(lines)
 
 

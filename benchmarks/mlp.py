@@ -1,18 +1,17 @@
 """One training step of the paper's network: pcgraph, torch backpropagation, and the limit.
 
-On a GPU pcgraph's step is recorded whole, as one CUDA graph, and backpropagation is compiled. The limit is the products
-that the step really needs, back to back as plain ``torch.mm`` into tensors that exist, plus the optimizer's step.
+The limit is the products that the step really needs, back to back as plain ``torch.mm`` into tensors that exist, plus
+the optimizer's step.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import torch
 
 import pcgraph
-from pcgraph import SGD, Average, Forward, PCNetwork
-from pcgraph.inference import Recorder
+from pcgraph import SGD, Forward, PCNetwork
 from pcgraph.plan.operations import Propagate
 
 
@@ -25,14 +24,13 @@ def data(sizes: list[int], batch: int, device: str) -> tuple[torch.Tensor, torch
 
 
 def ours(
-    sizes: list[int], batch: int, steps: int, activation: str = "gelu", device: str = "cpu", init: str = "forward"
+    sizes: list[int], batch: int, steps: int, activation: str = "gelu", device: str = "cpu"
 ) -> Callable[[], object]:
     """pcgraph's training step, by the public calls."""
     net = PCNetwork(pcgraph.graphs.chain(sizes, activation=activation), device=device)
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3, fused=True)
-    start = Forward() if init == "forward" else Average()
     x, y = data(sizes, batch, device)
-    states = SGD(lr=0.1)
+    start, states = Forward(), SGD(lr=0.1)
 
     def step() -> None:
         optimizer.zero_grad()
@@ -42,52 +40,8 @@ def ours(
     return step
 
 
-def captured(
-    sizes: list[int], batch: int, steps: int, activation: str = "gelu", device: str = "cuda", init: str = "forward"
-) -> dict[str, Callable[[], object]]:
-    """pcgraph's training step as one CUDA graph: "step" until the GPU has done it, "host" until the host has asked."""
-    net = PCNetwork(pcgraph.graphs.chain(sizes, activation=activation), device=device)
-    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3, fused=True, capturable=True)
-    start = Forward() if init == "forward" else Average()
-    x, y = data(sizes, batch, device)
-    states = SGD(lr=0.1)
-
-    def learn(clamps: Mapping[str, torch.Tensor]) -> pcgraph.InferenceResult:
-        optimizer.zero_grad()
-        result = net.infer(clamps, init=start, steps=steps, optimizer=states, check=False)
-        result.backward()
-        optimizer.step()
-        return result
-
-    recorded = Recorder(learn) if torch.cuda.is_available() else learn
-
-    def host() -> object:
-        return recorded({"x": x, "y": y})
-
-    return {"step": finished(host), "host": host}
-
-
-def finished(step: Callable[[], object]) -> Callable[[], object]:
-    """The step, and the wait for the GPU if there is one."""
-
-    def whole() -> object:
-        found = step()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        return found
-
-    return whole
-
-
-def compiled(sizes: list[int], batch: int, activation: str = "gelu", device: str = "cuda") -> Callable[[], object]:
-    """:func:`backprop` under ``torch.compile``, with CUDA graphs of its own for both passes."""
-    return finished(backprop(sizes, batch, activation, device, mode="reduce-overhead"))
-
-
-def backprop(
-    sizes: list[int], batch: int, activation: str = "gelu", device: str = "cpu", mode: str | None = None
-) -> Callable[[], object]:
-    """The same network in plain torch, eager or compiled in a mode, with the same optimizer; a step gives the loss."""
+def backprop(sizes: list[int], batch: int, activation: str = "gelu", device: str = "cpu") -> Callable[[], object]:
+    """The same network in plain torch, eager, with the same optimizer; a step gives the loss."""
     layers: list[torch.nn.Module] = []
     kind = {"gelu": torch.nn.GELU, "relu": torch.nn.ReLU, "tanh": torch.nn.Tanh}[activation]
     for a, b in zip(sizes, sizes[1:]):
@@ -99,13 +53,9 @@ def backprop(
     def loss(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         return (0.5 * (model(x) - y).square().sum(1)).mean()
 
-    run = loss if mode is None else torch.compile(loss, mode=mode)
-
     def step() -> torch.Tensor:
-        if mode is not None:
-            torch.compiler.cudagraph_mark_step_begin()
         optimizer.zero_grad()
-        found = run(x, y)
+        found = loss(x, y)
         found.backward()
         optimizer.step()
         return found

@@ -164,7 +164,7 @@ class PCNetwork(Network):
         capture : bool or "auto"
             On a GPU, record the run as one CUDA graph and replay it for every batch of this shape: the host then
             starts it with one call. "auto" does so where all that varies comes in through tensors; True refuses
-            where it does not. Not measured yet: no GPU was at hand.
+            where it does not.
         precision : mapping, optional
             Node, or (node, slot) -> the precision of its Gaussian energy in this run, in place of the declared one: as
             in ``precision={("V1", "down"): 0.1}``, which asks with more weight on feedback than it was trained with.

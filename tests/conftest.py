@@ -51,8 +51,9 @@ def _gpu(config) -> str | None:
 
 def pytest_ignore_collect(collection_path, config):
     """With -m gpu, files without a test of a GPU are not read: they may need what a machine with a GPU lacks."""
-    if _gpu(config) is not None and collection_path.suffix == ".py":
-        return None if ON_A_GPU.search(collection_path.read_text()) else True
+    files = collection_path.rglob("*.py") if collection_path.is_dir() else [collection_path]
+    if _gpu(config) is not None and not any(ON_A_GPU.search(file.read_text()) for file in files):
+        return True
     return None
 
 

@@ -205,8 +205,8 @@ def correct(y: Tensor, prediction: Tensor) -> tuple[Tensor, Tensor]:
     zero = torch.zeros((), dtype=torch.float64, device=y.device)
     if y.dim() != 2 or y.shape[1] < 2:
         return zero, zero
-    hits = (y.argmax(1) == prediction.argmax(1)).sum().double()
-    return hits, is_one_hot(y).double() * len(y)
+    hits = (y.argmax(1) == prediction.argmax(1)).sum(dtype=torch.float64)
+    return hits, is_one_hot(y).sum(dtype=torch.float64) * len(y)
 
 
 @torch.no_grad()

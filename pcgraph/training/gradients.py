@@ -156,12 +156,13 @@ def small_gradients(
     list of (where, root mean square of the gradient, eps)
     """
     eps = {id(p): _eps(group) for group in optimizer.param_groups if _eps(group) for p in group["params"]}
+    looked = [(what, _rms(gradient), limit) for what, gradient, limit in _gradients(net, eps)]
+    numbers = iter(torch.cat([rms for _, rms, _ in looked]).tolist() if looked else ())  # all at once, of a GPU
     found = []
-    for what, gradient, limit in _gradients(net, eps):
-        rms = _rms(gradient)
-        for row in (rms < limit).nonzero().flatten().tolist():
-            if rms[row] > 0 or (learning is not None and learning[what.edges(row)].any()):
-                found.append((what(row), float(rms[row]), limit))
+    for what, rows, limit in looked:
+        for row, rms in zip(range(len(rows)), numbers):
+            if rms < limit and (rms > 0 or (learning is not None and learning[what.edges(row)].any())):
+                found.append((what(row), rms, limit))
     return found
 
 

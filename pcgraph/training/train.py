@@ -127,8 +127,9 @@ def fit(
         between them, so that a step that diverges moves nothing; with ``check=False`` the host waits for nothing. It
         takes the rule Standard, no callbacks, an optimizer with ``capturable=True`` or SGD, a learning rate in a tensor
         if it changes in every step, and what ``net.infer(capture=...)`` takes. "auto" else replays inference alone, or
-        nothing; True refuses. Measured steps, and batches of another shape than the recorded one, run as they are.
-        The recording keeps state buffers of its own until the run ends. Not measured yet: no GPU was at hand.
+        nothing; True refuses. Predictions, for the accuracy and for validation by a loader, are recorded as well. The
+        first step, and batches of another shape than the recorded one, run as they are. The recording keeps state
+        buffers of its own until the run ends.
 
     Returns
     -------

@@ -6,6 +6,7 @@ import csv
 import json
 
 from benchmarks import __main__ as benchmarks
+from benchmarks import gpu
 from tests import ROOT
 from tests.builders import script
 
@@ -26,3 +27,10 @@ def test_the_table_of_the_bench_is_made_of_its_rows():
     """Ratios in the text are those that one run of the bench measured."""
     rows = json.loads((ROOT / "docs" / "figures" / "bench.json").read_text())
     assert benchmarks.table(rows) in (ROOT / "docs" / "performance.md").read_text()
+
+
+def test_the_table_of_a_gpu_is_made_of_its_rows():
+    """What no committed run has measured stands there as not measured."""
+    run = ROOT / "docs" / "figures" / "gpu.json"
+    rows = json.loads(run.read_text()) if run.exists() else {}
+    assert gpu.table(rows) in (ROOT / "docs" / "performance.md").read_text()

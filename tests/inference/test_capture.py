@@ -62,6 +62,77 @@ def test_another_shape_runs_as_it_is_and_leaves_the_recording_alone():
     assert len(Replayed.made[-1].log) == 6
 
 
+def test_what_comes_most_often_is_recorded():
+    """A resumed epoch may begin with its last, smaller batch, which never comes twice in a row."""
+    recorder = Recorder(lambda inputs: inputs["a"].sum() + 0, Replayed)
+    for size in (3, 4, 4, 4, 4, 4, 3, 4):
+        assert float(recorder({"a": torch.ones(size)})) == size
+    logs = [made.log for made in Replayed.made[-2:]]
+    assert logs == [["warm"], ["warm"] * 3 + ["record", "replay", "replay"]]
+
+
+def test_shapes_that_take_turns_are_recorded_all_the_same():
+    """The first of them is."""
+    recorder = Recorder(lambda inputs: inputs["a"].sum() + 0, Replayed)
+    for size in (3, 4) * 5:
+        assert float(recorder({"a": torch.ones(size)})) == size
+    assert Replayed.made[-1].log == ["warm"] * 3 + ["record", "replay", "replay"]
+
+
+@pytest.mark.parametrize("switch", ["autocast", "matmul"])
+def test_a_switch_of_torchs_is_noticed_by_ones_own_recorder(switch):
+    """A recording without autocast, or in full precision, must not stand for a step under another setting."""
+    a = torch.randn(8, 8, generator=torch.Generator().manual_seed(0))
+    recorder = Recorder(lambda inputs: inputs["a"] @ inputs["a"], Replayed)
+    before, precision = len(Replayed.made), torch.get_float32_matmul_precision()
+    try:
+        for i in range(15):
+            on = 5 <= i < 10
+            if switch == "matmul":
+                torch.set_float32_matmul_precision("medium" if on else "highest")
+            with torch.autocast("cpu", torch.bfloat16, enabled=on and switch == "autocast"):
+                assert torch.equal(recorder({"a": a}), a @ a)
+    finally:
+        torch.set_float32_matmul_precision(precision)
+    assert [made.log.count("replay") for made in Replayed.made[before:]] == [5 - Recorder.WARM] * 3
+
+
+@pytest.mark.parametrize("given", [{}, {"init": Forward(), "steps": 2, "optimizer": SGD(0.1)}])
+def test_predictions_are_recorded(recording, given):
+    """They equal those that are not, weights move meanwhile, and what was predicted before stays as it is."""
+    net = PCNetwork(pcgraph.graphs.chain([5, 6, 6, 3], activation="tanh"), seed=0)
+    kept = []
+    for i in range(7):
+        with torch.no_grad():
+            for p in net.parameters():
+                p.add_(0.01)
+        x = {"x": batch(net, seed=i)["x"]}
+        kept.append([net.predict(x, "y", **given), net.predict(x, "y", capture="auto", check=False, **given)])
+    for plain, recorded in kept:
+        assert torch.equal(plain, recorded)
+    assert [made.log.count("replay") for made in recording] == [7 - Recorder.WARM]
+
+
+def test_an_evaluation_waits_for_the_device_at_its_end_alone(recording):
+    """Where the host looks at each batch, a GPU idles for as long as Python takes."""
+    net = PCNetwork(pcgraph.graphs.chain([5, 6, 6, 3], activation="tanh"), seed=0)
+    batches = [(batch(net, seed=i)["x"], torch.eye(3)[[0, 1, 2, 0]]) for i in range(8)]
+    plain = pcgraph.evaluate(net, batches)
+    waiting = NoWaiting()
+    waiting.on = False
+
+    def watched():
+        for i, both in enumerate(batches):
+            waiting.on = i > Recorder.WARM
+            yield both
+        waiting.on = False
+
+    with waiting:
+        found = pcgraph.evaluate(net, watched(), check=False, capture="auto")
+    assert found == plain
+    assert [made.log.count("replay") for made in recording] == [8 - Recorder.WARM]
+
+
 def test_a_whole_training_step_is_one_recording():
     """Initialization, steps, gradients and the optimizer, replayed, train to the same weights as without."""
     trained = []

@@ -13,9 +13,10 @@ import torch
 import pcgraph
 from pcgraph import SGD, Adam, Average, Forward, Memory, Normal, Null, PCNetwork, PerNode, Zero
 from pcgraph.backends.torch.workspace import Workspace
-from pcgraph.errors import ClampError, ConfigError, Diverged
+from pcgraph.errors import ClampError, ConfigError, Diverged, PCGraphWarning
 from pcgraph.inference import Recorder
 from pcgraph.training import step_recording
+from tests.builders import timeless
 from tests.replayed import NoWaiting, Replayed, stand_in
 
 STEPS = 12
@@ -146,6 +147,40 @@ def test_a_batch_of_another_shape_runs_as_it_is(recording, check):
     assert_same(found, train(False, **kw)[0])
     assert [epoch.samples for epoch in history.epochs] == [58] * 3
     assert [made.log.count("replay") for made in recording] == [27 - 1 - Recorder.WARM] * (2 if check else 1)
+
+
+@pytest.mark.parametrize("check", [True, False])
+def test_the_usual_batch_is_recorded_where_another_comes_first(recording, check):
+    """An epoch that is resumed near its end begins with the smaller batch."""
+    kw = {"loader": Endless(batches(14, short=(1,))), "check": check}
+    assert_same(train("auto", **kw)[0], train(False, **kw)[0])
+    # The second step is of the smaller batch, the third of the usual one as often: from the fourth on it is recorded.
+    kept = recording[-(2 if check else 1) :]
+    assert [made.log for made in kept] == [["warm"] * 3 + ["record"] + ["replay"] * 8] * len(kept)
+
+
+@pytest.mark.filterwarnings("ignore:inference increased the energy")
+@pytest.mark.parametrize("check", [True, False])
+def test_what_measured_steps_tell_is_the_same(recording, check):
+    """Energies, accuracies, rates and warnings are those of a run without recordings."""
+    kw = {
+        "state_optimizer": SGD(3.0), "check": check, "epochs": 2, "validate": batches(9),
+        "optimizer": OPTIMIZERS["adamw, rate in a tensor"],
+    }  # fmt: skip
+    plain, found = (train(capture, **kw) for capture in (False, True))
+    assert_same(found[0], plain[0])
+    assert any("inference increased the energy" in text for text in plain[1].warnings)
+    assert timeless(found[1]) == timeless(plain[1])
+
+
+def test_small_gradients_are_told_of_a_replay_as_well(recording):
+    """The early layers of a run from a sweep may learn nothing, recorded or not."""
+    kw = {"state_optimizer": SGD(1e-6), "check": False, "epochs": 2}
+    told = []
+    for capture in (False, True):
+        with pytest.warns(PCGraphWarning, match="gradients are below the optimizer's eps"):
+            told.append(train(capture, **kw)[1].warnings)
+    assert told[0] == told[1]
 
 
 def test_a_rate_that_is_a_number_is_recorded_anew_when_it_changes(recording):
@@ -483,6 +518,43 @@ def test_on_a_gpu_recorded_steps_train_as_others_do(init, check):
         found.append([p.detach() for p in net.parameters()])
     for one, other in zip(*found):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_a_recorder_notices_that_tf32_was_allowed():
+    """A caller's own step in full precision must not go on as it was recorded, nor the other way round."""
+    torch.manual_seed(0)
+    net = PCNetwork(pcgraph.graphs.chain([256, 256, 256], activation="tanh"), seed=0, device="cuda")
+    clamps = {v: torch.randn(64, 256).to("cuda") for v in ("x", "y")}
+
+    def infer(inputs):
+        return net.infer(inputs, init=Forward(), steps=3, optimizer=SGD(0.1), check=False)
+
+    recorder, precision = Recorder(infer), torch.get_float32_matmul_precision()
+    try:
+        for allowed in ("highest", "high", "highest"):
+            torch.set_float32_matmul_precision(allowed)
+            plain = infer(clamps).states["h1"]
+            for _ in range(6):
+                found = recorder(clamps).states["h1"]
+            assert recorder.recorded
+            torch.testing.assert_close(found, plain, rtol=1e-6, atol=1e-6)
+    finally:
+        torch.set_float32_matmul_precision(precision)
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_measured_steps_and_evaluations_tell_the_same():
+    """Energies, accuracies and validation of a recorded run are those of one without, to rounding."""
+    found = []
+    for mode in (False, True):
+        net = PCNetwork(pcgraph.graphs.chain([5, 6, 6, 3], activation="tanh"), seed=0, device="cuda")
+        history = pcgraph.fit(
+            net, batches(20, short=(19,)), init=Average(), steps=3, state_optimizer=SGD(0.1), epochs=3, progress=False,
+            optimizer=adamw(net.parameters()), capture=mode, check=False, measure_every=3, validate=batches(9),
+        )  # fmt: skip
+        found.append([(record.energy, record.accuracy, *record.validation.values()) for record in history])
+    torch.testing.assert_close(torch.tensor(found[0]), torch.tensor(found[1]), rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.gpu
