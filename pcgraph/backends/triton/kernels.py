@@ -212,7 +212,7 @@ def _at(cell, EVEN: tl.constexpr):
     return offset
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["batch", "show"])
 def predict(P, W, tiles, edges, batch, show, precisions,
             KNOWN: tl.constexpr, PHI: tl.constexpr, SINGLE: tl.constexpr, MIXED: tl.constexpr, COPIES: tl.constexpr,
             EVEN: tl.constexpr, PRECISE: tl.constexpr, ALIGN: tl.constexpr, ACC: tl.constexpr,
@@ -258,7 +258,7 @@ def predict(P, W, tiles, edges, batch, show, precisions,
             tl.store(P + _at(row + 3, EVEN) + place, mu, mask=ok)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["batch"])
 def pull(P, W, tiles, edges, batch, rates,
          MOVE: tl.constexpr, TURNED: tl.constexpr, PHI: tl.constexpr, SINGLE: tl.constexpr, MIXED: tl.constexpr,
          COPIES: tl.constexpr, EVEN: tl.constexpr, ALIGN: tl.constexpr, ACC: tl.constexpr,
@@ -306,7 +306,7 @@ def _scalars(acc, P, W, edges, low, high, rb, mb, BE: tl.constexpr):
     return acc
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["count", "batch", "code", "show"])
 def predict_scalars(P, W, nodes, edges, precisions, count, batch, code, show,
                     KNOWN: tl.constexpr, PRECISE: tl.constexpr, ACC: tl.constexpr,
                     BR: tl.constexpr, BE: tl.constexpr, BB: tl.constexpr):
@@ -338,7 +338,7 @@ def predict_scalars(P, W, nodes, edges, precisions, count, batch, code, show,
         tl.store(P + m[:, None] + rb[None, :], mu, mask=ok)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["count", "batch"])
 def pull_scalars(P, W, nodes, edges, rates, count, batch, MOVE: tl.constexpr, ACC: tl.constexpr,
                  BR: tl.constexpr, BE: tl.constexpr, BB: tl.constexpr):
     """The gradients of some nodes of one neuron each, which move along them where `MOVE` is true, or are written."""
@@ -361,7 +361,7 @@ def pull_scalars(P, W, nodes, edges, rates, count, batch, MOVE: tl.constexpr, AC
         tl.store(P + e[:, None] + rb[None, :], gradient, mask=ok)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["batch"])
 def learn(P, G, tiles, rows, edges, places, factors, batch,
           ADD: tl.constexpr, PHI: tl.constexpr, HALF: tl.constexpr, MIXED: tl.constexpr, ALIGN: tl.constexpr,
           ACC: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, DOT: tl.constexpr):
