@@ -248,14 +248,19 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--dry", action="store_true", help="small, to show that it works")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT") or "runs") / "gpu.json")
-    parser.add_argument("--seconds", type=float, default=170.0, help="all sections together")
+    parser.add_argument("--seconds", type=float, default=150.0, help="all sections together")
     parser.add_argument("--tier", type=Path, help="what the tests said: its last line goes into the result")
     parser.add_argument("--compile", action="store_true", help="only compile what is compiled, into the caches")
+    parser.add_argument("--table", type=Path, metavar="FILE", help="only print a result as docs/performance.md has it")
     parser.add_argument("--go-on", action="store_true", help="add to the result that is there")
     args = parser.parse_args(arguments)
     unknown = set(args.sections) - set(SECTIONS)
     if unknown:
         parser.error(f"no section is called {', '.join(sorted(unknown))}; there are {', '.join(SECTIONS)}")
+    if args.table is not None:
+        found: dict[str, Any] = json.loads(args.table.read_text())
+        print(table(found))
+        return found
     if args.device == "cpu" and not args.dry:
         parser.error("there is no GPU: --dry shows on a CPU that all of it works")
     size = Size.dry(args.device) if args.dry else Size(args.device)

@@ -8,7 +8,7 @@ nothing, as without a recording.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -28,6 +28,8 @@ __all__ = ["StepRecording"]
 
 #: The labels among the inputs of a recording, which otherwise go by the names of nodes.
 LABELS = object()
+#: Settings of an optimizer that are what they are, and no tensor.
+PLAIN = (bool, int, float, type(None))
 
 
 class StepRecording:
@@ -58,6 +60,9 @@ class StepRecording:
         if reason is not None and options.capture is True:
             raise capturable.refuse(reason)
         self.possible = bool(options.capture) and reason is None
+        parts = () if options.init is None else options.init.modules()
+        #: Where the initializer's tensors are, as it makes and replaces them.
+        self._held = [held for part in parts for held in (part._parameters, part._buffers)]
         self._key: object = None
         self._parts: list[Recorder[None]] = []
         self._result: InferenceResult | None = None
@@ -141,20 +146,23 @@ class StepRecording:
         s = self.options
         groups = s.optimizer.param_groups
         moved = [t for state in s.optimizer.state.values() for t in state.values() if isinstance(t, Tensor)]
-        kept = [] if s.init is None else [*s.init.buffers(), *s.init.parameters()]
+        kept = [t for held in self._held for t in held.values() if t is not None]
+        settings = [value for group in groups for name, value in group.items() if name != "params"]
         return (
             *switches(self.net.device),
-            *(tensor.data_ptr() for tensor in (*self.trained, *moved, *kept)),
-            *(parameter.requires_grad for parameter in self.trained),
-            *((name, *self._marks(value)) for group in groups for name, value in group.items() if name != "params"),
+            *[tensor.data_ptr() for tensor in (*self.trained, *moved, *kept)],
+            *[parameter.requires_grad for parameter in self.trained],
+            *[value if type(value) in PLAIN else self._marks(value) for value in settings],
             repr(None if s.state_optimizer is None else vars(s.state_optimizer)),
         )
 
-    def _marks(self, value: Any) -> Iterator[object]:
+    def _marks(self, value: Any) -> object:
         """Tell a tensor of the device, which is read where it lies, from a number, which the recording holds."""
-        for part in value if isinstance(value, tuple | list) else (value,):
-            on_device = isinstance(part, Tensor) and part.device == self.net.device
-            yield part.data_ptr() if on_device else float(part) if isinstance(part, Tensor) else part
+        if isinstance(value, tuple | list):
+            return tuple(self._marks(part) for part in value)
+        if not isinstance(value, Tensor):
+            return value
+        return ("at", value.data_ptr()) if value.device == self.net.device else float(value)
 
     # -- what is recorded ---------------------------------------------------------------------------------------------
 
