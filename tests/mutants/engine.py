@@ -36,10 +36,12 @@ MODULES, GRADIENTS = f"{TORCH}/modules.py", f"{TORCH}/gradients.py"
 
 #: How each reason begins for which a plan is refused.
 REFUSALS = (
-    'f"adds the product', 'f"adds a product twice', 'f"{what} {self._name(missing)}', 'f"{what} {self._name(self.s.target',
-    'f"leaves out the error', '"sends an error back twice', 'f"sends an error that was not', 'f"does not send the error',
-    'f"takes the error of', 'f"sends back along', 'f"sends on what',
-    'f"moves {', 'f"does not move', '"learns twice', 'f"does not learn from', 'f"does not learn the bias',
+    'f"names', 'f"sets', 'f"adds the product', 'f"multiplies', 'f"{what} {self._name(missing)}',
+    'f"{what} {self._name(self.s.target', 'f"makes the error', 'f"takes errors', 'f"takes the error of {self._name(without',
+    'f"takes the error of {self._name(late', 'f"leaves out the error', 'f"sends an error back', 'f"sends back along',
+    'f"sends an error that was not', 'f"sends on what comes back to {self._name(outside', 'f"sends on what comes back to {self._name(twice',
+    'f"does not send the error', 'f"moves {', 'f"does not move', 'f"moves the state', 'f"learns from', 'f"learns the bias',
+    'f"does not learn from', 'f"does not learn the bias',
 )  # fmt: skip
 
 MUTANTS = [
