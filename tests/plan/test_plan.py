@@ -49,6 +49,21 @@ def test_every_plan_is_proved(problem, init, steps, optimizer, partly):
     assert verify(net.plan(clamped, masked=masked, init=init, steps=steps, optimizer=optimizer))
 
 
+def test_errors_spread_and_states_move_as_by_hand():
+    """Beside the path from x to the clamped y hang two free nodes, z and w: each step reaches one edge further."""
+    graph = nx.DiGraph([("x", "h"), ("h", "y"), ("h", "z"), ("z", "w")])
+    nx.set_node_attributes(graph, 2, "shape")
+    plan = PCNetwork(graph).plan({"x", "y"}, init=Forward(), steps=9)
+    assert verify(plan)
+
+    def named(mask):
+        return {plan.structure.nodes[i] for i in np.flatnonzero(mask)}
+
+    everything = {"h", "y", "z", "w"}
+    assert [named(plan.flow.error(t)) for t in range(10)] == [{"y"}, {"h", "y", "z"}, *[everything] * 8]
+    assert [named(plan.flow.move(t)) for t in range(9)] == [{"h"}, {"h", "z"}, *[everything - {"y"}] * 7]
+
+
 @pytest.mark.parametrize(("steps", "gflop"), [(2, 0.91), (3, 1.44), (5, 2.86), (7, 4.13)])
 def test_the_products_of_the_papers_network(steps, gflop):
     """784-512x4-10, batch 200, forward initialization: the needed products alone, as counted by hand from the rule."""
