@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pcgraph.backends.torch import switches
 from pcgraph.clamps import Clamps, Masked
 from pcgraph.inference import Recorder, capturable
 from pcgraph.initializers import Initializer
@@ -124,7 +123,7 @@ class StepRecording:
         moved = [t for state in s.optimizer.state.values() for t in state.values() if isinstance(t, Tensor)]
         kept = [] if s.init is None else [*s.init.buffers(), *s.init.parameters()]
         return (
-            *switches(self.net.device),
+            *self.net.backend.settings(self.net),
             *(tensor.data_ptr() for tensor in (*self.trained, *moved, *kept)),
             *(parameter.requires_grad for parameter in self.trained),
             *((name, *self._marks(value)) for group in groups for name, value in group.items() if name != "params"),

@@ -16,6 +16,7 @@ FILES = {
     "onednn": "tests/backends/test_onednn.py",
     "sharing": "tests/backends/test_sharing.py",
     "capture": "tests/inference/test_capture.py",
+    "capture step": "tests/inference/test_capture_step.py",
     "verify": "tests/plan/test_verify.py",
     "coordinates": "tests/inference/test_coordinates.py",
 }
@@ -195,6 +196,10 @@ MUTANTS = [
           "engine"),
     fault("one energy for all segments of a group", BASE, "np.diff(s.segment_of[nodes])", "np.diff(s.group_of[nodes])",
           "engine"),
+    fault("a recorded step holds for all settings of torch", "training/step_recording.py",
+          "            *self.net.backend.settings(self.net),\n", "", "capture step"),
+    # what is counted
+    fault("repeated steps are counted one short", "plan/smm.py", "(times - done) * grown", "(times - done - 1) * grown", "plan"),
     # the proof of plans
     *(fault(f"a proof that does not mind: {words}", VERIFY, f"raise _Wrong({words}", f"str({words}", "verify") for words in REFUSALS),
 ]  # fmt: skip

@@ -191,10 +191,10 @@ def the_free_nodes_are_forged(plan: Plan) -> Plan:
     return replace(forged, free=forged.free | (np.arange(len(forged.free)) == NODE["x"]))
 
 
-ZERO, NORMAL, FORWARD, ONCE, ERRORS, BOTH = (
-    {"init": Zero()}, {"init": Normal()}, {"init": Forward()}, {"init": Forward(), "steps": 1}, {"init": Zero(), "coordinates": Errors()},
-    {"init": Zero(), "coordinates": Errors({"h1"})},
+ZERO, NORMAL, FORWARD, ONCE = (
+    {"init": Zero()}, {"init": Normal()}, {"init": Forward()}, {"init": Forward(), "steps": 1},
 )  # fmt: skip
+ERRORS, BOTH = ({"init": Zero(), "coordinates": errors} for errors in (Errors(), Errors({"h1"})))
 #: A fault in a plan, the plan, and what is said of it.
 SPOILT: list[tuple[Callable[[Plan], Plan], dict[str, Any], str]] = [
     (an_edge_too_few, ZERO, r"Compare at step 1 takes the error of 'h2' by a product of .*h1.*h2.* out of date"),
@@ -216,7 +216,11 @@ SPOILT: list[tuple[Callable[[Plan], Plan], dict[str, Any], str]] = [
     (the_state_of_an_error_is_old, ERRORS, r"Compare at step 1 takes the error of 'h2', whose state is not its predic"),
     (an_error_goes_on_too_early, ERRORS, r"Pull at step 0 sends back along .*h1.*h2.* before all has come back"),
     (a_state_is_sent_on, BOTH, r"Relay at step 0 sends on what comes back to 'h1', whose variable is its state"),
-    (the_initial_states_missing, NORMAL, r"Propagate at the start multiplies along .*h[12].*, whose source has no state"),
+    (
+        the_initial_states_missing,
+        NORMAL,
+        r"Propagate at the start multiplies along .*h[12].*, whose source has no state",
+    ),
     (the_initial_states_missing, ZERO, r"Compare at step 0 takes errors before 'h[12]' has a state"),
     (a_clamped_node_is_written, ZERO, r"Write at the start sets the state of 'y', which is not free"),
     (a_node_is_compared_twice, ZERO, r"Compare at step 0 names 'h2' twice"),

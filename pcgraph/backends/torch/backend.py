@@ -9,7 +9,7 @@ from pcgraph.backends.base import Backend, Program
 from pcgraph.backends.torch.kernels import Kernel, chosen
 from pcgraph.backends.torch.lowering import kept, lower
 from pcgraph.backends.torch.program import TorchProgram
-from pcgraph.backends.torch.workspace import Workspace
+from pcgraph.backends.torch.workspace import Workspace, switches
 from pcgraph.backends.traits import traits_of
 from pcgraph.network import Network
 from pcgraph.plan import Plan
@@ -75,6 +75,9 @@ class TorchBackend(Backend):
         if own_sigma is not None:
             return f"the activation {own_sigma.name!r} may decide by what it computes"
         return None
+
+    def settings(self, network: Network) -> tuple[object, ...]:
+        return switches(network.device)
 
     def describe(self, plan: Plan, network: Network) -> tuple[str, ...]:
         lines = ["buckets:"]
