@@ -66,7 +66,7 @@ def verify(plan: Plan) -> bool:
     proof = _Proof(plan)
     for t, phase, operation in plan.timeline():
         try:
-            proof.apply(operation, t)
+            proof.apply(operation)
         except _Wrong as error:
             where = f"at step {t}" if phase == "step" else {"initialize": "at the start"}.get(phase, "at the end")
             raise AssertionError(f"{plan!r}: {type(operation).__name__} {where} {error}") from None
@@ -118,8 +118,8 @@ class _Proof:
         count, edges = len(self.version), len(self.product)
         return _Step(np.zeros(count, dtype=bool), np.zeros(edges, dtype=bool), np.zeros(count, dtype=bool))
 
-    def apply(self, op: Operation, t: int) -> None:
-        """Let an operation of step `t` act on the symbols, or raise what is wrong with it."""
+    def apply(self, op: Operation) -> None:
+        """Let an operation act on the symbols, or raise what is wrong with it."""
         self._once(op)
         if isinstance(op, Write):
             self._give(op.nodes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from pcgraph.activations import Activation
 from pcgraph.backends.torch import onednn
 from pcgraph.backends.torch.calls import (
     Activate,
+    Call,
     Errors,
     Fill,
     MeasureRows,
@@ -26,9 +28,7 @@ from pcgraph.backends.torch.calls import (
 from pcgraph.backends.torch.workspace import Step, Workspace, put, take
 from pcgraph.network import Segment
 
-__all__ = [
-    "activate", "errors", "fill", "measure", "offset", "relay", "restore", "save", "zero_gradient", "zero_signal",
-]  # fmt: skip
+__all__ = ["BIND"]
 
 
 def fill(ws: Workspace, call: Fill) -> Step:
@@ -271,3 +271,18 @@ def _general(
         sigma.pullback(sent, flat.a, out=flat.s, mu=flat.m)
 
     return identity if sigma.is_identity else curved
+
+
+#: What binds each kind of call on nodes.
+BIND: dict[type[Call], Callable[[Workspace, Any], Step]] = {
+    Fill: fill,
+    Save: save,
+    Restore: restore,
+    Activate: activate,
+    Errors: errors,
+    ZeroGradient: zero_gradient,
+    ZeroSignal: zero_signal,
+    MeasureRows: measure,
+    OffsetRows: offset,
+    RelayRows: relay,
+}
