@@ -250,7 +250,7 @@ class Program(ABC):
 
     @property
     def energy_dtype(self) -> torch.dtype:
-        """The dtype of energies: sums of squares of half precision leave its range, and are taken in float32."""
+        """Energies have this dtype: sums of squares of half precision leave its range, and are taken in float32."""
         own = self.network.dtype
         return torch.float32 if own in (torch.float16, torch.bfloat16) else own
 

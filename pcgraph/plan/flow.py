@@ -1,4 +1,4 @@
-"""Which states move, and which errors may differ from zero, in each inference step: pure set arithmetic.
+"""Set arithmetic says which states move, and which errors may differ from zero, in each inference step.
 
 With ``Z_t`` the nodes whose error may be non-zero before step t, ``D_t`` the nodes whose state moves in step t, ``U``
 the free nodes and ``V_E`` the nodes with an energy:

@@ -18,6 +18,7 @@ FILES = {
     "capture": "tests/inference/test_capture.py",
     "capture step": "tests/inference/test_capture_step.py",
     "verify": "tests/plan/test_verify.py",
+    "slots": "tests/slots/test_engine.py",
     "coordinates": "tests/inference/test_coordinates.py",
 }
 
@@ -102,7 +103,7 @@ MUTANTS = [
     fault("CSR values not refreshed", SPARSE, "ws.refreshed(lambda: torch.index_select(packed, 0, index, out=values))",
           "torch.index_select(packed, 0, index, out=values)", "engine"),
     fault("precision forgotten", NODES, "torch.sub(r.h, mu, out=r.e).mul_(precision)", "torch.sub(r.h, mu, out=r.e)", "engine"),
-    fault("priors are zero", NODES, "        rows.index_copy_(0, which, fixed)\n", "", "engine"),
+    fault("priors are zero", NODES, "    ws.refreshed(lambda: rows.index_copy_(0, which, fixed))\n", "", "engine"),
     fault("module weights learn nothing", MODULES, "parameter.grad.sub_(grads[name], alpha=scale)", "pass", "engine"),
     fault("bias gradients summed over the batch", GRADIENTS, "gradient[own].sub_(sums, alpha=scale)",
           "gradient[own].sub_(sums)", "core"),
@@ -180,6 +181,11 @@ MUTANTS = [
           "for wave in self.error_waves\n", "coordinates"),
     fault("an edge more does no harm to errors that are sent on", LOWERING, " if self.at_once else False)", ")", "coordinates",
           "sharing"),
+    fault("what comes back is taken twice and not sent on", NODES, "write(signal() - back())", "write(signal() + back())", "coordinates"),
+    fault("what comes back is sent on as it is", NODES, "write(signal() - sent", "write(signal() - 0 * sent", "coordinates"),
+    fault("modules behind an activation send back along the module alone", MODULES,
+          "(lambda back, source: back) if on.phi.is_identity else along_phi", "lambda back, source: back", "engine"),
+    fault("a slot's own error is kept to itself", MODULES, "nodes.add_(read())", "nodes.add_(0 * read())", "slots"),
     fault("states move where errors should", PROGRAM, "(self.ws.x if call.errors else self.ws.h)", "self.ws.h", "coordinates"),
     fault("nudges are forgotten where errors move", PROGRAM,
           "        if self.plan.measure is not None:  # what pulls at a state goes on to its parents\n            self._nudge(motion)\n",

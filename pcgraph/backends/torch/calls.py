@@ -62,7 +62,7 @@ def mark(value: Any) -> Hashable:
 
 @dataclass(frozen=True, eq=False)
 class SegmentRows(Call):
-    """A call on rows of one segment."""
+    """Calls of this kind work on rows of one segment."""
 
     segment: int
     rows: Rows
@@ -70,7 +70,7 @@ class SegmentRows(Call):
 
 @dataclass(frozen=True, eq=False)
 class GroupRows(Call):
-    """A call on rows of one group."""
+    """Calls of this kind work on rows of one group."""
 
     group: int
     rows: Rows

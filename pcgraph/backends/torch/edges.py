@@ -43,7 +43,7 @@ class Edges:
         self.source_group, self.target_group = self.bucket.source_group, self.bucket.target_group
 
     def weight(self, ws: Workspace) -> Tensor:
-        """(edges, out, in): a view where the rows are neighbours, else a copy that is refreshed for every run."""
+        """Return (edges, out, in): a view where the rows are neighbours, else a copy, refreshed for every run."""
         packed = ws.packed(self.bucket)
         where = rows(self.row) if _ascending(self.row) else self.row
         if isinstance(where, slice):

@@ -330,7 +330,7 @@ class _Lowering:
         yield from self.forward(t, stage.propagate.nodes if stage.offsets else None)
 
     def backs(self, edges: Mask, compared: Mask) -> Iterator[SendBack]:
-        """Pull calls for the edges in the mask, and for others in between where that makes them neighbours.
+        """Yield pull calls for the edges in the mask, and for others in between where that makes them neighbours.
 
         An edge more does no harm where its signal is up to date, or never anything but zero.
         """

@@ -69,7 +69,7 @@ def check_state_optimizer(optimizer: StateOptimizer, *, steps: int = 6, seed: in
 
 
 def _path(optimizer: StateOptimizer, state: Tensor, grads: Tensor, lr: float | Tensor) -> Tensor:
-    """Where the state comes by these gradients, shape (steps, nodes, batch, size), from a fresh memory."""
+    """Return where the state comes by these gradients, shape (steps, nodes, batch, size), from a fresh memory."""
     moved = state.clone()
     memory: dict[str, Any] = {"lr": lr}
     for t, grad in enumerate(grads):
@@ -109,7 +109,7 @@ def _optimizer_parts(optimizer: StateOptimizer, state: Tensor, grads: Tensor, lr
 
 
 def _optimizer_in_network(optimizer: StateOptimizer, seed: int) -> None:
-    """From a sweep, where a plan skips most, so that a wrong ``fixes_zero`` shows."""
+    """Begin with a sweep, where a plan skips most, so that a wrong ``fixes_zero`` shows."""
     net = PCNetwork(graphs.chain([2, 3, 3, 2], activation="tanh"), seed=seed, dtype=torch.float64)
     generator = torch.Generator().manual_seed(seed)
     clamps = {v: draw((BATCH, 2), generator) for v in ("x", "y")}
