@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from benchmarks import __main__ as benchmarks
-from benchmarks import mlp
+from benchmarks import groups, mlp
 from tests.replayed import Replayed, stand_in
 
 SIZES, BATCH = [5, 6, 6, 3], 12
@@ -44,6 +44,16 @@ def test_backpropagation_is_compiled_as_the_row_says(monkeypatch):
         found.append(losses(make(SIZES, BATCH, device="cpu")))
     assert asked == ["reduce-overhead"]
     assert found[0] == found[1]
+
+
+def test_scattered_neurons_tell_what_the_first_run_and_another_length_take():
+    """The rows on building and on another T read these."""
+    runs, told = groups.neurons(40, 60, 3)
+    assert {"first", "new", "again"} == set(told)
+    assert 0 < told["new"] < told["first"]
+    result = runs[f"T={groups.LENGTHS[0]}"]()
+    assert result.energy.shape == (3,)
+    assert runs["product"]().shape == (40, 3)
 
 
 def test_what_was_not_measured_is_said_to_be_so():

@@ -174,7 +174,7 @@ MUTANTS = [
     fault("a gradient downwards is none", BASE, '"gradient").abs().transpose', '"gradient").transpose', "initializers"),
     # error coordinates, solvers, and runs that end when they have converged
     fault("errors are taken from another plan", LOWERING, "            yield from (MeasureRows(which, where)",
-          "            yield from (Activate(which, where)", "coordinates"),
+          "            yield from (ActivateRows(which, where)", "coordinates"),
     fault("children get their states before their parents", COMPILE,
           "Offset(wave)) for wave in self.error_waves)", "Offset(wave)) for wave in reversed(self.error_waves))", "coordinates"),
     fault("errors go on to the parents before they have come back", COMPILE, "for wave in reversed(self.error_waves)\n",

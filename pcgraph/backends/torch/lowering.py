@@ -14,9 +14,9 @@ from typing import Literal
 import numpy as np
 
 from pcgraph.backends.torch.calls import (
-    Activate,
+    ActivateRows,
     Call,
-    Errors,
+    CompareRows,
     Fill,
     Give,
     MeasureRows,
@@ -38,8 +38,7 @@ from pcgraph.backends.traits import Traits
 from pcgraph.network.adjacency import distinct
 from pcgraph.plan import NEVER, Plan, Stage
 from pcgraph.plan.flow import Mask
-from pcgraph.plan.operations import Activate as Sweep
-from pcgraph.plan.operations import Index, Propagate, Pull, Relay, Write
+from pcgraph.plan.operations import Activate, Index, Propagate, Pull, Relay, Write
 
 __all__ = ["Calls", "Lowered", "kept", "lower"]
 
@@ -49,7 +48,7 @@ class Calls:
     """One stage is these calls, sorted by the part of the program that runs them."""
 
     forward: tuple[Call, ...]
-    errors: tuple[Errors, ...]
+    errors: tuple[CompareRows, ...]
     clear: tuple[Call, ...] = ()
     pull: tuple[Call, ...] = ()
     moves: tuple[MoveRows, ...] = ()
@@ -257,8 +256,8 @@ class _Lowering:
                     if len(nodes):
                         filled[nodes] = False
                         yield from self.accumulate(op.edges[into == part], nodes, part, filled)
-            elif isinstance(op, Sweep):
-                yield from (Activate(which, where) for which, where in self.pieces(op.nodes))
+            elif isinstance(op, Activate):
+                yield from (ActivateRows(which, where) for which, where in self.pieces(op.nodes))
         begin = self.plan.begin
         yield from self.accumulate(begin.edges, begin.nodes, True, np.zeros(self.count, dtype=bool))
         if self.plan.measure is not None:
@@ -315,12 +314,12 @@ class _Lowering:
         offsets, _ = self.moves(moved & self.offset, errors=True)
         return Calls(forward, errors, zero, (*back, *hold), moves + offsets)
 
-    def errors(self, i: int, where: Rows, slope: Literal["keep", "use"] | None = None) -> Errors:
+    def errors(self, i: int, where: Rows, slope: Literal["keep", "use"] | None = None) -> CompareRows:
         """Return the call that takes the errors of these rows of segment `i`."""
         precision = self.plan.precisions[i]
         if precision is not None:
             precision = precision[numbers(where) - self.s.segments[i].start]
-        return Errors(i, where, slope, precision)
+        return CompareRows(i, where, slope, precision)
 
     def evaluation(self, stage: Stage, t: int) -> Iterator[Call]:
         """Return what is computed anew before step `t`, nodes whose variable is their error wave by wave."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from pcgraph.backends.torch.calls import Send, SendBack, numbers, rows
-from pcgraph.backends.torch.edges import Edges, carried, pulled
+from pcgraph.backends.torch.edges import EdgeRows, carried, pulled
 from pcgraph.backends.torch.sums import adder
 from pcgraph.backends.torch.workspace import Step, Workspace, reader, writer
 from pcgraph.plan.operations import Index
@@ -28,7 +28,7 @@ __all__ = [
 
 def identity_forward(ws: Workspace, call: Send) -> Step:
     """Bind ``A[target] += c phi(H[source])``, c the scale of the edge."""
-    edges = Edges(ws, call)
+    edges = EdgeRows(ws, call)
     h, a = ws.h(edges.source_group), ws.a(edges.target_group)
     source, add = _index(ws, edges.source), adder(ws, edges.target)
     states = carried(ws, edges.bucket, lambda: h.index_select(0, source))
@@ -37,7 +37,7 @@ def identity_forward(ws: Workspace, call: Send) -> Step:
 
 def identity_pull(ws: Workspace, call: SendBack) -> Step:
     """Bind ``E[source] -= c phi'(H[source]) * S[target]``."""
-    edges = Edges(ws, call)
+    edges = EdgeRows(ws, call)
     h, e, s = ws.h(edges.source_group), ws.e(edges.source_group), ws.s(edges.target_group)
     source, target = _index(ws, edges.source), _index(ws, edges.target)
     back = pulled(ws, edges.bucket, lambda: s.index_select(0, target), lambda: h.index_select(0, source))
@@ -47,7 +47,7 @@ def identity_pull(ws: Workspace, call: SendBack) -> Step:
 
 def tie_forward(ws: Workspace, call: Send) -> Step:
     """Bind ``H[slot] = H[node]``."""
-    edges = Edges(ws, call)
+    edges = EdgeRows(ws, call)
     h, copy = ws.h(edges.source_group), ws.h(edges.target_group)
     read, write = reader(h, _rows(ws, edges.source)), writer(copy, _rows(ws, edges.target))
     return lambda: write(read())
@@ -55,7 +55,7 @@ def tie_forward(ws: Workspace, call: Send) -> Step:
 
 def tie_pull(ws: Workspace, call: SendBack) -> Step:
     """Bind ``E[node] += E[slot]``: what the slot's own energy has to say of their state."""
-    edges = Edges(ws, call)
+    edges = EdgeRows(ws, call)
     e, own = ws.e(edges.source_group), ws.e(edges.target_group)
     source, read = _rows(ws, edges.source), reader(own, _rows(ws, edges.target))
     if isinstance(source, slice):
@@ -78,7 +78,7 @@ class _Modules:
     """The edges of a call on one module keep (source, target, canonical number), and how they are computed."""
 
     def __init__(self, ws: Workspace, call: Send | SendBack) -> None:
-        edges = Edges(ws, call)
+        edges = EdgeRows(ws, call)
         groups = ws.structure.groups
         self.h = ws.h(edges.source_group)
         self.shape, self.out_shape = groups[edges.source_group].shape, groups[edges.target_group].shape

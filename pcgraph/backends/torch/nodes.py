@@ -12,9 +12,9 @@ from torch import Tensor
 from pcgraph.activations import Activation
 from pcgraph.backends.torch import onednn
 from pcgraph.backends.torch.calls import (
-    Activate,
+    ActivateRows,
     Call,
-    Errors,
+    CompareRows,
     Fill,
     MeasureRows,
     OffsetRows,
@@ -94,7 +94,7 @@ def _zero(buffer: Tensor, where: Tensor | slice) -> Step:
     return lambda: buffer.index_fill_(0, where, 0.0)
 
 
-def activate(ws: Workspace, call: Activate) -> Step:
+def activate(ws: Workspace, call: ActivateRows) -> Step:
     """Bind H[rows] = σ(A[rows])."""
     segment = ws.structure.segments[call.segment]
     h, a, sigma = ws.h(segment.group), ws.a(segment.group), _activation(ws, segment)
@@ -165,7 +165,7 @@ def _activation(ws: Workspace, segment: Segment) -> Activation:
 
 @dataclass(frozen=True)
 class _Rows:
-    """An errors call works on these rows of H, A, M, E and S, each (nodes, batch, size)."""
+    """A comparison works on these rows of H, A, M, E and S, each (nodes, batch, size)."""
 
     h: Tensor
     a: Tensor
@@ -178,7 +178,7 @@ class _Rows:
         return _Rows(*(t.view(-1, *shape) for t in (self.h, self.a, self.m, self.e, self.s)))
 
 
-def errors(ws: Workspace, call: Errors) -> Step:
+def compare(ws: Workspace, call: CompareRows) -> Step:
     """Bind M = σ(A), E = dF/dH of the node's own energy, and S = σ'(A) ⊙ (-dF/dM).
 
     σ'(A) is kept where A does not change.
@@ -191,9 +191,9 @@ def errors(ws: Workspace, call: Errors) -> Step:
     g = segment.group
     buffers = [ws.h(g), ws.a(g), ws.m(g), ws.e(g), ws.s(g)]
     if isinstance(where, slice):
-        return _errors(ws, call, _Rows(*(b[where] for b in buffers)), precision)
+        return _compare(ws, call, _Rows(*(b[where] for b in buffers)), precision)
     rows = _Rows(*(torch.empty_like(reader(b, where)()) for b in buffers))
-    inner = _errors(ws, call, rows, precision)
+    inner = _compare(ws, call, rows, precision)
     results = [(buffers[3], rows.e), (buffers[4], rows.s)]
     if buffers[2] is not buffers[1]:
         results.append((buffers[2], rows.m))
@@ -208,7 +208,7 @@ def errors(ws: Workspace, call: Errors) -> Step:
     return gathered
 
 
-def _errors(ws: Workspace, call: Errors, r: _Rows, precision: Tensor | None) -> Step:
+def _compare(ws: Workspace, call: CompareRows, r: _Rows, precision: Tensor | None) -> Step:
     segment = ws.structure.segments[call.segment]
     shape = ws.structure.groups[segment.group].shape
     flat, sigma = r.shaped(shape), _activation(ws, segment)
@@ -234,7 +234,7 @@ def _miss(r: _Rows, precision: Tensor | None) -> Callable[[Tensor], object]:
 
 
 def _gaussian(
-    call: Errors, r: _Rows, flat: _Rows, sigma: Activation, predict: Callable[[], Tensor],
+    call: CompareRows, r: _Rows, flat: _Rows, sigma: Activation, predict: Callable[[], Tensor],
     miss: Callable[[Tensor], object],
 ) -> Step:  # fmt: skip
     def identity() -> None:
@@ -260,7 +260,7 @@ def _gaussian(
 
 
 def _general(
-    ws: Workspace, call: Errors, flat: _Rows, sigma: Activation, predict: Callable[[], Tensor]
+    ws: Workspace, call: CompareRows, flat: _Rows, sigma: Activation, predict: Callable[[], Tensor]
 ) -> Step:  # fmt: skip
     energy = ws.net.energy_of(call.segment)
 
@@ -282,8 +282,8 @@ BIND: dict[type[Call], Callable[[Workspace, Any], Step]] = {
     Fill: fill,
     Save: save,
     Restore: restore,
-    Activate: activate,
-    Errors: errors,
+    ActivateRows: activate,
+    CompareRows: compare,
     ZeroGradient: zero_gradient,
     ZeroSignal: zero_signal,
     MeasureRows: measure,
