@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pcgraph.plan.flow import Mask
+from pcgraph.plan.flow import Mask, mask_of
 from pcgraph.plan.operations import (
     NONE,
     Activate,
@@ -94,17 +94,17 @@ class _Proof:
         self.product = np.full(len(s.source), NEVER_MADE)
         self.linear = np.concatenate([np.full(b.count, b.keeps_zero) for b in s.buckets] or [np.zeros(0, dtype=bool)])
         only = plan.request.only
-        inside = np.ones(count, dtype=bool) if only is None else np.isin(np.arange(count), list(only))
+        inside = np.ones(count, dtype=bool) if only is None else mask_of(count, only)
         self.alive = s.has_energy & inside
-        self.free = inside & ~np.isin(np.arange(count), list(plan.request.clamped))
+        self.free = inside & ~mask_of(count, plan.request.clamped)
         self.free[len(s.declared) :] = False  # a slot has the state of its node
         #: Nodes that have a state, and those of which the error is what should move.
         self.known = ~self.free
         self.by_error = np.zeros(count, dtype=bool)
         if plan.request.kept is not None:
-            self.by_error = self.free & self.alive & ~s.is_root & ~np.isin(np.arange(count), list(plan.request.kept))
+            self.by_error = self.free & self.alive & ~s.is_root & ~mask_of(count, plan.request.kept)
         self.learns = np.concatenate([np.full(b.count, b.learns) for b in s.buckets] or [np.zeros(0, dtype=bool)])
-        self.masked = np.isin(np.arange(count), list(plan.request.masked))
+        self.masked = mask_of(count, plan.request.masked)
         self.vanishes = np.ones(count, dtype=bool)
         for segment in s.segments:
             self.vanishes[s.nodes_of(segment)] = segment.energy is None or segment.energy.zero_at_prediction
@@ -272,8 +272,7 @@ class _Proof:
         reached[[v for v in request.nudged if free[v]]] = True
         self.pushed |= reached
         owed = free.copy() if not request.fixes_zero else reached if request.stateless else self.pushed
-        moved = np.zeros(len(free), dtype=bool)
-        moved[op.nodes] = True
+        moved = mask_of(len(free), op.nodes)
         if (moved & ~free).any():
             raise _Wrong(f"moves {self._name(np.flatnonzero(moved & ~free))}, which is not free")
         if (owed & ~moved).any():

@@ -59,7 +59,7 @@ MUTANTS = [
     fault("children do not err", FLOW, "        grown[target[d[source]]] = True\n", "", "plan"),
     fault("parents do not move", FLOW, "            d[source[z[target]]] = True\n", "", "plan"),
     fault("own errors do not move", FLOW, "d = z & free", "d = np.zeros_like(z)", "plan"),
-    fault("clamped nodes move", COMPILE, "self.free = ~_mask(count, request.clamped) & only", "self.free = only.copy()",
+    fault("clamped nodes move", COMPILE, "self.free = ~mask_of(count, request.clamped) & only", "self.free = only.copy()",
           "core"),
     fault("masked nodes are exact", COMPILE, "swept & ~late & ~self.masked & self._vanishing()",
           "swept & ~late & self._vanishing()", "engine", "plan"),

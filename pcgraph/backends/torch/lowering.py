@@ -37,7 +37,7 @@ from pcgraph.backends.torch.kernels import Kernel
 from pcgraph.backends.traits import Traits
 from pcgraph.network.adjacency import distinct
 from pcgraph.plan import NEVER, Plan, Stage
-from pcgraph.plan.flow import Mask
+from pcgraph.plan.flow import Mask, mask_of
 from pcgraph.plan.operations import Activate, Index, Propagate, Pull, Relay, Write
 
 __all__ = ["Calls", "Lowered", "kept", "lower"]
@@ -125,9 +125,7 @@ class _Lowering:
         based: dict[int, Mask] = {}
         bases: dict[tuple[int, int], Index] = {}
         for t in np.unique(level[level != NEVER]):
-            mask = np.zeros(self.count, dtype=bool)
-            mask[s.target[level == t]] = True
-            mask &= highest > t
+            mask = mask_of(self.count, s.target[level == t]) & (highest > t)
             if mask.any():
                 based[int(t)] = mask
                 bases.update(((int(t), g), where) for g, where in self.by_group(np.flatnonzero(mask)))
@@ -283,7 +281,7 @@ class _Lowering:
 
     def stage(self, stage: Stage, t: int, final: bool = False) -> Calls:
         """Return the calls of step `t`, or of what follows the last one."""
-        compared = _mask(self.count, stage.compare.nodes)
+        compared = mask_of(self.count, stage.compare.nodes)
         changing, kept = compared.copy(), []
         for i, (nodes, begun) in self.lasting.items():
             if t >= begun:
@@ -295,10 +293,10 @@ class _Lowering:
         forward = tuple(self.evaluation(stage, t)) if t else ()
         if final:
             return Calls(forward, errors)
-        moved = _mask(self.count, stage.move.nodes)
+        moved = mask_of(self.count, stage.move.nodes)
         empty = moved & ~compared
         # Where errors move, nudges come before what is sent back, so that it must not write over them.
-        nudged = empty & _mask(self.count, np.array(sorted(self.plan.request.nudged), dtype=np.int64))
+        nudged = empty & mask_of(self.count, self.plan.request.nudged)
         if self.at_once:
             nudged[:] = False
         empty &= ~nudged
@@ -308,7 +306,7 @@ class _Lowering:
             if isinstance(op, Relay):
                 back += (RelayRows(which, where) for which, where in self.pieces(op.nodes))
             elif isinstance(op, Pull):
-                back += self.freshened(self.backs(_mask(len(self.level), op.edges), compared), empty, untouched)
+                back += self.freshened(self.backs(mask_of(len(self.level), op.edges), compared), empty, untouched)
         zero = tuple(ZeroGradient(g, where) for g, where in self.by_group_rows(empty | nudged))
         moves, hold = self.moves(moved & ~self.offset)
         offsets, _ = self.moves(moved & self.offset, errors=True)
@@ -388,17 +386,11 @@ class _Lowering:
         distinct = max([len(plan.stages), *(begun + 2 for _, begun in self.lasting.values())])
         stages = tuple(self.stage(plan.stage(t), t) for t in range(min(plan.steps, distinct)))
         final = self.stage(plan.final, plan.steps, final=True)
-        learning = _mask(len(self.level), plan.learn.edges)
-        weights = tuple(self.backs(learning, _mask(self.count, plan.final.compare.nodes)))
-        biases = tuple(self.by_group_rows(_mask(self.count, plan.learn.nodes)))
+        learning = mask_of(len(self.level), plan.learn.edges)
+        weights = tuple(self.backs(learning, mask_of(self.count, plan.final.compare.nodes)))
+        biases = tuple(self.by_group_rows(mask_of(self.count, plan.learn.nodes)))
         begun = tuple(begun for _, begun in self.lasting.values())
         return Lowered(tuple(self.prologue()), stages, final, weights, biases, begun)
-
-
-def _mask(count: int, members: Index) -> Mask:
-    result = np.zeros(count, dtype=bool)
-    result[members] = True
-    return result
 
 
 def _alike(labels: Index) -> Iterator[slice]:
