@@ -1,4 +1,4 @@
-"""Every exception and warning of pcgraph.
+"""Every exception and warning of pcgraph is defined here.
 
 A message says what was needed, what was found and what to do; the exception carries the same facts as
 data, so that a program need not parse the sentence.
@@ -26,7 +26,7 @@ __all__ = [
 
 
 class PCGraphError(Exception):
-    """Base class of every error that pcgraph raises on purpose."""
+    """Every error that pcgraph raises on purpose derives from this class."""
 
 
 class PCGraphWarning(UserWarning):
@@ -65,7 +65,7 @@ class ClampError(PCGraphError, ValueError):
 
 
 class InvalidInitializer(PCGraphError, ValueError):
-    """An initializer that this graph and these clamps do not admit.
+    """This graph and these clamps do not admit an initializer.
 
     Attributes
     ----------
@@ -150,7 +150,7 @@ class BrokenPromise(PCGraphError, AssertionError):
 
 
 def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
-    """The known name that is most like `name`, in any case of letters, or None if none is alike.
+    """Find the known name that is most like `name`, in any case of letters, or None if none is alike.
 
     Examples
     --------

@@ -84,7 +84,7 @@ class Following:
 
     @property
     def direction(self) -> Tensor | None:
-        """The last direction of the power iteration, (batch, variables)."""
+        """This is the last direction of the power iteration, (batch, variables)."""
         return self._direction
 
     def __repr__(self) -> str:

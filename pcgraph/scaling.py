@@ -1,4 +1,4 @@
-"""Factors on edges that let one learning rate serve networks of any width and depth.
+"""Factors on edges let one learning rate serve networks of any width and depth.
 
 With weights drawn from N(0, 1), which is the size that an update of Adam has too, the factor of an edge alone says how
 large what it sends is:

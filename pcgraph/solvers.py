@@ -68,7 +68,7 @@ def _above(energy: Tensor, value: Tensor) -> Tensor:
 
 
 class LBFGS(Solver):
-    """Limited-memory BFGS with a backtracking line search, for each sample by itself (Nocedal and Wright, chapter 7).
+    """Moves each sample by limited-memory BFGS with a backtracking line search (Nocedal and Wright, chapter 7).
 
     Each inference step is one evaluation of energy and gradient: where the energy has not fallen enough (Armijo), the
     step of that sample is halved and tried again from the same point.
@@ -172,7 +172,7 @@ class LBFGS(Solver):
 
 
 class Anderson(Solver):
-    """Anderson mixing of the map ``x -> x - lr * gradient`` (Walker and Ni 2011), for each sample by itself.
+    """Mixes iterates of ``x -> x - lr * gradient`` by Anderson's method (Walker and Ni 2011), each sample by itself.
 
     Parameters
     ----------

@@ -29,7 +29,10 @@ ROOMS = (
     "inference", "model", "learning", "rates", "serialization", "checkpoints", "training", "data", "drawing", "cli",
     "testing",
 )  # fmt: skip
-"""A room imports only rooms before it, for types too. ``testing`` is last, and may import all but the command."""
+"""A room imports only rooms before it, for types too. ``testing`` is last, and may import all but the command.
+
+Of ``backends`` it imports what the package itself names: the seam, and nothing that lies behind it.
+"""
 
 EXTRAS = {
     "pooch": "an installation may lack it (the extra data)",
@@ -39,6 +42,7 @@ EXTRAS = {
     "torch.utils.tensorboard": "an installation may lack it, and only one who logs to it needs it",
     "optuna": "an installation may lack it, and only a search needs it",
     "triton": "only machines with a GPU have it",
+    "torch.utils.flop_counter": "it brings triton, where there is one, and only a count of products needs it",
     "torch.distributed": "only a network that is cut over processes needs it; not every build of torch has it",
     "torch_geometric": "it brings torch._dynamo and sympy, over a second, and only a conversion needs it",
 }
@@ -97,6 +101,8 @@ def misplaced(source: str, module: str, is_package: bool = False) -> list[str]:
                 found.append(f"{module}:{node.lineno} imports {other} from {room}: one of them is no room")
             elif other == "":
                 found.append(f"{module}:{node.lineno} imports from the package as a whole, not from a room")
+            elif name.startswith("pcgraph.backends."):
+                found.append(f"{module}:{node.lineno} imports {name}, which lies behind the seam")
             elif other in LEAVES or (room != "testing" and ROOMS.index(other) > ROOMS.index(room)):
                 found.append(f"{module}:{node.lineno} imports {other}, which does not come before {room}")
     return sorted(set(found))
@@ -182,6 +188,8 @@ def test_the_list_of_rooms_is_the_package() -> None:
         ("from pcgraph import network", "pcgraph.graphs"),
         ("from pcgraph import PCNetwork", "pcgraph.training"),
         ("from ..model import PCNetwork", "pcgraph.topology.report"),
+        ("from pcgraph.backends.torch import TorchBackend", "pcgraph.training.loop"),
+        ("from pcgraph.backends import torch", "pcgraph.testing.conformance"),
         ("from .. import inference", "pcgraph.plan.compile"),
         ("from pcgraph.testing import reference", "pcgraph.model"),
         ("from pcgraph.cli import main", "pcgraph.testing.conformance"),
@@ -212,6 +220,7 @@ def test_a_misplaced_import_is_found(source: str, module: str) -> None:
         ("def f():\n    from torch.distributed import init_process_group", "pcgraph.plan"),
         ("from pcgraph.model import PCNetwork", "pcgraph.testing.reference"),
         ("if TYPE_CHECKING:\n    from pcgraph.network import Network", "pcgraph.model"),
+        ("from pcgraph.backends import Backend, Program", "pcgraph.inference.run"),
     ],
 )
 def test_a_well_placed_import_is_not(source: str, module: str) -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -33,7 +34,7 @@ from pcgraph.plan import Plan, Stage
 from pcgraph.plan.operations import Index, Write
 from pcgraph.solvers import Solver
 
-__all__ = ["Backend", "Kind", "Motion", "Program", "Which", "keep", "under_way"]
+__all__ = ["Backend", "Kind", "Motion", "Program", "Which", "autocast_of", "keep", "keeping", "switches"]
 
 #: What can be read of a node: its state h, its prediction mu, the variable that inference moves (the state, or in error
 #: coordinates the error), or the gradient of the energy for that variable.
@@ -43,14 +44,41 @@ Which = int | slice | Index
 
 
 #: What the recordings under way read, for each of them.
-under_way: list[list[Tensor]] = []
+_under_way: list[list[Tensor]] = []
 
 
 def keep(tensor: Tensor) -> Tensor:
     """Return a tensor from a cache that may drop it; a recording under way keeps it as long as itself."""
-    if under_way:
-        under_way[-1].append(tensor)
+    if _under_way:
+        _under_way[-1].append(tensor)
     return tensor
+
+
+@contextmanager
+def keeping(kept: list[Tensor]) -> Iterator[None]:
+    """Add to `kept`, while a recording is made, what it reads of a backend's caches: replays read it where it lies."""
+    _under_way.append(kept)
+    try:
+        yield
+    finally:
+        _under_way.pop()
+
+
+def switches(device: torch.device) -> tuple[object, ...]:
+    """Return what torch has been told about how to compute.
+
+    What is bound, or recorded, holds for these settings alone.
+    """
+    return (
+        torch.backends.mkldnn.enabled, torch.are_deterministic_algorithms_enabled(), autocast_of(device),
+        torch.backends.cuda.matmul.fp32_precision, torch.backends.mkldnn.matmul.fp32_precision,  # type: ignore[attr-defined]
+    )  # fmt: skip
+
+
+def autocast_of(device: torch.device) -> torch.dtype | None:
+    """Return the dtype of ``torch.autocast`` for a device; None where it is off."""
+    on = torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
+    return torch.get_autocast_dtype(device.type) if on else None
 
 
 @dataclass(eq=False)
@@ -239,7 +267,7 @@ class Program(ABC):
 
     @property
     def energy_dtype(self) -> torch.dtype:
-        """The dtype of energies: sums of squares of half precision leave its range, and are taken in float32."""
+        """Energies have this dtype: sums of squares of half precision leave its range, and are taken in float32."""
         own = self.network.dtype
         return torch.float32 if own in (torch.float16, torch.bfloat16) else own
 
@@ -380,6 +408,10 @@ class Backend(ABC):
     def obstacle(self, plan: Plan, network: Network) -> str | None:
         """Say why runs of this plan cannot be recorded as a CUDA graph; return None where they can."""
         return f"the backend {self.name!r} does not say that what it does can be recorded"
+
+    def settings(self, network: Network) -> tuple[object, ...]:
+        """Return what torch is set to, as far as programs compute by it: a recording holds for these settings alone."""
+        return switches(network.device)
 
     def describe(self, plan: Plan, network: Network) -> tuple[str, ...]:
         """Return lines for ``plan.explain()``."""

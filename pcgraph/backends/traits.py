@@ -1,7 +1,8 @@
 """The thresholds of devices stand in one table: where one way to compute becomes faster than another.
 
-They are measured once and written down; nothing is timed at run time, so that a network is computed in the same way
-each time. Ratios stand in docs/performance.md.
+They are written down once; nothing is timed at run time, so that a network is computed in the same way each time. For
+each threshold [in brackets] stands where it comes from: a section of docs/performance.md with its timings, or "by
+hand", a guess that no kept timing supports, and the first to doubt on another machine.
 """
 
 from __future__ import annotations
@@ -20,42 +21,50 @@ class Traits:
     ----------
     large_edge : float
         Weights from which on an edge is one product by itself: it keeps every core busy alone. A GPU is never filled.
+        [By hand; a batched product over large equal layers lost to single ones: "What bounds a chain".]
     scalar_edges : int
-        Scalar edges from which on a bucket is one CSR matrix; fewer drown in its overhead.
+        Scalar edges from which on a bucket is one CSR matrix; fewer drown in its overhead. [By hand.]
     widen : float
         Rows or edges are widened to the neighbours between them where that adds at most this factor: a slice of all
-        is then quicker than gathering some.
+        is then quicker than gathering some. [By hand.]
     pieces : int
-        Rows in more pieces than this are gathered instead of being taken slice by slice.
+        Rows in more pieces than this are gathered instead of being taken slice by slice. [By hand.]
     lasting_slope : int
-        Neurons of a node from which on a prediction that holds still is worth an operation of its own.
+        Neurons of a node from which on a prediction that holds still is worth an operation of its own. [By hand, for
+        the networks of "What bounds a chain", where it gains.]
     chunk : float
         Bytes of gathered states that a batched product handles at a time, so that they stay in the cache: smaller
-        pieces lose more in calls, larger ones in misses.
+        pieces lose more in calls, larger ones in misses. ["What bounds groups", pieces of two to sixteen megabytes.]
     spare_rows : int
-        Rows are added to as one slice where that has at most so many rows for each one that gets something.
+        Rows are added to as one slice where that has at most so many rows for each one that gets something. [By hand.]
     sums_by_csr : bool
-        Whether a product with a CSR matrix of ones is the quickest sum of rows that keeps their order.
+        Whether a product with a CSR matrix of ones is the quickest sum of rows that keeps their order. ["What bounds
+        groups", against ``index_add_`` and bags.]
     onednn_product, onednn_tanh : float
-        Multiplications, and values, from which on a call of oneDNN pays, where it is used at all.
+        Multiplications, and values, from which on a call of oneDNN pays, where it is used at all. ["What bounds a
+        chain", on an EPYC.]
     onednn_piece : int
-        Values of such a tanh at a time: few enough that what is written is still in the cache when it is read.
+        Values of such a tanh at a time: few enough that what is written is still in the cache when it is read. [By
+        hand.]
     few_clamps : int
-        So many clamped nodes of one shape are copied one by one; more are stacked first.
+        So many clamped nodes of one shape are copied one by one; more are stacked first. [By hand.]
     rate_sets : int
-        Sets of different rates of the same nodes that stay on the device, the latest.
+        Sets of different rates of the same nodes that stay on the device, the latest. [By hand: a schedule that goes
+        back and forth has few.]
     fused_edge : float
-        Weights from which on an edge is left to cuBLAS, and the fused kernels do what follows it alone.
+        Weights from which on an edge is left to cuBLAS, and the fused kernels do what follows it alone. ["On a GPU".]
     heavy_edge, heavy_bucket : float
         The same for an edge of so many weights where its bucket has so many in all: launches are few then, and cuBLAS
-        multiplies three times as fast.
+        multiplies three times as fast. ["On a GPU", 32 layers of 512.]
     many_tiles : int
-        Tiles of 32 by 32 from which on larger ones are quicker: each core of the card has some of its own.
+        Tiles of 32 by 32 from which on larger ones are quicker: each core of the card has some of its own. ["On a
+        GPU".]
     scalar_rows, scalar_edges_at_once, scalar_warps : int
         A program computes so many scalar neurons, looks at so many edges of each at a time, by so many warps. It waits
-        for memory four times, one look-up after the other, so that neurons side by side are what counts.
+        for memory four times, one look-up after the other, so that neurons side by side are what counts. ["On a GPU",
+        six choices beside each other.]
     turns : bool
-        Whether weights are transposed once a run for what is pulled back.
+        Whether weights are transposed once a run for what is pulled back. ["On a GPU", it gained nothing for chains.]
     """
 
     large_edge: float

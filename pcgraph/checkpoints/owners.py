@@ -71,7 +71,7 @@ def _of_buckets(structure: Structure) -> dict[str, str]:
 
 
 def _owner(structure: Structure, i: int) -> tuple[Any, ...]:
-    """An edge, and the slot that it feeds if it feeds one."""
+    """Name an edge, and the slot that it feeds if it feeds one."""
     slot = structure.slot_name(i)
     return structure.edge(i) if slot == MAIN else (*structure.edge(i), Slot(structure.edge(i)[1], slot))
 

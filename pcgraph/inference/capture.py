@@ -15,8 +15,8 @@ from typing import Any, Generic, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from pcgraph.backends.base import under_way
-from pcgraph.backends.torch import switches as switches_of
+from pcgraph.backends import keeping
+from pcgraph.backends import switches as switches_of
 
 __all__ = ["CudaGraph", "Graph", "Recorder"]
 
@@ -140,11 +140,8 @@ class Recorder(Generic[T]):
         if self.calls <= self.WARM:
             return self._graph.warm(lambda: self.function(self._static))  # type: ignore[no-any-return]
         if not self._result:
-            under_way.append(self._kept)
-            try:
+            with keeping(self._kept):
                 self._result.append(self._graph.record(lambda: self.function(self._static)))
-            finally:
-                under_way.pop()
         self._graph.replay()
         return self._result[0]
 

@@ -1,4 +1,4 @@
-"""The largest curvature of the energy for what inference moves: it says which rates are stable.
+"""The largest curvature of the energy for what inference moves says which rates are stable.
 
 Descent with the rate a multiplies a deviation along an eigenvector of the Hessian by ``1 - a * eigenvalue`` in every
 step: it shrinks for a below 2 / eigenvalue and grows beyond. The largest eigenvalue is found by power iteration; a

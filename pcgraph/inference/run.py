@@ -25,7 +25,6 @@ from pcgraph.inference.options import Options
 from pcgraph.inference.planner import Planner, Prepared
 from pcgraph.inference.relax import relaxed
 from pcgraph.initializers import Context
-from pcgraph.plan import Plan
 
 __all__ = ["run"]
 
@@ -82,7 +81,7 @@ def _recorded(program: Program, clamps: Clamps, context: Context, motion: Motion
         fresh = Motion(motion.optimizer, motion.first_step)
         descend(program, Clamps(program.batch, values, {}), same, fresh, Options(check=False))
 
-    key = _decided(program.plan, context, motion)
+    key = _decided(context, motion)
     if program.recording is None or program.recording[0] != key:
         program.recording = (key, Recorder(now))
         program.recorded = True
@@ -92,7 +91,7 @@ def _recorded(program: Program, clamps: Clamps, context: Context, motion: Motion
     recorder({**clamps.values, **labels})
 
 
-def _decided(plan: Plan, context: Context, motion: Motion) -> tuple[object, ...]:
+def _decided(context: Context, motion: Motion) -> tuple[object, ...]:
     """Return what a recording holds beside parameters: the optimizer's settings, and the tensors of initializers."""
     kept = (
         (name, tensor.data_ptr())

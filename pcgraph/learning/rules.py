@@ -236,7 +236,7 @@ def _refuse_masked(net: PCNetwork, clamps: Clamps, what: str) -> None:
 def backprop(
     net: PCNetwork, inputs: Mapping[Node, Tensor], targets: Mapping[Node, Tensor], *, check: bool = True
 ) -> Tensor:  # fmt: skip
-    """Backpropagate through the same declared graph: the baseline.
+    """Backpropagate through the same declared graph, which is the baseline.
 
     The loss is the energy of the target nodes, given what the feed-forward pass predicts for them, averaged over the
     batch; its gradient is added to ``.grad``. It exists exactly where Proposition 3.2 holds for the inputs.

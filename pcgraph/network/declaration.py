@@ -80,7 +80,7 @@ def _shape(value: Any, node: Node) -> Shape:
 
 @dataclass
 class NodeSpec:
-    """What a node is declared as, checked and complete.
+    """This is what a node is declared as, checked and complete.
 
     Attributes
     ----------
@@ -189,7 +189,7 @@ def _misspelt(node: Node, graph: nx.DiGraph) -> str:
 
 @dataclass(frozen=True, eq=False)
 class EdgeSpec:
-    """What an edge is declared as, checked and complete.
+    """This is what an edge is declared as, checked and complete.
 
     Attributes
     ----------

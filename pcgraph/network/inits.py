@@ -1,4 +1,4 @@
-"""How the weights of an edge are drawn, by name or by a function: the edge attribute ``init``.
+"""The edge attribute ``init`` says how the weights of an edge are drawn, by name or by a function.
 
 A function fills a tensor in place, from the generator that it is given:
 

@@ -23,14 +23,14 @@ def _refuse(name: str) -> NoReturn:
 
 
 class _Kept(dict[str, Any]):
-    """A module's parameters, of which none can be taken away."""
+    """A module holds its parameters here, of which none can be taken away."""
 
     def __delitem__(self, name: str) -> None:
         _refuse(name)
 
 
 class Packed(nn.ParameterDict):
-    """A ParameterDict in which every parameter stays what it is, a leaf that an optimizer moves.
+    """In this ParameterDict every parameter stays what it is, a leaf that an optimizer moves.
 
     A parameter may be set anew, as in ``net.weights[name] = nn.Parameter(...)``. torch's parametrizations and pruning
     take a parameter away and put a tensor in its place that is computed before each forward call; the network would go

@@ -393,7 +393,7 @@ class Structure:
 
     @cached_property
     def owner(self) -> Index:
-        """Whose state each node has: its own, or if it is a slot its node's; canonical numbers, shape (nodes,)."""
+        """Say whose state each node has: its own, or if it is a slot its node's; canonical numbers, shape (nodes,)."""
         found: Index = np.arange(len(self.nodes))
         found[self.target[self.is_tie]] = self.source[self.is_tie]
         return found

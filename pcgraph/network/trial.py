@@ -168,7 +168,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class _Subject:
-    """One thing that is tried.
+    """A subject is one thing that is tried.
 
     Attributes
     ----------

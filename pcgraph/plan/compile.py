@@ -11,7 +11,7 @@ from pcgraph.errors import InvalidInitializer
 from pcgraph.initializers import Given, Initializer, Layout
 from pcgraph.network import Structure
 from pcgraph.network.adjacency import distinct
-from pcgraph.plan.flow import NEVER, Flow, Mask, flow
+from pcgraph.plan.flow import NEVER, Flow, Mask, flow, mask_of
 from pcgraph.plan.operations import (
     NONE,
     NOTHING,
@@ -79,9 +79,9 @@ class Compiler:
     def __init__(self, structure: Structure, request: Request, layout: Layout) -> None:
         self.structure, self.request = structure, request
         count = len(structure.nodes)
-        self.masked = _mask(count, request.masked)
-        only = np.ones(count, dtype=bool) if request.only is None else _mask(count, request.only)
-        self.free = ~_mask(count, request.clamped) & only
+        self.masked = mask_of(count, request.masked)
+        only = np.ones(count, dtype=bool) if request.only is None else mask_of(count, request.only)
+        self.free = ~mask_of(count, request.clamped) & only
         self.free[len(structure.declared) :] = False  # a slot's state is its node's, by its tie
         self.alive = structure.has_energy & only
         self.initializers: list[Initializer] = []
@@ -89,7 +89,7 @@ class Compiler:
         self.waves = 0
         actions = self._actions(layout)
         self._settle(actions)
-        pulled = _mask(count, request.nudged) & self.free
+        pulled = mask_of(count, request.nudged) & self.free
         self.error_waves = () if request.kept is None else tuple(self._error_waves(request.kept))
         if request.kept is None:
             self.flow = flow(
@@ -191,7 +191,7 @@ class Compiler:
     def _error_waves(self, kept: frozenset[int]) -> Iterator[Index]:
         """Yield the nodes whose variable is their error, in waves: all that one reads is known before it."""
         s = self.structure
-        moved = self.free & self.alive & ~s.is_root & ~_mask(len(s.nodes), kept)
+        moved = self.free & self.alive & ~s.is_root & ~mask_of(len(s.nodes), kept)
         missing = np.bincount(s.target[moved[s.source]], minlength=len(s.nodes))
         frontier, done = np.flatnonzero(moved & (missing == 0)), 0
         while len(frontier):
@@ -212,7 +212,7 @@ class Compiler:
     def _sweep(self, nodes: Index) -> Iterator[Operation]:
         """Yield operations wave by wave: the swept parents of a wave's nodes all lie in earlier waves."""
         s = self.structure
-        pending = _mask(len(s.nodes), nodes)
+        pending = mask_of(len(s.nodes), nodes)
         missing = np.bincount(s.target[pending[s.source]], minlength=len(s.nodes))
         frontier = np.sort(nodes[missing[nodes] == 0])
         done = depth = 0
@@ -276,9 +276,3 @@ class Compiler:
         for bucket in s.buckets:
             trainable[bucket.start : bucket.stop] = bucket.learns
         return Learn(np.flatnonzero(z[s.target] & trainable), np.flatnonzero(z & s.has_bias))
-
-
-def _mask(count: int, members: Index | frozenset[int]) -> Mask:
-    result = np.zeros(count, dtype=bool)
-    result[list(members) if isinstance(members, frozenset) else members] = True
-    return result

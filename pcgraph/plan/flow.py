@@ -1,4 +1,4 @@
-"""Which states move, and which errors may differ from zero, in each inference step: pure set arithmetic.
+"""Set arithmetic says which states move, and which errors may differ from zero, in each inference step.
 
 With ``Z_t`` the nodes whose error may be non-zero before step t, ``D_t`` the nodes whose state moves in step t, ``U``
 the free nodes and ``V_E`` the nodes with an energy:
@@ -17,6 +17,7 @@ in Z_0, and whatever moves its node makes its error anew.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,12 +25,19 @@ from numpy.typing import NDArray
 
 from pcgraph.network import Structure
 
-__all__ = ["NEVER", "Flow", "Mask", "arrivals", "flow"]
+__all__ = ["NEVER", "Flow", "Mask", "arrivals", "flow", "mask_of"]
 
 Index = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 #: The step at which nothing happens.
 NEVER = np.iinfo(np.int64).max
+
+
+def mask_of(count: int, members: Index | Collection[int]) -> Mask:
+    """Return a mask over `count` nodes or edges that is true for the members."""
+    found = np.zeros(count, dtype=bool)
+    found[members if isinstance(members, np.ndarray) else list(members)] = True
+    return found
 
 
 @dataclass(frozen=True, eq=False)

@@ -118,7 +118,7 @@ class Plan:
 
     @cached_property
     def precisions(self) -> tuple[NDArray[np.float64] | None, ...]:
-        """For each segment the precisions of its nodes in this run, or None where all are 1."""
+        """Return for each segment the precisions of its nodes in this run, or None where all are 1."""
         s = self.structure
         found = [segment.precision for segment in s.segments]
         for i, value in self.request.precision:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,7 +80,9 @@ def _run(module: Any, x: Tensor, g: Tensor) -> Products:
 
 
 def _counted(work: Callable[[], Any]) -> tuple[Any, int]:
-    with _Counter() as counter:
+    from torch.utils.flop_counter import flop_registry
+
+    with _Counter(flop_registry) as counter:
         result = work()
     return result, counter.total
 
@@ -88,19 +90,18 @@ def _counted(work: Callable[[], Any]) -> tuple[Any, int]:
 class _Counter(TorchDispatchMode):
     """A counter adds up what torch's formulas say of what runs. (torch's own FlopCounterMode forbids autograd.grad.)"""
 
-    def __init__(self) -> None:
+    def __init__(self, formulas: Mapping[Any, Callable[..., Any]]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.total = 0
+        self.formulas, self.total = formulas, 0
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        from torch.utils.flop_counter import flop_registry  # it imports triton
 
         result = function(*args, **(kwargs or {}))
         kind = function._overloadpacket
         if kind is torch.ops.aten.convolution_backward:
             self.total += _convolution(*args)
-        elif kind in flop_registry:
-            self.total += int(flop_registry[kind](*args, **(kwargs or {}), out_val=result))
+        elif kind in self.formulas:
+            self.total += int(self.formulas[kind](*args, **(kwargs or {}), out_val=result))
         return result
 
 

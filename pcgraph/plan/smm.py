@@ -8,6 +8,7 @@ run at once.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,17 +73,17 @@ def _initialization(plan: Any) -> int:
 class _Clock:
     """A clock knows when the latest value of everything is there, counted in products that have to be waited for."""
 
-    def __init__(self, plan: Any) -> None:
+    def __init__(self, plan: Any, waits: bool = True) -> None:
         self.plan, s = plan, plan.structure
         self.source, self.target = s.source, s.target
-        self.cost = np.ones(len(s.source), dtype=np.int64)
+        self.cost = np.zeros(len(s.source), dtype=np.int64)
         for bucket in s.buckets:
-            if not bucket.multiplies:
-                self.cost[bucket.start : bucket.stop] = 0
-        self.state, self.total, self.gradient, self.signal = (np.zeros(len(s.nodes), dtype=np.int64) for _ in range(4))
-        #: Of the errors that are variables.
-        self.variable = np.zeros(len(s.nodes), dtype=np.int64)
-        self.product = np.zeros(len(s.source), dtype=np.int64)
+            self.cost[bucket.start : bucket.stop] = waits and bucket.multiplies
+        count = len(s.nodes)
+        self.times = np.zeros(5 * count + len(s.source), dtype=np.int64)
+        self.product = self.times[5 * count :]
+        #: Views of the times; the last are those of the errors that are variables.
+        self.state, self.total, self.gradient, self.signal, self.variable = self.times[: 5 * count].reshape(5, count)
 
     def tick(self, op: Operation) -> None:
         """Let an operation happen: what it writes is there once all that it reads is there, and a product later."""
@@ -111,6 +112,31 @@ class _Clock:
             for kind in (self.state, moved):
                 kind[op.nodes] = np.maximum(kind[op.nodes], self.gradient[op.nodes])
 
+    def repeat(self, step: Sequence[Operation], times: int) -> None:
+        """Let a step happen so often, in as much work as it takes until all is later by the same from step to step.
+
+        That goes on for ever where each time has grown twice by the same, and none that it rests on has grown by more:
+        a time is the largest of some others of the step before and what lies between, and the one that was the largest
+        then remains it.
+        """
+        before, growth = self.times.copy(), None
+        for done in range(1, times + 1):
+            for operation in step:
+                self.tick(operation)
+            grown = self.times - before
+            if growth is not None and (grown == growth).all() and self._outgrown(step, grown):
+                self.times += (times - done) * grown
+                return
+            before, growth = self.times.copy(), grown
+
+    def _outgrown(self, step: Sequence[Operation], grown: Index) -> bool:
+        """Tell whether each time grows by at least as much as all that it rests on: by no more than that, hence."""
+        rates = _Clock(self.plan, waits=False)
+        rates.times[:] = grown
+        for operation in step:
+            rates.tick(operation)
+        return bool((rates.times == grown).all())
+
     def latest(self, nodes: Index) -> int:
         """Return when all states, and the gradients of these nodes, are there."""
         return max(int(self.state.max()), int(self.gradient[nodes].max(initial=0)))
@@ -118,6 +144,12 @@ class _Clock:
 
 def _critical_path(plan: Any) -> int:
     clock = _Clock(plan)
-    for _, _, operation in plan.timeline():
+    step: list[Operation] = []
+    for t, phase, operation in plan.timeline(distinct=True):
         clock.tick(operation)
+        if phase == "step":
+            step.append(operation)
+            if isinstance(operation, Move):
+                clock.repeat(step, plan.repeats(t) - 1)
+                step = []
     return clock.latest(plan.final.compare.nodes)

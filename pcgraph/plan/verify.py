@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pcgraph.plan.flow import Mask
+from pcgraph.plan.flow import Mask, mask_of
 from pcgraph.plan.operations import (
+    NONE,
     Activate,
     Compare,
     Index,
@@ -65,7 +66,7 @@ def verify(plan: Plan) -> bool:
     proof = _Proof(plan)
     for t, phase, operation in plan.timeline():
         try:
-            proof.apply(operation, t)
+            proof.apply(operation)
         except _Wrong as error:
             where = f"at step {t}" if phase == "step" else {"initialize": "at the start"}.get(phase, "at the end")
             raise AssertionError(f"{plan!r}: {type(operation).__name__} {where} {error}") from None
@@ -93,9 +94,17 @@ class _Proof:
         self.product = np.full(len(s.source), NEVER_MADE)
         self.linear = np.concatenate([np.full(b.count, b.keeps_zero) for b in s.buckets] or [np.zeros(0, dtype=bool)])
         only = plan.request.only
-        inside = np.ones(count, dtype=bool) if only is None else np.isin(np.arange(count), list(only))
+        inside = np.ones(count, dtype=bool) if only is None else mask_of(count, only)
         self.alive = s.has_energy & inside
-        self.masked = np.isin(np.arange(count), list(plan.request.masked))
+        self.free = inside & ~mask_of(count, plan.request.clamped)
+        self.free[len(s.declared) :] = False  # a slot has the state of its node
+        #: Nodes that have a state, and those of which the error is what should move.
+        self.known = ~self.free
+        self.by_error = np.zeros(count, dtype=bool)
+        if plan.request.kept is not None:
+            self.by_error = self.free & self.alive & ~s.is_root & ~mask_of(count, plan.request.kept)
+        self.learns = np.concatenate([np.full(b.count, b.learns) for b in s.buckets] or [np.zeros(0, dtype=bool)])
+        self.masked = mask_of(count, plan.request.masked)
         self.vanishes = np.ones(count, dtype=bool)
         for segment in s.segments:
             self.vanishes[s.nodes_of(segment)] = segment.energy is None or segment.energy.zero_at_prediction
@@ -109,17 +118,18 @@ class _Proof:
         count, edges = len(self.version), len(self.product)
         return _Step(np.zeros(count, dtype=bool), np.zeros(edges, dtype=bool), np.zeros(count, dtype=bool))
 
-    def apply(self, op: Operation, t: int) -> None:
-        """Let an operation of step `t` act on the symbols, or raise what is wrong with it."""
+    def apply(self, op: Operation) -> None:
+        """Let an operation act on the symbols, or raise what is wrong with it."""
+        self._once(op)
         if isinstance(op, Write):
-            self._touch(op.nodes)
+            self._give(op.nodes)
             zeros = op.source < 0 or self.plan.initializers[op.source].writes_zeros
             self.zero[op.nodes] = zeros & ~self.masked[op.nodes]
         elif isinstance(op, Propagate):
             self._propagate(op)
         elif isinstance(op, Activate):
             self._up_to_date(op.nodes, "sweeps")
-            self._touch(op.nodes)
+            self._give(op.nodes)
             self.predicted[op.nodes] = ~self.masked[op.nodes]
         elif isinstance(op, Compare):
             self._compare(op)
@@ -128,12 +138,10 @@ class _Proof:
         elif isinstance(op, Relay):
             self._relay(op)
         elif isinstance(op, Measure):
-            self._up_to_date(op.nodes, "measures")
-            self.offset[op.nodes] = True
-            self._state_by_error(op.nodes)
+            self._measure(op)
         elif isinstance(op, Offset):
             self._up_to_date(op.nodes, "takes the state of")
-            self._touch(op.nodes)
+            self._give(op.nodes)
             self._state_by_error(op.nodes)
         elif isinstance(op, Move):
             self._move(op)
@@ -146,6 +154,22 @@ class _Proof:
     def _edge(self, edges: Index) -> str:
         return str(self.s.edge(int(edges[0])))
 
+    def _once(self, op: Operation) -> None:
+        """Refuse an operation that names a node or an edge twice."""
+        for kind, name in (("nodes", self._name), ("edges", self._edge)):
+            named = np.sort(getattr(op, kind, NONE))
+            twice = named[1:][named[1:] == named[:-1]]
+            if len(twice):
+                raise _Wrong(f"names {name(twice)} twice")
+
+    def _give(self, nodes: Index) -> None:
+        """Let something other than a move set these states."""
+        known = nodes[~self.free[nodes]]
+        if len(known):
+            raise _Wrong(f"sets the state of {self._name(known)}, which is not free")
+        self._touch(nodes)
+        self.known[nodes] = True
+
     def _touch(self, nodes: Index) -> None:
         """Change these states: they no longer equal their predictions, nor do those of their children."""
         self.version[nodes] += 1
@@ -156,8 +180,9 @@ class _Proof:
         outside = op.edges[~np.isin(self.s.target[op.edges], op.nodes)]
         if len(outside):
             raise _Wrong(f"adds the product of {self._edge(outside)} to a sum that it does not name")
-        if len(np.unique(op.edges)) != len(op.edges):
-            raise _Wrong(f"adds a product twice among the edges {op.edges.tolist()[:8]}")
+        unknown = op.edges[~self.known[self.s.source[op.edges]]]
+        if len(unknown):
+            raise _Wrong(f"multiplies along {self._edge(unknown)}, whose source has no state yet")
         self.product[op.edges] = self.version[self.s.source[op.edges]]
         self.begun[op.nodes] = True
 
@@ -173,8 +198,22 @@ class _Proof:
         if len(late):
             raise _Wrong(f"{what} {self._name(self.s.target[late])} by a product of {self._edge(late)} out of date")
 
+    def _measure(self, op: Measure) -> None:
+        self._up_to_date(op.nodes, "measures")
+        self.offset[op.nodes] = True
+        wrong = np.flatnonzero(self.offset & ~self.by_error)
+        if len(wrong):
+            raise _Wrong(f"makes the error of {self._name(wrong)} its variable, whose state is to be moved")
+        self._state_by_error(op.nodes)
+
     def _compare(self, op: Compare) -> None:
         self.step = self._fresh_step()
+        unknown = np.flatnonzero(~self.known)
+        if len(unknown):
+            raise _Wrong(f"takes errors before {self._name(unknown)} has a state")
+        without = op.nodes[~self.alive[op.nodes]]
+        if len(without):
+            raise _Wrong(f"takes the error of {self._name(without)}, which has no energy here")
         compared = self.step.compared
         changed = np.zeros(len(self.version), dtype=bool)
         changed[self.s.target[self.seen != self.product]] = True
@@ -182,7 +221,7 @@ class _Proof:
         if len(late):
             raise _Wrong(f"takes the error of {self._name(late)}, whose state is not its prediction plus its error")
         compared[op.nodes] = True
-        self._up_to_date(op.nodes[self.alive[op.nodes]], "takes the error of")
+        self._up_to_date(op.nodes, "takes the error of")
         left = np.flatnonzero(self.alive & ~compared & ~(self.predicted & self.vanishes))
         if len(left):
             raise _Wrong(f"leaves out the error of {self._name(left)}, which need not be zero")
@@ -194,12 +233,13 @@ class _Proof:
         self.due[nodes] = False
 
     def _needed(self) -> Mask:
-        needed: Mask = self.step.compared[self.s.target] & self.plan.free[self.s.source]
+        needed: Mask = self.step.compared[self.s.target] & self.free[self.s.source]
         return needed
 
     def _pull(self, op: Pull) -> None:
-        if len(np.unique(op.edges)) != len(op.edges) or self.step.pulled[op.edges].any():
-            raise _Wrong("sends an error back twice along one edge")
+        twice = op.edges[self.step.pulled[op.edges]]
+        if len(twice):
+            raise _Wrong(f"sends an error back along {self._edge(twice)} again")
         self.step.pulled[op.edges] = True
         early = op.edges[self.offset[self.s.target[op.edges]] & ~self.step.relayed[self.s.target[op.edges]]]
         if len(early):
@@ -212,6 +252,9 @@ class _Proof:
         outside = op.nodes[~self.offset[op.nodes]]
         if len(outside):
             raise _Wrong(f"sends on what comes back to {self._name(outside)}, whose variable is its state")
+        twice = op.nodes[self.step.relayed[op.nodes]]
+        if len(twice):
+            raise _Wrong(f"sends on what comes back to {self._name(twice)} again")
         self._complete(self.s.by_source.edges(np.unique(op.nodes)))
         self.step.relayed[op.nodes] = True
 
@@ -223,31 +266,35 @@ class _Proof:
 
     def _move(self, op: Move) -> None:
         self._complete(np.arange(len(self.product)))
-        free, request = self.plan.free, self.plan.request
+        free, request = self.free, self.plan.request
         reached = self.step.compared & free
         reached[self.s.source[self._needed()]] = True
         reached[[v for v in request.nudged if free[v]]] = True
         self.pushed |= reached
         owed = free.copy() if not request.fixes_zero else reached if request.stateless else self.pushed
-        moved = np.zeros(len(free), dtype=bool)
-        moved[op.nodes] = True
+        moved = mask_of(len(free), op.nodes)
         if (moved & ~free).any():
             raise _Wrong(f"moves {self._name(np.flatnonzero(moved & ~free))}, which is not free")
         if (owed & ~moved).any():
             raise _Wrong(f"does not move {self._name(np.flatnonzero(owed & ~moved))}")
+        states = np.flatnonzero(moved & self.by_error & ~self.offset)
+        if len(states):
+            raise _Wrong(f"moves the state of {self._name(states)}, whose error is its variable")
         self._touch(np.flatnonzero(owed & ~self.offset))
         self.due |= owed & self.offset
 
     def _learn(self, op: Learn) -> None:
-        s, wrong = self.s, self.step.compared
-        if len(np.unique(op.edges)) != len(op.edges):
-            raise _Wrong("learns twice from one edge")
-        learns = np.concatenate([np.full(b.count, b.learns) for b in s.buckets] or [np.zeros(0, dtype=bool)])
-        owed = learns & wrong[s.target]
-        owed[op.edges] = False
-        if owed.any():
-            raise _Wrong(f"does not learn from {self._edge(np.flatnonzero(owed))}")
-        biased = s.has_bias & wrong
-        biased[op.nodes] = False
+        s, compared = self.s, self.step.compared
+        owing, biased = self.learns & compared[s.target], s.has_bias & compared
+        edges, nodes = op.edges[~owing[op.edges]], op.nodes[~biased[op.nodes]]
+        if len(edges):
+            why = "target has no error" if self.learns[edges[0]] else "weight is fixed"
+            raise _Wrong(f"learns from {self._edge(edges)}, whose {why}")
+        if len(nodes):
+            why = "has no error" if s.has_bias[nodes[0]] else "has no bias"
+            raise _Wrong(f"learns the bias of {self._name(nodes)}, which {why}")
+        owing[op.edges] = biased[op.nodes] = False
+        if owing.any():
+            raise _Wrong(f"does not learn from {self._edge(np.flatnonzero(owing))}")
         if biased.any():
             raise _Wrong(f"does not learn the bias of {self._name(np.flatnonzero(biased))}")

@@ -1,4 +1,4 @@
-"""Tools for testing: the slow reference, Hypothesis strategies, and conformance checks for users' own extensions.
+"""The slow reference, Hypothesis strategies, and conformance checks for users' own extensions are here.
 
 Each is a module of its own, imported when it is first asked for; the strategies need the extra ``testing``.
 """

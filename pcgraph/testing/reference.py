@@ -1,4 +1,4 @@
-"""The slow oracle: a plain loop over edges with autograd, skipping nothing. No engine code imports it, or is imported.
+"""The slow oracle is a plain loop over edges with autograd, skipping nothing; no engine code imports it.
 
 It reads a network's declaration and parameters and nothing else: no plan, no packing, no kernels. Every fast path is
 tested against it in float64.
@@ -29,7 +29,7 @@ Precisions = Mapping[Any, float]
 
 @dataclass(frozen=True)
 class Reference:
-    """Final states, energies per sample before each step and at the end, gradients of all parameters."""
+    """It holds final states, energies per sample before each step and at the end, and gradients of all parameters."""
 
     states: States
     trace: list[Tensor]
@@ -44,7 +44,7 @@ def _edges(net: Network) -> list[Edge]:
 
 
 def _carry(net: Network, u: Node, v: Node, key: Any, data: Mapping[str, Any], h: Tensor) -> Tensor:
-    """``scale_uv * f_uv(phi_uv(h_u))``, shape (batch, *shape of v)."""
+    """Return ``scale_uv * f_uv(phi_uv(h_u))``, shape (batch, *shape of v)."""
     return float(data.get("scale", 1.0)) * _transformed(net, u, v, key, data, h)
 
 
@@ -77,7 +77,7 @@ def _declared(net: Network, v: Node, slot: str | None) -> Mapping[str, Any]:
 
 
 def _fed(net: Network) -> dict[tuple[Node, str | None], list[Edge]]:
-    """The edges into every prediction that has an energy: (node, None) is the main one, (node, name) a slot."""
+    """Return the edges into every prediction that has an energy: (node, None) is the main one, (node, name) a slot."""
     into: dict[tuple[Node, str | None], list[Edge]] = {}
     for edge in _edges(net):
         slot = edge[3].get("slot")
@@ -112,7 +112,7 @@ def predictions(net: Network, states: Mapping[Node, Tensor]) -> States:
 
 
 def energy(net: Network, states: Mapping[Node, Tensor], precision: Precisions | None = None) -> Tensor:
-    """F per sample, shape (batch,) (paper, Eq 1): the energy of every prediction of every node."""
+    """Return F per sample, shape (batch,) (paper, Eq 1): the energy of every prediction of every node."""
     total = torch.zeros(next(iter(states.values())).shape[0], dtype=net.dtype, device=net.device)
     own = _own_energies(net)
     for (v, slot), incoming in _fed(net).items():
@@ -126,7 +126,7 @@ def energy(net: Network, states: Mapping[Node, Tensor], precision: Precisions | 
 
 
 def _own_energies(net: Network) -> dict[Node, energies.Energy]:
-    """Node, or slot -> the network's own energy module, which may have parameters, where it is not the default one."""
+    """Map nodes and slots to the network's own energy modules, where those are not the default."""
     s = net.structure
     return {
         node: net.energy_of(i)

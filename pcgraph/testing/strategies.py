@@ -48,7 +48,7 @@ SLOTS: dict[str, dict[str, Any]] = {"s": {}, "t": {"precision": 0.5, "activation
 
 
 class Record(NamedTuple):
-    """What is drawn for a node."""
+    """A record is what is drawn for a node."""
 
     size: int
     activation: str
@@ -60,7 +60,7 @@ class Record(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """A declaration, its clamps and a seed for the weights; its ``repr`` is the call that makes it again.
+    """A problem is a declaration, its clamps and a seed for the weights; its ``repr`` is the call that makes it again.
 
     Attributes
     ----------
@@ -98,7 +98,7 @@ class Problem:
 
     @property
     def free(self) -> list[Hashable]:
-        """The nodes without a clamp."""
+        """Return the nodes without a clamp."""
         return [v for v in self.graph if v not in self.clamped]
 
     def __eq__(self, other: object) -> bool:
@@ -129,7 +129,7 @@ def problem(
     masked: Iterable[Hashable] = (),
     multigraph: bool = False,
 ) -> Problem:
-    """A :class:`Problem` from plain values, as a falsifying example prints it.
+    """Make a :class:`Problem` from plain values, as a falsifying example prints it.
 
     Parameters
     ----------
@@ -168,7 +168,7 @@ def dags(
     priors: bool = False,
     slots: bool = False,
 ) -> SearchStrategy[nx.DiGraph]:
-    """Acyclic declarations; node i reads nodes before it.
+    """Draw acyclic declarations; node i reads nodes before it.
 
     Parameters
     ----------
@@ -206,7 +206,7 @@ def digraphs(
     priors: bool = False,
     slots: bool = False,
 ) -> SearchStrategy[nx.DiGraph]:
-    """Any declaration: a node reads any other, and itself if `self_loops`.
+    """Draw any declaration: a node reads any other, and itself if `self_loops`.
 
     Offsets shrink towards 1, the edge from the node before: what shrinks away first is loops and feedback.
 
@@ -238,7 +238,7 @@ def cyclic_digraphs(
     priors: bool = False,
     slots: bool = False,
 ) -> SearchStrategy[nx.DiGraph]:
-    """Declarations with at least one cycle: a ring, nodes that feed it, and nodes that read it or whatever is there.
+    """Draw declarations with a cycle: a ring, nodes that feed it, and nodes that read it or whatever is there.
 
     Parameters
     ----------
@@ -271,7 +271,7 @@ def problems(
     rich: bool = False,
     masks: bool = False,
 ) -> SearchStrategy[Problem]:
-    """A declaration, clamps and a seed, as one value that prints as the code which makes it.
+    """Draw a declaration, clamps and a seed, as one value that prints as the code which makes it.
 
     Parameters
     ----------
@@ -323,7 +323,7 @@ def _lists(offsets: SearchStrategy[int], most: int, parallel: bool) -> SearchStr
 def _records(
     offsets: SearchStrategy[list[int]], max_size: int, activations: Sequence[str], priors: bool, reach: int
 ) -> SearchStrategy[Record]:
-    """Records whose slots, if `reach` is not zero, are fed by nodes that far away."""
+    """Draw records whose slots, if `reach` is not zero, are fed by nodes that far away."""
     prior = st.booleans() if priors else st.just(False)
     parts = [st.integers(1, max_size), st.sampled_from(list(activations)), prior, st.booleans(), offsets]
     if reach:
@@ -405,7 +405,7 @@ def _none(graph: nx.DiGraph) -> set[int]:
 
 
 def _main(graph: nx.DiGraph) -> nx.DiGraph:
-    """The graph without the edges that feed slots."""
+    """Return the graph without the edges that feed slots."""
     main = nx.DiGraph()
     main.add_nodes_from(graph)
     main.add_edges_from((u, v) for u, v, slot in graph.edges(data="slot") if slot is None)

@@ -136,7 +136,7 @@ def check(
 def check_phases(
     graph_or_net: Any, phases: Mapping[Hashable, Any], *, level: Level = "groups", repair: bool | Budget = True
 ) -> PhaseReport:
-    """:func:`check` for several phases, whatever their names.
+    """Do as :func:`check` does, for several phases, whatever their names.
 
     Parameters
     ----------
@@ -164,7 +164,7 @@ def check_phase(
     level: Level = "groups",
     repair: bool | Budget = True,
 ) -> Report:
-    """:func:`check` for the clamps of one phase, whatever a mapping's values look like.
+    """Do as :func:`check` does, for the clamps of one phase, whatever a mapping's values look like.
 
     Parameters
     ----------

@@ -62,7 +62,7 @@ class CutGraph:
 
     @property
     def whole(self) -> CutGraph:
-        """The graph of all edges, those that feed slots among them."""
+        """Return the graph of all edges, those that feed slots among them."""
         return self if self.full is None else self.full
 
     @property

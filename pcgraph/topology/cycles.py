@@ -73,7 +73,7 @@ def _pair(source: Index, target: Index, vertices: int, count: int) -> list[int] 
 
 @dataclass
 class _Core:
-    """What is left of a graph when all that lies before or after every cycle is trimmed away, again and again."""
+    """This is left of a graph when all that lies before or after every cycle is trimmed away, again and again."""
 
     after: list[list[int]]
     before: list[list[int]]

@@ -250,7 +250,7 @@ def _on_cycle(whole: _Shrinking, v: int, without: set[int]) -> bool:
 
 
 def _search(whole: _Shrinking, clock: _Clock) -> tuple[set[int], bool]:
-    """Branch and bound one component, depth first on a stack of its own (a chain of choices may be long)."""
+    """Branch and bound within one component, depth first on a stack of its own (a chain of choices may be long)."""
     best = _greedy(whole)
     stack: list[tuple[_Shrinking, frozenset[int]]] = [(whole, frozenset())]
     while stack:

@@ -15,6 +15,7 @@ from pcgraph.arguments import is_number
 from pcgraph.model import PCNetwork
 from pcgraph.network import MAIN, Bucket
 from pcgraph.plan import NEVER, Plan, arrivals
+from pcgraph.plan.flow import mask_of
 
 __all__ = ["GradientMonitor", "small_gradients", "unreached"]
 
@@ -108,10 +109,10 @@ def unreached(net: PCNetwork, plan: Plan) -> tuple[list[str], int]:
     if not learns.any():
         return [], plan.steps
     request, count = plan.request, len(structure.nodes)
-    pulled = np.isin(np.arange(count), list(request.nudged)) & plan.free
+    pulled = mask_of(count, request.nudged) & plan.free
     alive = structure.has_energy
     if request.only is not None:
-        alive = alive & np.isin(np.arange(count), list(request.only))
+        alive = alive & mask_of(count, request.only)
     first = arrivals(structure, alive, plan.free, plan.exact, pulled, request.fixes_zero)
     learns &= first[structure.target] != NEVER
     if not learns.any():

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pcgraph.backends.torch import switches
 from pcgraph.clamps import Clamps, Masked
 from pcgraph.inference import Recorder, capturable
 from pcgraph.initializers import Initializer
@@ -149,7 +148,7 @@ class StepRecording:
         kept = [t for held in self._held for t in held.values() if t is not None]
         settings = [value for group in groups for name, value in group.items() if name != "params"]
         return (
-            *switches(self.net.device),
+            *self.net.backend.settings(self.net),
             *[tensor.data_ptr() for tensor in (*self.trained, *moved, *kept)],
             *[parameter.requires_grad for parameter in self.trained],
             *[value if type(value) in PLAIN else self._marks(value) for value in settings],

@@ -125,7 +125,7 @@ class Module(Transform):
         return self.module(x)  # type: ignore[no-any-return]
 
     def config(self) -> dict[str, Any]:
-        """The module, which a file can hold if it is one of ``torch.nn``, and whether it is kept in evaluation mode."""
+        """Return the module, which files can hold if it is of ``torch.nn``, and whether it stays in evaluation mode."""
         return {"module": self.module, "evaluation": self.evaluation}
 
 

@@ -19,7 +19,7 @@ from pcgraph.backends.torch.lowering import lower
 from pcgraph.initializers import Given, Layout, Swept
 from pcgraph.testing import reference
 from pcgraph.testing.strategies import digraphs, problems
-from tests.builders import EXACT, assert_equal_to_reference, double, initial_states
+from tests.builders import EXACT, assert_equal_to_reference, clamps_of, double, initial_states
 
 #: The usual eps, 1e-8, makes a step of 1e-9 of a gradient of 1e-17, by which one way of summing differs from another at
 #: a node that was swept, and the next steps make more of it.
@@ -491,3 +491,15 @@ def test_energies_of_a_part_of_like_nodes_have_their_own_precisions(device, step
     assert_equal_to_reference(
         net, {"x": double(2, 3, device=device), "y": double(2, 3, seed=1, device=device)}, Forward(), steps, SGD(0.05)
     )
+
+
+@pytest.mark.parametrize("activation", ["tanh", "identity"])
+def test_a_module_with_a_pullback_behind_an_edges_activation(activation):
+    """What comes back to the source goes through the module, and through the edge's activation before it."""
+    graph = nx.DiGraph()
+    graph.add_nodes_from([("x", {"shape": (1, 4, 4)}), ("h", {"shape": (2, 4, 4)}), ("y", {"shape": (1, 2, 2)})])
+    graph.add_edge("x", "h", transform=T.Conv2d(1, 2, 3, padding=1))
+    graph.add_edge("h", "y", transform=T.Conv2d(2, 1, 3), activation=activation)
+    net = PCNetwork(graph, seed=0, dtype=torch.float64)
+    assert {bucket.kind for bucket in net.structure.buckets} == {"module"}
+    assert_equal_to_reference(net, clamps_of(net), Normal(std=0.5), 3, SGD(0.1))

@@ -36,7 +36,7 @@ from pcgraph.errors import Diverged
 from pcgraph.optimizers import StateOptimizer
 from pcgraph.testing.strategies import digraphs, problems
 from pcgraph.transforms import SparseLinear
-from tests.builders import double
+from tests.builders import chain, double
 
 BATCH = 2
 
@@ -252,16 +252,33 @@ def test_a_prediction_is_torchs_own_after_an_inference_by_onednn(monkeypatch):
         assert not by_onednn(lambda: net.predict(clamps, "y"))
 
 
-def test_plans_lie_in_the_same_buffers_and_bind_what_they_share_once(monkeypatch):
-    """Memory does not grow with the number of plans, and a plan of more steps has nothing to bind."""
-    bound = []
+@pytest.fixture
+def bound(monkeypatch) -> list[type]:
+    """What is bound from here on."""
+    found: list[type] = []
 
     class Counted(workspace.Bound):
         def __init__(self, run, *rest):
             super().__init__(run, *rest)
-            bound.append(type(run))
+            found.append(type(run))
 
     monkeypatch.setattr(workspace, "Bound", Counted)
+    return found
+
+
+def test_a_prediction_beside_an_inference_binds_what_it_alone_does(bound):
+    """The sweep is the same; only the state of y is new, which was clamped."""
+    net = chain(*[4] * 12, dtype=torch.float64)
+    clamps = {"x": double(3, 4), "y": double(3, 4, seed=1)}
+    net.infer(clamps, init=Forward(), steps=20, optimizer=SGD(0.05))
+    before = len(bound)
+    net.predict({"x": clamps["x"]}, "y")
+    assert before > 40
+    assert len(bound) - before == 1
+
+
+def test_plans_lie_in_the_same_buffers_and_bind_what_they_share_once(bound):
+    """Memory does not grow with the number of plans, and a plan of more steps has nothing to bind."""
     net = PCNetwork(ladders(4), seed=1, dtype=torch.float64)
     clamps, kw = {v: double(3, 4) for v in TWO}, {"init": Forward(), "optimizer": SGD(0.05)}
     places, counts = set(), []

@@ -1,4 +1,4 @@
-"""The fused kernels, by Triton's interpreter where there is no GPU, against the reference and against torch's backend."""
+"""The fused kernels, by Triton's interpreter where there is no GPU, against the reference and torch's backend."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def run(graph, backend, *, init=None, steps=3, optimizer=None, batch=5, seed=0, 
     net = PCNetwork(graph, seed=0, backend=backend, dtype=DTYPE, device=DEVICE)
     generator = torch.Generator().manual_seed(seed)
     clamps = {
-        v: torch.randn(batch, *net.structure.shape(v), generator=generator, dtype=torch.float64).to(net.dtype).to(DEVICE)
+        v: torch.randn(batch, *net.structure.shape(v), generator=generator, dtype=torch.float64).to(DEVICE, net.dtype)
         for v in ("x", "y")
     }  # fmt: skip
     found = []

@@ -268,8 +268,10 @@ def test_a_sample_that_has_converged_stops_and_says_when(device):
     assert result.steps[1] == 0
     assert (result.steps[0::2] > 5).all()
     assert result.converged.all()
-    shorter = net.infer(clamps, init=Forward(), steps=int(result.steps[0]), optimizer=SGD(0.2))
-    torch.testing.assert_close(result.states["h1"][0], shorter.states["h1"][0], rtol=1e-12, atol=1e-13)
+    assert len(set(result.steps.tolist())) == 3  # so that one rests while another moves on
+    for i, steps in enumerate(result.steps.tolist()):
+        shorter = net.infer(clamps, init=Forward(), steps=steps, optimizer=SGD(0.2))
+        torch.testing.assert_close(result.states["h1"][i], shorter.states["h1"][i], rtol=1e-12, atol=1e-13)
     hurried = net.infer(clamps, init=Forward(), steps=3, optimizer=SGD(0.2), tolerance=1e-4)
     assert hurried.converged.tolist() == [False, True, False]
     assert hurried.steps.tolist() == [3, 0, 3]
@@ -400,3 +402,14 @@ def test_what_comes_back_late_does_not_overwrite_what_came_before(device):
     net = PCNetwork(graph, seed=0, dtype=torch.float64, device=device)
     clamps = {"z": double(3, 4, device=device), "y": double(3, 2, seed=1, device=device)}
     assert_equal_to_reference(net, clamps, Normal(std=0.3), 3, SGD(0.05), coordinates=Errors())
+
+
+@pytest.mark.parametrize("known", range(5))
+def test_an_edge_between_those_that_are_needed_sends_back_once(known):
+    """Four of five like edges wait for a relay, and the fifth, to a clamped target, has sent its error back before."""
+    graph = nx.DiGraph()
+    graph.add_nodes_from(["r", *range(5)], shape=3)
+    graph.add_edges_from(("r", v) for v in range(5))
+    net = PCNetwork(graph, seed=0, dtype=torch.float64)
+    assert [bucket.count for bucket in net.structure.buckets] == [5]
+    assert_equal_to_reference(net, {known: double(2, 3)}, Normal(std=0.3), 3, SGD(0.05), coordinates=Errors())

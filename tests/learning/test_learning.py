@@ -207,6 +207,21 @@ def test_states_continue_where_an_inference_ended(device):
         net.infer(clamps, init=States({"h2": three["h2"]}), steps=0)
 
 
+def test_what_is_carried_on_is_a_value_of_its_own():
+    """Two continuations of one network, held at once and used in any order, do not see each other's states."""
+    net = builders.chain(3, 5, 5, 2, dtype=torch.float64)
+    clamps = {"x": double(4, 3), "y": double(4, 2, seed=1)}
+    found = [net.infer(clamps, init=Zero(), steps=steps, optimizer=SGD(0.1)).states for steps in (2, 5)]
+    first, second = (net.carry_on(dict(states)) for states in found)
+    assert first is not second
+    pcgraph.safe_rate(net, clamps, init=second)
+    for init, states in ((second, found[1]), (first, found[0]), (second, found[1])):
+        result = net.infer(clamps, init=init, steps=0)
+        for v in ("h1", "h2"):
+            assert torch.equal(result.states[v], states[v])
+    assert net.plan(clamps, init=first, steps=3) is net.plan(clamps, init=second, steps=3)
+
+
 @pytest.mark.parametrize("cyclic", [False, True])
 def test_a_safe_rate_is_two_over_the_largest_eigenvalue(device, cyclic):
     """On linear graphs the Hessian is known; above the bound inference diverges, below it converges."""

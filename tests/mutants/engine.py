@@ -16,7 +16,9 @@ FILES = {
     "onednn": "tests/backends/test_onednn.py",
     "sharing": "tests/backends/test_sharing.py",
     "capture": "tests/inference/test_capture.py",
+    "capture step": "tests/inference/test_capture_step.py",
     "verify": "tests/plan/test_verify.py",
+    "slots": "tests/slots/test_engine.py",
     "coordinates": "tests/inference/test_coordinates.py",
 }
 
@@ -36,10 +38,12 @@ MODULES, GRADIENTS = f"{TORCH}/modules.py", f"{TORCH}/gradients.py"
 
 #: How each reason begins for which a plan is refused.
 REFUSALS = (
-    'f"adds the product', 'f"adds a product twice', 'f"{what} {self._name(missing)}', 'f"{what} {self._name(self.s.target',
-    'f"leaves out the error', '"sends an error back twice', 'f"sends an error that was not', 'f"does not send the error',
-    'f"takes the error of', 'f"sends back along', 'f"sends on what',
-    'f"moves {', 'f"does not move', '"learns twice', 'f"does not learn from', 'f"does not learn the bias',
+    'f"names', 'f"sets', 'f"adds the product', 'f"multiplies', 'f"{what} {self._name(missing)}',
+    'f"{what} {self._name(self.s.target', 'f"makes the error', 'f"takes errors', 'f"takes the error of {self._name(without',
+    'f"takes the error of {self._name(late', 'f"leaves out the error', 'f"sends an error back', 'f"sends back along',
+    'f"sends an error that was not', 'f"sends on what comes back to {self._name(outside', 'f"sends on what comes back to {self._name(twice',
+    'f"does not send the error', 'f"moves {', 'f"does not move', 'f"moves the state', 'f"learns from', 'f"learns the bias',
+    'f"does not learn from', 'f"does not learn the bias',
 )  # fmt: skip
 
 MUTANTS = [
@@ -55,7 +59,7 @@ MUTANTS = [
     fault("children do not err", FLOW, "        grown[target[d[source]]] = True\n", "", "plan"),
     fault("parents do not move", FLOW, "            d[source[z[target]]] = True\n", "", "plan"),
     fault("own errors do not move", FLOW, "d = z & free", "d = np.zeros_like(z)", "plan"),
-    fault("clamped nodes move", COMPILE, "self.free = ~_mask(count, request.clamped) & only", "self.free = only.copy()",
+    fault("clamped nodes move", COMPILE, "self.free = ~mask_of(count, request.clamped) & only", "self.free = only.copy()",
           "core"),
     fault("masked nodes are exact", COMPILE, "swept & ~late & ~self.masked & self._vanishing()",
           "swept & ~late & self._vanishing()", "engine", "plan"),
@@ -99,7 +103,7 @@ MUTANTS = [
     fault("CSR values not refreshed", SPARSE, "ws.refreshed(lambda: torch.index_select(packed, 0, index, out=values))",
           "torch.index_select(packed, 0, index, out=values)", "engine"),
     fault("precision forgotten", NODES, "torch.sub(r.h, mu, out=r.e).mul_(precision)", "torch.sub(r.h, mu, out=r.e)", "engine"),
-    fault("priors are zero", NODES, "        rows.index_copy_(0, which, fixed)\n", "", "engine"),
+    fault("priors are zero", NODES, "    ws.refreshed(lambda: rows.index_copy_(0, which, fixed))\n", "", "engine"),
     fault("module weights learn nothing", MODULES, "parameter.grad.sub_(grads[name], alpha=scale)", "pass", "engine"),
     fault("bias gradients summed over the batch", GRADIENTS, "gradient[own].sub_(sums, alpha=scale)",
           "gradient[own].sub_(sums)", "core"),
@@ -170,13 +174,18 @@ MUTANTS = [
     fault("a gradient downwards is none", BASE, '"gradient").abs().transpose', '"gradient").transpose', "initializers"),
     # error coordinates, solvers, and runs that end when they have converged
     fault("errors are taken from another plan", LOWERING, "            yield from (MeasureRows(which, where)",
-          "            yield from (Activate(which, where)", "coordinates"),
+          "            yield from (ActivateRows(which, where)", "coordinates"),
     fault("children get their states before their parents", COMPILE,
           "Offset(wave)) for wave in self.error_waves)", "Offset(wave)) for wave in reversed(self.error_waves))", "coordinates"),
     fault("errors go on to the parents before they have come back", COMPILE, "for wave in reversed(self.error_waves)\n",
           "for wave in self.error_waves\n", "coordinates"),
     fault("an edge more does no harm to errors that are sent on", LOWERING, " if self.at_once else False)", ")", "coordinates",
           "sharing"),
+    fault("what comes back is taken twice and not sent on", NODES, "write(signal() - back())", "write(signal() + back())", "coordinates"),
+    fault("what comes back is sent on as it is", NODES, "write(signal() - sent", "write(signal() - 0 * sent", "coordinates"),
+    fault("modules behind an activation send back along the module alone", MODULES,
+          "(lambda back, source: back) if on.phi.is_identity else along_phi", "lambda back, source: back", "engine"),
+    fault("a slot's own error is kept to itself", MODULES, "nodes.add_(read())", "nodes.add_(0 * read())", "slots"),
     fault("states move where errors should", PROGRAM, "(self.ws.x if call.errors else self.ws.h)", "self.ws.h", "coordinates"),
     fault("nudges are forgotten where errors move", PROGRAM,
           "        if self.plan.measure is not None:  # what pulls at a state goes on to its parents\n            self._nudge(motion)\n",
@@ -193,6 +202,10 @@ MUTANTS = [
           "engine"),
     fault("one energy for all segments of a group", BASE, "np.diff(s.segment_of[nodes])", "np.diff(s.group_of[nodes])",
           "engine"),
+    fault("a recorded step holds for all settings of torch", "training/step_recording.py",
+          "            *self.net.backend.settings(self.net),\n", "", "capture step"),
+    # what is counted
+    fault("repeated steps are counted one short", "plan/smm.py", "(times - done) * grown", "(times - done - 1) * grown", "plan"),
     # the proof of plans
     *(fault(f"a proof that does not mind: {words}", VERIFY, f"raise _Wrong({words}", f"str({words}", "verify") for words in REFUSALS),
 ]  # fmt: skip

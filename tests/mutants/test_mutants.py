@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests import ROOT
 from tests.mutants import engine, network, topology
 from tests.mutants.planted import assert_can_be_planted, survives
 
@@ -24,6 +25,12 @@ def test_the_tests_pass_without_a_fault(name, tmp_path):
 def test_the_suite_notices(mutant, tmp_path):
     survived, printed = survives(mutant, tmp_path)
     assert not survived, f"{mutant.name}: no test noticed\n{printed}"
+
+
+def test_every_reason_to_refuse_a_plan_has_its_fault():
+    """A refusal that no fault takes away might as well not be there."""
+    source = (ROOT / "pcgraph" / engine.VERIFY).read_text(encoding="utf-8")
+    assert source.count("raise _Wrong(") == len(engine.REFUSALS)
 
 
 @pytest.mark.parametrize("mutant", MUTANTS)

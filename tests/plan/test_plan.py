@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torch_geometric.nn import SAGEConv
 
 import pcgraph
-from pcgraph import SGD, Adam, Average, Forward, Memory, Normal, PCNetwork, Zero
+from pcgraph import SGD, Adam, Average, Errors, Forward, Memory, Normal, PCNetwork, Zero
 from pcgraph import transforms as T
 from pcgraph.backends import traits_of
 from pcgraph.backends.torch import lowering
@@ -25,7 +25,7 @@ from pcgraph.backends.torch.lowering import lower
 from pcgraph.errors import ConfigError
 from pcgraph.network import adjacency
 from pcgraph.plan import compile as compiling
-from pcgraph.plan import verify
+from pcgraph.plan import smm, verify
 from pcgraph.plan.products import Products, products_of
 from pcgraph.testing.strategies import digraphs, problems
 from tests.builders import chain
@@ -47,6 +47,21 @@ def test_every_plan_is_proved(problem, init, steps, optimizer, partly):
     masked = sorted(problem.clamped, key=str)[:1] if partly else []
     clamped = set(problem.clamped) - set(masked)
     assert verify(net.plan(clamped, masked=masked, init=init, steps=steps, optimizer=optimizer))
+
+
+def test_errors_spread_and_states_move_as_by_hand():
+    """Beside the path from x to the clamped y hang two free nodes, z and w: each step reaches one edge further."""
+    graph = nx.DiGraph([("x", "h"), ("h", "y"), ("h", "z"), ("z", "w")])
+    nx.set_node_attributes(graph, 2, "shape")
+    plan = PCNetwork(graph).plan({"x", "y"}, init=Forward(), steps=9)
+    assert verify(plan)
+
+    def named(mask):
+        return {plan.structure.nodes[i] for i in np.flatnonzero(mask)}
+
+    everything = {"h", "y", "z", "w"}
+    assert [named(plan.flow.error(t)) for t in range(10)] == [{"y"}, {"h", "y", "z"}, *[everything] * 8]
+    assert [named(plan.flow.move(t)) for t in range(9)] == [{"h"}, {"h", "z"}, *[everything - {"y"}] * 7]
 
 
 @pytest.mark.parametrize(("steps", "gflop"), [(2, 0.91), (3, 1.44), (5, 2.86), (7, 4.13)])
@@ -195,6 +210,40 @@ def test_a_plan_for_a_thousand_steps_is_as_short_as_one_for_ten():
     assert len(ten.stages) == len(thousand.stages) == 5
     assert thousand.matmuls.backward > 90 * ten.matmuls.backward
     assert verify(thousand)
+
+
+@pytest.mark.parametrize("coordinates", [None, Errors()], ids=repr)
+def test_explaining_costs_no_more_for_a_million_steps(monkeypatch, coordinates):
+    """Who tries a large T first looks at the plan, and must not wait for it as for the run."""
+    tick, ticks, spent, texts = smm._Clock.tick, [], [], []
+    monkeypatch.setattr(smm._Clock, "tick", lambda self, op: (ticks.append(op), tick(self, op)))
+    net = chain(6, 8, 8, 8, 8, 3)
+    for steps in (100, 1_000_000):
+        plan = net.plan({"x", "y"}, init=Forward(), steps=steps, coordinates=coordinates)
+        ticks.clear()
+        texts.append(plan.explain())
+        spent.append(len(ticks))
+        assert f"to {steps - 1}: " in texts[-1]  # what repeats is one line
+    assert spent[0] == spent[1] < 200
+    assert texts[0].count("\n") == texts[1].count("\n")
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    problem=problems(graphs=digraphs(max_nodes=8, max_size=2, parallel=True, priors=True)),
+    init=st.sampled_from([Zero(), Forward(fallback=Zero())]),
+    steps=st.integers(1, 40),
+    coordinates=st.sampled_from([None, Errors(keep="repair")]),
+    optimizer=st.sampled_from([SGD(0.1), Adam(0.1)]),
+)
+def test_the_critical_path_is_that_of_every_single_step(problem, init, steps, coordinates, optimizer):
+    """What goes on for ever is found early, and is the same as if each step had been walked through."""
+    net = PCNetwork(problem.graph)
+    plan = net.plan(problem.clamped, init=init, steps=steps, coordinates=coordinates, optimizer=optimizer)
+    clock = smm._Clock(plan)
+    for _, _, operation in plan.timeline():
+        clock.tick(operation)
+    assert plan.smm.critical_path == clock.latest(plan.final.compare.nodes)
 
 
 def test_a_clamped_sources_prediction_is_computed_once():

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from pcgraph.plan.operations import Index
 
 __all__ = [
-    "Activate", "Call", "Errors", "Fill", "Give", "MeasureRows", "MoveRows", "OffsetRows", "RelayRows", "Restore",
-    "Rows", "Save", "Send", "SendBack", "ZeroGradient", "ZeroSignal", "mark", "numbers", "rows",
+    "ActivateRows", "Call", "CompareRows", "Fill", "Give", "MeasureRows", "MoveRows", "OffsetRows", "RelayRows",
+    "Restore", "Rows", "Save", "Send", "SendBack", "ZeroGradient", "ZeroSignal", "mark", "numbers", "rows",
 ]  # fmt: skip
 
 #: Rows of a buffer: a slice where they are neighbours, else their numbers.
@@ -62,7 +62,7 @@ def mark(value: Any) -> Hashable:
 
 @dataclass(frozen=True, eq=False)
 class SegmentRows(Call):
-    """A call on rows of one segment."""
+    """Calls of this kind work on rows of one segment."""
 
     segment: int
     rows: Rows
@@ -70,7 +70,7 @@ class SegmentRows(Call):
 
 @dataclass(frozen=True, eq=False)
 class GroupRows(Call):
-    """A call on rows of one group."""
+    """Calls of this kind work on rows of one group."""
 
     group: int
     rows: Rows
@@ -123,12 +123,12 @@ class Send(Call):
 
 
 @dataclass(frozen=True, eq=False)
-class Activate(SegmentRows):
+class ActivateRows(SegmentRows):
     """H[rows] becomes σ(A[rows]): these nodes of a segment are swept."""
 
 
 @dataclass(frozen=True, eq=False)
-class Errors(SegmentRows):
+class CompareRows(SegmentRows):
     """M = σ(A), E = dF/dh and S = the error behind the activation are computed on these rows of a segment.
 
     `slope`: "keep" leaves σ'(A) in the place of A, which nothing changes or reads any more; "use" takes it from there,

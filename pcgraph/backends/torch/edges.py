@@ -23,12 +23,12 @@ from pcgraph.network import Bucket
 from pcgraph.plan.operations import Index
 
 __all__ = [
-    "Edges", "batched_forward", "batched_pull", "batched_weights", "carried", "dense_forward", "dense_pull",
+    "EdgeRows", "batched_forward", "batched_pull", "batched_weights", "carried", "dense_forward", "dense_pull",
     "dense_weights", "pulled",
 ]  # fmt: skip
 
 
-class Edges:
+class EdgeRows:
     """Edges of one bucket look up, for a workspace, the rows of their sources, targets and weights."""
 
     def __init__(self, ws: Workspace, call: Send | SendBack, edges: Index | None = None) -> None:
@@ -43,7 +43,7 @@ class Edges:
         self.source_group, self.target_group = self.bucket.source_group, self.bucket.target_group
 
     def weight(self, ws: Workspace) -> Tensor:
-        """(edges, out, in): a view where the rows are neighbours, else a copy that is refreshed for every run."""
+        """Return (edges, out, in): a view where the rows are neighbours, else a copy, refreshed for every run."""
         packed = ws.packed(self.bucket)
         where = rows(self.row) if _ascending(self.row) else self.row
         if isinstance(where, slice):
@@ -89,7 +89,7 @@ def pulled(ws: Workspace, bucket: Bucket, back: Factor, states: Factor) -> Facto
 
 def dense_forward(ws: Workspace, call: Send) -> Step:
     """Bind one product for one edge; the bias is folded in where the target is fresh."""
-    edge = Edges(ws, call)
+    edge = EdgeRows(ws, call)
     h, a = ws.h(edge.source_group)[int(edge.source[0])], ws.a(edge.target_group)[int(edge.target[0])]
     weight, target = edge.weight(ws)[0], int(edge.target[0])
     biases = ws.bias(edge.target_group, slice(target, target + 1)) if call.fresh and not call.bare else None
@@ -99,7 +99,7 @@ def dense_forward(ws: Workspace, call: Send) -> Step:
 
 def dense_pull(ws: Workspace, call: SendBack) -> Step:
     """Bind one transposed product for one edge, straight into the gradient of the source."""
-    edge = Edges(ws, call)
+    edge = EdgeRows(ws, call)
     h, e = ws.h(edge.source_group)[int(edge.source[0])], ws.e(edge.source_group)[int(edge.source[0])]
     s, weight = ws.s(edge.target_group)[int(edge.target[0])], edge.weight(ws)[0]
     way = products(ws, weight)
@@ -113,7 +113,7 @@ def dense_pull(ws: Workspace, call: SendBack) -> Step:
 
 def dense_weights(ws: Workspace, call: SendBack) -> Learn:
     """Bind one outer product for one edge."""
-    edge = Edges(ws, call)
+    edge = EdgeRows(ws, call)
     h = ws.h(edge.source_group)[int(edge.source[0])]
     s, row = ws.s(edge.target_group)[int(edge.target[0])].t(), int(edge.row[0])
     way = products(ws, edge.weight(ws)[0])
@@ -123,14 +123,18 @@ def dense_weights(ws: Workspace, call: SendBack) -> Learn:
 # -- many edges in one batched product --------------------------------------------------------------------------------
 
 
-def _chunks(ws: Workspace, call: Send | SendBack) -> list[Edges]:
+def _chunks(ws: Workspace, call: Send | SendBack) -> list[EdgeRows]:
     """Cut the edges of a call into pieces whose gathered states fit the cache."""
     bucket, groups = ws.structure.buckets[call.bucket], ws.structure.groups
     width = max(groups[bucket.source_group].size, groups[bucket.target_group].size)
     item = ws.batch * width * ws.dtype.itemsize
     which = numbers(call.edges)
     pieces = max(1, round(len(which) * item / ws.traits.chunk))
-    return [Edges(ws, call, part) for part in np.array_split(which, pieces)] if pieces > 1 else [Edges(ws, call, which)]
+    return (
+        [EdgeRows(ws, call, part) for part in np.array_split(which, pieces)]
+        if pieces > 1
+        else [EdgeRows(ws, call, which)]
+    )
 
 
 def _ascending(values: Index) -> bool:
@@ -164,7 +168,7 @@ def batched_forward(ws: Workspace, call: Send) -> Step:
     return _all([_batched_forward(ws, call, edges) for edges in _chunks(ws, call)])
 
 
-def _batched_forward(ws: Workspace, call: Send, edges: Edges) -> Step:
+def _batched_forward(ws: Workspace, call: Send, edges: EdgeRows) -> Step:
     a, weight = ws.a(edges.target_group), edges.weight(ws)
     way, w = products(ws, weight), weight.transpose(1, 2)
     source = carried(ws, edges.bucket, _gather(ws, ws.h(edges.source_group), edges.source, "source"))
@@ -188,7 +192,7 @@ def batched_pull(ws: Workspace, call: SendBack) -> Step:
     return _all([_batched_pull(ws, edges) for edges in _chunks(ws, call)])
 
 
-def _batched_pull(ws: Workspace, edges: Edges) -> Step:
+def _batched_pull(ws: Workspace, edges: EdgeRows) -> Step:
     e, weight = ws.e(edges.source_group), edges.weight(ws)
     way = products(ws, weight)
     signals = _gather(ws, ws.s(edges.target_group), edges.target, "signal")
@@ -212,7 +216,7 @@ def batched_weights(ws: Workspace, call: SendBack) -> Learn:
     return run
 
 
-def _batched_weights(ws: Workspace, edges: Edges) -> Learn:
+def _batched_weights(ws: Workspace, edges: EdgeRows) -> Learn:
     signals = _gather(ws, ws.s(edges.target_group), edges.target, "signal")
     states = carried(ws, edges.bucket, _gather(ws, ws.h(edges.source_group), edges.source, "source"))
     way = products(ws, ws.packed(edges.bucket))

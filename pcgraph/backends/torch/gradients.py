@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from pcgraph.backends.torch.calls import Rows, SendBack, numbers, rows
 from pcgraph.backends.torch.products import Learn
-from pcgraph.backends.torch.workspace import Workspace, take
+from pcgraph.backends.torch.workspace import Workspace, reader
 from pcgraph.network import Bucket
 
 __all__ = ["Gradient", "bias_gradient", "packed"]
@@ -61,15 +61,15 @@ def packed(bind: Callable[[Workspace, SendBack], Learn]) -> Callable[[Workspace,
 def _written(parameter: nn.Parameter, missed: Tensor | slice) -> Callable[[], tuple[Tensor, float]]:
     """Return what makes an empty gradient, every row of which is either written by a call or cleared here."""
 
-    def begin() -> tuple[Tensor, float]:
+    def in_slice() -> tuple[Tensor, float]:
         gradient = torch.empty_like(parameter)
-        if isinstance(missed, slice):
-            gradient[missed].zero_()
-        else:
-            gradient.index_fill_(0, missed, 0.0)
+        gradient[missed].zero_()
         return gradient, 0.0
 
-    return begin
+    def in_places() -> tuple[Tensor, float]:
+        return torch.empty_like(parameter).index_fill_(0, missed, 0.0), 0.0  # type: ignore[arg-type]
+
+    return in_slice if isinstance(missed, slice) else in_places
 
 
 def _zeros(parameter: nn.Parameter) -> Callable[[], tuple[Tensor, float]]:
@@ -79,19 +79,23 @@ def _zeros(parameter: nn.Parameter) -> Callable[[], tuple[Tensor, float]]:
 def bias_gradient(ws: Workspace, group: int, which: Rows) -> Gradient:
     """Bind the gradient of the biases of some nodes of a group, each of which has one."""
     parameter: nn.Parameter = ws.net.biases[f"bias_{ws.structure.groups[group].name}"]
-    signals, where = ws.s(group), ws.index(which)
+    signals = reader(ws.s(group), ws.index(which))
     own = ws.bias_index(ws.structure.groups[group].start + numbers(which))
     flat = (parameter.shape[0], -1)
+
+    def in_slice(gradient: Tensor, sums: Tensor, scale: float) -> None:
+        gradient[own].sub_(sums, alpha=scale)
+
+    def in_places(gradient: Tensor, sums: Tensor, scale: float) -> None:
+        gradient.index_add_(0, own, sums, alpha=-scale)  # type: ignore[arg-type]
+
+    subtract = in_slice if isinstance(own, slice) else in_places
 
     def run(scale: float) -> None:
         if not parameter.requires_grad:
             return
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
-        sums, gradient = take(signals, where).sum(1), parameter.grad.view(flat)
-        if isinstance(own, slice):
-            gradient[own].sub_(sums, alpha=scale)
-        else:
-            gradient.index_add_(0, own, sums, alpha=-scale)
+        subtract(parameter.grad.view(flat), signals().sum(1), scale)
 
     return run

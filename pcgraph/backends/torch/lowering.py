@@ -14,9 +14,9 @@ from typing import Literal
 import numpy as np
 
 from pcgraph.backends.torch.calls import (
-    Activate,
+    ActivateRows,
     Call,
-    Errors,
+    CompareRows,
     Fill,
     Give,
     MeasureRows,
@@ -37,9 +37,8 @@ from pcgraph.backends.torch.kernels import Kernel
 from pcgraph.backends.traits import Traits
 from pcgraph.network.adjacency import distinct
 from pcgraph.plan import NEVER, Plan, Stage
-from pcgraph.plan.flow import Mask
-from pcgraph.plan.operations import Activate as Sweep
-from pcgraph.plan.operations import Index, Propagate, Pull, Relay, Write
+from pcgraph.plan.flow import Mask, mask_of
+from pcgraph.plan.operations import Activate, Index, Propagate, Pull, Relay, Write
 
 __all__ = ["Calls", "Lowered", "kept", "lower"]
 
@@ -49,7 +48,7 @@ class Calls:
     """One stage is these calls, sorted by the part of the program that runs them."""
 
     forward: tuple[Call, ...]
-    errors: tuple[Errors, ...]
+    errors: tuple[CompareRows, ...]
     clear: tuple[Call, ...] = ()
     pull: tuple[Call, ...] = ()
     moves: tuple[MoveRows, ...] = ()
@@ -126,9 +125,7 @@ class _Lowering:
         based: dict[int, Mask] = {}
         bases: dict[tuple[int, int], Index] = {}
         for t in np.unique(level[level != NEVER]):
-            mask = np.zeros(self.count, dtype=bool)
-            mask[s.target[level == t]] = True
-            mask &= highest > t
+            mask = mask_of(self.count, s.target[level == t]) & (highest > t)
             if mask.any():
                 based[int(t)] = mask
                 bases.update(((int(t), g), where) for g, where in self.by_group(np.flatnonzero(mask)))
@@ -257,8 +254,8 @@ class _Lowering:
                     if len(nodes):
                         filled[nodes] = False
                         yield from self.accumulate(op.edges[into == part], nodes, part, filled)
-            elif isinstance(op, Sweep):
-                yield from (Activate(which, where) for which, where in self.pieces(op.nodes))
+            elif isinstance(op, Activate):
+                yield from (ActivateRows(which, where) for which, where in self.pieces(op.nodes))
         begin = self.plan.begin
         yield from self.accumulate(begin.edges, begin.nodes, True, np.zeros(self.count, dtype=bool))
         if self.plan.measure is not None:
@@ -284,7 +281,7 @@ class _Lowering:
 
     def stage(self, stage: Stage, t: int, final: bool = False) -> Calls:
         """Return the calls of step `t`, or of what follows the last one."""
-        compared = _mask(self.count, stage.compare.nodes)
+        compared = mask_of(self.count, stage.compare.nodes)
         changing, kept = compared.copy(), []
         for i, (nodes, begun) in self.lasting.items():
             if t >= begun:
@@ -296,10 +293,10 @@ class _Lowering:
         forward = tuple(self.evaluation(stage, t)) if t else ()
         if final:
             return Calls(forward, errors)
-        moved = _mask(self.count, stage.move.nodes)
+        moved = mask_of(self.count, stage.move.nodes)
         empty = moved & ~compared
         # Where errors move, nudges come before what is sent back, so that it must not write over them.
-        nudged = empty & _mask(self.count, np.array(sorted(self.plan.request.nudged), dtype=np.int64))
+        nudged = empty & mask_of(self.count, self.plan.request.nudged)
         if self.at_once:
             nudged[:] = False
         empty &= ~nudged
@@ -309,18 +306,18 @@ class _Lowering:
             if isinstance(op, Relay):
                 back += (RelayRows(which, where) for which, where in self.pieces(op.nodes))
             elif isinstance(op, Pull):
-                back += self.freshened(self.backs(_mask(len(self.level), op.edges), compared), empty, untouched)
+                back += self.freshened(self.backs(mask_of(len(self.level), op.edges), compared), empty, untouched)
         zero = tuple(ZeroGradient(g, where) for g, where in self.by_group_rows(empty | nudged))
         moves, hold = self.moves(moved & ~self.offset)
         offsets, _ = self.moves(moved & self.offset, errors=True)
         return Calls(forward, errors, zero, (*back, *hold), moves + offsets)
 
-    def errors(self, i: int, where: Rows, slope: Literal["keep", "use"] | None = None) -> Errors:
+    def errors(self, i: int, where: Rows, slope: Literal["keep", "use"] | None = None) -> CompareRows:
         """Return the call that takes the errors of these rows of segment `i`."""
         precision = self.plan.precisions[i]
         if precision is not None:
             precision = precision[numbers(where) - self.s.segments[i].start]
-        return Errors(i, where, slope, precision)
+        return CompareRows(i, where, slope, precision)
 
     def evaluation(self, stage: Stage, t: int) -> Iterator[Call]:
         """Return what is computed anew before step `t`, nodes whose variable is their error wave by wave."""
@@ -330,7 +327,7 @@ class _Lowering:
         yield from self.forward(t, stage.propagate.nodes if stage.offsets else None)
 
     def backs(self, edges: Mask, compared: Mask) -> Iterator[SendBack]:
-        """Pull calls for the edges in the mask, and for others in between where that makes them neighbours.
+        """Yield pull calls for the edges in the mask, and for others in between where that makes them neighbours.
 
         An edge more does no harm where its signal is up to date, or never anything but zero.
         """
@@ -389,17 +386,11 @@ class _Lowering:
         distinct = max([len(plan.stages), *(begun + 2 for _, begun in self.lasting.values())])
         stages = tuple(self.stage(plan.stage(t), t) for t in range(min(plan.steps, distinct)))
         final = self.stage(plan.final, plan.steps, final=True)
-        learning = _mask(len(self.level), plan.learn.edges)
-        weights = tuple(self.backs(learning, _mask(self.count, plan.final.compare.nodes)))
-        biases = tuple(self.by_group_rows(_mask(self.count, plan.learn.nodes)))
+        learning = mask_of(len(self.level), plan.learn.edges)
+        weights = tuple(self.backs(learning, mask_of(self.count, plan.final.compare.nodes)))
+        biases = tuple(self.by_group_rows(mask_of(self.count, plan.learn.nodes)))
         begun = tuple(begun for _, begun in self.lasting.values())
         return Lowered(tuple(self.prologue()), stages, final, weights, biases, begun)
-
-
-def _mask(count: int, members: Index) -> Mask:
-    result = np.zeros(count, dtype=bool)
-    result[members] = True
-    return result
 
 
 def _alike(labels: Index) -> Iterator[slice]:

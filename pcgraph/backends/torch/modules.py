@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from pcgraph.backends.torch.calls import Send, SendBack, numbers, rows
-from pcgraph.backends.torch.edges import Edges, carried, pulled
+from pcgraph.backends.torch.edges import EdgeRows, carried, pulled
 from pcgraph.backends.torch.sums import adder
-from pcgraph.backends.torch.workspace import Step, Workspace, put, take
+from pcgraph.backends.torch.workspace import Step, Workspace, reader, writer
 from pcgraph.plan.operations import Index
 from pcgraph.transforms.base import vjp
 
@@ -27,8 +27,8 @@ __all__ = [
 
 
 def identity_forward(ws: Workspace, call: Send) -> Step:
-    """``A[target] += c phi(H[source])``, c the scale of the edge."""
-    edges = Edges(ws, call)
+    """Bind ``A[target] += c phi(H[source])``, c the scale of the edge."""
+    edges = EdgeRows(ws, call)
     h, a = ws.h(edges.source_group), ws.a(edges.target_group)
     source, add = _index(ws, edges.source), adder(ws, edges.target)
     states = carried(ws, edges.bucket, lambda: h.index_select(0, source))
@@ -36,8 +36,8 @@ def identity_forward(ws: Workspace, call: Send) -> Step:
 
 
 def identity_pull(ws: Workspace, call: SendBack) -> Step:
-    """``E[source] -= c phi'(H[source]) * S[target]``."""
-    edges = Edges(ws, call)
+    """Bind ``E[source] -= c phi'(H[source]) * S[target]``."""
+    edges = EdgeRows(ws, call)
     h, e, s = ws.h(edges.source_group), ws.e(edges.source_group), ws.s(edges.target_group)
     source, target = _index(ws, edges.source), _index(ws, edges.target)
     back = pulled(ws, edges.bucket, lambda: s.index_select(0, target), lambda: h.index_select(0, source))
@@ -46,27 +46,27 @@ def identity_pull(ws: Workspace, call: SendBack) -> Step:
 
 
 def tie_forward(ws: Workspace, call: Send) -> Step:
-    """``H[slot] = H[node]``."""
-    edges = Edges(ws, call)
+    """Bind ``H[slot] = H[node]``."""
+    edges = EdgeRows(ws, call)
     h, copy = ws.h(edges.source_group), ws.h(edges.target_group)
-    source, target = _rows(ws, edges.source), _rows(ws, edges.target)
-    return lambda: put(copy, target, take(h, source))
+    read, write = reader(h, _rows(ws, edges.source)), writer(copy, _rows(ws, edges.target))
+    return lambda: write(read())
 
 
 def tie_pull(ws: Workspace, call: SendBack) -> Step:
-    """``E[node] += E[slot]``: what the slot's own energy has to say of their state."""
-    edges = Edges(ws, call)
+    """Bind ``E[node] += E[slot]``: what the slot's own energy has to say of their state."""
+    edges = EdgeRows(ws, call)
     e, own = ws.e(edges.source_group), ws.e(edges.target_group)
-    source, target = _rows(ws, edges.source), _rows(ws, edges.target)
+    source, read = _rows(ws, edges.source), reader(own, _rows(ws, edges.target))
     if isinstance(source, slice):
         nodes = e[source]
-        return lambda: nodes.add_(take(own, target))
+        return lambda: nodes.add_(read())
     add = adder(ws, edges.source)
-    return lambda: add(e, take(own, target), 1.0)
+    return lambda: add(e, read(), 1.0)
 
 
 def _rows(ws: Workspace, places: Index) -> Tensor | slice:
-    """Rows as a slice where they are neighbours and in order."""
+    """Return rows as a slice where they are neighbours and in order."""
     return ws.index(rows(places) if bool((np.diff(places) > 0).all()) else places)
 
 
@@ -78,11 +78,13 @@ class _Modules:
     """The edges of a call on one module keep (source, target, canonical number), and how they are computed."""
 
     def __init__(self, ws: Workspace, call: Send | SendBack) -> None:
-        edges = Edges(ws, call)
+        edges = EdgeRows(ws, call)
         groups = ws.structure.groups
         self.h = ws.h(edges.source_group)
         self.shape, self.out_shape = groups[edges.source_group].shape, groups[edges.target_group].shape
         self.phi, self.scale, self.target_group = edges.bucket.phi, edges.bucket.scale, edges.target_group
+        #: phi(h) of a source, which is what the module sees.
+        self.carried = self.state if self.phi.is_identity else lambda source: self.phi(self.state(source))
         self.module: Any = ws.net.edge_modules[edges.bucket.name]
         self.places = list(zip(edges.source.tolist(), edges.target.tolist(), numbers(call.edges).tolist()))
         self.source_group, self.ws = edges.source_group, ws
@@ -94,13 +96,8 @@ class _Modules:
         """Return a source's state, (batch, *shape)."""
         return self.h[source].view(-1, *self.shape)
 
-    def carried(self, source: int) -> Tensor:
-        """Return phi(h), which is what the module sees."""
-        x = self.state(source)
-        return x if self.phi.is_identity else self.phi(x)
-
     def signal(self, target: int, like: tuple[int, ...] | torch.Size) -> Tensor:
-        """What comes back to the module: the target's signal, times the edge's scale."""
+        """Return what comes back to the module: the target's signal, times the edge's scale."""
         signal = self.ws.s(self.target_group)[target].view(-1, *like)
         return signal if self.scale == 1.0 else signal * self.scale
 
@@ -114,7 +111,7 @@ class _Modules:
 
 
 def module_forward(ws: Workspace, call: Send) -> Step:
-    """``A[target] += c module(phi(H[source]))``; without a ``pullback`` the graph of that one evaluation is kept."""
+    """Bind ``A[target] += c module(phi(H[source]))``; without a ``pullback`` the graph of each evaluation is kept."""
     on = _Modules(ws, call)
     a = ws.a(on.target_group)
 
@@ -138,7 +135,7 @@ def module_forward(ws: Workspace, call: Send) -> Step:
 
 
 def module_pull(ws: Workspace, call: SendBack) -> Step:
-    """``E[source] -= phi'(H[source]) * pullback(c S[target])``."""
+    """Bind ``E[source] -= phi'(H[source]) * pullback(c S[target])``."""
     on = _Modules(ws, call)
     e, pullback = ws.e(on.source_group), on.pullback
 
@@ -152,10 +149,12 @@ def module_pull(ws: Workspace, call: SendBack) -> Step:
     def by_pullback(source: int, target: int, number: int) -> None:
         assert pullback is not None
         back = pullback(on.signal(target, on.out_shape), on.carried(source))
-        if not on.phi.is_identity:
-            back = on.phi.pullback(back, on.state(source))
-        e[source].sub_(back.reshape(e[source].shape))
+        e[source].sub_(through(back, source).reshape(e[source].shape))
 
+    def along_phi(back: Tensor, source: int) -> Tensor:
+        return on.phi.pullback(back, on.state(source))
+
+    through = (lambda back, source: back) if on.phi.is_identity else along_phi
     send = by_autograd if pullback is None else by_pullback
 
     def run() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,8 +12,9 @@ from torch import Tensor
 from pcgraph.activations import Activation
 from pcgraph.backends.torch import onednn
 from pcgraph.backends.torch.calls import (
-    Activate,
-    Errors,
+    ActivateRows,
+    Call,
+    CompareRows,
     Fill,
     MeasureRows,
     OffsetRows,
@@ -23,12 +25,10 @@ from pcgraph.backends.torch.calls import (
     ZeroSignal,
     numbers,
 )
-from pcgraph.backends.torch.workspace import Step, Workspace, put, take
+from pcgraph.backends.torch.workspace import Step, Workspace, reader, writer
 from pcgraph.network import Segment
 
-__all__ = [
-    "activate", "errors", "fill", "measure", "offset", "relay", "restore", "save", "zero_gradient", "zero_signal",
-]  # fmt: skip
+__all__ = ["BIND"]
 
 
 def fill(ws: Workspace, call: Fill) -> Step:
@@ -57,25 +57,24 @@ def _with_priors(ws: Workspace, bias: Tensor | None, priors: dict[int, Tensor], 
     which = torch.tensor(list(priors), device=ws.device)
     fixed = torch.stack([prior.flatten() for prior in priors.values()]).to(rows).unsqueeze(1)
 
-    def fill_in() -> None:
-        if bias is not None:
-            rows.copy_(bias)
-        rows.index_copy_(0, which, fixed)
-
-    ws.refreshed(fill_in)
+    if bias is not None:
+        ws.refreshed(lambda: rows.copy_(bias))
+    ws.refreshed(lambda: rows.index_copy_(0, which, fixed))
     return rows
 
 
 def save(ws: Workspace, call: Save) -> Step:
     """Bind copying A[rows] to rows `at` of the base."""
     base, a, where, at = ws.base(call.base, call.size), ws.a(call.group), ws.index(call.rows), ws.index(call.at)
-    return lambda: put(base, at, take(a, where))
+    read, write = reader(a, where), writer(base, at)
+    return lambda: write(read())
 
 
 def restore(ws: Workspace, call: Restore) -> Step:
     """Bind copying rows `at` of the base to A[rows]."""
     base, a, where, at = ws.base(call.base, call.size), ws.a(call.group), ws.index(call.rows), ws.index(call.at)
-    return lambda: put(a, where, take(base, at))
+    read, write = reader(base, at), writer(a, where)
+    return lambda: write(read())
 
 
 def zero_gradient(ws: Workspace, call: ZeroGradient) -> Step:
@@ -95,7 +94,7 @@ def _zero(buffer: Tensor, where: Tensor | slice) -> Step:
     return lambda: buffer.index_fill_(0, where, 0.0)
 
 
-def activate(ws: Workspace, call: Activate) -> Step:
+def activate(ws: Workspace, call: ActivateRows) -> Step:
     """Bind H[rows] = σ(A[rows])."""
     segment = ws.structure.segments[call.segment]
     h, a, sigma = ws.h(segment.group), ws.a(segment.group), _activation(ws, segment)
@@ -104,8 +103,10 @@ def activate(ws: Workspace, call: Activate) -> Step:
         source, target = a[where].view(-1, *shape), h[where].view(-1, *shape)
         return lambda: sigma(source, out=target)
 
+    read = reader(a, where)
+
     def gathered() -> None:
-        some = take(a, where).view(-1, *shape)
+        some = read().view(-1, *shape)
         h.index_copy_(0, where, sigma(some, out=some).view(-1, *h.shape[1:]))
 
     return gathered
@@ -113,41 +114,44 @@ def activate(ws: Workspace, call: Activate) -> Step:
 
 def offset(ws: Workspace, call: OffsetRows) -> Step:
     """Bind H[rows] = σ(A[rows]) + X[rows]."""
-    h, predict, where, x = _predicted(ws, call)
-    return lambda: put(h, where, predict() + take(x, where))
+    h, x, where, predict = _predicted(ws, call)
+    error, write = reader(x, where), writer(h, where)
+    return lambda: write(predict() + error())
 
 
 def measure(ws: Workspace, call: MeasureRows) -> Step:
     """Bind X[rows] = H[rows] - σ(A[rows])."""
-    h, predict, where, x = _predicted(ws, call)
-    return lambda: put(x, where, take(h, where) - predict())
+    h, x, where, predict = _predicted(ws, call)
+    state, write = reader(h, where), writer(x, where)
+    return lambda: write(state() - predict())
 
 
 def _predicted(
     ws: Workspace, call: OffsetRows | MeasureRows
-) -> tuple[Tensor, Callable[[], Tensor], Tensor | slice, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor | slice, Callable[[], Tensor]]:
     segment = ws.structure.segments[call.segment]
     h, a, sigma = ws.h(segment.group), ws.a(segment.group), _activation(ws, segment)
     where, shape = ws.index(call.rows), ws.structure.groups[segment.group].shape
 
-    def predict() -> Tensor:
-        return sigma(take(a, where).view(-1, *shape)).view(-1, *h.shape[1:])
-
-    return h, predict, where, ws.x(segment.group)
+    into = reader(a, where)
+    return h, ws.x(segment.group), where, lambda: sigma(into().view(-1, *shape)).view(-1, *h.shape[1:])
 
 
 def relay(ws: Workspace, call: RelayRows) -> Step:
     """Bind S[rows] -= σ'(A[rows]) ⊙ E[rows]."""
     segment = ws.structure.segments[call.segment]
     g, where, shape = segment.group, ws.index(call.rows), ws.structure.groups[segment.group].shape
-    a, m, e, s, sigma = ws.a(g), ws.m(g), ws.e(g), ws.s(g), _activation(ws, segment)
+    s, sigma = ws.s(g), _activation(ws, segment)
+    back, into, mu, signal = (reader(t, where) for t in (ws.e(g), ws.a(g), ws.m(g), s))
+    write = writer(s, where)
+    if sigma.is_identity:
+        return lambda: write(signal() - back())
 
-    def run() -> None:
-        back, into, mu = (take(t, where).view(-1, *shape) for t in (e, a, m))
-        sent = back if sigma.is_identity else sigma.pullback(back, into, mu=mu)
-        put(s, where, take(s, where) - sent.view(-1, *s.shape[1:]))
+    def curved() -> None:
+        sent = sigma.pullback(back().view(-1, *shape), into().view(-1, *shape), mu=mu().view(-1, *shape))
+        write(signal() - sent.view(-1, *s.shape[1:]))
 
-    return run
+    return curved
 
 
 def _activation(ws: Workspace, segment: Segment) -> Activation:
@@ -161,7 +165,7 @@ def _activation(ws: Workspace, segment: Segment) -> Activation:
 
 @dataclass(frozen=True)
 class _Rows:
-    """An errors call works on these rows of H, A, M, E and S, each (nodes, batch, size)."""
+    """A comparison works on these rows of H, A, M, E and S, each (nodes, batch, size)."""
 
     h: Tensor
     a: Tensor
@@ -174,7 +178,7 @@ class _Rows:
         return _Rows(*(t.view(-1, *shape) for t in (self.h, self.a, self.m, self.e, self.s)))
 
 
-def errors(ws: Workspace, call: Errors) -> Step:
+def compare(ws: Workspace, call: CompareRows) -> Step:
     """Bind M = σ(A), E = dF/dH of the node's own energy, and S = σ'(A) ⊙ (-dF/dM).
 
     σ'(A) is kept where A does not change.
@@ -187,9 +191,9 @@ def errors(ws: Workspace, call: Errors) -> Step:
     g = segment.group
     buffers = [ws.h(g), ws.a(g), ws.m(g), ws.e(g), ws.s(g)]
     if isinstance(where, slice):
-        return _errors(ws, call, _Rows(*(b[where] for b in buffers)), precision)
-    rows = _Rows(*(torch.empty_like(take(b, where)) for b in buffers))
-    inner = _errors(ws, call, rows, precision)
+        return _compare(ws, call, _Rows(*(b[where] for b in buffers)), precision)
+    rows = _Rows(*(torch.empty_like(reader(b, where)()) for b in buffers))
+    inner = _compare(ws, call, rows, precision)
     results = [(buffers[3], rows.e), (buffers[4], rows.s)]
     if buffers[2] is not buffers[1]:
         results.append((buffers[2], rows.m))
@@ -204,7 +208,7 @@ def errors(ws: Workspace, call: Errors) -> Step:
     return gathered
 
 
-def _errors(ws: Workspace, call: Errors, r: _Rows, precision: Tensor | None) -> Step:
+def _compare(ws: Workspace, call: CompareRows, r: _Rows, precision: Tensor | None) -> Step:
     segment = ws.structure.segments[call.segment]
     shape = ws.structure.groups[segment.group].shape
     flat, sigma = r.shaped(shape), _activation(ws, segment)
@@ -230,7 +234,7 @@ def _miss(r: _Rows, precision: Tensor | None) -> Callable[[Tensor], object]:
 
 
 def _gaussian(
-    call: Errors, r: _Rows, flat: _Rows, sigma: Activation, predict: Callable[[], Tensor],
+    call: CompareRows, r: _Rows, flat: _Rows, sigma: Activation, predict: Callable[[], Tensor],
     miss: Callable[[Tensor], object],
 ) -> Step:  # fmt: skip
     def identity() -> None:
@@ -256,7 +260,7 @@ def _gaussian(
 
 
 def _general(
-    ws: Workspace, call: Errors, flat: _Rows, sigma: Activation, predict: Callable[[], Tensor]
+    ws: Workspace, call: CompareRows, flat: _Rows, sigma: Activation, predict: Callable[[], Tensor]
 ) -> Step:  # fmt: skip
     energy = ws.net.energy_of(call.segment)
 
@@ -271,3 +275,18 @@ def _general(
         sigma.pullback(sent, flat.a, out=flat.s, mu=flat.m)
 
     return identity if sigma.is_identity else curved
+
+
+#: What binds each kind of call on nodes.
+BIND: dict[type[Call], Callable[[Workspace, Any], Step]] = {
+    Fill: fill,
+    Save: save,
+    Restore: restore,
+    ActivateRows: activate,
+    CompareRows: compare,
+    ZeroGradient: zero_gradient,
+    ZeroSignal: zero_signal,
+    MeasureRows: measure,
+    OffsetRows: offset,
+    RelayRows: relay,
+}

@@ -15,25 +15,7 @@ from torch import Tensor
 
 from pcgraph.backends.base import Kind, Motion, Program, Which, keep
 from pcgraph.backends.torch import nodes, onednn
-from pcgraph.backends.torch.calls import (
-    Activate,
-    Call,
-    Errors,
-    Fill,
-    Give,
-    MeasureRows,
-    MoveRows,
-    OffsetRows,
-    RelayRows,
-    Restore,
-    Save,
-    Send,
-    SendBack,
-    ZeroGradient,
-    ZeroSignal,
-    mark,
-    numbers,
-)
+from pcgraph.backends.torch.calls import Call, Give, MoveRows, Send, SendBack, mark, numbers
 from pcgraph.backends.torch.gradients import Gradient, bias_gradient
 from pcgraph.backends.torch.kernels import Kernel
 from pcgraph.backends.torch.lowering import Calls, Lowered
@@ -47,19 +29,6 @@ from pcgraph.plan.operations import Write
 __all__ = ["TorchProgram"]
 
 T = TypeVar("T")
-
-_NODES: dict[type[Call], Callable[[Workspace, Any], Step]] = {
-    Fill: nodes.fill,
-    Save: nodes.save,
-    Restore: nodes.restore,
-    Activate: nodes.activate,
-    Errors: nodes.errors,
-    ZeroGradient: nodes.zero_gradient,
-    ZeroSignal: nodes.zero_signal,
-    MeasureRows: nodes.measure,
-    OffsetRows: nodes.offset,
-    RelayRows: nodes.relay,
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,7 +128,7 @@ class TorchProgram(Program):
             kernel = self.kernels[call.bucket]
             bind: Callable[[Workspace, Any], Step] = kernel.forward if isinstance(call, Send) else kernel.pull
             return self._keep((call.key, kernel.name), lambda: bind(self.ws, call))
-        return self._keep(call.key, lambda: _NODES[type(call)](self.ws, call))
+        return self._keep(call.key, lambda: nodes.BIND[type(call)](self.ws, call))
 
     def _keep(self, key: Hashable, bind: Callable[[], T]) -> T:
         """Return what `bind` makes, or what it made for another program on this workspace."""
@@ -346,11 +315,8 @@ class TorchProgram(Program):
     # -- reading ------------------------------------------------------------------------------------------------------
 
     def read(self, which: Which, kind: Kind) -> Tensor:
-        s = self.plan.structure
-        first = which if isinstance(which, int) else int(which.start if isinstance(which, slice) else which[0])
-        g = int(s.group_of[first])
-        shape = (self.batch, *s.groups[g].shape)
-        where: Any = self._where(which, s.groups[g].start)
+        g, where = self._place(which)
+        shape = (self.batch, *self.plan.structure.groups[g].shape)
         shape = shape if isinstance(which, int) else (-1, *shape)
         if kind == "variable" and self._moves_errors(which):
             return self.ws.x(g)[where].view(shape)
@@ -367,25 +333,24 @@ class TorchProgram(Program):
             states = torch.where(mask, self.ws.m(g)[where], states)
         return states.view(shape)
 
-    def _where(self, which: Which, start: int) -> int | slice | Tensor:
-        """Find the rows of a group's buffers."""
+    def _place(self, which: Which) -> tuple[int, Any]:
+        """Find the group of some nodes, and where they lie in its buffers."""
+        g = int(self.plan.structure.group_of[_first(which)])
+        start = self.plan.structure.groups[g].start
         if isinstance(which, int):
-            return which - start
+            return g, which - start
         if isinstance(which, slice):
-            return slice(which.start - start, which.stop - start)
-        return self.ws.index(which - start)
+            return g, slice(which.start - start, which.stop - start)
+        return g, self.ws.index(which - start)
 
     def _moves_errors(self, which: Which) -> bool:
         measure = self.plan.measure
-        first = which if isinstance(which, int) else int(which.start if isinstance(which, slice) else which[0])
-        return measure is not None and bool(np.isin(first, measure.nodes))
+        return measure is not None and bool(np.isin(_first(which), measure.nodes))
 
     def write(self, which: Which, values: Tensor) -> None:
-        s = self.plan.structure
-        first = which if isinstance(which, int) else int(which.start if isinstance(which, slice) else which[0])
-        g = int(s.group_of[first])
+        g, where = self._place(which)
         buffer = self.ws.x(g) if self._moves_errors(which) else self.ws.h(g)
-        buffer[self._where(which, s.groups[g].start)] = values.reshape(-1, *buffer.shape[1:])
+        buffer[where] = values.reshape(-1, *buffer.shape[1:])
 
     def finite(self) -> bool:
         """Tell whether the energy is finite.
@@ -417,3 +382,7 @@ class TorchProgram(Program):
     @recorded.setter
     def recorded(self, value: bool) -> None:
         self.ws.recorded = value
+
+
+def _first(which: Which) -> int:
+    return which if isinstance(which, int) else int(which.start if isinstance(which, slice) else which[0])

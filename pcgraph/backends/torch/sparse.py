@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from pcgraph.backends.torch.calls import Send, SendBack, mark, rows
-from pcgraph.backends.torch.edges import Edges, carried, pulled
+from pcgraph.backends.torch.edges import EdgeRows, carried, pulled
 from pcgraph.backends.torch.products import Factor, Learn
 from pcgraph.backends.torch.sums import adder, bags, csr, pointers
 from pcgraph.backends.torch.workspace import Step, Workspace
@@ -129,7 +129,7 @@ def _flat(buffer: Tensor) -> Tensor:
     return buffer.view(buffer.shape[0], buffer.shape[1])
 
 
-def _scalar(ws: Workspace, call: Send | SendBack, edges: Edges, forward: bool) -> _Matrix:
+def _scalar(ws: Workspace, call: Send | SendBack, edges: EdgeRows, forward: bool) -> _Matrix:
     """Return the matrix of all edges of a call, from sources to targets or transposed; it is made once."""
     groups = ws.structure.groups
     source, target = groups[edges.source_group].count, groups[edges.target_group].count
@@ -146,7 +146,7 @@ def _scalar(ws: Workspace, call: Send | SendBack, edges: Edges, forward: bool) -
 
 def scalar_forward(ws: Workspace, call: Send) -> Step:
     """Bind ``A += W phi(H)``: one CSR product."""
-    edges = Edges(ws, call)
+    edges = EdgeRows(ws, call)
     h, a = _flat(ws.h(edges.source_group)), _flat(ws.a(edges.target_group))
     add = _scalar(ws, call, edges, True).added(ws, a, 1.0)
     source = carried(ws, edges.bucket, lambda: h)
@@ -155,7 +155,7 @@ def scalar_forward(ws: Workspace, call: Send) -> Step:
 
 def scalar_pull(ws: Workspace, call: SendBack) -> Step:
     """Bind ``E -= phi'(H) * (W^T S)``: one product with the transposed matrix."""
-    edges = Edges(ws, call)
+    edges = EdgeRows(ws, call)
     h, e = _flat(ws.h(edges.source_group)), _flat(ws.e(edges.source_group))
     s = _flat(ws.s(edges.target_group))
     matrix = _scalar(ws, call, edges, False)
@@ -169,7 +169,7 @@ def scalar_pull(ws: Workspace, call: SendBack) -> Step:
 
 def scalar_weights(ws: Workspace, call: SendBack) -> Learn:
     """Bind the weight gradient ``-S phi(H)^T`` at the stored entries."""
-    edges = Edges(ws, call)
+    edges = EdgeRows(ws, call)
     h, s = _flat(ws.h(edges.source_group)), _flat(ws.s(edges.target_group))
     learn, source = _scalar(ws, call, edges, True).learner(ws), carried(ws, edges.bucket, lambda: h)
     return lambda grad, scale, beta: learn(grad.view(-1), s, source(), scale, beta)
@@ -182,7 +182,7 @@ class _Entries:
     """The edges of a call know their row of the weights, their matrix, and the buffers at their ends."""
 
     def __init__(self, ws: Workspace, call: Send | SendBack) -> None:
-        edges = Edges(ws, call)
+        edges = EdgeRows(ws, call)
         self.bucket, groups = edges.bucket, ws.structure.groups
         self.ends = list(zip(edges.row.tolist(), edges.source.tolist(), edges.target.tolist()))
         self.pattern: tuple[Index, Index] = tuple(edges.bucket.pattern(groups).numpy())

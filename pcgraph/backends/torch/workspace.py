@@ -18,11 +18,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pcgraph.backends.base import autocast_of, switches
 from pcgraph.backends.torch.calls import Rows, numbers, rows
 from pcgraph.backends.traits import Traits, traits_of
 from pcgraph.network import Bucket, Network
 
-__all__ = ["Bound", "Step", "Workspace", "put", "switches", "take"]
+__all__ = ["Bound", "Step", "Workspace", "reader", "writer"]
 
 Step = Callable[[], object]
 T = TypeVar("T")
@@ -59,7 +60,7 @@ class Workspace:
         self.structure = net.structure
         self.dtype, self.device = net.dtype, net.device
         self.traits: Traits = traits_of(self.device.type)
-        self.half = _autocast(self.device) if self.dtype == torch.float32 else None
+        self.half = autocast_of(self.device) if self.dtype == torch.float32 else None
         self.deterministic = torch.are_deterministic_algorithms_enabled()
         #: Whether what is bound next may use :mod:`pcgraph.backends.torch.onednn`.
         self.onednn = False
@@ -174,9 +175,9 @@ class Workspace:
         step()
 
     def weights(self, bucket: Bucket) -> Tensor:
-        """The packed weights of a bucket times its scale, in the states' dtype.
+        """Return the packed weights of a bucket times its scale, in the states' dtype.
 
-        The parameter itself, or where the scale is not 1 a copy that is refreshed for every run.
+        It is the parameter itself, or where the scale is not 1 a copy that is refreshed for every run.
         """
         weight: Tensor = self.net.weights[bucket.name].detach()
         if bucket.scale == 1.0:
@@ -190,7 +191,7 @@ class Workspace:
         return self.bound(("scaled", bucket.name), scaled).run
 
     def packed(self, bucket: Bucket) -> Tensor:
-        """:meth:`weights` as dense products read them: under autocast a copy in its dtype, also refreshed."""
+        """Return :meth:`weights` as dense products read them: under autocast a copy in its dtype, also refreshed."""
         if self.half is None:
             return self.weights(bucket)
 
@@ -233,38 +234,25 @@ class Workspace:
             return None
         packed: Tensor = self.net.biases[name].detach().flatten(1).unsqueeze(1)
         source = self.bias_index(wanted[inside])
+        read = reader(packed, source)
         if inside.all() and isinstance(source, slice):
-            return packed[source]
+            return read()
         copy = self.empty(len(wanted), 1, packed.shape[2]).zero_()
         to = torch.from_numpy(np.flatnonzero(inside)).to(self.device)
-        self.refreshed(lambda: copy.index_copy_(0, to, take(packed, source)))
+        self.refreshed(lambda: copy.index_copy_(0, to, read()))
         return copy
 
 
-def switches(device: torch.device) -> tuple[object, ...]:
-    """Return what torch has been told about how to compute.
-
-    What is bound, or recorded, holds for these settings alone.
-    """
-    return (
-        torch.backends.mkldnn.enabled, torch.are_deterministic_algorithms_enabled(), _autocast(device),
-        torch.backends.cuda.matmul.fp32_precision, torch.backends.mkldnn.matmul.fp32_precision,  # type: ignore[attr-defined]
-    )  # fmt: skip
-
-
-def _autocast(device: torch.device) -> torch.dtype | None:
-    on = torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
-    return torch.get_autocast_dtype(device.type) if on else None
-
-
-def take(buffer: Tensor, which: Tensor | slice) -> Tensor:
-    """Return rows of a buffer: a view for a slice, a copy for an index."""
-    return buffer[which] if isinstance(which, slice) else buffer.index_select(0, which)
-
-
-def put(buffer: Tensor, which: Tensor | slice, value: Tensor) -> None:
-    """Write rows of a buffer."""
+def reader(buffer: Tensor, which: Tensor | slice) -> Callable[[], Tensor]:
+    """Return a function that returns rows of a buffer: a view for a slice, a copy for an index."""
     if isinstance(which, slice):
-        buffer[which].copy_(value)
-    else:
-        buffer.index_copy_(0, which, value)
+        view = buffer[which]
+        return lambda: view
+    return lambda: buffer.index_select(0, which)
+
+
+def writer(buffer: Tensor, which: Tensor | slice) -> Callable[[Tensor], object]:
+    """Return a function that writes rows of a buffer."""
+    if isinstance(which, slice):
+        return buffer[which].copy_
+    return lambda value: buffer.index_copy_(0, which, value)

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from pcgraph.backends.base import Motion, keep
 from pcgraph.backends.torch.calls import (
-    Activate,
+    ActivateRows,
     Call,
-    Errors,
+    CompareRows,
     Fill,
     Give,
     Restore,
@@ -74,14 +74,14 @@ class TritonProgram(TorchProgram):
     def _nodes(self, group: int, rows: Rows) -> Index:
         return self.plan.structure.groups[group].start + numbers(rows)
 
-    def _segment_nodes(self, call: Errors | Activate) -> Index:
+    def _segment_nodes(self, call: CompareRows | ActivateRows) -> Index:
         return self._nodes(self.plan.structure.segments[call.segment].group, call.rows)
 
-    def _own(self, call: Errors | Activate) -> bool:
+    def _own(self, call: CompareRows | ActivateRows) -> bool:
         """Tell whether the kernels do what is done at these nodes."""
         segment = self.plan.structure.segments[call.segment]
         known = bool((self.places.sigma[self._segment_nodes(call)[:1]] >= 0).all())
-        return known and (isinstance(call, Activate) or segment.gaussian)
+        return known and (isinstance(call, ActivateRows) or segment.gaussian)
 
     def _kept(self, lowered: Lowered) -> Mask:
         """Find the nodes whose incoming sum must be in memory: a stage reads it as an earlier one left it."""
@@ -226,7 +226,7 @@ class TritonProgram(TorchProgram):
         """Bind the initialization, a launch for each wave of a sweep."""
         done: list[Given | Step] = []
         wave: list[Call] = []
-        swept: list[Activate] = []
+        swept: list[ActivateRows] = []
 
         def flush() -> None:
             if wave or swept:
@@ -235,7 +235,7 @@ class TritonProgram(TorchProgram):
                 swept.clear()
 
         for call in prologue:
-            if isinstance(call, Activate):
+            if isinstance(call, ActivateRows):
                 swept.append(call)
                 continue
             if swept or not isinstance(call, Fill | Save | Send):
@@ -247,7 +247,7 @@ class TritonProgram(TorchProgram):
         flush()
         return done
 
-    def _wave(self, calls: list[Call], swept: list[Activate]) -> list[Step]:
+    def _wave(self, calls: list[Call], swept: list[ActivateRows]) -> list[Step]:
         """Bind one wave: its sums, and the states that become their activations.
 
         What is kept of a sum is written by a launch of its own, straight to where it is kept.

@@ -28,7 +28,7 @@ __all__ = ["check_backend"]
 
 @dataclass(frozen=True, eq=False)
 class _Case:
-    """A kind of network, and how it is run."""
+    """A case is a kind of network, and how it is run."""
 
     name: str
     graph: Callable[[], nx.DiGraph]
@@ -138,7 +138,7 @@ def _nodes(graph: nx.DiGraph, **shapes: Any) -> nx.DiGraph:
 
 
 def _cyclic(graph: nx.DiGraph) -> nx.DiGraph:
-    """A loop, a self-loop, a skip and a root that is not clamped."""
+    """Declare a loop, a self-loop, a skip and a root that is not clamped."""
     _nodes(graph, x=3, a=4, b=4, c=4, y=2, r=2)
     edges = [("x", "a"), ("a", "b"), ("b", "c"), ("c", "a"), ("b", "b"), ("x", "c"), ("c", "y"), ("r", "b")]
     graph.add_edges_from(edges + ([("a", "b"), ("b", "b")] if graph.is_multigraph() else []))
@@ -155,7 +155,7 @@ def _neurons() -> nx.DiGraph:
 
 
 def _kinds_of_nodes() -> nx.DiGraph:
-    """Energies, precisions, priors, nodes without a bias, an activation that mixes neurons, other shapes."""
+    """Declare energies, precisions, priors, nodes without a bias, an activation that mixes neurons, other shapes."""
     graph = _nodes(nx.DiGraph(), x=3, a=4, b=4, c=(2, 2), d=4, y=3)
     graph.add_edges_from([("x", "a"), ("a", "b"), ("b", "c"), ("a", "d"), ("d", "c"), ("c", "y"), ("p", "b")])
     graph.add_node("p", shape=2, prior=0.3)
@@ -209,7 +209,7 @@ def _modules() -> nx.DiGraph:
 
 
 def _scaled(graph: nx.DiGraph) -> nx.DiGraph:
-    """The same with factors on the edges; edges that share a weight share a factor."""
+    """Declare the same with factors on the edges; edges that share a weight share a factor."""
     for i, (_, _, data) in enumerate(graph.edges(data=True)):
         data["scale"] = -0.5 if "share" in data else (0.5, -1.5, 1.0)[i % 3]
     return graph
@@ -233,7 +233,7 @@ def _clamps(net: PCNetwork, case: _Case, batch: int, seed: int) -> dict[Any, Ten
 
 
 def _check(backend: Backend, case: _Case, net: PCNetwork, batch: int, seed: int) -> None:
-    """Two batches of different size, a result kept alive beside another, and everything that can be read of each."""
+    """Run two batches of different size, one result kept alive beside the other, and compare all that can be read."""
     init, first = case.init(), _clamps(net, case, batch, seed)
     kw: dict[str, Any] = {"init": init, "optimizer": case.optimizer, "coordinates": case.coordinates}
     if case.tolerance is not None:

@@ -104,7 +104,7 @@ def _energy_derivatives(tested: Energy, h: Tensor, mu: Tensor, draw: Draws) -> N
 
 
 class _OfParameters(nn.Module):
-    """The energy as a module of its own parameters, at fixed h and mu."""
+    """This module is the energy as a function of its own parameters, at fixed h and mu."""
 
     def __init__(self, tested: Energy, h: Tensor, mu: Tensor) -> None:
         super().__init__()

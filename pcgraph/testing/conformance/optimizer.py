@@ -72,7 +72,7 @@ def check_state_optimizer(
 
 
 def _path(optimizer: StateOptimizer, state: Tensor, grads: Tensor, lr: float | Tensor) -> Tensor:
-    """Where the state comes by these gradients, shape (steps, nodes, batch, size), from a fresh memory."""
+    """Return where the state comes by these gradients, shape (steps, nodes, batch, size), from a fresh memory."""
     moved = state.clone()
     memory: dict[str, Any] = {"lr": lr}
     for t, grad in enumerate(grads):
@@ -112,7 +112,7 @@ def _optimizer_parts(optimizer: StateOptimizer, state: Tensor, grads: Tensor, lr
 
 
 def _optimizer_in_network(optimizer: StateOptimizer, draw: Draws) -> None:
-    """From a sweep, where a plan skips most, so that a wrong ``fixes_zero`` shows."""
+    """Begin with a sweep, where a plan skips most, so that a wrong ``fixes_zero`` shows."""
     net = draw.network(graphs.chain([2, 3, 3, 2], activation="tanh"))
     clamps = {v: draw((BATCH, 2)) for v in ("x", "y")}
     if isinstance(optimizer.lr, dict) and None not in optimizer.lr:

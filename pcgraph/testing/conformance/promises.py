@@ -1,4 +1,4 @@
-"""What all checks share: the error, comparisons, finite differences, a network against the reference."""
+"""All checks share the error, comparisons, finite differences, and a network against the reference."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ BATCH = 3
 
 
 def broken(who: Any, promised: str, found: str, remedy: str) -> BrokenPromise:
-    """The error for a promise that was not kept."""
+    """Return the error for a promise that was not kept."""
     name = who if isinstance(who, str) else type(who).__name__
     return BrokenPromise(
         f"{name} promises {promised} (found {found}); {remedy}", promised=promised, found=found, remedy=remedy
@@ -35,7 +35,7 @@ def broken(who: Any, promised: str, found: str, remedy: str) -> BrokenPromise:
 
 
 def far(a: Tensor, b: Tensor, tolerance: float = CLOSE) -> bool:
-    """Whether two tensors differ by more than rounding."""
+    """Tell whether two tensors differ by more than rounding."""
     if a.shape != b.shape:
         return True
     scale = max(1.0, float(b.abs().max()) if b.numel() else 0.0)

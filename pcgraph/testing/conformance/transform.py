@@ -212,7 +212,7 @@ def _transform_config(tested: Transform, x: Tensor) -> None:
 
 
 def _edge_graph(tested: Transform, shape: tuple[int, ...], out: tuple[int, ...]) -> nx.DiGraph:
-    """X -> a -> [the transform] -> b -> y, with a and b free."""
+    """Declare x -> a -> [the transform] -> b -> y, with a and b free."""
     graph = nx.DiGraph()
     graph.add_node("x", shape=2)
     graph.add_node("a", shape=shape, activation="tanh")
