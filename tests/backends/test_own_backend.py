@@ -161,7 +161,7 @@ def test_it_trains_by_name(monkeypatch, kind):
             optimizer=torch.optim.Adam(net.parameters(), lr=0.01),
         )  # fmt: skip
         ends.append(([p.detach() for p in net.parameters()], history.epochs[-1].energy))
-        assert type(net.backend) is (EdgeByEdge if backend == "edge by edge" else pcgraph.backends.TorchBackend)
+        assert isinstance(net.backend, EdgeByEdge if backend == "edge by edge" else pcgraph.backends.TorchBackend)
     for one, other in zip(*(parameters for parameters, _ in ends)):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
     assert ends[0][1] == pytest.approx(ends[1][1], rel=1e-9)

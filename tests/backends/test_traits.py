@@ -18,6 +18,6 @@ def test_every_threshold_says_where_it_comes_from():
     page = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
     for text in said.values():
         (source,) = re.findall(r"\[(.+?)\]", text, re.DOTALL)
-        sections = re.findall(r'"(What .+?)"', re.sub(r"\s+", " ", source))
+        sections = re.findall(r'"((?:What|On) .+?)"', re.sub(r"\s+", " ", source))
         assert sections or re.match(r"By\s+hand", source)
         assert all(f"## {section}\n" in page for section in sections)

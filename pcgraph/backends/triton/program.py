@@ -372,7 +372,7 @@ class TritonProgram(TorchProgram):
                 if isinstance(r, float) else r.flatten()
                 for move, r in zip(stage.moves, rates)
             ]  # fmt: skip
-            whole = torch.cat(each) if each else torch.zeros(0)
+            whole = torch.cat(each) if each else self.ws.empty(0)
             self._rate_tables[key] = [whole[self.ws.index(place)] for place, _ in stage.release]
         return [keep(rates) for rates in self._rate_tables[key]]
 

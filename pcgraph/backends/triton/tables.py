@@ -112,7 +112,7 @@ class Places:
 
     def __init__(self, ws: Workspace, kernels: tuple[Kernel, ...], traits: Traits) -> None:
         s, self.ws, self.traits = ws.structure, ws, traits
-        self.batch, self.item = ws.batch, torch.empty((), dtype=ws.dtype).element_size()
+        self.batch, self.item = ws.batch, torch.finfo(ws.dtype).bits // 8
         self.size = np.array([g.size for g in s.groups], dtype=np.int64)[s.group_of]
         stride = s.position * self.size * (ws.batch * self.item)
         made = {"h": ws.h, "a": ws.a, "m": ws.m, "e": ws.e, "s": ws.s}
