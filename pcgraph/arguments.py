@@ -40,6 +40,7 @@ __all__ = [
     "require_room",
     "require_seed",
     "shown",
+    "tensor_of",
 ]
 
 T = TypeVar("T")
@@ -268,6 +269,24 @@ def require_path(value: Any, key: str, *, refuse: Refuse | None = None) -> Path:
     if isinstance(value, str | Path) and str(value) and "\0" not in str(value):
         return Path(value)
     raise _error(refuse, key, f"{key} must be the path of a file or folder, a str or Path (found {shown(value)})")
+
+
+def tensor_of(array: Any) -> torch.Tensor:
+    """Make a tensor of a NumPy array of numbers, whatever its strides and byte order; it shares memory where it can.
+
+    Raises
+    ------
+    TypeError
+        Its entries are no numbers that torch has, or some of them are masked.
+
+    Examples
+    --------
+    >>> tensor_of(np.arange(3, dtype=">i4")[::-1])
+    tensor([2, 1, 0], dtype=torch.int32)
+    """
+    if isinstance(array, np.ma.MaskedArray):
+        raise TypeError("some of its entries are masked: fill them, or clamp in part by pcgraph.Masked(values, mask)")
+    return torch.from_numpy(np.require(array, array.dtype.newbyteorder("="), ["C", "W"]))
 
 
 def memory_of(device: torch.device | str) -> int | None:

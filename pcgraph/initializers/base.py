@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from pcgraph.arguments import shown
 from pcgraph.errors import InvalidInitializer
 from pcgraph.network import Network, Structure
 from pcgraph.optimizers import StateOptimizer
@@ -24,6 +25,7 @@ from pcgraph.topology import Report, Verdict
 
 __all__ = [
     "Block", "Context", "Given", "Initializer", "Layout", "Relaxation", "Relaxed", "Swept", "blocks", "require",
+    "require_initializer",
 ]  # fmt: skip
 
 Node = Hashable
@@ -224,11 +226,22 @@ def require(initializer: Initializer, report: Report) -> None:
     InvalidInitializer
         With the verdict, its witness and its remedy.
     """
-    if not isinstance(initializer, Initializer):
-        raise InvalidInitializer(
-            f"init= needs a pcgraph initializer, as in init=pcgraph.Forward() (found {initializer!r})"
-        )
-    initializer.requirement(report).require()
+    require_initializer(initializer).requirement(report).require()
+
+
+def require_initializer(init: Any) -> Initializer:
+    """Refuse what is no initializer.
+
+    Raises
+    ------
+    InvalidInitializer
+    """
+    if isinstance(init, Initializer):
+        return init
+    made = f"; write {init.__name__}()" if isinstance(init, type) and issubclass(init, Initializer) else ""
+    raise InvalidInitializer(
+        f"init= needs a pcgraph initializer, as in init=pcgraph.Forward() (found {shown(init)}{made})"
+    )
 
 
 def noise(salt: tuple[int, ...], like: Tensor) -> Tensor:

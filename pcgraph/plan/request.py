@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pcgraph.errors import ConfigError
 from pcgraph.optimizers import StateOptimizer
 from pcgraph.solvers import Solver
 
-__all__ = ["Request", "require_steps"]
+__all__ = ["Request"]
 
 
 @dataclass(frozen=True)
@@ -66,15 +65,3 @@ class Request:
             moves is None or bool(moves.fixes_zero), moves is None or bool(moves.stateless),
             nudged, all_move, only, kept, precision, tuple(sorted((pins or {}).items())),
         )  # fmt: skip
-
-
-def require_steps(steps: Hashable) -> None:
-    """Refuse what is no number of steps.
-
-    Raises
-    ------
-    ConfigError
-        It is no integer, or negative.
-    """
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
-        raise ConfigError(f"steps must be an integer that is not negative (found {steps!r})", key="steps")

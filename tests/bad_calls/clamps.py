@@ -32,10 +32,10 @@ def part_clamped(values: Any, mask: Any) -> Any:
 
 
 CLAMPS = [
-    Argument("infer(clamps={x: })", lambda v: infer({"x": v, "y": Y}), "anything", ClampError,
+    Argument("PCNetwork.infer(clamps={x: })", lambda v: infer({"x": v, "y": Y}), "anything", ClampError,
              bad={**NO_CLAMP, "half": X.half(), "double": X.double()}, good={"tensor": X,
              "requires grad": X.clone().requires_grad_()}),
-    Argument("infer(clamps=)", infer, "anything", ClampError,
+    Argument("PCNetwork.infer(clamps=)", infer, "anything", ClampError,
              bad={"list": [X, Y], "tensor": X, "empty": {}, "unknown node": {"xx": X}, "number": 3, "text": "x"}),
     Argument("Masked(values=)", lambda v: part_clamped(v, torch.ones(4, dtype=torch.bool)), "anything", ClampError,
              bad=NO_CLAMP, good={"tensor": X}),

@@ -26,7 +26,7 @@ STATE_OPTIMIZERS = [
                   "bools": (True, False), "three": (0.1, 0.2, 0.3), "texts": ("0.9", "0.9")},
              good={"list": [0.9, 0.99], "numpy": (np.float32(0.9), np.float64(0.99))}),
     Argument("Adam(eps=)", lambda v: pcgraph.Adam(eps=v), "positive number"),
-    Argument("infer(optimizer=SGD(lr={}))", lambda v: fitted(state_optimizer=pcgraph.SGD(lr=v)), "anything",
+    Argument("PCNetwork.infer(optimizer=SGD(lr={}))", lambda v: fitted(state_optimizer=pcgraph.SGD(lr=v)), "anything",
              bad={"unknown node": {"hh1": 0.1, None: 0.1}, "another unknown": {7: 0.1, None: 0.1}},
              good={"known": {"h1": 0.1, None: 0.1}}),
 ]  # fmt: skip
@@ -46,7 +46,7 @@ INITIALIZERS = [
     Argument("Average(by=) in infer", lambda v: infer(init=pcgraph.Average(by=v)), "anything",
              (InvalidInitializer, ClampError), bad={"unknown": "nowhere", "free": "h1", "number": 3},
              good={"name": "y"}),
-    Argument("infer(labels=)", lambda v: infer(init=pcgraph.Average(by=None, classes=3), labels=v), "anything",
+    Argument("PCNetwork.infer(labels=)", lambda v: infer(init=pcgraph.Average(by=None, classes=3), labels=v), "anything",
              (ConfigError, ClampError, InvalidInitializer),
              bad={"list": [0, 1, 2, 0, 1, 2], "numpy": LABELS.numpy(), "text": "y", "floats": LABELS.float(),
              "few": LABELS[:3],
