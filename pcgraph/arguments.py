@@ -27,10 +27,12 @@ import torch
 from pcgraph.errors import ConfigError, nearest
 
 __all__ = [
+    "LARGEST",
     "did_you_mean",
     "is_integer",
     "is_number",
     "memory_of",
+    "read_numbers",
     "require_choice",
     "require_count",
     "require_flag",
@@ -39,6 +41,8 @@ __all__ = [
     "require_path",
     "require_room",
     "require_seed",
+    "require_shape",
+    "require_text",
     "shown",
     "tensor_of",
 ]
@@ -50,6 +54,8 @@ Refuse = Callable[[str], Exception]
 MOST = 2**31 - 1
 #: What torch's generators take.
 SEEDS = (-(2**63), 2**64 - 1)
+#: No tensor is as large as this in any dimension.
+LARGEST = 2**63
 WIDTH = 80
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 3, WIDTH, WIDTH
@@ -198,6 +204,36 @@ def _range(least: float, above: float, most: float, below: float) -> str:
     return f"in {begin}, {most:g}]" if most < math.inf else f"in {begin}, {below:g})"
 
 
+def require_shape(value: Any, key: str, *, refuse: Refuse | None = None) -> tuple[int, ...]:
+    """Read a shape, without the batch: a positive whole number, or several as a tuple or list.
+
+    Raises
+    ------
+    ConfigError
+
+    Examples
+    --------
+    >>> require_shape(np.int64(3), "shape"), require_shape([2, 3], "shape")
+    ((3,), (2, 3))
+    """
+    sizes = value if isinstance(value, tuple | list) else (value,)
+    if sizes and all(is_integer(size) and 0 < int(size) < LARGEST for size in sizes):
+        return tuple(int(size) for size in sizes)
+    raise _error(refuse, key, f"{key} must be a positive integer or a tuple of them (found {shown(value)})")
+
+
+def require_text(value: Any, key: str, *, refuse: Refuse | None = None) -> str:
+    """Read a text.
+
+    Raises
+    ------
+    ConfigError
+    """
+    if isinstance(value, str):
+        return value
+    raise _error(refuse, key, f"{key} must be a text, a str (found {shown(value)})")
+
+
 def require_flag(value: Any, key: str, *, refuse: Refuse | None = None) -> bool:
     """Read True or False, NumPy's included.
 
@@ -289,6 +325,25 @@ def tensor_of(array: Any) -> torch.Tensor:
     return torch.from_numpy(np.require(array, array.dtype.newbyteorder("="), ["C", "W"]))
 
 
+def read_numbers(value: Any, key: str, *, refuse: Refuse | None = None) -> torch.Tensor:
+    """Read a dense tensor of real numbers or flags: a tensor, an array, a number or nested lists of them.
+
+    Raises
+    ------
+    ConfigError
+    """
+    try:
+        number = float(value) if isinstance(value, numbers.Rational) else value
+        read = tensor_of(value) if isinstance(value, np.ndarray) else torch.as_tensor(number)
+        tensor = read.as_subclass(torch.Tensor)
+        if tensor.layout == torch.strided and not (tensor.is_meta or tensor.is_complex() or tensor.is_nested):
+            return tensor
+        problem = "is not dense, or holds no real numbers"
+    except (TypeError, ValueError, RuntimeError, OverflowError, NotImplementedError) as error:
+        problem = (str(error).splitlines() or [type(error).__name__])[0]
+    raise _error(refuse, key, f"{key} must be a tensor or an array of numbers (found {shown(value)}: {problem})")
+
+
 def memory_of(device: torch.device | str) -> int | None:
     """Find how many bytes a device has; None where it does not say."""
     kind = torch.device(device).type
@@ -321,8 +376,12 @@ def require_room(
     """
     memory = memory_of(device)
     if memory is not None and needed > memory:
-        amounts = f"needs {needed / 2**30:.3g} GiB, and there are {memory / 2**30:.3g} GiB on {device}"
+        amounts = f"needs {_gibibytes(needed)} GiB, and there are {memory / 2**30:.3g} GiB on {device}"
         raise _error(refuse, key, f"{what} {amounts}: take a smaller one")
+
+
+def _gibibytes(count: int) -> str:
+    return f"{count / 2**30:.3g}" if count < 2**1000 else "far more than 1e9"
 
 
 def _error(refuse: Refuse | None, key: str, message: str) -> Exception:

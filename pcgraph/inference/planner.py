@@ -252,8 +252,7 @@ def require_optimizer(
     if not isinstance(optimizer, StateOptimizer | Solver):
         who = f"{steps} inference steps need" if steps else "states are moved by"
         raise ConfigError(
-            f"{who} a state optimizer, as in {key}=pcgraph.SGD(lr=0.1) "
-            f"(found {_brief(optimizer)})",
+            f"{who} a state optimizer, as in {key}=pcgraph.SGD(lr=0.1) (found {_brief(optimizer)})",
             key=key,
         )
     if isinstance(optimizer, StateOptimizer):

@@ -12,7 +12,7 @@ from torch import Tensor
 from pcgraph.arguments import require_count, require_instance, shown
 from pcgraph.clamps import Masked
 from pcgraph.energies import Gaussian
-from pcgraph.errors import ClampError, ConfigError, InvalidInitializer
+from pcgraph.errors import ClampError, ConfigError
 from pcgraph.inference import require_optimizer
 from pcgraph.initializers import Initializer, require_initializer
 from pcgraph.model import PCNetwork
