@@ -17,7 +17,7 @@ import math
 import numbers
 import os
 import reprlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,6 +32,7 @@ __all__ = [
     "is_integer",
     "is_number",
     "memory_of",
+    "read_names",
     "read_numbers",
     "require_choice",
     "require_count",
@@ -323,6 +324,27 @@ def tensor_of(array: Any) -> torch.Tensor:
     if isinstance(array, np.ma.MaskedArray):
         raise TypeError("some of its entries are masked: fill them, or clamp in part by pcgraph.Masked(values, mask)")
     return torch.from_numpy(np.require(array, array.dtype.newbyteorder("="), ["C", "W"]))
+
+
+def read_names(value: Any, key: str, *, refuse: Refuse | None = None) -> tuple[Hashable, ...]:
+    """Read names of nodes: a collection of them, or one that is a text.
+
+    Raises
+    ------
+    ConfigError
+
+    Examples
+    --------
+    >>> read_names("x", "nodes"), read_names(["x", 3], "nodes")
+    (('x',), ('x', 3))
+    """
+    if isinstance(value, str):
+        return (value,)
+    if isinstance(value, Iterable) and not isinstance(value, bytes):
+        names = tuple(value)
+        if all(isinstance(name, Hashable) for name in names):
+            return names
+    raise _error(refuse, key, f"{key} must be names of nodes, as in {key}=['h1'] (found {shown(value)})")
 
 
 def read_numbers(value: Any, key: str, *, refuse: Refuse | None = None) -> torch.Tensor:

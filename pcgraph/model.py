@@ -9,13 +9,14 @@ import networkx as nx
 import torch
 from torch import Tensor
 
-from pcgraph.arguments import require_choice, require_count, require_flag, require_number, require_seed
+from pcgraph.arguments import require_choice, require_count, require_flag, require_number, require_seed, shown
 from pcgraph.backends import Backend, Motion
 from pcgraph.backends import get as get_backend
 from pcgraph.clamps import Clamps, Masked, read_labels
 from pcgraph.coordinates import Errors
 from pcgraph.errors import ClampError, ConfigError, OutOfMemory
 from pcgraph.inference import InferenceResult, Options, Planner, read_precision, require_optimizer, run
+from pcgraph.inference.capturable import require_mode
 from pcgraph.inference.curvature import largest_curvature
 from pcgraph.initializers import Initializer, States
 from pcgraph.network import Network
@@ -119,8 +120,10 @@ class PCNetwork(Network):
             As :meth:`infer` would raise them.
         """
         for names in (clamped, masked):
-            if isinstance(names, str):
-                raise ClampError(f"clamped and masked are collections of nodes, as in {{{names!r}}} (found {names!r})")
+            if isinstance(names, str) or not isinstance(names, Iterable):
+                raise ClampError(
+                    f"clamped and masked are collections of nodes, as in {{'x', 'y'}} (found {shown(names)})"
+                )
         known, partly = (
             frozenset(self.structure.require_node(n, ClampError) for n in group) for group in (clamped, masked)
         )  # fmt: skip
@@ -187,7 +190,7 @@ class PCNetwork(Network):
             The device has run out of memory; the message has the plan's estimate.
         """
         require_choice(trace, "trace", (False, True, "nodes"))
-        require_choice(capture, "capture", (False, True, "auto"))
+        require_mode(capture)
         check = require_flag(check, "check")
         if tolerance is not None:
             tolerance = require_number(tolerance, "tolerance", above=0)
@@ -317,7 +320,7 @@ class PCNetwork(Network):
         node : node
             The one that is asked for; it is not wholly clamped.
         init, steps, optimizer, coordinates, tolerance, precision
-            As for :meth:`infer`; both of the first, or neither. A sweep needs none of the others.
+            As for :meth:`infer`; both of the first, or neither. A sweep takes none of the others.
 
         Raises
         ------
@@ -327,7 +330,7 @@ class PCNetwork(Network):
             The clamps, or the other arguments, are not as they have to be.
         """
         target = self.structure.require_node(node, ClampError)
-        if isinstance(clamps, Mapping) and isinstance(clamps.get(node), Tensor):
+        if isinstance(clamps, Mapping) and node in clamps and not isinstance(clamps[node], Masked):
             raise ClampError(
                 f"{node!r} is both clamped and asked for, so that the answer would be its clamp: leave it out of the "
                 "clamps",
@@ -336,11 +339,17 @@ class PCNetwork(Network):
         if (init is None) != (steps is None):
             missing = "init" if init is None else "steps"
             raise ConfigError("predict needs both init= and steps=, or neither", key=missing)
+        how: dict[str, Any] = {
+            "optimizer": optimizer, "coordinates": coordinates, "tolerance": tolerance, "precision": precision,
+        }  # fmt: skip
         if init is not None and steps is not None:
-            how: dict[str, Any] = {
-                "optimizer": optimizer, "coordinates": coordinates, "tolerance": tolerance, "precision": precision,
-            }  # fmt: skip
             return self.infer(clamps, init=init, steps=steps, **how).states[node]
+        idle = next((key for key, value in how.items() if value is not None), None)
+        if idle is not None:
+            raise ConfigError(
+                f"{idle}= is for inference, and without init= and steps= a sweep predicts: give both, or leave it out",
+                key=idle,
+            )
         checked = Clamps.check(self, clamps)
         plan = self._planner.prediction(checked.clamped, frozenset(checked.masked), target)
         with torch.inference_mode(False):

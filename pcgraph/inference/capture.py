@@ -14,7 +14,9 @@ from typing import Any, Generic, Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from pcgraph.arguments import shown
 from pcgraph.backends.base import under_way
+from pcgraph.errors import ConfigError
 
 __all__ = ["CudaGraph", "Graph", "Recorder"]
 
@@ -96,6 +98,9 @@ class Recorder(Generic[T]):
     WARM = 3
 
     def __init__(self, function: Callable[[Inputs], T], graph: Callable[[], Graph] | None = None) -> None:
+        for key, value in (("function", function), *(() if graph is None else (("graph", graph),))):
+            if not callable(value):
+                raise ConfigError(f"{key} must be callable (found {shown(value)})", key=key)
         self.function, self._make = function, CudaGraph if graph is None else graph
         self.calls = 0
         self._graph: Graph | None = None

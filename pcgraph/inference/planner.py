@@ -83,7 +83,9 @@ class Planner:
         if coordinates is None:
             return None
         if not isinstance(coordinates, Errors):
-            raise ConfigError(f"coordinates= is None or pcgraph.Errors(...) (found {coordinates!r})", key="coordinates")
+            raise ConfigError(
+                f"coordinates= is None or pcgraph.Errors(...) (found {shown(coordinates)})", key="coordinates"
+            )
         key = (coordinates, clamped, masked)
         if key not in self.keeping:
             number = self.net.structure.number

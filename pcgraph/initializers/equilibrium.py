@@ -13,7 +13,7 @@ from collections.abc import Hashable, Iterable, Iterator
 
 from torch import Tensor
 
-from pcgraph.errors import ConfigError
+from pcgraph.arguments import read_names, require_count, require_instance, require_number
 from pcgraph.initializers.base import Block, Context, Given, Initializer, Layout, Relaxation, Swept
 from pcgraph.optimizers import SGD, StateOptimizer
 from pcgraph.topology import Report, Verdict, check
@@ -48,16 +48,12 @@ class Equilibrium(Initializer):
         tolerance: float = 1e-4,
     ) -> None:  # fmt: skip
         super().__init__()
-        if isinstance(release, str):
-            release = (release,)
-        self.release = tuple(release)
-        if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-            raise ConfigError(f"steps must be a positive integer (found {steps!r})", key="steps")
-        if not tolerance > 0:
-            raise ConfigError(f"tolerance must be positive (found {tolerance!r})", key="tolerance")
-        self.steps, self.tolerance = steps, float(tolerance)
-        self.products = 2 * steps
-        self.optimizer = SGD(lr=0.1) if optimizer is None else optimizer
+        self.release = read_names(release, "release")
+        self.steps = require_count(steps, "steps", least=1)
+        self.tolerance = require_number(tolerance, "tolerance", above=0)
+        self.products = 2 * self.steps
+        given = SGD(lr=0.1) if optimizer is None else optimizer
+        self.optimizer = require_instance(given, "optimizer", StateOptimizer, "pcgraph.SGD(lr=0.1)")
         self.residual = 0.0
 
     def requirement(self, report: Report) -> Verdict:

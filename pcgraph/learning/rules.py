@@ -83,7 +83,7 @@ def walk(
     """Learn as :func:`incremental` does, with functions that clear the gradients and that move the weights by them."""
     steps = require_count(steps, "steps", least=1)
     refuse_solver(optimizer)
-    motion, options = Motion(optimizer), Options(check=check, trace=trace)
+    motion, options = Motion(optimizer), Options(check=require_flag(check, "check"), trace=trace)
     start: Initializer = init
     energies: list[Tensor] = []
     try:
@@ -176,6 +176,7 @@ def phases(
         That of the last phase.
     """
     require_nudge(strength, sign)
+    require_flag(check, "check")
     pulled = _targets(net, clamps, targets, finite=check)
     found: list[Tensor] = []
     for b, factor in PHASES[sign]:
@@ -208,8 +209,6 @@ def _targets(
     net: PCNetwork, clamps: Mapping[Node, Tensor | Masked], targets: Mapping[Node, Tensor], *, finite: bool
 ) -> dict[int, Tensor]:
     """Map the canonical number of each node to its target, checked as clamps are."""
-    if not targets:
-        raise ClampError("nudging needs at least one target")
     checked, inputs = Clamps.check(net, targets, finite=finite), Clamps.check(net, clamps, finite=False)
     _refuse_masked(net, checked, "nudging")
     if inputs.batch != checked.batch:
@@ -292,6 +291,11 @@ def backprop(
         raise ClampError(f"inputs and targets have one batch size (found {checked.batch} and {wanted.batch})")
     for given_values in (checked, wanted):
         _refuse_masked(net, given_values, "backpropagation")
+    for i in wanted.values:
+        name = net.structure.nodes[i]
+        if i in checked.values or not net.structure.has_energy[i]:
+            why = "an input" if i in checked.values else "predicted by nothing"
+            raise ClampError(f"backpropagation has targets that are predicted, and {name!r} is {why}", node=name)
     report = check_graph(net.graph, inputs, repair=False)
     report.verdicts["forward"].require()
     with torch.enable_grad():

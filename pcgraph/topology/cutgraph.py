@@ -18,6 +18,7 @@ from typing import Any
 import networkx as nx
 import numpy as np
 
+from pcgraph.arguments import shown
 from pcgraph.errors import GraphError, nearest
 from pcgraph.network.adjacency import components
 from pcgraph.topology import arguments
@@ -98,11 +99,11 @@ class CutGraph:
 
     def span(self, group: Node) -> tuple[int, int]:
         """Return the first vertex of a group, and the one after its last."""
-        g = self.group_index.get(group)
+        g = self.group_index.get(group) if isinstance(group, Hashable) else None
         if g is None:
-            guess = nearest(str(group), map(str, self.groups))
+            guess = nearest(group, map(str, self.groups)) if isinstance(group, str) else None
             hint = f": did you mean {guess}?" if guess else ""
-            raise GraphError(f"no node is named {group!r}{hint}", where=group)
+            raise GraphError(f"no node is named {shown(group)}{hint}", where=group)
         return int(self.offsets[g]), int(self.offsets[g + 1])
 
     def called(self, vertices: Iterable[int]) -> tuple[Node, ...]:

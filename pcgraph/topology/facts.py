@@ -9,7 +9,8 @@ from functools import cached_property
 
 import numpy as np
 
-from pcgraph.errors import ConfigError
+from pcgraph.arguments import read_names
+from pcgraph.errors import ConfigError, GraphError
 from pcgraph.topology.adjacency import Flags, reach
 from pcgraph.topology.cutgraph import CutGraph
 from pcgraph.topology.cycles import Found, shortest_cycle
@@ -272,7 +273,8 @@ class Facts:
         Sweep
             The nodes swept in an order, those asked for that cannot be, and why.
         """
-        given, asked = tuple(initialised), None if among is None else frozenset(among)
+        given = read_names(initialised, "initialised", refuse=GraphError)
+        asked = None if among is None else frozenset(read_names(among, "among", refuse=GraphError))
         if not given and asked is None:
             return self._full_sweep
         return self._sweep(given, asked)

@@ -184,7 +184,8 @@ class Conv2d(nn.Conv2d, _Convolution):
         if around == "same" and _size(stride, "stride") not in (1, (1, 1)):
             raise GraphError(f"padding='same' needs stride 1 (found {shown(stride)})", found=stride)
         super().__init__(
-            into, out, kernel, _size(stride, "stride"), around, _size(dilation, "dilation"), groups, _flag(bias, "bias"),
+            into, out, kernel, _size(stride, "stride"), around, _size(dilation, "dilation"), groups,
+            _flag(bias, "bias"),
             require_choice(padding_mode, "padding_mode", PADDING_MODES, refuse=GraphError),
         )  # fmt: skip
 
@@ -282,7 +283,8 @@ class AvgPool2d(nn.AvgPool2d, _Image):
     ) -> None:  # fmt: skip
         super().__init__(
             _size(kernel_size, "kernel_size"), None if stride is None else _size(stride, "stride"),
-            _size(padding, "padding", 0), _flag(ceil_mode, "ceil_mode"), _flag(count_include_pad, "count_include_pad"),
+            _size(padding, "padding", 0), _flag(ceil_mode, "ceil_mode"),
+            _flag(count_include_pad, "count_include_pad"),
         )  # fmt: skip
 
     def config(self) -> dict[str, Any]:
