@@ -10,7 +10,7 @@ from torch import Tensor
 from pcgraph.arguments import shown
 from pcgraph.errors import ConfigError, OutOfMemory
 
-__all__ = ["require_bytes", "require_place"]
+__all__ = ["TYPES", "require_bytes", "require_place"]
 
 #: What states and parameters may be: sums of products are taken in them.
 TYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)

@@ -6,6 +6,7 @@ import os
 import secrets
 from pathlib import Path
 
+from pcgraph.arguments import require_path
 from pcgraph.errors import DataError
 
 __all__ = ["write_whole"]
@@ -23,11 +24,14 @@ def write_whole(path: str | Path, content: bytes, what: str) -> None:
 
     Raises
     ------
+    ConfigError
+        The path is none.
     DataError
         It cannot be written: a full disk, a read-only folder, a path that no file can have.
     """
+    path = require_path(path, "path")
     try:
-        target = Path(path).resolve()
+        target = path.resolve()
         beside = target.with_name(f".{target.name[:100]}-{secrets.token_hex(8)}")
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
