@@ -48,6 +48,8 @@ class CutGraph:
         Has a clamped value; belongs to a group that no edge enters; is such a root with a prior.
     full : CutGraph or None
         The same with the edges that feed slots, where there are any.
+    parallel : ndarray or None
+        Of a multigraph, on the level of groups: so many edges of the declaration each edge stands for.
     """
 
     groups: list[Node]
@@ -60,6 +62,7 @@ class CutGraph:
     root: Flags
     prior: Flags
     full: CutGraph | None = None
+    parallel: Index | None = None
 
     @property
     def whole(self) -> CutGraph:
@@ -261,6 +264,10 @@ def _of_groups(graph: nx.DiGraph, masks: arguments.Masks, rows: Sequence[Collect
     clamped = np.zeros(len(groups), dtype=bool)
     clamped[[index[node] for node, mask in masks.items() if mask is None]] = True
     root = np.bincount(target, minlength=len(groups)) == 0
+    parallel: Index | None = None
+    if graph.is_multigraph():
+        between = (len(graph.adj[u][v]) for u, row in zip(groups, rows) for v in row)
+        parallel = np.fromiter(between, dtype=np.int64, count=len(target))
     return CutGraph(
         groups=groups,
         offsets=np.arange(len(groups) + 1),
@@ -271,6 +278,7 @@ def _of_groups(graph: nx.DiGraph, masks: arguments.Masks, rows: Sequence[Collect
         clamped=clamped,
         root=root,
         prior=root & _has_prior(graph),
+        parallel=parallel,
     )
 
 

@@ -76,6 +76,12 @@ class Facts:
         ends = zip(self._graph.whole.source.tolist(), self._graph.whole.target.tolist())
         return tuple((self.nodes[u], self.nodes[v]) for u, v in ends)
 
+    @property
+    def multiplicity(self) -> tuple[int, ...]:
+        """Each of :attr:`edges` stands for so many parallel edges of the declaration."""
+        parallel = self._graph.whole.parallel
+        return (1,) * len(self.edges) if parallel is None else tuple(parallel.tolist())
+
     @cached_property
     def edge_count(self) -> int:
         """There are so many edges between nodes (of neurons: stored entries, and the ends of dense edges).
