@@ -84,9 +84,11 @@ class FileLog:
         if not self.is_csv:
             return json.dumps(row) + "\n"
         text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerow(
-            [value if (value := row.get(name)) is not None else "" for name in self.columns]
+        values = [value if (value := row.get(name)) is not None else "" for name in self.columns]
+        quoting = (
+            csv.QUOTE_ALL if any("\r" in value for value in values if isinstance(value, str)) else csv.QUOTE_MINIMAL
         )
+        csv.writer(text, lineterminator="\n", quoting=quoting).writerow(values)
         return text.getvalue()
 
     def _start(self, rows: list[dict[str, Any]]) -> None:

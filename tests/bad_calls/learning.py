@@ -40,7 +40,9 @@ def pulled(clamps: Any = None, targets: Any = None, network: Any = None, **chang
 
 def straight(inputs: Any = None, targets: Any = None, network: Any = None, **changed: Any) -> Any:
     own = net() if network is None else network
-    return learning.backprop(own, {"x": X} if inputs is None else inputs, {"y": Y} if targets is None else targets, **changed)
+    return learning.backprop(
+        own, {"x": X} if inputs is None else inputs, {"y": Y} if targets is None else targets, **changed
+    )
 
 
 NO_NET = {
@@ -90,7 +92,15 @@ RULES = [
              only_good=("false", "auto"), good={"auto": "auto"}),
 ]  # fmt: skip
 
-NO_KEEP = {"text": "h1", "number": 3, "none": None, "bool": True, "unhashable": [["h1"]], "object": object(), "function": len}
+NO_KEEP = {
+    "text": "h1",
+    "number": 3,
+    "none": None,
+    "bool": True,
+    "unhashable": [["h1"]],
+    "object": object(),
+    "function": len,
+}
 MOVING = [
     *(Argument(f"LBFGS({key}=)", lambda v, key=key: pcgraph.LBFGS(**{key: v}), kind, bad=more)
       for key, kind, more in (("history", "positive count", {}), ("lr", "positive number", {}), ("halvings", "positive count", {}))),

@@ -80,7 +80,10 @@ EXEMPT: dict[str, str] = {
 def public_arguments() -> Iterator[tuple[str, str]]:
     """Every (callable, argument), without those of methods that are not named here."""
     seen: set[int] = set()
-    for prefix, module in [("", pcgraph), *((f"{room}.", importlib.import_module(f"pcgraph.{room}")) for room in ROOMS)]:
+    for prefix, module in [
+        ("", pcgraph),
+        *((f"{room}.", importlib.import_module(f"pcgraph.{room}")) for room in ROOMS),
+    ]:
         for name in module.__all__:
             found = getattr(module, name)
             if (inspect.isclass(found) or inspect.isfunction(found)) and id(found) not in seen:
@@ -88,7 +91,9 @@ def public_arguments() -> Iterator[tuple[str, str]]:
                 yield from ((f"{prefix}{name}", argument) for argument in arguments_of(found))
     for owner, (kind, names) in METHODS.items():
         for name in names:
-            yield from ((f"{owner}.{name}", argument) for argument in arguments_of(getattr(kind, name)) if argument != "self")
+            yield from (
+                (f"{owner}.{name}", argument) for argument in arguments_of(getattr(kind, name)) if argument != "self"
+            )
 
 
 def arguments_of(function: Any) -> Iterator[str]:

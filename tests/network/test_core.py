@@ -298,7 +298,7 @@ def without_shape():
     ("make", "message"),
     [
         (without_shape, r"node 'lonely' needs a shape \(found none\)"),
-        (lambda: node(shape=0), r"positive int .* \(found 0\)"),
+        (lambda: node(shape=0), r"positive integer .* \(found 0\)"),
         (lambda: node(shape=(3, -1)), r"\(found \(3, -1\)\)"),
         (lambda: node(shape=2.5), r"\(found 2.5\)"),
         (lambda: node(shape=True), r"\(found True\)"),
@@ -350,7 +350,7 @@ NAN = float("nan")
         ({"x": torch.tensor([[0.0, float("inf"), NAN]])}, r"found 2 values"),
         ({"x": torch.zeros(0, 3)}, "the batch is empty"),
         ({"x": [[1.0, 2.0, 3.0]]}, r"must be a torch.Tensor .*found list"),
-        ({"x": Masked(torch.zeros(2, 3), torch.zeros(2, 3))}, r"bool tensor"),
+        ({"x": Masked(torch.zeros(2, 3), torch.zeros(2, 3))}, r"needs to be of bool"),
         ({"x": Masked(torch.zeros(2, 3), torch.zeros(2, dtype=torch.bool))}, r"needs shape \(2, 3\) or \(3,\)"),
     ],
 )

@@ -72,7 +72,11 @@ def spoiled(data: Any, dice: random.Random) -> Any:
         elif kind < 0.15 and isinstance(inner, list):
             inner.append(inner[last])
         elif kind < 0.25 and isinstance(inner, dict):
-            inner[dice.choice(["shape", "energy", "transform", "activation", "share", "slot", "slots", "id", "", "$x", "init"])] = dice.choice(VALUES)
+            inner[
+                dice.choice(
+                    ["shape", "energy", "transform", "activation", "share", "slot", "slots", "id", "", "$x", "init"]
+                )
+            ] = dice.choice(VALUES)
         else:
             inner[last] = dice.choice(VALUES)
     return data
@@ -86,7 +90,20 @@ def bent(text: str, dice: random.Random) -> bytes:
     for _ in range(dice.randint(1, 4)):
         i = dice.randrange(len(data))
         j = min(len(data), i + dice.randint(1, 12))
-        part = dice.choice([b"", bytes(data[i:j]) * 2, bytes([dice.randrange(256)]), b'"', b"&#0;", b"<", b"]]>", b"1e999", b"-", b"NaN"])
+        part = dice.choice(
+            [
+                b"",
+                bytes(data[i:j]) * 2,
+                bytes([dice.randrange(256)]),
+                b'"',
+                b"&#0;",
+                b"<",
+                b"]]>",
+                b"1e999",
+                b"-",
+                b"NaN",
+            ]
+        )
         data[i:j] = part
     return bytes(data)
 
@@ -97,8 +114,7 @@ def outcome(path: Path) -> str:
         warnings.simplefilter("ignore")
         try:
             graph = read_graph(path)
-        except DataError as error:
-            assert str(error).strip()
+        except DataError:
             return "refused when read"
         try:
             net = pcgraph.PCNetwork(graph)
@@ -119,8 +135,17 @@ def tried(count: int, folder: Path, seed: int) -> Counter[str]:
     xml = folder / "g.graphml"
     plain = nx.DiGraph()
     plain.add_node("x", shape="2x3", prior="0.5")
-    plain.add_node("y", shape=3, activation="tanh", bias=True, precision=0.5, energy='{"name": "laplace", "config": {"scale": 2.0}}')
-    plain.add_edge("x", "y", transform='{"name": "sparse_linear", "config": {"density": 0.5}}', trainable=True, scale=2.0)
+    plain.add_node(
+        "y",
+        shape=3,
+        activation="tanh",
+        bias=True,
+        precision=0.5,
+        energy='{"name": "laplace", "config": {"scale": 2.0}}',
+    )
+    plain.add_edge(
+        "x", "y", transform='{"name": "sparse_linear", "config": {"density": 0.5}}', trainable=True, scale=2.0
+    )
     nx.write_graphml(plain, xml)
     for kind, make in {
         ".json": lambda: json.dumps(spoiled(data, dice)).encode(), "bent.json": lambda: bent(json.dumps(data), dice),

@@ -396,6 +396,20 @@ def test_the_log_has_what_the_history_has(tmp_path: Path, kind: str) -> None:
     assert len(path.read_text().splitlines()) == (6 if kind == "csv" else 5)
 
 
+@pytest.mark.parametrize("name", ["\ud800", "a\x0bb", "\u2028", "a\r", 'a,\n"b', "\x00", ""])
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_a_log_takes_a_metric_of_any_name(tmp_path: Path, kind: str, name: str) -> None:
+    """A run must not be lost for what one of its numbers is called."""
+    path = tmp_path / f"log.{kind}"
+    values = iter([{"accuracy": 0.5}, {name: 2.0}, {name: 3.0}, {"last": 1.0}])
+    train(chain(), epochs=4, validate=lambda net: next(values), log=path)
+    with open(path, encoding="utf-8", errors="surrogatepass", newline="") as stream:
+        rows = list(csv.DictReader(stream)) if kind == "csv" else [json.loads(line) for line in stream]
+    epochs = [row for row in rows if row["kind"] == "epoch"]
+    assert [float(row.get(f"validation_{name}") or 0) for row in epochs] == [0, 2.0, 3.0, 0]
+    assert [float(row.get("validation_last") or 0) for row in epochs] == [0, 0, 0, 1.0]
+
+
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])
 def test_a_resumed_log_is_that_of_a_run_never_stopped(tmp_path: Path, kind: str) -> None:
     """Rows after the checkpoint, and one that was cut off, are made again and come once."""
