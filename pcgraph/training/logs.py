@@ -85,9 +85,8 @@ class FileLog:
             return json.dumps(row) + "\n"
         text = io.StringIO()
         values = [value if (value := row.get(name)) is not None else "" for name in self.columns]
-        quoting = (
-            csv.QUOTE_ALL if any("\r" in value for value in values if isinstance(value, str)) else csv.QUOTE_MINIMAL
-        )
+        returns = any(isinstance(value, str) and "\r" in value for value in values)  # which csv leaves bare
+        quoting: Any = csv.QUOTE_ALL if returns else csv.QUOTE_MINIMAL
         csv.writer(text, lineterminator="\n", quoting=quoting).writerow(values)
         return text.getvalue()
 
