@@ -29,6 +29,7 @@ from pcgraph.errors import ConfigError, nearest
 __all__ = [
     "LARGEST",
     "did_you_mean",
+    "gibibytes",
     "is_integer",
     "is_number",
     "memory_of",
@@ -56,7 +57,7 @@ MOST = 2**31 - 1
 #: What torch's generators take.
 SEEDS = (-(2**63), 2**64 - 1)
 #: No tensor is as large as this in any dimension.
-LARGEST = 2**63
+LARGEST = 2**128
 WIDTH = 80
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 3, WIDTH, WIDTH
@@ -347,8 +348,12 @@ def read_names(value: Any, key: str, *, refuse: Refuse | None = None) -> tuple[H
     raise _error(refuse, key, f"{key} must be names of nodes, as in {key}=['h1'] (found {shown(value)})")
 
 
-def read_numbers(value: Any, key: str, *, refuse: Refuse | None = None) -> torch.Tensor:
+def read_numbers(
+    value: Any, key: str, *, dtype: torch.dtype | None = None, refuse: Refuse | None = None
+) -> torch.Tensor:
     """Read a dense tensor of real numbers or flags: a tensor, an array, a number or nested lists of them.
+
+    Python's numbers become those of `dtype`, and of torch's default type where it is None.
 
     Raises
     ------
@@ -357,6 +362,8 @@ def read_numbers(value: Any, key: str, *, refuse: Refuse | None = None) -> torch
     try:
         number = float(value) if isinstance(value, numbers.Rational) else value
         read = tensor_of(value) if isinstance(value, np.ndarray) else torch.as_tensor(number)
+        if dtype is not None and not isinstance(value, torch.Tensor | np.ndarray):
+            read = torch.as_tensor(number, dtype=dtype)
         tensor = read.as_subclass(torch.Tensor)
         if tensor.layout == torch.strided and not (tensor.is_meta or tensor.is_complex() or tensor.is_nested):
             return tensor
@@ -398,11 +405,18 @@ def require_room(
     """
     memory = memory_of(device)
     if memory is not None and needed > memory:
-        amounts = f"needs {_gibibytes(needed)} GiB, and there are {memory / 2**30:.3g} GiB on {device}"
+        amounts = f"needs {gibibytes(needed)} GiB, and there are {memory / 2**30:.3g} GiB on {device}"
         raise _error(refuse, key, f"{what} {amounts}: take a smaller one")
 
 
-def _gibibytes(count: int) -> str:
+def gibibytes(count: int) -> str:
+    """Write a number of bytes in GiB, however large it is.
+
+    Examples
+    --------
+    >>> gibibytes(3 * 2**29), gibibytes(2**5000)
+    ('1.5', 'far more than 1e9')
+    """
     return f"{count / 2**30:.3g}" if count < 2**1000 else "far more than 1e9"
 
 

@@ -21,6 +21,7 @@ from pcgraph.arguments import shown
 from pcgraph.errors import InvalidInitializer
 from pcgraph.network import Network, Structure
 from pcgraph.optimizers import StateOptimizer
+from pcgraph.solvers import Solver
 from pcgraph.topology import Report, Verdict
 
 __all__ = [
@@ -41,7 +42,7 @@ class Relaxation:
         They are relaxed given all that they read: clamps, and the nodes of earlier relaxations.
     steps : int
         They move so many steps from zero at most; 0 sweeps them.
-    optimizer : StateOptimizer or None
+    optimizer : StateOptimizer, Solver or None
     tolerance : float
         Stop when no neuron's gradient is larger.
     release : frozenset of nodes
@@ -50,7 +51,7 @@ class Relaxation:
 
     nodes: tuple[Node, ...]
     steps: int
-    optimizer: StateOptimizer | None
+    optimizer: StateOptimizer | Solver | None
     tolerance: float
     release: frozenset[Node]
 

@@ -239,7 +239,7 @@ def refuse_solver(optimizer: object, key: str = "optimizer") -> None:
     """
     if isinstance(optimizer, Solver):
         raise ConfigError(
-            f"incremental learning moves the weights after every inference step, so that what {optimizer!r} remembers "
+            f"Incremental learning moves the weights after every inference step, so that what {optimizer!r} remembers "
             f"of the energy does not hold: take a state optimizer, as in {key}=pcgraph.SGD(lr=0.1)",
             key=key,
         )

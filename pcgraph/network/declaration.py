@@ -145,8 +145,9 @@ def node_spec(node: Node, attributes: Mapping[str, Any], graph: nx.DiGraph, tria
 
 def _prior(value: Any, node: Node, shape: Shape) -> torch.Tensor:
     read = read_numbers(
-        value, f"the prior of node {node!r}", refuse=lambda text: GraphError(text, where=node, found=value)
-    )
+        value, f"the prior of node {node!r}", dtype=torch.float64,
+        refuse=lambda text: GraphError(text, where=node, found=value),
+    )  # fmt: skip
     try:
         prior = read.to(torch.float64).expand(shape).clone()
     except RuntimeError:

@@ -6,7 +6,7 @@ import os
 import secrets
 from pathlib import Path
 
-from pcgraph.arguments import require_path
+from pcgraph.arguments import shown
 from pcgraph.errors import DataError
 
 __all__ = ["write_whole"]
@@ -24,14 +24,13 @@ def write_whole(path: str | Path, content: bytes, what: str) -> None:
 
     Raises
     ------
-    ConfigError
-        The path is none.
     DataError
         It cannot be written: a full disk, a read-only folder, a path that no file can have.
     """
-    path = require_path(path, "path")
+    if not isinstance(path, str | Path):
+        raise DataError(f"cannot write {what}: it needs a path, a str or Path (found {shown(path)})")
     try:
-        target = path.resolve()
+        target = Path(path).resolve()
         beside = target.with_name(f".{target.name[:100]}-{secrets.token_hex(8)}")
         target.parent.mkdir(parents=True, exist_ok=True)
         try:

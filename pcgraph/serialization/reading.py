@@ -145,7 +145,7 @@ class _Reader:
         return self.instances[key, number]
 
 
-READING = (GraphError, KeyError, TypeError, ValueError, RuntimeError, OverflowError, AttributeError)
+READING = (GraphError, LookupError, TypeError, ValueError, RuntimeError, OverflowError, AttributeError)
 """What goes wrong where data are not of the form that is written."""
 
 MAKERS: dict[str, Callable[[str, dict[str, Any]], nn.Module]] = {
