@@ -324,8 +324,12 @@ class _Subject:
             one = _one_each(result)
             found: Any = (None,) * len(leaves)
             own = _has_own_gradient(result)
-            if result.requires_grad:
-                found = torch.autograd.grad((one * result).sum(), leaves, allow_unused=True)
+            try:
+                if result.requires_grad:
+                    found = torch.autograd.grad((one * result).sum(), leaves, allow_unused=True)
+            except Exception as error:  # a Function of somebody's own may raise what it likes
+                problem = (str(error).splitlines() or [type(error).__name__])[0]
+                raise self.refusal(f"must be open to autograd, but cannot be differentiated: {problem}") from error
         for i, back in enumerate(found):
             if back is None and self._changes(states, i) > SEEN:
                 raise self.refusal(

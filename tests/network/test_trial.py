@@ -80,6 +80,16 @@ class Clipped(torch.autograd.Function):
         return 0.1 * g
 
 
+class Failing(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, a):
+        return a.clone()
+
+    @staticmethod
+    def backward(ctx, g):
+        raise ValueError("it went wrong")
+
+
 def raising(error):
     def fails(a):
         raise error
@@ -121,6 +131,8 @@ REFUSED = {
     "without gradient": (torch.no_grad()(torch.tanh), SLOPE),
     "NumPy, detached": (lambda a: torch.from_numpy(np.tanh(a.detach().numpy())), SLOPE),
     "NumPy": (lambda a: torch.from_numpy(np.tanh(a.numpy())), r"Can't call numpy\(\)"),
+    "without a derivative": (torch.detach_copy, "cannot be differentiated: derivative for"),
+    "with a derivative that fails": (Failing.apply, "cannot be differentiated: it went wrong"),
     "partly detached": (lambda a: a * a.detach().sigmoid(), PART),
     "a term detached": (lambda a: a.tanh() + a.detach(), PART),
     "half of the neurons detached": (lambda a: torch.cat([a[:, :2].detach(), a[:, 2:]], 1).tanh(), PART),
