@@ -251,7 +251,7 @@ def test_what_the_initializer_learns_is_trained_along() -> None:
         ({"optimizer": pcgraph.SGD(lr=0.1)}, ConfigError, "one of torch.optim .*goes to state_optimizer="),
         ({"optimizer": torch.optim.SGD([torch.zeros(1)])}, ConfigError, "none of the network's parameters"),
         ({"state_optimizer": None}, ConfigError, "2 inference steps need .* state_optimizer=pcgraph.*found None"),
-        ({"state_optimizer": torch.optim.SGD([torch.zeros(1)])}, ConfigError, "as in state_optimizer=.*found torch.optim.SGD"),
+        ({"state_optimizer": torch.optim.SGD([torch.zeros(1)])}, ConfigError, "state_optimizer=.*torch.optim.SGD"),
         ({"scheduler": 0.1}, ConfigError, r"scheduler= is one of torch\.optim\.lr_scheduler.*found 0\.1"),
         ({"loader": (X, Y)}, ClampError, r"found one Tensor\).*\[\(x, y\)\] is a loader"),
         ({"epochs": 0}, ConfigError, "epochs must be a positive integer"),
