@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pcgraph.arguments import require_number, require_text, shown
 from pcgraph.errors import GraphError, unknown_name
 
 __all__ = ["ACTIVATIONS", "Activation", "get"]
@@ -46,6 +47,15 @@ class Activation:
     fused_forward: Callable[[Tensor, Tensor], Tensor] | None = None
     fused_pullback: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] | None = None
     at_zero: float | None = None
+
+    def __post_init__(self) -> None:
+        require_text(self.name, "the name of an activation", refuse=GraphError)
+        for key in ("function", "fused_forward", "fused_pullback"):
+            value = getattr(self, key)
+            if not callable(value) and not (value is None and key != "function"):
+                raise GraphError(f"the {key} of an activation is callable (found {shown(value)})", found=value)
+        if self.at_zero is not None:
+            require_number(self.at_zero, "at_zero", refuse=GraphError)
 
     @property
     def is_identity(self) -> bool:
@@ -219,9 +229,9 @@ def get(spec: str | Activation | Callable[[Tensor], Tensor] | None) -> Activatio
         return ACTIVATIONS[spec]
     if isinstance(spec, torch.nn.Module) and next(spec.parameters(), None) is not None:
         raise GraphError(
-            f"an activation has no parameters: nothing would train them (found {spec!r}); use it as a transform",
+            f"an activation has no parameters: nothing would train them (found {shown(spec)}); use it as a transform",
             found=spec,
         )
     if callable(spec):
         return Activation(getattr(spec, "__name__", type(spec).__name__), spec)
-    raise GraphError(f"an activation is a name or a callable (found {spec!r})", found=spec)
+    raise GraphError(f"an activation is a name or a callable (found {shown(spec)})", found=spec)

@@ -17,22 +17,24 @@ import math
 import numbers
 import os
 import reprlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from pcgraph.errors import ConfigError, nearest
 
 __all__ = [
-    "as_tensor",
+    "LARGEST",
     "did_you_mean",
+    "gibibytes",
     "is_integer",
     "is_number",
     "memory_of",
+    "read_names",
+    "read_numbers",
     "require_choice",
     "require_count",
     "require_flag",
@@ -41,7 +43,10 @@ __all__ = [
     "require_path",
     "require_room",
     "require_seed",
+    "require_shape",
+    "require_text",
     "shown",
+    "tensor_of",
 ]
 
 T = TypeVar("T")
@@ -51,6 +56,8 @@ Refuse = Callable[[str], Exception]
 MOST = 2**31 - 1
 #: What torch's generators take.
 SEEDS = (-(2**63), 2**64 - 1)
+#: No tensor is as large as this in any dimension.
+LARGEST = 2**128
 WIDTH = 80
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 3, WIDTH, WIDTH
@@ -199,6 +206,36 @@ def _range(least: float, above: float, most: float, below: float) -> str:
     return f"in {begin}, {most:g}]" if most < math.inf else f"in {begin}, {below:g})"
 
 
+def require_shape(value: Any, key: str, *, refuse: Refuse | None = None) -> tuple[int, ...]:
+    """Read a shape, without the batch: a positive whole number, or several as a tuple or list.
+
+    Raises
+    ------
+    ConfigError
+
+    Examples
+    --------
+    >>> require_shape(np.int64(3), "shape"), require_shape([2, 3], "shape")
+    ((3,), (2, 3))
+    """
+    sizes = value if isinstance(value, tuple | list) else (value,)
+    if sizes and all(is_integer(size) and 0 < int(size) < LARGEST for size in sizes):
+        return tuple(int(size) for size in sizes)
+    raise _error(refuse, key, f"{key} must be a positive integer or a tuple of them (found {shown(value)})")
+
+
+def require_text(value: Any, key: str, *, refuse: Refuse | None = None) -> str:
+    """Read a text.
+
+    Raises
+    ------
+    ConfigError
+    """
+    if isinstance(value, str):
+        return value
+    raise _error(refuse, key, f"{key} must be a text, a str (found {shown(value)})")
+
+
 def require_flag(value: Any, key: str, *, refuse: Refuse | None = None) -> bool:
     """Read True or False, NumPy's included.
 
@@ -272,6 +309,75 @@ def require_path(value: Any, key: str, *, refuse: Refuse | None = None) -> Path:
     raise _error(refuse, key, f"{key} must be the path of a file or folder, a str or Path (found {shown(value)})")
 
 
+def tensor_of(array: Any) -> torch.Tensor:
+    """Make a tensor of a NumPy array of numbers, whatever its strides and byte order; it shares memory where it can.
+
+    Raises
+    ------
+    TypeError
+        Its entries are no numbers that torch has, or some of them are masked.
+
+    Examples
+    --------
+    >>> tensor_of(np.arange(3, dtype=">i4")[::-1])
+    tensor([2, 1, 0], dtype=torch.int32)
+    """
+    if isinstance(array, np.ma.MaskedArray):
+        raise TypeError("some of its entries are masked: fill them, or clamp in part by pcgraph.Masked(values, mask)")
+    return torch.from_numpy(np.require(array, array.dtype.newbyteorder("="), ["C", "W"]))
+
+
+def read_names(value: Any, key: str, *, refuse: Refuse | None = None) -> tuple[Hashable, ...]:
+    """Read names of nodes: a collection of them, or one that is a text.
+
+    Raises
+    ------
+    ConfigError
+
+    Examples
+    --------
+    >>> read_names("x", "nodes"), read_names(["x", 3], "nodes")
+    (('x',), ('x', 3))
+    """
+    if isinstance(value, str):
+        return (value,)
+    if isinstance(value, Iterable) and not isinstance(value, bytes):
+        names = tuple(value)
+        if all(isinstance(name, Hashable) for name in names):
+            return names
+    raise _error(refuse, key, f"{key} must be names of nodes, as in {key}=['h1'] (found {shown(value)})")
+
+
+def read_numbers(
+    value: Any, key: str, *, dtype: torch.dtype | None = None, refuse: Refuse | None = None
+) -> torch.Tensor:
+    """Read a dense tensor of real numbers or flags: a tensor, an array, a number or nested lists of them.
+
+    Python's numbers become those of `dtype`, and of torch's default type where it is None.
+
+    Raises
+    ------
+    ConfigError
+    """
+    try:
+        number = float(value) if isinstance(value, numbers.Rational) else value
+        if isinstance(value, torch.Tensor):
+            read = value
+        else:
+            read = (
+                tensor_of(value)
+                if isinstance(value, np.ndarray)
+                else torch.as_tensor(number, dtype=dtype, device="cpu")
+            )
+        tensor = read.as_subclass(torch.Tensor)
+        if tensor.layout == torch.strided and not (tensor.is_meta or tensor.is_complex() or tensor.is_nested):
+            return tensor
+        problem = "is not dense, or holds no real numbers"
+    except (TypeError, ValueError, RuntimeError, OverflowError, NotImplementedError) as error:
+        problem = (str(error).splitlines() or [type(error).__name__])[0]
+    raise _error(refuse, key, f"{key} must be a tensor or an array of numbers (found {shown(value)}: {problem})")
+
+
 def memory_of(device: torch.device | str) -> int | None:
     """Find how many bytes a device has; None where it does not say."""
     kind = torch.device(device).type
@@ -304,20 +410,20 @@ def require_room(
     """
     memory = memory_of(device)
     if memory is not None and needed > memory:
-        amounts = f"needs {needed / 2**30:.3g} GiB, and there are {memory / 2**30:.3g} GiB on {device}"
+        amounts = f"needs {gibibytes(needed)} GiB, and there are {memory / 2**30:.3g} GiB on {device}"
         raise _error(refuse, key, f"{what} {amounts}: take a smaller one")
+
+
+def gibibytes(count: int) -> str:
+    """Write a number of bytes in GiB, however large it is.
+
+    Examples
+    --------
+    >>> gibibytes(3 * 2**29), gibibytes(2**5000)
+    ('1.5', 'far more than 1e9')
+    """
+    return f"{count / 2**30:.3g}" if count < 2**1000 else "far more than 1e9"
 
 
 def _error(refuse: Refuse | None, key: str, message: str) -> Exception:
     return ConfigError(message, key=key) if refuse is None else refuse(message)
-
-
-def as_tensor(value: Any) -> Tensor:
-    """Take a tensor as it is and where it is, and numbers or an array as a tensor on the CPU.
-
-    Raises
-    ------
-    TypeError, ValueError
-        torch makes no tensor of it.
-    """
-    return value if isinstance(value, Tensor) else torch.as_tensor(value, device="cpu")

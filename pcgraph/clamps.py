@@ -5,17 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from pcgraph.errors import ClampError
+from pcgraph.arguments import shown, tensor_of
+from pcgraph.errors import ClampError, ConfigError
 from pcgraph.network import Network
 
-__all__ = ["Clamps", "Masked", "require_dense"]
+__all__ = ["WHOLE", "Clamps", "Masked", "read_labels", "read_tensor"]
 
 #: So many clamps are added up one by one.
 FEW = 4
+#: The types that classes have.
+WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.uint16, torch.uint32, torch.uint64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,9 +29,9 @@ class Masked:
 
     Parameters
     ----------
-    values : Tensor, shape (batch, *shape)
+    values : Tensor or array, shape (batch, *shape)
         What lies where the mask is false is ignored.
-    mask : Tensor of bool, shape (batch, *shape) or (*shape)
+    mask : Tensor or array of bool, shape (batch, *shape) or (*shape)
     """
 
     values: Tensor
@@ -63,7 +68,8 @@ class Clamps:
         ----------
         net : Network
         clamps : mapping
-            Node -> Tensor of shape (batch, *shape), or :class:`Masked`.
+            Node -> Tensor of shape (batch, *shape), or :class:`Masked`; an array of NumPy is converted to the
+            network's dtype and device.
         finite : bool
             Whether to look for NaN and infinity, which on a GPU waits for the device.
 
@@ -81,8 +87,7 @@ class Clamps:
         batch: tuple[Hashable, int] | None = None
         for node, given in clamps.items():
             i = net.structure.require_node(node, ClampError)
-            tensor = given.values if isinstance(given, Masked) else given
-            _check_tensor(net, node, tensor)
+            tensor = _fitting(net, node, given.values if isinstance(given, Masked) else given)
             if batch is None:
                 batch = (node, tensor.shape[0])
             elif tensor.shape[0] != batch[1]:
@@ -92,7 +97,7 @@ class Clamps:
                     node=node,
                 )
             if isinstance(given, Masked):
-                mask = _check_mask(net, node, given)
+                mask = _read_mask(net, node, given.mask, tuple(tensor.shape))
                 tensor = torch.where(mask, tensor, torch.zeros((), dtype=tensor.dtype, device=tensor.device))
                 masked[i] = (tensor, mask)
             else:
@@ -121,28 +126,68 @@ def _check_finite(net: Network, values: Mapping[int, Tensor]) -> None:
             )
 
 
-def require_dense(node: Hashable, tensor: Tensor, what: str = "clamp") -> None:
-    """Refuse tensors whose values do not lie in memory one after the other.
+def read_tensor(node: Hashable, value: Any, what: str = "clamp") -> Tensor:
+    """Take a dense tensor as it is, and an array of numbers as a tensor.
+
+    Parameters
+    ----------
+    node : hashable
+    value : object
+    what : str
+        What it is of the node, for messages.
 
     Raises
     ------
     ClampError
+        It is neither, or its values do not lie in memory one after the other.
     """
-    if tensor.is_nested or tensor.is_quantized or tensor.layout != torch.strided:
-        kind = "nested" if tensor.is_nested else "quantized" if tensor.is_quantized else str(tensor.layout)
-        way = {"nested": "pad it", "quantized": ".dequantize() makes one"}.get(kind, ".to_dense() makes one")
-        raise ClampError(f"the {what} of {node!r} must be a dense tensor (found a {kind} one): {way}", node=node)
-
-
-def _check_tensor(net: Network, node: Hashable, tensor: Tensor) -> None:
-    if not isinstance(tensor, Tensor):
-        ways = {"ndarray": ": use torch.from_numpy(...)", "list": ": use torch.tensor(...)"}
+    if isinstance(value, np.ndarray):
+        try:
+            return tensor_of(value)
+        except TypeError as error:
+            raise ClampError(
+                f"the {what} of {node!r} must be of numbers (found an array of {value.dtype}): {error}", node=node
+            ) from None
+    if not isinstance(value, Tensor):
+        way = ": torch.tensor(...) makes one" if isinstance(value, list | tuple) else ""
         raise ClampError(
-            f"the clamp of {node!r} must be a torch.Tensor or pcgraph.Masked (found {type(tensor).__name__})"
-            f"{ways.get(type(tensor).__name__, '')}",
+            f"the {what} of {node!r} must be a torch.Tensor or a NumPy array (found {type(value).__name__}){way}",
             node=node,
         )
-    require_dense(node, tensor)
+    if value.is_nested or value.is_quantized or value.layout != torch.strided:
+        kind = "nested" if value.is_nested else "quantized" if value.is_quantized else str(value.layout)
+        way = {"nested": "pad it", "quantized": ".dequantize() makes one"}.get(kind, ".to_dense() makes one")
+        raise ClampError(f"the {what} of {node!r} must be a dense tensor (found a {kind} one): {way}", node=node)
+    return value
+
+
+def read_labels(net: Network, labels: Any, batch: int) -> Tensor | None:
+    """Take the classes of a batch, one whole number a sample, to the network's device; None stays None.
+
+    Raises
+    ------
+    ConfigError
+        They are no such numbers.
+    """
+    if labels is None:
+        return None
+    array = isinstance(labels, np.ndarray) and labels.dtype.kind in "iu"
+    given = tensor_of(labels) if array else labels
+    if not isinstance(given, Tensor) or given.shape != (batch,) or given.dtype not in WHOLE or not _is_plain(given):
+        found = f"{tuple(given.shape)}, {given.dtype}" if isinstance(given, Tensor | np.ndarray) else shown(given)
+        raise ConfigError(f"labels= needs one integer a sample, shape ({batch},) (found {found})", key="labels")
+    return given.to(net.device, torch.int64)
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    return tensor.layout == torch.strided and not tensor.is_meta
+
+
+def _fitting(net: Network, node: Hashable, value: Any) -> Tensor:
+    """Read a clamp and see that it is one of this network: an array is made so, a tensor has to be."""
+    tensor = read_tensor(node, value)
+    if isinstance(value, np.ndarray) and tensor.is_floating_point():
+        tensor = tensor.to(net.device, net.dtype)
     shape = net.structure.shape(node)
     if tuple(tensor.shape[1:]) != shape or tensor.dim() == 0:
         wanted = ", ".join(["batch", *map(str, shape)])
@@ -163,6 +208,7 @@ def _check_tensor(net: Network, node: Hashable, tensor: Tensor) -> None:
             f"use .to({str(net.device)!r})",
             node=node,
         )
+    return tensor
 
 
 def _hint(tensor: Tensor, shape: tuple[int, ...]) -> str:
@@ -176,12 +222,13 @@ def _hint(tensor: Tensor, shape: tuple[int, ...]) -> str:
     return ""
 
 
-def _check_mask(net: Network, node: Hashable, given: Masked) -> Tensor:
-    mask, shape = given.mask, tuple(given.values.shape)
-    if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.device != net.device:
-        found = f"{mask.dtype} on {mask.device}" if isinstance(mask, Tensor) else type(mask).__name__
-        raise ClampError(f"the mask of {node!r} needs to be a bool tensor on {net.device} (found {found})", node=node)
-    require_dense(node, mask, "mask")
+def _read_mask(net: Network, node: Hashable, given: Any, shape: tuple[int, ...]) -> Tensor:
+    mask = read_tensor(node, given, "mask")
+    mask = mask.to(net.device) if isinstance(given, np.ndarray) else mask
+    if mask.dtype != torch.bool or mask.device != net.device:
+        raise ClampError(
+            f"the mask of {node!r} needs to be of bool on {net.device} (found {mask.dtype} on {mask.device})", node=node
+        )
     if tuple(mask.shape) not in (shape, shape[1:]):
         raise ClampError(
             f"the mask of {node!r} needs shape {shape} or {shape[1:]} (found {tuple(mask.shape)})", node=node

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable
 from typing import Literal
 
+from pcgraph.arguments import read_names, shown
 from pcgraph.errors import ConfigError
 from pcgraph.topology import ErrorCoordinates, Report
 
@@ -54,7 +55,11 @@ class Errors:
                 raise ConfigError(f"keep= is a collection of nodes or 'repair', as in keep={{{keep!r}}}", key="keep")
             self.keep: frozenset[Node] | Literal["repair"] = "repair"
         else:
-            self.keep = frozenset(keep)
+            names = read_names(keep, "keep")
+            try:
+                self.keep = frozenset(names)
+            except TypeError:  # a tuple with a list in it
+                raise ConfigError(f"keep= names nodes (found {shown(names)})", key="keep") from None
 
     def kept(self, report: Report) -> frozenset[Node]:
         """Find the free nodes of which the state is moved.

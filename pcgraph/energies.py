@@ -30,7 +30,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pcgraph.arguments import require_number
+from pcgraph.arguments import require_number, require_room, require_shape, shown
 from pcgraph.errors import GraphError
 from pcgraph.registry import Registry, no_arguments
 
@@ -206,7 +206,8 @@ class LearnedPrecision(Energy):
     def __init__(self, precision: float = 1.0, shape: int | Sequence[int] | None = None) -> None:
         super().__init__()
         self._initial = positive(precision, "precision")
-        self.shape = None if shape is None else (shape,) if isinstance(shape, int) else tuple(shape)
+        self.shape = None if shape is None else require_shape(shape, "shape", refuse=GraphError)
+        require_room(4 * math.prod(self.shape or (1,)), "a precision by neuron", "shape", refuse=GraphError)
         self.log_precision = nn.Parameter(torch.full(self.shape or (), math.log(self._initial), device=None))
 
     @property
@@ -370,8 +371,8 @@ def get(spec: str | Energy | None, precision: float | None = None) -> Energy:
         return Gaussian(1.0 if precision is None else precision)
     if precision is not None:
         raise GraphError(
-            f"precision belongs to the Gaussian energy (found precision={precision!r} beside energy={spec!r}); "
-            "give the precision to the energy itself",
+            f"precision belongs to the Gaussian energy (found precision={shown(precision)} beside "
+            f"energy={shown(spec)}); give the precision to the energy itself",
             found=precision,
         )
     return _REGISTRY.get(spec)

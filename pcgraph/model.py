@@ -9,18 +9,19 @@ import networkx as nx
 import torch
 from torch import Tensor
 
-from pcgraph.arguments import require_choice, require_count, require_number, require_seed
+from pcgraph.arguments import require_choice, require_count, require_flag, require_number, require_seed, shown
 from pcgraph.backends import Backend, Motion
 from pcgraph.backends import get as get_backend
-from pcgraph.clamps import Clamps, Masked
+from pcgraph.clamps import Clamps, Masked, read_labels
 from pcgraph.coordinates import Errors
 from pcgraph.errors import ClampError, ConfigError, OutOfMemory
 from pcgraph.inference import InferenceResult, Options, Planner, read_precision, require_optimizer, run
+from pcgraph.inference.capturable import require_mode
 from pcgraph.inference.curvature import largest_curvature
 from pcgraph.initializers import Initializer, States
 from pcgraph.network import Network
 from pcgraph.optimizers import Following, StateOptimizer
-from pcgraph.plan import Plan, Request, require_steps
+from pcgraph.plan import Plan, Request
 from pcgraph.pyg import to_data
 from pcgraph.solvers import Solver
 
@@ -119,12 +120,15 @@ class PCNetwork(Network):
             As :meth:`infer` would raise them.
         """
         for names in (clamped, masked):
-            if isinstance(names, str):
-                raise ClampError(f"clamped and masked are collections of nodes, as in {{{names!r}}} (found {names!r})")
+            if isinstance(names, str) or not isinstance(names, Iterable):
+                raise ClampError(
+                    f"clamped and masked are collections of nodes, as in {{'x', 'y'}} (found {shown(names)})"
+                )
         known, partly = (
             frozenset(self.structure.require_node(n, ClampError) for n in group) for group in (clamped, masked)
         )  # fmt: skip
-        require_steps(steps)
+        steps = require_count(steps, "steps")
+        require_optimizer(self, 0, optimizer)
         kept = self._planner.kept(coordinates, known, partly)
         weights = read_precision(self.structure, precision)
         request = Request.make(known, partly, steps, optimizer, pins=kernels, kept=kept, precision=weights)
@@ -142,13 +146,14 @@ class PCNetwork(Network):
         Parameters
         ----------
         clamps : mapping
-            Node -> Tensor (batch, *shape), or :class:`pcgraph.Masked`.
+            Node -> Tensor (batch, *shape) in the network's dtype, on its device, or :class:`pcgraph.Masked`. Arrays of
+            NumPy are taken as well, and converted.
         init : Initializer
         steps : int
             T, the number of inference steps.
         optimizer : StateOptimizer or Solver, optional
             How states move; needed if `steps` is above 0.
-        labels : Tensor, optional, shape (batch,)
+        labels : Tensor or array of integers, optional, shape (batch,)
             Classes, for :class:`pcgraph.Average` where no clamp is one-hot.
         coordinates : Errors, optional
             What moves: states, unless :class:`pcgraph.Errors` says otherwise.
@@ -185,6 +190,8 @@ class PCNetwork(Network):
             The device has run out of memory; the message has the plan's estimate.
         """
         require_choice(trace, "trace", (False, True, "nodes"))
+        require_mode(capture)
+        check = require_flag(check, "check")
         if tolerance is not None:
             tolerance = require_number(tolerance, "tolerance", above=0)
         return self.run(
@@ -219,7 +226,8 @@ class PCNetwork(Network):
         ClampError, ConfigError, InvalidInitializer, Diverged, OutOfMemory
             As for :meth:`infer`.
         """
-        require_optimizer(steps, motion.optimizer)
+        steps = require_count(steps, "steps")
+        require_optimizer(self, steps, motion.optimizer)
         weights = read_precision(self.structure, precision)
         lr = getattr(motion.optimizer, "lr", None)
         if isinstance(lr, Following) and steps:
@@ -227,6 +235,7 @@ class PCNetwork(Network):
                 lr.see(*self._curvature(clamps, init, labels, coordinates, weights, lr.due, lr.direction, 0))
             lr.ran()
         checked = Clamps.check(self, clamps, finite=options.check)
+        labels = read_labels(self, labels, checked.batch)
         request = Request.make(
             checked.clamped, frozenset(checked.masked), steps, motion.optimizer, nudged=frozenset(motion.nudges),
             all_move=all_move, pins=kernels,
@@ -275,6 +284,7 @@ class PCNetwork(Network):
         direction: Tensor | None, seed: int,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         checked = Clamps.check(self, clamps)
+        labels = read_labels(self, labels, checked.batch)
         known, partly = checked.clamped, frozenset(checked.masked)
         kept = self._planner.kept(coordinates, known, partly)
         # Nothing is promised, so that the second step computes everything.
@@ -306,11 +316,11 @@ class PCNetwork(Network):
         Parameters
         ----------
         clamps : mapping
-            Node -> Tensor (batch, *shape), or :class:`pcgraph.Masked`.
+            As for :meth:`infer`.
         node : node
             The one that is asked for; it is not wholly clamped.
         init, steps, optimizer, coordinates, tolerance, precision
-            As for :meth:`infer`; both of the first, or neither. A sweep needs none of the others.
+            As for :meth:`infer`; both of the first, or neither. A sweep takes none of the others.
         check, capture
             As for :meth:`infer`. Of a sweep, the clamps alone are looked at.
 
@@ -322,7 +332,7 @@ class PCNetwork(Network):
             The clamps, or the other arguments, are not as they have to be.
         """
         target = self.structure.require_node(node, ClampError)
-        if isinstance(clamps, Mapping) and isinstance(clamps.get(node), Tensor):
+        if isinstance(clamps, Mapping) and node in clamps and not isinstance(clamps[node], Masked):
             raise ClampError(
                 f"{node!r} is both clamped and asked for, so that the answer would be its clamp: leave it out of the "
                 "clamps",
@@ -331,12 +341,17 @@ class PCNetwork(Network):
         if (init is None) != (steps is None):
             missing = "init" if init is None else "steps"
             raise ConfigError("predict needs both init= and steps=, or neither", key=missing)
+        how: dict[str, Any] = {
+            "optimizer": optimizer, "coordinates": coordinates, "tolerance": tolerance, "precision": precision,
+        }  # fmt: skip
         if init is not None and steps is not None:
-            how: dict[str, Any] = {
-                "optimizer": optimizer, "coordinates": coordinates, "tolerance": tolerance, "precision": precision,
-                "check": check, "capture": capture,
-            }  # fmt: skip
-            return self.infer(clamps, init=init, steps=steps, **how).states[node]
+            return self.infer(clamps, init=init, steps=steps, check=check, capture=capture, **how).states[node]
+        idle = next((key for key, value in how.items() if value is not None), None)
+        if idle is not None:
+            raise ConfigError(
+                f"{idle}= is for inference, and without init= and steps= a sweep predicts: give both, or leave it out",
+                key=idle,
+            )
         checked = Clamps.check(self, clamps, finite=check)
         plan = self._planner.prediction(checked.clamped, frozenset(checked.masked), target)
         options = Options(check=False, capture=capture)

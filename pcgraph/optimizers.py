@@ -6,7 +6,7 @@ gradient is that of the energy summed over the batch, so that a rate means the s
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Collection, Hashable, Mapping
 from typing import Any
 
 import torch
@@ -154,12 +154,12 @@ class StateOptimizer:
             f"lr names no rate for the free node {node!r}: add it, or an entry None for the rest", key="lr"
         )
 
-    def require_fit(self, nodes: Iterable[Hashable], dtype: torch.dtype) -> None:
+    def require_fit(self, nodes: Collection[Hashable], dtype: torch.dtype) -> None:
         """Refuse rates for nodes that a network does not have, and those that are no numbers in its dtype.
 
         Parameters
         ----------
-        nodes : iterable
+        nodes : collection
             Those of the network.
         dtype : torch.dtype
             Of its states.
@@ -169,13 +169,13 @@ class StateOptimizer:
         ConfigError
             With the nearest name.
         """
-        rates, known = (self.lr, set(nodes)) if isinstance(self.lr, dict) else ({None: self.lr}, set())
+        rates: Mapping[Hashable, Any] = self.lr if isinstance(self.lr, dict) else {None: self.lr}
         for node, rate in rates.items():
             rate = rate.at_most if isinstance(rate, Following) else rate
             if rate > torch.finfo(dtype).max:
                 raise ConfigError(f"lr must be a number that {dtype} has (found {shown(rate)})", key="lr")
-            if node is not None and node not in known:
-                hint = did_you_mean(node, known)
+            if node is not None and node not in nodes:
+                hint = did_you_mean(node, nodes)
                 raise ConfigError(f"lr names the node {node!r}, which the network does not have{hint}", key="lr")
 
     def step(self, state: Tensor, grad: Tensor, memory: dict[str, Any]) -> None:

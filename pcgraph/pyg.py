@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pcgraph.errors import ConfigError, GraphError
+from pcgraph.arguments import require_choice, require_instance
+from pcgraph.errors import GraphError
 from pcgraph.graphs import from_data
 from pcgraph.network import Bucket, Network
 from pcgraph.transforms import Identity, Linear, MaskedLinear, SparseLinear
@@ -56,8 +57,8 @@ def to_data(net: Network, level: Literal["neurons", "groups"] = "neurons") -> Da
     >>> to_data(net, "groups").edge_index.tolist()
     [[0], [1]]
     """
-    if level not in ("neurons", "groups"):
-        raise ConfigError(f"level is 'neurons' or 'groups' (found {level!r})", key="level")
+    require_instance(net, "net", Network, "pcgraph.PCNetwork(graph)")
+    require_choice(level, "level", ("neurons", "groups"))
     from torch_geometric.data import Data
 
     names = list(net.graph)

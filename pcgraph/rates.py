@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pcgraph.arguments import require_count, require_number, require_seed
+from pcgraph.arguments import require_count, require_instance, require_number, require_seed
 from pcgraph.clamps import Masked
 from pcgraph.errors import ConfigError
 from pcgraph.inference import InferenceResult
@@ -63,6 +63,7 @@ def safe_rate(
     >>> 0 < safe_rate(net, clamps, init=pcgraph.Forward()) < 2
     True
     """
+    require_instance(net, "net", PCNetwork, "pcgraph.PCNetwork(graph)")
     iterations, ahead = require_count(iterations, "iterations", least=1), require_count(ahead, "ahead")
     margin, seed = require_number(margin, "margin", above=0, most=1), require_seed(seed)
     curvature = net.curvature(clamps, init=init, labels=labels, iterations=iterations, seed=seed)

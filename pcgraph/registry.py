@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import nn
 
+from pcgraph.arguments import require_text, shown
 from pcgraph.errors import GraphError, unknown_name
 
 __all__ = ["Registry", "no_arguments"]
@@ -64,7 +65,8 @@ class Registry(Generic[T]):
             return spec
         article = "an" if self.what[0] in "aeiou" else "a"
         raise GraphError(
-            f"{article} {self.what} is a name, a pair (name, arguments){self.instances} (found {spec!r})", found=spec
+            f"{article} {self.what} is a name, a pair (name, arguments){self.instances} (found {shown(spec)})",
+            found=spec,
         )
 
     def make(self, name: str, config: Mapping[str, Any]) -> T:
@@ -76,12 +78,17 @@ class Registry(Generic[T]):
             The name is unknown, or the class does not take these arguments.
         """
         kind = self._kind(name)
+        if not isinstance(config, Mapping) or not all(isinstance(key, str) for key in config):
+            raise GraphError(
+                f"the arguments of a {self.what} are a mapping from their names (found {shown(config)})", found=config
+            )
         try:
             return _made(kind, config)
         except TypeError as error:
             takes = inspect.signature(kind) if kind.__init__ is not nn.Module.__init__ else "()"
             raise GraphError(
-                f"the {self.what} {name!r} is made with {takes} (found {dict(config)!r}: {error})", found=dict(config)
+                f"the {self.what} {name!r} is made with {takes} (found {shown(dict(config))}: {error})",
+                found=dict(config),
             ) from error
 
     def name_of(self, instance: T) -> str:
@@ -103,6 +110,7 @@ class Registry(Generic[T]):
         )
 
     def _kind(self, name: str) -> type[T]:
+        require_text(name, f"the name of a {self.what}", refuse=lambda text: GraphError(text, found=name))
         if name not in self.known:
             raise GraphError(unknown_name(self.what, name, self.known), found=name)
         return self.known[name]

@@ -5,6 +5,7 @@ The table is ``tests/bad_calls``; a new argument needs a row there and nothing h
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 
 from pcgraph.errors import PCGraphError
 from tests.bad_calls import ARGUMENTS, Argument
+from tests.bad_calls.public import EXEMPT, public_arguments, reason
 
 BAD = [(argument, name, value) for argument in ARGUMENTS for name, value in argument.bad_values()]
 GOOD = [(argument, name, value) for argument in ARGUMENTS for name, value in argument.good_values()]
@@ -54,4 +56,24 @@ def test_every_row_has_a_name_of_its_own() -> None:
 
 
 def test_there_are_enough_of_them() -> None:
-    assert len(BAD) >= 800
+    assert len(BAD) >= 5000
+
+
+COVERED = {name.groups() for argument in ARGUMENTS if (name := re.match(r"([\w.]+)\((\w*)", argument.name))}
+
+
+def test_every_public_argument_has_a_row_or_a_reason_to_have_none() -> None:
+    """An argument that nobody looks at ends in somebody else's error, or is dropped without a word."""
+    wanted = {(name, key) for name, key in public_arguments() if not reason(name, key)}
+    assert not {f"{name}({key}=)" for name, key in wanted - COVERED}
+
+
+def test_no_row_and_no_reason_is_of_what_is_gone() -> None:
+    """A row under a name that nothing has covers nothing."""
+    known = set(public_arguments())
+    names = {name for name, _ in known}
+    declared = {"node", "edge"}
+    assert not {name for name, key in COVERED if name not in declared and name not in names}
+    keys = {*names, *(f"{name}({key}" for name, key in known), *(f"{name}(*" for name in names)}
+    # what takes nothing has no arguments to be found by
+    assert not {each for each in EXEMPT if each not in keys and "(" in each}

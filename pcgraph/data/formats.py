@@ -27,6 +27,7 @@ from typing import IO, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from pcgraph.arguments import require_path
 from pcgraph.errors import DataError
 
 __all__ = ["read_cifar10", "read_cifar10_archive", "read_idx"]
@@ -68,7 +69,7 @@ def read_idx(path: str | Path, *, dims: int | None = None) -> Bytes:
     >>> read_idx(path, dims=1).tolist()
     [7, 2, 1]
     """
-    path = Path(path)
+    path = require_path(path, "path")
     with _reading(path), _opened(path) as stream:
         magic = _up_to(stream, 4)
         if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] != _UNSIGNED_BYTE or magic[3] == 0:
@@ -115,7 +116,7 @@ def read_cifar10(path: str | Path) -> tuple[Bytes, Bytes]:
     DataError
         If the file cannot be read, is empty or is not a whole number of records of 3073 bytes.
     """
-    path = Path(path)
+    path = require_path(path, "path")
     with _reading(path), _opened(path) as stream:
         return _records(_up_to(stream, None), path)
 
@@ -140,7 +141,7 @@ def read_cifar10_archive(path: str | Path, members: Sequence[str]) -> list[tuple
     DataError
         If the archive is damaged, lacks a member, or a member is malformed.
     """
-    path = Path(path)
+    path = require_path(path, "path")
     wanted = set(members)
     found: dict[str, tuple[Bytes, Bytes]] = {}
     with _reading(path), gzip.open(path, "rb") as packed:

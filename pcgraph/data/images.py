@@ -7,7 +7,7 @@ device, without worker processes and without copies from the host.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,24 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from pcgraph.arguments import (
+    is_integer,
+    is_number,
+    read_numbers,
+    require_choice,
+    require_flag,
+    require_instance,
+    require_number,
+    require_path,
+    require_text,
+    shown,
+    tensor_of,
+)  # fmt: skip
 from pcgraph.data.formats import Bytes
 from pcgraph.data.sampling import BatchOrder, Shuffled, StreamAligned, labels_of, stratified
 from pcgraph.data.sources import CATALOGUE, Source, canonical, raw
 from pcgraph.errors import ConfigError, DataError, unknown_name
+from pcgraph.network.machine import TYPES, require_place
 
 __all__ = ["Batches", "Images", "load"]
 
@@ -31,7 +45,7 @@ class Images(Dataset[tuple[Tensor, Tensor]]):
 
     Parameters
     ----------
-    images : Tensor, shape (N, *shape)
+    images : Tensor or array, shape (N, *shape)
         Floating point.
     labels : Tensor or sequence of int, shape (N,)
         The class of each image, from 0 on.
@@ -74,20 +88,22 @@ class Images(Dataset[tuple[Tensor, Tensor]]):
         *,
         name: str = "images",
     ) -> None:
-        if not isinstance(images, Tensor) or not images.is_floating_point() or images.ndim < 2:
+        images = tensor_of(images) if isinstance(images, np.ndarray) and images.dtype.kind == "f" else images
+        dense = isinstance(images, Tensor) and images.layout == torch.strided
+        if not dense or not images.is_floating_point() or images.ndim < 2:
             found = f"{tuple(images.shape)}, {images.dtype}" if isinstance(images, Tensor) else type(images).__name__
             raise DataError(f"images are a floating-point tensor of shape (N, *shape) (found {found}).")
         known = labels_of(labels)
         if len(images) != len(known):
             raise DataError(f"there must be one label an image (found {len(images)} images, {len(known)} labels).")
-        names = tuple(classes) if classes is not None else tuple(str(c) for c in range(int(known.max()) + 1))
+        names = _names(classes) if classes is not None else tuple(str(c) for c in range(int(known.max()) + 1))
         if int(known.min()) < 0 or int(known.max()) >= len(names):
             bad = int(known.min()) if int(known.min()) < 0 else int(known.max())
             raise DataError(f"label {bad} is out of range: {len(names)} classes have the labels 0 to {len(names) - 1}.")
         self.images = images
         self.labels = known.to(images.device)
         self.classes = names
-        self.name = name
+        self.name = require_text(name, "name")
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -128,7 +144,8 @@ class Images(Dataset[tuple[Tensor, Tensor]]):
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Images:
         """Return the same set on another device or with another dtype."""
-        images = self.images.to(device=device, dtype=dtype)
+        dtype = None if dtype is None else _require_dtype(dtype)
+        images = self.images.to(device=None if device is None else _require_device(device), dtype=dtype)
         return Images(images, self.labels, self.classes, name=self.name)
 
     def take(self, rows: Tensor | Sequence[int]) -> Images:
@@ -139,7 +156,11 @@ class Images(Dataset[tuple[Tensor, Tensor]]):
         rows : Tensor or sequence of int
             Their positions.
         """
-        chosen = torch.as_tensor(rows, dtype=torch.int64, device=self.images.device)
+        given = read_numbers(rows, "rows")
+        whole = given.dim() == 1 and not given.is_floating_point() and given.dtype != torch.bool
+        if not whole or not len(given) or int(given.min()) < 0 or int(given.max()) >= len(self):
+            raise ConfigError(f"rows are positions from 0 to {len(self) - 1} (found {shown(rows)})", key="rows")
+        chosen = given.to(self.images.device, torch.int64)
         return Images(
             self.images.index_select(0, chosen), self.labels.index_select(0, chosen), self.classes, name=self.name
         )
@@ -170,11 +191,12 @@ class Images(Dataset[tuple[Tensor, Tensor]]):
         >>> len(train), len(validation)
         (1150, 287)
         """
-        count = validation if isinstance(validation, int) else _part(validation, len(self), "validation")
+        whole = is_integer(validation)
+        count = int(validation) if whole else _part(validation, len(self), "validation")
         labels = self.labels.cpu()
         order = stratified(labels, seed=seed)
         for rows in (order[count:], order[: max(count, 0)]):
-            _all_classes(labels, rows, self.classes, f"validation={validation}", "validation")
+            _all_classes(labels, rows, self.classes, f"validation={shown(validation)}", "validation")
         return self.take(order[count:].sort().values), self.take(order[:count].sort().values)
 
     def batches(
@@ -217,6 +239,8 @@ class Images(Dataset[tuple[Tensor, Tensor]]):
         >>> x.shape, y.shape
         (torch.Size([100, 64]), torch.Size([100, 10]))
         """
+        stream_aligned, shuffle = require_flag(stream_aligned, "stream_aligned"), require_flag(shuffle, "shuffle")
+        drop_last = require_flag(drop_last, "drop_last")
         order: BatchOrder
         known = self.labels.cpu()
         if not stream_aligned:
@@ -257,9 +281,9 @@ class Batches:
     """
 
     def __init__(self, data: Images, order: BatchOrder, *, labels: bool = False) -> None:
-        self.data = data
-        self.order = order
-        self.labels = labels
+        self.data = require_instance(data, "data", Images, "pcgraph.data.Images(images, labels)")
+        self.order = _require_order(order)
+        self.labels = require_flag(labels, "labels")
         self._eye = data._eye()
 
     @property
@@ -360,10 +384,10 @@ def load(
     torch.Size([180, 1, 8, 8])
     """
     source = CATALOGUE[canonical(name)]
-    if split not in source.counts:
-        raise ConfigError(unknown_name("split", split, source.counts), key="split")
-    if not dtype.is_floating_point:
-        raise ConfigError(f"dtype is a floating-point type (found {dtype}).", key="dtype")
+    require_choice(split, "split", source.counts)
+    dtype, device = _require_dtype(dtype), None if device is None else _require_device(device)
+    flatten = None if flatten is None else require_flag(flatten, "flatten")
+    root = None if root is None else require_path(root, "root")
     _check_normalize(normalize, source)
     pixels, labels = raw(source, split, root)
     known = torch.from_numpy(labels.astype(np.int64))
@@ -386,18 +410,43 @@ def class_balanced(labels: Tensor, fraction: float, seed: int, classes: Sequence
     ConfigError
         The part would lack a class that is here.
     """
-    if fraction == 1:
+    if is_number(fraction) and fraction == 1:
         return None
     rows = stratified(labels, seed=seed)[: _part(fraction, len(labels), "fraction")]
-    _all_classes(labels, rows, classes, f"fraction={fraction}", "fraction")
+    _all_classes(labels, rows, classes, f"fraction={shown(fraction)}", "fraction")
     return rows.sort().values
 
 
 def _part(fraction: float, total: int, key: str) -> int:
     """Round a fraction between 0 and 1 of a number."""
-    if not isinstance(fraction, int | float) or not 0 < fraction < 1:
-        raise ConfigError(f"{key} lies between 0 and 1 (found {fraction!r}).", key=key)
-    return round(fraction * total)
+    return round(require_number(fraction, key, above=0, below=1) * total)
+
+
+def _require_dtype(dtype: Any) -> torch.dtype:
+    if not isinstance(dtype, torch.dtype) or dtype not in TYPES:
+        raise ConfigError(f"dtype is one of {', '.join(map(str, TYPES))} (found {shown(dtype)}).", key="dtype")
+    return dtype
+
+
+def _require_order(order: Any) -> BatchOrder:
+    if not isinstance(order, BatchOrder):
+        raise ConfigError(
+            f"order is a BatchOrder, as in pcgraph.data.StreamAligned(labels, 200) (found {shown(order)})", key="order"
+        )
+    return order
+
+
+def _require_device(device: Any) -> torch.device:
+    return require_place(torch.float32, device).device
+
+
+def _names(classes: Any) -> tuple[str, ...]:
+    if isinstance(classes, str) or not isinstance(classes, Iterable):
+        raise DataError(f"classes are a list of names (found {shown(classes)}).")
+    names = tuple(classes)
+    if not all(isinstance(name, str) for name in names):
+        raise DataError(f"classes are a list of names (found {shown(classes)}).")
+    return names
 
 
 def _all_classes(labels: Tensor, rows: Tensor, classes: Sequence[str], setting: str, key: str) -> None:
@@ -422,7 +471,7 @@ def _check_normalize(normalize: Normalize, source: Source) -> None:
     if not valid:
         raise ConfigError(
             f'normalize is "standard", "unit" or (mean, std) with std > 0, numbers or {channels} of each '
-            f"(found {normalize!r}).",
+            f"(found {shown(normalize)}).",
             key="normalize",
         )
 

@@ -16,7 +16,6 @@ Initialization", section 4.1 and Eq 7.
 
 from __future__ import annotations
 
-import operator
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sized
@@ -27,6 +26,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler, Subset
 
+from pcgraph.arguments import require_count, require_flag
 from pcgraph.errors import ConfigError, DataError
 
 __all__ = ["BatchOrder", "Shuffled", "StreamAligned", "labels_of", "stratified"]
@@ -93,7 +93,9 @@ def labels_of(data: object) -> Tensor:
         if isinstance(found, Dataset):
             raise TypeError("a data set without labels")
         labels = torch.as_tensor(cast(Any, found), device="cpu").detach()
-    except (TypeError, ValueError, RuntimeError) as problem:
+        if labels.layout != torch.strided or labels.is_meta:
+            raise TypeError("labels without values one after the other")
+    except (TypeError, ValueError, RuntimeError, NotImplementedError) as problem:
         raise DataError(
             "labels are needed: a tensor of them, or a data set with .labels or .targets "
             f"(found {type(found).__name__})."
@@ -123,8 +125,8 @@ class BatchOrder(Sampler[list[int]], ABC):
     """
 
     def __init__(self, labels: Tensor, batch_size: int, seed: int) -> None:
-        self.batch_size = _whole("batch_size", batch_size, 1)
-        self.seed = _whole("seed", seed, 0)
+        self.batch_size = require_count(batch_size, "batch_size", least=1)
+        self.seed = _seed(seed)
         self.samples = len(labels)
         self.epoch = 0
         self.position = 0
@@ -188,8 +190,8 @@ class BatchOrder(Sampler[list[int]], ABC):
                     "Resume with the data and the settings that it was taken with.",
                     key=key,
                 )
-        seed, epoch = _whole("seed", state["seed"], 0), _whole("epoch", state["epoch"], 0)
-        position = _whole("position", state["position"], 0)
+        seed, epoch = _seed(state["seed"]), require_count(state["epoch"], "epoch")
+        position = require_count(state["position"], "position")
         if position > len(self):
             raise ConfigError(f"position should be at most {len(self)} (found {position}).", key="position")
         self.seed, self.epoch, self.position = seed, epoch, position
@@ -227,8 +229,8 @@ class Shuffled(BatchOrder):
         self, labels: Tensor, batch_size: int, *, shuffle: bool = True, seed: int = 0, drop_last: bool = False
     ) -> None:
         super().__init__(labels, batch_size, seed)
-        self.shuffle = shuffle
-        self.drop_last = drop_last
+        self.shuffle = require_flag(shuffle, "shuffle")
+        self.drop_last = require_flag(drop_last, "drop_last")
         if len(self) == 0:
             raise ConfigError(
                 f"no batch is left: batch_size is {batch_size}, there are {self.samples} samples, and drop_last "
@@ -296,7 +298,7 @@ class StreamAligned(BatchOrder):
         named = getattr(data, "classes", None)
         if classes is None:
             classes = len(named) if isinstance(named, Sized) else int(labels.max()) + 1
-        self.classes = _whole("classes", classes, 1)
+        self.classes = require_count(classes, "classes", least=1)
         self._check(labels)
         self._members = _members(labels, self.classes)
         empty = [c for c, members in enumerate(self._members) if not len(members)]
@@ -354,16 +356,9 @@ def _members(labels: Tensor, classes: int) -> list[Tensor]:
 
 def _generator(seed: int, *path: int) -> torch.Generator:
     """Make a generator for this seed and epoch; near seeds and epochs give unrelated ones."""
-    mixed = np.random.SeedSequence([_whole("seed", seed, 0), *path]).generate_state(1, np.uint64)
+    mixed = np.random.SeedSequence([_seed(seed), *path]).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(mixed[0]))
 
 
-def _whole(key: str, value: Any, least: int) -> int:
-    """Return a whole number of at least `least`, or refuse the value."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = least - 1
-    if number < least:
-        raise ConfigError(f"{key} is a whole number, at least {least} (found {value!r}).", key=key)
-    return number
+def _seed(value: Any) -> int:
+    return require_count(value, "seed", most=2**64 - 1)

@@ -6,7 +6,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pcgraph.drawing.style import BLUE, COLOURS, INK, RED, as_it_is, plain_decimals, pyplot, save, whole_numbers
+from pcgraph.arguments import require_choice, require_count, require_text
+from pcgraph.drawing.style import (
+    BLUE,
+    COLOURS,
+    INK,
+    RED,
+    as_it_is,
+    plain_decimals,
+    pyplot,
+    require_picture,
+    save,
+    whole_numbers,
+)
 from pcgraph.errors import ConfigError
 from pcgraph.training import EpochRecord, History
 
@@ -59,8 +71,9 @@ def learning_curve(
     [250, 500, 750]
     """
     runs = dict(history) if isinstance(history, Mapping) else {"": history}
-    if over not in AXES:
-        raise ConfigError(f"over is one of {', '.join(map(repr, AXES))} (found {over!r})", key="over")
+    require_picture(path, title)
+    require_text(judged, "judged")
+    require_choice(over, "over", AXES)
     strange = next((run for run in runs.values() if not isinstance(run, History)), None)
     if strange is not None:
         raise ConfigError(
@@ -109,12 +122,8 @@ def _places(records: list[EpochRecord], over: str, smm: Any) -> list[float]:
         return [record.epoch for record in records]
     if over == "seconds":
         return [record.seconds for record in records]
-    if isinstance(smm, bool) or not isinstance(smm, int):
-        raise ConfigError(
-            f"over='smm' needs smm=, the products of one update, as net.plan(...).smm.paper says (found {smm!r})",
-            key="smm",
-        )
-    return [record.step * smm for record in records]
+    each = require_count(smm, "smm, the products of one update, as net.plan(...).smm.paper says,", least=1)
+    return [record.step * each for record in records]
 
 
 def _accuracies(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import networkx as nx
 
-from pcgraph.drawing.style import BLUE, GREY, INK, PAPER, RED, as_it_is, pyplot, save, short_name
+from pcgraph.drawing.style import BLUE, GREY, INK, PAPER, RED, as_it_is, pyplot, require_picture, save, short_name
 from pcgraph.topology import Report, check_phase
 from pcgraph.topology.arguments import declared_graph
 from pcgraph.topology.witness import listing
@@ -78,6 +78,7 @@ def graph(
     >>> axes.get_title()
     'Forward() is not possible: free cycle 1 → 2 → 4 → 3 → 1'
     """
+    require_picture(path, title, ax)
     declared = declared_graph(graph_or_net)
     ax = draw(declared, check_phase(declared, () if clamped is None else clamped, repair=False), ax, title)
     save(ax.figure, path)

@@ -41,9 +41,10 @@ def _has_pyplot() -> bool:
 def _report(report: Report) -> bytes | None:
     if report.level != "groups" or len(report.nodes) > DRAWN or not _has_pyplot():
         return None
-    graph = nx.DiGraph()
+    graph = nx.MultiDiGraph()
     graph.add_nodes_from(report.nodes)
-    graph.add_edges_from(report.edges)
+    for edge, count in zip(report.edges, report.multiplicity):
+        graph.add_edges_from([edge] * count)
     return _png(draw(graph, report).figure)
 
 

@@ -11,7 +11,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pcgraph.drawing.style import GREY, MAP, PALE, PAPER, as_it_is, pyplot, save, short_name, whole_numbers
+from pcgraph.arguments import read_numbers, require_shape, shown
+from pcgraph.drawing.style import (
+    GREY,
+    MAP,
+    PALE,
+    PAPER,
+    as_it_is,
+    pyplot,
+    require_picture,
+    save,
+    short_name,
+    whole_numbers,
+)
 from pcgraph.errors import ConfigError
 from pcgraph.learning import InferenceResult
 
@@ -65,6 +77,7 @@ def energy(result: InferenceResult, path: str | Path | None = None, *, ax: Axes 
     >>> [label.get_text() for label in axes.get_yticklabels()]
     ['h1', 'h2', 'y']
     """
+    require_picture(path, title, ax)
     _check(result)
     if result.node_trace is None:
         raise ConfigError('the result keeps no energy by node and step; run net.infer(..., trace="nodes")', key="trace")
@@ -118,6 +131,7 @@ def trace(result: InferenceResult, path: str | Path | None = None, *, ax: Axes |
     ConfigError
         The result keeps no trace.
     """
+    require_picture(path, title, ax)
     _check(result)
     if result.trace is None:
         raise ConfigError("the result keeps no trace; run net.infer(..., trace=True)", key="trace")
@@ -176,6 +190,7 @@ def images(
     >>> len(figure.axes), figure.axes[0].images[0].get_array().shape
     (10, (8, 8))
     """
+    require_picture(path, title)
     rows = dict(values) if isinstance(values, Mapping) else {"": values}
     pictures = {name: _pictures(row, shape) for name, row in rows.items()}
     counts = sorted({len(row) for row in pictures.values()})
@@ -206,8 +221,8 @@ def images(
 
 def _pictures(values: Tensor, shape: Sequence[int] | None) -> np.ndarray[Any, Any]:
     """Lay values out as an array (images, height, width) or (images, height, width, 3)."""
-    values = torch.as_tensor(values, device="cpu").detach()
-    own = tuple(values.shape[1:]) if shape is None else tuple(shape)
+    values = read_numbers(values, "values").detach().cpu()
+    own = tuple(values.shape[1:]) if shape is None else require_shape(shape, "shape")
     if len(own) == 1:
         height = next(h for h in range(math.isqrt(own[0]), 0, -1) if own[0] % h == 0)
         own = (height, own[0] // height)
@@ -234,7 +249,7 @@ def _limits(rows: Iterable[np.ndarray[Any, Any]], limits: Any) -> tuple[float, f
             low = high = math.nan
         if not -math.inf < low < high < math.inf:
             raise ConfigError(
-                f"limits are two numbers, the lower one first, or 'rows' (found {limits!r})", key="limits"
+                f"limits are two numbers, the lower one first, or 'rows' (found {shown(limits)})", key="limits"
             )
         return low, high
     known = np.concatenate([row[np.isfinite(row)] for row in rows])

@@ -6,6 +6,7 @@ import io
 from pathlib import Path
 from typing import Any
 
+from pcgraph.arguments import require_instance, require_path, require_text
 from pcgraph.errors import ConfigError, PCGraphError
 from pcgraph.serialization.files import write_whole
 from pcgraph.topology.witness import name
@@ -22,6 +23,7 @@ __all__ = [
     "as_it_is",
     "plain_decimals",
     "pyplot",
+    "require_picture",
     "save",
     "short_name",
     "whole_numbers",
@@ -54,6 +56,23 @@ def short_name(node: object) -> str:
     """Write a node's name, cut off where it is long."""
     text = name(node)
     return text if len(text) <= 16 else text[:15] + "…"
+
+
+def require_picture(path: Any, title: Any, ax: Any = None) -> None:
+    """Refuse what no picture is given: a path, a title or axes that are none.
+
+    Raises
+    ------
+    ConfigError
+    """
+    if path is not None:
+        require_path(path, "path")
+    if title is not None:
+        require_text(title, "title")
+    if ax is not None:
+        from matplotlib.axes import Axes
+
+        require_instance(ax, "ax", Axes, "pyplot.subplots()[1]")
 
 
 def save(figure: Any, path: str | Path | None) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import networkx as nx
 
+from pcgraph.arguments import require_shape, shown
 from pcgraph.errors import GraphError
 from pcgraph.graphs.layered import ActivationSpec
 
@@ -24,9 +25,11 @@ KERNEL, PADDING, POOL = 3, 1, 2
 
 
 def _image(input_shape: Shape) -> nx.DiGraph:
-    shape = tuple(input_shape) if isinstance(input_shape, tuple | list) else ()
+    shape = require_shape(input_shape, "input_shape", refuse=GraphError)
     if len(shape) != 3:
-        raise GraphError(f"images have a shape (channels, height, width) (found {input_shape!r})", found=input_shape)
+        raise GraphError(
+            f"images have a shape (channels, height, width) (found {shown(input_shape)})", found=input_shape
+        )
     graph = nx.DiGraph()
     graph.add_node("x", shape=shape)
     return graph

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral
 from typing import Any, ParamSpec
 
 import networkx as nx
+import numpy as np
+from torch import Tensor
 
+from pcgraph.arguments import is_integer, require_choice, require_count, require_flag, require_room, shown
 from pcgraph.errors import GraphError
 
 __all__ = ["ActivationSpec", "Size", "chain", "decoder", "figure_9", "lateral", "residual", "skip"]
@@ -17,6 +20,8 @@ __all__ = ["ActivationSpec", "Size", "chain", "decoder", "figure_9", "lateral", 
 Size = int | tuple[int, ...]
 ActivationSpec = str | Callable[..., Any]
 P = ParamSpec("P")
+#: So many bytes a node and an edge of NetworkX take at least, with their dictionaries.
+NODE, EDGE = 500, 300
 
 
 def sizes_in_one(make: Callable[P, nx.DiGraph]) -> Callable[P, nx.DiGraph]:
@@ -26,16 +31,28 @@ def sizes_in_one(make: Callable[P, nx.DiGraph]) -> Callable[P, nx.DiGraph]:
 
     @functools.wraps(make)
     def checked(*given: P.args, **keywords: P.kwargs) -> nx.DiGraph:
+        listed = given[0] if given else keywords.get("sizes", ())
         sizes = [value for value in given if _is_size(value)]
         if given and (isinstance(given[0], Integral) or len(sizes) == len(given) > most):
             raise GraphError(
                 f"{make.__name__} takes its sizes as one list, as in {make.__name__}({sizes!r}) "
-                f"(found {', '.join(map(repr, given))})",
+                f"(found {', '.join(map(shown, given))})",
                 found=given,
+            )
+        if isinstance(listed, str | bytes) or not isinstance(listed, Sequence | Mapping | np.ndarray | Tensor):
+            raise GraphError(
+                f"{make.__name__} takes its sizes as a list, as in {make.__name__}([784, 128, 10]) "
+                f"(found {shown(listed)})",
+                found=listed,
             )
         return make(*given, **keywords)
 
     return checked
+
+
+def require_graph(nodes: int, edges: float, key: str) -> None:
+    """Refuse a graph for which there is no memory, before any of it is made."""
+    require_room(nodes * NODE + int(edges * EDGE), "the graph", key, refuse=GraphError)
 
 
 def _is_size(value: object) -> bool:
@@ -78,7 +95,7 @@ def chain(
     [('x', 'h1'), ('h1', 'y')]
     """
     if len(sizes) < 2:
-        raise GraphError(f"a chain needs at least two sizes (found {list(sizes)!r})", found=sizes)
+        raise GraphError(f"a chain needs at least two sizes (found {shown(sizes)})", found=sizes)
     hidden = len(sizes) - 2
     names = ["x", *(f"h{i + 1}" for i in range(hidden)), "y"]
     return _path(names, sizes, ["identity", *[activation] * hidden, output_activation])
@@ -105,7 +122,7 @@ def decoder(
     ['h0', 'h1', 'h2', 'h3', 'x']
     """
     if len(sizes) < 2:
-        raise GraphError(f"a decoder needs at least two sizes (found {list(sizes)!r})", found=sizes)
+        raise GraphError(f"a decoder needs at least two sizes (found {shown(sizes)})", found=sizes)
     hidden = len(sizes) - 2
     names = [*(f"h{i}" for i in range(hidden + 1)), "x"]
     return _path(names, sizes, ["identity", *[activation] * hidden, output_activation])
@@ -138,15 +155,15 @@ def skip(
     >>> list(skip([784, 512, 512, 10]).edges)
     [('x', 'h1'), ('x', 'h2'), ('h1', 'h2'), ('h1', 'y'), ('h2', 'y')]
     """
-    if not isinstance(span, int) or isinstance(span, bool) or not 2 <= span < len(sizes):
+    if not is_integer(span) or not 2 <= span < len(sizes):
         raise GraphError(
             f"a skip edge spans at least 2 layers and at most {len(sizes) - 1}, the depth of {len(sizes)} groups "
-            f"(found {span!r})",
+            f"(found {shown(span)})",
             found=span,
         )
     graph = chain(sizes, activation=activation, output_activation=output_activation)
     names = list(graph)
-    graph.add_edges_from(zip(names, names[span:]))
+    graph.add_edges_from(zip(names, names[int(span) :]))
     return graph
 
 
@@ -193,8 +210,9 @@ def residual(
     >>> list(graph.edges(data="transform"))
     [('x', 'r0', None), ('r0', 'm1', None), ('r0', 'r1', 'identity'), ('m1', 'r1', None), ('r1', 'y', None)]
     """
-    if not isinstance(blocks, int) or isinstance(blocks, bool) or blocks < 1:
-        raise GraphError(f"a residual graph needs at least one block (found {blocks!r})", found=blocks)
+    blocks = require_count(blocks, "blocks", least=1, refuse=GraphError)
+    inner = None if inner is None else require_count(inner, "inner", refuse=GraphError)
+    require_graph(2 * blocks, 3 * blocks, "blocks")
     graph = _path(["x", "r0"], [input_size, width], ["identity", "identity"])
     if inner == 0:
         graph = nx.MultiDiGraph(graph)
@@ -244,7 +262,8 @@ def lateral(
     [('x', 'h1'), ('h1', 'h1'), ('y', 'h1')]
     """
     if len(sizes) < 3:
-        raise GraphError(f"lateral edges need a hidden group, three sizes or more (found {list(sizes)!r})", found=sizes)
+        raise GraphError(f"lateral edges need a hidden group, three sizes or more (found {shown(sizes)})", found=sizes)
+    feedback = require_flag(feedback, "feedback", refuse=GraphError)
     graph = chain(sizes, activation=activation, output_activation=output_activation)
     names = list(graph)
     graph.add_edges_from((name, name) for name in names[1:-1])
@@ -274,8 +293,7 @@ def figure_9(which: str = "top", *, activation: ActivationSpec = "tanh") -> nx.D
         "top": [(0, 1), (1, 2), (1, 3), (2, 4), (3, 4), (0, 4), (4, 5)],
         "bottom": [(0, 1), (1, 2), (2, 4), (4, 3), (3, 1), (0, 4), (4, 5)],
     }
-    if which not in edges:
-        raise GraphError(f"figure 9 has two graphs, 'top' and 'bottom' (found {which!r})", found=which)
+    require_choice(which, "which", edges, refuse=GraphError)
     graph = nx.DiGraph(name=f"figure 9, {which}")
     graph.add_node(0, shape=1)
     graph.add_nodes_from(range(1, 6), shape=1, activation=activation)

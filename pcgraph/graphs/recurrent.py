@@ -7,8 +7,9 @@ from collections.abc import Hashable, Mapping, Sequence
 import networkx as nx
 import numpy as np
 
+from pcgraph.arguments import is_integer, require_count, require_flag, require_number, require_seed, shown
 from pcgraph.errors import GraphError
-from pcgraph.graphs.layered import ActivationSpec, Size, sizes_in_one
+from pcgraph.graphs.layered import ActivationSpec, Size, require_graph, sizes_in_one
 
 __all__ = ["assemblies", "fully_connected", "random_groups"]
 
@@ -42,6 +43,7 @@ def fully_connected(
     >>> graph.number_of_edges(), graph.has_edge("label", "image")
     (6, True)
     """
+    self_loops = require_flag(self_loops, "self_loops", refuse=GraphError)
     named = dict(sizes) if isinstance(sizes, Mapping) else dict(enumerate(sizes))
     if len(named) < (1 if self_loops else 2):
         raise GraphError(
@@ -86,12 +88,16 @@ def random_groups(
     >>> graph.number_of_nodes(), graph.number_of_edges(), graph.out_degree("x"), graph.in_degree("y")
     (130, 520, 4, 4)
     """
-    if not 1 <= degree < groups:
+    groups = require_count(groups, "groups", least=2, refuse=GraphError)
+    if not is_integer(degree) or not 1 <= degree < groups:
         raise GraphError(
-            f"each of {groups} groups can predict from 1 to {groups - 1} distinct others (found degree={degree!r})",
+            f"each of {groups} groups can predict from 1 to {groups - 1} distinct others "
+            f"(found degree={shown(degree)})",
             found=degree,
         )
-    rng = np.random.default_rng(seed)
+    degree, seed = int(degree), require_seed(seed, refuse=GraphError)
+    require_graph(groups, groups * degree, "groups")
+    rng = np.random.default_rng(seed % 2**64)
     graph = nx.DiGraph(name=f"random groups({groups}, degree {degree}, seed {seed})")
     graph.add_node("x", shape=size if input_size is None else input_size)
     graph.add_nodes_from(range(groups), shape=size, activation=activation)
@@ -138,11 +144,14 @@ def assemblies(
     >>> graph.number_of_nodes(), graph.number_of_edges() == 20 * 19 + 30 * 29
     (50, True)
     """
-    if not sizes or any(not isinstance(n, int | np.integer) or n < 1 for n in sizes):
-        raise GraphError(f"assemblies need positive numbers of neurons (found {list(sizes)!r})", found=sizes)
-    for name, value in (("within", within), ("between", between)):
-        if not 0 <= value <= 1:
-            raise GraphError(f"{name} is a probability, from 0 to 1 (found {value!r})", found=value)
+    if not len(sizes) or not all(is_integer(n) and n >= 1 for n in sizes):
+        raise GraphError(f"assemblies need positive numbers of neurons (found {shown(sizes)})", found=sizes)
+    sizes, seed = [int(n) for n in sizes], require_seed(seed, refuse=GraphError)
+    within = require_number(within, "within", least=0, most=1, refuse=GraphError)
+    between = require_number(between, "between", least=0, most=1, refuse=GraphError)
+    neurons = sum(sizes)
+    require_graph(neurons, 0, "sizes")
+    require_graph(neurons, within * sum(n * n for n in sizes) + between * neurons**2, "sizes")
     probabilities = np.where(np.eye(len(sizes), dtype=bool), within, between).tolist()
     drawn = nx.stochastic_block_model(list(sizes), probabilities, seed=seed, directed=True, selfloops=False)
     graph = nx.DiGraph(name=f"assemblies({list(sizes)}, {within:g}, {between:g}, seed {seed})")

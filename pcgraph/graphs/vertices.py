@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import networkx as nx
 from torch import Tensor
 
+from pcgraph.arguments import shown
 from pcgraph.errors import GraphError
 
 if TYPE_CHECKING:
@@ -49,9 +50,10 @@ def from_data(data: Data, *, shape: int | tuple[int, ...] = 1, activation: Any =
     ([(0, 1), (1, 2), (2, 0)], {'shape': 16, 'activation': 'tanh'})
     """
     index = getattr(data, "edge_index", None)
-    if not isinstance(index, Tensor) or index.dim() != 2 or index.shape[0] != 2:
-        found = None if index is None else tuple(index.shape)
-        raise GraphError(f"the data needs an edge_index of shape (2, edges) (found {found})", found=found)
+    if not isinstance(index, Tensor) or index.dim() != 2 or index.shape[0] != 2 or index.is_floating_point():
+        raise GraphError(
+            f"the data needs an edge_index of integers, of shape (2, edges) (found {shown(index)})", found=index
+        )
     edges = [tuple(edge) for edge in index.as_subclass(Tensor).t().tolist()]
     vertices = int(data.num_nodes or 0)
     wrong = next((e for e in edges if not all(0 <= v < vertices for v in e)), None)

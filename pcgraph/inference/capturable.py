@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from pcgraph.arguments import require_choice
 from pcgraph.backends import Backend, Motion
 from pcgraph.clamps import Clamps
 from pcgraph.errors import ConfigError
@@ -59,8 +60,7 @@ def require_mode(capture: object) -> None:
     ConfigError
         It is neither True nor False nor "auto".
     """
-    if capture not in (True, False, "auto"):
-        raise ConfigError(f"capture is True, False or 'auto' (found {capture!r})", key="capture")
+    require_choice(capture, "capture", (True, False, "auto"))
 
 
 def refuse(reason: str) -> ConfigError:

@@ -15,8 +15,10 @@ from typing import Any, Generic, Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from pcgraph.arguments import shown
 from pcgraph.backends import keeping
 from pcgraph.backends import switches as switches_of
+from pcgraph.errors import ConfigError
 
 __all__ = ["CudaGraph", "Graph", "Recorder"]
 
@@ -100,6 +102,9 @@ class Recorder(Generic[T]):
     WARM = 3
 
     def __init__(self, function: Callable[[Inputs], T], graph: Callable[[], Graph] | None = None) -> None:
+        for key, value in (("function", function), *(() if graph is None else (("graph", graph),))):
+            if not callable(value):
+                raise ConfigError(f"{key} must be callable (found {shown(value)})", key=key)
         self.function, self._make = function, CudaGraph if graph is None else graph
         self.forget()
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from pcgraph.arguments import shown
 from pcgraph.backends import Backend, Program
 from pcgraph.clamps import Clamps
 from pcgraph.coordinates import Errors
@@ -17,7 +18,7 @@ from pcgraph.errors import ConfigError, InvalidInitializer
 from pcgraph.initializers import Context, Given, Initializer, Layout, Relaxation, Swept, Zero, require
 from pcgraph.network import Network
 from pcgraph.optimizers import StateOptimizer
-from pcgraph.plan import Plan, Request, make_plan, require_steps
+from pcgraph.plan import Plan, Request, make_plan
 from pcgraph.solvers import Solver
 from pcgraph.topology import Report, check
 
@@ -82,7 +83,9 @@ class Planner:
         if coordinates is None:
             return None
         if not isinstance(coordinates, Errors):
-            raise ConfigError(f"coordinates= is None or pcgraph.Errors(...) (found {coordinates!r})", key="coordinates")
+            raise ConfigError(
+                f"coordinates= is None or pcgraph.Errors(...) (found {shown(coordinates)})", key="coordinates"
+            )
         key = (coordinates, clamped, masked)
         if key not in self.keeping:
             number = self.net.structure.number
@@ -228,24 +231,43 @@ def _swapped(sources: tuple[Initializer, ...], first: Initializer, now: Initiali
     return tuple(pairs.get(id(source), source) for source in sources)
 
 
-def require_optimizer(steps: int, optimizer: object) -> None:
-    """Refuse a number of steps that is none, and steps without a state optimizer.
+def require_optimizer(
+    net: Network, steps: int, optimizer: object, key: str = "optimizer"
+) -> StateOptimizer | Solver | None:
+    """Read what moves the states of a network; without steps it may be missing.
+
+    Parameters
+    ----------
+    net : Network
+    steps : int
+    optimizer : object
+    key : str
+        What the argument is called.
 
     Raises
     ------
     ConfigError
-        One of the two is missing, or of another kind.
+        It is missing, or of another kind, or has rates for nodes that the network does not have.
     """
-    require_steps(steps)
-    if steps and not isinstance(optimizer, StateOptimizer | Solver):
+    if optimizer is None and not steps:
+        return None
+    if not isinstance(optimizer, StateOptimizer | Solver):
+        who = f"{steps} inference steps need" if steps else "states are moved by"
         raise ConfigError(
-            f"{steps} inference steps need a state optimizer, as in optimizer=pcgraph.SGD(lr=0.1) "
-            f"(found {_brief(optimizer)})",
-            key="optimizer",
+            f"{who} a state optimizer, as in {key}=pcgraph.SGD(lr=0.1) (found {_brief(optimizer)})",
+            key=key,
         )
+    if isinstance(optimizer, StateOptimizer):
+        optimizer.require_fit(net.structure.number, net.dtype)
+    return optimizer
 
 
 def _brief(optimizer: object) -> str:
     if isinstance(optimizer, torch.optim.Optimizer):
         return f"torch.optim.{type(optimizer).__name__}, which moves weights: states need one of pcgraph's"
-    return repr(optimizer)
+    made = f"; write {optimizer.__name__}(...)" if _is_one_of_ours(optimizer) else ""
+    return f"{shown(optimizer)}{made}"
+
+
+def _is_one_of_ours(kind: object) -> TypeGuard[type]:
+    return isinstance(kind, type) and issubclass(kind, StateOptimizer | Solver)

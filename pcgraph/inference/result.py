@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from pcgraph import notebook
+from pcgraph.arguments import require_number
 from pcgraph.backends import Kind, Program
 from pcgraph.clamps import Clamps
 from pcgraph.errors import ConfigError, PCGraphWarning
@@ -115,7 +116,7 @@ class InferenceResult:
 
     def peek(self, node: Node) -> Tensor:
         """Return the state of a node as a view that is valid until the network runs again; initializers use it."""
-        return self._program.read(self.plan.structure.number[node], "state")
+        return self._program.read(self.plan.structure.require_node(node), "state")
 
     @property
     def batch(self) -> int:
@@ -184,6 +185,7 @@ class InferenceResult:
 
     def accumulate(self, factor: float = 1.0) -> None:
         """Add `factor` times the local gradients to the ``.grad`` of the network's parameters, and nothing else."""
+        factor = require_number(factor, "factor")
         net = self._program.network
         net.check_parameters()
         with torch.inference_mode(False), torch.no_grad():  # what is made lazily here serves ordinary runs later on

@@ -26,7 +26,7 @@ from pcgraph.inference.planner import Planner, Prepared
 from pcgraph.inference.relax import relaxed
 from pcgraph.initializers import Context
 
-__all__ = ["run"]
+__all__ = ["of_half_precision", "run"]
 
 #: The labels among the inputs of a recording, which otherwise go by the numbers of nodes.
 LABELS = -1
@@ -120,11 +120,19 @@ def _diagnose(program: Program, clamps: Clamps, context: Context, motion: Motion
         advice = f"use a smaller state rate (now {optimizer!r}), fewer steps, or a smaller learning rate of the weights"
     return Diverged(
         f"the energy is no longer finite at inference step {step} of {motion.first_step + plan.steps}: the "
-        f"largest state, {largest:.3g}, is in node {node!r}; {advice}. This run changed no parameter.",
+        f"largest state, {largest:.3g}, is in node {node!r}; {advice}{of_half_precision(program.network.dtype)}. This "
+        "run changed no parameter.",
         step=step,
         node=node,
         largest=largest,
     )
+
+
+def of_half_precision(dtype: torch.dtype) -> str:
+    """Add to an advice what float16 calls for: a smaller rate does not help where a state is beyond its numbers."""
+    if dtype != torch.float16:
+        return ""
+    return ". In float16 no number above 65504 is finite: use bfloat16 or float32"
 
 
 def _largest(program: Program) -> tuple[object, float]:

@@ -12,6 +12,7 @@ from pcgraph.initializers.base import (
     Swept,
     blocks,
     require,
+    require_initializer,
 )
 from pcgraph.initializers.basic import Normal, States, Zero
 from pcgraph.initializers.equilibrium import Equilibrium
@@ -40,4 +41,5 @@ __all__ = [
     "Zero",
     "blocks",
     "require",
+    "require_initializer",
 ]

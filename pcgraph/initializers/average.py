@@ -28,7 +28,6 @@ from pcgraph.topology import Report, Verdict
 __all__ = ["Average"]
 
 Node = Hashable
-WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 class Average(Remembering):
@@ -112,10 +111,7 @@ class Average(Remembering):
                 )
         return onehot.argmax(1)
 
-    def _check(self, labels: Tensor, count: int, batch: int) -> None:
-        if not isinstance(labels, Tensor) or labels.shape != (batch,) or labels.dtype not in WHOLE:
-            found = f"{tuple(labels.shape)}, {labels.dtype}" if isinstance(labels, Tensor) else shown(labels)
-            raise ConfigError(f"labels= needs one integer a sample, shape ({batch},) (found {found})", key="labels")
+    def _check(self, labels: Tensor, count: int) -> None:
         if (not self._complete or labels.device.type == "cpu") and bool(((labels < 0) | (labels >= count)).any()):
             raise ConfigError(
                 f"labels must be 0 to {count - 1} (found {int(labels.min())} to {int(labels.max())})", key="labels"
@@ -129,7 +125,7 @@ class Average(Remembering):
             context = None  # there is no class: requirement() refuses
         if context is not None and context.batch:
             labels = self.labels_of(context.clamps, context.labels)
-            self._check(labels, self._count(context.clamps), context.batch)
+            self._check(labels, self._count(context.clamps))
         if seen is None:
             return ("first", self.otherwise.ready(context))
         if self._complete or context is None or not context.batch or bool(seen[labels].all()):

@@ -17,13 +17,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from pcgraph.arguments import shown
 from pcgraph.errors import InvalidInitializer
 from pcgraph.network import Network, Structure
 from pcgraph.optimizers import StateOptimizer
+from pcgraph.solvers import Solver
 from pcgraph.topology import Report, Verdict
 
 __all__ = [
     "Block", "Context", "Given", "Initializer", "Layout", "Relaxation", "Relaxed", "Swept", "blocks", "require",
+    "require_initializer",
 ]  # fmt: skip
 
 Node = Hashable
@@ -39,7 +42,7 @@ class Relaxation:
         They are relaxed given all that they read: clamps, and the nodes of earlier relaxations.
     steps : int
         They move so many steps from zero at most; 0 sweeps them.
-    optimizer : StateOptimizer or None
+    optimizer : StateOptimizer, Solver or None
     tolerance : float
         Stop when no neuron's gradient is larger.
     release : frozenset of nodes
@@ -48,7 +51,7 @@ class Relaxation:
 
     nodes: tuple[Node, ...]
     steps: int
-    optimizer: StateOptimizer | None
+    optimizer: StateOptimizer | Solver | None
     tolerance: float
     release: frozenset[Node]
 
@@ -224,11 +227,22 @@ def require(initializer: Initializer, report: Report) -> None:
     InvalidInitializer
         With the verdict, its witness and its remedy.
     """
-    if not isinstance(initializer, Initializer):
-        raise InvalidInitializer(
-            f"init= needs a pcgraph initializer, as in init=pcgraph.Forward() (found {initializer!r})"
-        )
-    initializer.requirement(report).require()
+    require_initializer(initializer).requirement(report).require()
+
+
+def require_initializer(init: Any) -> Initializer:
+    """Refuse what is no initializer.
+
+    Raises
+    ------
+    InvalidInitializer
+    """
+    if isinstance(init, Initializer):
+        return init
+    made = f"; write {init.__name__}()" if isinstance(init, type) and issubclass(init, Initializer) else ""
+    raise InvalidInitializer(
+        f"init= needs a pcgraph initializer, as in init=pcgraph.Forward() (found {shown(init)}{made})"
+    )
 
 
 def noise(salt: tuple[int, ...], like: Tensor) -> Tensor:

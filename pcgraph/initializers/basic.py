@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
+from contextlib import suppress
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from pcgraph.arguments import did_you_mean, require_count, require_number, require_seed, shown
+from pcgraph.arguments import did_you_mean, require_count, require_number, require_seed, shown, tensor_of
 from pcgraph.errors import ConfigError
 from pcgraph.initializers.base import Block, Context, Initializer, noise
 from pcgraph.topology import Report, Verdict
@@ -76,7 +78,7 @@ class States(Initializer):
     Parameters
     ----------
     states : mapping
-        Node -> (batch, *shape), for every free node at least. They are not copied and not saved.
+        Node -> Tensor or array (batch, *shape), for every free node at least. They are not copied and not saved.
 
     Notes
     -----
@@ -116,6 +118,9 @@ class States(Initializer):
     def init(self, block: Block, out: Tensor, context: Context) -> None:
         for node, rows in zip(block.nodes, out):
             state = self.states[node]
+            if isinstance(state, np.ndarray):
+                with suppress(TypeError):  # what is no array of numbers is refused below
+                    state = tensor_of(state)
             if not isinstance(state, Tensor) or state.layout != torch.strided or not state.is_floating_point():
                 raise ConfigError(
                     f"States needs a dense tensor of floating-point numbers for {node!r} (found {shown(state)})",

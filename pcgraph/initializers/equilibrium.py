@@ -13,9 +13,11 @@ from collections.abc import Hashable, Iterable, Iterator
 
 from torch import Tensor
 
+from pcgraph.arguments import read_names, require_count, require_number, shown
 from pcgraph.errors import ConfigError
 from pcgraph.initializers.base import Block, Context, Given, Initializer, Layout, Relaxation, Swept
 from pcgraph.optimizers import SGD, StateOptimizer
+from pcgraph.solvers import Solver
 from pcgraph.topology import Report, Verdict, check
 
 __all__ = ["Equilibrium"]
@@ -32,7 +34,7 @@ class Equilibrium(Initializer):
         The targets, which the first phase does not see.
     steps : int
         The largest number of steps for each cyclic component of the free graph.
-    optimizer : StateOptimizer, optional
+    optimizer : StateOptimizer or Solver, optional
         What moves states in the first phase; the default is ``SGD(lr=0.1)``.
     tolerance : float
         A component has settled when no neuron's gradient of the energy is larger than this.
@@ -44,20 +46,22 @@ class Equilibrium(Initializer):
     """
 
     def __init__(
-        self, release: Iterable[Node], steps: int = 200, optimizer: StateOptimizer | None = None, *,
+        self, release: Iterable[Node], steps: int = 200, optimizer: StateOptimizer | Solver | None = None, *,
         tolerance: float = 1e-4,
     ) -> None:  # fmt: skip
         super().__init__()
-        if isinstance(release, str):
-            release = (release,)
-        self.release = tuple(release)
-        if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-            raise ConfigError(f"steps must be a positive integer (found {steps!r})", key="steps")
-        if not tolerance > 0:
-            raise ConfigError(f"tolerance must be positive (found {tolerance!r})", key="tolerance")
-        self.steps, self.tolerance = steps, float(tolerance)
-        self.products = 2 * steps
-        self.optimizer = SGD(lr=0.1) if optimizer is None else optimizer
+        self.release = read_names(release, "release")
+        self.steps = require_count(steps, "steps", least=1)
+        self.tolerance = require_number(tolerance, "tolerance", above=0)
+        self.products = 2 * self.steps
+        given = SGD(lr=0.1) if optimizer is None else optimizer
+        if not isinstance(given, StateOptimizer | Solver):
+            raise ConfigError(
+                f"optimizer must be a state optimizer or a solver, as in optimizer=pcgraph.SGD(lr=0.1) "
+                f"(found {shown(given)})",
+                key="optimizer",
+            )
+        self.optimizer = given
         self.residual = 0.0
 
     def requirement(self, report: Report) -> Verdict:

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from pcgraph.arguments import (
+    read_names,
     require_count,
     require_instance,
     require_number,
@@ -282,11 +283,7 @@ class Memory(Initializer):
 
 def _names(net: Network, given: Any, key: str) -> tuple[Node, ...]:
     """Read names of nodes, or one that is a string, each once."""
-    if isinstance(given, str):
-        given = (given,)
-    if not isinstance(given, Iterable):
-        raise ConfigError(f"{key} must be names of nodes, as in {key}=['h0'] (found {shown(given)})", key=key)
-    names = tuple(given)
+    names = read_names(given, key)
     for node in names:
         net.structure.require_node(node)
     if len(set(names)) < len(names):

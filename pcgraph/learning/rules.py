@@ -16,6 +16,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from pcgraph.arguments import require_choice, require_count, require_flag, require_instance, require_number
 from pcgraph.backends import Motion
 from pcgraph.clamps import Clamps, Masked
 from pcgraph.errors import ClampError, ConfigError, Diverged
@@ -26,7 +27,7 @@ from pcgraph.optimizers import StateOptimizer
 from pcgraph.solvers import Solver
 from pcgraph.topology import check as check_graph
 
-__all__ = ["backprop", "incremental", "nudged", "phases", "require_nudge", "walk"]
+__all__ = ["backprop", "incremental", "nudged", "phases", "refuse_solver", "require_nudge", "walk"]
 
 Node = Hashable
 
@@ -66,6 +67,8 @@ def incremental(
     Salvatori, Song, Yordanov, Millidge, Sha, Emde, Xu, Bogacz, Lukasiewicz: A Stable, Fast, and Fully Automatic
     Learning Algorithm for Predictive Coding Networks (ICLR 2024).
     """
+    _require_network(net)
+    require_instance(weights, "weights", torch.optim.Optimizer, "torch.optim.SGD(net.parameters(), lr=0.01)")
     return walk(
         net, clamps, init=init, steps=steps, optimizer=optimizer, labels=labels, check=check, trace=False,
         clear=weights.zero_grad, move=weights.step,
@@ -78,9 +81,9 @@ def walk(
     clear: Callable[[], Any], move: Callable[[], Any],
 ) -> InferenceResult:  # fmt: skip
     """Learn as :func:`incremental` does, with functions that clear the gradients and that move the weights by them."""
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise ConfigError(f"incremental learning needs at least one step (found {steps!r})", key="steps")
-    motion, options = Motion(optimizer), Options(check=check, trace=trace)
+    steps = require_count(steps, "steps", least=1)
+    refuse_solver(optimizer)
+    motion, options = Motion(optimizer), Options(check=require_flag(check, "check"), trace=trace)
     start: Initializer = init
     energies: list[Tensor] = []
     try:
@@ -149,6 +152,7 @@ def nudged(
     ----------
     Scellier, Ernoult, Kendall, Kumar: Energy-Based Learning Algorithms for Analog Computing (NeurIPS 2023).
     """
+    _require_network(net)
     cost, result = phases(
         net, clamps, targets, strength=strength, sign=sign, init=Forward() if init is None else init, steps=steps,
         optimizer=optimizer, labels=labels, check=check,
@@ -172,6 +176,7 @@ def phases(
         That of the last phase.
     """
     require_nudge(strength, sign)
+    require_flag(check, "check")
     pulled = _targets(net, clamps, targets, finite=check)
     found: list[Tensor] = []
     for b, factor in PHASES[sign]:
@@ -196,24 +201,18 @@ PHASES = {
 
 def require_nudge(strength: float, sign: str) -> None:
     """Refuse a strength or a sign that is none."""
-    if isinstance(strength, bool) or not isinstance(strength, int | float) or not 0 < strength < float("inf"):
-        raise ConfigError(f"strength must be positive (found {strength!r}); sign= says which way", key="strength")
-    if sign not in PHASES:
-        raise ConfigError(f"sign is one of {', '.join(PHASES)} (found {sign!r})", key="sign")
+    require_number(strength, "strength", above=0)
+    require_choice(sign, "sign", PHASES)
 
 
 def _targets(
     net: PCNetwork, clamps: Mapping[Node, Tensor | Masked], targets: Mapping[Node, Tensor], *, finite: bool
 ) -> dict[int, Tensor]:
     """Map the canonical number of each node to its target, checked as clamps are."""
-    if not targets:
-        raise ClampError("nudging needs at least one target")
-    checked = Clamps.check(net, targets, finite=finite)
+    checked, inputs = Clamps.check(net, targets, finite=finite), Clamps.check(net, clamps, finite=False)
     _refuse_masked(net, checked, "nudging")
-    for given in clamps.values():
-        size = (given.values if isinstance(given, Masked) else given).shape[0]
-        if size != checked.batch:
-            raise ClampError(f"inputs and targets have one batch size (found {size} and {checked.batch})")
+    if inputs.batch != checked.batch:
+        raise ClampError(f"inputs and targets have one batch size (found {inputs.batch} and {checked.batch})")
     for i in checked.values:
         if net.structure.nodes[i] in clamps:
             name = net.structure.nodes[i]
@@ -225,6 +224,25 @@ def _targets(
 def _cost(result: InferenceResult, targets: Mapping[int, Tensor]) -> Tensor:
     names = result.plan.structure.nodes
     return sum(0.5 * (result.peek(names[i]) - t).flatten(1).square().sum(1) for i, t in targets.items())  # type: ignore[return-value]
+
+
+def _require_network(net: object) -> None:
+    require_instance(net, "net", PCNetwork, "pcgraph.PCNetwork(graph)")
+
+
+def refuse_solver(optimizer: object, key: str = "optimizer") -> None:
+    """Refuse a solver where the weights move after every inference step.
+
+    Raises
+    ------
+    ConfigError
+    """
+    if isinstance(optimizer, Solver):
+        raise ConfigError(
+            f"Incremental learning moves the weights after every inference step, so that what {optimizer!r} remembers "
+            f"of the energy does not hold: take a state optimizer, as in {key}=pcgraph.SGD(lr=0.1)",
+            key=key,
+        )
 
 
 def _refuse_masked(net: PCNetwork, clamps: Clamps, what: str) -> None:
@@ -266,11 +284,18 @@ def backprop(
     >>> backprop(net, {"x": torch.zeros(5, 3)}, {"y": torch.zeros(5, 2)}).shape
     torch.Size([5])
     """
+    _require_network(net)
+    require_flag(check, "check")
     checked, wanted = (Clamps.check(net, values, finite=check) for values in (inputs, targets))
     if checked.batch != wanted.batch:
         raise ClampError(f"inputs and targets have one batch size (found {checked.batch} and {wanted.batch})")
     for given_values in (checked, wanted):
         _refuse_masked(net, given_values, "backpropagation")
+    for i in wanted.values:
+        name = net.structure.nodes[i]
+        if i in checked.values or not net.structure.has_energy[i]:
+            why = "an input" if i in checked.values else "predicted by nothing"
+            raise ClampError(f"backpropagation has targets that are predicted, and {name!r} is {why}", node=name)
     report = check_graph(net.graph, inputs, repair=False)
     report.verdicts["forward"].require()
     with torch.enable_grad():

@@ -18,7 +18,7 @@ import torch
 
 from pcgraph import activations, energies, transforms
 from pcgraph.activations import Activation
-from pcgraph.arguments import require_number, shown
+from pcgraph.arguments import read_numbers, require_number, require_shape, shown
 from pcgraph.energies import Energy, Gaussian, positive
 from pcgraph.errors import GraphError, nearest
 from pcgraph.network.adjacency import Index
@@ -67,15 +67,9 @@ def _check_attributes(attributes: Mapping[Any, Any], known: tuple[str, ...], own
 
 
 def _shape(value: Any, node: Node) -> Shape:
-    items = value if isinstance(value, tuple | list | torch.Size) else (value,)
-    good = len(items) > 0 and all(isinstance(i, int | np.integer) and not isinstance(i, bool) and i > 0 for i in items)
-    if not good:
-        raise GraphError(
-            f"node {node!r} needs a shape that is a positive int or a tuple of them (found {value!r})",
-            where=node,
-            found=value,
-        )
-    return tuple(int(i) for i in items)
+    return require_shape(
+        value, f"the shape of node {node!r}", refuse=lambda text: GraphError(text, where=node, found=value)
+    )
 
 
 @dataclass
@@ -142,7 +136,7 @@ def node_spec(node: Node, attributes: Mapping[str, Any], graph: nx.DiGraph, tria
     trial.energy(text, node, energy, shape)
     bias = attributes.get("bias", True)
     if not isinstance(bias, bool | np.bool_):
-        raise GraphError(f"{called(node)} needs bias=True or bias=False (found {bias!r})", where=node, found=bias)
+        raise GraphError(f"{called(node)} needs bias=True or bias=False (found {shown(bias)})", where=node, found=bias)
     prior = attributes.get("prior")
     if prior is not None:
         prior = _prior(prior, node, shape)
@@ -150,20 +144,15 @@ def node_spec(node: Node, attributes: Mapping[str, Any], graph: nx.DiGraph, tria
 
 
 def _prior(value: Any, node: Node, shape: Shape) -> torch.Tensor:
+    read = read_numbers(
+        value, f"the prior of node {node!r}", dtype=torch.float64,
+        refuse=lambda text: GraphError(text, where=node, found=value),
+    )  # fmt: skip
     try:
-        prior = torch.as_tensor(value, dtype=torch.float64, device="cpu")
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise GraphError(
-            f"the prior of node {node!r} must be a number, or an array that broadcasts to its shape {shape} "
-            f"(found {shown(value)}: {error})",
-            where=node,
-            found=value,
-        ) from error
-    try:
-        prior = prior.expand(shape).clone()
+        prior = read.to(torch.float64).expand(shape).clone()
     except RuntimeError:
         raise GraphError(
-            f"the prior of node {node!r} must broadcast to its shape {shape} (found shape {tuple(prior.shape)})",
+            f"the prior of node {node!r} must broadcast to its shape {shape} (found shape {tuple(read.shape)})",
             where=node,
             found=value,
         ) from None
@@ -266,14 +255,16 @@ def edge_spec(where: tuple[Any, ...], attributes: Mapping[str, Any]) -> EdgeSpec
     trainable = attributes.get("trainable", True)
     if not isinstance(trainable, bool | np.bool_):
         raise GraphError(
-            f"{show(where)} needs trainable=True or trainable=False (found {trainable!r})", where=where, found=trainable
+            f"{show(where)} needs trainable=True or trainable=False (found {shown(trainable)})",
+            where=where,
+            found=trainable,
         )
     share = attributes.get("share")
     try:
         hash(share)
     except TypeError:
         raise GraphError(
-            f"{show(where)} needs a hashable share key (found {share!r})", where=where, found=share
+            f"{show(where)} needs a hashable share key (found {shown(share)})", where=where, found=share
         ) from None
     kind = _kind(transform)
     scale = _scale(where, attributes.get("scale"))
@@ -290,7 +281,9 @@ def _scale(where: tuple[Any, ...], value: Any) -> float:
 
     scale = require_number(value, "the scale", refuse=refuse)
     if scale == 0:
-        raise refuse(f"the scale must not be zero, with which nothing would be sent (found {value!r}): remove the edge")
+        raise refuse(
+            f"the scale must not be zero, with which nothing would be sent (found {shown(value)}): remove the edge"
+        )
     return scale
 
 

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pcgraph.arguments import shown
 from pcgraph.errors import GraphError, unknown_name
 from pcgraph.transforms.base import uniform_
 
@@ -83,7 +84,7 @@ def read_init(value: Any, kind: str, where: tuple[Any, ...], text: str) -> Init 
     if not isinstance(value, str) and (not callable(value) or isinstance(value, type)):
         raise GraphError(
             f"{text} needs an init that is one of {', '.join(map(repr, INITS))}, or a function "
-            f"(tensor, generator, fan_in) that fills the tensor in place (found {value!r})",
+            f"(tensor, generator, fan_in) that fills the tensor in place (found {shown(value)})",
             where=where,
             found=value,
         )

@@ -7,10 +7,10 @@ import os
 import torch
 from torch import Tensor
 
-from pcgraph.arguments import shown
+from pcgraph.arguments import gibibytes, shown
 from pcgraph.errors import ConfigError, OutOfMemory
 
-__all__ = ["require_bytes", "require_place"]
+__all__ = ["TYPES", "require_bytes", "require_place"]
 
 #: What states and parameters may be: sums of products are taken in them.
 TYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -47,7 +47,7 @@ def require_bytes(needed: int, what: str) -> None:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > memory:
         raise OutOfMemory(
-            f"{what} would take {needed / 2**30:.3g} GiB, and this machine has {memory / 2**30:.3g} GiB; take smaller "
+            f"{what} would take {gibibytes(needed)} GiB, and this machine has {memory / 2**30:.3g} GiB; take smaller "
             "groups, or SparseLinear where few weights exist",
             estimate=needed,
         )

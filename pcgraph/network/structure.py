@@ -24,6 +24,7 @@ import torch
 from numpy.typing import NDArray
 
 from pcgraph import activations
+from pcgraph.arguments import shown
 from pcgraph.errors import ClampError, GraphError, nearest
 from pcgraph.network.adjacency import Adjacency, Index
 from pcgraph.network.copying import pairs_of
@@ -350,12 +351,12 @@ class Structure:
         i = self.require_node(node)
         if slot is None or slot == MAIN:
             return i
-        if (node, slot) not in self.slots:
+        if not isinstance(slot, str) or (node, slot) not in self.slots:
             known = [self.nodes[k].name for k in self.slots_of(node)]  # type: ignore[attr-defined]
             guess = nearest(slot, known) if isinstance(slot, str) else None
             have = ", ".join(map(repr, [*known, MAIN])) if known else "none"
             hint = f": did you mean {guess!r}?" if guess else f" (found {have})"
-            raise GraphError(f"node {node!r} has no slot {slot!r}{hint}", where=node, found=slot)
+            raise GraphError(f"node {node!r} has no slot {shown(slot)}{hint}", where=node, found=slot)
         return self.slots[node, slot]
 
     def require_node(self, node: Node, error: type[GraphError] | type[ClampError] = GraphError) -> int:
@@ -366,7 +367,7 @@ class Structure:
             guess = nearest(node, [n for n in self.nodes if isinstance(n, str)]) if isinstance(node, str) else None
             some = ", ".join(map(repr, self.nodes[:12])) + (", …" if len(self.nodes) > 12 else "")
             hint = f"; did you mean {guess!r}?" if guess else f" (found {some})"
-            raise error(f"there is no node {node!r} in the graph{hint}") from None
+            raise error(f"there is no node {shown(node)} in the graph{hint}") from None
 
     def shape(self, node: Node) -> Shape:
         """Return the shape of a node's state, without the batch."""

@@ -4,13 +4,15 @@ An activation, a transform or an energy is evaluated again and again in every in
 and differentiated by autograd where it does not do that itself. It must therefore
 
 * take and give tensors of the right shape and type, for any number of samples;
-* leave its arguments as they are, and what it has returned, too;
+* leave its arguments as they are, however large, and what it has returned, too;
 * give the same for the same: it draws nothing at random and does not change itself;
 * treat each sample by itself;
-* be open to autograd where its result changes with its argument. A constant is allowed, and so is a step, whose slope
-  is zero almost everywhere.
+* be open to autograd where its result changes with its argument, as a whole: a gradient is compared with a difference
+  quotient. A constant is allowed, and so is a step, whose slope is zero almost everywhere, with whatever gradient it
+  has; and a ``torch.autograd.Function`` of one's own has the gradient that it says.
 
-A trial looks at a few samples. It finds what happens always, not what happens now and then.
+A trial looks at a few samples, of several sizes and both signs. It finds what happens always, not what happens now and
+then, nor what is hidden of a gradient in few of the neurons.
 """
 
 from __future__ import annotations
@@ -57,6 +59,11 @@ SHIFT = 0.1
 #: A difference quotient is taken over twice this, and counts where it is seen in so large a part of the results: a
 #: step is met now and then, a slope in half of the neurons at least.
 STEP, SEEN = 1e-3, 0.1
+#: A slope counts where quotients over one, two and four steps agree so far. A gradient misses some of it where it is so
+#: far off, and hides a part where it does so in so many of the samples, each taken so often in other directions.
+SMOOTH, OFF, MISSED, COPIES = 0.02, 0.1, 0.25, 4
+#: So much larger and smaller are the states on which a callable is only seen to leave them alone.
+SIZES = (30.0, -30.0, 0.01)
 #: Results that differ by no more are the same: kernels for one sample add up in another order than those for two.
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3}
 COARSE = 0.05
@@ -225,9 +232,28 @@ class _Subject:
         self._evaluate(tuple(state.flip(0) for state in states), out_shape)
         if not _close(first, kept):
             raise self.refusal("must return a new tensor each time, but writes again into what it has returned")
+        for size in SIZES:
+            self._look_at_arguments(tuple(size * state for state in states))
         if self.by_autograd:
             self._look_for_slopes(states)
         return states[0]
+
+    def _look_at_arguments(self, states: States) -> None:
+        """Refuse what changes its argument where it is large or small; whether it takes that is its own matter."""
+        given = tuple(state.clone() for state in states)
+        try:
+            with torch.no_grad():
+                self.call(*given)
+        except Exception:
+            return
+        self._unchanged(given, states)
+
+    def _unchanged(self, given: States, states: States) -> None:
+        if any(tensor._version or not torch.equal(tensor, state) for tensor, state in zip(given, states)):
+            raise self.refusal(
+                "must leave its argument as it is, but changes it in place; use inplace=False, or let it work on a "
+                "copy, as in a.clone()"
+            )
 
     def _states(self, like: Tensor, shape: Shape, arguments: int) -> States:
         """Return states that are taken: of both signs, or, where tokens or probabilities are meant, of one."""
@@ -266,11 +292,7 @@ class _Subject:
             raise self.refusal(
                 "must give the same result in every inference step, but draws at random; remove what draws"
             )
-        if any(tensor._version or not torch.equal(tensor, state) for tensor, state in zip(given, states)):
-            raise self.refusal(
-                "must leave its argument as it is, but changes it in place; use inplace=False, or let it work on a "
-                "copy, as in a.clone()"
-            )
+        self._unchanged(given, states)
         return result  # type: ignore[no-any-return]
 
     def _look_at(self, result: Any, shape: Shape, like: Tensor) -> None:
@@ -295,24 +317,90 @@ class _Subject:
             return
         if bool((states[0] < 0).any()):  # so that a slope on one side of zero is met
             states = tuple(torch.cat([state, -state]) for state in states)
+        states = tuple(state.repeat(COPIES, *[1] * (state.dim() - 1)) for state in states)
         leaves = tuple(state.clone().requires_grad_() for state in states)
         with torch.enable_grad():
             result = self._call(leaves)
+            one = _one_each(result)
             found: Any = (None,) * len(leaves)
-            if result.requires_grad:
-                found = torch.autograd.grad(result.sum(), leaves, allow_unused=True)
+            own = _has_own_gradient(result)
+            try:
+                if result.requires_grad:
+                    found = torch.autograd.grad((one * result).sum(), leaves, allow_unused=True)
+            except Exception as error:  # a Function of somebody's own may raise what it likes
+                problem = (str(error).splitlines() or [type(error).__name__])[0]
+                raise self.refusal(f"must be open to autograd, but cannot be differentiated: {problem}") from error
         for i, back in enumerate(found):
             if back is None and self._changes(states, i) > SEEN:
                 raise self.refusal(
                     "must be open to autograd, but its result changes with its argument and torch finds no way back; "
                     "compute it with torch's functions and without detach(), or as a torch.autograd.Function"
                 )
+            if back is not None and not own and self._misses(states, i, back, one) >= MISSED:
+                raise self.refusal(
+                    "must be open to autograd, but its gradient is not that of its result: a part of it is hidden from "
+                    "torch; compute all of it without detach(), or as a torch.autograd.Function"
+                )
+
+    def _misses(self, states: States, i: int, back: Tensor, one: Tensor) -> float:
+        """Return in how large a part of the samples the gradient of one neuron misses a part of its slope.
+
+        Each is looked at along one direction. A kink or a step within reach, and rounding, show in quotients that
+        differ with their length.
+        """
+        direction = _signs(back.shape).to(back)
+
+        def slope(length: float) -> Tensor:
+            with torch.no_grad():
+                ends = [
+                    self._call((*states[:i], states[i] + s * direction, *states[i + 1 :])) for s in (length, -length)
+                ]
+            return _sums(one.double() * (ends[0].double() - ends[1].double())) / (2 * length)
+
+        slopes = torch.stack([slope(STEP), slope(2 * STEP), slope(4 * STEP)])
+        found, size = _sums(back.double() * direction.double()), slopes[0].abs()
+        smooth = (slopes - slopes[0]).abs().amax(0) <= SMOOTH * size
+        rises = size > OFF * found.abs()  # a step does not, whatever its gradient
+        off = (found - slopes[0]).abs() > OFF * torch.maximum(found.abs(), size)
+        return float((smooth & rises & off).double().mean())
 
     def _changes(self, states: States, i: int) -> float:
         """Return how large a part of the results a small step of one argument changes."""
         with torch.no_grad():
             moved = [self._call((*states[:i], states[i] + step, *states[i + 1 :])).double() for step in (STEP, -STEP)]
         return float((moved[0] != moved[1]).double().mean())
+
+
+def _signs(shape: Iterable[int], seed: int = 0) -> Tensor:
+    """Draw 1 and -1 at random."""
+    return torch.randint(0, 2, tuple(shape), generator=torch.Generator().manual_seed(seed)) * 2 - 1
+
+
+def _one_each(result: Tensor) -> Tensor:
+    """Mark one neuron of each sample, drawn at random."""
+    neurons = result[0].numel()
+    places = torch.randint(0, max(neurons, 1), (len(result), 1), generator=torch.Generator().manual_seed(1))
+    marks = torch.zeros(len(result), max(neurons, 1)).scatter_(1, places, 1.0)
+    return marks[:, :neurons].reshape(result.shape).to(result)
+
+
+def _sums(values: Tensor) -> Tensor:
+    """Add up each sample."""
+    return values.reshape(len(values), -1).sum(1)
+
+
+def _has_own_gradient(result: Tensor) -> bool:
+    """Say whether a ``torch.autograd.Function`` of somebody's own lies on the way back."""
+    waiting, seen = [result.grad_fn], set()
+    while waiting:
+        step = waiting.pop()
+        if step is None or step in seen:
+            continue
+        if isinstance(step, torch.autograd.function.BackwardCFunction):
+            return True
+        seen.add(step)
+        waiting += [before for before, _ in step.next_functions]
+    return False
 
 
 def _keep_promises(subject: _Subject, activation: Activation, state: Tensor) -> None:

@@ -4,7 +4,7 @@ from pcgraph.plan.compile import Stage
 from pcgraph.plan.flow import NEVER, Flow, arrivals
 from pcgraph.plan.operations import Operation
 from pcgraph.plan.plan import Lowering, Matmuls, Phase, Plan, make_plan
-from pcgraph.plan.request import Request, require_steps
+from pcgraph.plan.request import Request
 from pcgraph.plan.smm import SMM
 from pcgraph.plan.verify import verify
 
@@ -21,6 +21,5 @@ __all__ = [
     "Stage",
     "arrivals",
     "make_plan",
-    "require_steps",
     "verify",
 ]

@@ -10,6 +10,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from pcgraph.arguments import require_count
 from pcgraph.initializers import Initializer, Layout
 from pcgraph.network import Structure
 from pcgraph.plan import explain
@@ -197,7 +198,7 @@ class Plan:
         A module on an edge is run once on tensors without data, and counted as torch counts it. What cannot be run so
         is in :attr:`uncounted`, and missing here.
         """
-        total = 0
+        batch, total = require_count(batch, "batch", least=1), 0
         for b, bucket in enumerate(self.structure.buckets):
             init, forward, backward, weights = (
                 int(visits[bucket.start : bucket.stop].sum()) for visits in self._visits.values()
@@ -227,7 +228,7 @@ class Plan:
         The optimizer's own state is not counted.
         """
         assert self.lowering is not None
-        return self.lowering.memory(self, batch)
+        return self.lowering.memory(self, require_count(batch, "batch", least=1))
 
     # -- for people ---------------------------------------------------------------------------------------------------
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from pcgraph.arguments import shown
 from pcgraph.errors import ConfigError
 from pcgraph.optimizers import StateOptimizer
 from pcgraph.solvers import Solver
 
-__all__ = ["Request", "require_steps"]
+__all__ = ["Request"]
 
 
 @dataclass(frozen=True)
@@ -59,22 +61,26 @@ class Request:
         kept: frozenset[int] | None = None, precision: tuple[tuple[int, float], ...] = (),
         pins: Mapping[str, str] | None = None,
     ) -> Request:  # fmt: skip
-        """Make a request with the promises of `optimizer`; without one, or without steps, those of plain descent."""
+        """Make a request with the promises of `optimizer`; without one, or without steps, those of plain descent.
+
+        Raises
+        ------
+        ConfigError
+            `pins` is no mapping from names to names.
+        """
         moves = optimizer if steps else None
         return cls(
             clamped, masked, steps,
             moves is None or bool(moves.fixes_zero), moves is None or bool(moves.stateless),
-            nudged, all_move, only, kept, precision, tuple(sorted((pins or {}).items())),
+            nudged, all_move, only, kept, precision, _read_pins(pins),
         )  # fmt: skip
 
 
-def require_steps(steps: Hashable) -> None:
-    """Refuse what is no number of steps.
-
-    Raises
-    ------
-    ConfigError
-        It is no integer, or negative.
-    """
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
-        raise ConfigError(f"steps must be an integer that is not negative (found {steps!r})", key="steps")
+def _read_pins(pins: Any) -> tuple[tuple[str, str], ...]:
+    if pins is None:
+        return ()
+    if not isinstance(pins, Mapping) or not all(isinstance(part, str) for pair in pins.items() for part in pair):
+        raise ConfigError(
+            f"kernels= is a mapping from the name of a bucket to that of a kernel (found {shown(pins)})", key="kernels"
+        )
+    return tuple(sorted(pins.items()))

@@ -6,6 +6,7 @@ import os
 import secrets
 from pathlib import Path
 
+from pcgraph.arguments import shown
 from pcgraph.errors import DataError
 
 __all__ = ["write_whole"]
@@ -26,6 +27,8 @@ def write_whole(path: str | Path, content: bytes, what: str) -> None:
     DataError
         It cannot be written: a full disk, a read-only folder, a path that no file can have.
     """
+    if not isinstance(path, str | Path):
+        raise DataError(f"cannot write {what}: it needs a path, a str or Path (found {shown(path)})")
     try:
         target = Path(path).resolve()
         beside = target.with_name(f".{target.name[:100]}-{secrets.token_hex(8)}")

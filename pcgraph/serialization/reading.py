@@ -11,6 +11,7 @@ import networkx as nx
 from torch import nn
 
 from pcgraph import energies, transforms
+from pcgraph.arguments import require_path
 from pcgraph.errors import DataError, GraphError
 from pcgraph.serialization.shapes import read_shape
 from pcgraph.serialization.values import decode
@@ -144,7 +145,7 @@ class _Reader:
         return self.instances[key, number]
 
 
-READING = (GraphError, KeyError, TypeError, ValueError, RuntimeError, OverflowError, AttributeError)
+READING = (GraphError, LookupError, TypeError, ValueError, RuntimeError, OverflowError, AttributeError)
 """What goes wrong where data are not of the form that is written."""
 
 MAKERS: dict[str, Callable[[str, dict[str, Any]], nn.Module]] = {
@@ -172,7 +173,7 @@ def read_graph(path: str | Path) -> nx.DiGraph:
     DataError
         There is no such file, it cannot be read, or it is no graph; the message says where.
     """
-    path = Path(path)
+    path = require_path(path, "path")
     try:
         if path.suffix == ".json":
             return graph_from_data(json.loads(path.read_text(encoding="utf-8")))

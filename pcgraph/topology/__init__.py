@@ -25,6 +25,8 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Mapping
 from typing import Any, Literal
 
+from pcgraph.arguments import require_choice, require_flag, shown
+from pcgraph.errors import ConfigError
 from pcgraph.topology import arguments
 from pcgraph.topology.cutgraph import of_groups, of_neurons
 from pcgraph.topology.repair import Budget
@@ -153,6 +155,8 @@ def check_phases(
     {'x': True, 'none': False}
     """
     graph = arguments.declared_graph(graph_or_net)
+    if not isinstance(phases, Mapping):
+        raise ConfigError(f"phases are a mapping from a name to clamped nodes (found {shown(phases)})", key="phases")
     masks = {phase: arguments.masks(graph, nodes, phase) for phase, nodes in phases.items()}
     return PhaseReport({p: _check_one(graph_or_net, graph, nodes, level, repair) for p, nodes in masks.items()})
 
@@ -182,8 +186,9 @@ def check_phase(
 
 
 def _check_one(graph_or_net: Any, graph: Any, masks: arguments.Masks, level: Level, repair: bool | Budget) -> Report:
-    if level not in ("groups", "neurons"):
-        raise ValueError(f'level must be "groups" or "neurons" (got {level!r})')
+    require_choice(level, "level", ("groups", "neurons"))
+    if not isinstance(repair, Budget):
+        require_flag(repair, "repair")
     if level == "groups":
         cut = of_groups(graph, masks)
     else:

@@ -10,6 +10,7 @@ import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
 
+from pcgraph.arguments import shown
 from pcgraph.errors import ClampError, GraphError, nearest
 
 Entries = Callable[[Hashable, Hashable, Hashable], Any]
@@ -67,7 +68,7 @@ def masks(graph: nx.DiGraph, clamped: Any, phase: Hashable | None = None) -> Mas
     where = "" if phase is None else f" in phase {phase!r}"
     if isinstance(clamped, str | bytes) or not isinstance(clamped, Iterable):
         raise ClampError(
-            f"clamped{where} must be a collection of nodes, such as {{{clamped!r}}} (got {clamped!r})", node=None
+            f"clamped{where} must be a collection of nodes, such as {{'x'}} (got {shown(clamped)})", node=None
         )
     if not isinstance(clamped, Mapping):
         return {_known(graph, node, where): None for node in clamped}
@@ -87,15 +88,15 @@ def _known(graph: nx.DiGraph, node: Any, where: str) -> Hashable:
         found = node in graph.nodes
         hash(node)
     except TypeError:
-        raise ClampError(f"a node's name is hashable (got {node!r} as a clamp{where})", node=None) from None
+        raise ClampError(f"a node's name is hashable (got {shown(node)} as a clamp{where})", node=None) from None
     if found:
         return node  # type: ignore[no-any-return]
     by_text = {str(known).casefold(): known for known in reversed(list(graph.nodes))}
-    guess = nearest(str(node).casefold(), by_text)
+    guess = nearest(str(node).casefold(), by_text) if isinstance(node, str | int) else None
     nodes = list(graph.nodes)
-    shown = ", ".join(map(repr, nodes[:KNOWN_SHOWN])) + (", …" if len(nodes) > KNOWN_SHOWN else "")
+    known = ", ".join(map(repr, nodes[:KNOWN_SHOWN])) + (", …" if len(nodes) > KNOWN_SHOWN else "")
     hint = f": did you mean {by_text[guess]!r}?" if guess is not None else "."
-    raise ClampError(f"no node is named {node!r} (clamped{where}){hint} Nodes: {shown}.", node=node)
+    raise ClampError(f"no node is named {shown(node)} (clamped{where}){hint} Nodes: {known}.", node=node)
 
 
 def has_slots(graph: nx.DiGraph) -> bool:

@@ -18,6 +18,7 @@ from typing import Any
 import networkx as nx
 import numpy as np
 
+from pcgraph.arguments import shown
 from pcgraph.errors import GraphError, nearest
 from pcgraph.network.adjacency import components
 from pcgraph.topology import arguments
@@ -47,6 +48,8 @@ class CutGraph:
         Has a clamped value; belongs to a group that no edge enters; is such a root with a prior.
     full : CutGraph or None
         The same with the edges that feed slots, where there are any.
+    parallel : ndarray or None
+        Of a multigraph, on the level of groups: so many edges of the declaration each edge stands for.
     """
 
     groups: list[Node]
@@ -59,6 +62,7 @@ class CutGraph:
     root: Flags
     prior: Flags
     full: CutGraph | None = None
+    parallel: Index | None = None
 
     @property
     def whole(self) -> CutGraph:
@@ -98,11 +102,11 @@ class CutGraph:
 
     def span(self, group: Node) -> tuple[int, int]:
         """Return the first vertex of a group, and the one after its last."""
-        g = self.group_index.get(group)
+        g = self.group_index.get(group) if isinstance(group, Hashable) else None
         if g is None:
-            guess = nearest(str(group), map(str, self.groups))
+            guess = nearest(group, map(str, self.groups)) if isinstance(group, str) else None
             hint = f": did you mean {guess}?" if guess else ""
-            raise GraphError(f"no node is named {group!r}{hint}", where=group)
+            raise GraphError(f"no node is named {shown(group)}{hint}", where=group)
         return int(self.offsets[g]), int(self.offsets[g + 1])
 
     def called(self, vertices: Iterable[int]) -> tuple[Node, ...]:
@@ -260,6 +264,10 @@ def _of_groups(graph: nx.DiGraph, masks: arguments.Masks, rows: Sequence[Collect
     clamped = np.zeros(len(groups), dtype=bool)
     clamped[[index[node] for node, mask in masks.items() if mask is None]] = True
     root = np.bincount(target, minlength=len(groups)) == 0
+    parallel: Index | None = None
+    if graph.is_multigraph():
+        between = (len(graph.adj[u][v]) for u, row in zip(groups, rows) for v in row)
+        parallel = np.fromiter(between, dtype=np.int64, count=len(target))
     return CutGraph(
         groups=groups,
         offsets=np.arange(len(groups) + 1),
@@ -270,6 +278,7 @@ def _of_groups(graph: nx.DiGraph, masks: arguments.Masks, rows: Sequence[Collect
         clamped=clamped,
         root=root,
         prior=root & _has_prior(graph),
+        parallel=parallel,
     )
 
 

@@ -9,7 +9,8 @@ from functools import cached_property
 
 import numpy as np
 
-from pcgraph.errors import ConfigError
+from pcgraph.arguments import read_names
+from pcgraph.errors import ConfigError, GraphError
 from pcgraph.topology.adjacency import Flags, reach
 from pcgraph.topology.cutgraph import CutGraph
 from pcgraph.topology.cycles import Found, shortest_cycle
@@ -74,6 +75,12 @@ class Facts:
             raise ConfigError("only a report of groups lists its edges (found one of neurons)", key="level")
         ends = zip(self._graph.whole.source.tolist(), self._graph.whole.target.tolist())
         return tuple((self.nodes[u], self.nodes[v]) for u, v in ends)
+
+    @property
+    def multiplicity(self) -> tuple[int, ...]:
+        """Each of :attr:`edges` stands for so many parallel edges of the declaration."""
+        parallel = self._graph.whole.parallel
+        return (1,) * len(self.edges) if parallel is None else tuple(parallel.tolist())
 
     @cached_property
     def edge_count(self) -> int:
@@ -272,7 +279,8 @@ class Facts:
         Sweep
             The nodes swept in an order, those asked for that cannot be, and why.
         """
-        given, asked = tuple(initialised), None if among is None else frozenset(among)
+        given = read_names(initialised, "initialised", refuse=GraphError)
+        asked = None if among is None else frozenset(read_names(among, "among", refuse=GraphError))
         if not given and asked is None:
             return self._full_sweep
         return self._sweep(given, asked)

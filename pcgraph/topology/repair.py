@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 
 import networkx as nx
 
+from pcgraph.arguments import require_count, require_number
+
 __all__ = ["Budget", "feedback_vertex_set"]
 
 
@@ -35,6 +37,12 @@ class Budget:
 
     seconds: float | None = 2.0
     nodes: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.seconds is not None:
+            require_number(self.seconds, "seconds", least=0)
+        if self.nodes is not None:
+            require_count(self.nodes, "nodes")
 
 
 @dataclass

@@ -14,6 +14,8 @@ from typing import Any, Literal
 from rich.table import Table
 
 from pcgraph import notebook
+from pcgraph.arguments import shown
+from pcgraph.errors import ConfigError
 from pcgraph.topology import render, wording
 from pcgraph.topology.cautions import cautions
 from pcgraph.topology.facts import Facts
@@ -54,6 +56,11 @@ class Report(Facts):
 
     def verdict(self, initializer: Any) -> Verdict:
         """Judge one configured initializer: this is what its ``requirement(report)`` answers."""
+        if isinstance(initializer, type) or not callable(getattr(initializer, "requirement", None)):
+            raise ConfigError(
+                f"a verdict is of an initializer, as in report.verdict(pcgraph.Forward()) (found {shown(initializer)})",
+                key="initializer",
+            )
         return initializer.requirement(self)  # type: ignore[no-any-return]
 
     def error_coordinates(self, keep: Iterable[Hashable] | Literal["repair"] = ()) -> Verdict:

@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable
 from typing import Literal
 
+from pcgraph.arguments import read_names
 from pcgraph.errors import ConfigError
 from pcgraph.topology.facts import Facts
 from pcgraph.topology.repair import Budget
@@ -220,8 +221,8 @@ def _repair(facts: Facts) -> frozenset[Node]:
 
 
 def _collection(keep: object) -> frozenset[Node]:
-    if isinstance(keep, str | bytes) or not isinstance(keep, Iterable):
+    if isinstance(keep, str):
         raise ConfigError(
             f'keep must be a collection of nodes, such as {{{keep!r}}}, or "repair" (got {keep!r})', key="keep"
         )
-    return frozenset(keep)
+    return frozenset(read_names(keep, "keep"))

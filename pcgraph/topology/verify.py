@@ -15,7 +15,8 @@ import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
 
-from pcgraph.errors import ClampError
+from pcgraph.arguments import read_names, require_choice, shown
+from pcgraph.errors import ClampError, ConfigError, GraphError
 from pcgraph.topology import witness as claims
 
 __all__ = ["verify"]
@@ -44,8 +45,10 @@ def verify(graph_or_net: Any, clamped: Iterable[Hashable], witness: object, *, l
 
     Raises
     ------
-    TypeError
-        If `witness` is none of the classes of :mod:`pcgraph.topology.witness`.
+    ConfigError
+        If `witness` is none of the classes of :mod:`pcgraph.topology.witness`, or `level` is no level.
+    GraphError, ClampError
+        If the graph is no declaration, or a clamp names no node of it.
 
     Examples
     --------
@@ -89,7 +92,10 @@ def verify(graph_or_net: Any, clamped: Iterable[Hashable], witness: object, *, l
             return declared.has(node) and declared.is_clamped(node) and not (target and declared.is_root(node))
         case claims.Nothing(target):
             return declared.nothing(target)
-    raise TypeError(f"verify() knows the claims of pcgraph.topology.witness (got {type(witness).__name__})")
+    raise ConfigError(
+        f"verify() knows the claims of pcgraph.topology.witness, as verdict.witness is one (found {shown(witness)})",
+        key="witness",
+    )
 
 
 Place = tuple[Hashable, int]
@@ -102,10 +108,15 @@ class _Declaration:
     """
 
     def __init__(self, graph_or_net: Any, clamped: Iterable[Hashable], level: str) -> None:
-        if level not in ("groups", "neurons"):
-            raise ValueError(f'level is "groups" or "neurons" (got {level!r})')
+        require_choice(level, "level", ("groups", "neurons"))
         self.net = graph_or_net
-        self.graph: nx.DiGraph = graph_or_net if isinstance(graph_or_net, nx.Graph) else graph_or_net.graph
+        graph = graph_or_net if isinstance(graph_or_net, nx.Graph) else getattr(graph_or_net, "graph", None)
+        if not isinstance(graph, nx.DiGraph) or not len(graph):
+            raise GraphError(
+                f"verify() needs an nx.DiGraph with nodes, or a network (found {shown(graph_or_net)})",
+                found=graph_or_net,
+            )
+        self.graph: nx.DiGraph = graph
         self.neurons = level == "neurons"
         self.shape = {v: self._shape(v) for v in self.graph.nodes}
         keyed = self.graph.is_multigraph()
@@ -114,7 +125,11 @@ class _Declaration:
         self.main = [edge for edge in self.every if self.graph.edges[edge].get("slot") in (None, "main")]
         self.entered = {slots: {edge[1] for edge in self.edges(slots)} for slots in (False, True)}
         self.clamped = {v: np.zeros(math.prod(shape), dtype=bool) for v, shape in self.shape.items()}
-        for v in clamped:
+        if isinstance(clamped, str):
+            raise ClampError(f"clamped is a collection of nodes (found {clamped!r})", node=None)
+        for v in read_names(clamped, "clamped", refuse=ClampError):
+            if v not in self.clamped:
+                raise ClampError(f"a clamp names a node of the graph (found {shown(v)})", node=v)
             self.clamped[v][:] = self._clamped_part(v, clamped)
 
     def _shape(self, v: Hashable) -> tuple[int, ...]:

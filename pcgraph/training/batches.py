@@ -21,8 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pcgraph.arguments import as_tensor
-from pcgraph.clamps import Masked, require_dense
+from pcgraph.clamps import WHOLE, Masked, read_tensor
 from pcgraph.errors import ClampError, ConfigError
 from pcgraph.network import Network
 
@@ -31,7 +30,6 @@ __all__ = ["LABELS", "Batch", "BatchLayout", "check_names", "is_one_hot", "one_h
 Node = Hashable
 LABELS = "labels"
 DEFAULT = ("x", "y")
-WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.uint16, torch.uint32, torch.uint64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,13 +220,7 @@ def _as_tensor(node: Node, value: Any) -> Tensor:
             f"the batch needs a tensor for {node!r} (found {type(value).__name__}): a collate_fn makes one",
             node=node,
         )
-    try:
-        tensor = as_tensor(value)
-    except (TypeError, ValueError) as error:
-        raise ClampError(
-            f"the batch needs numbers for {node!r} (found an array of {value.dtype}): {error}", node=node
-        ) from None
-    require_dense(node, tensor)
+    tensor = read_tensor(node, value, "batch's value")
     if tensor.is_meta:
         raise ClampError(f"the batch needs values for {node!r} (found a tensor on meta, which has none)", node=node)
     return tensor

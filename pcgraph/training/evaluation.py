@@ -12,13 +12,15 @@ from torch import Tensor
 from pcgraph.arguments import require_count, require_instance, shown
 from pcgraph.clamps import Masked
 from pcgraph.energies import Gaussian
-from pcgraph.errors import ClampError, ConfigError, InvalidInitializer
-from pcgraph.initializers import Initializer
+from pcgraph.errors import ClampError, ConfigError
+from pcgraph.inference import require_optimizer
+from pcgraph.initializers import Initializer, require_initializer
 from pcgraph.model import PCNetwork
 from pcgraph.optimizers import StateOptimizer
+from pcgraph.solvers import Solver
 from pcgraph.training.batches import Batch, check_names, is_one_hot, read_batch
 
-__all__ = ["Evaluation", "correct", "evaluate", "require_initializer", "require_loader"]
+__all__ = ["Evaluation", "correct", "evaluate", "require_loader"]
 
 Node = Hashable
 
@@ -55,7 +57,7 @@ class Evaluation:
 
 def evaluate(
     net: PCNetwork, loader: Iterable[Any], *, given: Node | Sequence[Node | None] | None = None, predict: Node = "y",
-    init: Initializer | None = None, steps: int | None = None, optimizer: StateOptimizer | None = None,
+    init: Initializer | None = None, steps: int | None = None, optimizer: StateOptimizer | Solver | None = None,
     stop: Callable[[], bool] | None = None, check: bool = True, capture: bool | Literal["auto"] = False,
 ) -> Evaluation:  # fmt: skip
     """Predict `predict` from `given`, and compare.
@@ -75,7 +77,7 @@ def evaluate(
         ``"x"`` where there is such a node, and elsewhere all that a mapping names beside `predict`.
     predict : node
     init, steps, optimizer
-        Initializer, number of inference steps and state optimizer, for graphs without a sweep.
+        Initializer, number of inference steps and state optimizer or solver, for graphs without a sweep.
     stop : callable, optional
         Asked after each batch whether to end early, with what has been seen.
     check, capture
@@ -115,8 +117,7 @@ def evaluate(
     if steps is not None:
         steps = require_count(steps, "steps")
     if optimizer is not None:
-        require_instance(optimizer, "optimizer", StateOptimizer, "pcgraph.SGD(lr=0.1)")
-        optimizer.require_fit(net.structure.declared, net.dtype)
+        require_optimizer(net, steps or 0, optimizer)
     if stop is not None and not callable(stop):
         raise ConfigError(f"stop must be a function of no arguments (found {shown(stop)})", key="stop")
     total: Tensor | None = None
@@ -141,21 +142,6 @@ def evaluate(
         raise ConfigError("there is nothing to evaluate: the loader is empty", key="loader")
     right, all_classes, error, energy = total.tolist()
     return Evaluation(right / samples if all_classes == samples else None, error / samples, energy / samples, samples)
-
-
-def require_initializer(init: Any) -> Initializer:
-    """Refuse what is no initializer.
-
-    Raises
-    ------
-    InvalidInitializer
-    """
-    if isinstance(init, Initializer):
-        return init
-    made = f"; write {init.__name__}()" if isinstance(init, type) and issubclass(init, Initializer) else ""
-    raise InvalidInitializer(
-        f"init= needs a pcgraph initializer, as in init=pcgraph.Forward() (found {shown(init)}{made})"
-    )
 
 
 def require_loader(loader: Any, key: str) -> None:

@@ -27,14 +27,16 @@ from pcgraph.arguments import (
 )
 from pcgraph.coordinates import Errors
 from pcgraph.errors import ConfigError, InvalidInitializer, nearest
-from pcgraph.initializers import Forward, Initializer
+from pcgraph.inference import require_optimizer
+from pcgraph.initializers import Forward, Initializer, require_initializer
+from pcgraph.learning.rules import refuse_solver
 from pcgraph.model import PCNetwork
 from pcgraph.optimizers import StateOptimizer
 from pcgraph.solvers import Solver
 from pcgraph.topology import check_phase
 from pcgraph.training.batches import BatchLayout
 from pcgraph.training.early_stopping import EarlyStopping
-from pcgraph.training.evaluation import Evaluation, require_initializer, require_loader
+from pcgraph.training.evaluation import Evaluation, require_loader
 
 __all__ = [
     "Callback", "Scheduler", "Validate", "read_callbacks", "read_descent", "read_inference", "read_loader",
@@ -127,22 +129,10 @@ def read_inference(
         )
     require_initializer(init)
     count = require_count(steps, "steps")
-    if state_optimizer is not None or count:
-        if not isinstance(state_optimizer, StateOptimizer | Solver):
-            raise ConfigError(
-                f"{count} inference steps need a state optimizer, as in state_optimizer=pcgraph.SGD(lr=0.1) (found "
-                f"{shown(state_optimizer)})",
-                key="state_optimizer",
-            )
-        if isinstance(state_optimizer, StateOptimizer):
-            state_optimizer.require_fit(net.structure.declared, net.dtype)
-        elif isinstance(rule, learning.Incremental):
-            raise ConfigError(
-                f"Incremental moves the weights after every inference step, so that what {state_optimizer!r} remembers "
-                "of the energy does not hold: take a state optimizer, as in state_optimizer=pcgraph.SGD(lr=0.1)",
-                key="state_optimizer",
-            )
-    return init, count, state_optimizer
+    moves = require_optimizer(net, count, state_optimizer, "state_optimizer")
+    if isinstance(rule, learning.Incremental):
+        refuse_solver(moves, "state_optimizer")
+    return init, count, moves
 
 
 def read_descent(rule: learning.Rule, coordinates: Any, tolerance: Any) -> tuple[Errors | None, float | None]:

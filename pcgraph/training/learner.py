@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pcgraph.errors import ConfigError, Diverged
+from pcgraph.inference.run import of_half_precision
 from pcgraph.learning import InferenceResult, TrainingStep
 from pcgraph.model import PCNetwork
 from pcgraph.training.batches import Batch
@@ -37,13 +38,6 @@ class Learned(NamedTuple):
     result: InferenceResult | None
     energy: float | None
     rise: tuple[float, float] | None = None
-
-
-def _of_half_precision(net: PCNetwork) -> str:
-    """Add to an advice what float16 calls for: its largest number is 65504, which an energy soon exceeds."""
-    if net.dtype != torch.float16:
-        return ""
-    return ". In float16 no number above 65504 is finite, energies least of all: use bfloat16 or float32"
 
 
 class Learner:
@@ -162,7 +156,7 @@ class Learner:
 
     def _diverged(self, step: int, advice: str) -> Diverged:
         return Diverged(
-            f"the energy is no longer finite in training step {step}{advice}{_of_half_precision(self.net)}",
+            f"the energy is no longer finite in training step {step}{advice}{of_half_precision(self.net.dtype)}",
             step=self.options.steps or 0, node=None, largest=math.nan,
         )  # fmt: skip
 
@@ -178,7 +172,7 @@ class Learner:
             names = {id(p): f" ({name})" for name, p in self.net.named_parameters()}
             raise Diverged(
                 f"the weights are no longer finite after training step {step}{names.get(id(wrong[0]), '')}: use a "
-                f"smaller learning rate{_of_half_precision(self.net)}",
+                f"smaller learning rate{of_half_precision(self.net.dtype)}",
                 step=self.options.steps or 0, node=None, largest=math.nan,
             )  # fmt: skip
 

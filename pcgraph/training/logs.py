@@ -18,6 +18,8 @@ from pcgraph.training.records import EpochRecord, StepRecord
 
 __all__ = ["FileLog", "Log", "ProgressBar", "TensorBoardLog", "open_log"]
 
+#: Names are written as they are, those that no encoding has among them, and end a line nowhere but at its end.
+TEXT: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogatepass", "newline": ""}
 COLUMNS = ["kind", "epoch", "step", "samples", "energy", "accuracy", "lr", "seconds", "fell"]
 
 
@@ -82,9 +84,10 @@ class FileLog:
         if not self.is_csv:
             return json.dumps(row) + "\n"
         text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerow(
-            [value if (value := row.get(name)) is not None else "" for name in self.columns]
-        )
+        values = [value if (value := row.get(name)) is not None else "" for name in self.columns]
+        returns = any(isinstance(value, str) and "\r" in value for value in values)  # which csv leaves bare
+        quoting: Any = csv.QUOTE_ALL if returns else csv.QUOTE_MINIMAL
+        csv.writer(text, lineterminator="\n", quoting=quoting).writerow(values)
         return text.getvalue()
 
     def _start(self, rows: list[dict[str, Any]]) -> None:
@@ -94,10 +97,10 @@ class FileLog:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             head = {name: name for name in self.columns}
-            with open(beside, "w", encoding="utf-8", newline="") as stream:
+            with open(beside, "w", **TEXT) as stream:
                 stream.writelines(self._line(row) for row in ([head] if self.is_csv else []) + rows)
             os.replace(beside, self.path)
-            self._stream = open(self.path, "a", encoding="utf-8", newline="")  # noqa: SIM115
+            self._stream = open(self.path, "a", **TEXT)  # noqa: SIM115
         except OSError as error:
             raise self._unwritten(error) from error
 
@@ -105,9 +108,8 @@ class FileLog:
         return DataError(f"the log {self.path} cannot be written: {error.strerror or error}", path=self.path)
 
     def _read(self) -> list[dict[str, Any]]:
-        text = self.path.read_text(encoding="utf-8")
-        lines = text.splitlines(keepends=True)
-        whole = [line for line in lines if line.endswith("\n")]
+        with open(self.path, **TEXT) as stream:
+            whole = [f"{line}\n" for line in stream.read().split("\n")[:-1]]
         try:
             if not self.is_csv:
                 return [json.loads(line) for line in whole]

@@ -6,11 +6,13 @@ feed is as a rule declared with ``bias=False``.
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
+from pcgraph.arguments import require_choice, require_count, require_flag, require_number, require_room, shown
 from pcgraph.errors import GraphError
 from pcgraph.transforms.base import Shape, Transform, holds, uniform_, vjp
 
@@ -18,6 +20,8 @@ __all__ = ["AvgPool2d", "Conv2d", "ConvTranspose2d", "MaxPool2d", "Upsample"]
 
 Size = int | tuple[int, int]
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
+PADDING_MODES: tuple[PaddingMode, ...] = ("zeros", "reflect", "replicate", "circular")
+ENLARGING = ("nearest", "bilinear", "bicubic", "nearest-exact")
 DECLARED = 0  # the seed of a transform that no network has drawn yet
 
 
@@ -103,9 +107,42 @@ class _Convolution(_Image):
         return {**_listed({name: getattr(self, name) for name in names}), "bias": self.bias is not None}
 
 
-def _pair(value: Any) -> Any:
-    """Return a size as torch wants it; a list, as it comes from a file, becomes a tuple."""
-    return tuple(value) if isinstance(value, list) else value
+def _size(value: Any, key: str, least: int = 1) -> Any:
+    """Read a size, one number or one for each dimension; a list, as it comes from a file, becomes a tuple."""
+    if not isinstance(value, tuple | list):
+        return require_count(value, key, least=least, refuse=GraphError)
+    if len(value) != 2:
+        raise GraphError(f"{key} must be an integer or a pair of them (found {shown(value)})", found=value)
+    return tuple(require_count(each, key, least=least, refuse=GraphError) for each in value)
+
+
+def _factor(value: Any) -> Any:
+    """Read a factor of enlargement, one number or one for each dimension."""
+    if not isinstance(value, tuple | list):
+        return require_number(value, "scale_factor", above=0, refuse=GraphError)
+    if len(value) != 2:
+        raise GraphError(f"scale_factor must be a number or a pair of them (found {shown(value)})", found=value)
+    return tuple(require_number(each, "scale_factor", above=0, refuse=GraphError) for each in value)
+
+
+def _flag(value: Any, key: str) -> bool:
+    return require_flag(value, key, refuse=GraphError)
+
+
+def _channels(into: Any, out: Any, groups: Any, kernel: Any) -> tuple[int, int, int]:
+    """Read what a convolution's weights are between, and see that there is room for them."""
+    into, out = (
+        require_count(n, k, least=1, refuse=GraphError) for n, k in ((into, "in_channels"), (out, "out_channels"))
+    )
+    groups = require_count(groups, "groups", least=1, refuse=GraphError)
+    if into % groups or out % groups:
+        raise GraphError(
+            f"groups must divide in_channels and out_channels (found {groups}, {into} and {out})", found=groups
+        )
+    sides = kernel if isinstance(kernel, tuple) else (kernel, kernel)
+    size = torch.get_default_dtype().itemsize * into * out // groups * math.prod(sides)
+    require_room(size, "the kernel of a convolution", "kernel_size", refuse=GraphError)
+    return into, out, groups
 
 
 def _listed(values: dict[str, Any]) -> dict[str, Any]:
@@ -138,9 +175,18 @@ class Conv2d(nn.Conv2d, _Convolution):
         self, in_channels: int, out_channels: int, kernel_size: Size, stride: Size = 1, padding: Size | str = 0,
         dilation: Size = 1, groups: int = 1, bias: bool = True, padding_mode: PaddingMode = "zeros",
     ) -> None:  # fmt: skip
+        kernel = _size(kernel_size, "kernel_size")
+        into, out, groups = _channels(in_channels, out_channels, groups, kernel)
+        if isinstance(padding, str):
+            around: Any = require_choice(padding, "padding", ("same", "valid"), refuse=GraphError)
+        else:
+            around = _size(padding, "padding", 0)
+        if around == "same" and _size(stride, "stride") not in (1, (1, 1)):
+            raise GraphError(f"padding='same' needs stride 1 (found {shown(stride)})", found=stride)
         super().__init__(
-            in_channels, out_channels, _pair(kernel_size), _pair(stride), _pair(padding), _pair(dilation), groups, bias,
-            padding_mode,
+            into, out, kernel, _size(stride, "stride"), around, _size(dilation, "dilation"), groups,
+            _flag(bias, "bias"),
+            require_choice(padding_mode, "padding_mode", PADDING_MODES, refuse=GraphError),
         )  # fmt: skip
 
     def reset_parameters(self, generator: torch.Generator | None = None, fan_in: int | None = None) -> None:
@@ -170,9 +216,12 @@ class ConvTranspose2d(nn.ConvTranspose2d, _Convolution):
         output_padding: Size = 0, groups: int = 1, bias: bool = True, dilation: Size = 1,
         padding_mode: PaddingMode = "zeros",
     ) -> None:  # fmt: skip
+        kernel = _size(kernel_size, "kernel_size")
+        into, out, groups = _channels(in_channels, out_channels, groups, kernel)
         super().__init__(
-            in_channels, out_channels, _pair(kernel_size), _pair(stride), _pair(padding), _pair(output_padding), groups,
-            bias, _pair(dilation), padding_mode,
+            into, out, kernel, _size(stride, "stride"), _size(padding, "padding", 0),
+            _size(output_padding, "output_padding", 0), groups, _flag(bias, "bias"), _size(dilation, "dilation"),
+            require_choice(padding_mode, "padding_mode", ("zeros",), refuse=GraphError),
         )  # fmt: skip
 
     def reset_parameters(self, generator: torch.Generator | None = None, fan_in: int | None = None) -> None:
@@ -200,7 +249,10 @@ class MaxPool2d(nn.MaxPool2d, _Image):
         self, kernel_size: Size, stride: Size | None = None, padding: Size = 0, dilation: Size = 1,
         ceil_mode: bool = False,
     ) -> None:  # fmt: skip
-        super().__init__(_pair(kernel_size), _pair(stride), _pair(padding), _pair(dilation), ceil_mode=ceil_mode)
+        super().__init__(
+            _size(kernel_size, "kernel_size"), None if stride is None else _size(stride, "stride"),
+            _size(padding, "padding", 0), _size(dilation, "dilation"), ceil_mode=_flag(ceil_mode, "ceil_mode"),
+        )  # fmt: skip
 
     def config(self) -> dict[str, Any]:
         names = ("kernel_size", "stride", "padding", "dilation", "ceil_mode")
@@ -229,7 +281,11 @@ class AvgPool2d(nn.AvgPool2d, _Image):
         self, kernel_size: Size, stride: Size | None = None, padding: Size = 0, ceil_mode: bool = False,
         count_include_pad: bool = True,
     ) -> None:  # fmt: skip
-        super().__init__(_pair(kernel_size), _pair(stride), _pair(padding), ceil_mode, count_include_pad)
+        super().__init__(
+            _size(kernel_size, "kernel_size"), None if stride is None else _size(stride, "stride"),
+            _size(padding, "padding", 0), _flag(ceil_mode, "ceil_mode"),
+            _flag(count_include_pad, "count_include_pad"),
+        )  # fmt: skip
 
     def config(self) -> dict[str, Any]:
         names = ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad")
@@ -259,7 +315,13 @@ class Upsample(nn.Upsample, _Image):
         self, size: Size | None = None, scale_factor: float | tuple[float, float] | None = None, mode: str = "nearest",
         align_corners: bool | None = None,
     ) -> None:  # fmt: skip
-        super().__init__(_pair(size), _pair(scale_factor), mode, align_corners)
+        if (size is None) == (scale_factor is None):
+            raise GraphError("Upsample needs a size or a scale_factor, and not both", found=(size, scale_factor))
+        align_corners = None if align_corners is None else _flag(align_corners, "align_corners")
+        super().__init__(
+            None if size is None else _size(size, "size"), None if scale_factor is None else _factor(scale_factor),
+            require_choice(mode, "mode", ENLARGING, refuse=GraphError), align_corners,
+        )  # fmt: skip
 
     def config(self) -> dict[str, Any]:
         names = ("size", "scale_factor", "mode", "align_corners")

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pcgraph.arguments import as_tensor
+from pcgraph.arguments import read_numbers, require_shape
 from pcgraph.errors import GraphError
 from pcgraph.transforms.base import Shape, Transform, holds, uniform_, vjp
 
@@ -45,7 +45,7 @@ class MaskedLinear(Transform):
 
     def __init__(self, mask: Any, output_shape: Sequence[int] | None = None) -> None:
         super().__init__()
-        given = as_tensor(mask)
+        given = read_numbers(mask, "a mask", refuse=GraphError)
         if given.dim() != 2 or not ((given == 0) | (given == 1)).all():
             raise GraphError(
                 "a mask is a matrix of 0 and 1 with a row for every target neuron and a column for every source neuron "
@@ -54,7 +54,11 @@ class MaskedLinear(Transform):
             )
         if not given.any():
             raise GraphError(f"a mask needs at least one entry (found none in shape {tuple(given.shape)})", found=mask)
-        self._shape = (given.shape[0],) if output_shape is None else tuple(int(i) for i in output_shape)
+        self._shape = (
+            (given.shape[0],)
+            if output_shape is None
+            else require_shape(output_shape, "output_shape", refuse=GraphError)
+        )
         if math.prod(self._shape) != given.shape[0]:
             raise GraphError(
                 f"the mask has {given.shape[0]} rows, but the target shape {self._shape} has {math.prod(self._shape)} "

@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.modules.instancenorm import _InstanceNorm
 
-from pcgraph.arguments import as_tensor
+from pcgraph.arguments import read_numbers, require_flag, require_instance
 from pcgraph.errors import GraphError
 from pcgraph.transforms.base import Shape, Transform
 
@@ -71,6 +71,8 @@ class Module(Transform):
 
     def __init__(self, module: nn.Module, evaluation: bool = False) -> None:
         super().__init__()
+        require_instance(module, "module", nn.Module, "torch.nn.Tanh()", refuse=GraphError)
+        evaluation = require_flag(evaluation, "evaluation", refuse=GraphError)
         if not evaluation:
             _refuse_what_draws_or_mixes(module, "the module", ", or pass Module(module, evaluation=True)")
         self.module = module
@@ -162,13 +164,14 @@ class GraphLayer(Transform):
 
     def __init__(self, layer: nn.Module, edge_index: Tensor, **edge_data: Tensor) -> None:
         super().__init__()
+        require_instance(layer, "layer", nn.Module, "torch_geometric.nn.GCNConv(8, 8)", refuse=GraphError)
         _refuse_what_draws_or_mixes(layer, "the graph layer", " or set it to 0")
         if getattr(layer, "cached", False):
             raise GraphError(
                 f"the graph layer {type(layer).__name__} has cached=True, which fixes one batch size; use cached=False",
                 found=layer,
             )
-        index = as_tensor(edge_index).as_subclass(Tensor)
+        index = read_numbers(edge_index, "edge_index", refuse=GraphError)
         if index.dim() != 2 or index.shape[0] != 2 or index.is_floating_point() or (index < 0).any():
             raise GraphError(
                 f"an edge_index holds vertex numbers from 0, shape (2, edges) (found {index.dtype}, shape "

@@ -9,6 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from pcgraph.arguments import shown
 from pcgraph.errors import GraphError
 from pcgraph.transforms.base import Linear, Shape, Transform
 from pcgraph.transforms.registry import get, name_of
@@ -36,12 +37,14 @@ class Sequence(Transform):
 
     def __init__(self, parts: Iterable[Transform | nn.Module | str | SequenceABC[Any]]) -> None:
         super().__init__()
+        if isinstance(parts, str | dict) or not isinstance(parts, Iterable):
+            raise GraphError(f"the parts of a Sequence are a list of transforms (found {shown(parts)})", found=parts)
         parts = list(parts)
         made = [get(part) for part in parts]
         if not made or any(isinstance(p, Linear) for p in made):
             raise GraphError(
                 "a Sequence needs at least one part, and none that is Linear, whose weight lies in the network "
-                f"(found {parts}); nn.Linear has its own",
+                f"(found {shown(parts)}); nn.Linear has its own",
                 found=parts,
             )
         self.parts = nn.ModuleList(made)

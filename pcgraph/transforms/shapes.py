@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pcgraph import activations
+from pcgraph.arguments import LARGEST, is_integer, shown
 from pcgraph.errors import GraphError
 from pcgraph.transforms.base import Shape, Transform
 
@@ -50,7 +51,7 @@ class Reshape(_Rearranged):
 
     Parameters
     ----------
-    shape : sequence of int
+    shape : int, or tuple or list of int
         Without the batch; one of them may be -1.
 
     Examples
@@ -59,12 +60,13 @@ class Reshape(_Rearranged):
     (3, 4)
     """
 
-    def __init__(self, shape: Sequence[int]) -> None:
+    def __init__(self, shape: int | Sequence[int]) -> None:
         super().__init__()
-        self.shape = tuple(int(i) for i in shape)
-        if sum(i == -1 for i in self.shape) > 1 or any(i < 1 and i != -1 for i in self.shape) or not self.shape:
+        sizes = shape if isinstance(shape, tuple | list) else (shape,)
+        self.shape = tuple(int(i) for i in sizes if is_integer(i) and (0 < int(i) < LARGEST or int(i) == -1))
+        if not sizes or len(self.shape) < len(sizes) or self.shape.count(-1) > 1:
             raise GraphError(
-                f"Reshape needs positive sizes, of which one may be -1 (found {tuple(shape)})", found=tuple(shape)
+                f"Reshape needs positive sizes, of which one may be -1 (found {shown(shape)})", found=shape
             )
 
     def output_shape(self, input_shape: Shape) -> Shape:

@@ -10,11 +10,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pcgraph.arguments import as_tensor
+from pcgraph.arguments import read_numbers, require_number, require_seed
 from pcgraph.errors import GraphError
 from pcgraph.transforms.base import Shape, Transform
 
 __all__ = ["SparseLinear"]
+
+#: What the numbers of neurons may be.
+INDICES = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 class SparseLinear(Transform):
@@ -62,12 +65,13 @@ class SparseLinear(Transform):
                 f"SparseLinear needs exactly one of edge_index, mask and density (found {', '.join(given) or 'none'})",
                 found=given,
             )
-        self.density, self.seed = density, seed
+        self.density = (
+            None if density is None else require_number(density, "density", above=0, most=1, refuse=GraphError)
+        )
+        self.seed = require_seed(seed, refuse=GraphError)
         self.mask_shape: tuple[int, int] | None = None
-        if density is not None and not 0 < density <= 1:
-            raise GraphError(f"a density lies above 0 and at most at 1 (found {density!r})", found=density)
         if mask is not None:
-            mask = as_tensor(mask)
+            mask = read_numbers(mask, "a mask", refuse=GraphError)
             if mask.dim() != 2 or mask.dtype != torch.bool:
                 raise GraphError(
                     f"a mask is a bool tensor of shape (target neurons, source neurons) (found {mask.dtype}, "
@@ -76,7 +80,9 @@ class SparseLinear(Transform):
                 )
             self.mask_shape = (int(mask.shape[0]), int(mask.shape[1]))
             edge_index = mask.nonzero().t().flip(0)
-        self._given = None if edge_index is None else _checked(as_tensor(edge_index).as_subclass(Tensor))
+        self._given = (
+            None if edge_index is None else _checked(read_numbers(edge_index, "edge_index", refuse=GraphError))
+        )
         self._drawn: dict[tuple[Shape, Shape], Tensor] = {}
 
     def entries(self, source_shape: Shape, target_shape: Shape) -> Tensor:
@@ -115,7 +121,7 @@ class SparseLinear(Transform):
 
 def _checked(edge_index: Tensor) -> Tensor:
     """Sort entries by target and then by source, and refuse what is no list of distinct pairs."""
-    if edge_index.dim() != 2 or edge_index.shape[0] != 2 or edge_index.dtype.is_floating_point:
+    if edge_index.dim() != 2 or edge_index.shape[0] != 2 or edge_index.dtype not in INDICES:
         raise GraphError(
             f"edge_index needs integers of shape (2, entries) (found {edge_index.dtype}, {tuple(edge_index.shape)})",
             found=tuple(edge_index.shape),
@@ -150,7 +156,7 @@ def _draw(sources: int, targets: int, density: float, seed: int) -> Tensor:
     """Draw distinct pairs, uniformly over all of them."""
     total = sources * targets
     wanted = max(1, round(density * total))
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed % 2**64)
     if wanted > total // 2:
         flat = np.sort(rng.permutation(total)[:wanted])
     else:

@@ -79,6 +79,8 @@ def check_a_plan(problem, name, steps, optimizer, kernel, device="cpu"):
     }
     if not clamps:
         clamps = {next(iter(net.graph)): double(2, *net.structure.shape(next(iter(net.graph))), device=device)}
+    if isinstance(optimizer.lr, dict):  # a rate for a node that is not there is refused
+        optimizer = SGD(lr={v: lr for v, lr in optimizer.lr.items() if v is None or v in problem.graph})
     pins = {} if kernel is None else {b.name: kernel for b in net.structure.buckets if b.kind == "linear"}
     assert_equal_to_reference(net, clamps, initializer(name), steps, optimizer, kernels=pins)
 

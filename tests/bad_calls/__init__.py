@@ -6,10 +6,17 @@ any argument of that kind, and which are good. A room has a module with its rows
 
 from tests.bad_calls.checkpoints import CHECKPOINTS
 from tests.bad_calls.clamps import CLAMPS
+from tests.bad_calls.declared import NODES, PARTS
+from tests.bad_calls.files import FILES, PICTURES, SETS
+from tests.bad_calls.graphs import CHECKING, GRAPHS
 from tests.bad_calls.initializers import INITIALIZERS, STATE_OPTIMIZERS
 from tests.bad_calls.kinds import Argument
+from tests.bad_calls.learning import MOVING, RULES
+from tests.bad_calls.running import RUNNING
 from tests.bad_calls.training import TRAINING
 
 __all__ = ["ARGUMENTS", "Argument"]
 
-ARGUMENTS: list[Argument] = [*STATE_OPTIMIZERS, *INITIALIZERS, *CLAMPS, *TRAINING, *CHECKPOINTS]
+ARGUMENTS: list[Argument] = [
+    *NODES, *PARTS, *GRAPHS, *CHECKING, *RUNNING, *FILES, *SETS, *PICTURES, *MOVING, *RULES, *STATE_OPTIMIZERS, *INITIALIZERS, *CLAMPS, *TRAINING, *CHECKPOINTS,
+]  # fmt: skip

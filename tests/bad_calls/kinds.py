@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
+import networkx as nx
 import numpy as np
 import torch
 
 import pcgraph
 from pcgraph.errors import ConfigError
 
-__all__ = ["KINDS", "NONE", "NO_INITIALIZER", "NO_OBJECT", "Argument", "Kind"]
+__all__ = ["KINDS", "NONE", "NO_GRAPH", "NO_INITIALIZER", "NO_OBJECT", "NO_SHAPE", "Argument", "Kind"]
 
 Errors = tuple[type[Exception], ...]
 
@@ -47,6 +48,10 @@ class Argument:
         Names of values that are bad for the kind, and taken here.
     good : mapping
         Values that are taken besides.
+    refuses : tuple of str
+        Names of values that are good for the kind, and bad here.
+    only_good : tuple of str or None
+        Names of the good values that are tried; None for all.
     """
 
     name: str
@@ -56,12 +61,16 @@ class Argument:
     bad: Mapping[str, Any] = field(default_factory=dict)
     takes: tuple[str, ...] = ()
     good: Mapping[str, Any] = field(default_factory=dict)
+    refuses: tuple[str, ...] = ()
+    only_good: tuple[str, ...] | None = None
 
     def bad_values(self) -> Iterable[tuple[str, Any]]:
         return ((n, v) for n, v in {**KINDS[self.kind].bad, **self.bad}.items() if n not in self.takes)
 
     def good_values(self) -> Iterable[tuple[str, Any]]:
-        return {**KINDS[self.kind].good, **self.good}.items()
+        good = {**KINDS[self.kind].good, **self.good}
+        chosen = good if self.only_good is None else self.only_good
+        return ((n, v) for n, v in good.items() if n in chosen and n not in self.refuses)
 
 
 class Broken:
@@ -123,6 +132,16 @@ NO_FUNCTION = {
     "number": 3, "text": "print", "tensor": torch.ones(2), "of nothing": lambda: None, "of two": lambda a, b: None,
     "class": dict, "list with a number": [3], "list with a class": [dict], "module": torch,
 }  # fmt: skip
+NO_GRAPH = {
+    "none": None, "number": 3, "text": "graph.json", "list": [("x", "y")], "dict": {"x": ["y"]}, "function": len,
+    "class": nx.DiGraph, "module": torch.nn.Linear(2, 2), "object": object(), "undirected": nx.path_graph(2),
+    "empty": nx.DiGraph(), "without shapes": nx.DiGraph([("x", "y")]), "array": np.eye(2), "tensor": torch.eye(2),
+}  # fmt: skip
+NO_SHAPE = {
+    **{k: v for k, v in NO_COUNT.items() if k not in ("list",)}, "zero": 0, "empty tuple": (), "tuple with zero": (2, 0),
+    "tuple with text": (2, "2"), "tuple with a float": (2, 2.0), "tuple with a bool": (2, True), "nested": ((2, 2),),
+    "beyond memory": 2**40, "tuple beyond memory": (2**20, 2**20), "none": None, "set": {2},
+}  # fmt: skip
 
 KINDS: dict[str, Kind] = {
     "count": Kind({**NO_COUNT, **NONE}, {"zero": 0, **COUNTS}),
@@ -138,6 +157,8 @@ KINDS: dict[str, Kind] = {
     "flag": Kind(NO_FLAG, {"true": True, "false": False, "numpy": np.True_}),
     "initializer": Kind(NO_INITIALIZER, {"one": pcgraph.Zero(), "nested": pcgraph.Forward(fallback=pcgraph.Normal())}),
     "path": Kind(NO_PATH),
+    "graph": Kind(NO_GRAPH, {"one": pcgraph.graphs.chain([4, 3])}),
+    "shape": Kind(NO_SHAPE, {**COUNTS, "tuple": (2,), "list": [2], "size": torch.Size([2]), "numpy in a tuple": (np.int64(2),)}),
     "node": Kind(NO_NODE),
     "loader": Kind(NO_LOADER),
     "function": Kind(NO_FUNCTION),

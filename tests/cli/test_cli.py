@@ -197,7 +197,7 @@ def test_bad_input_is_one_message_without_a_traceback(chain: Path, tmp_path: Pat
         (("train", "--rule", "standard:x=1"), "standard takes no options (found 'x')"),
         (("train", "--rule", "nudgd"), "did you mean 'nudged'?"),
         (("train", "--rule", "nudged:strenght=1"), "did you mean 'strength'?"),
-        (("train", "--rule", "nudged:strength=-1"), "strength must be positive"),
+        (("train", "--rule", "nudged:strength=-1"), "strength must be a positive number"),
         (("train", "--rule", "nudged:strength"), "options of the rule are written NAME:option=value"),
         (("train", "--rule", "nudged", "--init", "average"), "needs the class of every sample"),
         (("train", "--rule", "backprop", "--init", "zero", "--steps", "3"), "no inference (found --init, --steps)"),

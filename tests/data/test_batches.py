@@ -276,10 +276,14 @@ def test_a_subset_is_aligned_by_its_own_labels():
     [
         ({"data": [0, 1, 2], "batch_size": 4}, ConfigError, "multiple of the 3 classes .found 4.. Use 3 or 6"),
         ({"data": [0, 1, 2], "batch_size": 2}, ConfigError, "Use 3[.]"),
-        ({"data": [0, 1, 2], "batch_size": 0}, ConfigError, "batch_size is a whole number, at least 1 .found 0"),
-        ({"data": [0, 1, 2], "batch_size": 3.0}, ConfigError, "batch_size is a whole number"),
-        ({"data": [0, 1, 2], "batch_size": 3, "seed": -1}, ConfigError, "seed is a whole number, at least 0 .found -1"),
-        ({"data": [0, 1, 2], "batch_size": 3, "seed": None}, ConfigError, "seed is a whole number"),
+        ({"data": [0, 1, 2], "batch_size": 0}, ConfigError, "batch_size must be a positive integer .found 0"),
+        ({"data": [0, 1, 2], "batch_size": 3.0}, ConfigError, "batch_size must be a positive integer"),
+        (
+            {"data": [0, 1, 2], "batch_size": 3, "seed": -1},
+            ConfigError,
+            "seed must be an integer that is not negative .found -1",
+        ),
+        ({"data": [0, 1, 2], "batch_size": 3, "seed": None}, ConfigError, "seed must be an integer"),
         ({"data": [0, 1, 2], "batch_size": 6}, DataError, "a batch of 6 needs as many samples .found 3"),
         ({"data": [0, 2, 2], "batch_size": 3}, DataError, "found none of class 1 of 3"),
         ({"data": [0, 1, 1], "batch_size": 3, "classes": 3}, DataError, "found none of class 2 of 3"),

@@ -390,12 +390,12 @@ def test_images_that_do_not_fit_their_labels_are_refused(arguments, says):
         ({"normalize": ([0.5, 0.5], 1.0)}, "normalize", "numbers or 1 of each"),
         ({"normalize": None}, "normalize", "found None"),
         ({"normalize": (float("nan"), 1.0)}, "normalize", "found .nan"),
-        ({"fraction": 0}, "fraction", "between 0 and 1 .found 0"),
-        ({"fraction": 1.5}, "fraction", "between 0 and 1 .found 1.5"),
+        ({"fraction": 0}, "fraction", r"fraction must be in \(0, 1\) .found 0"),
+        ({"fraction": 1.5}, "fraction", r"fraction must be in \(0, 1\) .found 1.5"),
         ({"fraction": "half"}, "fraction", "found 'half'"),
         ({"fraction": 0.001}, "fraction", "leaves no image of the class"),
-        ({"fraction": 0.5, "seed": -1}, "seed", "whole number"),
-        ({"dtype": torch.int64}, "dtype", "floating-point type"),
+        ({"fraction": 0.5, "seed": -1}, "seed", "seed must be an integer that is not negative"),
+        ({"dtype": torch.int64}, "dtype", "dtype is one of torch.float64"),
     ],
 )
 def test_wrong_settings_are_refused(arguments, key, says):

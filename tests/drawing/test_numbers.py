@@ -19,6 +19,7 @@ import matplotlib.pyplot as plt
 
 import pcgraph
 from pcgraph import SGD, Forward, Masked, PCNetwork, Zero, drawing, graphs
+from pcgraph.drawing.declaration import draw
 from pcgraph.errors import ConfigError, DataError
 from pcgraph.training import EpochRecord, History
 from tests.builders import clamps_of
@@ -236,7 +237,7 @@ def test_a_full_disk_costs_no_picture(name, tmp_path):
 @pytest.mark.parametrize("path", ["noext", "picture.pictures", "", ".png"])
 def test_a_picture_is_never_written_under_another_name(name, path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigError, match="the suffix of its format"):
+    with pytest.raises(ConfigError, match="the suffix of its format" if path else "path must be the path of a file"):
         PICTURES[name](path)
     assert not list(tmp_path.iterdir())
 
@@ -276,9 +277,9 @@ def test_a_run_without_accuracies_has_no_empty_panel():
 
 
 def test_a_curve_over_products_needs_their_number():
-    with pytest.raises(ConfigError, match="needs smm="):
+    with pytest.raises(ConfigError, match="smm, the products of one update"):
         drawing.learning_curve(history(0.9, 1.0), over="smm")
-    with pytest.raises(ConfigError, match="over is one of"):
+    with pytest.raises(ConfigError, match="over must be .*smm"):
         drawing.learning_curve(history(0.9, 1.0), over="minutes")
     with pytest.raises(ConfigError, match="of 'b' has no measured epoch"):
         drawing.learning_curve({"a": history(0.9, 1.0), "b": History()})
@@ -320,6 +321,24 @@ def test_a_report_shows_its_table_and_its_graph():
     assert len(Page(phases._repr_html_()).pictures) == 2
     many = nx.gnp_random_graph(600, 0.002, directed=True, seed=0)
     assert not Page(pcgraph.check(many, {0})._repr_html_()).pictures
+
+
+def test_a_report_draws_parallel_edges_one_by_one(monkeypatch):
+    """As one line they would look like one edge, and the plan's picture beside it shows more."""
+    drawn = []
+    look = "pcgraph.drawing.painters.draw"
+    monkeypatch.setattr(look, lambda graph, report: drawn.append(graph) or draw(graph, report))
+    graph = nx.MultiDiGraph()
+    graph.add_node("x", shape=2)
+    graph.add_node("y", shape=2, slots={"down": {}})
+    graph.add_edges_from([("x", "y"), ("x", "y"), ("y", "y")])
+    graph.add_edge("x", "y", slot="down")
+    report = pcgraph.check(graph, {"x"})
+    assert dict(zip(report.edges, report.multiplicity)) == {("x", "y"): 3, ("y", "y"): 1}
+    assert len(Page(report._repr_html_()).pictures) == 1
+    assert drawn[0].number_of_edges("x", "y") == 3
+    pcgraph.check(nx.DiGraph(graph), {"x"})._repr_html_()
+    assert drawn[1].number_of_edges() == 2
 
 
 def test_a_plan_shows_each_kind_of_step_and_its_graph():

@@ -186,7 +186,7 @@ def test_equal_attributes_of_other_types_are_read_each():
     graph = nx.DiGraph()
     graph.add_node("a", shape=1)
     graph.add_node("b", shape=True)
-    with pytest.raises(GraphError, match="node 'b' needs a shape"):
+    with pytest.raises(GraphError, match="the shape of node 'b' must be"):
         PCNetwork(graph)
     graph.nodes["b"]["shape"] = 1
     graph.nodes["a"]["bias"], graph.nodes["b"]["bias"] = True, 1

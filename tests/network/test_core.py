@@ -298,7 +298,7 @@ def without_shape():
     ("make", "message"),
     [
         (without_shape, r"node 'lonely' needs a shape \(found none\)"),
-        (lambda: node(shape=0), r"positive int .* \(found 0\)"),
+        (lambda: node(shape=0), r"positive integer .* \(found 0\)"),
         (lambda: node(shape=(3, -1)), r"\(found \(3, -1\)\)"),
         (lambda: node(shape=2.5), r"\(found 2.5\)"),
         (lambda: node(shape=True), r"\(found True\)"),
@@ -350,7 +350,7 @@ NAN = float("nan")
         ({"x": torch.tensor([[0.0, float("inf"), NAN]])}, r"found 2 values"),
         ({"x": torch.zeros(0, 3)}, "the batch is empty"),
         ({"x": [[1.0, 2.0, 3.0]]}, r"must be a torch.Tensor .*found list"),
-        ({"x": Masked(torch.zeros(2, 3), torch.zeros(2, 3))}, r"bool tensor"),
+        ({"x": Masked(torch.zeros(2, 3), torch.zeros(2, 3))}, r"needs to be of bool"),
         ({"x": Masked(torch.zeros(2, 3), torch.zeros(2, dtype=torch.bool))}, r"needs shape \(2, 3\) or \(3,\)"),
     ],
 )
@@ -597,7 +597,10 @@ def test_energies_at_the_edge_of_the_range_are_no_divergence():
         (lambda net, x, y: net(x), r"net.infer\(clamps"),
         (lambda net, x, y: net.infer({"x": x[0]}, init=Zero(), steps=0), r"x.unsqueeze\(0\)"),
         (lambda net, x, y: net.infer({"y": y.argmax(1)}, init=Zero(), steps=0), r"one_hot\(y, 2\)"),
-        (lambda net, x, y: net.infer({"x": x.numpy()}, init=Zero(), steps=0), r"torch.from_numpy"),
+        (
+            lambda net, x, y: net.infer({"x": x.long().numpy()}, init=Zero(), steps=0),
+            r"needs dtype .*found torch.int64",
+        ),
         (
             lambda net, x, y: net.infer(
                 {"x": x}, init=Zero(), steps=1, optimizer=torch.optim.SGD(net.parameters(), lr=0.1)

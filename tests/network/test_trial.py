@@ -68,6 +68,28 @@ class StraightThrough(torch.autograd.Function):
         return g
 
 
+class Clipped(torch.autograd.Function):
+    """The identity, with a smaller gradient."""
+
+    @staticmethod
+    def forward(ctx, a):
+        return a.clone()
+
+    @staticmethod
+    def backward(ctx, g):
+        return 0.1 * g
+
+
+class Failing(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, a):
+        return a.clone()
+
+    @staticmethod
+    def backward(ctx, g):
+        raise ValueError("it went wrong")
+
+
 def raising(error):
     def fails(a):
         raise error
@@ -78,6 +100,7 @@ def raising(error):
 GENERATOR, SAMPLED = torch.Generator(), torch.randn(4)
 IN_PLACE, DRAWS, VARIES = "changes it in place", "draws at random", "gives another one each time"
 MIXES, SLOPE = "depends on the others of the batch", "torch finds no way back"
+PART = "a part of it is hidden from torch"
 CHANGES, SHAPE = "changes itself when it is evaluated", "must preserve the shape"
 
 #: (what, what the refusal says); each is tried as the activation of a node and of an edge.
@@ -108,6 +131,19 @@ REFUSED = {
     "without gradient": (torch.no_grad()(torch.tanh), SLOPE),
     "NumPy, detached": (lambda a: torch.from_numpy(np.tanh(a.detach().numpy())), SLOPE),
     "NumPy": (lambda a: torch.from_numpy(np.tanh(a.numpy())), r"Can't call numpy\(\)"),
+    "without a derivative": (torch.detach_copy, "cannot be differentiated: derivative for"),
+    "with a derivative that fails": (Failing.apply, "cannot be differentiated: it went wrong"),
+    "partly detached": (lambda a: a * a.detach().sigmoid(), PART),
+    "a term detached": (lambda a: a.tanh() + a.detach(), PART),
+    "half of the neurons detached": (lambda a: torch.cat([a[:, :2].detach(), a[:, 2:]], 1).tanh(), PART),
+    "a norm detached": (lambda a: a / a.detach().norm(dim=1, keepdim=True), PART),
+    "partly by NumPy": (lambda a: a + torch.from_numpy(np.sin(a.detach().numpy())), PART),
+    "in place where it is large": (lambda a: a.clamp_(max=5.0) if a.max() > 5 else a.tanh(), IN_PLACE),
+    "in place where it is small": (lambda a: a.zero_() if a.abs().max() < 0.1 else a.tanh(), IN_PLACE),
+    "in place where it is negative": (
+        lambda a: a.clone().copy_(a.clamp_(min=-20)) if a.min() < -20 else a.tanh(),
+        IN_PLACE,
+    ),
     "a sum": (lambda a: a.sum(-1), SHAPE),
     "one neuron": (lambda a: a.sum(-1, keepdim=True), SHAPE),
     "one sample squeezed": (torch.squeeze, SHAPE),
@@ -142,6 +178,15 @@ ADMITTED = {
     "signs": torch.sign,
     "rounded": torch.round,
     "straight through": StraightThrough.apply,
+    "straight through by detach": lambda a: a + (a.sign() - a).detach(),
+    "rounded straight through": lambda a: a + ((a * 4).round() / 4 - a).detach(),
+    "a gradient of its own": Clipped.apply,
+    "kinks everywhere": lambda a: (a * 50).sin().abs(),
+    "steep": lambda a: (200 * a).tanh(),
+    "far from zero": lambda a: 1e5 + a.tanh(),
+    "hard": F.hardtanh,
+    "the largest alone": lambda a: a * (a == a.amax(1, keepdim=True)),
+    "shrunk": F.softshrink,
     "softmax of a sample": nn.Softmax(dim=1),
     "sorted": lambda a: a.sort(-1).values,
     "a norm of the sample": nn.LayerNorm(4, elementwise_affine=False),

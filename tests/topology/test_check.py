@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from pcgraph.errors import ClampError, GraphError, InvalidInitializer, PCGraphError
+from pcgraph.errors import ClampError, ConfigError, GraphError, InvalidInitializer, PCGraphError
 from pcgraph.graphs import chain, decoder, figure_9
 from pcgraph.topology import (
     Budget,
@@ -359,7 +359,7 @@ class TestSweep:
             report.sweep(initialised={"h11"})
 
     def test_verify_knows_its_claims_only(self):
-        with pytest.raises(TypeError, match="claims"):
+        with pytest.raises(ConfigError, match="claims"):
             verify(feedback(), {"x"}, "h")
 
     @pytest.mark.parametrize(

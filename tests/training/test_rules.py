@@ -471,7 +471,7 @@ def test_what_a_rule_needs_and_what_it_does_not_is_said() -> None:
         fit(net, BATCHES, optimizer=optimizer, rule=Nudged(), init=pcgraph.Forward())
     with pytest.raises(ConfigError, match=r"Backprop has no inference \(found init=, steps=, state_optimizer=\)"):
         train(net, Backprop(), init=pcgraph.Forward(), steps=3, state_optimizer=STATES)
-    with pytest.raises(ConfigError, match=r"incremental learning needs at least one step \(found 0\)"):
+    with pytest.raises(ConfigError, match=r"steps must be a positive integer \(found 0\)"):
         train(net, Incremental(), steps=0)
     for rule in (Nudged(), Backprop()):
         with pytest.raises(ConfigError, match=r"there is none to predict: name two nodes in clamp="):
@@ -480,7 +480,7 @@ def test_what_a_rule_needs_and_what_it_does_not_is_said() -> None:
             train(net, rule, [{"x": X}])
         with pytest.raises(ClampError, match=r"whole targets of 'y' \(found a partial clamp\)"):
             train(net, rule, [{"x": X, "y": pcgraph.Masked(Y, Y > 0)}])
-    with pytest.raises(ConfigError, match="strength must be positive"):
+    with pytest.raises(ConfigError, match="strength must be a positive number"):
         Nudged(strength=-1)
     with pytest.raises(ConfigError, match="centred"):
         Nudged(sign="both")  # type: ignore[arg-type]
