@@ -228,7 +228,11 @@ def test_the_batch_never_changes_a_samples_answer(device, solver, coordinates, t
     for i in range(5):
         alone = net.infer({v: c[i : i + 1] for v, c in clamps.items()}, **kw)
         for v in net.graph:
-            torch.testing.assert_close(together.states[v][i : i + 1], alone.states[v], rtol=1e-9, atol=1e-10)
+            # A GPU multiplies batches of other sizes in another order, and a line search makes more of it.
+            loose = 1e3 if torch.device(device).type == "cuda" else 1.0
+            torch.testing.assert_close(
+                together.states[v][i : i + 1], alone.states[v], rtol=1e-9 * loose, atol=1e-10 * loose
+            )
         if tolerance is not None:
             assert together.steps[i] == alone.steps[0]
 

@@ -305,7 +305,8 @@ def test_memory_starts_at_the_ridge_fit_of_the_forward_states(device, beta):
             root = (1e-4 * 30) ** 0.5
             tall = torch.cat([a, root * torch.eye(7, dtype=torch.float64, device=device)])
             wide = torch.cat([y, torch.zeros(7, 2, dtype=torch.float64, device=device)])
-            columns.append(a @ torch.linalg.lstsq(tall, wide, driver="gelsd").solution)
+            solution = torch.linalg.lstsq(tall.cpu(), wide.cpu(), driver="gelsd").solution  # a GPU has no such driver
+            columns.append(a @ solution.to(device))
         expected = torch.cat(columns, 1)[:, : swept[node].shape[1]]
         assert torch.isfinite(begun[node]).all()
         torch.testing.assert_close(begun[node], expected, rtol=1e-7, atol=1e-9)
@@ -457,7 +458,7 @@ def test_a_free_phase_ends_at_its_tolerance_and_tells_the_largest_gradient(devic
 
 def _released(net, states):
     """The target's own settled value: here it is its prediction, since nothing else holds it."""
-    y = torch.zeros(4, 2, dtype=torch.float64)
+    y = states["h1"].new_zeros(4, 2)
     for _ in range(500):
         y = reference.predictions(net, {**states, "y": y})["y"]
     return y
@@ -707,7 +708,9 @@ def test_what_is_remembered_goes_along_with_the_network(device, name, dtypes):
     assert learn_in(before) == before
     net.to(after)
     if name == "Memory":
-        with pytest.raises(ConfigError, match=rf"Memory is in {before} on cpu, and the network in {after}.*memory\.to"):
+        with pytest.raises(
+            ConfigError, match=rf"Memory is in {before} on {device}.*, and the network in {after}.*memory\.to"
+        ):
             learn_in(after)
         init.to(after)
     assert learn_in(after) == after

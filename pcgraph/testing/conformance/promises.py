@@ -66,15 +66,20 @@ class Draws:
 
 
 def unmoved(who: Any, what: str, call: Callable[[], Any]) -> Any:
-    """Call, and see that torch's global generator is where it was."""
-    before = torch.random.get_rng_state()
+    """Call, and see that torch's global generators are where they were, that of a GPU too."""
+    before = _generators()
     value = call()
-    if not torch.equal(before, torch.random.get_rng_state()):
+    if not all(map(torch.equal, before, _generators())):
         raise broken(
             who, f"that {what} does not draw from torch's global generator", "that it was moved",
             "draw from a torch.Generator of your own, made once",
         )  # fmt: skip
     return value
+
+
+def _generators() -> list[Tensor]:
+    states = [torch.random.get_rng_state()]
+    return states + (torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [])
 
 
 def derivative(
