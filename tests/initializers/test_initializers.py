@@ -457,7 +457,7 @@ def test_a_free_phase_ends_at_its_tolerance_and_tells_the_largest_gradient(devic
 
 def _released(net, states):
     """The target's own settled value: here it is its prediction, since nothing else holds it."""
-    y = torch.zeros(4, 2, dtype=torch.float64)
+    y = torch.zeros(4, 2, dtype=net.dtype, device=net.device)
     for _ in range(500):
         y = reference.predictions(net, {**states, "y": y})["y"]
     return y
@@ -707,7 +707,9 @@ def test_what_is_remembered_goes_along_with_the_network(device, name, dtypes):
     assert learn_in(before) == before
     net.to(after)
     if name == "Memory":
-        with pytest.raises(ConfigError, match=rf"Memory is in {before} on cpu, and the network in {after}.*memory\.to"):
+        with pytest.raises(
+            ConfigError, match=rf"Memory is in {before} on {device}, and the network in {after}.*memory\.to"
+        ):
             learn_in(after)
         init.to(after)
     assert learn_in(after) == after
