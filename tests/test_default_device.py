@@ -93,7 +93,7 @@ INITIALIZERS = {
 INFERENCES = {
     "momentum": {"optimizer": SGD(0.1, momentum=0.5)}, "Adam": {"optimizer": Adam(0.05)},
     "a rate for each node": {"optimizer": SGD({"h1": 0.1, None: 0.05})},
-    "L-BFGS": {"optimizer": pcgraph.LBFGS()}, "Anderson": {"optimizer": pcgraph.Anderson(0.1)},
+    "L-BFGS": {"optimizer": pcgraph.LBFGS()}, "Anderson": {"optimizer": pcgraph.Anderson(0.1, ridge=0.1)},
     "a tolerance": {"tolerance": 1e-2}, "nodes": {"trace": "nodes"}, "errors": {"coordinates": pcgraph.Errors()},
     "precision": {"precision": {"h1": 0.3}},
 }  # fmt: skip

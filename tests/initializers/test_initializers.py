@@ -458,7 +458,7 @@ def test_a_free_phase_ends_at_its_tolerance_and_tells_the_largest_gradient(devic
 
 def _released(net, states):
     """The target's own settled value: here it is its prediction, since nothing else holds it."""
-    y = states["h1"].new_zeros(4, 2)
+    y = torch.zeros(4, 2, dtype=net.dtype, device=net.device)
     for _ in range(500):
         y = reference.predictions(net, {**states, "y": y})["y"]
     return y
