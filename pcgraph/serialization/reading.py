@@ -129,10 +129,11 @@ class _Reader:
         return result
 
     def _slots(self, slots: Mapping[str, Any], what: str, where: Any) -> dict[str, Any]:
-        said = {name: (f"slot {name!r} of {what}", found) for name, found in slots.items()}
-        return {
-            name: self.attributes(_mapping(found, text), text, where, "slot") for name, (text, found) in said.items()
-        }
+        result = {}
+        for name, said in slots.items():
+            text = f"slot {name!r} of {what}"
+            result[name] = self.attributes(_mapping(said, text), text, where, "slot")
+        return result
 
     def _attribute(self, key: str, value: Any) -> Any:
         if key == "shape":

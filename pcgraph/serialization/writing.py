@@ -167,8 +167,8 @@ class _Writer:
         for name, said in slots.items():
             if type(name) is not str or name.startswith("$") or not isinstance(said, Mapping):
                 raise GraphError(
-                    f"the attribute 'slots' of {what} cannot be saved: it needs a mapping for each slot, by a name that "
-                    f"does not begin with $ (found {name!r}: {said!r}).",
+                    f"the attribute 'slots' of {what} cannot be saved: it needs a mapping for each slot, by a name "
+                    f"that does not begin with $ (found {name!r}: {said!r}).",
                     where=where,
                     found=slots,
                 )

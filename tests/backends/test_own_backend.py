@@ -112,9 +112,8 @@ class EdgeProgram(Program):
         if not isinstance(which, int):
             return torch.stack([self.read(i, kind) for i in torch.arange(len(self.s.nodes))[which].tolist()])
         state = self.state(which)
-        return {"state": {}, "prediction": self.mu, "gradient": self.g}[kind].get(
-            which, torch.zeros_like(state) if kind == "gradient" else state
-        )
+        other = torch.zeros_like(state) if kind == "gradient" else state
+        return {"state": {}, "prediction": self.mu, "gradient": self.g}[kind].get(which, other)
 
     def gradients(self, scale):
         for e in self.plan.learn.edges.tolist():

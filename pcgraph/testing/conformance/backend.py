@@ -215,7 +215,7 @@ def _scaled(graph: nx.DiGraph) -> nx.DiGraph:
 
 
 def _slots() -> nx.DiGraph:
-    """Feedback apart from what is fed forward: into an input, a hidden node with two slots, and past a parallel edge."""
+    """Feedback apart from what is fed forward: into an input, a hidden node with two slots, beside a parallel edge."""
     graph = _nodes(nx.MultiDiGraph(), x=3, a=4, b=4, y=2)
     graph.nodes["x"]["slots"] = {"down": {"precision": 0.5}}
     graph.nodes["a"]["slots"] = {"down": {"activation": "tanh", "bias": False}, "self": {"precision": 0.3}}
@@ -303,7 +303,7 @@ def _compare(backend: Backend, case: _Case, net: PCNetwork, result: Any, expecte
         if far(result.predictions[slot], predicted[slot]):
             raise differ(
                 f"predictions of the {slot}",
-                "on an edge of structure.is_tie, propagate copies the state and pull adds g",
+                "on an edge of structure.is_tie, propagate copies h, pull adds g",
             )
     if far(result.trace, torch.stack(expected.trace).detach()):
         raise differ("energy at every step", "evaluate(t) brings predictions up to date, and energy(t) follows it")
