@@ -111,9 +111,8 @@ class EdgeProgram(Program):
     def read(self, which, kind):
         if not isinstance(which, int):
             return torch.stack([self.read(i, kind) for i in torch.arange(len(self.s.nodes))[which].tolist()])
-        state = self.state(which)
-        other = torch.zeros_like(state) if kind == "gradient" else state
-        return {"state": {}, "prediction": self.mu, "gradient": self.g}[kind].get(which, other)
+        known = {"state": {}, "prediction": self.mu, "gradient": self.g}[kind]
+        return known[which] if which in known else self.state(which) * (kind != "gradient")
 
     def gradients(self, scale):
         for e in self.plan.learn.edges.tolist():
@@ -238,7 +237,7 @@ class Stale(EdgeProgram):
         (Ties, r"\(slots\)"),
         (Holds, r"states of .* \(slots\)"),
         (Declared, "precisions of one run"),
-    ],  # fmt: skip
+    ],
 )
 def test_a_backend_that_is_wrong_is_found(program, says):
     class Wrong(Backend):
