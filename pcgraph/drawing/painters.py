@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Hashable, Iterable
 from typing import Any
 
 import networkx as nx
@@ -14,6 +15,7 @@ from pcgraph.drawing.declaration import draw
 from pcgraph.drawing.style import PAPER, pyplot
 from pcgraph.errors import PCGraphError
 from pcgraph.learning import InferenceResult
+from pcgraph.network import MAIN
 from pcgraph.plan import Plan
 from pcgraph.topology import Report, check_phase
 
@@ -41,9 +43,10 @@ def _has_pyplot() -> bool:
 def _report(report: Report) -> bytes | None:
     if report.level != "groups" or len(report.nodes) > DRAWN or not _has_pyplot():
         return None
-    graph = nx.DiGraph()
+    graph = nx.MultiDiGraph()
     graph.add_nodes_from(report.nodes)
-    graph.add_edges_from(report.edges)
+    graph.add_edges_from(report.main_edges)
+    _add_slots(graph, report.slot_edges)
     return _png(draw(graph, report).figure)
 
 
@@ -52,12 +55,21 @@ def _plan(plan: Plan) -> bytes | None:
     if len(s.nodes) > DRAWN or not _has_pyplot():
         return None
     graph = nx.MultiDiGraph()
-    for i in np.argsort(s.rank).tolist():
+    for i in np.argsort(s.rank[: len(s.declared)]).tolist():
         prior = {"prior": 0.0} if i in s.priors else {}
         graph.add_node(s.nodes[i], shape=s.groups[int(s.group_of[i])].shape, **prior)
-    graph.add_edges_from((s.nodes[u], s.nodes[v]) for u, v in zip(s.source.tolist(), s.target.tolist()))
-    clamped = [s.nodes[i] for i in np.flatnonzero(~plan.free)]
+    edges = [(*s.edge(e)[:2], s.slot_name(e)) for e in np.flatnonzero(~s.is_tie).tolist()]
+    graph.add_edges_from((u, v) for u, v, slot in edges if slot == MAIN)
+    _add_slots(graph, [edge for edge in edges if edge[2] != MAIN])
+    clamped = [s.nodes[i] for i in np.flatnonzero(~plan.free[: len(s.declared)])]
     return _png(draw(graph, check_phase(graph, clamped, repair=False), title="").figure)
+
+
+def _add_slots(graph: nx.MultiDiGraph, edges: Iterable[tuple[Hashable, Hashable, str]]) -> None:
+    """Add edges that feed slots, and the slots."""
+    for u, v, slot in edges:
+        graph.nodes[v].setdefault("slots", {})[slot] = {}
+        graph.add_edge(u, v, slot=slot)
 
 
 def _result(result: InferenceResult) -> bytes | None:
