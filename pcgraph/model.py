@@ -310,7 +310,7 @@ class PCNetwork(Network):
         node : node
             The one that is asked for; it is not wholly clamped.
         init, steps, optimizer, coordinates, tolerance, precision
-            As for :meth:`infer`; both of the first, or neither. A sweep needs none of the others.
+            As for :meth:`infer`; both of the first, or neither. A sweep moves nothing, and takes none of the last three.
 
         Raises
         ------
@@ -334,6 +334,9 @@ class PCNetwork(Network):
                 "optimizer": optimizer, "coordinates": coordinates, "tolerance": tolerance, "precision": precision,
             }  # fmt: skip
             return self.infer(clamps, init=init, steps=steps, **how).states[node]
+        for key, value in {"coordinates": coordinates, "tolerance": tolerance, "precision": precision}.items():
+            if value is not None:
+                raise ConfigError(f"{key}= is of an inference, and a sweep is none: give init= and steps= too", key=key)
         checked = Clamps.check(self, clamps)
         plan = self._planner.prediction(checked.clamped, frozenset(checked.masked), target)
         with torch.inference_mode(False):

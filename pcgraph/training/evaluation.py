@@ -11,11 +11,13 @@ from torch import Tensor
 
 from pcgraph.arguments import require_count, require_instance, shown
 from pcgraph.clamps import Masked
+from pcgraph.coordinates import Errors
 from pcgraph.energies import Gaussian
 from pcgraph.errors import ClampError, ConfigError, InvalidInitializer
 from pcgraph.initializers import Initializer
 from pcgraph.model import PCNetwork
 from pcgraph.optimizers import StateOptimizer
+from pcgraph.solvers import Solver
 from pcgraph.training.batches import Batch, check_names, is_one_hot, read_batch
 
 __all__ = ["Evaluation", "correct", "evaluate", "require_initializer", "require_loader"]
@@ -55,8 +57,9 @@ class Evaluation:
 
 def evaluate(
     net: PCNetwork, loader: Iterable[Any], *, given: Node | Sequence[Node | None] | None = None, predict: Node = "y",
-    init: Initializer | None = None, steps: int | None = None, optimizer: StateOptimizer | None = None,
-    stop: Callable[[], bool] | None = None,
+    init: Initializer | None = None, steps: int | None = None, optimizer: StateOptimizer | Solver | None = None,
+    coordinates: Errors | None = None, tolerance: float | None = None,
+    precision: Mapping[Any, float] | None = None, stop: Callable[[], bool] | None = None,
 ) -> Evaluation:  # fmt: skip
     """Predict `predict` from `given`, and compare.
 
@@ -74,8 +77,8 @@ def evaluate(
         What is clamped, in the order of a tuple's entries, where None stands for one that is not used. The default is
         ``"x"`` where there is such a node, and elsewhere all that a mapping names beside `predict`.
     predict : node
-    init, steps, optimizer
-        Initializer, number of inference steps and state optimizer, for graphs without a sweep.
+    init, steps, optimizer, coordinates, tolerance, precision
+        As for :meth:`pcgraph.PCNetwork.predict`: for graphs without a sweep, and where feedback is to have a say.
     stop : callable, optional
         Asked after each batch whether to end early, with what has been seen.
 
@@ -112,7 +115,7 @@ def evaluate(
         require_initializer(init)
     if steps is not None:
         steps = require_count(steps, "steps")
-    if optimizer is not None:
+    if optimizer is not None and not isinstance(optimizer, Solver):
         require_instance(optimizer, "optimizer", StateOptimizer, "pcgraph.SGD(lr=0.1)")
         optimizer.require_fit(net.structure.declared, net.dtype)
     if stop is not None and not callable(stop):
@@ -125,7 +128,10 @@ def evaluate(
         for item in loader:
             batch = read_batch(net, item, (*names, predict) if names else ())
             clamps, y = _split(net, batch, names, predict)
-            prediction = net.predict(clamps, predict, init=init, steps=steps, optimizer=optimizer)
+            prediction = net.predict(
+                clamps, predict, init=init, steps=steps, optimizer=optimizer, coordinates=coordinates,
+                tolerance=tolerance, precision=precision,
+            )  # fmt: skip
             sums = _sums(net, target, y, prediction)
             total = sums if total is None else total + sums
             samples += len(y)

@@ -731,6 +731,25 @@ def test_targets_never_leak_into_their_prediction() -> None:
     assert found.squared_error == pytest.approx(float((Y - state).square().sum(1).mean()), rel=1e-5)
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"precision": {"h1": 4.0, "y": 0.25}, "optimizer": pcgraph.SGD(lr=0.1)},
+        {"coordinates": pcgraph.Errors(), "optimizer": pcgraph.SGD(lr=0.1)},
+        {"tolerance": 0.9, "optimizer": pcgraph.SGD(lr=0.1)},
+        {"optimizer": pcgraph.LBFGS()},
+    ],
+)
+def test_evaluation_asks_as_inference_does(settings: dict[str, Any]) -> None:
+    """Whatever `infer` takes to ask a network, a whole set is asked by, batch after batch."""
+    net, init = chain(), pcgraph.Normal(std=0.5)
+    found = evaluate(net, BATCHES, init=init, steps=4, **settings)
+    state = torch.cat([net.infer({"x": x}, init=init, steps=4, **settings).states["y"] for x, _ in BATCHES])
+    assert found.squared_error == pytest.approx(float((Y - state).square().sum(1).mean()), rel=1e-5)
+    plain = evaluate(net, BATCHES, init=init, steps=4, optimizer=pcgraph.SGD(lr=0.1))
+    assert found.squared_error != pytest.approx(plain.squared_error, rel=1e-6)
+
+
 @pytest.mark.parametrize("init", [pcgraph.Normal(), pcgraph.Null(first=pcgraph.Zero())])
 def test_evaluation_teaches_nothing(init: pcgraph.Initializer) -> None:
     """Neither weights nor initializer, in or out of training."""
@@ -776,6 +795,10 @@ def test_targets_that_are_no_classes_have_no_accuracy() -> None:
         ([(X, Y)], {"predict": "z"}, ClampError, "no node 'z'"),
         ([(X, Y)], {"given": "z"}, ClampError, "no node 'z'"),
         ([(X, Y)], {"steps": 3}, ConfigError, "both init= and steps="),
+        ([(X, Y)], {"precision": {"h1": 0.5}}, ConfigError, "precision= is of an inference, and a sweep is none"),
+        ([(X, Y)], {"tolerance": 0.1}, ConfigError, "tolerance= is of an inference"),
+        ([(X, Y)], {"coordinates": pcgraph.Errors()}, ConfigError, "coordinates= is of an inference"),
+        ([(X, Y)], {"optimizer": 3}, ConfigError, "optimizer must be a StateOptimizer"),
     ],
 )
 def test_what_cannot_be_evaluated_is_refused(
