@@ -310,7 +310,7 @@ class PCNetwork(Network):
         node : node
             The one that is asked for; it is not wholly clamped.
         init, steps, optimizer, coordinates, tolerance, precision
-            As for :meth:`infer`; both of the first, or neither. A sweep moves nothing, and takes none of the last three.
+            As for :meth:`infer`; both of the first, or neither. A sweep moves nothing: it takes none of the last three.
 
         Raises
         ------
