@@ -21,9 +21,10 @@ from pcgraph.checkpoints import set_generators
 from pcgraph.errors import CheckpointError, ConfigError, Diverged, InvalidInitializer, PCGraphWarning
 from pcgraph.learning import InferenceResult
 from pcgraph.model import PCNetwork
+from pcgraph.topology import check_phase
 from pcgraph.training.batches import Batch, read_batch
 from pcgraph.training.checkpointing import Checkpointing
-from pcgraph.training.collapse import ADVICE
+from pcgraph.training.collapse import ADVICE, AT_CHANCE, at_chance
 from pcgraph.training.evaluation import Evaluation, correct, evaluate
 from pcgraph.training.gradients import GradientMonitor
 from pcgraph.training.interrupts import Interrupts
@@ -32,6 +33,7 @@ from pcgraph.training.loader_position import LoaderPosition, length_of
 from pcgraph.training.logs import ProgressBar, open_log
 from pcgraph.training.options import FitOptions, doubts
 from pcgraph.training.records import EpochRecord, History, StepRecord, metric_of
+from pcgraph.training.stability import StabilityMonitor
 from pcgraph.training.state import TrainingState
 
 __all__ = ["Trainer"]
@@ -59,8 +61,9 @@ class Trainer:
     def __init__(self, net: PCNetwork, loader: Iterable[Any], options: FitOptions) -> None:
         self.net, self.loader, self.options = net, loader, options
         self.state = TrainingState()
-        self.gradients = GradientMonitor(net, options.optimizer)
+        self.gradients = GradientMonitor(net, options.optimizer, options.state_optimizer)
         self.learner = Learner(net, options, self.gradients)
+        self.stability = StabilityMonitor(net, options)
         self.position = LoaderPosition(loader, net.device)
         self.checkpoints = Checkpointing(net, options, self.state, self.position, self.gradients)
         self.interrupts = Interrupts()
@@ -68,6 +71,8 @@ class Trainer:
         self.logs = open_log(options.log, options.tensorboard)
         self.length, most = length_of(loader), options.measure_every
         self.measure_every = min(most, max(1, (self.length or MEASURED * most) // MEASURED))
+        shape = () if options.layout.target is None else net.structure.shape(options.layout.target)
+        self.classes = shape[0] if len(shape) == 1 else 0
         self.tells_accuracy = options.layout.target is not None
 
     @property
@@ -135,18 +140,31 @@ class Trainer:
         told = measured or bool(self.options.callbacks)  # a rate in a tensor of the device would be waited for
         lr = float(self.options.optimizer.param_groups[0]["lr"]) if told else math.nan
         trace = measured and not self._has_told(INCREASED)
+        seen = self.stability.look(batch, state.step)
         result, energy = self.learner.learn(batch, step=state.step + 1, measured=measured, trace=trace)
         if self.options.scheduler_each == "step":
             for scheduler in self.options.schedulers:
                 scheduler.step()
         state.count_step(batch.size, energy, accuracy)
         self.learner.consistent = True
-        for text in (*self._rise(result), *self.gradients.said(state.step)):
+        seen = self.stability.after() if measured and seen is None else seen
+        for text in (*self._rise(result), *self.gradients.said(state.step), *self.stability.said(state.step)):
             self._warn(text)
         state.exact = True
         looked_at = result if self.options.callbacks else None
         return self._tell_step(
-            StepRecord(state.epoch + 1, state.step, batch.size, energy, accuracy, lr, state.seconds, looked_at)
+            StepRecord(
+                state.epoch + 1,
+                state.step,
+                batch.size,
+                energy,
+                accuracy,
+                lr,
+                state.seconds,
+                seen.curvature if seen else None,
+                seen.reach if seen else None,
+                looked_at,
+            )
         )
 
     def _draw(self, batches: Iterator[Any]) -> Any:
@@ -190,13 +208,20 @@ class Trainer:
         self._schedule(record)
         state.before_validation = None
         trouble = state.collapse.see(record.epoch, validation.get("accuracy", accuracy), energy)
-        record = replace(record, fell=state.collapse.fallen)
+        seen = self.stability.last
+        record = replace(
+            record, fell=state.collapse.fallen, curvature=seen.curvature if seen else None,
+            reach=seen.reach if seen else None,
+        )  # fmt: skip
         self._record(record)
         state.count_epoch()
         self.checkpoints.after_epoch(record)
         self.bar.finish(record)
         if trouble:
-            self._warn(f"the run has fallen over: {trouble}. {ADVICE}")
+            self._warn(f"the run has fallen over: {trouble}. {self.stability.too_fast or ADVICE}")
+        if not self._has_told(AT_CHANCE):
+            for text in at_chance(self.history.epochs, self.classes, self._leaks):
+                self._warn(text)
         if self._call(record):
             self.history.stopped = "callback"
 
@@ -345,6 +370,13 @@ class Trainer:
         while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("pcgraph.training"):
             level, frame = level + 1, frame.f_back
         warnings.warn(text, PCGraphWarning, stacklevel=level)
+
+    def _leaks(self) -> list[str]:
+        """Name the clamped nodes that help to predict themselves, as far as what is trained on tells."""
+        layout = self.options.layout
+        known = {v for v in (*(layout.given or ()), layout.target) if v is not None and v in self.net.graph}
+        leaks = check_phase(self.net.graph, known, repair=False).leaks
+        return [str(leak) for leak in leaks if leak.nodes[0] == layout.target]
 
     def _has_told(self, beginning: str) -> bool:
         return any(text.startswith(beginning) for text in self.history.warnings)
