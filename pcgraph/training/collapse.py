@@ -56,8 +56,8 @@ ADVICE = (
 )
 
 
-AT_CHANCE = "the energy falls, and the accuracy stays at chance"
-ENOUGH = 2  # epochs before anything is said
+AT_CHANCE = "the energy falls, and validation stays at chance"
+ENOUGH = 2, 100  # epochs and steps before anything is said
 FALLEN = 0.8  # of the energy of the first epoch
 NEAR = 0.07  # above one class in so many
 
@@ -68,17 +68,19 @@ def at_chance(epochs: Sequence[EpochRecord], classes: int, leaks: Callable[[], l
     Parameters
     ----------
     epochs : sequence of EpochRecord
-        Validation's accuracy counts, or that of training where it is measured alone.
+        Validation's accuracy counts.
     classes : int
         How many the target has; 0 where it has none.
     leaks : callable
         Tells where the target helps to predict itself; asked where there is something to say.
     """
-    accuracies = [record.validation.get("accuracy", record.accuracy) for record in epochs]
+    accuracies = [record.validation.get("accuracy") for record in epochs]
     energies = [record.energy for record in epochs]
     known = [a for a in accuracies if a is not None]
     first, last = (energies[0], energies[-1]) if energies else (None, None)
-    if classes < 2 or len(epochs) < ENOUGH or len(known) < len(epochs) or first is None or last is None:
+    if classes < 2 or len(epochs) < ENOUGH[0] or epochs[-1].step < ENOUGH[1] or len(known) < len(epochs):
+        return []
+    if first is None or last is None:
         return []
     chance = 1 / classes
     if max(known) > chance + NEAR or not last < FALLEN * first:

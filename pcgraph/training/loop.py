@@ -33,7 +33,7 @@ from pcgraph.training.loader_position import LoaderPosition, length_of
 from pcgraph.training.logs import ProgressBar, open_log
 from pcgraph.training.options import FitOptions, doubts
 from pcgraph.training.records import EpochRecord, History, StepRecord, metric_of
-from pcgraph.training.stability import StabilityMonitor
+from pcgraph.training.stability import PASSED, StabilityMonitor
 from pcgraph.training.state import TrainingState
 
 __all__ = ["Trainer"]
@@ -140,7 +140,7 @@ class Trainer:
         told = measured or bool(self.options.callbacks)  # a rate in a tensor of the device would be waited for
         lr = float(self.options.optimizer.param_groups[0]["lr"]) if told else math.nan
         trace = measured and not self._has_told(INCREASED)
-        seen = self.stability.look(batch, state.step)
+        seen = self.stability.look(batch, state.step, self.history.steps) if measured else None
         result, energy = self.learner.learn(batch, step=state.step + 1, measured=measured, trace=trace)
         if self.options.scheduler_each == "step":
             for scheduler in self.options.schedulers:
@@ -148,7 +148,9 @@ class Trainer:
         state.count_step(batch.size, energy, accuracy)
         self.learner.consistent = True
         seen = self.stability.after() if measured and seen is None else seen
-        for text in (*self._rise(result), *self.gradients.said(state.step), *self.stability.said(state.step)):
+        for text in (*self._rise(result), *self.gradients.said(state.step)):
+            self._warn(text)
+        for text in self.stability.said(state.step) if seen and not self._has_told(PASSED) else ():
             self._warn(text)
         state.exact = True
         looked_at = result if self.options.callbacks else None
@@ -208,11 +210,10 @@ class Trainer:
         self._schedule(record)
         state.before_validation = None
         trouble = state.collapse.see(record.epoch, validation.get("accuracy", accuracy), energy)
-        seen = self.stability.last
-        record = replace(
-            record, fell=state.collapse.fallen, curvature=seen.curvature if seen else None,
-            reach=seen.reach if seen else None,
-        )  # fmt: skip
+        seen = next((r for r in reversed(self.history.steps) if r.curvature is not None), None)
+        record = replace(record, fell=state.collapse.fallen)
+        if seen is not None and seen.epoch == record.epoch:
+            record = replace(record, curvature=seen.curvature, reach=seen.reach)
         self._record(record)
         state.count_epoch()
         self.checkpoints.after_epoch(record)

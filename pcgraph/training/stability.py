@@ -11,10 +11,10 @@ of the way: near 0 the errors that weights learn from are those of backpropagati
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
 from pcgraph.errors import PCGraphError
 from pcgraph.learning import Standard
@@ -22,11 +22,12 @@ from pcgraph.model import PCNetwork
 from pcgraph.optimizers import SGD, Following
 from pcgraph.training.batches import Batch
 from pcgraph.training.options import FitOptions
+from pcgraph.training.records import StepRecord
 
-__all__ = ["Seen", "StabilityMonitor"]
+__all__ = ["PASSED", "Seen", "StabilityMonitor"]
 
-#: Power iterations of the first measurement, and of a later one, which goes on from the direction of the last.
-FIRST, LATER = 10, 2
+#: Power iterations of a measurement, of two gradients each; from below they come near enough to tell 2 from 1.
+ITERATIONS = 10
 PASSED = "the state rate passes the stability limit"
 
 
@@ -52,7 +53,7 @@ class Seen(NamedTuple):
 
 
 class StabilityMonitor:
-    """Measures the curvature of the energy every few hundred steps, and says once a run where the rate is too large.
+    """Measures the curvature of the energy every few hundred steps, and says where the rate is too large.
 
     It looks at runs of the rule Standard whose states move by SGD, in single or double precision; a rate that follows
     the curvature has measured it already.
@@ -60,33 +61,45 @@ class StabilityMonitor:
     Attributes
     ----------
     last : Seen or None
-        The last measurement of this epoch.
+        The last measurement.
     """
 
     def __init__(self, net: PCNetwork, options: FitOptions) -> None:
         self.net, self.options = net, options
         self.last: Seen | None = None
-        self._direction: Tensor | None = None
-        self._told = False
+        self._looked: int | None = None
         optimizer = options.state_optimizer
         self._sgd = optimizer if isinstance(optimizer, SGD) else None
         followed = self._sgd is not None and isinstance(self._sgd.lr, Following)
         looks = type(options.rule) is Standard and net.dtype in (torch.float32, torch.float64)
         self._every = options.curvature_every if looks and options.steps and self._sgd and not followed else 0
 
-    def look(self, batch: Batch, step: int) -> Seen | None:
-        """Measure, if it is time, where the inference of this batch begins; steps are counted from 0."""
-        kind = self.net.device.type
-        if not self._every or step % self._every or torch.is_autocast_enabled(kind):
+    def look(self, batch: Batch, step: int, records: Sequence[StepRecord]) -> Seen | None:
+        """Measure, if it is time, where the inference of this batch begins.
+
+        Parameters
+        ----------
+        batch : Batch
+        step : int
+            Steps that are done.
+        records : sequence of StepRecord
+            Those of the run so far, which tell of the last time.
+        """
+        if not self._every or torch.is_autocast_enabled(self.net.device.type):
             return None
+        if self._looked is None:
+            self._looked = max((r.step - 1 for r in records if r.curvature is not None), default=None)
+        if self._looked is not None and step - self._looked < self._every:
+            return None
+        self._looked = step
         options = self.options
         try:
-            found, self._direction = self.net.curvature_from(
-                batch.clamps, self._direction, init=options.init, labels=batch.labels,  # type: ignore[arg-type]
-                coordinates=options.coordinates, iterations=FIRST if self._direction is None else LATER,
+            found = self.net.curvature(
+                batch.clamps, init=options.init, labels=batch.labels, coordinates=options.coordinates,  # type: ignore[arg-type]
+                iterations=ITERATIONS,
             )  # fmt: skip
         except (PCGraphError, torch.OutOfMemoryError):  # what is wrong the step itself will say
-            self._every, self._direction = 0, None
+            self._every = 0
             return None
         return self._seen(float(found.max()))
 
@@ -128,8 +141,5 @@ class StabilityMonitor:
         )
 
     def said(self, step: int) -> list[str]:
-        """Say once a run that the rate is too large."""
-        if self._told or not self.too_fast:
-            return []
-        self._told = True
-        return [f"{PASSED} in training step {step}: {self.too_fast}"]
+        """Say that the rate is too large."""
+        return [f"{PASSED} in training step {step}: {self.too_fast}"] if self.too_fast else []

@@ -119,8 +119,8 @@ def fit(
         Steps from one measurement of energy and accuracy to the next, counted in each epoch. Where the loader has a
         length, at most a fifth of it, and the last step of each epoch is measured as well.
     curvature_every : int
-        Steps from one look at the curvature of the energy to the next, by two power iterations of two gradients
-        each (the first look: by ten); see ``record.curvature``. 0 for never. It is for the rule Standard and SGD.
+        Steps from one look at the curvature of the energy to the next, by ten power iterations of two gradients
+        each, in a measured step; see ``record.curvature``. 0 for never. It is for the rule Standard and SGD.
     check : bool
         Look in every step whether the energy is finite, which on a GPU waits for the device. False: only in measured
         steps, and a run that diverges may leave damaged parameters.
