@@ -59,7 +59,7 @@ def all_to_all(sizes: dict[str, int]) -> nx.DiGraph:
 
 
 GRAPHS: dict[str, Callable[[dict[str, int]], nx.DiGraph]] = {
-    "chain": chain, "feedback in sums": sums, "feedback in slots": graphs.cortex, "all to all": all_to_all,
+    "chain": chain, "feedback in slots": graphs.cortex, "feedback in sums": sums, "all to all": all_to_all,
 }  # fmt: skip
 STATES = {"steps": 20, "state_optimizer": SGD(lr=0.1)}
 SWEEP = {"init": Forward(fallback=Zero()), **STATES}
@@ -71,10 +71,9 @@ SETTINGS: dict[str, Callable[[PCNetwork, dict[str, Any]], dict[str, Any]]] = {
 EPOCHS = {"all to all": 12}
 """Ten, but for the graph that settles before every batch."""
 RUNS = [
-    *(("chain", s) for s in ("advise", "states")),
-    *(("feedback in slots", s) for s in ("advise", "states")),
-    *(("feedback in sums", s) for s in ("advise", "states", "Equilibrium")),
-    *(("all to all", s) for s in ("advise", "states")),
+    *((graph, "advise") for graph in GRAPHS),
+    *((graph, "states") for graph in GRAPHS),
+    ("feedback in sums", "Equilibrium"),
 ]
 
 
@@ -201,8 +200,8 @@ def main() -> None:
     path = args.out / "cortex.csv"
     rows: list[dict] = list(csv.DictReader(path.open())) if path.exists() else []
     done = {(r["graph"], r["setting"], int(r["seed"])) for r in rows}
-    for seed in args.seeds[:1] if args.quick else args.seeds:
-        for graph, setting in RUNS:
+    for graph, setting in RUNS:
+        for seed in args.seeds[:1] if args.quick else args.seeds:
             if graph not in args.graphs or (graph, setting, seed) in done:
                 continue
             rows.append(row(graph, setting, seed, args, sets, judge))

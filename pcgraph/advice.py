@@ -157,7 +157,7 @@ def advise(
     choices = (
         Choice("initializer", _shown(init), why_init),
         Choice("coordinates", repr(coordinates) if coordinates else "states", why_coordinates),
-        Choice("solver", repr(optimizer), f"{rate:g} while the curvature, lets it; {measured}"),
+        Choice("solver", repr(optimizer), f"{rate:g} while the curvature lets it, which grows in training; {measured}"),
         Choice("steps", str(steps), why_steps),
         *ruled,
         asked,

@@ -150,8 +150,9 @@ class Trainer:
         seen = self.stability.after() if measured and seen is None else seen
         for text in (*self._rise(result), *self.gradients.said(state.step)):
             self._warn(text)
-        for text in self.stability.said(state.step) if seen and not self._has_told(PASSED) else ():
-            self._warn(text)
+        if seen and not self._has_told(PASSED) and not self._has_told(INCREASED):
+            for text in self.stability.said(state.step):
+                self._warn(text)
         state.exact = True
         looked_at = result if self.options.callbacks else None
         return self._tell_step(
@@ -302,7 +303,8 @@ class Trainer:
             return ()
         return (
             f"{INCREASED} ×{last / first:.3g} (from {first:.4g} to {last:.4g}, training step {self.state.step}): "
-            f"{self.options.state_optimizer!r} is above the safe rate; see pcgraph.safe_rate",
+            f"{self.options.state_optimizer!r} is above the safe rate; see pcgraph.safe_rate"
+            + (f". {self.stability.too_fast.capitalize()}" if self.stability.too_fast else ""),
         )
 
     def _validate(self) -> dict[str, float]:
