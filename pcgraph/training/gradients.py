@@ -61,7 +61,7 @@ class GradientMonitor:
 
     def look(self) -> None:
         """Look at the gradients of an update."""
-        if self.lose and self._plan is not None:
+        if self.lose and self._plan is not None and self._plan.measure is None:
             self._lost = lost_gradients(self.net, self._plan)
         if self.vanish:
             self._small = small_gradients(self.net, self.optimizer)

@@ -18,7 +18,7 @@ from pcgraph.training.records import EpochRecord, StepRecord
 
 __all__ = ["FileLog", "Log", "ProgressBar", "TensorBoardLog", "open_log"]
 
-COLUMNS = ["kind", "epoch", "step", "samples", "energy", "accuracy", "lr", "seconds", "fell"]
+COLUMNS = ["kind", "epoch", "step", "samples", "energy", "accuracy", "lr", "seconds", "fell", "curvature", "reach"]
 
 
 class Log(Protocol):
