@@ -125,11 +125,8 @@ def occluded(net: PCNetwork, sets: tuple[data.Images, data.Images]) -> dict[str,
 
 def generated(net: PCNetwork, judge: torch.nn.Module) -> float:
     """The part of the ten classes whose image, inferred from the class alone, is recognised by the judge."""
-    init = Forward(roots=Zero())
-    slots = {(v, "down"): 0.1 for v, named in net.graph.nodes(data="slots") if named}
-    images = net.infer(
-        {"class": torch.eye(10)}, init=init, steps=200, optimizer=pcgraph.LBFGS(), precision=slots
-    ).states["image"]  # fmt: skip
+    result = net.infer({"class": torch.eye(10)}, init=Forward(roots=Zero()), steps=200, optimizer=pcgraph.LBFGS())
+    images = result.states["image"]
     return accuracy(judge(images.clamp(0, 1)), torch.arange(10))
 
 
