@@ -172,12 +172,13 @@ def table(rows: Sequence[dict]) -> str:
     """The rows as a Markdown table, a graph and a setting a line: means over the seeds."""
     shown = ("clean", "half, mean", "half, inferred", "generated")
     lines = [
-        "| graph | setting | image known | lower half replaced by the mean | lower half inferred | image from class |",
-        "|---|---|---|---|---|---|",
+        "| graph | setting | seeds | image known | lower half: the mean | lower half: inferred | image from class |",
+        "|---|---|---|---|---|---|---|",
     ]
     for graph, setting in dict.fromkeys((r["graph"], r["setting"]) for r in rows):
         some = [r for r in rows if (r["graph"], r["setting"]) == (graph, setting)]
-        lines.append(f"| {graph} | {setting} | " + " | ".join(mean(some, column) for column in shown) + " |")
+        cells = (graph, setting, str(len(some)), *(mean(some, column) for column in shown))
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

@@ -153,7 +153,7 @@ def advise(
     rate, steps, why_steps = _pace(report, coordinates, bool(leaks))
     optimizer = SGD(lr=Following(rate))
     measured = _measured(net, clamps, init, coordinates, rate, steps)
-    predict_how, asked = _ask(net, report, target)
+    predict_how, asked = _ask(net, report, target, bool(leaks))
     choices = (
         Choice("initializer", _shown(init), why_init),
         Choice("coordinates", repr(coordinates) if coordinates else "states", why_coordinates),
@@ -258,7 +258,7 @@ def _measured(
     )
 
 
-def _ask(net: PCNetwork, report: Report, target: Node | None) -> tuple[dict[str, Any], Choice]:
+def _ask(net: PCNetwork, report: Report, target: Node | None, nudged: bool) -> tuple[dict[str, Any], Choice]:
     """Choose how the network is asked once the target is free."""
     if target is None:
         return {}, Choice("to ask", "infer", "nothing that is clamped is predicted, so that nothing is asked for")
@@ -268,6 +268,11 @@ def _ask(net: PCNetwork, report: Report, target: Node | None) -> tuple[dict[str,
     if free is not None and not partial and free.sweep(among=free.ancestors(target)).complete:
         return {}, Choice("to ask", f"net.predict(given, {target!r})", "a sweep gives it, exactly")
     init: Initializer = Forward(roots=Zero()) if free is not None and free.cycle is None else Forward(fallback=Zero())
+    if nudged:
+        steps = 5 * STEPS_OF_STATES
+        reason = "the inference of its phases, for more steps: where it comes to rest it need not answer well"
+        shown = f"init={_shown(init)}, optimizer={SGD(2 * RATE)!r}, steps={steps}"
+        return {"init": init, "optimizer": SGD(2 * RATE), "steps": steps}, Choice("to ask", shown, reason)
     how: dict[str, Any] = {"init": init, "optimizer": LBFGS(), "steps": STEPS_TO_REST, "tolerance": REST}
     weak = {s: ASKED for s in _slots(net) if partial and _precision(net, s) < ASKED}
     reason = "there is no sweep: inference is run until each sample is at rest"

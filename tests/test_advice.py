@@ -104,7 +104,8 @@ def test_a_target_that_leaks_pulls_and_is_not_fixed():
     assert "leak class → V1 → class" in rows["rule"].reason
     assert "slot" in rows["rule"].reason
     assert "leak" in " ".join(str(advice).split())
-    assert "tolerance" in advice.predict
+    assert advice.predict["steps"] == 50
+    assert "tolerance" not in advice.predict
 
 
 def test_a_cycle_beside_the_target_is_settled_first():
