@@ -20,6 +20,7 @@ from pcgraph import (
     topology,
     transforms,
 )
+from pcgraph.advice import advise
 from pcgraph.checkpoints import load, save
 from pcgraph.clamps import Masked
 from pcgraph.coordinates import Errors
@@ -70,6 +71,7 @@ __all__ = [
     "States",
     "Zero",
     "activations",
+    "advise",
     "check",
     "data",
     "drawing",

@@ -229,11 +229,10 @@ class PCNetwork(Network):
         steps = require_count(steps, "steps")
         require_optimizer(self, steps, motion.optimizer)
         weights = read_precision(self.structure, precision)
-        lr = getattr(motion.optimizer, "lr", None)
-        if isinstance(lr, Following) and steps:
-            if lr.due:
-                lr.see(*self._curvature(clamps, init, labels, coordinates, weights, lr.due, lr.direction, 0))
-            lr.ran()
+        if steps:
+            self.follow(
+                clamps, motion.optimizer, init=init, labels=labels, coordinates=coordinates, precision=precision
+            )
         checked = Clamps.check(self, clamps, finite=options.check)
         labels = read_labels(self, labels, checked.batch)
         request = Request.make(
@@ -274,24 +273,63 @@ class PCNetwork(Network):
         seed : int
             Of the first direction.
         """
-        require_count(iterations, "iterations", least=1)
-        weights = read_precision(self.structure, precision)
-        return self._curvature(clamps, init, labels, coordinates, weights, iterations, None, require_seed(seed))[0]
+        return self.curvature_from(
+            clamps, None, init=init, labels=labels, coordinates=coordinates, iterations=iterations, seed=seed,
+            precision=precision,
+        )[0]  # fmt: skip
 
-    def _curvature(
-        self, clamps: Mapping[Node, Tensor | Masked], init: Initializer, labels: Tensor | None,
-        coordinates: Errors | None, precision: tuple[tuple[int, float], ...], iterations: int,
-        direction: Tensor | None, seed: int,
+    def curvature_from(
+        self, clamps: Mapping[Node, Tensor | Masked], direction: Tensor | None, *, init: Initializer,
+        labels: Tensor | None = None, coordinates: Errors | None = None, iterations: int = 50, seed: int = 0,
+        precision: Mapping[Node, float] | None = None,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        """Find the curvature as :meth:`curvature` does, from a direction on: one of a batch before saves iterations.
+
+        Parameters
+        ----------
+        direction : Tensor or None, shape (batch, variables)
+            Where the power iteration begins; a draw if it is None, or of another shape.
+
+        Returns
+        -------
+        curvature : Tensor, shape (batch,)
+        direction : Tensor, shape (batch, variables)
+            Where it ended.
+        """
+        require_count(iterations, "iterations", least=1)
+        seed, weights = require_seed(seed), read_precision(self.structure, precision)
         checked = Clamps.check(self, clamps)
         labels = read_labels(self, labels, checked.batch)
         known, partly = checked.clamped, frozenset(checked.masked)
         kept = self._planner.kept(coordinates, known, partly)
         # Nothing is promised, so that the second step computes everything.
-        request = Request(known, partly, steps=2, fixes_zero=False, kept=kept, precision=precision)
+        request = Request(known, partly, steps=2, fixes_zero=False, kept=kept, precision=weights)
         prepared = self._planner.prepare(request, checked, init, labels)
         with torch.inference_mode(False):
             return largest_curvature(self._planner, prepared, iterations, direction, seed)
+
+    def follow(
+        self, clamps: Mapping[Node, Tensor | Masked], optimizer: StateOptimizer | Solver | None, *, init: Initializer,
+        labels: Tensor | None = None, coordinates: Errors | None = None,
+        precision: Mapping[Node, float] | None = None,
+    ) -> None:  # fmt: skip
+        """Bring the rate of a state optimizer up to date where it is a :class:`pcgraph.Following`, and count a run.
+
+        :meth:`infer` does so itself. A recording of your own, which replays without it, calls this before each replay,
+        and is made and replayed within ``rate.held()``.
+
+        Parameters
+        ----------
+        clamps, optimizer, init, labels, coordinates, precision
+            As for :meth:`infer`.
+        """
+        rate = getattr(optimizer, "lr", None)
+        if not isinstance(rate, Following):
+            return
+        if rate.due:
+            how: dict[str, Any] = {"labels": labels, "coordinates": coordinates, "precision": precision}
+            rate.see(*self.curvature_from(clamps, rate.direction, init=init, iterations=rate.due, **how))
+        rate.ran()
 
     def forward(self, *arguments: Any, **keywords: Any) -> Any:
         """Refuse to be called: a predictive coding network is run by :meth:`infer` and asked by :meth:`predict`."""
@@ -320,7 +358,8 @@ class PCNetwork(Network):
         node : node
             The one that is asked for; it is not wholly clamped.
         init, steps, optimizer, coordinates, tolerance, precision
-            As for :meth:`infer`; both of the first, or neither. A sweep takes none of the others.
+            As for :meth:`infer`; both of the first, or neither. A sweep moves nothing, and takes none of
+            the others.
         check, capture
             As for :meth:`infer`. Of a sweep, the clamps alone are looked at.
 

@@ -6,7 +6,8 @@ gradient is that of the energy summed over the batch, so that a rate means the s
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Mapping
+from collections.abc import Collection, Hashable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -59,33 +60,81 @@ class Following:
         self.cap = require_number(cap, "cap", above=0, below=2)
         self.every = require_count(every, "every", least=1)
         self.iterations = require_count(iterations, "iterations", least=1)
-        self.rate, self.curvature = self.at_most, None
-        self._runs, self._direction = 0, None
-
-    rate: float
-    curvature: float | None
-    _runs: int
-    _direction: Tensor | None
+        self.rate: float = self.at_most
+        self.curvature: float | None = None
+        self._runs, self._held = 0, False
+        self._direction: Tensor | None = None
+        self._tensors: dict[tuple[torch.dtype, torch.device], Tensor] = {}
 
     @property
     def due(self) -> int:
         """So many power iterations are due before the next run; 0 as a rule."""
-        return self.iterations * (10 if self.curvature is None else 1) if self._runs % self.every == 0 else 0
+        if self._held or self._runs % self.every:
+            return 0
+        return self.iterations * (10 if self.curvature is None else 1)
 
     def ran(self) -> None:
         """Count a run."""
-        self._runs += 1
+        self._runs += not self._held
 
     def see(self, curvature: Tensor, direction: Tensor) -> None:
         """Take note of a measurement: curvature (batch,), and the direction to go on from."""
         largest = float(curvature.max())
         self.curvature, self._direction = largest, direction
-        self.rate = min(self.at_most, self.cap / largest) if largest > 0 else self.at_most
+        self._take(min(self.at_most, self.cap / largest) if largest > 0 else self.at_most)
+
+    def _take(self, rate: float) -> None:
+        self.rate = rate
+        for tensor in self._tensors.values():
+            tensor.fill_(rate)
+
+    def on(self, dtype: torch.dtype, device: torch.device) -> Tensor:
+        """Return the rate as a tensor of no dimensions that follows it, so that what was recorded does, too."""
+        if (dtype, device) not in self._tensors:
+            self._tensors[dtype, device] = torch.tensor(self.rate, dtype=dtype, device=device)
+        return self._tensors[dtype, device]
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Neither measure nor count runs meanwhile, which a recording makes or repeats."""
+        before, self._held = self._held, True
+        try:
+            yield
+        finally:
+            self._held = before
 
     @property
     def direction(self) -> Tensor | None:
         """This is the last direction of the power iteration, (batch, variables)."""
         return self._direction
+
+    def state_dict(self) -> dict[str, Any]:
+        """Give all that evolves, for checkpoints."""
+        direction = None if self._direction is None else self._direction.clone()
+        return {"rate": self.rate, "curvature": self.curvature, "runs": self._runs, "direction": direction}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what :meth:`state_dict` gave.
+
+        Raises
+        ------
+        ConfigError, KeyError, TypeError
+            It is malformed.
+        """
+        rate, curvature = require_number(state["rate"], "rate", above=0), state["curvature"]
+        curvature = None if curvature is None else require_number(curvature, "curvature")
+        runs, direction = require_count(state["runs"], "runs"), state["direction"]
+        if direction is not None and not isinstance(direction, Tensor):
+            raise TypeError(f"the direction is no tensor (found {shown(direction)})")
+        self.curvature, self._runs, self._direction = curvature, runs, direction
+        self._take(rate)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Following:
+        """Copy it without its tensors, which a recording of the copy finds anew."""
+        twin = Following(self.at_most, self.cap, every=self.every, iterations=self.iterations)
+        memo[id(self)] = twin
+        twin.load_state_dict(self.state_dict())
+        return twin
 
     def __repr__(self) -> str:
         return f"Following(at_most={self.at_most:g}, cap={self.cap:g})"

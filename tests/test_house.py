@@ -26,8 +26,8 @@ PACKAGE = ROOT / "pcgraph"
 ROOMS = (
     "errors", "arguments", "notebook", "activations", "registry", "transforms", "energies", "graphs", "network",
     "clamps", "optimizers", "solvers", "topology", "coordinates", "scaling", "pyg", "initializers", "plan", "backends",
-    "inference", "model", "learning", "rates", "serialization", "checkpoints", "training", "data", "drawing", "cli",
-    "testing",
+    "inference", "model", "learning", "rates", "advice", "serialization", "checkpoints", "training", "data", "drawing",
+    "cli", "testing",
 )  # fmt: skip
 """A room imports only rooms before it, for types too. ``testing`` is last, and may import all but the command.
 

@@ -22,6 +22,8 @@ CALLS = {
     "skip": ("skip([784, 512, 512, 512, 10])", {"x", "y"}),
     "residual": ("residual(784, 256, 10, blocks=2)", {"x", "y"}),
     "lateral": ("lateral([784, 512, 512, 10], feedback=True)", {"x", "y"}),
+    "bidirectional": ("bidirectional([784, 256, 64, 10])", {"x", "y"}),
+    "cortex": ("cortex([784, 128, 96, 64, 48, 10])", {"image", "class"}),
     "fully_connected": ('fully_connected({"image": 784, "hidden": 256, "label": 10}, self_loops=True)', {"image"}),
     "random_groups": ("random_groups(16, 32, degree=2)", {"x", "y"}),
     "alexnet": ("alexnet()", {"x", "y"}),

@@ -10,9 +10,21 @@ from typing import TYPE_CHECKING, Any
 
 import networkx as nx
 
-from pcgraph.drawing.style import BLUE, GREY, INK, PAPER, RED, as_it_is, pyplot, require_picture, save, short_name
+from pcgraph.drawing.style import (
+    BLUE,
+    GREEN,
+    GREY,
+    INK,
+    PAPER,
+    RED,
+    as_it_is,
+    pyplot,
+    require_picture,
+    save,
+    short_name,
+)  # fmt: skip
 from pcgraph.topology import Report, check_phase
-from pcgraph.topology.arguments import declared_graph
+from pcgraph.topology.arguments import declared_graph, feeds_main
 from pcgraph.topology.witness import listing
 
 if TYPE_CHECKING:
@@ -33,6 +45,8 @@ WIDE, HIGH = 1.35, 0.85
 ROUNDS = 8
 TALL = 30
 """A column of more nodes than this is folded into several, side by side."""
+FIRST_SLOT = 30.0
+"""The first slot of a node stands so many degrees from the right, where what feeds it back mostly comes from."""
 FOLD = 0.36
 """The parts of a folded column stand so far apart, where 1 is the distance from column to column."""
 
@@ -51,8 +65,9 @@ def graph(
     strongly connected components with a cycle, and what comes after them, follow in the order of the condensation. A
     clamped node that predicts nothing stands right of what predicts it. Edges into clamped nodes are dashed, since a
     sweep does not use them; the offending cycle and the roots without a value are red. Parallel edges lie side by
-    side; on up to 60 nodes an edge bears its scale, where that is not 1. A legend says so, of what there is. Up to 30
-    nodes bear the number of their neurons, unless each has one.
+    side; on up to 60 nodes an edge bears its scale, where that is not 1. A slot is a diamond on the rim of its node, on
+    up to 60 nodes with its name, and the edges that feed it end there; columns follow main predictions alone. A legend
+    says so, of what there is. Up to 30 nodes bear the number of their neurons, unless each has one.
 
     Parameters
     ----------
@@ -108,7 +123,7 @@ def layout(declared: nx.DiGraph, report: Report) -> tuple[dict[int, list[Node]],
     report : Report
         Its report, of groups.
     """
-    column = _columns(declared, report)
+    column = _columns(declared, _main(declared), report)
     columns: dict[int, list[Node]] = defaultdict(list)
     for v in declared:
         columns[column[v]].append(v)
@@ -126,12 +141,20 @@ def layout(declared: nx.DiGraph, report: Report) -> tuple[dict[int, list[Node]],
     return ordered, place
 
 
-def _columns(declared: nx.DiGraph, report: Report) -> dict[Node, int]:
+def _main(declared: nx.DiGraph) -> nx.DiGraph:
+    """Return the graph without the edges that feed slots, which no sweep follows."""
+    main = nx.DiGraph()
+    main.add_nodes_from(declared)
+    main.add_edges_from((u, v) for u, v, data in declared.edges(data=True) if feeds_main(data))
+    return main
+
+
+def _columns(declared: nx.DiGraph, main: nx.DiGraph, report: Report) -> dict[Node, int]:
     """Choose a column for each node: its depth, or where it has none, its layer of the condensation behind those."""
     column = {v: int(d) for v, d in report.depth.items() if math.isfinite(d)}
     cut = nx.DiGraph()
     cut.add_nodes_from(declared)
-    cut.add_edges_from((u, v) for u, v in declared.edges() if v not in report.clamped or v in report.partial)
+    cut.add_edges_from((u, v) for u, v in main.edges() if v not in report.clamped or v in report.partial)
     for part in check_phase(cut, (), repair=False).components:
         if not column.keys() & part:
             before = [column[u] for v in part for u in cut.predecessors(v) if u in column]
@@ -139,8 +162,8 @@ def _columns(declared: nx.DiGraph, report: Report) -> dict[Node, int]:
             inside = cut.subgraph(part)
             column |= {v: start + step for v, step in _unrolled(inside, declared, cut, column).items()}
     for v in declared:
-        if _is_target(v, declared, report.clamped - report.partial):
-            column[v] = 1 + max(column[u] for u in declared.predecessors(v))
+        if _is_target(v, main, report.clamped - report.partial):
+            column[v] = 1 + max(column[u] for u in main.predecessors(v))
     used = {c: i for i, c in enumerate(sorted(set(column.values())))}
     return {v: used[c] for v, c in column.items()}
 
@@ -200,15 +223,20 @@ def _title(report: Report) -> str:
     return as_it_is(f"{who} is possible: {listing(report.order, ', then ', 6) or 'no node is free'}")
 
 
-def _is_target(v: Node, declared: nx.DiGraph, fixed: Set[Node]) -> bool:
+def _is_target(v: Node, main: nx.DiGraph, fixed: Set[Node]) -> bool:
     """Say whether a node is clamped and predicted, and predicts nothing; an input that is predicted is an input."""
-    return v in fixed and bool(declared.in_degree(v)) and not declared.out_degree(v)
+    return v in fixed and bool(main.in_degree(v)) and not main.out_degree(v)
 
 
 def _fanned(first: float, i: int, length: float) -> float:
     """Bend the i-th of several parallel edges: ever further out, or to both sides of one that is straight."""
     apart = 0.17 / max(1.0, length)
     return first + math.copysign(apart * i, first) if first else apart * ((i + 1) // 2) * (1 if i % 2 else -1)
+
+
+def _polar(radius: float, angle: float) -> tuple[float, float]:
+    """Return what lies so far from the middle, at so many degrees from the right."""
+    return radius * math.cos(math.radians(angle)), radius * math.sin(math.radians(angle))
 
 
 def _neurons(shape: Any) -> str:
@@ -222,7 +250,7 @@ class _Picture:
 
     def __init__(self, ax: Axes, declared: nx.DiGraph, report: Report, place: dict[Node, tuple[float, float]]) -> None:
         self.ax = ax
-        self.declared = declared
+        self.declared, self.main = declared, _main(declared)
         self.report = report
         self.place = place
         self.full = len(place) <= LARGE
@@ -232,15 +260,22 @@ class _Picture:
         self.bad_nodes = {*cycle, *report.free_roots}
         self.fixed = report.clamped - report.partial
         shapes = [declared.nodes[v].get("shape") for v in declared]
+        self.angle = {
+            (v, slot): FIRST_SLOT + min(60.0, 240.0 / len(slots)) * i
+            for v, slots in declared.nodes(data="slots")
+            for i, slot in enumerate(slots or ())
+        }
         self.counted = len(shapes) <= COUNTED and any(shape not in (None, 1, (1,)) for shape in shapes)
 
     def draw(self, columns: dict[int, list[Node]]) -> None:
-        scales: dict[tuple[Node, Node], list[float]] = defaultdict(list)
-        for u, v, scale in self.declared.edges(data="scale"):
-            scales[u, v].append(1.0 if scale is None else float(scale))
-        for (u, v), parallel in scales.items():
+        between: dict[tuple[Node, Node], list[tuple[str | None, float]]] = defaultdict(list)
+        for u, v, data in self.declared.edges(data=True):
+            scale = data.get("scale")
+            between[u, v].append((None if feeds_main(data) else data["slot"], 1.0 if scale is None else float(scale)))
+        for (u, v), parallel in between.items():
             self.edges(u, v, parallel)
         self.nodes()
+        self.slots()
         self.depths(columns)
         xs, ys = zip(*self.place.values())
         self.ax.set_xlim(min(xs) - 0.75, max(xs) + 0.6)
@@ -257,8 +292,10 @@ class _Picture:
              round_ | {"markerfacecolor": PAPER, "markeredgecolor": INK}),
             (bool(self.bad_nodes), "cycle, or root without a value",
              round_ | {"markerfacecolor": PAPER, "markeredgecolor": RED, "markeredgewidth": 2}),
-            (any(v in self.fixed for _, v in self.declared.edges()), "not needed by a free value",
+            (any(v in self.fixed for _, v in self.main.edges()), "not needed by a free value",
              {"color": GREY, "linestyle": (0, (4, 3)), "linewidth": 0.9}),
+            (bool(self.angle), "slot: a further prediction",
+             {"color": GREEN, "linewidth": 0.9, "marker": "D", "markersize": 4, "markeredgecolor": INK}),
         ]  # fmt: skip
         shown = [_line()([], [], label=label, **style) for there, label, style in signs if there]
         width = self.ax.get_position().width * self.ax.figure.get_figure(root=True).get_figwidth()
@@ -294,28 +331,58 @@ class _Picture:
                 ha="center", va="top", fontsize=7, color=INK, alpha=0.75, zorder=4,
             )  # fmt: skip
 
-    def edges(self, u: Node, v: Node, scales: list[float]) -> None:
-        """Draw each of the parallel edges from one node to another, bowed apart; each has a scale."""
+    def slots(self) -> None:
+        """Draw each slot on the rim of its node, and its name beside it."""
+        for (v, slot), angle in self.angle.items():
+            across, up = _polar(self.radius, angle)
+            self.ax.plot(
+                *([at] for at in self.place[v]), marker="D", markersize=0.6 * self.radius, markerfacecolor=GREEN,
+                markeredgecolor=INK, markeredgewidth=0.6, zorder=4, transform=self.beside(across, up),
+            )  # fmt: skip
+            if self.full:
+                self.ax.annotate(
+                    as_it_is(short_name(slot)), self.place[v], xytext=_polar(self.radius + 6, angle),
+                    textcoords="offset points", ha="left" if across > 1 else "right" if across < -1 else "center",
+                    va="bottom" if up > 0 else "top", fontsize=6.5, color=GREEN, zorder=4,
+                )  # fmt: skip
+
+    def beside(self, across: float, up: float) -> Any:
+        """Return the coordinates of the data, moved by so many points."""
+        return _offset_copy()(self.ax.transData, fig=self.ax.figure, x=across, y=up, units="points")
+
+    def edges(self, u: Node, v: Node, parallel: list[tuple[str | None, float]]) -> None:
+        """Draw each of the parallel edges from one node to another, bowed apart: the slot that it feeds, its scale."""
         (x, y), (x2, y2) = self.place[u], self.place[v]
-        bad, cut = (u, v) in self.bad_edges, v in self.fixed
-        style = {
-            "arrowstyle": "-|>", "color": RED if bad else GREY, "linewidth": 2.0 if bad else 0.9 if self.full else 0.5,
-            "linestyle": (0, (4, 3)) if cut else "solid", "mutation_scale": 11 if self.full else 6,
-            "shrinkA": self.radius, "shrinkB": self.radius + 1,
-        }  # fmt: skip
-        if u == v:
-            for i, scale in enumerate(scales):
-                self.loop(x, y, style, 1 + 0.6 * i)
+        first = self.bend(u, v) if u != v else 0.0
+        for i, (slot, scale) in enumerate(parallel):
+            style, end = self.style(u, v, slot), self.end(v, slot)
+            if u == v:
+                self.loop(v, style, 1 + 0.6 * i, slot)
                 self.factor(scale, x, y, 1.8 * self.radius * (1 + 0.6 * i))
-            return
-        style["alpha"] = 1.0 if bad or self.full else 0.5
-        first = self.bend(u, v)
-        for i, scale in enumerate(scales):
+                continue
             rad = _fanned(first, i, math.hypot(x2 - x, y2 - y))
             apart = {"connectionstyle": f"arc3,rad={rad:.3f}"}
-            self.ax.annotate("", (x2, y2), xytext=(x, y), arrowprops=style | apart, zorder=2 if bad else 1)
+            self.ax.annotate(
+                "", (x2, y2), xycoords=end, xytext=(x, y), textcoords="data", arrowprops=style | apart,
+                zorder=2 if style["color"] == RED else 1,
+            )  # fmt: skip
             middle = (x + x2) / 2 + rad / 2 * (y2 - y) * HIGH / WIDE, (y + y2) / 2 - rad / 2 * (x2 - x) * WIDE / HIGH
             self.factor(scale, *middle, 0.0)
+
+    def style(self, u: Node, v: Node, slot: str | None) -> dict[str, Any]:
+        """Choose what an edge looks like: what forbids a sweep is red, and what feeds a slot green."""
+        bad, cut = slot is None and (u, v) in self.bad_edges, slot is None and v in self.fixed
+        style = {
+            "arrowstyle": "-|>", "color": RED if bad else GREY if slot is None else GREEN,
+            "linewidth": 2.0 if bad else 0.9 if self.full else 0.5, "linestyle": (0, (4, 3)) if cut else "solid",
+            "mutation_scale": 11 if self.full else 6, "shrinkA": self.radius,
+            "shrinkB": self.radius + 1 if slot is None else 0.35 * self.radius,
+        }  # fmt: skip
+        return style if u == v else style | {"alpha": 1.0 if bad or self.full else 0.5}
+
+    def end(self, v: Node, slot: str | None) -> Any:
+        """Return the coordinates in which an edge ends at its node's place: that of the slot, or of the node."""
+        return "data" if slot is None else self.beside(*_polar(self.radius, self.angle[v, slot]))
 
     def factor(self, scale: float, x: float, y: float, up: float) -> None:
         """Write the factor of what an edge sends onto it, so many points above a place."""
@@ -338,17 +405,15 @@ class _Picture:
         others = [p for w, p in self.place.items() if w not in (u, v)]
         return next((rad for rad in tries if _clear((x, y), (x2, y2), rad, others)), tries[-1])
 
-    def loop(self, x: float, y: float, style: dict[str, Any], size: float) -> None:
-        """Draw a self-loop above the node, measured in points, so that it is round at every scale."""
+    def loop(self, v: Node, style: dict[str, Any], size: float, slot: str | None) -> None:
+        """Draw a self-loop above the node, or out to its slot, in points, so that it is round at every scale."""
         out, up = 0.6 * self.radius * size, 0.8 * self.radius
-
-        def beside(points: float) -> Any:
-            return _offset_copy()(self.ax.transData, fig=self.ax.figure, x=points, y=up, units="points")
-
+        start, stop = self.beside(-out, up), self.beside(out, up)
+        if slot is not None:
+            start, stop = self.beside(*_polar(self.radius, self.angle[v, slot] + 75)), self.end(v, slot)
         loop = {**style, "shrinkA": 1, "shrinkB": 1, "connectionstyle": "arc3,rad=-1.7"}
-        self.ax.annotate(
-            "", (x, y), xycoords=beside(out), xytext=(x, y), textcoords=beside(-out), arrowprops=loop, zorder=2
-        )
+        at = self.place[v]
+        self.ax.annotate("", at, xycoords=stop, xytext=at, textcoords=start, arrowprops=loop, zorder=2)
 
     def depths(self, columns: dict[int, list[Node]]) -> None:
         """Write below each column the depth that its free nodes share."""
@@ -361,7 +426,7 @@ class _Picture:
                 self.report.depth[v] for v in nodes
             }
             text = "∞" if math.inf in found else ", ".join(f"{d:g}" for d in sorted(found))
-            cut = all(_is_target(v, self.declared, self.fixed) for v in nodes)
+            cut = all(_is_target(v, self.main, self.fixed) for v in nodes)
             xs = [self.place[v][0] for v in nodes]
             middle = (min(xs) + max(xs)) / 2
             self.ax.text(middle, low, "target" if cut else text, ha="center", va="top", fontsize=8, color=GREY)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
+from collections.abc import Hashable, Iterable
 from typing import Any
 
 import networkx as nx
@@ -14,6 +16,7 @@ from pcgraph.drawing.declaration import draw
 from pcgraph.drawing.style import PAPER, pyplot
 from pcgraph.errors import PCGraphError
 from pcgraph.learning import InferenceResult
+from pcgraph.network import MAIN
 from pcgraph.plan import Plan
 from pcgraph.topology import Report, check_phase
 
@@ -43,8 +46,10 @@ def _report(report: Report) -> bytes | None:
         return None
     graph = nx.MultiDiGraph()
     graph.add_nodes_from(report.nodes)
+    own, fed = set(report.main_edges), Counter((u, v) for u, v, _ in report.slot_edges)
     for edge, count in zip(report.edges, report.multiplicity):
-        graph.add_edges_from([edge] * count)
+        graph.add_edges_from([edge] * max(1, count - fed[edge]) if edge in own else [])
+    _add_slots(graph, report.slot_edges)
     return _png(draw(graph, report).figure)
 
 
@@ -53,12 +58,21 @@ def _plan(plan: Plan) -> bytes | None:
     if len(s.nodes) > DRAWN or not _has_pyplot():
         return None
     graph = nx.MultiDiGraph()
-    for i in np.argsort(s.rank).tolist():
+    for i in np.argsort(s.rank[: len(s.declared)]).tolist():
         prior = {"prior": 0.0} if i in s.priors else {}
         graph.add_node(s.nodes[i], shape=s.groups[int(s.group_of[i])].shape, **prior)
-    graph.add_edges_from((s.nodes[u], s.nodes[v]) for u, v in zip(s.source.tolist(), s.target.tolist()))
-    clamped = [s.nodes[i] for i in np.flatnonzero(~plan.free)]
+    edges = [(*s.edge(e)[:2], s.slot_name(e)) for e in np.flatnonzero(~s.is_tie).tolist()]
+    graph.add_edges_from((u, v) for u, v, slot in edges if slot == MAIN)
+    _add_slots(graph, [edge for edge in edges if edge[2] != MAIN])
+    clamped = [s.nodes[i] for i in np.flatnonzero(~plan.free[: len(s.declared)])]
     return _png(draw(graph, check_phase(graph, clamped, repair=False), title="").figure)
+
+
+def _add_slots(graph: nx.MultiDiGraph, edges: Iterable[tuple[Hashable, Hashable, str]]) -> None:
+    """Add edges that feed slots, and the slots."""
+    for u, v, slot in edges:
+        graph.nodes[v].setdefault("slots", {})[slot] = {}
+        graph.add_edge(u, v, slot=slot)
 
 
 def _result(result: InferenceResult) -> bytes | None:

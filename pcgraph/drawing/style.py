@@ -8,12 +8,14 @@ from typing import Any
 
 from pcgraph.arguments import require_instance, require_path, require_text
 from pcgraph.errors import ConfigError, PCGraphError
+from pcgraph.network import Slot
 from pcgraph.serialization.files import write_whole
 from pcgraph.topology.witness import name
 
 __all__ = [
     "BLUE",
     "COLOURS",
+    "GREEN",
     "GREY",
     "INK",
     "MAP",
@@ -30,7 +32,7 @@ __all__ = [
 ]
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
-RED, BLUE, GREY, INK, PAPER = "#D55E00", "#56B4E9", "#9A9A9A", "#222222", "#FFFFFF"
+RED, BLUE, GREEN, GREY, INK, PAPER = "#D55E00", "#56B4E9", "#009E73", "#9A9A9A", "#222222", "#FFFFFF"
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#222222")
 MAP = "cividis"
 """Amounts are drawn in this map: it is even in lightness, and the same to colour-blind readers."""
@@ -53,8 +55,8 @@ def as_it_is(text: str) -> str:
 
 
 def short_name(node: object) -> str:
-    """Write a node's name, cut off where it is long."""
-    text = name(node)
+    """Write the name of a node, or of a node and its slot, cut off where it is long."""
+    text = node.short if isinstance(node, Slot) else name(node)
     return text if len(text) <= 16 else text[:15] + "…"
 
 

@@ -5,6 +5,7 @@ network of it.
 """
 
 from pcgraph.graphs.convolutional import alexnet, vgg5
+from pcgraph.graphs.hierarchical import bidirectional, cortex
 from pcgraph.graphs.layered import chain, decoder, figure_9, lateral, residual, skip
 from pcgraph.graphs.recurrent import assemblies, fully_connected, random_groups
 from pcgraph.graphs.vertices import from_data
@@ -12,7 +13,9 @@ from pcgraph.graphs.vertices import from_data
 __all__ = [
     "alexnet",
     "assemblies",
+    "bidirectional",
     "chain",
+    "cortex",
     "decoder",
     "figure_9",
     "from_data",

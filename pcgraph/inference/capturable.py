@@ -10,7 +10,7 @@ from pcgraph.clamps import Clamps
 from pcgraph.errors import ConfigError
 from pcgraph.inference.options import Options
 from pcgraph.network import Network
-from pcgraph.optimizers import SGD, Adam, Following, StateOptimizer
+from pcgraph.optimizers import SGD, Adam, StateOptimizer
 from pcgraph.plan import Plan
 from pcgraph.solvers import Solver
 
@@ -37,8 +37,6 @@ def obstacle_in(
     elsewhere = wrong_device(network.device.type)
     if elsewhere is not None:
         return elsewhere
-    if isinstance(getattr(optimizer, "lr", None), Following):
-        return "a rate that follows the curvature is a number, and would be a part of the recording"
     if optimizer is not None and type(optimizer) not in (SGD, Adam):
         return f"{type(optimizer).__name__} may decide by what it computes"
     for initializer in plan.initializers:

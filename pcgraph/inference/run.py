@@ -25,6 +25,7 @@ from pcgraph.inference.options import Options
 from pcgraph.inference.planner import Planner, Prepared
 from pcgraph.inference.relax import relaxed
 from pcgraph.initializers import Context
+from pcgraph.optimizers import Following
 
 __all__ = ["of_half_precision", "run"]
 
@@ -92,14 +93,19 @@ def _recorded(program: Program, clamps: Clamps, context: Context, motion: Motion
 
 
 def _decided(context: Context, motion: Motion) -> tuple[object, ...]:
-    """Return what a recording holds beside parameters: the optimizer's settings, and the tensors of initializers."""
+    """Return what a recording holds beside parameters: the optimizer's settings, and the tensors of initializers.
+
+    A rate that follows the curvature is read where it lies, and so only which one it is counts.
+    """
     kept = (
         (name, tensor.data_ptr())
         for initializer in context.sources
         for name, tensor in (*initializer.named_buffers(), *initializer.named_parameters())
     )
     optimizer = motion.optimizer
-    return (type(optimizer), "" if optimizer is None else repr(vars(optimizer)), *kept)
+    rate = getattr(optimizer, "lr", None)
+    which = id(rate) if isinstance(rate, Following) else None
+    return (type(optimizer), "" if optimizer is None else repr(vars(optimizer)), which, *kept)
 
 
 # -- what went wrong --------------------------------------------------------------------------------------------------

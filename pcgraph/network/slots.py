@@ -44,6 +44,11 @@ class Slot(NamedTuple):
     def __str__(self) -> str:
         return f"slot {self.name!r} of node {self.node!r}"
 
+    @property
+    def short(self) -> str:
+        """Name it where there is little room, as in ``V1 (down)``."""
+        return f"{self.node} ({self.name})"
+
 
 def called(node: Node) -> str:
     """Name a node, or a slot, in words."""

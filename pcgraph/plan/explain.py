@@ -124,7 +124,7 @@ def _clamped(plan: Any) -> Index:
 
 def _names(plan: Any, nodes: Index) -> str:
     known = (plan.structure.nodes[i] for i in nodes[:NAMED])
-    names = [f"{v.node} ({v.name})" if isinstance(v, Slot) else str(v) for v in known]
+    names = [v.short if isinstance(v, Slot) else str(v) for v in known]
     more = len(nodes) - len(names)
     return (", ".join(names) or "none") + (f" and {more} more" if more > 0 else "")
 

@@ -120,10 +120,20 @@ class _Reader:
         result = {}
         for key, value in data.items():
             text = f"the attribute {key!r} of {what}"
+            if key == "slots" and kind == "node" and isinstance(value, Mapping):
+                result[key] = self._slots(value, what, where)
+                continue
             try:
                 result[key] = self._attribute(key, value) if key in MEANT[kind] else decode(value)
             except READING as error:
                 raise GraphError(f"{text} cannot be read: {error}", where=where, found=value) from error
+        return result
+
+    def _slots(self, slots: Mapping[str, Any], what: str, where: Any) -> dict[str, Any]:
+        result = {}
+        for name, said in slots.items():
+            text = f"slot {name!r} of {what}"
+            result[name] = self.attributes(_mapping(said, text), text, where, "slot")
         return result
 
     def _attribute(self, key: str, value: Any) -> Any:
@@ -161,8 +171,8 @@ def read_graph(path: str | Path) -> nx.DiGraph:
     ----------
     path : str or Path
         Node-link JSON (``.json``) or GraphML (``.graphml``, ``.xml``). GraphML holds plain values only: shapes may be
-        text (see :func:`read_shape`); a transform or an energy with settings, a prior of several numbers, or a nested
-        value, is the JSON of it as text.
+        text (see :func:`read_shape`); slots, a transform or an energy with settings, a prior of several numbers, or a
+        nested value, are the JSON of them as text.
 
     Returns
     -------
@@ -212,6 +222,6 @@ def _typed(data: Mapping[str, Any]) -> dict[str, Any]:
 def _from_text(key: str, value: str) -> Any:
     if key in ("bias", "trainable") and value.strip().lower() in ("true", "false"):
         return value.strip().lower() == "true"
-    if key in ("precision", "prior", "scale") or (key in MAKERS and value.lstrip()[:1] in ("{", "[")):
+    if key in ("precision", "prior", "scale", "slots") or (key in MAKERS and value.lstrip()[:1] in ("{", "[")):
         return json.loads(value)
     return value

@@ -26,10 +26,11 @@ __all__ = ["MEANT", "RESERVED", "VERSION", "Kind", "edges_of", "graph_to_data", 
 
 VERSION = 1
 
-Kind = Literal["node", "edge", "edge of a multigraph", "graph"]
+Kind = Literal["node", "slot", "edge", "edge of a multigraph", "graph"]
 
 MEANT: Mapping[Kind, frozenset[str]] = {
-    "node": frozenset({"shape", "activation", "energy"}),
+    "node": frozenset({"shape", "activation", "energy", "slots"}),
+    "slot": frozenset({"activation", "energy"}),
     "edge": frozenset({"transform", "activation", "share"}),
     "edge of a multigraph": frozenset({"transform", "activation", "share"}),
     "graph": frozenset(),
@@ -37,7 +38,8 @@ MEANT: Mapping[Kind, frozenset[str]] = {
 """Attributes that mean something to a network, and are written in a way of their own; all others are plain values."""
 
 RESERVED: Mapping[Kind, tuple[str, ...]] = {
-    "node": ("id",), "edge": ("source", "target"), "edge of a multigraph": ("source", "target", "key"), "graph": (),
+    "node": ("id",), "slot": (), "edge": ("source", "target"), "edge of a multigraph": ("source", "target", "key"),
+    "graph": (),
 }  # fmt: skip
 """Attributes that would be taken for what a row of the file is of."""
 
@@ -131,7 +133,7 @@ class _Writer:
     """Writes attributes, and knows the modules that stand in several places."""
 
     def __init__(self, graph: nx.DiGraph) -> None:
-        values = [v for _, data in graph.nodes(data=True) for v in data.values()]
+        values = [v for _, data in graph.nodes(data=True) for part in (data, *_slots(data)) for v in part.values()]
         values += [v for _, data in edges_of(graph) for v in data.values()]
         times = Counter(id(v) for v in values if isinstance(v, nn.Module))
         shared = [i for i, count in times.items() if count > 1]
@@ -149,6 +151,9 @@ class _Writer:
             text = f"the attribute {key!r} of {what}"
             if type(key) is not str or key in RESERVED[kind] or key.startswith("$"):
                 raise GraphError(f"{text} cannot be saved under this name: rename it.", where=where, found=key)
+            if key == "slots" and kind == "node" and isinstance(value, Mapping):
+                result[key] = self._slots(value, what, where)
+                continue
             try:
                 encode(key, "its name")
                 result[key] = self._attribute(key, value, kind)
@@ -157,6 +162,21 @@ class _Writer:
                     f"{text} cannot be saved: {error}. {_remedy(key, value, kind)}", where=where, found=value
                 ) from error
         return result
+
+    def _slots(self, slots: Mapping[Any, Any], what: str, where: Any) -> dict[str, Any]:
+        for name, said in slots.items():
+            if type(name) is not str or name.startswith("$") or not isinstance(said, Mapping):
+                raise GraphError(
+                    f"the attribute 'slots' of {what} cannot be saved: it needs a mapping for each slot, by a name "
+                    f"that does not begin with $ (found {name!r}: {said!r}).",
+                    where=where,
+                    found=slots,
+                )
+            try:
+                encode(name, "its name")
+            except Unsaveable as error:
+                raise GraphError(f"a slot of {what} cannot be saved: {error}.", where=where, found=name) from error
+        return {name: self.attributes(said, f"slot {name!r} of {what}", where, "slot") for name, said in slots.items()}
 
     def _attribute(self, key: str, value: Any, kind: Kind) -> Any:
         if key not in MEANT[kind]:
@@ -187,6 +207,12 @@ class _Writer:
             made = encode(value, key, modules=True)
         number = self.instances.get(id(value))
         return made if number is None else {**made, "instance": number}
+
+
+def _slots(data: Mapping[Any, Any]) -> list[Mapping[Any, Any]]:
+    """List what a node says of each of its slots."""
+    slots = data.get("slots")
+    return [said for said in slots.values() if isinstance(said, Mapping)] if isinstance(slots, Mapping) else []
 
 
 def _encode_shape(value: Any) -> Any:

@@ -50,6 +50,8 @@ class CutGraph:
         The same with the edges that feed slots, where there are any.
     parallel : ndarray or None
         Of a multigraph, on the level of groups: so many edges of the declaration each edge stands for.
+    fed : tuple of (source, target, slot)
+        The edges that feed slots, each once, on the level of groups.
     """
 
     groups: list[Node]
@@ -63,6 +65,7 @@ class CutGraph:
     prior: Flags
     full: CutGraph | None = None
     parallel: Index | None = None
+    fed: tuple[tuple[Node, Node, str], ...] = ()
 
     @property
     def whole(self) -> CutGraph:
@@ -249,9 +252,10 @@ def of_groups(graph: nx.DiGraph, masks: arguments.Masks) -> CutGraph:
     def main(data: Mapping[Any, Any]) -> bool:
         return any(map(arguments.feeds_main, data.values())) if keyed else arguments.feeds_main(data)
 
-    fed = [[v for v, data in readers.items() if main(data)] for _, readers in graph.adjacency()]
+    read = [[v for v, data in readers.items() if main(data)] for _, readers in graph.adjacency()]
     whole = _of_groups(graph, masks, [readers for _, readers in graph.adjacency()])
-    return replace(_of_groups(graph, masks, fed), full=whole)
+    into = ((*edge[:2], data["slot"]) for edge, data in _edges(graph) if not arguments.feeds_main(data))
+    return replace(_of_groups(graph, masks, read), full=whole, fed=tuple(dict.fromkeys(into)))
 
 
 def _of_groups(graph: nx.DiGraph, masks: arguments.Masks, rows: Sequence[Collection[Node]]) -> CutGraph:

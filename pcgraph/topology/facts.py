@@ -71,9 +71,22 @@ class Facts:
         ConfigError
             It is a report of neurons.
         """
+        return self._pairs(self._graph.whole)
+
+    @property
+    def main_edges(self) -> tuple[tuple[Node, Node], ...]:
+        """The same of edges that feed main predictions alone."""
+        return self._pairs(self._graph)
+
+    @property
+    def slot_edges(self) -> tuple[tuple[Node, Node, str], ...]:
+        """Each (source, target, slot) with an edge stands once, for a report of groups."""
+        return self._graph.fed
+
+    def _pairs(self, graph: CutGraph) -> tuple[tuple[Node, Node], ...]:
         if self.level != "groups":
             raise ConfigError("only a report of groups lists its edges (found one of neurons)", key="level")
-        ends = zip(self._graph.whole.source.tolist(), self._graph.whole.target.tolist())
+        ends = zip(graph.source.tolist(), graph.target.tolist())
         return tuple((self.nodes[u], self.nodes[v]) for u, v in ends)
 
     @property

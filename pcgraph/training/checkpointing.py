@@ -11,6 +11,7 @@ from torch import Tensor
 from pcgraph.checkpoints import Checkpoint, FolderLock, Transaction, exists, generators_state, load, save
 from pcgraph.errors import CheckpointError, ConfigError
 from pcgraph.model import PCNetwork
+from pcgraph.optimizers import Following
 from pcgraph.training.fit_arguments import rule_name, rule_settings
 from pcgraph.training.gradients import GradientMonitor
 from pcgraph.training.loader_position import LoaderPosition, has_state
@@ -123,10 +124,29 @@ class Checkpointing:
         before = state.before_validation or self.taken_down()
         return {
             "kind": KIND, **state.state_dict(), "gradients": self.gradients.state_dict(), **self._rule_state(),
+            **({"state_rate": self._rate.state_dict()} if self._rate is not None else {}),
             "validation": before["validation"],
             "position": self.position.state(state.batch, state.exact, before["generators"]),
             "schedulers": [s.state_dict() for s in self.options.schedulers] if several else [],
         }  # fmt: skip
+
+    @property
+    def _rate(self) -> Following | None:
+        """Give the rate of the states, where it is one that follows the curvature."""
+        rate = getattr(self.options.state_optimizer, "lr", None)
+        return rate if isinstance(rate, Following) else None
+
+    def _restore_rate(self, saved: dict[str, Any], path: Path, transaction: Transaction) -> None:
+        if ("state_rate" in saved) != (self._rate is not None):
+            kinds = ("follows the curvature", "does not")
+            was, now = kinds if self._rate is None else kinds[::-1]
+            raise CheckpointError(
+                f"the checkpoint {path} is of a run with a state rate that {was}, and this one {now}: go on with the "
+                "state_optimizer as it was",
+                path=path,
+            )
+        if self._rate is not None:
+            transaction.load(self._rate, saved["state_rate"])
 
     def _rule_state(self) -> dict[str, Any]:
         rule: Any = self.options.rule
@@ -204,6 +224,7 @@ class Checkpointing:
                 group["lr"] = torch.as_tensor(group["lr"], device=rate.device)
         for scheduler, one in zip(options.schedulers, each):
             transaction.load(scheduler, one)
+        self._restore_rate(saved, checkpoint.path, transaction)
         if "rule_state" in saved:
             transaction.load(options.rule, saved["rule_state"])
         if saved["validation"] is not None and has_state(options.validate):

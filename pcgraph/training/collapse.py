@@ -1,12 +1,15 @@
-"""A run that falls over is noticed here."""
+"""A run that falls over is noticed here, and one whose energy falls while it learns nothing."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-__all__ = ["ADVICE", "CollapseDetector"]
+from pcgraph.training.records import EpochRecord
+
+__all__ = ["ADVICE", "AT_CHANCE", "CollapseDetector", "at_chance"]
 
 
 @dataclass
@@ -51,3 +54,46 @@ ADVICE = (
     "decaying learning rate (scheduler=), a smaller state rate with a relu-like activation, a larger eps in Adam, or "
     "end before (early_stopping=)."
 )
+
+
+AT_CHANCE = "the energy falls, and validation stays at chance"
+ENOUGH = 2, 100  # epochs and steps before anything is said
+FALLEN = 0.8  # of the energy of the first epoch
+NEAR = 0.07  # above one class in so many
+
+
+def at_chance(epochs: Sequence[EpochRecord], classes: int, leaks: Callable[[], list[str]]) -> list[str]:
+    """Say where all epochs so far lowered the energy, and none of them is better than guessing.
+
+    Parameters
+    ----------
+    epochs : sequence of EpochRecord
+        Validation's accuracy counts.
+    classes : int
+        How many the target has; 0 where it has none.
+    leaks : callable
+        Tells where the target helps to predict itself; asked where there is something to say.
+    """
+    accuracies = [record.validation.get("accuracy") for record in epochs]
+    energies = [record.energy for record in epochs]
+    known = [a for a in accuracies if a is not None]
+    first, last = (energies[0], energies[-1]) if energies else (None, None)
+    if classes < 2 or len(epochs) < ENOUGH[0] or epochs[-1].step < ENOUGH[1] or len(known) < len(epochs):
+        return []
+    if first is None or last is None:
+        return []
+    chance = 1 / classes
+    if max(known) > chance + NEAR or not last < FALLEN * first:
+        return []
+    found = leaks()
+    why = (
+        f"{'; '.join(found[:3])}: the target helps to predict itself while it is clamped, and no longer does where it "
+        "is free. Put its feedback into a slot of its own, or learn with rule=Nudged(); see pcgraph.check"
+        if found
+        else "what is asked in validation may not be what is trained (another initializer, too few steps), or nothing "
+        "that learns carries the input to the target; see pcgraph.check and pcgraph.advise"
+    )
+    return [
+        f"{AT_CHANCE}: in {len(epochs)} epochs the energy went from {first:.4g} to {last:.4g}, and no accuracy was "
+        f"above {max(known):.2%}, where guessing gives {chance:.2%}. {why}"
+    ]

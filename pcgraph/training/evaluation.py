@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pcgraph.arguments import require_count, require_instance, shown
 from pcgraph.clamps import Masked
+from pcgraph.coordinates import Errors
 from pcgraph.energies import Gaussian
 from pcgraph.errors import ClampError, ConfigError
 from pcgraph.inference import require_optimizer
@@ -58,7 +59,9 @@ class Evaluation:
 def evaluate(
     net: PCNetwork, loader: Iterable[Any], *, given: Node | Sequence[Node | None] | None = None, predict: Node = "y",
     init: Initializer | None = None, steps: int | None = None, optimizer: StateOptimizer | Solver | None = None,
-    stop: Callable[[], bool] | None = None, check: bool = True, capture: bool | Literal["auto"] = False,
+    coordinates: Errors | None = None, tolerance: float | None = None,
+    precision: Mapping[Any, float] | None = None, stop: Callable[[], bool] | None = None, check: bool = True,
+    capture: bool | Literal["auto"] = False,
 ) -> Evaluation:  # fmt: skip
     """Predict `predict` from `given`, and compare.
 
@@ -76,8 +79,8 @@ def evaluate(
         What is clamped, in the order of a tuple's entries, where None stands for one that is not used. The default is
         ``"x"`` where there is such a node, and elsewhere all that a mapping names beside `predict`.
     predict : node
-    init, steps, optimizer
-        Initializer, number of inference steps and state optimizer or solver, for graphs without a sweep.
+    init, steps, optimizer, coordinates, tolerance, precision
+        As for :meth:`pcgraph.PCNetwork.predict`: for graphs without a sweep, and where feedback is to have a say.
     stop : callable, optional
         Asked after each batch whether to end early, with what has been seen.
     check, capture
@@ -129,8 +132,9 @@ def evaluate(
             batch = read_batch(net, item, (*names, predict) if names else (), check=check)
             clamps, y = _split(net, batch, names, predict)
             prediction = net.predict(
-                clamps, predict, init=init, steps=steps, optimizer=optimizer, check=check, capture=capture
-            )
+                clamps, predict, init=init, steps=steps, optimizer=optimizer, coordinates=coordinates,
+                tolerance=tolerance, precision=precision, check=check, capture=capture,
+            )  # fmt: skip
             sums = _sums(net, target, y, prediction)
             total = sums if total is None else total + sums
             samples += len(y)

@@ -14,10 +14,13 @@ from torch import Tensor
 from pcgraph.arguments import is_number
 from pcgraph.model import PCNetwork
 from pcgraph.network import MAIN, Bucket
+from pcgraph.network.slots import called
+from pcgraph.optimizers import Following, StateOptimizer
 from pcgraph.plan import NEVER, Plan, arrivals
 from pcgraph.plan.flow import mask_of
+from pcgraph.solvers import Solver
 
-__all__ = ["GradientMonitor", "small_gradients", "unreached"]
+__all__ = ["GradientMonitor", "lost_gradients", "small_gradients", "unreached"]
 
 ROWS = 4096  # packed tensors with more rows than this are judged as one
 SHOWN = 3
@@ -33,14 +36,18 @@ class GradientMonitor:
         Whether gradients below the optimizer's eps are still looked for.
     miss : bool
         Whether weights without any error are.
+    lose : bool
+        Whether weights are whose error has arrived, and is exactly zero.
     """
 
-    def __init__(self, net: PCNetwork, optimizer: torch.optim.Optimizer) -> None:
-        self.net, self.optimizer = net, optimizer
+    def __init__(
+        self, net: PCNetwork, optimizer: torch.optim.Optimizer, states: StateOptimizer | Solver | None = None
+    ) -> None:
+        self.net, self.optimizer, self.states = net, optimizer, states
         self.vanish = any(_eps(group) for group in optimizer.param_groups)
-        self.miss = True
+        self.miss = self.lose = True
+        self._lost: list[tuple[str, str, int]] = []
         self._plan: Plan | None = None
-        self._learning: Mask | None = None
         self._missed: tuple[list[str], int, int] | None = None
         self._small: list[tuple[str, float, float]] = []
 
@@ -48,15 +55,17 @@ class GradientMonitor:
         """Ask the plan of an inference which weights no error can reach."""
         if plan is self._plan or plan.request.all_move:
             return
-        self._plan, self._learning = plan, _learning(plan)
+        self._plan = plan
         if self.miss:
             names, needed = unreached(self.net, plan)
             self._missed = (names, plan.steps, needed) if names else None
 
     def look(self) -> None:
         """Look at the gradients of an update."""
+        if self.lose and self._plan is not None and self._plan.measure is None:
+            self._lost = lost_gradients(self.net, self._plan)
         if self.vanish:
-            self._small = small_gradients(self.net, self.optimizer, self._learning)
+            self._small = small_gradients(self.net, self.optimizer)
 
     def said(self, step: int) -> list[str]:
         """Say what is wrong after a training step, each thing once a run."""
@@ -66,7 +75,17 @@ class GradientMonitor:
             self.miss, self._missed = False, None
             said.append(
                 f"{steps} inference {'step brings' if steps == 1 else 'steps bring'} no error to the weights of "
-                f"{_listed(names)}, which therefore do not learn: give steps={needed} or more"
+                f"{_listed(names)}, which therefore do not learn: give steps={needed} or more{self._too_far(needed)}"
+            )
+        if self._lost:
+            (where, node, first), count = self._lost[0], len(self._lost)
+            more = f" (and of {_listed([name for name, _, _ in self._lost[1:]])})" if count > 1 else ""
+            self.lose, self._lost = False, []
+            said.append(
+                f"{node} gets no signal: by the plan an error is there from step {first} on, and the gradient of "
+                f"{where}{more} is exactly zero in {_plain(self.net.dtype)}, which has lost it. An error shrinks by "
+                "about the state rate with every edge: move errors instead of states (coordinates=pcgraph.Errors()), "
+                "take a larger state rate, or dtype=torch.float64"
             )
         if self._small:
             limit = self._small[0][2]
@@ -81,13 +100,31 @@ class GradientMonitor:
             )
         return said
 
+    def _too_far(self, needed: int) -> str:
+        """Add where an error that needs so many steps would be lost on its way, by what is left after each edge."""
+        rate = getattr(self.states, "lr", None)
+        rate = rate.at_most if isinstance(rate, Following) else rate
+        eps = torch.finfo(self.net.dtype).eps
+        if not isinstance(self.states, StateOptimizer) or not isinstance(rate, float) or not rate**needed < eps:
+            return ""
+        return (
+            f". There it would be of the order of {rate:g}^{needed} = {rate**needed:.0e}, which "
+            f"{_plain(self.net.dtype)} loses beside states of size 1: move errors instead of states, by "
+            "coordinates=pcgraph.Errors()"
+        )
+
     def state_dict(self) -> dict[str, bool]:
         """Give what is still looked for, as plain data."""
-        return {"vanish": self.vanish, "miss": self.miss}
+        return {"vanish": self.vanish, "miss": self.miss, "lose": self.lose}
 
     def load_state_dict(self, state: Mapping[str, bool]) -> None:
         """Look on for what :meth:`state_dict` gave."""
         self.vanish, self.miss = bool(state["vanish"]) and self.vanish, bool(state["miss"])
+        self.lose = bool(state.get("lose", True))
+
+
+def _plain(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _listed(names: list[str]) -> str:
@@ -108,17 +145,47 @@ def unreached(net: PCNetwork, plan: Plan) -> tuple[list[str], int]:
     learns &= ~_learning(plan)
     if not learns.any():
         return [], plan.steps
-    request, count = plan.request, len(structure.nodes)
-    pulled = mask_of(count, request.nudged) & plan.free
-    alive = structure.has_energy
-    if request.only is not None:
-        alive = alive & mask_of(count, request.only)
-    first = arrivals(structure, alive, plan.free, plan.exact, pulled, request.fixes_zero)
+    first = _first_errors(plan)
     learns &= first[structure.target] != NEVER
     if not learns.any():
         return [], plan.steps
     needed = int(first[structure.target[learns]].max())
     return [_edge(net, int(e)) for e in np.flatnonzero(learns)], needed
+
+
+def _first_errors(plan: Plan) -> NDArray[np.int64]:
+    """Find the step after which each node can first have an error, however many steps there are."""
+    structure, request, count = plan.structure, plan.request, len(plan.structure.nodes)
+    pulled = mask_of(count, request.nudged) & plan.free
+    alive = structure.has_energy
+    if request.only is not None:
+        alive = alive & mask_of(count, request.only)
+    found: NDArray[np.int64] = arrivals(structure, alive, plan.free, plan.exact, pulled, request.fixes_zero)
+    return found
+
+
+@torch.no_grad()
+def lost_gradients(net: PCNetwork, plan: Plan) -> list[tuple[str, str, int]]:
+    """Find the weights that an error has reached by the plan, and whose gradients are exactly zero.
+
+    Returns
+    -------
+    list of (edge, its target, first step with an error there)
+    """
+    learning, found = _learning(plan), []
+    first: NDArray[np.int64] | None = None
+    for bucket in net.structure.buckets:
+        parameter = net.weights.get(bucket.name, None)
+        if parameter is None or parameter.grad is None or parameter.grad.layout != torch.strided:
+            continue
+        what = _Where(net, f"weights.{bucket.name}", bucket if parameter.shape[0] <= ROWS else None)
+        for row in (~parameter.grad.flatten(1).any(1)).nonzero().flatten().tolist() if what.bucket else ():
+            edges = what.edges(row)
+            if learning[edges].any():
+                first = _first_errors(plan) if first is None else first
+                target = int(net.structure.target[edges[0]])
+                found.append((what(row), called(net.structure.nodes[target]), int(first[target])))
+    return sorted(found, key=lambda lost: -lost[2])
 
 
 def _learning(plan: Plan) -> Mask:
@@ -135,9 +202,7 @@ def _edge(net: PCNetwork, number: int) -> str:
 
 
 @torch.no_grad()
-def small_gradients(
-    net: PCNetwork, optimizer: torch.optim.Optimizer, learning: Mask | None = None
-) -> list[tuple[str, float, float]]:
+def small_gradients(net: PCNetwork, optimizer: torch.optim.Optimizer) -> list[tuple[str, float, float]]:
     """Find parameters whose gradients are below the optimizer's eps, so that its steps shrink or vanish.
 
     Adam divides by ``sqrt(v) + eps``, which is a step of full size only while the gradients' root mean square is well
@@ -149,8 +214,6 @@ def small_gradients(
     ----------
     net : PCNetwork
     optimizer : torch.optim.Optimizer
-    learning : ndarray of bool, shape (edges,), optional
-        Edges that the plan gives a gradient: one that is exactly zero counts there alone, and nowhere by default.
 
     Returns
     -------
@@ -162,7 +225,7 @@ def small_gradients(
     found = []
     for what, rows, limit in looked:
         for row, rms in zip(range(len(rows)), numbers):
-            if rms < limit and (rms > 0 or (learning is not None and learning[what.edges(row)].any())):
+            if 0 < rms < limit:
                 found.append((what(row), rms, limit))
     return found
 

@@ -20,7 +20,7 @@ __all__ = ["FileLog", "Log", "ProgressBar", "TensorBoardLog", "open_log"]
 
 #: Names are written as they are, those that no encoding has among them, and end a line nowhere but at its end.
 TEXT: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogatepass", "newline": ""}
-COLUMNS = ["kind", "epoch", "step", "samples", "energy", "accuracy", "lr", "seconds", "fell"]
+COLUMNS = ["kind", "epoch", "step", "samples", "energy", "accuracy", "lr", "seconds", "fell", "curvature", "reach"]
 
 
 class Log(Protocol):

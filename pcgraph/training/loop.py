@@ -20,9 +20,10 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from pcgraph.checkpoints import set_generators
 from pcgraph.errors import CheckpointError, ConfigError, Diverged, InvalidInitializer, PCGraphWarning
 from pcgraph.model import PCNetwork
+from pcgraph.topology import check_phase
 from pcgraph.training.batches import Batch, read_batch
 from pcgraph.training.checkpointing import Checkpointing
-from pcgraph.training.collapse import ADVICE
+from pcgraph.training.collapse import ADVICE, AT_CHANCE, at_chance
 from pcgraph.training.evaluation import Evaluation, correct, evaluate
 from pcgraph.training.gradients import GradientMonitor
 from pcgraph.training.interrupts import Interrupts
@@ -31,6 +32,7 @@ from pcgraph.training.loader_position import LoaderPosition, length_of
 from pcgraph.training.logs import ProgressBar, open_log
 from pcgraph.training.options import FitOptions, doubts
 from pcgraph.training.records import EpochRecord, History, StepRecord, metric_of
+from pcgraph.training.stability import PASSED, StabilityMonitor
 from pcgraph.training.state import TrainingState
 
 __all__ = ["Trainer"]
@@ -58,8 +60,9 @@ class Trainer:
     def __init__(self, net: PCNetwork, loader: Iterable[Any], options: FitOptions) -> None:
         self.net, self.loader, self.options = net, loader, options
         self.state = TrainingState()
-        self.gradients = GradientMonitor(net, options.optimizer)
+        self.gradients = GradientMonitor(net, options.optimizer, options.state_optimizer)
         self.learner = Learner(net, options, self.gradients)
+        self.stability = StabilityMonitor(net, options)
         self.position = LoaderPosition(loader, net.device)
         self.checkpoints = Checkpointing(net, options, self.state, self.position, self.gradients)
         self.interrupts = Interrupts()
@@ -67,6 +70,8 @@ class Trainer:
         self.logs = open_log(options.log, options.tensorboard)
         self.length, most = length_of(loader), options.measure_every
         self.measure_every = min(most, max(1, (self.length or MEASURED * most) // MEASURED))
+        shape = () if options.layout.target is None else net.structure.shape(options.layout.target)
+        self.classes = shape[0] if len(shape) == 1 else 0
         self.tells_accuracy = options.layout.target is not None
         #: Of predictions: where the step alone cannot be recorded, they still can.
         self.capture: Literal["auto", False] = "auto" if options.capture else False
@@ -134,6 +139,7 @@ class Trainer:
         batch = read_batch(self.net, item, self.options.layout.entries, check=self.options.check)
         hits = self._hits(batch) if measured else None
         trace = measured and not self._has_told(INCREASED)
+        seen = self.stability.look(batch, state.step, self.history.steps) if measured else None
         result, energy, rise = self.learner.learn(batch, step=state.step + 1, measured=measured, trace=trace)
         # What lies on the device is read when the step has been started, and where it is told of alone.
         accuracy = None if hits is None else _accuracy(hits.tolist(), batch.size)
@@ -144,12 +150,27 @@ class Trainer:
                 scheduler.step()
         state.count_step(batch.size, energy, accuracy)
         self.learner.consistent = True
+        seen = self.stability.after() if measured and seen is None else seen
         for text in (*self._rise(rise), *self.gradients.said(state.step)):
             self._warn(text)
+        if seen and not self._has_told(PASSED) and not self._has_told(INCREASED):
+            for text in self.stability.said(state.step):
+                self._warn(text)
         state.exact = True
         looked_at = result if self.options.callbacks else None
         return self._tell_step(
-            StepRecord(state.epoch + 1, state.step, batch.size, energy, accuracy, lr, state.seconds, looked_at)
+            StepRecord(
+                state.epoch + 1,
+                state.step,
+                batch.size,
+                energy,
+                accuracy,
+                lr,
+                state.seconds,
+                seen.curvature if seen else None,
+                seen.reach if seen else None,
+                looked_at,
+            )
         )
 
     def _draw(self, batches: Iterator[Any]) -> Any:
@@ -193,13 +214,19 @@ class Trainer:
         self._schedule(record)
         state.before_validation = None
         trouble = state.collapse.see(record.epoch, validation.get("accuracy", accuracy), energy)
+        seen = next((r for r in reversed(self.history.steps) if r.curvature is not None), None)
         record = replace(record, fell=state.collapse.fallen)
+        if seen is not None and seen.epoch == record.epoch:
+            record = replace(record, curvature=seen.curvature, reach=seen.reach)
         self._record(record)
         state.count_epoch()
         self.checkpoints.after_epoch(record)
         self.bar.finish(record)
         if trouble:
-            self._warn(f"the run has fallen over: {trouble}. {ADVICE}")
+            self._warn(f"the run has fallen over: {trouble}. {self.stability.too_fast or ADVICE}")
+        if not self._has_told(AT_CHANCE):
+            for text in at_chance(self.history.epochs, self.classes, self._leaks):
+                self._warn(text)
         if self._call(record):
             self.history.stopped = "callback"
 
@@ -276,7 +303,8 @@ class Trainer:
             return ()
         return (
             f"{INCREASED} ×{last / first:.3g} (from {first:.4g} to {last:.4g}, training step {self.state.step}): "
-            f"{self.options.state_optimizer!r} is above the safe rate; see pcgraph.safe_rate",
+            f"{self.options.state_optimizer!r} is above the safe rate; see pcgraph.safe_rate"
+            + (f". {self.stability.too_fast.capitalize()}" if self.stability.too_fast else ""),
         )
 
     def _validate(self) -> dict[str, float]:
@@ -345,6 +373,13 @@ class Trainer:
         while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("pcgraph.training"):
             level, frame = level + 1, frame.f_back
         warnings.warn(text, PCGraphWarning, stacklevel=level)
+
+    def _leaks(self) -> list[str]:
+        """Name the clamped nodes that help to predict themselves, as far as what is trained on tells."""
+        layout = self.options.layout
+        known = {v for v in (*(layout.given or ()), layout.target) if v is not None and v in self.net.graph}
+        leaks = check_phase(self.net.graph, known, repair=False).leaks
+        return [str(leak) for leak in leaks if leak.nodes[0] == layout.target]
 
     def _has_told(self, beginning: str) -> bool:
         return any(text.startswith(beginning) for text in self.history.warnings)

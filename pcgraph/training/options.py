@@ -75,6 +75,7 @@ class FitOptions:
     log: Path | None
     tensorboard: Path | None
     measure_every: int
+    curvature_every: int
     check: bool
     capture: bool | str
 
@@ -84,7 +85,8 @@ class FitOptions:
         state_optimizer: Any, coordinates: Any, tolerance: Any, rule: Any, epochs: Any,
         predict: Any, validate: Any, scheduler: Any, scheduler_each: Any,
         early_stopping: Any, metric: Any, callbacks: Any, checkpoint: Any, checkpoint_every: Any, resume: Any,
-        on_interrupt: Any, progress: Any, log: Any, tensorboard: Any, measure_every: Any, check: Any, capture: Any,
+        on_interrupt: Any, progress: Any, log: Any, tensorboard: Any, measure_every: Any,
+        curvature_every: Any, check: Any, capture: Any,
     ) -> FitOptions:  # fmt: skip
         """Read the arguments of ``fit``, and refuse what cannot work.
 
@@ -118,7 +120,8 @@ class FitOptions:
             on_interrupt=require_choice(on_interrupt, "on_interrupt", ("raise", "return")),
             progress=require_flag(progress, "progress"), log=read_path(log, "log"),
             tensorboard=read_path(tensorboard, "tensorboard"),
-            measure_every=require_count(measure_every, "measure_every", least=1), check=require_flag(check, "check"),
+            measure_every=require_count(measure_every, "measure_every", least=1),
+            curvature_every=require_count(curvature_every, "curvature_every"), check=require_flag(check, "check"),
             capture=capture,
         )  # fmt: skip
 

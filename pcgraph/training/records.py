@@ -35,6 +35,12 @@ class StepRecord:
         Rate of the optimizer's first group.
     seconds : float
         Since the beginning of the run, pauses between resumed parts left out.
+    curvature : float or None
+        The largest curvature of the energy where inference began, over this batch; None in steps that did not look,
+        see ``curvature_every=`` of :func:`pcgraph.fit`.
+    reach : float or None
+        ``f = 1 - (1 - rate * curvature)**T``: how far inference goes along that direction. Near 0 weights learn what
+        backpropagation teaches; at 1 inference has arrived; far from both it swings.
     result : InferenceResult or None
         States and errors of this step, for callbacks; a history does not keep them.
     """
@@ -46,6 +52,8 @@ class StepRecord:
     accuracy: float | None
     lr: float
     seconds: float
+    curvature: float | None = None
+    reach: float | None = None
     result: InferenceResult | None = field(default=None, repr=False, compare=False)
 
     kind = "step"
@@ -76,6 +84,8 @@ class EpochRecord:
         Name -> number, from ``validate=``; empty without it.
     fell : bool
         The run has fallen over: it is far worse than it was before, see :class:`pcgraph.training.CollapseDetector`.
+    curvature, reach : float or None
+        The last of this epoch, see :class:`StepRecord`.
     """
 
     epoch: int
@@ -87,6 +97,8 @@ class EpochRecord:
     seconds: float
     validation: Mapping[str, float] = field(default_factory=dict)
     fell: bool = False
+    curvature: float | None = None
+    reach: float | None = None
 
     kind = "epoch"
 
@@ -201,7 +213,7 @@ def _read(kind: type[T], plain: Mapping[str, Any], late: int) -> T:
     record = kind(**{**plain, "epoch": plain["epoch"] + late})
     numbers = {**plain, **plain.get("validation", {})}
     for name, value in numbers.items():
-        optional = value is None and name in ("energy", "accuracy")
+        optional = value is None and name in ("energy", "accuracy", "curvature", "reach")
         if name != "validation" and not (optional or is_number(value) or (name == "fell" and isinstance(value, bool))):
             raise TypeError(f"{name} is no number (found {shown(value)})")
     return record

@@ -19,6 +19,7 @@ from pcgraph.inference import Recorder, capturable
 from pcgraph.initializers import Initializer
 from pcgraph.learning import InferenceResult, Standard
 from pcgraph.model import PCNetwork
+from pcgraph.optimizers import Following
 from pcgraph.training.batches import Batch
 from pcgraph.training.fit_arguments import rule_name
 from pcgraph.training.options import FitOptions
@@ -91,6 +92,17 @@ class StepRecording:
             return None
         if self.options.check:
             Clamps.check(self.net, batch.clamps)
+        rate = getattr(self.options.state_optimizer, "lr", None)
+        if not isinstance(rate, Following):
+            return self._run(inputs, first, rest)
+        s = self.options
+        self.net.follow(batch.clamps, s.state_optimizer, init=s.init, labels=batch.labels, coordinates=s.coordinates)  # type: ignore[arg-type]
+        with rate.held():
+            return self._run(inputs, first, rest)
+
+    def _run(
+        self, inputs: dict[Any, Any], first: Recorder[None], rest: Sequence[Recorder[None]]
+    ) -> InferenceResult | None:  # fmt: skip
         if first.recorded and not rest:
             self._changing()
         first(inputs)

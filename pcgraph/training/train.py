@@ -35,8 +35,8 @@ def fit(
     callbacks: Callback | Sequence[Callback] = (), checkpoint: str | Path | None = None,
     checkpoint_every: int | None = None, resume: str | Path | None = None,
     on_interrupt: Literal["raise", "return"] = "raise", progress: bool = True, log: str | Path | None = None,
-    tensorboard: str | Path | None = None, measure_every: int = 20, check: bool = True,
-    capture: bool | Literal["auto"] = False,
+    tensorboard: str | Path | None = None, measure_every: int = 20, curvature_every: int = 500,
+    check: bool = True, capture: bool | Literal["auto"] = False,
 ) -> History:  # fmt: skip
     """Train a network: infer, take the local gradients, step; epoch after epoch. Other rules by `rule`.
 
@@ -118,6 +118,9 @@ def fit(
     measure_every : int
         Steps from one measurement of energy and accuracy to the next, counted in each epoch. Where the loader has a
         length, at most a fifth of it, and the last step of each epoch is measured as well.
+    curvature_every : int
+        Steps from one look at the curvature of the energy to the next, by ten power iterations of two gradients
+        each, in a measured step; see ``record.curvature``. 0 for never. It is for the rule Standard and SGD.
     check : bool
         Look in every step whether the energy is finite, which on a GPU waits for the device. False: only in measured
         steps, and a run that diverges may leave damaged parameters.
@@ -169,6 +172,7 @@ def fit(
         predict=predict, validate=validate, scheduler=scheduler,
         scheduler_each=scheduler_each, early_stopping=early_stopping, metric=metric, callbacks=callbacks,
         checkpoint=checkpoint, checkpoint_every=checkpoint_every, resume=resume, on_interrupt=on_interrupt,
-        progress=progress, log=log, tensorboard=tensorboard, measure_every=measure_every, check=check, capture=capture,
+        progress=progress, log=log, tensorboard=tensorboard, measure_every=measure_every,
+        curvature_every=curvature_every, check=check, capture=capture,
     )  # fmt: skip
     return Trainer(net, loader, options).run()

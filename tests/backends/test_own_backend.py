@@ -24,7 +24,6 @@ class EdgeProgram(Program):
         self.s = plan.structure
         empty = torch.zeros(0, dtype=network.dtype, device=network.device)
         self.h = [empty.new_zeros(g.count, g.size, batch) for g in self.s.groups]
-        self.sent, self.total, self.mu, self.g, self.signal = {}, {}, {}, {}, {}
 
     def state(self, i):
         group, position = self.s.place(i)
@@ -38,7 +37,7 @@ class EdgeProgram(Program):
             self.h[group][position] = torch.where(mask, values, self.state(i)).flatten(1).t()
 
     def start(self, clamps, context):
-        self.sent, self.masked = {}, clamps.masked
+        self.sent, self.total, self.masked = {}, {}, clamps.masked
         for i, value in clamps.values.items():
             self.put(i, value)
         for op in (*self.plan.prologue, self.plan.begin):
@@ -56,7 +55,11 @@ class EdgeProgram(Program):
 
     def propagate(self, op):
         for e in op.edges.tolist():
-            self.sent[e] = self.network.edge_product(e, self.state(int(self.s.source[e]))).detach()
+            y = self.network.edge_product(e, self.state(int(self.s.source[e]))).detach()
+            if self.s.is_tie[e]:
+                self.put(int(self.s.target[e]), y)
+            else:
+                self.sent[e] = y
 
     def predict(self, i):
         total = self.network.constant_input(i).detach().expand(self.batch, -1)
@@ -71,7 +74,7 @@ class EdgeProgram(Program):
         self.mu, self.g, self.signal = {}, {}, {}
         for i in op.nodes.tolist():
             self.mu[i] = self.predict(i)
-            self.g[i], sent = self.network.node_energy(i).error(self.state(i), self.mu[i])
+            self.g[i], sent = self.node_energy(i).error(self.state(i), self.mu[i])
             self.signal[i] = self.sigma(i).pullback(sent, self.total[i])
 
     def evaluate(self, t):
@@ -81,6 +84,9 @@ class EdgeProgram(Program):
     def pull(self, t, motion):
         for e in self.plan.stage(t).pull.edges.tolist():
             source, target = int(self.s.source[e]), int(self.s.target[e])
+            if self.s.is_tie[e]:
+                self.g[source] = self.g.get(source, 0) + self.g[target]
+                continue
             with torch.enable_grad():
                 x = self.state(source).requires_grad_()
                 y = self.network.edge_product(e, x)
@@ -104,11 +110,9 @@ class EdgeProgram(Program):
 
     def read(self, which, kind):
         if not isinstance(which, int):
-            numbers = range(which.start, which.stop) if isinstance(which, slice) else which.tolist()
-            return torch.stack([self.read(i, kind) for i in numbers])
-        state = self.state(which)
+            return torch.stack([self.read(i, kind) for i in torch.arange(len(self.s.nodes))[which].tolist()])
         known = {"state": {}, "prediction": self.mu, "gradient": self.g}[kind]
-        return known.get(which, torch.zeros_like(state) if kind == "gradient" else state)
+        return known[which] if which in known else self.state(which) * (kind != "gradient")
 
     def gradients(self, scale):
         for e in self.plan.learn.edges.tolist():
@@ -133,7 +137,9 @@ class EdgeByEdge(Backend):
 
 def test_it_passes_the_checks():
     """Whoever writes a backend is told by this whether it computes what the plan says, and what it refuses."""
-    refused = ("error coordinates", "error coordinates on a cycle", "a tolerance")
+    refused = (
+        "error coordinates", "error coordinates on a cycle", "slots and error coordinates", "a tolerance",
+    )  # fmt: skip
     assert conformance.check_backend(EdgeByEdge) == refused
 
 
@@ -189,6 +195,32 @@ class Overwrites(EdgeByEdge):
         return self.one.setdefault((id(plan), batch), EdgeProgram(plan, network, batch))
 
 
+class Ties(EdgeProgram):
+    """Takes an edge to a slot's state for one that feeds it."""
+
+    def propagate(self, op):
+        for e in op.edges.tolist():
+            self.sent[e] = self.network.edge_product(e, self.state(int(self.s.source[e]))).detach()
+
+
+class Holds(EdgeProgram):
+    """Does not hand on to a node what pulls at its slots."""
+
+    def pull(self, t, motion):
+        super().pull(t, motion)
+        for e in self.plan.stage(t).pull.edges.tolist():
+            if self.s.is_tie[e]:
+                node = int(self.s.source[e])
+                self.g[node] = self.g[node] - self.g[int(self.s.target[e])]
+
+
+class Declared(EdgeProgram):
+    """Takes the declared precision for that of this run."""
+
+    def node_energy(self, i):
+        return self.network.node_energy(i)
+
+
 class Stale(EdgeProgram):
     """Takes the errors before the last step for those after it."""
 
@@ -198,7 +230,14 @@ class Stale(EdgeProgram):
 
 @pytest.mark.parametrize(
     ("program", "says"),
-    [(Forgets, "states of"), (Freezes, "gradient of"), (Stale, "predictions of|errors of|energy")],
+    [
+        (Forgets, "states of"),
+        (Freezes, "gradient of"),
+        (Stale, "predictions of|errors of|energy"),
+        (Ties, r"\(slots\)"),
+        (Holds, r"states of .* \(slots\)"),
+        (Declared, "precisions of one run"),
+    ],
 )
 def test_a_backend_that_is_wrong_is_found(program, says):
     class Wrong(Backend):

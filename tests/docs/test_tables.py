@@ -10,6 +10,8 @@ from benchmarks import gpu
 from tests import ROOT
 from tests.builders import script
 
+GRAPHS = ("chain", "feedback in slots", "all to all")
+
 
 def test_the_table_of_initializers_is_made_of_its_rows():
     """A figure in the text that no run produced would mislead whoever chooses by it."""
@@ -34,3 +36,11 @@ def test_the_table_of_a_gpu_is_made_of_its_rows():
     run = ROOT / "docs" / "figures" / "gpu.json"
     rows = json.loads(run.read_text()) if run.exists() else {}
     assert gpu.table(rows) in (ROOT / "docs" / "performance.md").read_text()
+
+
+def test_the_table_of_settings_is_made_of_its_rows():
+    """Whoever takes the advice takes it for what three seeds gave."""
+    rows = list(csv.DictReader((ROOT / "docs" / "figures" / "cortex.csv").open()))
+    assert script("cortex").table(rows) in (ROOT / "docs" / "advice.md").read_text()
+    advised = {graph: {r["seed"] for r in rows if (r["graph"], r["setting"]) == (graph, "advise")} for graph in GRAPHS}
+    assert all(seeds == {"0", "1", "2"} for seeds in advised.values())

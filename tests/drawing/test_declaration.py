@@ -9,11 +9,14 @@ from hypothesis import given, settings
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+import torch
 from matplotlib.text import Annotation
 
+import pcgraph
 from pcgraph import drawing
+from pcgraph.drawing import painters
 from pcgraph.drawing.declaration import COUNTED
-from pcgraph.drawing.style import RED
+from pcgraph.drawing.style import GREEN, RED
 from pcgraph.errors import ClampError
 from pcgraph.graphs import chain, figure_9
 from pcgraph.testing.strategies import digraphs, problems
@@ -195,3 +198,101 @@ def test_factors_stand_on_their_edges():
         assert place["a"][0] < found[text][0] < place["b"][0]
     graph.add_nodes_from(range(100), shape=1)
     assert not any(t.get_text().startswith("×") for t in drawing.graph(graph, {"a"}).texts)
+
+
+def feedback():
+    """An image, two areas and a class, with feedback and a loop in slots, and a slot beside a main parallel edge."""
+    graph = nx.MultiDiGraph()
+    nx.add_path(graph, ["image", "V1", "V2", "class"])
+    for high, low in (("class", "V2"), ("V2", "V1"), ("V1", "image")):
+        graph.nodes[low]["slots"] = {"down": {}}
+        graph.add_edge(high, low, slot="down")
+    graph.nodes["V2"]["slots"]["self"] = {}
+    graph.add_edge("V2", "V2", slot="self")
+    graph.add_edge("V1", "V2", slot="down")
+    return graph
+
+
+def ends(ax):
+    """Where each arrow points, in pixels, with its colour."""
+    ax.figure.canvas.draw()
+    drawn = [t for t in ax.texts if isinstance(t, Annotation) and t.arrow_patch is not None]
+    return [
+        (t._get_xy(ax.figure.canvas.get_renderer(), t.xy, t.xycoords), t.arrow_patch.get_edgecolor()) for t in drawn
+    ]
+
+
+def test_slots_stand_on_the_rim_and_their_edges_end_there():
+    """Whoever looks at a hierarchy sees which of its predictions an edge feeds."""
+    graph = feedback()
+    ax = drawing.graph(graph, {"image", "class"})
+    _, place = drawing.layout(graph, check_phase(graph, {"image", "class"}))
+    assert [place[v][0] for v in graph] == [0, 1, 2, 3], "slots neither move a target nor make a cycle"
+    arrowheads = ends(ax)
+    spots = {v: ax.transData.transform(place[v]) for v in graph}
+    slots = [line for line in ax.lines if line.get_marker() == "D"]
+    at = [tuple(line.get_transform().transform(line.get_xydata())[0]) for line in slots]
+    assert len(slots) == len(set(at)) == 4
+    green = [xy for xy, colour in arrowheads if matplotlib.colors.same_color(colour, GREEN)]
+    assert len(green) == 5
+    assert len(arrowheads) == graph.number_of_edges() == 8
+    for xy in green:
+        assert min(math.dist(xy, slot) for slot in at) < 1e-6
+        assert min(math.dist(xy, spot) for spot in spots.values()) > 5
+    grey = [xy for xy, colour in arrowheads if not matplotlib.colors.same_color(colour, GREEN)]
+    assert sorted(tuple(xy) for xy in grey) == sorted(tuple(spots[v]) for v in ("V1", "V2", "class"))
+    texts = [t.get_text() for t in ax.texts]
+    assert texts.count("down") == 3
+    assert texts.count("self") == 1
+    assert texts.count("target") == 1
+    assert "slot: a further prediction" in legend(ax)
+    assert not any(map(red, arrows(ax)))
+    assert "slot: a further prediction" not in legend(drawing.graph(chain([4, 3, 2]), {"x", "y"}))
+
+
+def test_a_cycle_through_a_slot_is_not_red_and_one_beside_it_is():
+    graph = feedback()
+    graph.add_edge("V2", "V1")
+    ax = drawing.graph(graph, {"image", "class"})
+    assert sum(map(red, arrows(ax))) == 2
+    assert len([a for a in arrows(ax) if matplotlib.colors.same_color(a.get_edgecolor(), GREEN)]) == 5
+
+
+@pytest.mark.parametrize("of", ["report", "plan"])
+def test_notebooks_draw_slots_and_not_what_makes_them_work(monkeypatch, of):
+    """A report has no declaration, and a plan has slots as nodes: both are drawn as they were declared."""
+    graph = feedback()
+    nx.set_node_attributes(graph, 2, "shape")
+    drawn = []
+    monkeypatch.setattr(painters, "_png", lambda figure: drawn.append(figure.axes[0]) or b"")
+    net = pcgraph.PCNetwork(graph)
+    thing = check_phase(graph, {"image", "class"})
+    if of == "plan":
+        thing = net.plan({"image", "class"}, init=pcgraph.Forward(), steps=2)
+    assert "<img" in thing._repr_html_() or drawn
+    (ax,) = drawn
+    assert len([line for line in ax.lines if line.get_marker() == "D"]) == 4
+    assert len([line for line in ax.lines if line.get_marker() in "os"]) == 4
+    assert len(arrows(ax)) == 8
+
+
+def test_energies_of_slots_are_named_by_node_and_slot():
+    graph = feedback()
+    nx.set_node_attributes(graph, 2, "shape")
+    net = pcgraph.PCNetwork(graph)
+    values = {v: torch.ones(1, 2) for v in ("image", "class")}
+    result = net.infer(values, init=pcgraph.Forward(), steps=2, optimizer=pcgraph.SGD(0.1), trace="nodes")
+    labels = [label.get_text() for label in drawing.energy(result).get_yticklabels()]
+    assert labels[:3] == ["V1", "V2", "class"]
+    assert set(labels[3:]) == {"V1 (down)", "V2 (down)", "V2 (self)", "image (down)"}
+
+
+@pytest.mark.parametrize("nodes", [3, 80, 300])
+def test_slots_are_there_on_pictures_of_every_size(tmp_path, nodes):
+    graph = nx.path_graph(nodes, create_using=nx.DiGraph)
+    for v in range(1, nodes):
+        graph.nodes[v - 1]["slots"] = {"down": {}}
+        graph.add_edge(v, v - 1, slot="down")
+    ax = drawing.graph(graph, {0}, tmp_path / "graph.svg")
+    assert len([line for line in ax.lines if line.get_marker() == "D"]) == nodes - 1
+    assert (tmp_path / "graph.svg").read_text().count("#009e73") >= 2 * (nodes - 1)

@@ -199,3 +199,18 @@ def test_assemblies_are_as_recurrent_as_they_say(recurrence, acyclic):
     kept = {"none": {1}, "within": {0, 1}, "feedback": {-1, 0, 1}}[recurrence]
     for direction, count in found.items():
         assert count == pytest.approx(expected[direction], rel=0.1) if direction in kept else count == 0
+
+
+def test_the_cortex_runs_and_writes_its_table(tmp_path, monkeypatch, capsys):
+    """Each graph learns by the setting that is advised, and the hierarchy is asked for what is hidden."""
+    monkeypatch.setattr(sys, "argv", ["cortex", "--quick", "--out", str(tmp_path)])
+    example = script("cortex")
+    monkeypatch.setattr(example, "RUNS", [(graph, "advise") for graph in example.GRAPHS])
+    example.main()
+    with (tmp_path / "cortex.csv").open() as file:
+        rows = {row["graph"]: row for row in csv.DictReader(file)}
+    assert set(rows) == set(example.GRAPHS)
+    assert float(rows["chain"]["clean"]) > 85
+    assert float(rows["feedback in slots"]["clean"]) > 85
+    assert float(rows["feedback in slots"]["half, inferred"]) > 30
+    assert (tmp_path / "cortex.md").read_text().strip() in capsys.readouterr().out

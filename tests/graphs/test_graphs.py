@@ -18,6 +18,7 @@ from pcgraph import transforms as T
 from pcgraph.errors import ConfigError
 from tests import ROOT
 from tests.builders import EXACT, double
+from tests.slots.builders import helpers
 
 EVERY = {
     "chain": lambda: graphs.chain([4, 3, 3, 2]),
@@ -26,6 +27,8 @@ EVERY = {
     "skip": lambda: graphs.skip([4, 3, 3, 2]),
     "residual": lambda: graphs.residual(4, 3, 2),
     "lateral": lambda: graphs.lateral([4, 3, 2], feedback=True),
+    "bidirectional": lambda: graphs.bidirectional([4, 3, 3, 2], feedback=0.1),
+    "cortex": lambda: graphs.cortex([4, 3, 3, 2]),
     "fully connected": lambda: graphs.fully_connected({"a": 3, "b": (2, 2)}, self_loops=True, activation="tanh"),
     "random groups": lambda: graphs.random_groups(6, 3, 2),
     "assemblies": lambda: graphs.assemblies([6, 5], 0.5, 0.2),
@@ -75,6 +78,84 @@ def test_a_residual_block_adds_to_what_it_was_given():
         r = r + m @ net.weight(f"m{i}", f"r{i}").t() + net.bias(f"r{i}")
     y = r @ net.weight("r2", "y").t() + net.bias("y")
     torch.testing.assert_close(net.predict({"x": x}, "y"), y, **EXACT)
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_bidirectional_energy_is_the_formula(inside):
+    """Both sums of squares, written out by hand; the paper has the activation on what predicts."""
+    graph = graphs.bidirectional(
+        [4, 3, 5, 2], precision=0.7, feedback=0.2, inside=inside, activation="tanh", output_activation="sigmoid"
+    )
+    net = PCNetwork(graph, seed=2, dtype=torch.float64)
+    h = {v: double(6, *net.structure.shape(v), seed=i) for i, v in enumerate(graph)}
+    found = net.infer({"x": h["x"], "y": h["y"]}, init=net.carry_on(h), steps=0)
+    names, tanh, total = list(graph), torch.tanh, torch.zeros(6, dtype=torch.float64)
+    for slot, precision, pairs in (
+        ("main", 0.7, zip(names, names[1:])), ("down", 0.2, zip(names[1:], names)),
+    ):  # fmt: skip
+        for u, v in pairs:
+            hidden = v.startswith("h")
+            sent = tanh(h[u]) if inside and u.startswith("h") else h[u]
+            total_in = sent @ net.weight(u, v, slot=slot).t() + net.bias(v, slot=None if slot == "main" else slot)
+            mu = tanh(total_in) if hidden and not inside else torch.sigmoid(total_in) if v == "y" else total_in
+            total += precision / 2 * (h[v] - mu).square().sum(1)
+    torch.testing.assert_close(found.energy, total, **EXACT)
+
+
+@pytest.mark.parametrize("steps", [0, 1, 7])
+def test_bidirectional_is_what_helpers_clamped_to_zero_give(steps):
+    """Without slots it takes a node for each prediction from above, whose own is the group less what comes down."""
+    graph = graphs.bidirectional([4, 3, 5, 2], feedback=0.3, inside=True, activation="tanh")
+    net = PCNetwork(graph, seed=1, dtype=torch.float64)
+    twin, extra = helpers(graph)
+    nx.set_node_attributes(twin, dict.fromkeys(extra, 0.3), "precision")
+    other = PCNetwork(twin, dtype=torch.float64)
+    with torch.no_grad():
+        for u, v, slot in graph.edges(data="slot"):
+            there = net.weight(u, v, slot=slot or "main")
+            other.weight(u, v if slot is None else ("slot", v, slot), 0).copy_(there if slot is None else -there)
+        for v in graph:
+            if net.bias_place(v) is not None:
+                other.bias(v).copy_(net.bias(v))
+        for _, v, slot in extra:
+            other.bias(("slot", v, slot)).copy_(-net.bias(v, slot=slot))
+    clamps = {"x": double(6, 4), "y": double(6, 2, seed=1)}
+    zeros = {v: torch.zeros(6, *other.structure.shape(v), dtype=torch.float64) for v in extra}
+    how = {"init": Forward(), "steps": steps, "optimizer": SGD(lr=0.1)}
+    one, two = net.infer(clamps, **how), other.infer({**clamps, **zeros}, **how)
+    for v in graph:
+        torch.testing.assert_close(one.states[v], two.states[v], rtol=0, atol=1e-14)
+    torch.testing.assert_close(one.energy, two.energy, rtol=1e-14, atol=1e-14)
+    one.backward()
+    two.backward()
+    for u, v, slot in graph.edges(data="slot"):
+        mine, theirs = (
+            n.weights[n.structure.buckets[int(n.structure.bucket_of[e])].name].grad[
+                e - n.structure.buckets[int(n.structure.bucket_of[e])].start
+            ]
+            for n, e in (
+                (net, net.structure.edge_number(u, v, slot=slot or "main")),
+                (other, other.structure.edge_number(u, v if slot is None else ("slot", v, slot), 0)),
+            )
+        )
+        torch.testing.assert_close(mine, theirs if slot is None else -theirs, rtol=1e-12, atol=1e-15)
+
+
+def test_a_cortex_is_swept_from_image_to_class_whatever_comes_down():
+    """Feedback and lateral edges are slots: no cycle of main predictions, no label that leaks."""
+    graph = graphs.cortex()
+    report = pcgraph.check(graph, {"image", "class"})
+    assert report.order == ("V1", "V2", "V4", "IT")
+    assert report.leaks == ()
+    assert {(u, v) for u, v, slot in graph.edges(data="slot") if slot == "lateral"} == {
+        (v, v) for v in ("V1", "V2", "V4", "IT")
+    }  # fmt: skip
+    assert nx.get_node_attributes(graph, "shape") == dict(
+        zip(("image", "V1", "V2", "V4", "IT", "class"), (784, 128, 96, 64, 48, 10))
+    )
+    plain = graphs.cortex({"a": 3, "b": 2, "c": 1}, feedback=None, lateral=None)
+    assert list(plain.edges(data=True)) == [("a", "b", {}), ("b", "c", {})]
+    assert not any("slots" in data for _, data in plain.nodes(data=True))
 
 
 def test_lateral_and_feedback_edges_are_cycles_that_the_checker_sees():
@@ -209,6 +290,11 @@ def test_the_shapes_written_in_the_graph_are_those_of_the_transforms():
         (lambda: graphs.residual(3, 3, 3, blocks=0), "blocks must be a positive integer"),
         (lambda: graphs.lateral([3, 3]), "three sizes"),
         (lambda: graphs.fully_connected([3]), "two groups"),
+        (lambda: graphs.bidirectional([3]), "at least two sizes"),
+        (lambda: graphs.bidirectional([3, 2], feedback=0.0), "feedback must be"),
+        (lambda: graphs.cortex([3, 2]), "three sizes or more"),
+        (lambda: graphs.cortex([9, 8, 7, 6, 5, 4, 3]), "5 areas need names of yours"),
+        (lambda: graphs.cortex(lateral=-1.0), "lateral must be"),
         (lambda: graphs.random_groups(4, 3, 4), "1 to 3"),
         (lambda: graphs.random_groups(4, 3, 0), "1 to 3"),
         (lambda: graphs.assemblies([]), "positive numbers"),
@@ -239,6 +325,8 @@ def test_bad_input_is_refused_in_words(make, words):
         (lambda: graphs.skip(4, 3, 2, span=2), "skip([4, 3, 2])"),
         (lambda: graphs.lateral(4, 3, 2), "lateral([4, 3, 2])"),
         (lambda: graphs.fully_connected(4, 3), "fully_connected([4, 3])"),
+        (lambda: graphs.bidirectional(4, 3, 2), "bidirectional([4, 3, 2])"),
+        (lambda: graphs.cortex(4, 3, 2), "cortex([4, 3, 2])"),
         (lambda: graphs.assemblies(20, 30), "assemblies([20, 30])"),
         (lambda: graphs.assemblies(20, 0.5), "assemblies([20])"),
     ],

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import pcgraph
-from pcgraph import SGD, Adam, Average, Forward, Normal, PCNetwork, Zero
+from pcgraph import SGD, Adam, Average, Following, Forward, Normal, PCNetwork, Zero
 from pcgraph.backends import Motion, traits_of
 from pcgraph.clamps import Clamps
 from pcgraph.errors import ConfigError, OutOfMemory
@@ -168,7 +168,14 @@ def test_a_whole_training_step_is_one_recording():
 # -- infer ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("optimizer", [SGD(0.1), SGD(0.05, 0.9), SGD({"h1": 0.1, None: 0.02}), Adam(0.02)], ids=repr)
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        SGD(0.1), SGD(0.05, 0.9), SGD({"h1": 0.1, None: 0.02}), Adam(0.02), SGD(Following(5.0, every=2)),
+        SGD(Following(5.0, every=4), 0.5), Adam(Following(0.5, every=2)),
+    ],
+    ids=repr,
+)  # fmt: skip
 def test_captured_inferences_equal_those_that_are_not(recording, optimizer):
     """Other batches and other weights go in, and states, energies and gradients are those of an ordinary run."""
     net = PCNetwork(pcgraph.graphs.chain([5, 6, 6, 6, 3], activation="gelu"), seed=0)

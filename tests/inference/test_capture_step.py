@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import pcgraph
-from pcgraph import SGD, Adam, Average, Forward, Memory, Normal, Null, PCNetwork, PerNode, Zero
+from pcgraph import SGD, Adam, Average, Following, Forward, Memory, Normal, Null, PCNetwork, PerNode, Zero
 from pcgraph.backends.torch.workspace import Workspace
 from pcgraph.errors import ClampError, ConfigError, Diverged, PCGraphWarning
 from pcgraph.inference import Recorder
@@ -136,6 +136,25 @@ def test_state_optimizers_are_recorded(recording, states):
     kw = {"state_optimizer": states, "check": False}
     assert_same(train("auto", **kw)[0], train(False, **kw)[0])
     assert replays(recording) == LEFT
+
+
+@pytest.mark.parametrize("check", [True, False])
+@pytest.mark.parametrize("every", [1, 3])
+def test_a_rate_that_follows_is_measured_between_replays(recording, check, every):
+    """A recording reads the rate where it lies, and counts and measures as runs without one do."""
+    rates, ends, seen = [], [], []
+    for capture in ("auto", False):
+        rate = Following(5.0, every=every)
+        found, history, _ = train(capture, state_optimizer=SGD(rate), check=check, epochs=2)
+        ends.append(found)
+        rates.append((rate.rate, rate.curvature))
+        seen.append([step.curvature for step in history.steps])
+        assert 0 < rate.rate < 5.0
+    assert_same(*ends)
+    assert rates[0] == rates[1]
+    assert seen[0] == seen[1]
+    assert len(set(seen[0])) > 1
+    assert replays(recording) == (LEFT + 5) * (2 if check else 1)
 
 
 @pytest.mark.filterwarnings("ignore:the run has fallen over")

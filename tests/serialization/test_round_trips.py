@@ -144,7 +144,19 @@ TAKEN = [
     "node_default", "edge_default", "nodes", "edges", "multigraph", "directed", "format", "version", "weight",
     "label",
 ]  # fmt: skip
-MEANT = ["shape", "activation", "energy", "precision", "prior", "bias", "transform", "share", "trainable"]
+MEANT = [
+    "shape",
+    "activation",
+    "energy",
+    "precision",
+    "prior",
+    "bias",
+    "transform",
+    "share",
+    "trainable",
+    "slots",
+    "slot",
+]
 attributes = st.dictionaries(st.sampled_from(TAKEN + MEANT) | texts | st.just(3), anything, max_size=3)
 nodes = st.text(max_size=2) | st.integers(-1, 1) | st.tuples(st.text(max_size=1), st.booleans()) | st.sampled_from(
     ["\ud800", "\ud83d\ude00", "$x", 0.5, float("nan"), frozenset("a"), (), ("\udcff",), np.int64(7), b"x"]

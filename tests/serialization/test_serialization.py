@@ -55,7 +55,9 @@ def same_graph(a: nx.DiGraph, b: nx.DiGraph) -> bool:
 
 def shared(graph: nx.DiGraph) -> list[int]:
     """For each attribute that is a module, which of them it is the same as."""
-    values = [v for _, d in graph.nodes(data=True) for v in d.values()]
+    parts = [d for _, d in graph.nodes(data=True)]
+    parts += [said for d in parts if isinstance(d.get("slots"), dict) for said in d["slots"].values()]
+    values = [v for part in parts if isinstance(part, dict) for v in part.values()]
     values += [v for *_, d in graph.edges(data=True) for v in d.values()]
     first: dict[int, int] = {}
     return [first.setdefault(id(v), i) for i, v in enumerate(values) if isinstance(v, nn.Module)]
@@ -94,12 +96,20 @@ TRANSFORMS: list[Callable[[], Any]] = [
     lambda: "identity", lambda: ("reshape", {"shape": (2, 2)}), lambda: transforms.Conv2d(1, 2, 3, padding=1),
     lambda: transforms.MaskedLinear([[1, 0], [1, 1]]), transforms.Flatten,
 ]  # fmt: skip
+slot_attributes = st.fixed_dictionaries(
+    {},
+    optional={
+        "activation": st.sampled_from(["relu", "tanh", None]), "bias": st.booleans(),
+        "energy": st.sampled_from(ENERGIES), "precision": st.floats(0.1, 10),
+    },
+)  # fmt: skip
 node_attributes = st.fixed_dictionaries(
     {"shape": st.one_of(st.integers(1, 9), st.lists(st.integers(1, 9), min_size=1, max_size=3).map(tuple))},
     optional={
         "activation": st.sampled_from(["relu", "tanh", None]), "bias": st.booleans(),
         "energy": st.sampled_from(ENERGIES),
         "precision": st.floats(0.1, 10), "prior": st.one_of(st.floats(-1, 1), tensors), "note": values,
+        "slots": st.none() | st.dictionaries(st.sampled_from(["down", "name", "config", "instance"]), slot_attributes),
     },
 )  # fmt: skip
 edge_attributes = st.fixed_dictionaries(
@@ -107,7 +117,7 @@ edge_attributes = st.fixed_dictionaries(
     optional={
         "transform": st.sampled_from(TRANSFORMS), "activation": st.sampled_from(["gelu", "relu"]),
         "trainable": st.booleans(), "share": names, "weight": values, "scale": st.floats(-3, -0.1),
-        "init": st.sampled_from(list(INITS)),
+        "init": st.sampled_from(list(INITS)), "slot": st.sampled_from(["main", "down"]),
     },
 )  # fmt: skip
 
@@ -124,6 +134,8 @@ def graphs(draw: st.DrawFn) -> nx.DiGraph:
         for key, value in data.items():
             if callable(value):
                 value = made.setdefault(value, value()) if draw(st.booleans()) else value()
+            if key == "slots" and value is not None:
+                value = {name: fixed(said) for name, said in value.items()}
             result[key] = value
         return result
 
@@ -191,12 +203,16 @@ def test_a_network_of_the_file_is_the_network(tmp_path: Path) -> None:
     graph.add_edge(("h", 1), "y", share="w")
     graph.add_edge(("h", 2), "y", share="w")
     graph.add_edge("z", "y", transform="identity")
+    down = {"down": {"energy": energies.Laplace(scale=3.0), "activation": torch.tanh}, "side": {"precision": 0.25}}
+    graph.nodes["z"]["slots"] = down
+    graph.add_edge("y", "z", slot="down")
+    graph.add_edge("y", "z", slot="side", transform="identity")
     write_graph(tmp_path / "g.json", graph)
     one, two = pcgraph.PCNetwork(graph, seed=3), pcgraph.PCNetwork(read_graph(tmp_path / "g.json"), seed=3)
     assert one.structure.nodes == two.structure.nodes
     assert list(one.state_dict()) == list(two.state_dict())
     assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), two.state_dict().values()))
-    assert sum(p.numel() for p in two.parameters()) == (9 * 2 + 2) + 32 * 3 + 3
+    assert sum(p.numel() for p in two.parameters()) == (9 * 2 + 2) + 32 * 3 + 3 + 3 * 3 + 2 * 3
 
 
 def test_networkx_reads_what_is_written(tmp_path: Path) -> None:
@@ -434,6 +450,10 @@ def test_graphml_declares_the_same_network(tmp_path: Path) -> None:
     plain.add_edge("x", "h", transform=conv)
     plain.add_edge("h", "y", trainable="False", scale="-0.5", init="zeros")
     plain.add_edge("z", "y", transform="identity", activation="tanh")
+    plain.nodes["h"]["slots"] = '{"down": {"bias": false, "energy": "laplace"}}'
+    plain.nodes["x"]["slots"] = '{"down": {"energy": {"name": "laplace", "config": {"scale": 4.0}}}}'
+    plain.add_edge("y", "h", slot="down")
+    plain.add_edge("z", "x", slot="down")
     nx.write_graphml(plain, tmp_path / "g.graphml")
 
     graph = nx.DiGraph()
@@ -444,6 +464,10 @@ def test_graphml_declares_the_same_network(tmp_path: Path) -> None:
     graph.add_edge("x", "h", transform=transforms.Conv2d(1, 2, 3, padding=1))
     graph.add_edge("h", "y", trainable=False, scale=-0.5, init="zeros")
     graph.add_edge("z", "y", transform="identity", activation="tanh")
+    graph.nodes["h"]["slots"] = {"down": {"bias": False, "energy": "laplace"}}
+    graph.nodes["x"]["slots"] = {"down": {"energy": energies.Laplace(scale=4.0)}}
+    graph.add_edge("y", "h", slot="down")
+    graph.add_edge("z", "x", slot="down")
 
     read = read_graph(tmp_path / "g.graphml")
     assert same_graph(read, graph)
@@ -484,3 +508,30 @@ def test_a_wrong_value_in_graphml_is_named(tmp_path: Path) -> None:
     nx.write_graphml(plain, tmp_path / "g.graphml")
     with pytest.raises(DataError, match="'shape' of node 'a'"):
         read_graph(tmp_path / "g.graphml")
+
+
+@pytest.mark.parametrize(
+    ("slots", "says"),
+    [
+        ({"down": {"energy": object()}}, "attribute 'energy' of slot 'down' of node 'h' cannot be saved"),
+        ({"down": {"activation": lambda x: x}}, r"ACTIVATIONS\['mine'\]"),
+        ({"$down": {}}, r"begin with \$"),
+        ({3: {}}, "a mapping for each slot"),
+        ({"down": 0.5}, "a mapping for each slot"),
+    ],
+)
+def test_what_cannot_be_saved_of_a_slot_is_named(slots: Any, says: str) -> None:
+    """With the slot, and not as an attribute of its node that is somewhere in a mapping."""
+    graph = nx.DiGraph()
+    graph.add_node("h", shape=2, slots=slots)
+    with pytest.raises(GraphError, match=says):
+        graph_to_data(graph)
+
+
+def test_a_malformed_slot_in_a_file_is_named() -> None:
+    rows = {"nodes": [{"id": "h", "shape": 2, "slots": {"down": 3}}]}
+    with pytest.raises(GraphError, match="slot 'down' of node 'h' is an object"):
+        graph_from_data(rows)
+    rows["nodes"][0]["slots"] = {"down": {"energy": {"name": "laplce", "config": {}}}}
+    with pytest.raises(GraphError, match="attribute 'energy' of slot 'down' of node 'h' cannot be read"):
+        graph_from_data(rows)

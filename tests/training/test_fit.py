@@ -594,13 +594,14 @@ def test_gradients_below_eps_are_told() -> None:
 
 
 def test_a_state_that_rounding_keeps_in_its_place_is_told() -> None:
-    """The gradient is then exactly zero in float32, and no smaller eps would help."""
-    net = builders.chain(4, 6, 6, 6, 3, seed=0)
+    """The gradient is then exactly zero in float32, and no smaller eps would help, and no other optimizer."""
     settings: dict[str, Any] = {"steps": 4, "state_optimizer": pcgraph.SGD(lr=1e-4), "epochs": 2}
-    with pytest.warns(PCGraphWarning, match=r"'x' -> 'h1' \(0\.0e\+00\).*dtype=torch\.float64") as told:
-        train(net, optimizer=torch.optim.AdamW(net.parameters(), eps=1e-30), **settings)
-    assert len(told) == 1
-    assert train(net, optimizer=torch.optim.SGD(net.parameters(), lr=0.1), **settings).warnings == []
+    for optimizer in (partial(torch.optim.AdamW, eps=1e-30), partial(torch.optim.SGD, lr=0.1)):
+        net = builders.chain(4, 6, 6, 6, 3, seed=0)
+        says = r"node 'h1' gets no signal: .* from step 3 on, .* of 'x' -> 'h1' .*float32.*dtype=torch\.float64"
+        with pytest.warns(PCGraphWarning, match=says) as told:
+            train(net, optimizer=optimizer(net.parameters()), **settings)
+        assert len(told) == 1
 
 
 def test_weights_that_no_error_reaches_are_told_with_the_steps_that_it_takes() -> None:
@@ -745,6 +746,25 @@ def test_targets_never_leak_into_their_prediction() -> None:
     assert found.squared_error == pytest.approx(float((Y - state).square().sum(1).mean()), rel=1e-5)
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"precision": {"h1": 4.0, "y": 0.25}, "optimizer": pcgraph.SGD(lr=0.1)},
+        {"coordinates": pcgraph.Errors(), "optimizer": pcgraph.SGD(lr=0.1)},
+        {"tolerance": 0.9, "optimizer": pcgraph.SGD(lr=0.1)},
+        {"optimizer": pcgraph.LBFGS()},
+    ],
+)
+def test_evaluation_asks_as_inference_does(settings: dict[str, Any]) -> None:
+    """Whatever `infer` takes to ask a network, a whole set is asked by, batch after batch."""
+    net, init = chain(), pcgraph.Normal(std=0.5)
+    found = evaluate(net, BATCHES, init=init, steps=4, **settings)
+    state = torch.cat([net.infer({"x": x}, init=init, steps=4, **settings).states["y"] for x, _ in BATCHES])
+    assert found.squared_error == pytest.approx(float((Y - state).square().sum(1).mean()), rel=1e-5)
+    plain = evaluate(net, BATCHES, init=init, steps=4, optimizer=pcgraph.SGD(lr=0.1))
+    assert found.squared_error != pytest.approx(plain.squared_error, rel=1e-6)
+
+
 @pytest.mark.parametrize("init", [pcgraph.Normal(), pcgraph.Null(first=pcgraph.Zero())])
 def test_evaluation_teaches_nothing(init: pcgraph.Initializer) -> None:
     """Neither weights nor initializer, in or out of training."""
@@ -790,6 +810,15 @@ def test_targets_that_are_no_classes_have_no_accuracy() -> None:
         ([(X, Y)], {"predict": "z"}, ClampError, "no node 'z'"),
         ([(X, Y)], {"given": "z"}, ClampError, "no node 'z'"),
         ([(X, Y)], {"steps": 3}, ConfigError, "both init= and steps="),
+        (
+            [(X, Y)],
+            {"precision": {"h1": 0.5}},
+            ConfigError,
+            "precision= is for inference, and without init=",
+        ),
+        ([(X, Y)], {"tolerance": 0.1}, ConfigError, "tolerance= is for inference"),
+        ([(X, Y)], {"coordinates": pcgraph.Errors()}, ConfigError, "coordinates= is for inference"),
+        ([(X, Y)], {"optimizer": 3}, ConfigError, "optimizer must be a StateOptimizer"),
     ],
 )
 def test_what_cannot_be_evaluated_is_refused(

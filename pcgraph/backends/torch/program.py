@@ -22,7 +22,7 @@ from pcgraph.backends.torch.lowering import Calls, Lowered
 from pcgraph.backends.torch.workspace import Bound, Step, Workspace
 from pcgraph.clamps import Clamps
 from pcgraph.initializers import Block, Context
-from pcgraph.optimizers import StateOptimizer
+from pcgraph.optimizers import Following, StateOptimizer
 from pcgraph.plan import Plan
 from pcgraph.plan.operations import Write
 
@@ -295,6 +295,8 @@ class TorchProgram(Program):
                 h.index_copy_(0, where, torch.stack([value for _, value in placed]))
 
     def _rate(self, move: Move, optimizer: StateOptimizer) -> float | Tensor:
+        if isinstance(optimizer.lr, Following):
+            return optimizer.lr.on(self.ws.dtype, self.ws.device)
         if not isinstance(optimizer.lr, dict):
             return optimizer.rate(None)
         free, names = self.plan.free, self.plan.structure.nodes

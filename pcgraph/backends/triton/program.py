@@ -35,7 +35,7 @@ from pcgraph.backends.torch.workspace import Step, Workspace
 from pcgraph.backends.traits import Traits
 from pcgraph.backends.triton.launches import Learning, Predict, PredictScalars, Pull, PullScalars
 from pcgraph.backends.triton.tables import BARE, COMPARE, KEEP, OWN, SWEEP, Places
-from pcgraph.optimizers import SGD
+from pcgraph.optimizers import SGD, Following
 from pcgraph.plan import Plan
 from pcgraph.plan.flow import Mask
 from pcgraph.plan.operations import Index
@@ -347,7 +347,8 @@ class TritonProgram(TorchProgram):
             step()
         self._now = self._last = t
         optimizer = motion.optimizer
-        plain = type(optimizer) is SGD and optimizer.stateless and not motion.nudges and not self._masks
+        plain = type(optimizer) is SGD and optimizer.stateless and not isinstance(optimizer.lr, Following)
+        plain = plain and not motion.nudges and not self._masks
         if not plain:
             self.pull(t, motion)
             self.move(t, motion)

@@ -38,6 +38,7 @@ class _Case:
     masked: tuple[str, ...] = ()
     coordinates: Errors | None = None
     tolerance: float | None = None
+    precision: dict[Any, float] | None = None
 
 
 def check_backend(
@@ -118,6 +119,11 @@ def _cases() -> Iterator[_Case]:
     yield _Case("modules", _modules, lambda: Normal(std=0.3))
     yield _Case("error coordinates", _kinds_of_nodes_that_are_smooth, lambda: Normal(std=0.3), coordinates=Errors())
     yield _Case("error coordinates on a cycle", lambda: _cyclic(nx.DiGraph()), Zero, coordinates=Errors("repair"))
+    yield _Case("slots", _slots, Forward, SGD(lr=0.05, momentum=0.5))
+    yield _Case("slots from a draw", _slots, lambda: Normal(std=0.3), Adam(lr=0.02, eps=1e-3), 5)
+    yield _Case("slots and a partial clamp", _slots, lambda: Forward(roots=Zero()), masked=("x", "b"))
+    yield _Case("slots and error coordinates", _slots, Forward, coordinates=Errors())
+    yield _Case("precisions of one run", _slots, Zero, precision={("a", "down"): 2.0, "b": 0.5, ("x", "down"): 0.1})
     yield _Case("a tolerance", chain, Forward, SGD(lr=0.2), 5, tolerance=1e-9)
     for name, graph in (("neurons", _neurons), ("weights", _shared), ("identities", _edge_activations),
                         ("entries", _entries), ("modules", _modules)):  # fmt: skip
@@ -215,6 +221,19 @@ def _scaled(graph: nx.DiGraph) -> nx.DiGraph:
     return graph
 
 
+def _slots() -> nx.DiGraph:
+    """Feedback apart from what is fed forward: into an input, a hidden node with two slots, beside a parallel edge."""
+    graph = _nodes(nx.MultiDiGraph(), x=3, a=4, b=4, y=2)
+    graph.nodes["x"]["slots"] = {"down": {"precision": 0.5}}
+    graph.nodes["a"]["slots"] = {"down": {"activation": "tanh", "bias": False}, "self": {"precision": 0.3}}
+    graph.nodes["b"]["slots"] = {"down": {"energy": "learned_precision"}}
+    nx.add_path(graph, ["x", "a", "b", "y"])
+    for u, v, slot in (("a", "x", "down"), ("b", "a", "down"), ("y", "a", "down"), ("a", "a", "self"),
+                       ("y", "b", "down"), ("a", "b", "down")):  # fmt: skip
+        graph.add_edge(u, v, slot=slot)
+    return graph
+
+
 # -- one case ---------------------------------------------------------------------------------------------------------
 
 
@@ -238,6 +257,8 @@ def _check(backend: Backend, case: _Case, net: PCNetwork, batch: int, seed: int)
     kw: dict[str, Any] = {"init": init, "optimizer": case.optimizer, "coordinates": case.coordinates}
     if case.tolerance is not None:
         kw["tolerance"] = case.tolerance
+    if case.precision is not None:
+        kw["precision"] = case.precision
     start = {v: h.clone() for v, h in net.infer(first, init=init, steps=0).states.items()}
     kept = net.infer(first, steps=case.steps, trace=True, **kw)
     other = _clamps(net, case, batch + 2, seed + 1)
@@ -248,7 +269,8 @@ def _check(backend: Backend, case: _Case, net: PCNetwork, batch: int, seed: int)
     order: tuple[Any, ...] = ()
     if case.coordinates is not None:
         order = check(net.graph, first).error_coordinates(case.coordinates.keep).witness.order
-    expected = reference.infer(net, first, start, case.steps, _step(case.optimizer, batch), order)
+    step = _step(case.optimizer, batch)
+    expected = reference.infer(net, first, start, case.steps, step, order, case.precision)
     _compare(backend, case, net, kept, expected)
     _compare_parts(backend, case, net, first, start)
     if not case.masked and case.name != "kept states" and case.coordinates is None:
@@ -284,6 +306,12 @@ def _compare(backend: Backend, case: _Case, net: PCNetwork, result: Any, expecte
             )
         if far(result.errors[v], h - predicted.get(v, h)):
             raise differ(f"errors of {v!r}", "an error is the state less the prediction")
+    for slot in net.structure.slots:
+        if far(result.predictions[slot], predicted[slot]):
+            raise differ(
+                f"predictions of the {slot}",
+                "on an edge of structure.is_tie, propagate copies h, pull adds g",
+            )
     if far(result.trace, torch.stack(expected.trace).detach()):
         raise differ("energy at every step", "evaluate(t) brings predictions up to date, and energy(t) follows it")
     if far(sum(result.node_energy.values()), result.energy):

@@ -79,7 +79,8 @@ def unmoved(who: Any, what: str, call: Callable[[], Any]) -> Any:
 
 def _generators() -> list[Tensor]:
     states = [torch.random.get_rng_state()]
-    return states + (torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [])
+    used = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    return states + (torch.cuda.get_rng_state_all() if used else [])
 
 
 def derivative(

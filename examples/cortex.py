@@ -1,0 +1,216 @@
+"""Which setting learns on which graph, and what feedback buys: the tables of docs/advice.md.
+
+    python examples/cortex.py --out runs/cortex          # all rows; resumes where it was stopped
+    python examples/cortex.py --quick                    # digits, small groups, one seed: a minute
+
+The groups of a visual hierarchy (image, V1, V2, V4, IT, class) as a chain; with feedback and self-loops as terms of one
+sum; and with feedback and self-loops as predictions of their own, slots, which is ``pcgraph.graphs.cortex``. And ten
+groups that all predict each other. Each learns 6,000 images of Fashion-MNIST by the setting that ``pcgraph.advise``
+gives, and by others. The cortex is then asked for the class of images whose lower half is unknown, and for an image of
+each class, which another classifier judges. Every finished run is a row of ``cortex.csv``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import statistics
+import time
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import networkx as nx
+import torch
+from torch import Tensor
+
+import pcgraph
+from pcgraph import SGD, Equilibrium, Forward, Masked, PCNetwork, Zero, advise, data, graphs
+
+SIZES = {"image": 784, "V1": 128, "V2": 96, "V4": 64, "IT": 48, "class": 10}
+WEIGHTS_RATE, BATCH = 1e-3, 100
+Run = tuple[PCNetwork, data.Images, data.Images]
+
+
+def chain(sizes: dict[str, int]) -> nx.DiGraph:
+    """The groups one after the other."""
+    return graphs.cortex(sizes, feedback=None, lateral=None)
+
+
+def sums(sizes: dict[str, int]) -> nx.DiGraph:
+    """Feedback and self-loops as terms of the one prediction that each group has."""
+    graph = chain(sizes)
+    names = list(graph)
+    graph.add_edges_from(zip(names[1:], names))
+    graph.add_edges_from((v, v) for v in names[1:-1])
+    return graph
+
+
+def all_to_all(sizes: dict[str, int]) -> nx.DiGraph:
+    """Groups without layers, each of which predicts all others; the image reaches each, and each the class."""
+    groups, size = (10, 64) if len(sizes) == len(SIZES) else (4, 16)
+    graph = graphs.fully_connected(dict.fromkeys(range(groups), size), activation="tanh")
+    graph.add_node("image", shape=sizes["image"])
+    graph.add_node("class", shape=sizes["class"])
+    graph.add_edges_from(("image", v) for v in range(groups))
+    graph.add_edges_from((v, "class") for v in range(groups))
+    return graph
+
+
+GRAPHS: dict[str, Callable[[dict[str, int]], nx.DiGraph]] = {
+    "chain": chain, "feedback in slots": graphs.cortex, "feedback in sums": sums, "all to all": all_to_all,
+}  # fmt: skip
+STATES = {"steps": 20, "state_optimizer": SGD(lr=0.1)}
+SWEEP = {"init": Forward(fallback=Zero()), **STATES}
+SETTINGS: dict[str, Callable[[PCNetwork, dict[str, Any]], dict[str, Any]]] = {
+    "advise": lambda net, batch: advise(net, batch).fit,
+    "states": lambda net, batch: SWEEP,
+    "Equilibrium": lambda net, batch: {**STATES, "init": Equilibrium(release="class", steps=30)},
+}
+EPOCHS = {"all to all": 12}
+"""Ten, but for the graph that settles before every batch."""
+RUNS = [
+    *((graph, "advise") for graph in GRAPHS),
+    *((graph, "states") for graph in GRAPHS),
+    ("feedback in sums", "Equilibrium"),
+]
+
+
+def train(graph: str, setting: str, seed: int, sets: tuple[data.Images, data.Images], quick: bool) -> PCNetwork:
+    """Learn, with a rate of the weights that falls to zero along a cosine."""
+    train_set, _ = sets
+    sizes = SIZES if not quick else {"image": 64, "V1": 32, "V2": 16, "class": 10}
+    net = PCNetwork(GRAPHS[graph](sizes), seed=seed)
+    epochs = 3 if quick else EPOCHS.get(graph, 10)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=WEIGHTS_RATE * (5 if quick else 1))
+    batches = train_set.batches(BATCH, seed=seed)
+    first = dict(zip(("image", "class"), next(iter(train_set.batches(BATCH, seed=seed)))))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", pcgraph.errors.PCGraphWarning)
+        pcgraph.fit(
+            net, batches, clamp=("image", "class"), predict="class", optimizer=optimizer, epochs=epochs, progress=False,
+            scheduler=torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs), **SETTINGS[setting](net, first),
+        )  # fmt: skip
+    return net
+
+
+def accuracy(found: Tensor, labels: Tensor) -> float:
+    """In percent."""
+    return round(100 * float((found.argmax(1) == labels).float().mean()), 2)
+
+
+def recognised(net: PCNetwork, images: data.Images) -> float:
+    """The accuracy where nothing but the image is known: by a sweep, or by inference to a tolerance."""
+    how = advise(net, ["image", "class"]).predict
+    answers = [net.predict({"image": x}, "class", **how) for x, _ in images.batches(500, shuffle=False)]
+    return accuracy(torch.cat(answers), images.labels)
+
+
+def occluded(net: PCNetwork, sets: tuple[data.Images, data.Images]) -> dict[str, float]:
+    """The lower half is unknown: filled with the mean image and swept; and free, filled in by inference."""
+    train_set, images = sets
+    mask = torch.arange(images.images.shape[1]) < images.images.shape[1] // 2
+    filled = torch.where(mask, images.images, train_set.images.mean(0))
+    found = {"half, mean": accuracy(net.predict({"image": filled}, "class"), images.labels)}
+    if any(slots for _, slots in net.graph.nodes(data="slots")):
+        clamps = {"image": Masked(images.images, mask), "class": torch.eye(10)[images.labels]}
+        how = advise(net, clamps, predict="class").predict
+        answers = [
+            net.predict({"image": Masked(x, mask)}, "class", **how) for x, _ in images.batches(500, shuffle=False)
+        ]
+        found["half, inferred"] = accuracy(torch.cat(answers), images.labels)
+    return found
+
+
+def generated(net: PCNetwork, judge: torch.nn.Module) -> float:
+    """The part of the ten classes whose image, inferred from the class alone, is recognised by the judge."""
+    result = net.infer({"class": torch.eye(10)}, init=Forward(roots=Zero()), steps=200, optimizer=pcgraph.LBFGS())
+    images = result.states["image"]
+    return accuracy(judge(images.clamp(0, 1)), torch.arange(10))
+
+
+def judging(images: data.Images, seed: int) -> torch.nn.Module:
+    """A classifier of another kind, trained by backpropagation on all images."""
+    torch.manual_seed(seed)
+    judge = torch.nn.Sequential(
+        torch.nn.Linear(images.images.shape[1], 256), torch.nn.ReLU(), torch.nn.Linear(256, 10)
+    )  # fmt: skip
+    optimizer = torch.optim.Adam(judge.parameters(), lr=1e-3)
+    for epoch in range(4):
+        for x, y in images.batches(100, seed=epoch):
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(judge(x), y).backward()
+            optimizer.step()
+    return judge
+
+
+def row(graph: str, setting: str, seed: int, args: argparse.Namespace, sets: Any, judge: torch.nn.Module) -> dict:
+    """One run, and all that is asked of it."""
+    begun = time.perf_counter()
+    net = train(graph, setting, seed, sets, args.quick)
+    found: dict[str, Any] = {"graph": graph, "setting": setting, "seed": seed, "clean": recognised(net, sets[1])}
+    if graph == "chain" or (graph == "feedback in slots" and setting == "advise"):
+        found |= occluded(net, sets)
+    if graph == "feedback in slots" and setting == "advise":
+        found["generated"] = generated(net, judge)
+    return {**found, "seconds": round(time.perf_counter() - begun, 1), "torch": torch.__version__}
+
+
+COLUMNS = (
+    "graph", "setting", "seed", "clean", "half, mean", "half, inferred", "generated", "seconds", "torch",
+)  # fmt: skip
+
+
+def mean(rows: Iterable[dict], column: str) -> str:
+    """The mean over the seeds, with the lowest and the highest."""
+    found = [float(r[column]) for r in rows if r.get(column) not in (None, "")]
+    return f"{statistics.mean(found):.1f} ({min(found):.1f}–{max(found):.1f})" if found else "–"
+
+
+def table(rows: Sequence[dict]) -> str:
+    """The rows as a Markdown table, a graph and a setting a line: means over the seeds."""
+    shown = ("clean", "half, mean", "half, inferred", "generated")
+    lines = [
+        "| graph | setting | seeds | image known | lower half: the mean | lower half: inferred | image from class |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for graph, setting in dict.fromkeys((r["graph"], r["setting"]) for r in rows):
+        some = [r for r in rows if (r["graph"], r["setting"]) == (graph, setting)]
+        cells = (graph, setting, str(len(some)), *(mean(some, column) for column in shown))
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Run what is missing, write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("runs/cortex"))
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--graphs", nargs="+", choices=GRAPHS, default=list(GRAPHS))
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    name, part = ("digits", 1.0) if args.quick else ("fashion-mnist", 0.1)
+    sets = data.load(name, fraction=part), data.load(name, "test", fraction=part)
+    judge = judging(data.load(name), 0)
+    args.out.mkdir(parents=True, exist_ok=True)
+    path = args.out / "cortex.csv"
+    rows: list[dict] = list(csv.DictReader(path.open())) if path.exists() else []
+    done = {(r["graph"], r["setting"], int(r["seed"])) for r in rows}
+    for graph, setting in RUNS:
+        for seed in args.seeds[:1] if args.quick else args.seeds:
+            if graph not in args.graphs or (graph, setting, seed) in done:
+                continue
+            rows.append(row(graph, setting, seed, args, sets, judge))
+            print(rows[-1], flush=True)
+            with path.open("w", newline="") as file:
+                writer = csv.DictWriter(file, fieldnames=COLUMNS, lineterminator="\n")
+                writer.writeheader()
+                writer.writerows(rows)
+    (args.out / "cortex.md").write_text(table(rows) + "\n")
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    main()
