@@ -23,6 +23,7 @@ from pcgraph import (
 from pcgraph.checkpoints import load, save
 from pcgraph.clamps import Masked
 from pcgraph.coordinates import Errors
+from pcgraph.duals import Duals
 from pcgraph.errors import ClampError, ConfigError, Diverged, GraphError, InvalidInitializer, PCGraphError
 from pcgraph.initializers import Average, Equilibrium, Forward, Initializer, Memory, Normal, Null, PerNode, States, Zero
 from pcgraph.learning import InferenceResult
@@ -50,6 +51,7 @@ __all__ = [
     "ClampError",
     "ConfigError",
     "Diverged",
+    "Duals",
     "Equilibrium",
     "Errors",
     "Following",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import networkx as nx
@@ -14,6 +15,7 @@ from pcgraph.backends import Backend, Motion
 from pcgraph.backends import get as get_backend
 from pcgraph.clamps import Clamps, Masked
 from pcgraph.coordinates import Errors
+from pcgraph.duals import Duals
 from pcgraph.errors import ClampError, ConfigError, OutOfMemory
 from pcgraph.inference import InferenceResult, Options, Planner, read_precision, require_optimizer, run
 from pcgraph.inference.curvature import largest_curvature
@@ -90,7 +92,7 @@ class PCNetwork(Network):
         self, clamped: Iterable[Node], *, init: Initializer, steps: int,
         optimizer: StateOptimizer | Solver | None = None, masked: Iterable[Node] = (),
         kernels: Mapping[str, str] | None = None, coordinates: Errors | None = None,
-        precision: Mapping[Node, float] | None = None,
+        precision: Mapping[Node, float] | None = None, duals: Duals | None = None,
     ) -> Plan:  # fmt: skip
         """Return the plan that :meth:`infer` would run.
 
@@ -106,6 +108,7 @@ class PCNetwork(Network):
             Bucket name -> kernel, to overrule the written rule.
         coordinates : Errors, optional
         precision : mapping, optional
+        duals : Duals, optional
             As for :meth:`infer`.
 
         Returns
@@ -127,7 +130,10 @@ class PCNetwork(Network):
         require_steps(steps)
         kept = self._planner.kept(coordinates, known, partly)
         weights = read_precision(self.structure, precision)
-        request = Request.make(known, partly, steps, optimizer, pins=kernels, kept=kept, precision=weights)
+        request = Request.make(
+            known, partly, steps, optimizer, pins=kernels, kept=kept, precision=weights,
+            duals=_read_duals(duals, optimizer, coordinates),
+        )  # fmt: skip
         return self._planner.plan(request, init)
 
     def infer(
@@ -136,6 +142,7 @@ class PCNetwork(Network):
         coordinates: Errors | None = None, tolerance: float | None = None, trace: bool | Literal["nodes"] = False,
         check: bool = True, kernels: Mapping[str, str] | None = None,
         capture: bool | Literal["auto"] = False, precision: Mapping[Node, float] | None = None,
+        duals: Duals | None = None,
     ) -> InferenceResult:  # fmt: skip
         """Run inference: initialise the free states, then move them down the energy.
 
@@ -169,6 +176,8 @@ class PCNetwork(Network):
             Node, or (node, slot) -> the precision of its Gaussian energy in this run, in place of the declared one: as
             in ``precision={("V1", "down"): 0.1}``, which asks with more weight on feedback than it was trained with.
             Larger precisions need smaller rates.
+        duals : Duals, optional
+            Dual variables beside the states, so that predictions are met and not only approached; not with a solver.
 
         Returns
         -------
@@ -190,19 +199,20 @@ class PCNetwork(Network):
         return self.run(
             clamps, init=init, steps=steps, labels=labels, motion=Motion(optimizer),
             options=Options(trace, check, capture, tolerance), kernels=kernels, coordinates=coordinates,
-            precision=precision,
+            precision=precision, duals=duals,
         )  # fmt: skip
 
     def run(
         self, clamps: Mapping[Node, Tensor | Masked], *, init: Initializer, steps: int, labels: Tensor | None,
         motion: Motion, options: Options, all_move: bool = False, kernels: Mapping[str, str] | None = None,
         coordinates: Errors | None = None, precision: Mapping[Node, float] | None = None,
+        duals: Duals | None = None,
     ) -> InferenceResult:  # fmt: skip
         """Run inference as :meth:`infer` does, for learning rules that say what evolves from run to run.
 
         Parameters
         ----------
-        clamps, init, steps, labels, kernels, coordinates, precision
+        clamps, init, steps, labels, kernels, coordinates, precision, duals
             As for :meth:`infer`.
         motion : Motion
             The state optimizer, what it has kept from earlier runs, and nudges.
@@ -220,6 +230,9 @@ class PCNetwork(Network):
             As for :meth:`infer`.
         """
         require_optimizer(steps, motion.optimizer)
+        rate = _read_duals(duals, motion.optimizer, coordinates)
+        if duals is not None and duals.stop is not None:
+            options = replace(options, stop=duals.stop)
         weights = read_precision(self.structure, precision)
         lr = getattr(motion.optimizer, "lr", None)
         if isinstance(lr, Following) and steps:
@@ -231,6 +244,7 @@ class PCNetwork(Network):
             checked.clamped, frozenset(checked.masked), steps, motion.optimizer, nudged=frozenset(motion.nudges),
             all_move=all_move, pins=kernels,
             kept=self._planner.kept(coordinates, checked.clamped, frozenset(checked.masked)), precision=weights,
+            duals=rate,
         )  # fmt: skip
         prepared = self._planner.prepare(request, checked, init, labels)
         try:
@@ -295,7 +309,7 @@ class PCNetwork(Network):
         self, clamps: Mapping[Node, Tensor | Masked], node: Node, *, init: Initializer | None = None,
         steps: int | None = None, optimizer: StateOptimizer | Solver | None = None,
         coordinates: Errors | None = None, tolerance: float | None = None,
-        precision: Mapping[Node, float] | None = None,
+        precision: Mapping[Node, float] | None = None, duals: Duals | None = None,
     ) -> Tensor:  # fmt: skip
         """Predict one node, shape (batch, *shape).
 
@@ -309,7 +323,7 @@ class PCNetwork(Network):
             Node -> Tensor (batch, *shape), or :class:`pcgraph.Masked`.
         node : node
             The one that is asked for; it is not wholly clamped.
-        init, steps, optimizer, coordinates, tolerance, precision
+        init, steps, optimizer, coordinates, tolerance, precision, duals
             As for :meth:`infer`; both of the first, or neither. A sweep needs none of the others.
 
         Raises
@@ -332,6 +346,7 @@ class PCNetwork(Network):
         if init is not None and steps is not None:
             how: dict[str, Any] = {
                 "optimizer": optimizer, "coordinates": coordinates, "tolerance": tolerance, "precision": precision,
+                "duals": duals,
             }  # fmt: skip
             return self.infer(clamps, init=init, steps=steps, **how).states[node]
         checked = Clamps.check(self, clamps)
@@ -350,3 +365,32 @@ class PCNetwork(Network):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._planner = Planner(self, get_backend(self._backend))
+
+
+def _read_duals(
+    duals: Duals | None, optimizer: StateOptimizer | Solver | None, coordinates: Errors | None
+) -> float | None:  # fmt: skip
+    """Return the rate of the duals; refuse what they do not go with.
+
+    Raises
+    ------
+    ConfigError
+        It is none of :class:`Duals`; or a solver moves the states; or nodes are to stop in error coordinates.
+    """
+    if duals is None:
+        return None
+    if not isinstance(duals, Duals):
+        raise ConfigError(f"duals= is None or pcgraph.Duals(rate=...) (found {duals!r})", key="duals")
+    if isinstance(optimizer, Solver):
+        raise ConfigError(
+            f"{optimizer!r} remembers the energy of earlier steps, and duals change in every step what is minimised: "
+            "take a state optimizer, as in optimizer=pcgraph.SGD(lr=0.1), or leave out duals=",
+            key="duals",
+        )
+    if duals.stop is not None and coordinates is not None:
+        raise ConfigError(
+            f"{duals!r} with {coordinates!r}: the state of a node that has stopped by its error still follows its "
+            "parents, so that nothing can be left out: leave out stop=, or coordinates=",
+            key="duals",
+        )
+    return duals.rate

@@ -116,6 +116,11 @@ class Plan:
         """Return the number of inference steps, T."""
         return self.request.steps
 
+    @property
+    def duals(self) -> Index:
+        """Return the numbers of the nodes with a dual."""
+        return self.final.shift.nodes
+
     @cached_property
     def precisions(self) -> tuple[NDArray[np.float64] | None, ...]:
         """For each segment the precisions of its nodes in this run, or None where all are 1."""

@@ -36,6 +36,8 @@ class Request:
         others that have a main prediction, the error is.
     precision : tuple of (int, float)
         Nodes and slots whose Gaussian energy has another precision in this run than was declared.
+    duals : float or None
+        The rate of dual variables, where there are any.
     pins : tuple of (bucket name, kernel)
         What the backend is told to use; a plan does not look at it.
     """
@@ -50,6 +52,7 @@ class Request:
     only: frozenset[int] | None = None
     kept: frozenset[int] | None = None
     precision: tuple[tuple[int, float], ...] = ()
+    duals: float | None = None
     pins: tuple[tuple[str, str], ...] = ()
 
     @classmethod
@@ -57,14 +60,14 @@ class Request:
         cls, clamped: frozenset[int], masked: frozenset[int], steps: int, optimizer: StateOptimizer | Solver | None, *,
         nudged: frozenset[int] = frozenset(), all_move: bool = False, only: frozenset[int] | None = None,
         kept: frozenset[int] | None = None, precision: tuple[tuple[int, float], ...] = (),
-        pins: Mapping[str, str] | None = None,
+        duals: float | None = None, pins: Mapping[str, str] | None = None,
     ) -> Request:  # fmt: skip
         """Make a request with the promises of `optimizer`; without one, or without steps, those of plain descent."""
         moves = optimizer if steps else None
         return cls(
             clamped, masked, steps,
             moves is None or bool(moves.fixes_zero), moves is None or bool(moves.stateless),
-            nudged, all_move, only, kept, precision, tuple(sorted((pins or {}).items())),
+            nudged, all_move, only, kept, precision, duals, tuple(sorted((pins or {}).items())),
         )  # fmt: skip
 
 

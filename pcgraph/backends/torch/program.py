@@ -17,6 +17,7 @@ from pcgraph.backends.base import Kind, Motion, Program, Which, keep
 from pcgraph.backends.torch import nodes, onednn
 from pcgraph.backends.torch.calls import (
     Activate,
+    BeginDuals,
     Call,
     Errors,
     Fill,
@@ -36,7 +37,7 @@ from pcgraph.backends.torch.calls import (
 )
 from pcgraph.backends.torch.gradients import Gradient, bias_gradient
 from pcgraph.backends.torch.kernels import Kernel
-from pcgraph.backends.torch.lowering import Calls, Lowered
+from pcgraph.backends.torch.lowering import Calls, Lowered, lower_stage
 from pcgraph.backends.torch.workspace import Bound, Step, Workspace
 from pcgraph.clamps import Clamps
 from pcgraph.initializers import Block, Context
@@ -48,6 +49,9 @@ __all__ = ["TorchProgram"]
 
 T = TypeVar("T")
 
+#: So many steps are kept of those without nodes that have stopped.
+FEWER = 256
+
 _NODES: dict[type[Call], Callable[[Workspace, Any], Step]] = {
     Fill: nodes.fill,
     Save: nodes.save,
@@ -56,6 +60,7 @@ _NODES: dict[type[Call], Callable[[Workspace, Any], Step]] = {
     Errors: nodes.errors,
     ZeroGradient: nodes.zero_gradient,
     ZeroSignal: nodes.zero_signal,
+    BeginDuals: nodes.begin_duals,
     MeasureRows: nodes.measure,
     OffsetRows: nodes.offset,
     RelayRows: nodes.relay,
@@ -142,6 +147,11 @@ class TorchProgram(Program):
         self._now, self._last = plan.steps, -1
         self._masks: list[_Mask] = []
         self._rates: dict[_Move, float | Tensor] = {}
+        #: Whether nodes have stopped in every sample; and steps without what serves these alone, by step and nodes.
+        self._stopped = np.zeros(len(plan.structure.nodes), dtype=bool)
+        self._held: list[tuple[Tensor, Tensor]] = []
+        self._fewer: dict[tuple[int, bytes], tuple[_Stage, list[Step]]] = {}
+        self._refreshed: set[tuple[int, bytes]] = set()
         self._rate_sets: dict[_Move, dict[tuple[float, ...], Tensor]] = {}
 
     # -- binding ------------------------------------------------------------------------------------------------------
@@ -231,6 +241,9 @@ class TorchProgram(Program):
         self._masks = [self._mask(i, *pair) for i, pair in clamps.masked.items()]
         self._rates = {}
         self._last = -1
+        self._stopped[:] = False
+        self._held = []
+        self._refreshed.clear()
         fixed = False
         for item in self._prologue:
             if isinstance(item, _Give):
@@ -244,9 +257,44 @@ class TorchProgram(Program):
                 self._hold()
         if not fixed:
             self._fix(clamps)
+        if len(self.plan.duals):
+            for i, known in zip(clamps.masked, self._masks):
+                g, p = self.plan.structure.place(i)
+                self.ws.r(g)[p].mul_(known.free)
+
+    def hold(self, held: Tensor) -> None:
+        s = self.plan.structure
+        self._held = []
+        for g in np.unique(s.group_of[self.plan.stages[-1].move.nodes]).tolist():
+            group = s.groups[g]
+            own = held[group.start : group.start + group.count].unsqueeze(2)
+            self.ws.r(g).masked_fill_(own, 0.0)
+            self._held.append((self.ws.e(g), own))
+        self._stopped[self.plan.duals] = held.all(1).cpu().numpy()[self.plan.duals]
+
+    def _stage_at(self, t: int) -> _Stage:
+        """Return step `t`, without what serves nodes alone that have stopped in every sample."""
+        t = min(t, len(self._stages) - 1)
+        if not self._stopped.any():
+            return self._stages[t]
+        key = t, self._stopped.tobytes()
+        if key not in self._fewer:
+            stage = self.plan.stage(t).without(self._stopped, self.plan.structure)
+            calls = lower_stage(self.plan, self.kernels, self.ws.traits, stage, t)
+            bounds, self._bounds = self._bounds, []
+            found = self._stage(calls)
+            self._fewer[key] = found, list(dict.fromkeys(step for bound in self._bounds for step in bound.refresh))
+            self._bounds = bounds
+            if len(self._fewer) > FEWER:
+                del self._fewer[next(iter(self._fewer))]
+        elif key not in self._refreshed:
+            for step in self._fewer[key][1]:
+                step()
+        self._refreshed.add(key)
+        return self._fewer[key][0]
 
     def evaluate(self, t: int) -> None:
-        stage = self._stages[min(t, len(self._stages) - 1)]
+        stage = self._stage_at(t)
         for step in stage.forward:
             step()
         for step in stage.errors:
@@ -254,7 +302,7 @@ class TorchProgram(Program):
         self._now = self._last = t
 
     def pull(self, t: int, motion: Motion) -> None:
-        stage = self._stages[min(t, len(self._stages) - 1)]
+        stage = self._stage_at(t)
         for step in stage.clear:
             step()
         if self.plan.measure is not None:  # what pulls at a state goes on to its parents
@@ -265,6 +313,8 @@ class TorchProgram(Program):
             self._nudge(motion)
         for known in self._masks:
             known.e.mul_(known.free)
+        for gradients, held in self._held:
+            gradients.masked_fill_(held, 0.0)
 
     def _nudge(self, motion: Motion) -> None:
         for i, (target, strength) in motion.nudges.items():
@@ -350,6 +400,8 @@ class TorchProgram(Program):
         shape = shape if isinstance(which, int) else (-1, *shape)
         if kind == "variable" and self._moves_errors(which):
             return self.ws.x(g)[where].view(shape)
+        if kind == "dual":
+            return self.ws.l(g)[where].view(shape)
         if kind == "gradient":
             return self.ws.e(g)[where].view(shape)
         if kind in ("state", "variable"):

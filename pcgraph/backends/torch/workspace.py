@@ -120,6 +120,14 @@ class Workspace:
         """Return the errors of a group that are variables, (nodes, batch, size)."""
         return self._buffer("x", group)
 
+    def l(self, group: int) -> Tensor:  # noqa: E743
+        """Return the duals of a group, (nodes, batch, size)."""
+        return self._buffer("l", group)
+
+    def r(self, group: int) -> Tensor:
+        """Return how much of an error is added to a dual, (nodes, batch, size): the rate, or 0 where it is held."""
+        return self._buffer("r", group)
+
     def _buffer(self, name: str, group: int) -> Tensor:
         if (name, group) not in self._buffers:
             size = self.structure.groups[group]

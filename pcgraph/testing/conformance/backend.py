@@ -14,6 +14,7 @@ from pcgraph import energies, graphs, transforms
 from pcgraph.backends import Backend, Motion, Program, get
 from pcgraph.clamps import Clamps, Masked
 from pcgraph.coordinates import Errors
+from pcgraph.duals import Duals
 from pcgraph.errors import ConfigError
 from pcgraph.initializers import Context, Equilibrium, Forward, Initializer, Normal, Null, Zero
 from pcgraph.learning import nudged
@@ -38,6 +39,7 @@ class _Case:
     masked: tuple[str, ...] = ()
     coordinates: Errors | None = None
     tolerance: float | None = None
+    duals: Duals | None = None
 
 
 def check_backend(backend: str | Backend | type[Backend], *, batch: int = 3, seed: int = 0) -> tuple[str, ...]:
@@ -111,6 +113,8 @@ def _cases() -> Iterator[_Case]:
     yield _Case("modules", _modules, lambda: Normal(std=0.3))
     yield _Case("error coordinates", _kinds_of_nodes_that_are_smooth, lambda: Normal(std=0.3), coordinates=Errors())
     yield _Case("error coordinates on a cycle", lambda: _cyclic(nx.DiGraph()), Zero, coordinates=Errors("repair"))
+    yield _Case("dual variables", _kinds_of_nodes_that_are_smooth, lambda: Normal(std=0.3), duals=Duals(0.1))
+    yield _Case("duals that stop", chain, Forward, SGD(lr=0.2), 9, duals=Duals(0.5, stop=0.7))
     yield _Case("a tolerance", chain, Forward, SGD(lr=0.2), 5, tolerance=1e-9)
     for name, graph in (("neurons", _neurons), ("weights", _shared), ("identities", _edge_activations),
                         ("entries", _entries), ("modules", _modules)):  # fmt: skip
@@ -228,7 +232,9 @@ def _clamps(net: PCNetwork, case: _Case, batch: int, seed: int) -> dict[Any, Ten
 def _check(backend: Backend, case: _Case, net: PCNetwork, batch: int, seed: int) -> None:
     """Two batches of different size, a result kept alive beside another, and everything that can be read of each."""
     init, first = case.init(), _clamps(net, case, batch, seed)
-    kw: dict[str, Any] = {"init": init, "optimizer": case.optimizer, "coordinates": case.coordinates}
+    kw: dict[str, Any] = {
+        "init": init, "optimizer": case.optimizer, "coordinates": case.coordinates, "duals": case.duals,
+    }  # fmt: skip
     if case.tolerance is not None:
         kw["tolerance"] = case.tolerance
     start = {v: h.clone() for v, h in net.infer(first, init=init, steps=0).states.items()}
@@ -241,10 +247,13 @@ def _check(backend: Backend, case: _Case, net: PCNetwork, batch: int, seed: int)
     order: tuple[Any, ...] = ()
     if case.coordinates is not None:
         order = check(net.graph, first).error_coordinates(case.coordinates.keep).witness.order
-    expected = reference.infer(net, first, start, case.steps, _step(case.optimizer, batch), order)
+    rate, stop = (None, None) if case.duals is None else (case.duals.rate, case.duals.stop)
+    expected = reference.infer(
+        net, first, start, case.steps, _step(case.optimizer, batch), order, dual_rate=rate, stop=stop
+    )  # fmt: skip
     _compare(backend, case, net, kept, expected)
     _compare_parts(backend, case, net, first, start)
-    if not case.masked and case.name != "kept states" and case.coordinates is None:
+    if not case.masked and case.name != "kept states" and case.coordinates is None and case.duals is None:
         _compare_nudged(backend, case, net, batch, seed)
 
 
@@ -279,6 +288,8 @@ def _compare(backend: Backend, case: _Case, net: PCNetwork, result: Any, expecte
             raise differ(f"errors of {v!r}", "an error is the state less the prediction")
     if far(result.trace, torch.stack(expected.trace).detach()):
         raise differ("energy at every step", "evaluate(t) brings predictions up to date, and energy(t) follows it")
+    if any(far(result.duals[v], expected.duals[v]) for v in result.duals):
+        raise differ("duals", "a dual rises by rate * (h - mu) in every stage but the first, and shifts the error")
     if far(sum(result.node_energy.values()), result.energy):
         raise differ("sum of the nodes' energies", "node_energies yields each compared node once")
     for factor in (1, 2):
@@ -318,7 +329,7 @@ def _compare_parts(
             residual = max(
                 (float(program.read(int(i), "gradient").abs().max()) for i in plan.stage(t).move.nodes), default=0.0
             )
-            if abs(residual - float(program.residual(t).max())) > 1e-12:
+            if abs(residual - float(program.residual(t, checked).max())) > 1e-12:
                 raise broken(
                     backend, f"residual(t): the largest gradient ({case.name})", "another", "leave it as it is"
                 )
