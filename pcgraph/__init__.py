@@ -17,6 +17,7 @@ from pcgraph import (
     optimizers,
     pyg,
     scaling,
+    schedules,
     topology,
     transforms,
 )
@@ -87,6 +88,7 @@ __all__ = [
     "safe_rate",
     "save",
     "scaling",
+    "schedules",
     "testing",
     "topology",
     "transforms",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,7 +22,7 @@ from pcgraph.inference.curvature import largest_curvature
 from pcgraph.initializers import Initializer, States
 from pcgraph.network import Network
 from pcgraph.optimizers import Following, StateOptimizer
-from pcgraph.plan import Plan, Request, require_steps
+from pcgraph.plan import Plan, Precision, Request, require_steps
 from pcgraph.pyg import to_data
 from pcgraph.solvers import Solver
 
@@ -92,7 +92,7 @@ class PCNetwork(Network):
         self, clamped: Iterable[Node], *, init: Initializer, steps: int,
         optimizer: StateOptimizer | Solver | None = None, masked: Iterable[Node] = (),
         kernels: Mapping[str, str] | None = None, coordinates: Errors | None = None,
-        precision: Mapping[Node, float] | None = None, duals: Duals | None = None,
+        precision: Mapping[Node, float | Sequence[float]] | None = None, duals: Duals | None = None,
     ) -> Plan:  # fmt: skip
         """Return the plan that :meth:`infer` would run.
 
@@ -129,7 +129,7 @@ class PCNetwork(Network):
         )  # fmt: skip
         require_steps(steps)
         kept = self._planner.kept(coordinates, known, partly)
-        weights = read_precision(self.structure, precision)
+        weights = self._precisions(precision, steps, optimizer)
         request = Request.make(
             known, partly, steps, optimizer, pins=kernels, kept=kept, precision=weights,
             duals=_read_duals(duals, optimizer, coordinates),
@@ -141,7 +141,7 @@ class PCNetwork(Network):
         optimizer: StateOptimizer | Solver | None = None, labels: Tensor | None = None,
         coordinates: Errors | None = None, tolerance: float | None = None, trace: bool | Literal["nodes"] = False,
         check: bool = True, kernels: Mapping[str, str] | None = None,
-        capture: bool | Literal["auto"] = False, precision: Mapping[Node, float] | None = None,
+        capture: bool | Literal["auto"] = False, precision: Mapping[Node, float | Sequence[float]] | None = None,
         duals: Duals | None = None,
     ) -> InferenceResult:  # fmt: skip
         """Run inference: initialise the free states, then move them down the energy.
@@ -175,7 +175,9 @@ class PCNetwork(Network):
         precision : mapping, optional
             Node, or (node, slot) -> the precision of its Gaussian energy in this run, in place of the declared one: as
             in ``precision={("V1", "down"): 0.1}``, which asks with more weight on feedback than it was trained with.
-            Larger precisions need smaller rates.
+            Larger precisions need smaller rates. A schedule is a sequence of `steps` + 1 precisions, one for each step
+            and one for the errors at the end, from which weights learn (:mod:`pcgraph.schedules` makes some); not with
+            a solver.
         duals : Duals, optional
             Dual variables beside the states, so that predictions are met and not only approached; not with a solver.
 
@@ -205,7 +207,7 @@ class PCNetwork(Network):
     def run(
         self, clamps: Mapping[Node, Tensor | Masked], *, init: Initializer, steps: int, labels: Tensor | None,
         motion: Motion, options: Options, all_move: bool = False, kernels: Mapping[str, str] | None = None,
-        coordinates: Errors | None = None, precision: Mapping[Node, float] | None = None,
+        coordinates: Errors | None = None, precision: Mapping[Node, float | Sequence[float]] | None = None,
         duals: Duals | None = None,
     ) -> InferenceResult:  # fmt: skip
         """Run inference as :meth:`infer` does, for learning rules that say what evolves from run to run.
@@ -233,13 +235,13 @@ class PCNetwork(Network):
         rate = _read_duals(duals, motion.optimizer, coordinates)
         if duals is not None and duals.stop is not None:
             options = replace(options, stop=duals.stop)
-        weights = read_precision(self.structure, precision)
+        weights = self._precisions(precision, steps, motion.optimizer)
+        checked = Clamps.check(self, clamps, finite=options.check)
         lr = getattr(motion.optimizer, "lr", None)
         if isinstance(lr, Following) and steps:
             if lr.due:
-                lr.see(*self._curvature(clamps, init, labels, coordinates, weights, lr.due, lr.direction, 0))
+                self._follow(lr, checked, init, labels, coordinates, read_precision(self.structure, precision))
             lr.ran()
-        checked = Clamps.check(self, clamps, finite=options.check)
         request = Request.make(
             checked.clamped, frozenset(checked.masked), steps, motion.optimizer, nudged=frozenset(motion.nudges),
             all_move=all_move, pins=kernels,
@@ -262,7 +264,7 @@ class PCNetwork(Network):
     def curvature(
         self, clamps: Mapping[Node, Tensor | Masked], *, init: Initializer, labels: Tensor | None = None,
         coordinates: Errors | None = None, iterations: int = 50, seed: int = 0,
-        precision: Mapping[Node, float] | None = None,
+        precision: Mapping[Node, float | Sequence[float]] | None = None,
     ) -> Tensor:  # fmt: skip
         """Find the largest curvature of the energy where inference begins, for each sample: shape (batch,).
 
@@ -273,7 +275,7 @@ class PCNetwork(Network):
         Parameters
         ----------
         clamps, init, labels, coordinates, precision
-            As for :meth:`infer`.
+            As for :meth:`infer`. Of a schedule, the largest precision of each node counts.
         iterations : int
             Of the power iteration, each with two gradients.
         seed : int
@@ -281,21 +283,57 @@ class PCNetwork(Network):
         """
         require_count(iterations, "iterations", least=1)
         weights = read_precision(self.structure, precision)
-        return self._curvature(clamps, init, labels, coordinates, weights, iterations, None, require_seed(seed))[0]
+        checked, seed = Clamps.check(self, clamps), require_seed(seed)
+        return self._curvature(checked, init, labels, coordinates, weights, iterations, None, seed)[0]
+
+    def _follow(
+        self, rate: Following, checked: Clamps, init: Initializer, labels: Tensor | None, coordinates: Errors | None,
+        precision: Precision,
+    ) -> None:  # fmt: skip
+        """Measure the curvature for a rate that follows it, at the states where the first samples of a batch begin."""
+        count = min(rate.samples, checked.batch)
+        request = Request.make(checked.clamped, frozenset(checked.masked), 0, None, precision=precision)
+        prepared = self._planner.prepare(request, checked, init, labels)
+        program, _ = run(self._planner, prepared, Motion(), Options(check=False))
+        names = self.structure.declared
+        free = [i for i in range(len(names)) if i not in checked.values]
+        begun = States({names[i]: program.read(i, "state")[:count].clone() for i in free})
+        few = Clamps(
+            count,
+            {i: value[:count] for i, value in checked.values.items()},
+            {i: (value[:count], mask[:count]) for i, (value, mask) in checked.masked.items()},
+        )
+        found = self._curvature(
+            few, begun, None, coordinates, precision, rate.iterations, rate.direction, 0, rate.settled
+        )  # fmt: skip
+        rate.see(*found)
 
     def _curvature(
-        self, clamps: Mapping[Node, Tensor | Masked], init: Initializer, labels: Tensor | None,
-        coordinates: Errors | None, precision: tuple[tuple[int, float], ...], iterations: int,
-        direction: Tensor | None, seed: int,
+        self, checked: Clamps, init: Initializer, labels: Tensor | None,
+        coordinates: Errors | None, precision: Precision, iterations: int,
+        direction: Tensor | None, seed: int, settled: float = 0.0,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        checked = Clamps.check(self, clamps)
         known, partly = checked.clamped, frozenset(checked.masked)
         kept = self._planner.kept(coordinates, known, partly)
         # Nothing is promised, so that the second step computes everything.
         request = Request(known, partly, steps=2, fixes_zero=False, kept=kept, precision=precision)
         prepared = self._planner.prepare(request, checked, init, labels)
         with torch.inference_mode(False):
-            return largest_curvature(self._planner, prepared, iterations, direction, seed)
+            return largest_curvature(self._planner, prepared, iterations, direction, seed, settled)
+
+    def _precisions(
+        self, given: Mapping[Node, float | Sequence[float]] | None, steps: int,
+        optimizer: StateOptimizer | Solver | None,
+    ) -> Precision:  # fmt: skip
+        """Read precisions, and refuse a solver where they are others in each step."""
+        found = read_precision(self.structure, given, steps)
+        if isinstance(optimizer, Solver) and any(isinstance(value, tuple) for _, value in found):
+            raise ConfigError(
+                f"{optimizer!r} remembers the energy of earlier steps, and a schedule changes the energy in each: take "
+                "a state optimizer, as in optimizer=pcgraph.SGD(lr=0.1), or one number a node in precision=",
+                key="precision",
+            )
+        return found
 
     def forward(self, *arguments: Any, **keywords: Any) -> Any:
         """Refuse to be called: a predictive coding network is run by :meth:`infer` and asked by :meth:`predict`."""
@@ -309,7 +347,7 @@ class PCNetwork(Network):
         self, clamps: Mapping[Node, Tensor | Masked], node: Node, *, init: Initializer | None = None,
         steps: int | None = None, optimizer: StateOptimizer | Solver | None = None,
         coordinates: Errors | None = None, tolerance: float | None = None,
-        precision: Mapping[Node, float] | None = None, duals: Duals | None = None,
+        precision: Mapping[Node, float | Sequence[float]] | None = None, duals: Duals | None = None,
     ) -> Tensor:  # fmt: skip
         """Predict one node, shape (batch, *shape).
 

@@ -23,7 +23,8 @@ class Following:
 
     The curvature of the energy grows as the weights learn. Where the rate times the largest curvature passes 2,
     inference no longer descends but swings, and training falls over. This rate is ``min(at_most, cap / curvature)``,
-    measured now and then by a few power iterations that go on from where the last ones ended.
+    measured now and then on a few samples, by power iterations that go on from where the last ones ended until they have
+    settled.
 
     Parameters
     ----------
@@ -34,14 +35,18 @@ class Following:
     every : int
         The curvature is measured in the first run and in every so many after it.
     iterations : int
-        Power iterations of a measurement, each of two gradients; the first measurement takes ten times as many.
+        Power iterations of a measurement, at most, each of two gradients: it ends where one more changes it by less
+        than a part in a hundred.
+    samples : int
+        The first so many of a batch are measured, since curvature differs less between samples than it grows in
+        training.
 
     Attributes
     ----------
     rate : float
         The rate in use.
     curvature : float or None
-        The largest that was measured last, over the samples of that batch.
+        The largest that was measured last, over the samples that were.
 
     Examples
     --------
@@ -54,11 +59,12 @@ class Following:
     (True, 1.2)
     """
 
-    def __init__(self, at_most: float, cap: float = 1.2, *, every: int = 30, iterations: int = 2) -> None:
+    def __init__(self, at_most: float, cap: float = 1.2, *, every: int = 30, iterations: int = 30, samples: int = 16) -> None:
         self.at_most = require_number(at_most, "at_most", above=0)
         self.cap = require_number(cap, "cap", above=0, below=2)
         self.every = require_count(every, "every", least=1)
         self.iterations = require_count(iterations, "iterations", least=1)
+        self.samples = require_count(samples, "samples", least=1)
         self.rate, self.curvature = self.at_most, None
         self._runs, self._direction = 0, None
 
@@ -67,10 +73,13 @@ class Following:
     _runs: int
     _direction: Tensor | None
 
+    #: A measurement ends where the last iteration has changed it by no more than this part of it.
+    settled = 0.01
+
     @property
-    def due(self) -> int:
-        """So many power iterations are due before the next run; 0 as a rule."""
-        return self.iterations * (10 if self.curvature is None else 1) if self._runs % self.every == 0 else 0
+    def due(self) -> bool:
+        """Whether a measurement is due before the next run."""
+        return self._runs % self.every == 0
 
     def ran(self) -> None:
         """Count a run."""

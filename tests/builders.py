@@ -44,7 +44,9 @@ def clamps_of(net: PCNetwork, batch: int = 3, seed: int = 0, nodes: Iterable[Any
 
 
 def initial_states(net: PCNetwork, clamps: dict[Any, Any], init: Initializer, **settings: Any) -> dict[Any, Tensor]:
-    """Return copies of the states from which an inference starts."""
+    """Return copies of the states from which an inference starts; of a schedule, the first precisions count."""
+    given = settings.get("precision") or {}
+    settings |= {"precision": {v: p if isinstance(p, float) else p[0] for v, p in given.items()}}
     return {v: h.clone() for v, h in net.infer(clamps, init=init, steps=0, **settings).states.items()}
 
 

@@ -25,7 +25,7 @@ PACKAGE = ROOT / "pcgraph"
 
 ROOMS = (
     "errors", "arguments", "notebook", "activations", "registry", "transforms", "energies", "graphs", "network",
-    "clamps", "optimizers", "solvers", "topology", "coordinates", "duals", "scaling", "pyg", "initializers", "plan", "backends",
+    "clamps", "optimizers", "solvers", "topology", "coordinates", "duals", "scaling", "schedules", "pyg", "initializers", "plan", "backends",
     "inference", "model", "learning", "rates", "serialization", "checkpoints", "training", "data", "drawing", "cli",
     "testing",
 )  # fmt: skip

@@ -215,25 +215,30 @@ class Program(ABC):
             h, mu = self.read(which, "state"), self.read(which, "prediction")
             numbers = np.arange(which.start, which.stop) if isinstance(which, slice) else which
             with torch.no_grad():
-                yield numbers, self._energy(k, numbers, h, mu)
+                yield numbers, self._energy(k, numbers, h, mu, self.plan.steps if t is None else t)
 
-    def _energy(self, k: int, numbers: Index, h: Tensor, mu: Tensor) -> Tensor:
+    def _energy(self, k: int, numbers: Index, h: Tensor, mu: Tensor, t: int) -> Tensor:
         segment = self.plan.structure.segments[k]
         h, mu = h.to(self.energy_dtype), mu.to(self.energy_dtype)
         if not segment.gaussian:
             energy = self.network.energy_of(k)
             return energy.per_sample(h.flatten(0, 1), mu.flatten(0, 1)).view(h.shape[:2])
         energies: Tensor = (h - mu).flatten(2).square_().sum(2).mul_(0.5)
-        precision = self.plan.precisions[k]
+        precision = self.plan.precisions(t)[k]
         if precision is not None:
             first = self.plan.structure.nodes_of(segment).start
             energies *= torch.from_numpy(precision[numbers - first]).to(energies).unsqueeze(1)
         return energies
 
-    def node_energy(self, i: int) -> Energy:
-        """Return the energy of the node with canonical number `i` in this run: the network's, or another precision."""
-        asked = dict(self.plan.request.precision)
-        return Gaussian(asked[i]) if i in asked else self.network.node_energy(i)
+    def node_energy(self, i: int, t: int | None = None) -> Energy:
+        """Return the energy of the node with canonical number `i` in this run: the network's, or another precision.
+
+        For a schedule it is that of step `t`, by default of the end.
+        """
+        asked = dict(self.plan.request.precision).get(i)
+        if asked is None:
+            return self.network.node_energy(i)
+        return Gaussian(asked[self.plan.steps if t is None else t] if isinstance(asked, tuple) else asked)
 
     def compared_segments(self, t: int | None = None) -> tuple[tuple[int, slice | Index], ...]:
         """Return (number of a segment, nodes) for the nodes that stage `t` compares, by default the last stage."""
@@ -403,6 +408,8 @@ class Backend(ABC):
     name: str = ""
     #: Whether programs know the operations of error coordinates: Measure, Offset and Relay.
     moves_errors: bool = False
+    #: Whether programs know precisions that are others in each step: ``plan.precisions(t)``.
+    moves_precisions: bool = False
     #: Whether programs know the operation of dual variables: Shift. They then define :meth:`Program.hold`.
     moves_duals: bool = False
 
@@ -436,6 +443,11 @@ class Backend(ABC):
         if plan.measure is not None and not self.moves_errors:
             raise ConfigError(
                 f"the backend {self.name!r} moves states alone: leave out coordinates=", key="coordinates"
+            )
+        if len(plan.scheduled) and not self.moves_precisions:
+            raise ConfigError(
+                f"the backend {self.name!r} has one precision a node for a whole run: give numbers in precision=",
+                key="precision",
             )
         if plan.request.duals is not None and not self.moves_duals:
             raise ConfigError(f"the backend {self.name!r} has no dual variables: leave out duals=", key="duals")

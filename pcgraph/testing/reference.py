@@ -7,7 +7,7 @@ tested against it in float64.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,8 +23,11 @@ __all__ = ["Precisions", "Reference", "energy", "infer", "lagrangian", "predicti
 Node = Hashable
 States = dict[Node, Tensor]
 Edge = tuple[Node, Node, Any, Mapping[str, Any]]
-Precisions = Mapping[Any, float]
-"""Node, or (node, slot) -> the precision of its Gaussian energy for one run, in place of the declared one."""
+Precisions = Mapping[Any, float | Sequence[float]]
+"""Node, or (node, slot) -> the precision of its Gaussian energy for one run, in place of the declared one.
+
+Or a sequence of steps + 1 of them: one for each step, and one for the end.
+"""
 
 
 @dataclass(frozen=True)
@@ -112,7 +115,7 @@ def predictions(net: Network, states: Mapping[Node, Tensor]) -> States:
     }
 
 
-def energy(net: Network, states: Mapping[Node, Tensor], precision: Precisions | None = None) -> Tensor:
+def energy(net: Network, states: Mapping[Node, Tensor], precision: Mapping[Any, float] | None = None) -> Tensor:
     """F per sample, shape (batch,) (paper, Eq 1): the energy of every prediction of every node."""
     total = torch.zeros(next(iter(states.values())).shape[0], dtype=net.dtype, device=net.device)
     own = _own_energies(net)
@@ -148,7 +151,8 @@ def sweep(net: Network, states: Mapping[Node, Tensor], order: Iterable[Node]) ->
 
 
 def lagrangian(
-    net: Network, states: Mapping[Node, Tensor], duals: Mapping[Node, Tensor], precision: Precisions | None = None
+    net: Network, states: Mapping[Node, Tensor], duals: Mapping[Node, Tensor],
+    precision: Mapping[Any, float] | None = None,
 ) -> Tensor:  # fmt: skip
     """L per sample, shape (batch,) (PC-ALM): the energy and, for each dual, ``<lambda_v, h_v - mu_v>``."""
     total, fed = energy(net, states, precision), _fed(net)
@@ -158,7 +162,7 @@ def lagrangian(
 
 
 def weight_gradients(
-    net: Network, states: Mapping[Node, Tensor], precision: Precisions | None = None,
+    net: Network, states: Mapping[Node, Tensor], precision: Mapping[Any, float] | None = None,
     duals: Mapping[Node, Tensor] | None = None,
 ) -> dict[str, Tensor]:  # fmt: skip
     """Gradients of the energy, averaged over the batch, for every parameter by name (paper, Eq 4)."""
@@ -200,7 +204,7 @@ def infer(
     order : iterable of node
         Nodes whose error is moved, each after all that it depends on.
     precision : mapping, optional
-        Node, or (node, slot) -> the precision of its Gaussian energy in this run.
+        Node, or (node, slot) -> the precision of its Gaussian energy in this run, or one for each step and the end.
     dual_rate : float, optional
         PC-ALM: the rate of the dual variables, one for every free node with a main prediction from other nodes.
     stop : float, optional
@@ -225,14 +229,17 @@ def infer(
 
     with torch.no_grad():
         variables = {v: h - mu(v, states) if v in order else h for v, h in states.items()}
-    trace = [energy(net, states, precision).detach()]
+    def weights(t: int) -> dict[Any, float]:
+        return {v: p[t] if isinstance(p, Sequence) else p for v, p in (precision or {}).items()}
+
+    trace = [energy(net, states, weights(0)).detach()]
     dual = [v for v in free if fed.get((v, None))] if dual_rate is not None else []
     duals = {v: torch.zeros_like(states[v]) for v in dual}
     going = {v: torch.ones(len(states[v]), dtype=torch.bool) for v in free}
     for t in range(steps):
         with torch.enable_grad():
             leaves = {v: x.detach().requires_grad_() for v, x in variables.items()}
-            total = lagrangian(net, placed(leaves), duals, precision).sum()
+            total = lagrangian(net, placed(leaves), duals, weights(t)).sum()
             wanted = [leaves[v] for v in free]
             grads = torch.autograd.grad(total, wanted, allow_unused=True) if free and total.requires_grad else ()
         moved = dict(variables)
@@ -256,8 +263,8 @@ def infer(
                     size, left = duals[v].flatten(1).norm(dim=1), residual.flatten(1).norm(dim=1)
                     rounding = 64 * torch.finfo(size.dtype).eps * states[v].flatten(1).norm(dim=1)
                     going[v] = going[v] & ((left > stop * size) | (size <= rounding))
-        trace.append(energy(net, states, precision).detach())
-    return Reference(states, trace, weight_gradients(net, states, precision, duals), duals)
+        trace.append(energy(net, states, weights(t + 1)).detach())
+    return Reference(states, trace, weight_gradients(net, states, weights(steps), duals), duals)
 
 
 def _wide(samples: Tensor, like: Tensor) -> Tensor:

@@ -31,6 +31,7 @@ class TorchBackend(Backend):
     name = "torch"
     moves_errors = True
     moves_duals = True
+    moves_precisions = True
 
     def __init__(self) -> None:
         self._spaces: list[tuple[Workspace, dict[Plan, TorchProgram]]] = []

@@ -133,12 +133,13 @@ class Errors(SegmentRows):
 
     `slope`: "keep" leaves σ'(A) in the place of A, which nothing changes or reads any more; "use" takes it from there,
     and M as it is. `precision`: of each row; None where all are 1. `dual`: L[rows] gains R * (H - M), and is then
-    added to E, and to the error behind S.
+    added to E, and to the error behind S. `scheduled`: the precisions are P[rows], which are others in each step.
     """
 
     slope: Literal["keep", "use"] | None = None
     precision: NDArray[np.float64] | None = None
     dual: bool = False
+    scheduled: bool = False
 
 
 @dataclass(frozen=True, eq=False)

@@ -94,6 +94,8 @@ class _Lowering:
         if plan.measure is not None:
             self.offset[plan.measure.nodes] = True
         self.at_once = not self.offset.any()
+        #: Segments some node of which has another precision in each step.
+        self.scheduled = frozenset(self.s.segment_of[plan.scheduled].tolist())
         self.quiet = np.zeros(self.count, dtype=bool)
         self.based, self.bases = self._plan_bases()
         self.lasting = self._lasting()
@@ -327,7 +329,9 @@ class _Lowering:
 
     def errors(self, i: int, where: Rows, slope: Literal["keep", "use"] | None, dual: bool) -> Errors:
         """Return the call that takes the errors of these rows of segment `i`."""
-        precision = self.plan.precisions[i]
+        precision = self.plan.precisions(0)[i]
+        if i in self.scheduled:
+            return Errors(i, where, slope, None, dual, scheduled=True)
         if precision is not None:
             precision = precision[numbers(where) - self.s.segments[i].start]
         return Errors(i, where, slope, precision, dual)

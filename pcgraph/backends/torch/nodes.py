@@ -207,6 +207,8 @@ def errors(ws: Workspace, call: Errors) -> Step:
     if call.precision is not None:
         precision = torch.from_numpy(call.precision).to(dtype=ws.dtype, device=ws.device).view(-1, 1, 1)
     g = segment.group
+    if call.scheduled:
+        precision = ws.p(g)[where] if isinstance(where, slice) else ws.empty(len(where), 1, 1)
     buffers = [ws.h(g), ws.a(g), ws.m(g), ws.e(g), ws.s(g), *((ws.l(g), ws.r(g)) if call.dual else ())]
     if isinstance(where, slice):
         return _errors(ws, call, _Rows(*(b[where] for b in buffers)), precision)
@@ -216,6 +218,8 @@ def errors(ws: Workspace, call: Errors) -> Step:
     if buffers[2] is not buffers[1]:
         results.append((buffers[2], rows.m))
     read = [(buffers[0], rows.h), (buffers[1], rows.a)]
+    if call.scheduled and precision is not None:
+        read.append((ws.p(g), precision))
     if rows.l is not None and rows.r is not None:
         results.append((buffers[5], rows.l))
         read += [(buffers[5], rows.l), (buffers[6], rows.r)]

@@ -6,7 +6,7 @@ import math
 import weakref
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -295,6 +295,7 @@ class TorchProgram(Program):
 
     def evaluate(self, t: int) -> None:
         stage = self._stage_at(t)
+        self._weigh(t)
         for step in stage.forward:
             step()
         for step in stage.errors:
@@ -333,7 +334,28 @@ class TorchProgram(Program):
         if self._masks and not optimizer.fixes_zero:
             self._hold()
 
+    def _weigh(self, t: int) -> None:
+        """Bring the precisions that are others in each step to those of step `t`."""
+        for g, table in self._schedules:
+            self.ws.p(g).copy_(table[t])
+
+    @cached_property
+    def _schedules(self) -> list[tuple[int, Tensor]]:
+        """Return (group, precisions (steps + 1, nodes, 1, 1)) where they are others in each step."""
+        s, steps = self.plan.structure, self.plan.steps
+        found = []
+        for g in np.unique(s.group_of[self.plan.scheduled]).tolist():
+            table = np.ones((steps + 1, s.groups[g].count))
+            for k, segment in enumerate(s.segments):
+                for t in range(steps + 1 if segment.group == g else 0):
+                    own = self.plan.precisions(t)[k]
+                    table[t, segment.start : segment.stop] = 1.0 if own is None else own
+            made = torch.from_numpy(table).to(dtype=self.ws.dtype, device=self.ws.device)
+            found.append((g, made.view(steps + 1, -1, 1, 1)))
+        return found
+
     def finish(self) -> None:
+        self._weigh(self.plan.steps)
         if self.plan.steps:
             for step in self._final.forward:
                 step()
