@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import argparse
 import csv
-import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +22,20 @@ import torch
 from torch import Tensor
 
 import pcgraph
-from pcgraph import SGD, Average, Duals, Errors, Following, Forward, InferenceResult, PCNetwork, data, graphs, learning
-from pcgraph import scaling
+from pcgraph import (
+    SGD,
+    Average,
+    Duals,
+    Errors,
+    Following,
+    Forward,
+    InferenceResult,
+    PCNetwork,
+    data,
+    graphs,
+    learning,
+    scaling,
+)
 
 Clamps = dict[str, Tensor]
 Learn = Callable[[PCNetwork, Clamps], InferenceResult | None]

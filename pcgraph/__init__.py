@@ -29,7 +29,7 @@ from pcgraph.errors import ClampError, ConfigError, Diverged, GraphError, Invali
 from pcgraph.initializers import Average, Equilibrium, Forward, Initializer, Memory, Normal, Null, PerNode, States, Zero
 from pcgraph.learning import InferenceResult
 from pcgraph.model import PCNetwork
-from pcgraph.optimizers import SGD, Adam, Following
+from pcgraph.optimizers import SGD, Adam, Following, Langevin
 from pcgraph.plan import Plan
 from pcgraph.rates import safe_rate
 from pcgraph.solvers import LBFGS, Anderson, Momentum
@@ -61,6 +61,7 @@ __all__ = [
     "InferenceResult",
     "Initializer",
     "InvalidInitializer",
+    "Langevin",
     "Masked",
     "Memory",
     "Momentum",

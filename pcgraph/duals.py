@@ -38,8 +38,8 @@ class Duals:
     Notes
     -----
     On a cycle the constraints need not have a solution: then duals grow without end. ``tolerance=`` counts residuals as
-    gradients, so that ``result.converged`` tells. Large duals of strongly curved predictions need a larger precision, or
-    states and duals swing. Energies in results are those of F, without the duals.
+    gradients, so that ``result.converged`` tells. Large duals of strongly curved predictions need a larger precision,
+    or states and duals swing. Energies in results are those of F, without the duals.
 
     Examples
     --------

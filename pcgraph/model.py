@@ -17,7 +17,15 @@ from pcgraph.clamps import Clamps, Masked
 from pcgraph.coordinates import Errors
 from pcgraph.duals import Duals
 from pcgraph.errors import ClampError, ConfigError, OutOfMemory
-from pcgraph.inference import InferenceResult, Options, Planner, read_precision, require_optimizer, run
+from pcgraph.inference import (
+    InferenceResult,
+    Options,
+    Planner,
+    read_duals,
+    read_precision,
+    require_optimizer,
+    run,
+)
 from pcgraph.inference.curvature import largest_curvature
 from pcgraph.initializers import Initializer, States
 from pcgraph.network import Network
@@ -129,10 +137,10 @@ class PCNetwork(Network):
         )  # fmt: skip
         require_steps(steps)
         kept = self._planner.kept(coordinates, known, partly)
-        weights = self._precisions(precision, steps, optimizer)
+        weights = read_precision(self.structure, precision, steps, optimizer)
         request = Request.make(
             known, partly, steps, optimizer, pins=kernels, kept=kept, precision=weights,
-            duals=_read_duals(duals, optimizer, coordinates),
+            duals=read_duals(duals, optimizer, coordinates),
         )  # fmt: skip
         return self._planner.plan(request, init)
 
@@ -232,10 +240,10 @@ class PCNetwork(Network):
             As for :meth:`infer`.
         """
         require_optimizer(steps, motion.optimizer)
-        rate = _read_duals(duals, motion.optimizer, coordinates)
+        rate = read_duals(duals, motion.optimizer, coordinates)
         if duals is not None and duals.stop is not None:
             options = replace(options, stop=duals.stop)
-        weights = self._precisions(precision, steps, motion.optimizer)
+        weights = read_precision(self.structure, precision, steps, motion.optimizer)
         checked = Clamps.check(self, clamps, finite=options.check)
         lr = getattr(motion.optimizer, "lr", None)
         if isinstance(lr, Following) and steps:
@@ -321,20 +329,6 @@ class PCNetwork(Network):
         with torch.inference_mode(False):
             return largest_curvature(self._planner, prepared, iterations, direction, seed, settled)
 
-    def _precisions(
-        self, given: Mapping[Node, float | Sequence[float]] | None, steps: int,
-        optimizer: StateOptimizer | Solver | None,
-    ) -> Precision:  # fmt: skip
-        """Read precisions, and refuse a solver where they are others in each step."""
-        found = read_precision(self.structure, given, steps)
-        if isinstance(optimizer, Solver) and any(isinstance(value, tuple) for _, value in found):
-            raise ConfigError(
-                f"{optimizer!r} remembers the energy of earlier steps, and a schedule changes the energy in each: take "
-                "a state optimizer, as in optimizer=pcgraph.SGD(lr=0.1), or one number a node in precision=",
-                key="precision",
-            )
-        return found
-
     def forward(self, *arguments: Any, **keywords: Any) -> Any:
         """Refuse to be called: a predictive coding network is run by :meth:`infer` and asked by :meth:`predict`."""
         raise TypeError("a PCNetwork is not called: use net.infer(clamps, ...) to run it and net.predict(clamps, node)")
@@ -403,32 +397,3 @@ class PCNetwork(Network):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._planner = Planner(self, get_backend(self._backend))
-
-
-def _read_duals(
-    duals: Duals | None, optimizer: StateOptimizer | Solver | None, coordinates: Errors | None
-) -> float | None:  # fmt: skip
-    """Return the rate of the duals; refuse what they do not go with.
-
-    Raises
-    ------
-    ConfigError
-        It is none of :class:`Duals`; or a solver moves the states; or nodes are to stop in error coordinates.
-    """
-    if duals is None:
-        return None
-    if not isinstance(duals, Duals):
-        raise ConfigError(f"duals= is None or pcgraph.Duals(rate=...) (found {duals!r})", key="duals")
-    if isinstance(optimizer, Solver):
-        raise ConfigError(
-            f"{optimizer!r} remembers the energy of earlier steps, and duals change in every step what is minimised: "
-            "take a state optimizer, as in optimizer=pcgraph.SGD(lr=0.1), or leave out duals=",
-            key="duals",
-        )
-    if duals.stop is not None and coordinates is not None:
-        raise ConfigError(
-            f"{duals!r} with {coordinates!r}: the state of a node that has stopped by its error still follows its "
-            "parents, so that nothing can be left out: leave out stop=, or coordinates=",
-            key="duals",
-        )
-    return duals.rate

@@ -15,7 +15,7 @@ from torch import Tensor
 from pcgraph.arguments import did_you_mean, require_count, require_flag, require_number, shown
 from pcgraph.errors import ConfigError
 
-__all__ = ["SGD", "Adam", "Following", "StateOptimizer"]
+__all__ = ["SGD", "Adam", "Following", "Langevin", "StateOptimizer"]
 
 
 class Following:
@@ -59,7 +59,9 @@ class Following:
     (True, 1.2)
     """
 
-    def __init__(self, at_most: float, cap: float = 1.2, *, every: int = 30, iterations: int = 30, samples: int = 16) -> None:
+    def __init__(
+        self, at_most: float, cap: float = 1.2, *, every: int = 30, iterations: int = 30, samples: int = 16
+    ) -> None:
         self.at_most = require_number(at_most, "at_most", above=0)
         self.cap = require_number(cap, "cap", above=0, below=2)
         self.every = require_count(every, "every", least=1)
@@ -283,3 +285,48 @@ class Adam(StateOptimizer):
 
     def __repr__(self) -> str:
         return f"Adam(lr={self.lr!r}, betas={self.betas}, eps={self.eps:g})"
+
+
+class Langevin(StateOptimizer):
+    """Moves the states downhill and shakes them: ``h <- h - lr * g + sqrt(2 * lr * temperature) * noise``.
+
+    For a small rate and many steps, states are then samples of ``exp(-F / temperature)`` (Monte Carlo predictive
+    coding: Oliviers, Bogacz, Meulemans, "Learning probability distributions of sensory inputs with Monte Carlo predictive
+    coding", 2024). Every free state moves in every step, so that a plan skips nothing.
+
+    Parameters
+    ----------
+    lr : float, mapping or Following
+        As for :class:`SGD`.
+    temperature : float
+        Of the noise, which is standard normal times its root; 0 is plain descent.
+    generator : torch.Generator, optional
+        Where the noise comes from, on the device of the states; None for torch's own, which checkpoints keep.
+
+    Examples
+    --------
+    >>> h = torch.zeros(1, 1, 2)
+    >>> Langevin(lr=0.1, temperature=0).step(h, torch.ones(1, 1, 2), {"lr": 0.1})
+    >>> h
+    tensor([[[-0.1000, -0.1000]]])
+    """
+
+    stateless = True
+
+    def __init__(self, lr: Rate, temperature: float = 1.0, generator: torch.Generator | None = None) -> None:
+        super().__init__(lr)
+        self.temperature = require_number(temperature, "temperature", least=0)
+        if generator is not None and not isinstance(generator, torch.Generator):
+            raise ConfigError(
+                f"generator= is a torch.Generator or None (found {shown(generator)})", key="generator"
+            )  # fmt: skip
+        self.generator = generator
+
+    def step(self, state: Tensor, grad: Tensor, memory: dict[str, Any]) -> None:
+        lr = memory["lr"]
+        noise = torch.randn(state.shape, generator=self.generator, dtype=state.dtype, device=state.device)
+        size = (2 * self.temperature * lr) ** 0.5
+        state.sub_(grad * lr).add_(noise.mul_(size))
+
+    def __repr__(self) -> str:
+        return f"Langevin(lr={self.lr!r}, temperature={self.temperature:g})"

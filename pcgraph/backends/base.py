@@ -309,7 +309,7 @@ class Program(ABC):
         return [slice(int(p[0]), int(p[-1]) + 1) if p[-1] - p[0] + 1 == len(p) else p for p in parts]
 
     def _missed(self, part: slice | Index, clamps: Clamps) -> Tensor:
-        """Return ``h - mu`` of nodes of one shape with a dual, (nodes, batch, *shape): zero at neurons that are known."""
+        """Return ``h - mu`` of nodes of one shape, (nodes, batch, *shape), zero at neurons that are known."""
         residual = self.read(part, "state") - self.read(part, "prediction")
         numbers = range(part.start, part.stop) if isinstance(part, slice) else part.tolist()
         for k, i in enumerate(numbers if clamps.masked else ()):
@@ -336,9 +336,9 @@ class Program(ABC):
         """Spread what is said of each node and sample, (nodes, batch), over :meth:`rows`: (batch, variables)."""
         groups = self.plan.structure
         parts = [
-            nodes[torch.from_numpy(part).to(nodes.device)].t().repeat_interleave(
-                groups.groups[int(groups.group_of[part[0]])].size, 1
-            )
+            nodes[torch.from_numpy(part).to(nodes.device)]
+            .t()
+            .repeat_interleave(groups.groups[int(groups.group_of[part[0]])].size, 1)
             for part in self._variables(t)
         ]
         return torch.cat(parts, 1) if parts else nodes.new_zeros(self.batch, 0)

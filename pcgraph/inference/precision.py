@@ -8,14 +8,19 @@ from typing import Any
 from pcgraph.arguments import require_number, shown
 from pcgraph.errors import ConfigError, GraphError
 from pcgraph.network import Structure
+from pcgraph.optimizers import StateOptimizer
 from pcgraph.plan import Precision
+from pcgraph.solvers import Solver
 
 __all__ = ["read_precision"]
 
 Node = Hashable
 
 
-def read_precision(structure: Structure, given: Mapping[Node, Any] | None, steps: int | None = None) -> Precision:
+def read_precision(
+    structure: Structure, given: Mapping[Node, Any] | None, steps: int | None = None,
+    optimizer: StateOptimizer | Solver | None = None,
+) -> Precision:  # fmt: skip
     """Turn (node, or (node, slot) -> precision, or several) into (canonical number, precision or precisions), sorted.
 
     Parameters
@@ -24,12 +29,14 @@ def read_precision(structure: Structure, given: Mapping[Node, Any] | None, steps
     given : mapping or None
     steps : int or None
         A schedule has so many precisions and one more; for None, only the largest of its precisions is asked for.
+    optimizer : StateOptimizer, Solver or None
+        What moves the states by them.
 
     Raises
     ------
     ConfigError
-        It is no mapping, names no node or slot, or one whose energy has no precision; a precision is not positive; or
-        a schedule has more or fewer of them than there are steps, and an end.
+        It is no mapping, names no node or slot, or one whose energy has no precision; a precision is not positive; a
+        schedule has more or fewer of them than there are steps, and an end; or a solver is to follow one.
     """
     if given is None:
         return ()
@@ -47,7 +54,14 @@ def read_precision(structure: Structure, given: Mapping[Node, Any] | None, steps
             raise ConfigError(
                 f"precision= is that of a Gaussian energy, and {name!r} has {what}: leave it out", key="precision"
             )
-    return tuple((i, _weight(name, value, steps)) for i, (name, value) in sorted(found.items()))
+    read = tuple((i, _weight(name, value, steps)) for i, (name, value) in sorted(found.items()))
+    if isinstance(optimizer, Solver) and any(isinstance(value, tuple) for _, value in read):
+        raise ConfigError(
+            f"{optimizer!r} remembers the energy of earlier steps, and a schedule changes the energy in each: take a "
+            "state optimizer, as in optimizer=pcgraph.SGD(lr=0.1), or one number a node in precision=",
+            key="precision",
+        )
+    return read
 
 
 def _weight(name: Any, value: Any, steps: int | None) -> float | tuple[float, ...]:

@@ -34,6 +34,10 @@ from pcgraph.plan.request import Request
 __all__ = ["Compiler", "Stage"]
 
 
+#: There are no duals.
+NO_SHIFT = Shift(NONE)
+
+
 @dataclass(frozen=True, eq=False)
 class Stage:
     """A stage is one inference step: what has moved is propagated, errors are taken and sent back, and states move.
@@ -48,7 +52,7 @@ class Stage:
     move: Move
     offsets: tuple[tuple[Propagate, Offset], ...] = ()
     relays: tuple[tuple[Relay, Pull], ...] = ()
-    shift: Shift = Shift(NONE)
+    shift: Shift = NO_SHIFT
 
     def evaluation(self) -> Iterator[Operation]:
         """Yield what brings predictions and errors up to date, in order."""

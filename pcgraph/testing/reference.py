@@ -229,6 +229,7 @@ def infer(
 
     with torch.no_grad():
         variables = {v: h - mu(v, states) if v in order else h for v, h in states.items()}
+
     def weights(t: int) -> dict[Any, float]:
         return {v: p[t] if isinstance(p, Sequence) else p for v, p in (precision or {}).items()}
 

@@ -106,7 +106,8 @@ class StepRecording:
         if key == self._key:
             return True
         s = self.options
-        plan = self.net.plan(clamps, init=s.init, steps=s.steps, optimizer=s.state_optimizer, coordinates=s.coordinates)  # type: ignore[arg-type]
+        axes = {key: value for key, value in s.descent.settings.items() if key != "tolerance"}
+        plan = self.net.plan(clamps, init=s.init, steps=s.steps, optimizer=s.state_optimizer, **axes)  # type: ignore[arg-type]
         reason = capturable.obstacle_in(self.net.backend, self.net, plan, s.state_optimizer) or _observing(s.init)
         if reason is not None:
             if s.capture is True:
@@ -144,7 +145,7 @@ class StepRecording:
         self._result = None  # its buffers, which have run before, are then the ones that are taken
         self._result = self.net.infer(
             {name: value for name, value in inputs.items() if name is not LABELS}, init=s.init, steps=s.steps,  # type: ignore[arg-type]
-            optimizer=s.state_optimizer, labels=inputs.get(LABELS), check=False, coordinates=s.coordinates,
+            optimizer=s.state_optimizer, labels=inputs.get(LABELS), check=False, **s.descent.settings,
         )  # fmt: skip
 
     def _learn(self, inputs: Mapping[Any, Tensor]) -> None:
@@ -171,8 +172,11 @@ def _obstacle(net: PCNetwork, options: FitOptions) -> str | None:
         return elsewhere
     if type(options.rule) is not Standard:
         return f"a step is recorded with the rule Standard (found {rule_name(options.rule)})"
-    if options.tolerance is not None:
-        return "a tolerance is looked at by the host in every step: leave tolerance= out"
+    duals = options.descent.duals
+    if options.descent.tolerance is not None or (duals is not None and duals.stop is not None):
+        return (
+            "a tolerance, or where nodes stop, is looked at by the host in every step: leave tolerance= and stop= out"
+        )
     if options.callbacks:
         return "callbacks get the result of every step, and replays have one for all: leave callbacks= out"
     if options.scheduler_each == "step" and options.schedulers:

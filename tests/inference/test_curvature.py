@@ -101,7 +101,7 @@ def test_a_training_run_keeps_its_rate_in_step():
 
 
 def test_it_follows_a_curvature_that_grows_over_other_batches():
-    """A direction that two iterations keep from batch to batch told a tenth of the curvature, and training fell over."""
+    """A direction that two iterations keep from batch to batch told a tenth of the curvature."""
     net = pcgraph.PCNetwork(pcgraph.graphs.chain([20, 64, 64, 64, 5], activation="tanh"), seed=0)
     rate, init = Following(1.0, every=10), pcgraph.Average(by="y", forward_depth=2)
     for k in range(41):

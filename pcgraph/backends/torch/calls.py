@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from pcgraph.plan.operations import Index
 
 __all__ = [
-    "Activate", "BeginDuals", "Call", "Errors", "Fill", "Give", "MeasureRows", "MoveRows", "OffsetRows", "RelayRows", "Restore",
-    "Rows", "Save", "Send", "SendBack", "ZeroGradient", "ZeroSignal", "mark", "numbers", "rows",
+    "Activate", "BeginDuals", "Call", "Errors", "Fill", "Give", "MeasureRows", "MoveRows", "OffsetRows", "RelayRows",
+    "Restore", "Rows", "Save", "Send", "SendBack", "ZeroGradient", "ZeroSignal", "mark", "numbers", "rows",
 ]  # fmt: skip
 
 #: Rows of a buffer: a slice where they are neighbours, else their numbers.

@@ -28,7 +28,8 @@ from pcgraph.backends.torch.workspace import Step, Workspace, put, take
 from pcgraph.network import Segment
 
 __all__ = [
-    "activate", "begin_duals", "errors", "fill", "measure", "offset", "relay", "restore", "save", "zero_gradient", "zero_signal",
+    "activate", "begin_duals", "errors", "fill", "measure", "offset", "relay", "restore", "save",
+    "zero_gradient", "zero_signal",
 ]  # fmt: skip
 
 
