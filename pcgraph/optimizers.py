@@ -23,8 +23,8 @@ class Following:
 
     The curvature of the energy grows as the weights learn. Where the rate times the largest curvature passes 2,
     inference no longer descends but swings, and training falls over. This rate is ``min(at_most, cap / curvature)``,
-    measured now and then on a few samples, by power iterations that go on from where the last ones ended until they have
-    settled.
+    measured now and then on a few samples, by power iterations that go on from where the last ones ended until they
+    have settled.
 
     Parameters
     ----------
@@ -291,8 +291,8 @@ class Langevin(StateOptimizer):
     """Moves the states downhill and shakes them: ``h <- h - lr * g + sqrt(2 * lr * temperature) * noise``.
 
     For a small rate and many steps, states are then samples of ``exp(-F / temperature)`` (Monte Carlo predictive
-    coding: Oliviers, Bogacz, Meulemans, "Learning probability distributions of sensory inputs with Monte Carlo predictive
-    coding", 2024). Every free state moves in every step, so that a plan skips nothing.
+    coding: Oliviers, Bogacz, Meulemans, "Learning probability distributions of sensory inputs with Monte Carlo
+    predictive coding", 2024). Every free state moves in every step, so that a plan skips nothing.
 
     Parameters
     ----------

@@ -283,8 +283,8 @@ class Program(ABC):
         for part in self._variables(t):
             found = self.read(part, "gradient").abs().transpose(0, 1).flatten(1).amax(1)
             torch.maximum(largest, found, out=largest)
-        for part in self._dual_parts:
-            torch.maximum(largest, self._missed(part, clamps).abs().flatten(2).amax((0, 2)), out=largest)
+        for same in self._dual_parts:
+            torch.maximum(largest, self._missed(same, clamps).abs().flatten(2).amax((0, 2)), out=largest)
         return largest
 
     def settled(self, ratio: float, clamps: Clamps) -> Tensor:

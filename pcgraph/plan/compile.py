@@ -42,8 +42,8 @@ NO_SHIFT = Shift(NONE)
 class Stage:
     """A stage is one inference step: what has moved is propagated, errors are taken and sent back, and states move.
 
-    With duals, errors are shifted by them before they are sent back. In error coordinates, nodes get their states wave by wave first (`offsets`), and what comes back to them goes on to
-    their parents wave by wave at the end (`relays`).
+    With duals, errors are shifted by them before they are sent back. In error coordinates, nodes get their states wave
+    by wave first (`offsets`), and what comes back to them goes on to their parents wave by wave at the end (`relays`).
     """
 
     propagate: Propagate

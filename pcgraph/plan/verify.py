@@ -205,8 +205,8 @@ class _Proof:
 
     def _shifted(self) -> None:
         """Refuse to use errors without the duals that belong to them."""
-        left = np.flatnonzero(self.dual & self.step.compared & ~self.step.shifted) if self.moves else []
-        if len(left):
+        left = np.flatnonzero(self.dual & self.step.compared & ~self.step.shifted)
+        if self.moves and len(left):
             raise _Wrong(f"uses the error of {self._name(left)} without its dual")
 
     def _state_by_error(self, nodes: Index) -> None:

@@ -174,9 +174,7 @@ def _obstacle(net: PCNetwork, options: FitOptions) -> str | None:
         return f"a step is recorded with the rule Standard (found {rule_name(options.rule)})"
     duals = options.descent.duals
     if options.descent.tolerance is not None or (duals is not None and duals.stop is not None):
-        return (
-            "a tolerance, or where nodes stop, is looked at by the host in every step: leave tolerance= and stop= out"
-        )
+        return "the host looks in every step at a tolerance, or where nodes stop: leave tolerance= and stop= out"
     if options.callbacks:
         return "callbacks get the result of every step, and replays have one for all: leave callbacks= out"
     if options.scheduler_each == "step" and options.schedulers:

@@ -96,10 +96,11 @@ def test_on_any_dag_each_is_backpropagation_or_refused(p, data):
     expected = gradients(net)
     fixed_predictions(net, x, y, steps=12, optimizer=SGD(1.0))
     assert_same(gradients(net), expected)
+    lengths = {len(path) for v in net.graph for path in nx.all_simple_paths(nx.DiGraph(net.graph), v, target)}
     try:
         zero_divergence(net, x, y)
-    except ConfigError as refused:
-        assert "one length" in str(refused)
+    except ConfigError:
+        assert len(lengths) > 1
     else:
         assert_same(gradients(net), expected)
 
@@ -260,12 +261,12 @@ def test_what_has_no_sweep_or_another_energy_is_refused():
     ("settings", "message"),
     [
         ({"rule": ZIL(), "steps": 3}, "ZIL has no inference"),
-        ({"rule": FixedPredictions(), "init": Zero(), "steps": 3, "state_optimizer": SGD(1.0)}, "predictions of a sweep"),
+        ({"rule": FixedPredictions(), "init": Zero(), "steps": 3, "state_optimizer": SGD(1.0)}, "of a sweep"),
         ({"rule": FixedPredictions(), "init": Forward(), "steps": 3, "state_optimizer": LBFGS()}, "without an energy"),
         ({"rule": learning.forward_update}, r"rule=pcgraph\.learning\.ForwardUpdate\(\)"),
         ({"rule": ZIL(), "duals": Duals(0.1)}, "leave out duals="),
-        ({"init": Forward(), "steps": 3, "state_optimizer": LBFGS(), "duals": Duals(0.1)}, "duals change in every step"),
-        ({"init": Forward(), "steps": 3, "state_optimizer": SGD(0.1), "precision": {"h1": [1.0]}}, "has 1 precisions for 3"),
+        ({"init": Forward(), "steps": 3, "state_optimizer": LBFGS(), "duals": Duals(0.1)}, "duals change in"),
+        ({"init": Forward(), "steps": 3, "state_optimizer": SGD(0.1), "precision": {"h1": [1.0]}}, "has 1 precisions"),
     ],
 )  # fmt: skip
 def test_fit_refuses_what_does_not_fit_before_it_runs(settings, message):
