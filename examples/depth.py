@@ -1,8 +1,8 @@
 """Where plain predictive coding falls behind, and what helps: deep residual nets, a convolutional net, late collapses.
 
-    python examples/depth.py --out runs/depth                          # every row; resumes where it was stopped
-    python examples/depth.py --out runs/depth --works "32 blocks"      # some of them
-    python examples/depth.py --quick                                   # digits, small networks, one seed: seconds
+    python examples/depth.py --out runs/depth                       # the table of docs/depth.md; resumes where it stopped
+    python examples/depth.py --out runs/depth --works "32 blocks"   # some of them
+    python examples/depth.py --quick                                # digits, small networks, one seed: seconds
 
 Every finished run is a row of ``depth.csv``: what was trained, how, and the accuracy on unseen images after each epoch.
 All methods of one work have the same network, batches and optimizer of the weights.
@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import argparse
 import csv
-from collections.abc import Callable
-from dataclasses import dataclass
+import statistics
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import networkx as nx
 import torch
@@ -41,8 +41,7 @@ Clamps = dict[str, Tensor]
 Learn = Callable[[PCNetwork, Clamps], InferenceResult | None]
 
 
-@dataclass(frozen=True)
-class Work:
+class Work(NamedTuple):
     """A network, what it sees and how its weights move; and the methods by name, each made anew for a run."""
 
     graph: Callable[[tuple[int, ...], bool], nx.DiGraph]
@@ -215,8 +214,27 @@ def train(work: str, method: str, seed: int, quick: bool) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def table(rows: Sequence[dict]) -> str:
+    """The rows as a Markdown table, a method a line: means over the seeds, in the order of the works."""
+    lines = [
+        "| work | method | seeds | best epoch | last epoch | states moved | first block: cosine, size |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for work, method in dict.fromkeys((r["work"], r["method"]) for r in rows):
+        own = [r for r in rows if (r["work"], r["method"]) == (work, method)]
+        curves = [[float(a) for a in r["accuracy"].split()] for r in own]
+        best, last = (statistics.mean(pick(c) for c in curves) for pick in (max, lambda c: c[-1]))
+        moves, cosine, size = (
+            [float(r[key]) for r in own if r[key] != ""] for key in ("moves", "cosine", "size")
+        )  # fmt: skip
+        moved = f"{statistics.mean(moves):.2f}" if moves else "–"
+        first = f"{statistics.mean(cosine):.2f}, {statistics.mean(size):.1e}" if cosine else "–"
+        lines.append(f"| {work} | {method} | {len(own)} | {best:.2f} | {last:.2f} | {moved} | {first} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
-    """Run what is missing."""
+    """Run what is missing, write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/depth"))
     parser.add_argument("--quick", action="store_true")
@@ -239,6 +257,8 @@ def main() -> None:
                     writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
                     writer.writeheader()
                     writer.writerows(rows)
+    (args.out / "depth.md").write_text(table(rows) + "\n")
+    print(table(rows))
 
 
 if __name__ == "__main__":
