@@ -1,6 +1,6 @@
 """Where plain predictive coding falls behind, and what helps: deep residual nets, a convolutional net, late collapses.
 
-    python examples/depth.py --out runs/depth                       # the table of docs/depth.md; resumes where it stopped
+    python examples/depth.py --out runs/depth                       # the table of docs/depth.md; resumes where it ended
     python examples/depth.py --out runs/depth --works "32 blocks"   # some of them
     python examples/depth.py --quick                                # digits, small networks, one seed: seconds
 

@@ -199,8 +199,6 @@ class _Proof:
     def _shift(self, op: Shift) -> None:
         if not self.moves or not (self.dual & self.step.compared)[op.nodes].all() or self.step.shifted[op.nodes].any():
             raise _Wrong(f"moves a dual among those of {self._name(op.nodes)} that is not there, or moves it twice")
-        if self.step.pulled.any():
-            raise _Wrong("shifts errors that were sent back already")
         self.step.shifted[op.nodes] = True
 
     def _shifted(self) -> None:

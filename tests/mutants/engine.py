@@ -18,6 +18,8 @@ FILES = {
     "capture": "tests/inference/test_capture.py",
     "verify": "tests/plan/test_verify.py",
     "coordinates": "tests/inference/test_coordinates.py",
+    "duals": "tests/inference/test_duals.py",
+    "schedules": "tests/inference/test_schedules.py",
 }
 
 
@@ -39,7 +41,7 @@ REFUSALS = (
     'f"adds the product', 'f"adds a product twice', 'f"{what} {self._name(missing)}', 'f"{what} {self._name(self.s.target',
     'f"leaves out the error', '"sends an error back twice', 'f"sends an error that was not', 'f"does not send the error',
     'f"takes the error of', 'f"sends back along', 'f"sends on what',
-    'f"moves {', 'f"does not move', '"learns twice', 'f"does not learn from', 'f"does not learn the bias',
+    'f"moves a dual among', 'f"uses the error of', 'f"moves {', 'f"does not move', '"learns twice', 'f"does not learn from', 'f"does not learn the bias',
 )  # fmt: skip
 
 MUTANTS = [
@@ -188,6 +190,19 @@ MUTANTS = [
           "self.found.residual.max() > options.tolerance", "coordinates"),
     fault("the errors at the end are those of the last step", DESCENT, "            self._move(t)\n        program.finish()\n",
           "            self._move(t)\n", "coordinates"),
+    # dual variables, nodes that stop, and precisions that are others in each step
+    fault("a dual is not added to the error", NODES, "        return (own, sent) if dual is None else (own + dual, sent + dual)",
+          "        return own, sent", "duals"),
+    fault("known neurons have a dual", PROGRAM, "self.ws.r(g)[p].mul_(known.free)", "pass", "duals"),
+    fault("duals of samples at rest move on", PROGRAM, "self.ws.r(g).masked_fill_(own, 0.0)", "pass", "duals"),
+    fault("nodes that stopped are computed on", COMPILE, "still = edges[~stopped[structure.source[edges]]]", "still = edges",
+          "duals"),
+    fault("what comes into a node is left out with one of its parents", COMPILE, "np.isin(structure.target[edges], into)",
+          "np.isin(structure.target[edges], into) & ~stopped[structure.source[edges]]", "duals"),
+    fault("every step has the precisions of the first", PROGRAM, "self.ws.p(g).copy_(table[t])", "self.ws.p(g).copy_(table[0])",
+          "schedules"),
+    fault("energies have the precisions of the end", BASE, "precision = self.plan.precisions(t)[k]",
+          "precision = self.plan.precisions(self.plan.steps)[k]", "schedules"),
     # energies, as every backend has them
     fault("precisions from the segment's start", BASE, "precision[numbers - first]", "precision[: len(numbers)]",
           "engine"),
