@@ -122,6 +122,7 @@ def deep(blocks: int, rate: float) -> dict[str, Callable[[], Learn]]:
         "states": local(steps, steady(0.3, False)),
         "PC-ALM": local(steps, steady(0.3, False), duals=Duals(rate)),
         "PC-ALM, nodes stop": local(steps, steady(0.3, False), duals=Duals(rate, stop=0.1)),
+        "PC-ALM, duals at 0.5, nodes stop": local(steps, steady(0.3, False), duals=Duals(0.5, stop=0.1)),
     }
 
 

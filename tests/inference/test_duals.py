@@ -227,6 +227,24 @@ def test_what_nodes_that_stopped_need_is_not_computed():
         assert gone == {("h8", "h9"), ("h9", "h10"), ("h10", "y")}
 
 
+def test_what_reads_a_node_that_goes_on_is_computed_from_all_its_parents():
+    """A sum is made anew as a whole: the part of a parent that has stopped belongs to it."""
+    graph = nx.DiGraph([("x", "a"), ("x", "b"), ("a", "c"), ("b", "c"), ("a", "d"), ("c", "y"), ("d", "y")])
+    nx.set_node_attributes(graph, 4, "shape")
+    nx.set_node_attributes(graph, dict.fromkeys("abcd", "tanh"), "activation")
+    net = PCNetwork(graph, dtype=torch.float64)
+    kw = {"init": Forward(), "optimizer": SGD(0.2), "duals": Duals(0.5, stop=0.5)}
+    plan = net.plan({"x", "y"}, steps=9, **kw)
+    s, stage = net.structure, plan.stage(5)
+    mask = torch.zeros(len(s.nodes), dtype=torch.bool).numpy()
+    mask[s.number["a"]] = True
+    left = stage.without(mask, s)
+    assert {s.edge(int(e))[:2] for e in left.propagate.edges} == {("a", "c"), ("b", "c"), ("c", "y"), ("d", "y")}
+    assert {s.nodes[int(v)] for v in left.propagate.nodes} == {"c", "y"}
+    assert ("a", "c") not in {s.edge(int(e))[:2] for e in left.pull.edges}
+    assert_equal_to_reference(net, clamps_of(net), steps=12, tolerance=ROUGH, **kw)
+
+
 def test_the_batch_does_not_change_a_samples_answer():
     """Neither where nodes stop nor with a tolerance: samples do not couple."""
     net = chain(6, *[8] * 6, 3, dtype=torch.float64)
