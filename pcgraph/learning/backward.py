@@ -22,7 +22,7 @@ from pcgraph.errors import ClampError, ConfigError
 from pcgraph.inference import InferenceResult, require_optimizer
 from pcgraph.initializers import Forward
 from pcgraph.model import PCNetwork
-from pcgraph.optimizers import StateOptimizer
+from pcgraph.optimizers import Following, StateOptimizer
 from pcgraph.topology import check as check_graph
 
 __all__ = ["fixed_predictions", "forward_update", "zero_divergence"]
@@ -160,7 +160,8 @@ def fixed_predictions(
     InvalidInitializer
         There is no sweep from the inputs.
     ConfigError
-        A node has slots, whose predictions no sweep follows; or the optimizer is none.
+        A node has slots, whose predictions no sweep follows; or the optimizer is none, or has a rate that follows the
+        curvature.
 
     References
     ----------
@@ -170,6 +171,12 @@ def fixed_predictions(
     require_optimizer(steps, optimizer)
     if steps and not isinstance(optimizer, StateOptimizer):
         raise ConfigError(f"fixed predictions take a state optimizer (found {optimizer!r})", key="optimizer")
+    if isinstance(getattr(optimizer, "lr", None), Following):
+        raise ConfigError(
+            f"the curvature that {optimizer.lr!r} follows is that of the energy, and fixed predictions have another: "
+            "give a number as the rate",
+            key="optimizer",
+        )
     known = _given(net, inputs, targets, check)
     s = net.structure
     order = [v for v in check_graph(net.graph, inputs, repair=False).order or () if v not in inputs]

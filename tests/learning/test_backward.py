@@ -257,6 +257,17 @@ def test_what_has_no_sweep_or_another_energy_is_refused():
         zero_divergence(PCNetwork(graph, dtype=torch.float64), x, y)
 
 
+def test_fixed_predictions_refuse_what_moves_by_the_energy():
+    """A solver looks at the energy, and a following rate at its curvature; neither is that of fixed predictions."""
+    net, x, y = problem(pcgraph.graphs.chain([4, 5, 3]))
+    with pytest.raises(ConfigError, match="fixed predictions take a state optimizer"):
+        fixed_predictions(net, x, y, steps=2, optimizer=LBFGS())
+    with pytest.raises(ConfigError, match="give a number as the rate"):
+        fixed_predictions(net, x, y, steps=2, optimizer=SGD(pcgraph.Following(0.1)))
+    with pytest.raises(ConfigError, match="need a state optimizer"):
+        fixed_predictions(net, x, y, steps=2, optimizer=None)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
