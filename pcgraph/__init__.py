@@ -17,6 +17,7 @@ from pcgraph import (
     optimizers,
     pyg,
     scaling,
+    schedules,
     topology,
     transforms,
 )
@@ -24,11 +25,12 @@ from pcgraph.advice import advise
 from pcgraph.checkpoints import load, save
 from pcgraph.clamps import Masked
 from pcgraph.coordinates import Errors
+from pcgraph.duals import Duals
 from pcgraph.errors import ClampError, ConfigError, Diverged, GraphError, InvalidInitializer, PCGraphError
 from pcgraph.initializers import Average, Equilibrium, Forward, Initializer, Memory, Normal, Null, PerNode, States, Zero
 from pcgraph.learning import InferenceResult
 from pcgraph.model import PCNetwork
-from pcgraph.optimizers import SGD, Adam, Following
+from pcgraph.optimizers import SGD, Adam, Following, Langevin
 from pcgraph.plan import Plan
 from pcgraph.rates import safe_rate
 from pcgraph.solvers import LBFGS, Anderson, Momentum
@@ -51,6 +53,7 @@ __all__ = [
     "ClampError",
     "ConfigError",
     "Diverged",
+    "Duals",
     "Equilibrium",
     "Errors",
     "Following",
@@ -59,6 +62,7 @@ __all__ = [
     "InferenceResult",
     "Initializer",
     "InvalidInitializer",
+    "Langevin",
     "Masked",
     "Memory",
     "Momentum",
@@ -87,6 +91,7 @@ __all__ = [
     "safe_rate",
     "save",
     "scaling",
+    "schedules",
     "testing",
     "topology",
     "transforms",

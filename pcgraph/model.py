@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import networkx as nx
@@ -14,14 +15,23 @@ from pcgraph.backends import Backend, Motion
 from pcgraph.backends import get as get_backend
 from pcgraph.clamps import Clamps, Masked, read_labels
 from pcgraph.coordinates import Errors
+from pcgraph.duals import Duals
 from pcgraph.errors import ClampError, ConfigError, OutOfMemory
-from pcgraph.inference import InferenceResult, Options, Planner, read_precision, require_optimizer, run
+from pcgraph.inference import (
+    InferenceResult,
+    Options,
+    Planner,
+    read_duals,
+    read_precision,
+    require_optimizer,
+    run,
+)
 from pcgraph.inference.capturable import require_mode
 from pcgraph.inference.curvature import largest_curvature
 from pcgraph.initializers import Initializer, States
 from pcgraph.network import Network
 from pcgraph.optimizers import Following, StateOptimizer
-from pcgraph.plan import Plan, Request
+from pcgraph.plan import Plan, Precision, Request
 from pcgraph.pyg import to_data
 from pcgraph.solvers import Solver
 
@@ -91,7 +101,7 @@ class PCNetwork(Network):
         self, clamped: Iterable[Node], *, init: Initializer, steps: int,
         optimizer: StateOptimizer | Solver | None = None, masked: Iterable[Node] = (),
         kernels: Mapping[str, str] | None = None, coordinates: Errors | None = None,
-        precision: Mapping[Node, float] | None = None,
+        precision: Mapping[Node, float | Sequence[float]] | None = None, duals: Duals | None = None,
     ) -> Plan:  # fmt: skip
         """Return the plan that :meth:`infer` would run.
 
@@ -107,6 +117,7 @@ class PCNetwork(Network):
             Bucket name -> kernel, to overrule the written rule.
         coordinates : Errors, optional
         precision : mapping, optional
+        duals : Duals, optional
             As for :meth:`infer`.
 
         Returns
@@ -130,8 +141,11 @@ class PCNetwork(Network):
         steps = require_count(steps, "steps")
         require_optimizer(self, 0, optimizer)
         kept = self._planner.kept(coordinates, known, partly)
-        weights = read_precision(self.structure, precision)
-        request = Request.make(known, partly, steps, optimizer, pins=kernels, kept=kept, precision=weights)
+        weights = read_precision(self.structure, precision, steps, optimizer)
+        request = Request.make(
+            known, partly, steps, optimizer, pins=kernels, kept=kept, precision=weights,
+            duals=read_duals(duals, optimizer, coordinates),
+        )  # fmt: skip
         return self._planner.plan(request, init)
 
     def infer(
@@ -139,7 +153,8 @@ class PCNetwork(Network):
         optimizer: StateOptimizer | Solver | None = None, labels: Tensor | None = None,
         coordinates: Errors | None = None, tolerance: float | None = None, trace: bool | Literal["nodes"] = False,
         check: bool = True, kernels: Mapping[str, str] | None = None,
-        capture: bool | Literal["auto"] = False, precision: Mapping[Node, float] | None = None,
+        capture: bool | Literal["auto"] = False, precision: Mapping[Node, float | Sequence[float]] | None = None,
+        duals: Duals | None = None,
     ) -> InferenceResult:  # fmt: skip
         """Run inference: initialise the free states, then move them down the energy.
 
@@ -173,7 +188,11 @@ class PCNetwork(Network):
         precision : mapping, optional
             Node, or (node, slot) -> the precision of its Gaussian energy in this run, in place of the declared one: as
             in ``precision={("V1", "down"): 0.1}``, which asks with more weight on feedback than it was trained with.
-            Larger precisions need smaller rates.
+            Larger precisions need smaller rates. A schedule is a sequence of `steps` + 1 precisions, one for each step
+            and one for the errors at the end, from which weights learn (:mod:`pcgraph.schedules` makes some); not with
+            a solver.
+        duals : Duals, optional
+            Dual variables beside the states, so that predictions are met and not only approached; not with a solver.
 
         Returns
         -------
@@ -197,19 +216,20 @@ class PCNetwork(Network):
         return self.run(
             clamps, init=init, steps=steps, labels=labels, motion=Motion(optimizer),
             options=Options(trace, check, capture, tolerance), kernels=kernels, coordinates=coordinates,
-            precision=precision,
+            precision=precision, duals=duals,
         )  # fmt: skip
 
     def run(
         self, clamps: Mapping[Node, Tensor | Masked], *, init: Initializer, steps: int, labels: Tensor | None,
         motion: Motion, options: Options, all_move: bool = False, kernels: Mapping[str, str] | None = None,
-        coordinates: Errors | None = None, precision: Mapping[Node, float] | None = None,
+        coordinates: Errors | None = None, precision: Mapping[Node, float | Sequence[float]] | None = None,
+        duals: Duals | None = None,
     ) -> InferenceResult:  # fmt: skip
         """Run inference as :meth:`infer` does, for learning rules that say what evolves from run to run.
 
         Parameters
         ----------
-        clamps, init, steps, labels, kernels, coordinates, precision
+        clamps, init, steps, labels, kernels, coordinates, precision, duals
             As for :meth:`infer`.
         motion : Motion
             The state optimizer, what it has kept from earlier runs, and nudges.
@@ -228,17 +248,21 @@ class PCNetwork(Network):
         """
         steps = require_count(steps, "steps")
         require_optimizer(self, steps, motion.optimizer)
-        weights = read_precision(self.structure, precision)
-        if steps:
-            self.follow(
-                clamps, motion.optimizer, init=init, labels=labels, coordinates=coordinates, precision=precision
-            )
+        rate = read_duals(duals, motion.optimizer, coordinates)
+        if duals is not None and duals.stop is not None:
+            options = replace(options, stop=duals.stop)
+        weights = read_precision(self.structure, precision, steps, motion.optimizer)
         checked = Clamps.check(self, clamps, finite=options.check)
         labels = read_labels(self, labels, checked.batch)
+        if steps:
+            self._follow(
+                checked, motion.optimizer, init, labels, coordinates, read_precision(self.structure, precision)
+            )
         request = Request.make(
             checked.clamped, frozenset(checked.masked), steps, motion.optimizer, nudged=frozenset(motion.nudges),
             all_move=all_move, pins=kernels,
             kept=self._planner.kept(coordinates, checked.clamped, frozenset(checked.masked)), precision=weights,
+            duals=rate,
         )  # fmt: skip
         prepared = self._planner.prepare(request, checked, init, labels)
         try:
@@ -256,7 +280,7 @@ class PCNetwork(Network):
     def curvature(
         self, clamps: Mapping[Node, Tensor | Masked], *, init: Initializer, labels: Tensor | None = None,
         coordinates: Errors | None = None, iterations: int = 50, seed: int = 0,
-        precision: Mapping[Node, float] | None = None,
+        precision: Mapping[Node, float | Sequence[float]] | None = None,
     ) -> Tensor:  # fmt: skip
         """Find the largest curvature of the energy where inference begins, for each sample: shape (batch,).
 
@@ -267,51 +291,34 @@ class PCNetwork(Network):
         Parameters
         ----------
         clamps, init, labels, coordinates, precision
-            As for :meth:`infer`.
+            As for :meth:`infer`. Of a schedule, the largest precision of each node counts.
         iterations : int
             Of the power iteration, each with two gradients.
         seed : int
             Of the first direction.
         """
-        return self.curvature_from(
-            clamps, None, init=init, labels=labels, coordinates=coordinates, iterations=iterations, seed=seed,
-            precision=precision,
-        )[0]  # fmt: skip
-
-    def curvature_from(
-        self, clamps: Mapping[Node, Tensor | Masked], direction: Tensor | None, *, init: Initializer,
-        labels: Tensor | None = None, coordinates: Errors | None = None, iterations: int = 50, seed: int = 0,
-        precision: Mapping[Node, float] | None = None,
-    ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        """Find the curvature as :meth:`curvature` does, from a direction on: one of a batch before saves iterations.
-
-        Parameters
-        ----------
-        direction : Tensor or None, shape (batch, variables)
-            Where the power iteration begins; a draw if it is None, or of another shape.
-
-        Returns
-        -------
-        curvature : Tensor, shape (batch,)
-        direction : Tensor, shape (batch, variables)
-            Where it ended.
-        """
         require_count(iterations, "iterations", least=1)
-        seed, weights = require_seed(seed), read_precision(self.structure, precision)
+        weights, seed = read_precision(self.structure, precision), require_seed(seed)
         checked = Clamps.check(self, clamps)
         labels = read_labels(self, labels, checked.batch)
+        return self._curvature(checked, init, labels, coordinates, weights, iterations, None, seed)[0]
+
+    def _curvature(
+        self, checked: Clamps, init: Initializer, labels: Tensor | None, coordinates: Errors | None,
+        weights: Precision, iterations: int, direction: Tensor | None, seed: int, settled: float = 0.0,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
         known, partly = checked.clamped, frozenset(checked.masked)
         kept = self._planner.kept(coordinates, known, partly)
         # Nothing is promised, so that the second step computes everything.
         request = Request(known, partly, steps=2, fixes_zero=False, kept=kept, precision=weights)
         prepared = self._planner.prepare(request, checked, init, labels)
         with torch.inference_mode(False):
-            return largest_curvature(self._planner, prepared, iterations, direction, seed)
+            return largest_curvature(self._planner, prepared, iterations, direction, seed, settled)
 
     def follow(
         self, clamps: Mapping[Node, Tensor | Masked], optimizer: StateOptimizer | Solver | None, *, init: Initializer,
         labels: Tensor | None = None, coordinates: Errors | None = None,
-        precision: Mapping[Node, float] | None = None,
+        precision: Mapping[Node, float | Sequence[float]] | None = None,
     ) -> None:  # fmt: skip
         """Bring the rate of a state optimizer up to date where it is a :class:`pcgraph.Following`, and count a run.
 
@@ -323,13 +330,43 @@ class PCNetwork(Network):
         clamps, optimizer, init, labels, coordinates, precision
             As for :meth:`infer`.
         """
+        checked = Clamps.check(self, clamps)
+        labels = read_labels(self, labels, checked.batch)
+        self._follow(checked, optimizer, init, labels, coordinates, read_precision(self.structure, precision))
+
+    def _follow(
+        self, checked: Clamps, optimizer: StateOptimizer | Solver | None, init: Initializer, labels: Tensor | None,
+        coordinates: Errors | None, weights: Precision,
+    ) -> None:  # fmt: skip
+        """Measure the curvature for a rate that follows it, at the states where the first samples of a batch begin."""
         rate = getattr(optimizer, "lr", None)
         if not isinstance(rate, Following):
             return
         if rate.due:
-            how: dict[str, Any] = {"labels": labels, "coordinates": coordinates, "precision": precision}
-            rate.see(*self.curvature_from(clamps, rate.direction, init=init, iterations=rate.due, **how))
+            few, begun = self._begun(checked, init, labels, weights, min(rate.samples, checked.batch))
+            rate.see(
+                *self._curvature(
+                    few, begun, None, coordinates, weights, rate.iterations, rate.direction, 0, rate.settled
+                )
+            )
         rate.ran()
+
+    def _begun(
+        self, checked: Clamps, init: Initializer, labels: Tensor | None, weights: Precision, count: int
+    ) -> tuple[Clamps, States]:  # fmt: skip
+        """Return the first samples of a batch, and the states where they begin."""
+        request = Request.make(checked.clamped, frozenset(checked.masked), 0, None, precision=weights)
+        prepared = self._planner.prepare(request, checked, init, labels)
+        with torch.inference_mode(False):
+            program, _ = run(self._planner, prepared, Motion(), Options(check=False))
+        names = self.structure.declared
+        free = [i for i in range(len(names)) if i not in checked.values]
+        few = Clamps(
+            count,
+            {i: value[:count] for i, value in checked.values.items()},
+            {i: (value[:count], mask[:count]) for i, (value, mask) in checked.masked.items()},
+        )
+        return few, States({names[i]: program.read(i, "state")[:count].clone() for i in free})
 
     def forward(self, *arguments: Any, **keywords: Any) -> Any:
         """Refuse to be called: a predictive coding network is run by :meth:`infer` and asked by :meth:`predict`."""
@@ -343,7 +380,8 @@ class PCNetwork(Network):
         self, clamps: Mapping[Node, Tensor | Masked], node: Node, *, init: Initializer | None = None,
         steps: int | None = None, optimizer: StateOptimizer | Solver | None = None,
         coordinates: Errors | None = None, tolerance: float | None = None,
-        precision: Mapping[Node, float] | None = None, check: bool = True, capture: bool | Literal["auto"] = False,
+        precision: Mapping[Node, float | Sequence[float]] | None = None, duals: Duals | None = None,
+        check: bool = True, capture: bool | Literal["auto"] = False,
     ) -> Tensor:  # fmt: skip
         """Predict one node, shape (batch, *shape).
 
@@ -357,7 +395,7 @@ class PCNetwork(Network):
             As for :meth:`infer`.
         node : node
             The one that is asked for; it is not wholly clamped.
-        init, steps, optimizer, coordinates, tolerance, precision
+        init, steps, optimizer, coordinates, tolerance, precision, duals
             As for :meth:`infer`; both of the first, or neither. A sweep moves nothing, and takes none of
             the others.
         check, capture
@@ -382,6 +420,7 @@ class PCNetwork(Network):
             raise ConfigError("predict needs both init= and steps=, or neither", key=missing)
         how: dict[str, Any] = {
             "optimizer": optimizer, "coordinates": coordinates, "tolerance": tolerance, "precision": precision,
+            "duals": duals,
         }  # fmt: skip
         if init is not None and steps is not None:
             return self.infer(clamps, init=init, steps=steps, check=check, capture=capture, **how).states[node]

@@ -16,7 +16,7 @@ from torch import Tensor
 from pcgraph.arguments import did_you_mean, require_count, require_flag, require_number, shown
 from pcgraph.errors import ConfigError
 
-__all__ = ["SGD", "Adam", "Following", "StateOptimizer"]
+__all__ = ["SGD", "Adam", "Following", "Langevin", "StateOptimizer"]
 
 
 class Following:
@@ -24,7 +24,8 @@ class Following:
 
     The curvature of the energy grows as the weights learn. Where the rate times the largest curvature passes 2,
     inference no longer descends but swings, and training falls over. This rate is ``min(at_most, cap / curvature)``,
-    measured now and then by a few power iterations that go on from where the last ones ended.
+    measured now and then on a few samples, by power iterations that go on from where the last ones ended until they
+    have settled.
 
     Parameters
     ----------
@@ -35,14 +36,18 @@ class Following:
     every : int
         The curvature is measured in the first run and in every so many after it.
     iterations : int
-        Power iterations of a measurement, each of two gradients; the first measurement takes ten times as many.
+        Power iterations of a measurement, at most, each of two gradients: it ends where one more changes it by less
+        than a part in a hundred.
+    samples : int
+        The first so many of a batch are measured, since curvature differs less between samples than it grows in
+        training.
 
     Attributes
     ----------
     rate : float
         The rate in use.
     curvature : float or None
-        The largest that was measured last, over the samples of that batch.
+        The largest that was measured last, over the samples that were.
 
     Examples
     --------
@@ -55,23 +60,27 @@ class Following:
     (True, 1.2)
     """
 
-    def __init__(self, at_most: float, cap: float = 1.2, *, every: int = 30, iterations: int = 2) -> None:
+    def __init__(
+        self, at_most: float, cap: float = 1.2, *, every: int = 30, iterations: int = 30, samples: int = 16
+    ) -> None:
         self.at_most = require_number(at_most, "at_most", above=0)
         self.cap = require_number(cap, "cap", above=0, below=2)
         self.every = require_count(every, "every", least=1)
         self.iterations = require_count(iterations, "iterations", least=1)
+        self.samples = require_count(samples, "samples", least=1)
         self.rate: float = self.at_most
         self.curvature: float | None = None
         self._runs, self._held = 0, False
         self._direction: Tensor | None = None
         self._tensors: dict[tuple[torch.dtype, torch.device], Tensor] = {}
 
+    #: A measurement ends where the last iteration has changed it by no more than this part of it.
+    settled = 0.01
+
     @property
-    def due(self) -> int:
-        """So many power iterations are due before the next run; 0 as a rule."""
-        if self._held or self._runs % self.every:
-            return 0
-        return self.iterations * (10 if self.curvature is None else 1)
+    def due(self) -> bool:
+        """Whether a measurement is due before the next run."""
+        return not self._held and self._runs % self.every == 0
 
     def ran(self) -> None:
         """Count a run."""
@@ -131,7 +140,9 @@ class Following:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Following:
         """Copy it without its tensors, which a recording of the copy finds anew."""
-        twin = Following(self.at_most, self.cap, every=self.every, iterations=self.iterations)
+        twin = Following(
+            self.at_most, self.cap, every=self.every, iterations=self.iterations, samples=self.samples
+        )  # fmt: skip
         memo[id(self)] = twin
         twin.load_state_dict(self.state_dict())
         return twin
@@ -323,3 +334,48 @@ class Adam(StateOptimizer):
 
     def __repr__(self) -> str:
         return f"Adam(lr={self.lr!r}, betas={self.betas}, eps={self.eps:g})"
+
+
+class Langevin(StateOptimizer):
+    """Moves the states downhill and shakes them: ``h <- h - lr * g + sqrt(2 * lr * temperature) * noise``.
+
+    For a small rate and many steps, states are then samples of ``exp(-F / temperature)`` (Monte Carlo predictive
+    coding: Oliviers, Bogacz, Meulemans, "Learning probability distributions of sensory inputs with Monte Carlo
+    predictive coding", 2024). Every free state moves in every step, so that a plan skips nothing.
+
+    Parameters
+    ----------
+    lr : float, mapping or Following
+        As for :class:`SGD`.
+    temperature : float
+        Of the noise, which is standard normal times its root; 0 is plain descent.
+    generator : torch.Generator, optional
+        Where the noise comes from, on the device of the states; None for torch's own, which checkpoints keep.
+
+    Examples
+    --------
+    >>> h = torch.zeros(1, 1, 2)
+    >>> Langevin(lr=0.1, temperature=0).step(h, torch.ones(1, 1, 2), {"lr": 0.1})
+    >>> h
+    tensor([[[-0.1000, -0.1000]]])
+    """
+
+    stateless = True
+
+    def __init__(self, lr: Rate, temperature: float = 1.0, generator: torch.Generator | None = None) -> None:
+        super().__init__(lr)
+        self.temperature = require_number(temperature, "temperature", least=0)
+        if generator is not None and not isinstance(generator, torch.Generator):
+            raise ConfigError(
+                f"generator= is a torch.Generator or None (found {shown(generator)})", key="generator"
+            )  # fmt: skip
+        self.generator = generator
+
+    def step(self, state: Tensor, grad: Tensor, memory: dict[str, Any]) -> None:
+        lr = memory["lr"]
+        noise = torch.randn(state.shape, generator=self.generator, dtype=state.dtype, device=state.device)
+        size = (2 * self.temperature * lr) ** 0.5
+        state.sub_(grad * lr).add_(noise.mul_(size))
+
+    def __repr__(self) -> str:
+        return f"Langevin(lr={self.lr!r}, temperature={self.temperature:g})"

@@ -51,7 +51,9 @@ def clamps_of(net: PCNetwork, batch: int = 3, seed: int = 0, nodes: Iterable[Any
 
 
 def initial_states(net: PCNetwork, clamps: dict[Any, Any], init: Initializer, **settings: Any) -> dict[Any, Tensor]:
-    """Return copies of the states from which an inference starts."""
+    """Return copies of the states from which an inference starts; of a schedule, the first precisions count."""
+    given = settings.get("precision") or {}
+    settings |= {"precision": {v: p if isinstance(p, float) else p[0] for v, p in given.items()}}
     return {v: h.clone() for v, h in net.infer(clamps, init=init, steps=0, **settings).states.items()}
 
 
@@ -101,13 +103,19 @@ def assert_equal_to_reference(net, clamps, init, steps, optimizer, *, tolerance=
     start = initial_states(net, clamps, init, **settings)
     warm(net, clamps, init, steps, optimizer, **settings)
     result = net.infer(clamps, init=init, steps=steps, optimizer=optimizer, trace=True, **settings)
-    precision = settings.get("precision")
-    expected = reference.infer(net, clamps, start, steps, reference_step(optimizer), order, precision)
+    precision, duals = settings.get("precision"), settings.get("duals")
+    rate, stop = (None, None) if duals is None else (duals.rate, duals.stop)
+    step = reference_step(optimizer)
+    expected = reference.infer(net, clamps, start, steps, step, order, precision, rate, stop)
     result.backward()
     for v in net.graph:
         torch.testing.assert_close(result.states[v], expected.states[v], **tolerance, msg=lambda m, v=v: f"{v}: {m}")
     torch.testing.assert_close(result.trace, torch.stack(expected.trace), **tolerance)
     torch.testing.assert_close(result.energy, expected.trace[-1], **tolerance)
+    assert set(result.duals) <= set(expected.duals)
+    for v, dual in expected.duals.items():
+        found = result.duals[v] if v in result.duals else torch.zeros_like(dual)
+        torch.testing.assert_close(found, dual, **tolerance, msg=lambda m, v=v: f"dual of {v}: {m}")
     by_node = sum(result.node_energy.values(), torch.zeros_like(result.energy))
     torch.testing.assert_close(by_node, expected.trace[-1], **tolerance)
     mu = reference.predictions(net, expected.states)

@@ -17,6 +17,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -37,8 +38,8 @@ from pcgraph.solvers import Solver
 __all__ = ["Backend", "Kind", "Motion", "Program", "Which", "autocast_of", "keep", "keeping", "switches"]
 
 #: What can be read of a node: its state h, its prediction mu, the variable that inference moves (the state, or in error
-#: coordinates the error), or the gradient of the energy for that variable.
-Kind = Literal["state", "prediction", "gradient", "variable"]
+#: coordinates the error), the gradient of the energy for that variable, or the dual.
+Kind = Literal["state", "prediction", "gradient", "variable", "dual"]
 #: Canonical numbers of nodes of one shape: one of them, or neighbours as a slice, or any as an array.
 Which = int | slice | Index
 
@@ -192,8 +193,9 @@ class Program(ABC):
         ----------
         which : int, slice or ndarray of int
             Canonical numbers.
-        kind : {"state", "prediction", "gradient"}
-            h, mu, or the gradient of the energy for h.
+        kind : {"state", "prediction", "gradient", "variable", "dual"}
+            h, mu, or the gradient of the energy for h. The variable is another than h in error coordinates alone, and
+            there are duals where the plan has them.
         """
 
     def write(self, which: Which, values: Tensor) -> None:
@@ -210,6 +212,19 @@ class Program(ABC):
             f"{type(self).__name__} does not let its variables be set: use a state optimizer, and no tolerance=",
             key="optimizer",
         )
+
+    def hold(self, held: Tensor) -> None:
+        """Keep duals from moving, and gradients at zero after :meth:`pull`, until the end of the run.
+
+        A program without duals is never asked. It may compute no more of what serves nodes alone that are held for
+        every sample.
+
+        Parameters
+        ----------
+        held : Tensor of bool, shape (nodes, batch)
+            By canonical number. What was held stays so.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no duals")
 
     @abstractmethod
     def gradients(self, scale: float) -> None:
@@ -228,25 +243,30 @@ class Program(ABC):
             h, mu = self.read(which, "state"), self.read(which, "prediction")
             numbers = np.arange(which.start, which.stop) if isinstance(which, slice) else which
             with torch.no_grad():
-                yield numbers, self._energy(k, numbers, h, mu)
+                yield numbers, self._energy(k, numbers, h, mu, self.plan.steps if t is None else t)
 
-    def _energy(self, k: int, numbers: Index, h: Tensor, mu: Tensor) -> Tensor:
+    def _energy(self, k: int, numbers: Index, h: Tensor, mu: Tensor, t: int) -> Tensor:
         segment = self.plan.structure.segments[k]
         h, mu = h.to(self.energy_dtype), mu.to(self.energy_dtype)
         if not segment.gaussian:
             energy = self.network.energy_of(k)
             return energy.per_sample(h.flatten(0, 1), mu.flatten(0, 1)).view(h.shape[:2])
         energies: Tensor = (h - mu).flatten(2).square_().sum(2).mul_(0.5)
-        precision = self.plan.precisions[k]
+        precision = self.plan.precisions(t)[k]
         if precision is not None:
             first = self.plan.structure.nodes_of(segment).start
             energies *= torch.from_numpy(precision[numbers - first]).to(energies).unsqueeze(1)
         return energies
 
-    def node_energy(self, i: int) -> Energy:
-        """Return the energy of the node with canonical number `i` in this run: the network's, or another precision."""
-        asked = dict(self.plan.request.precision)
-        return Gaussian(asked[i]) if i in asked else self.network.node_energy(i)
+    def node_energy(self, i: int, t: int | None = None) -> Energy:
+        """Return the energy of the node with canonical number `i` in this run: the network's, or another precision.
+
+        For a schedule it is that of step `t`, by default of the end.
+        """
+        asked = dict(self.plan.request.precision).get(i)
+        if asked is None:
+            return self.network.node_energy(i)
+        return Gaussian(asked[self.plan.steps if t is None else t] if isinstance(asked, tuple) else asked)
 
     def compared_segments(self, t: int | None = None) -> tuple[tuple[int, slice | Index], ...]:
         """Return (number of a segment, nodes) for the nodes that stage `t` compares, by default the last stage."""
@@ -282,16 +302,48 @@ class Program(ABC):
         """Tell whether the energy is finite for every sample; on a GPU this waits for the device."""
         return bool(torch.isfinite(self.energy()).all())
 
-    def residual(self, t: int) -> Tensor:
+    def residual(self, t: int, clamps: Clamps) -> Tensor:
         """Return the largest gradient of a neuron in each sample, (batch,), among what stage `t` moves.
 
-        It is there after :meth:`pull`.
+        It is there after :meth:`pull`. The gradient for a dual is the error of its node.
         """
         largest = torch.zeros(self.batch, dtype=self.network.dtype, device=self.network.device)
         for part in self._variables(t):
             found = self.read(part, "gradient").abs().transpose(0, 1).flatten(1).amax(1)
             torch.maximum(largest, found, out=largest)
+        for same in self._dual_parts:
+            torch.maximum(largest, self._missed(same, clamps).abs().flatten(2).amax((0, 2)), out=largest)
         return largest
+
+    def settled(self, ratio: float, clamps: Clamps) -> Tensor:
+        """Tell for which samples each node's residual is at most `ratio` times its dual in norm: (nodes, batch).
+
+        A dual that is lost in the last digits of the state is none yet: a sweep that rounds leaves such residuals.
+        """
+        shape = len(self.plan.structure.nodes), self.batch
+        found = torch.zeros(shape, dtype=torch.bool, device=self.network.device)
+        for part in self._dual_parts:
+            size = self.read(part, "dual").flatten(2).norm(dim=2)
+            left = self._missed(part, clamps).flatten(2).norm(dim=2)
+            rounding = 64 * torch.finfo(size.dtype).eps * self.read(part, "state").flatten(2).norm(dim=2)
+            where = part if isinstance(part, slice) else torch.from_numpy(part).to(found.device)
+            found[where] = (left <= ratio * size) & (size > rounding)
+        return found
+
+    @cached_property
+    def _dual_parts(self) -> list[slice | Index]:
+        """Return the nodes with a dual, in parts of one shape."""
+        parts = self._alike(self.plan.duals)
+        return [slice(int(p[0]), int(p[-1]) + 1) if p[-1] - p[0] + 1 == len(p) else p for p in parts]
+
+    def _missed(self, part: slice | Index, clamps: Clamps) -> Tensor:
+        """Return ``h - mu`` of nodes of one shape, (nodes, batch, *shape), zero at neurons that are known."""
+        residual = self.read(part, "state") - self.read(part, "prediction")
+        numbers = range(part.start, part.stop) if isinstance(part, slice) else part.tolist()
+        for k, i in enumerate(numbers if clamps.masked else ()):
+            if i in clamps.masked:
+                residual[k].masked_fill_(clamps.masked[i][1], 0.0)
+        return residual
 
     def rows(self, t: int, kind: Kind) -> Tensor:
         """Read all nodes that stage `t` moves, a row for each sample: (batch, variables)."""
@@ -309,9 +361,24 @@ class Program(ABC):
             self.write(part, values.transpose(0, 1))
             start += count * group.size
 
+    def per_variable(self, t: int, nodes: Tensor) -> Tensor:
+        """Spread what is said of each node and sample, (nodes, batch), over :meth:`rows`: (batch, variables)."""
+        groups = self.plan.structure
+        parts = [
+            nodes[torch.from_numpy(part).to(nodes.device)]
+            .t()
+            .repeat_interleave(groups.groups[int(groups.group_of[part[0]])].size, 1)
+            for part in self._variables(t)
+        ]
+        return torch.cat(parts, 1) if parts else nodes.new_zeros(self.batch, 0)
+
     def _variables(self, t: int) -> list[Index]:
         """Return the nodes that stage `t` moves, in parts of one shape and one kind of variable."""
-        s, nodes = self.plan.structure, self.plan.stage(t).move.nodes
+        return self._alike(self.plan.stage(t).move.nodes)
+
+    def _alike(self, nodes: Index) -> list[Index]:
+        """Cut nodes in parts of one shape and one kind of variable."""
+        s = self.plan.structure
         if not len(nodes):
             return []
         label = s.group_of[nodes] * 2
@@ -370,6 +437,10 @@ class Backend(ABC):
     name: str = ""
     #: Whether programs know the operations of error coordinates: Measure, Offset and Relay.
     moves_errors: bool = False
+    #: Whether programs know precisions that are others in each step: ``plan.precisions(t)``.
+    moves_precisions: bool = False
+    #: Whether programs know the operation of dual variables: Shift. They then define :meth:`Program.hold`.
+    moves_duals: bool = False
 
     @abstractmethod
     def lower(self, plan: Plan, network: Network, batch: int) -> Program:
@@ -402,6 +473,13 @@ class Backend(ABC):
             raise ConfigError(
                 f"the backend {self.name!r} moves states alone: leave out coordinates=", key="coordinates"
             )
+        if len(plan.scheduled) and not self.moves_precisions:
+            raise ConfigError(
+                f"the backend {self.name!r} has one precision a node for a whole run: give numbers in precision=",
+                key="precision",
+            )
+        if plan.request.duals is not None and not self.moves_duals:
+            raise ConfigError(f"the backend {self.name!r} has no dual variables: leave out duals=", key="duals")
         if plan.request.pins:
             raise ConfigError(f"the backend {self.name!r} has one way to compute: leave out kernels=", key="kernels")
 

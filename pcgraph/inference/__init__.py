@@ -1,10 +1,20 @@
 """Inference runs a plan on a batch, and leaves a result behind."""
 
 from pcgraph.inference.capture import Recorder
+from pcgraph.inference.duals import read_duals
 from pcgraph.inference.options import Options
 from pcgraph.inference.planner import Planner, require_optimizer
 from pcgraph.inference.precision import read_precision
 from pcgraph.inference.result import InferenceResult
 from pcgraph.inference.run import run
 
-__all__ = ["InferenceResult", "Options", "Planner", "Recorder", "read_precision", "require_optimizer", "run"]
+__all__ = [
+    "InferenceResult",
+    "Options",
+    "Planner",
+    "Recorder",
+    "read_duals",
+    "read_precision",
+    "require_optimizer",
+    "run",
+]

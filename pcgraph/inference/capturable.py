@@ -23,8 +23,8 @@ def obstacle(
     """Say why a run cannot be recorded; return None if it can."""
     if clamps.masked:
         return "a clamp is partial"
-    if options.tolerance is not None:
-        return "a tolerance is looked at by the host in every step"
+    if options.tolerance is not None or options.stop is not None:
+        return "a tolerance, or where nodes stop, is looked at by the host in every step"
     if options.trace or motion.nudges or plan.request.all_move:
         return "a trace, nudges and incremental learning need the host in every step"
     return obstacle_in(backend, network, plan, motion.optimizer)

@@ -24,7 +24,7 @@ SHIFT = {torch.float64: 1e-5, torch.float32: 1e-2}
 
 @torch.no_grad()
 def largest_curvature(
-    planner: Planner, prepared: Prepared, iterations: int, direction: Tensor | None, seed: int
+    planner: Planner, prepared: Prepared, iterations: int, direction: Tensor | None, seed: int, settled: float = 0.0
 ) -> tuple[Tensor, Tensor]:
     """Find the largest curvature where inference begins, for each sample, since samples do not couple.
 
@@ -34,10 +34,12 @@ def largest_curvature(
     prepared : Prepared
         A run of two steps of an optimizer that promises nothing, so that its second step computes everything.
     iterations : int
-        Of the power iteration, each with two gradients.
+        Of the power iteration, each with two gradients; at most.
     direction : Tensor or None, shape (batch, variables)
         Where it begins; a draw from `seed` if None or of another shape.
     seed : int
+    settled : float
+        It ends where the largest of all samples has changed by no more than this part of it.
 
     Returns
     -------
@@ -67,5 +69,7 @@ def largest_curvature(
         direction = direction / direction.norm(dim=1, keepdim=True).clamp(min=torch.finfo(begun.dtype).tiny)
         above, below = gradient(begun + shift * direction), gradient(begun - shift * direction)
         direction = (above - below) / (2 * shift)
-        curvature = direction.norm(dim=1)
+        before, curvature = curvature, direction.norm(dim=1)
+        if settled and float((curvature.amax() - before.amax()).abs()) <= settled * float(curvature.amax()):
+            break
     return curvature, direction

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,6 +31,9 @@ class Descent:
         Which samples have reached the tolerance; for which a solver found no way on.
     residual : Tensor or None, shape (batch,)
         The largest gradient of a neuron that was seen last.
+    moved : int or None
+        How many states were moved in all steps together, counting those that moved in some sample; None where no
+        node stops.
     """
 
     trace: Tensor | None = None
@@ -37,6 +41,7 @@ class Descent:
     converged: Tensor | None = None
     failed: Tensor | None = None
     residual: Tensor | None = None
+    moved: int | None = None
 
 
 def descend(program: Program, clamps: Clamps, context: Context, motion: Motion, options: Options) -> Descent:
@@ -48,24 +53,32 @@ def descend(program: Program, clamps: Clamps, context: Context, motion: Motion, 
         What was seen; a run that is not looked at step by step has seen nothing.
     """
     program.start(clamps, context)
-    if not options.trace and options.tolerance is None and not isinstance(motion.optimizer, Solver):
+    plain = not options.trace and options.tolerance is None and options.stop is None
+    if plain and not isinstance(motion.optimizer, Solver):
         for t in range(program.plan.steps):
             program.step(t, motion)
         program.finish()
         return Descent()
-    return _Watched(program, motion, options).run()
+    return _Watched(program, clamps, motion, options).run()
 
 
 class _Watched:
     """A watched run is looked at in every step."""
 
-    def __init__(self, program: Program, motion: Motion, options: Options) -> None:
-        self.program, self.motion, self.options = program, motion, options
+    def __init__(self, program: Program, clamps: Clamps, motion: Motion, options: Options) -> None:
+        self.program, self.clamps, self.motion, self.options = program, clamps, motion, options
         self.solver = motion.optimizer if isinstance(motion.optimizer, Solver) else None
         device = program.network.device
         self.active = torch.ones(program.batch, dtype=torch.bool, device=device)
         self.steps = torch.zeros(program.batch, dtype=torch.long, device=device)
         self.found = Descent()
+        #: (nodes, batch): those that have stopped by themselves; None where none does.
+        self.stopped: Tensor | None = None
+        #: Nodes that do not move for any sample any more.
+        self.resting = np.zeros(len(program.plan.structure.nodes), dtype=bool)
+        if options.stop is not None:
+            shape = len(program.plan.structure.nodes), program.batch
+            self.stopped, self.found.moved = torch.zeros(shape, dtype=torch.bool, device=device), 0
 
     def run(self) -> Descent:
         program, options, energies = self.program, self.options, []
@@ -74,10 +87,17 @@ class _Watched:
             program.evaluate(t)
             if options.trace:
                 energies.append(measure(program, t))
+            if self.stopped is not None and options.stop is not None and t:
+                found = self.stopped | program.settled(options.stop, self.clamps)
+                if not torch.equal(found, self.stopped):
+                    self.stopped = found
+                    self._hold()
             program.pull(t, self.motion)
             if options.tolerance is not None:
-                self.found.residual = program.residual(t)
+                self.found.residual = program.residual(t, self.clamps)
                 self.active &= self.found.residual > options.tolerance
+                if len(program.plan.duals):
+                    self._hold()
                 if not self.active.any():
                     break
             self.steps += self.active
@@ -91,9 +111,19 @@ class _Watched:
             self.found.steps, self.found.converged = self.steps, ~self.active
         return self.found
 
+    def _hold(self) -> None:
+        """Keep the duals of samples that have converged, and of nodes that have stopped."""
+        held = ~self.active.expand(len(self.program.plan.structure.nodes), -1)
+        held = held if self.stopped is None else held | self.stopped
+        self.program.hold(held)
+        self.resting = held.all(1).cpu().numpy()
+
     def _move(self, t: int) -> None:
         """Move all samples but those that have converged, which stay where they are, whatever the others do."""
         program = self.program
+        if self.stopped is not None:
+            self._move_going(t, ~self.stopped & self.active)
+            return
         resting = self.options.tolerance is not None and not bool(self.active.all())
         if self.solver is None:
             before = program.rows(t, "variable").clone() if resting else None
@@ -106,6 +136,20 @@ class _Watched:
         before = program.rows(t, "variable").clone()
         after = self.solver.propose(before, program.rows(t, "gradient"), memory)
         program.assign(t, torch.where(self.active.unsqueeze(1), after, before) if resting else after)
+
+    def _move_going(self, t: int, going: Tensor) -> None:
+        """Move the nodes of samples that are `going`, (nodes, batch), and no others."""
+        program, optimizer = self.program, self.motion.optimizer
+        assert optimizer is not None
+        assert self.found.moved is not None
+        self.found.moved += int((~self.resting[program.plan.stage(t).move.nodes]).sum())
+        if optimizer.fixes_zero and optimizer.stateless:  # without a gradient nothing moves
+            program.move(t, self.motion)
+            return
+        before = program.rows(t, "variable").clone()
+        program.move(t, self.motion)
+        after = program.rows(t, "variable")
+        program.assign(t, torch.where(program.per_variable(t, going), after, before))
 
     def _finish(self) -> None:
         """Let the solver choose where to end, now that the energy of what it proposed last is known."""

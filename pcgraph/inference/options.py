@@ -22,9 +22,12 @@ class Options:
         Whether to record the run and replay it; see :mod:`pcgraph.inference.capture`.
     tolerance : float or None
         A sample moves no more once no gradient of its neurons is larger.
+    stop : float or None
+        A node of a sample moves no more once its residual is so small beside its dual.
     """
 
     trace: bool | Literal["nodes"] = False
     check: bool = True
     capture: bool | str = False
     tolerance: float | None = None
+    stop: float | None = None

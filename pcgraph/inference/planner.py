@@ -18,7 +18,7 @@ from pcgraph.errors import ConfigError, InvalidInitializer
 from pcgraph.initializers import Context, Given, Initializer, Layout, Relaxation, Swept, Zero, require
 from pcgraph.network import Network
 from pcgraph.optimizers import StateOptimizer
-from pcgraph.plan import Plan, Request, make_plan
+from pcgraph.plan import Plan, Precision, Request, make_plan
 from pcgraph.solvers import Solver
 from pcgraph.topology import Report, check
 
@@ -125,7 +125,7 @@ class Planner:
         return plan
 
     def part(
-        self, known: frozenset[int], relaxation: Relaxation, precision: tuple[tuple[int, float], ...] = ()
+        self, known: frozenset[int], relaxation: Relaxation, precision: Precision = ()
     ) -> Plan:  # fmt: skip
         """Return the plan by which some nodes are relaxed before an initialization.
 

@@ -12,12 +12,11 @@ from pcgraph.inference.descent import descend
 from pcgraph.inference.options import Options
 from pcgraph.inference.planner import Planner
 from pcgraph.initializers import Context, Given, Initializer, Relaxation, Relaxed
-from pcgraph.plan import Plan
+from pcgraph.plan import Plan, Precision
 
 __all__ = ["relaxed"]
 
 Node = Hashable
-Precision = tuple[tuple[int, float], ...]
 
 
 def relaxed(planner: Planner, plan: Plan, context: Context) -> dict[Initializer, Relaxed]:
@@ -26,7 +25,8 @@ def relaxed(planner: Planner, plan: Plan, context: Context) -> dict[Initializer,
     for action in plan.layout.actions:
         if isinstance(action, Given) and action.after:
             wanted[action.source] = action.after
-    precision = plan.request.precision
+    # A relaxation comes before the first step, whose precisions it has.
+    precision = tuple((i, p[0] if isinstance(p, tuple) else p) for i, p in plan.request.precision)
     return {source: _relax_all(planner, after, context, precision) for source, after in wanted.items()}
 
 

@@ -51,22 +51,27 @@ class NodeTensors(Mapping[Node, Tensor]):
 
     def __init__(self, reader: Reader, kind: Kind | Literal["error"]) -> None:
         self._reader, self._kind = reader, kind
-        self._structure = reader.program.plan.structure
+        plan = reader.program.plan
+        self._structure = plan.structure
+        own = self._structure.declared
+        self._nodes = tuple(own[i] for i in plan.duals) if kind == "dual" else own
 
     def __getitem__(self, node: Node) -> Tensor:
         number, slots = self._structure.number, self._structure.slots
-        if node in slots and self._kind != "state":
+        if node in slots and self._kind not in ("state", "dual"):
             return self._reader.read(slots[node], self._kind)
+        if self._kind == "dual" and node not in self._nodes:
+            raise KeyError(f"{node!r} has no dual; nodes with one: {', '.join(map(repr, self._nodes[:12])) or 'none'}")
         if node not in number:
             hint = f"; the state of {node[0]!r} is that of its slots" if node in slots else ""  # type: ignore[index]
             raise KeyError(f"there is no node {node!r}{hint}; nodes: {', '.join(map(repr, list(number)[:12]))}")
         return self._reader.read(number[node], self._kind)
 
     def __iter__(self) -> Iterator[Node]:
-        return iter(self._structure.declared)
+        return iter(self._nodes)
 
     def __len__(self) -> int:
-        return len(self._structure.declared)
+        return len(self._nodes)
 
 
 class InferenceResult:
@@ -83,6 +88,8 @@ class InferenceResult:
     node_trace : dict or None
         Node -> (steps + 1, batch): the same for each node with an energy, in the order of the declaration, then for
         each (node, slot), if ``trace="nodes"`` asked for it.
+    duals : mapping
+        Node -> (batch, *shape): the dual of each node that has one, where ``duals=`` was given.
     steps, converged : Tensor or None, shape (batch,)
         After how many steps each sample moved no more, and which have reached ``tolerance=``; None without one.
     failed : Tensor or None, shape (batch,)
@@ -113,6 +120,8 @@ class InferenceResult:
         self.states = NodeTensors(self._reader, "state")
         self.predictions = NodeTensors(self._reader, "prediction")
         self.errors = NodeTensors(self._reader, "error")
+        self.duals = NodeTensors(self._reader, "dual")
+        self._moved = seen.moved
 
     def peek(self, node: Node) -> Tensor:
         """Return the state of a node as a view that is valid until the network runs again; initializers use it."""
@@ -122,6 +131,17 @@ class InferenceResult:
     def batch(self) -> int:
         """Return the number of samples."""
         return self._program.batch
+
+    @property
+    def moves(self) -> int:
+        """Count the states that were moved, all steps together.
+
+        That is what the plan has, or fewer where nodes have stopped in every sample (``duals=Duals(..., stop=...)``).
+        """
+        if self._moved is not None:
+            return self._moved
+        distinct = range(min(self.plan.steps, len(self.plan.stages)))
+        return sum(len(self.plan.stage(t).move.nodes) * self.plan.repeats(t) for t in distinct)
 
     @property
     def clamped_values(self) -> dict[Node, Tensor]:

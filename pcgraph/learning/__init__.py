@@ -1,11 +1,25 @@
 """Learning turns results into local weight gradients, by one rule or another."""
 
 from pcgraph.inference import InferenceResult
-from pcgraph.learning.fitting import Backprop, Incremental, Nudged, Rule, Standard, TrainingStep
+from pcgraph.learning.backward import fixed_predictions, forward_update, zero_divergence
+from pcgraph.learning.fitting import (
+    ZIL,
+    Backprop,
+    FixedPredictions,
+    ForwardUpdate,
+    Incremental,
+    Nudged,
+    Rule,
+    Standard,
+    TrainingStep,
+)
 from pcgraph.learning.rules import backprop, incremental, nudged
 
 __all__ = [
+    "ZIL",
     "Backprop",
+    "FixedPredictions",
+    "ForwardUpdate",
     "Incremental",
     "InferenceResult",
     "Nudged",
@@ -13,6 +27,9 @@ __all__ = [
     "Standard",
     "TrainingStep",
     "backprop",
+    "fixed_predictions",
+    "forward_update",
     "incremental",
     "nudged",
+    "zero_divergence",
 ]

@@ -20,7 +20,7 @@ and ``load_state_dict()``, for checkpoints.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -28,15 +28,27 @@ from torch import Tensor
 
 from pcgraph.clamps import Masked
 from pcgraph.coordinates import Errors
+from pcgraph.duals import Duals
 from pcgraph.errors import ClampError, ConfigError
 from pcgraph.inference import InferenceResult
 from pcgraph.initializers import Initializer
+from pcgraph.learning.backward import fixed_predictions, forward_update, zero_divergence
 from pcgraph.learning.rules import backprop, phases, require_nudge, walk
 from pcgraph.model import PCNetwork
 from pcgraph.optimizers import StateOptimizer
 from pcgraph.solvers import Solver
 
-__all__ = ["Backprop", "Incremental", "Nudged", "Rule", "Standard", "TrainingStep"]
+__all__ = [
+    "ZIL",
+    "Backprop",
+    "FixedPredictions",
+    "ForwardUpdate",
+    "Incremental",
+    "Nudged",
+    "Rule",
+    "Standard",
+    "TrainingStep",
+]
 
 Node = Hashable
 
@@ -72,7 +84,7 @@ class TrainingStep:
         the rule has ``infers = False``, before it is called, and at the latest when it returns.
     capture : bool or "auto"
         As for ``net.infer``; a step that is traced is not captured.
-    coordinates, tolerance
+    coordinates, tolerance, duals, precision
         As for ``net.infer``.
     """
 
@@ -91,6 +103,8 @@ class TrainingStep:
     capture: bool | Literal["auto"] = False
     coordinates: Errors | None = None
     tolerance: float | None = None
+    duals: Duals | None = None
+    precision: Mapping[Node, float | Sequence[float]] | None = None
 
     @property
     def inputs(self) -> dict[Node, Tensor | Masked]:
@@ -125,7 +139,7 @@ class TrainingStep:
         result = self.net.infer(
             self.clamps, init=self.init, steps=self.steps, optimizer=self.state_optimizer, labels=self.labels,
             check=self.check, trace=self.trace, capture=False if self.trace else self.capture,
-            coordinates=self.coordinates, tolerance=self.tolerance,
+            coordinates=self.coordinates, tolerance=self.tolerance, duals=self.duals, precision=self.precision,
         )  # fmt: skip
         self.changing()
         return result
@@ -204,3 +218,47 @@ class Backprop:
         """Learn from one batch."""
         inputs: Any = step.inputs
         return backprop(step.net, inputs, step.targets, check=step.check)
+
+
+@dataclass(frozen=True)
+class ForwardUpdate:
+    """This rule learns between swept sources and inferred targets; see :func:`forward_update`.
+
+    It needs a sweep for the clamps, whatever the initializer.
+    """
+
+    def __call__(self, step: TrainingStep) -> InferenceResult:
+        """Learn from one batch."""
+        result = step.infer()
+        forward_update(step.net, step.clamps, result)
+        return result
+
+
+@dataclass(frozen=True)
+class ZIL:
+    """This rule lets each node learn when the error arrives; see :func:`zero_divergence`. Its inference is its own."""
+
+    infers = False
+
+    def __call__(self, step: TrainingStep) -> Tensor:
+        """Learn from one batch."""
+        inputs: Any = step.inputs
+        return zero_divergence(step.net, inputs, step.targets, check=step.check)
+
+
+@dataclass(frozen=True)
+class FixedPredictions:
+    """This rule keeps predictions and their derivatives as swept; see :func:`fixed_predictions`.
+
+    It takes ``init=pcgraph.Forward()``, since that sweep is what it keeps.
+    """
+
+    def __call__(self, step: TrainingStep) -> Tensor:
+        """Learn from one batch."""
+        inputs: Any = step.inputs
+        optimizer: Any = step.state_optimizer
+        energy = fixed_predictions(
+            step.net, inputs, step.targets, steps=step.steps, optimizer=optimizer, check=step.check
+        )  # fmt: skip
+        step.changing()
+        return energy

@@ -193,16 +193,17 @@ class Network(nn.Module):
         return self.structure.segments[int(self.structure.segment_of[i])]
 
     def differentiable_prediction(self, v: Node, states: Mapping[Node, Tensor]) -> Tensor:
-        """Compute the main mu_v from its parents' states, with autograd through states and parameters, (batch, *shape).
+        """Compute mu_v from its parents' states, with autograd through states and parameters, (batch, *shape).
 
-        Inference does not use it; the backpropagation baseline and safe rates do.
+        It is the main one of a node, or that of a (node, slot). Inference does not use it; rules and baselines do.
         """
         s = self.structure
-        i = s.require_node(v)
+        i = s.slots[v] if v in s.slots else s.require_node(v)
         total = self.constant_input(i).expand(next(iter(states.values())).shape[0], -1)
         for e in s.by_target.at(i).tolist():
-            total = total + self.edge_product(e, states[s.nodes[int(s.source[e])]])
-        mu: Tensor = self._segment_at(i).activation(total.reshape(-1, *s.shape(v)))
+            if not s.is_tie[e]:
+                total = total + self.edge_product(e, states[s.nodes[int(s.source[e])]])
+        mu: Tensor = self._segment_at(i).activation(total.reshape(-1, *s.groups[int(s.group_of[i])].shape))
         return mu
 
     def constant_input(self, i: int) -> Tensor:

@@ -4,7 +4,7 @@ from pcgraph.plan.compile import Stage
 from pcgraph.plan.flow import NEVER, Flow, arrivals
 from pcgraph.plan.operations import Operation
 from pcgraph.plan.plan import Lowering, Matmuls, Phase, Plan, make_plan
-from pcgraph.plan.request import Request
+from pcgraph.plan.request import Precision, Request
 from pcgraph.plan.smm import SMM
 from pcgraph.plan.verify import verify
 
@@ -17,6 +17,7 @@ __all__ = [
     "Operation",
     "Phase",
     "Plan",
+    "Precision",
     "Request",
     "Stage",
     "arrivals",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -26,6 +26,7 @@ from pcgraph.plan.operations import (
     Propagate,
     Pull,
     Relay,
+    Shift,
     Write,
 )
 from pcgraph.plan.request import Request
@@ -33,12 +34,16 @@ from pcgraph.plan.request import Request
 __all__ = ["Compiler", "Stage"]
 
 
+#: There are no duals.
+NO_SHIFT = Shift(NONE)
+
+
 @dataclass(frozen=True, eq=False)
 class Stage:
     """A stage is one inference step: what has moved is propagated, errors are taken and sent back, and states move.
 
-    In error coordinates, nodes get their states wave by wave first (`offsets`), and what comes back to them goes on to
-    their parents wave by wave at the end (`relays`).
+    With duals, errors are shifted by them before they are sent back. In error coordinates, nodes get their states wave
+    by wave first (`offsets`), and what comes back to them goes on to their parents wave by wave at the end (`relays`).
     """
 
     propagate: Propagate
@@ -47,6 +52,7 @@ class Stage:
     move: Move
     offsets: tuple[tuple[Propagate, Offset], ...] = ()
     relays: tuple[tuple[Relay, Pull], ...] = ()
+    shift: Shift = NO_SHIFT
 
     def evaluation(self) -> Iterator[Operation]:
         """Yield what brings predictions and errors up to date, in order."""
@@ -54,6 +60,8 @@ class Stage:
             yield from pair
         yield self.propagate
         yield self.compare
+        if len(self.shift.nodes):
+            yield self.shift
 
     def descent(self) -> Iterator[Operation]:
         """Yield what completes the gradients, in order."""
@@ -66,6 +74,18 @@ class Stage:
         yield from self.evaluation()
         yield from self.descent()
         yield self.move
+
+    def without(self, stopped: Mask, structure: Structure) -> Stage:
+        """Return what is left to compute of a stage once some states hold still for every sample.
+
+        What would be sent back to them is left out, and so is what comes into nodes that read none but them.
+        """
+        edges = self.propagate.edges
+        still = edges[~stopped[structure.source[edges]]]
+        into = distinct(structure.target[still], len(structure.nodes))
+        anew = edges[np.isin(structure.target[edges], into)]
+        pull = self.pull.edges[~stopped[structure.source[self.pull.edges]]]
+        return replace(self, propagate=Propagate(anew, into), pull=Pull(pull))
 
     @property
     def forward_edges(self) -> Index:
@@ -98,6 +118,8 @@ class Compiler:
         else:
             # An error reaches everything within one step, backwards and forwards.
             self.flow = Flow(request.steps, (self.alive,), (self.free,) if request.steps else ())
+        #: The nodes with a dual.
+        self.dual = self.free & self.alive & ~structure.is_root & (request.duals is not None)
         self.level = self._levels()
         self.silent = self._provably_zero()
         self.prologue = tuple(self._prologue(actions))
@@ -245,6 +267,7 @@ class Compiler:
         edges = np.flatnonzero(self.level <= t) if t else NONE
         propagate = Propagate(edges, distinct(s.target[edges], len(s.nodes)))
         compare = Compare(np.flatnonzero(z))
+        shift = Shift(np.flatnonzero(z & self.dual) if t else NONE)
         offsets: tuple[tuple[Propagate, Offset], ...] = ()
         if self.error_waves:
             offset = np.zeros(len(s.nodes), dtype=bool)
@@ -253,7 +276,7 @@ class Compiler:
             if t:
                 offsets = tuple((self._into(wave, edges), Offset(wave)) for wave in self.error_waves)
         if final:
-            return Stage(propagate, compare, Pull(NONE), Move(NONE), offsets)
+            return Stage(propagate, compare, Pull(NONE), Move(NONE), offsets, shift=shift)
         pull = np.flatnonzero(z[s.target] & self.free[s.source])
         relays: tuple[tuple[Relay, Pull], ...] = ()
         if self.error_waves:
@@ -263,7 +286,7 @@ class Compiler:
             pull = pull[~offset[s.target[pull]]]
         r = self.request
         move = self.free if r.all_move else moved.move(t) if r.stateless else moved.moves[-1]
-        return Stage(propagate, compare, Pull(pull), Move(np.flatnonzero(move)), offsets, relays)
+        return Stage(propagate, compare, Pull(pull), Move(np.flatnonzero(move)), offsets, relays, shift)
 
     def _into(self, nodes: Index, among: Index) -> Propagate:
         """Return those of some edges, sorted, that lead into nodes."""

@@ -31,6 +31,8 @@ def text(plan: Any) -> str:
     ]
     if s.slots:
         lines.append(f"  slots, which begin with an error: {_names(plan, np.array(list(s.slots.values())))}")
+    if len(plan.duals):
+        lines.append(f"  duals, with the rate {plan.request.duals:g}: {_names(plan, plan.duals)}")
     if plan.lowering is not None:
         lines += [f"  {line}" for line in plan.lowering.describe(plan)]
     lines.append(f"  initialization: {_initialization(plan)}")

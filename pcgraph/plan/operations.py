@@ -18,6 +18,10 @@ has the state of its node:
     Propagate, on a tie       h_slot = h_node; nothing is added to a_slot
     Pull, on a tie            g_node += g_slot
 
+With dual variables (PC-ALM, arXiv 2605.31022) the free nodes that others predict have a lambda_v, zero at first:
+
+    Shift(nodes)              lambda_v += rate * (h_v - mu_v); g_v += lambda_v, s_v += sigma_v'(a_v) * lambda_v
+
 In error coordinates (Goemaere et al., arXiv 2505.20137) the variable of most free nodes is eps_v = h_v - mu_v:
 
     Measure(nodes)            eps_v = h_v - sigma_v(a_v): the variables begin at the initial states
@@ -34,7 +38,7 @@ from numpy.typing import NDArray
 
 __all__ = [
     "NONE", "NOTHING", "Activate", "Compare", "Index", "Learn", "Measure", "Move", "Offset", "Operation", "Propagate",
-    "Pull", "Relay", "Write",
+    "Pull", "Relay", "Shift", "Write",
 ]  # fmt: skip
 
 Index = NDArray[np.int64]
@@ -121,4 +125,11 @@ class Relay:
     nodes: Index
 
 
-Operation = Write | Propagate | Activate | Compare | Pull | Move | Learn | Measure | Offset | Relay
+@dataclass(frozen=True, eq=False)
+class Shift:
+    """The duals of `nodes` rise by their residuals, and are added to their errors."""
+
+    nodes: Index
+
+
+Operation = Write | Propagate | Activate | Compare | Pull | Move | Learn | Measure | Offset | Relay | Shift

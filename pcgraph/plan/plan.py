@@ -117,12 +117,32 @@ class Plan:
         """Return the number of inference steps, T."""
         return self.request.steps
 
+    @property
+    def duals(self) -> Index:
+        """Return the numbers of the nodes with a dual."""
+        return self.final.shift.nodes
+
     @cached_property
-    def precisions(self) -> tuple[NDArray[np.float64] | None, ...]:
-        """Return for each segment the precisions of its nodes in this run, or None where all are 1."""
+    def scheduled(self) -> Index:
+        """Return the numbers of the nodes and slots whose precision is another in each step."""
+        return np.array([i for i, value in self.request.precision if isinstance(value, tuple)], dtype=np.int64)
+
+    def precisions(self, t: int) -> tuple[NDArray[np.float64] | None, ...]:
+        """For each segment the precisions of its nodes in step `t` of this run, or None where all are 1."""
+        key = t if len(self.scheduled) else 0
+        if key not in self._precisions:
+            self._precisions[key] = self._precisions_at(t)
+        return self._precisions[key]
+
+    @cached_property
+    def _precisions(self) -> dict[int, tuple[NDArray[np.float64] | None, ...]]:
+        return {}
+
+    def _precisions_at(self, t: int) -> tuple[NDArray[np.float64] | None, ...]:
         s = self.structure
         found = [segment.precision for segment in s.segments]
-        for i, value in self.request.precision:
+        for i, given in self.request.precision:
+            value = given[t] if isinstance(given, tuple) else given
             k, segment = int(s.segment_of[i]), s.segments[int(s.segment_of[i])]
             own = found[k]
             if own is None or own is segment.precision:

@@ -11,7 +11,10 @@ from pcgraph.errors import ConfigError
 from pcgraph.optimizers import StateOptimizer
 from pcgraph.solvers import Solver
 
-__all__ = ["Request"]
+__all__ = ["Precision", "Request"]
+
+#: (canonical number, precision in this run, or one for each step and one for the end), sorted.
+Precision = tuple[tuple[int, float | tuple[float, ...]], ...]
 
 
 @dataclass(frozen=True)
@@ -36,8 +39,11 @@ class Request:
     kept : frozenset of int or None
         None where inference moves states. In error coordinates, the free nodes of which the state is moved; of the
         others that have a main prediction, the error is.
-    precision : tuple of (int, float)
-        Nodes and slots whose Gaussian energy has another precision in this run than was declared.
+    precision : tuple of (int, float or tuple of float)
+        Nodes and slots whose Gaussian energy has another precision in this run than was declared: one for all of it,
+        or one for each step and one for the end.
+    duals : float or None
+        The rate of dual variables, where there are any.
     pins : tuple of (bucket name, kernel)
         What the backend is told to use; a plan does not look at it.
     """
@@ -51,15 +57,16 @@ class Request:
     all_move: bool = False
     only: frozenset[int] | None = None
     kept: frozenset[int] | None = None
-    precision: tuple[tuple[int, float], ...] = ()
+    precision: Precision = ()
+    duals: float | None = None
     pins: tuple[tuple[str, str], ...] = ()
 
     @classmethod
     def make(
         cls, clamped: frozenset[int], masked: frozenset[int], steps: int, optimizer: StateOptimizer | Solver | None, *,
         nudged: frozenset[int] = frozenset(), all_move: bool = False, only: frozenset[int] | None = None,
-        kept: frozenset[int] | None = None, precision: tuple[tuple[int, float], ...] = (),
-        pins: Mapping[str, str] | None = None,
+        kept: frozenset[int] | None = None, precision: Precision = (),
+        duals: float | None = None, pins: Mapping[str, str] | None = None,
     ) -> Request:  # fmt: skip
         """Make a request with the promises of `optimizer`; without one, or without steps, those of plain descent.
 
@@ -72,7 +79,7 @@ class Request:
         return cls(
             clamped, masked, steps,
             moves is None or bool(moves.fixes_zero), moves is None or bool(moves.stateless),
-            nudged, all_move, only, kept, precision, _read_pins(pins),
+            nudged, all_move, only, kept, precision, duals, _read_pins(pins),
         )  # fmt: skip
 
 

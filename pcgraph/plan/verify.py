@@ -25,6 +25,7 @@ from pcgraph.plan.operations import (
     Propagate,
     Pull,
     Relay,
+    Shift,
     Write,
 )
 from pcgraph.plan.plan import Plan
@@ -80,6 +81,7 @@ class _Step:
     compared: Mask
     pulled: Mask
     relayed: Mask
+    shifted: Mask
 
 
 class _Proof:
@@ -112,11 +114,16 @@ class _Proof:
         #: Nodes whose variable is the error; those whose error has moved since; and what their states rest on.
         self.offset, self.due = np.zeros(count, dtype=bool), np.zeros(count, dtype=bool)
         self.seen = self.product.copy()
+        #: Nodes that have a dual from the second step on.
+        self.dual = plan.free & self.alive & (np.bincount(s.target, minlength=count) > 0)
+        self.dual &= plan.request.duals is not None
+        self.moves = 0
         self.step = self._fresh_step()
 
     def _fresh_step(self) -> _Step:
         count, edges = len(self.version), len(self.product)
-        return _Step(np.zeros(count, dtype=bool), np.zeros(edges, dtype=bool), np.zeros(count, dtype=bool))
+        compared, relayed, shifted = (np.zeros(count, dtype=bool) for _ in range(3))
+        return _Step(compared, np.zeros(edges, dtype=bool), relayed, shifted)
 
     def apply(self, op: Operation) -> None:
         """Let an operation act on the symbols, or raise what is wrong with it."""
@@ -133,6 +140,8 @@ class _Proof:
             self.predicted[op.nodes] = ~self.masked[op.nodes]
         elif isinstance(op, Compare):
             self._compare(op)
+        elif isinstance(op, Shift):
+            self._shift(op)
         elif isinstance(op, Pull):
             self._pull(op)
         elif isinstance(op, Relay):
@@ -226,6 +235,17 @@ class _Proof:
         if len(left):
             raise _Wrong(f"leaves out the error of {self._name(left)}, which need not be zero")
 
+    def _shift(self, op: Shift) -> None:
+        if not self.moves or not (self.dual & self.step.compared)[op.nodes].all() or self.step.shifted[op.nodes].any():
+            raise _Wrong(f"moves a dual among those of {self._name(op.nodes)} that is not there, or moves it twice")
+        self.step.shifted[op.nodes] = True
+
+    def _shifted(self) -> None:
+        """Refuse to use errors without the duals that belong to them."""
+        left = np.flatnonzero(self.dual & self.step.compared & ~self.step.shifted)
+        if self.moves and len(left):
+            raise _Wrong(f"uses the error of {self._name(left)} without its dual")
+
     def _state_by_error(self, nodes: Index) -> None:
         """Make these states their predictions plus their errors."""
         edges = self.s.by_target.edges(np.unique(nodes))
@@ -237,6 +257,7 @@ class _Proof:
         return needed
 
     def _pull(self, op: Pull) -> None:
+        self._shifted()
         twice = op.edges[self.step.pulled[op.edges]]
         if len(twice):
             raise _Wrong(f"sends an error back along {self._edge(twice)} again")
@@ -280,10 +301,12 @@ class _Proof:
         states = np.flatnonzero(moved & self.by_error & ~self.offset)
         if len(states):
             raise _Wrong(f"moves the state of {self._name(states)}, whose error is its variable")
+        self.moves += 1
         self._touch(np.flatnonzero(owed & ~self.offset))
         self.due |= owed & self.offset
 
     def _learn(self, op: Learn) -> None:
+        self._shifted()
         s, compared = self.s, self.step.compared
         owing, biased = self.learns & compared[s.target], s.has_bias & compared
         edges, nodes = op.edges[~owing[op.edges]], op.nodes[~biased[op.nodes]]

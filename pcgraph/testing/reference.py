@@ -7,7 +7,7 @@ tested against it in float64.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,13 +18,16 @@ from pcgraph import activations, energies, transforms
 from pcgraph.clamps import Masked
 from pcgraph.network import Network
 
-__all__ = ["Precisions", "Reference", "energy", "infer", "predictions", "sweep", "weight_gradients"]
+__all__ = ["Precisions", "Reference", "energy", "infer", "lagrangian", "predictions", "sweep", "weight_gradients"]
 
 Node = Hashable
 States = dict[Node, Tensor]
 Edge = tuple[Node, Node, Any, Mapping[str, Any]]
-Precisions = Mapping[Any, float]
-"""Node, or (node, slot) -> the precision of its Gaussian energy for one run, in place of the declared one."""
+Precisions = Mapping[Any, float | Sequence[float]]
+"""Node, or (node, slot) -> the precision of its Gaussian energy for one run, in place of the declared one.
+
+Or a sequence of steps + 1 of them: one for each step, and one for the end.
+"""
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,7 @@ class Reference:
     states: States
     trace: list[Tensor]
     gradients: dict[str, Tensor]
+    duals: States
 
 
 def _edges(net: Network) -> list[Edge]:
@@ -111,7 +115,7 @@ def predictions(net: Network, states: Mapping[Node, Tensor]) -> States:
     }
 
 
-def energy(net: Network, states: Mapping[Node, Tensor], precision: Precisions | None = None) -> Tensor:
+def energy(net: Network, states: Mapping[Node, Tensor], precision: Mapping[Any, float] | None = None) -> Tensor:
     """Return F per sample, shape (batch,) (paper, Eq 1): the energy of every prediction of every node."""
     total = torch.zeros(next(iter(states.values())).shape[0], dtype=net.dtype, device=net.device)
     own = _own_energies(net)
@@ -146,13 +150,25 @@ def sweep(net: Network, states: Mapping[Node, Tensor], order: Iterable[Node]) ->
     return states
 
 
+def lagrangian(
+    net: Network, states: Mapping[Node, Tensor], duals: Mapping[Node, Tensor],
+    precision: Mapping[Any, float] | None = None,
+) -> Tensor:  # fmt: skip
+    """L per sample, shape (batch,) (PC-ALM): the energy and, for each dual, ``<lambda_v, h_v - mu_v>``."""
+    total, fed = energy(net, states, precision), _fed(net)
+    for v, dual in duals.items():
+        total = total + (dual * (states[v] - _mu(net, v, None, fed[v, None], states))).flatten(1).sum(1)
+    return total
+
+
 def weight_gradients(
-    net: Network, states: Mapping[Node, Tensor], precision: Precisions | None = None
+    net: Network, states: Mapping[Node, Tensor], precision: Mapping[Any, float] | None = None,
+    duals: Mapping[Node, Tensor] | None = None,
 ) -> dict[str, Tensor]:  # fmt: skip
     """Gradients of the energy, averaged over the batch, for every parameter by name (paper, Eq 4)."""
     named = {name: p for name, p in net.named_parameters() if p.requires_grad}
     with torch.enable_grad():
-        total = energy(net, {v: h.detach() for v, h in states.items()}, precision).mean()
+        total = lagrangian(net, {v: h.detach() for v, h in states.items()}, duals or {}, precision).mean()
         if not named or not total.requires_grad:
             return {name: torch.zeros_like(p) for name, p in named.items()}
         grads = torch.autograd.grad(total, list(named.values()), allow_unused=True)
@@ -167,6 +183,8 @@ def infer(
     step: Callable[[Node, Tensor, Tensor, int], Tensor],
     order: Iterable[Node] = (),
     precision: Precisions | None = None,
+    dual_rate: float | None = None,
+    stop: float | None = None,
 ) -> Reference:
     """Move all free states at once, `steps` times, by autograd on the whole energy (paper, Eq 3).
 
@@ -186,7 +204,11 @@ def infer(
     order : iterable of node
         Nodes whose error is moved, each after all that it depends on.
     precision : mapping, optional
-        Node, or (node, slot) -> the precision of its Gaussian energy in this run.
+        Node, or (node, slot) -> the precision of its Gaussian energy in this run, or one for each step and the end.
+    dual_rate : float, optional
+        PC-ALM: the rate of the dual variables, one for every free node with a main prediction from other nodes.
+    stop : float, optional
+        A node of a sample, with its dual, stops for good once its residual is so small beside its dual.
     """
     fixed = {v: c for v, c in clamps.items() if isinstance(c, Tensor)}
     masked = {v: c for v, c in clamps.items() if isinstance(c, Masked)}
@@ -207,11 +229,18 @@ def infer(
 
     with torch.no_grad():
         variables = {v: h - mu(v, states) if v in order else h for v, h in states.items()}
-    trace = [energy(net, states, precision).detach()]
+
+    def weights(t: int) -> dict[Any, float]:
+        return {v: p[t] if isinstance(p, Sequence) else p for v, p in (precision or {}).items()}
+
+    trace = [energy(net, states, weights(0)).detach()]
+    dual = [v for v in free if fed.get((v, None))] if dual_rate is not None else []
+    duals = {v: torch.zeros_like(states[v]) for v in dual}
+    going = {v: torch.ones(len(states[v]), dtype=torch.bool, device=net.device) for v in free}
     for t in range(steps):
         with torch.enable_grad():
             leaves = {v: x.detach().requires_grad_() for v, x in variables.items()}
-            total = energy(net, placed(leaves), precision).sum()
+            total = lagrangian(net, placed(leaves), duals, weights(t)).sum()
             wanted = [leaves[v] for v in free]
             grads = torch.autograd.grad(total, wanted, allow_unused=True) if free and total.requires_grad else ()
         moved = dict(variables)
@@ -222,8 +251,23 @@ def infer(
             moved[v] = step(v, variables[v], g, t)
             if v in masked:
                 moved[v] = torch.where(masked[v].mask, variables[v], moved[v])
+            moved[v] = torch.where(_wide(going[v], moved[v]), moved[v], variables[v])
         variables = moved
         with torch.no_grad():
             states = placed(variables)
-        trace.append(energy(net, states, precision).detach())
-    return Reference(states, trace, weight_gradients(net, states, precision))
+            for v in dual:
+                residual = states[v] - mu(v, states)
+                if v in masked:
+                    residual = torch.where(masked[v].mask, torch.zeros_like(residual), residual)
+                duals[v] = duals[v] + float(dual_rate or 0) * residual * _wide(going[v], residual)
+                if stop is not None:
+                    size, left = duals[v].flatten(1).norm(dim=1), residual.flatten(1).norm(dim=1)
+                    rounding = 64 * torch.finfo(size.dtype).eps * states[v].flatten(1).norm(dim=1)
+                    going[v] = going[v] & ((left > stop * size) | (size <= rounding))
+        trace.append(energy(net, states, weights(t + 1)).detach())
+    return Reference(states, trace, weight_gradients(net, states, weights(steps), duals), duals)
+
+
+def _wide(samples: Tensor, like: Tensor) -> Tensor:
+    """View (batch,) so that it goes with a state, (batch, *shape)."""
+    return samples.view(-1, *[1] * (like.dim() - 1))

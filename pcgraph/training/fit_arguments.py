@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import math
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,9 @@ from pcgraph.arguments import (
     shown,
 )
 from pcgraph.coordinates import Errors
+from pcgraph.duals import Duals
 from pcgraph.errors import ConfigError, InvalidInitializer, nearest
-from pcgraph.inference import require_optimizer
+from pcgraph.inference import read_duals, read_precision, require_optimizer
 from pcgraph.initializers import Forward, Initializer, require_initializer
 from pcgraph.learning.rules import refuse_solver
 from pcgraph.model import PCNetwork
@@ -39,7 +40,7 @@ from pcgraph.training.early_stopping import EarlyStopping
 from pcgraph.training.evaluation import Evaluation, require_loader
 
 __all__ = [
-    "Callback", "Scheduler", "Validate", "read_callbacks", "read_descent", "read_inference", "read_loader",
+    "Callback", "Descent", "Scheduler", "Validate", "read_callbacks", "read_descent", "read_inference", "read_loader",
     "read_metric", "read_optimizer", "read_path", "read_rule", "read_schedulers", "read_validate", "rule_name",
     "rule_settings",
 ]  # fmt: skip
@@ -73,6 +74,8 @@ def read_loader(loader: Any, epochs: int, key: str = "loader") -> Iterable[Any]:
 #: What is easily given in the place of a rule, and the rule.
 _MEANT: dict[Any, str] = {
     learning.incremental: "Incremental", learning.nudged: "Nudged", learning.backprop: "Backprop",
+    learning.zero_divergence: "ZIL", learning.fixed_predictions: "FixedPredictions",
+    learning.forward_update: "ForwardUpdate",
     "incremental": "Incremental", "nudged": "Nudged", "backprop": "Backprop", "standard": "Standard",
 }  # fmt: skip
 
@@ -132,17 +135,64 @@ def read_inference(
     moves = require_optimizer(net, count, state_optimizer, "state_optimizer")
     if isinstance(rule, learning.Incremental):
         refuse_solver(moves, "state_optimizer")
+    if isinstance(rule, learning.FixedPredictions):
+        if isinstance(moves, Solver):
+            raise ConfigError(
+                f"FixedPredictions moves states by a gradient without an energy, which {moves!r} needs: take a state "
+                "optimizer, as in state_optimizer=pcgraph.SGD(lr=1.0)",
+                key="state_optimizer",
+            )
+        if type(init) is not Forward:
+            raise ConfigError(
+                f"FixedPredictions keeps the predictions of a sweep (found init={type(init).__name__}): give "
+                "init=pcgraph.Forward()",
+                key="init",
+            )
     return init, count, moves
 
 
-def read_descent(rule: learning.Rule, coordinates: Any, tolerance: Any) -> tuple[Errors | None, float | None]:
-    """Read what moves and when it ends, which the rules with runs of their own do not take."""
-    given = [key for key, value in (("coordinates", coordinates), ("tolerance", tolerance)) if value is not None]
-    if given and isinstance(rule, learning.Incremental | learning.Nudged | learning.Backprop):
+#: Rules whose inference takes none of the axes beside initializer, steps and state optimizer.
+_OWN_WAY = (
+    learning.Incremental, learning.Nudged, learning.Backprop, learning.ZIL, learning.FixedPredictions,
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Descent:
+    """What moves, what is minimised, and when a sample's inference ends: as for ``net.infer``."""
+
+    coordinates: Errors | None
+    tolerance: float | None
+    duals: Duals | None
+    precision: Mapping[Node, float | Sequence[float]] | None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Return them by name."""
+        return vars(self).copy()
+
+    @property
+    def at_the_start(self) -> dict[str, Any]:
+        """Return by name what counts before the first step: the coordinates, and the precisions of that step."""
+        first = {v: p[0] if isinstance(p, Sequence) else p for v, p in (self.precision or {}).items()}
+        return {"coordinates": self.coordinates, "precision": first or None}
+
+
+def read_descent(
+    net: PCNetwork, rule: learning.Rule, steps: int | None, optimizer: StateOptimizer | Solver | None, *,
+    coordinates: Any, tolerance: Any, duals: Any, precision: Any,
+) -> Descent:  # fmt: skip
+    """Read the axes of inference that the rules with runs of their own do not take."""
+    axes = {"coordinates": coordinates, "tolerance": tolerance, "duals": duals, "precision": precision}
+    given = [key for key, value in axes.items() if value is not None]
+    if given and isinstance(rule, _OWN_WAY):
         raise ConfigError(f"{rule_name(rule)} runs inference in a way of its own: leave out {given[0]}=", key=given[0])
     if coordinates is not None:
         require_instance(coordinates, "coordinates", Errors, "pcgraph.Errors()")
-    return coordinates, None if tolerance is None else require_number(tolerance, "tolerance", above=0)
+    read_duals(duals, optimizer, coordinates)
+    read_precision(net.structure, precision, steps, optimizer)
+    tolerance = None if tolerance is None else require_number(tolerance, "tolerance", above=0)
+    return Descent(coordinates, tolerance, duals, precision)
 
 
 def read_optimizer(net: PCNetwork, init: Initializer | None, optimizer: Any) -> torch.optim.Optimizer:

@@ -114,7 +114,7 @@ class Learner:
         o = self.options
         task = TrainingStep(
             self.net, batch.clamps, batch.labels, o.layout.target, o.init, o.steps, o.state_optimizer,  # type: ignore[arg-type]
-            o.check, trace, self._clear, self._update, self._changing, o.capture, o.coordinates, o.tolerance,  # type: ignore[arg-type]
+            o.check, trace, self._clear, self._update, self._changing, o.capture, **o.descent.settings,  # type: ignore[arg-type]
         )  # fmt: skip
         keeps = has_state(o.rule)
         if keeps and not getattr(o.rule, "infers", True):

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 
 from pcgraph.arguments import require_choice, require_count, require_flag, require_instance
-from pcgraph.coordinates import Errors
 from pcgraph.errors import ConfigError
 from pcgraph.inference import capturable
 from pcgraph.initializers import Initializer
@@ -22,6 +21,7 @@ from pcgraph.training.batches import BatchLayout
 from pcgraph.training.early_stopping import EarlyStopping
 from pcgraph.training.fit_arguments import (
     Callback,
+    Descent,
     Validate,
     read_callbacks,
     read_descent,
@@ -57,8 +57,7 @@ class FitOptions:
     steps: int | None
     optimizer: torch.optim.Optimizer
     state_optimizer: StateOptimizer | Solver | None
-    coordinates: Errors | None
-    tolerance: float | None
+    descent: Descent
     rule: Rule
     epochs: int
     validate: Validate | None
@@ -82,7 +81,7 @@ class FitOptions:
     @classmethod
     def read(
         cls, net: PCNetwork, loader: Iterable[Any], *, clamp: Any, init: Any, steps: Any, optimizer: Any,
-        state_optimizer: Any, coordinates: Any, tolerance: Any, rule: Any, epochs: Any,
+        state_optimizer: Any, coordinates: Any, tolerance: Any, duals: Any, precision: Any, rule: Any, epochs: Any,
         predict: Any, validate: Any, scheduler: Any, scheduler_each: Any,
         early_stopping: Any, metric: Any, callbacks: Any, checkpoint: Any, checkpoint_every: Any, resume: Any,
         on_interrupt: Any, progress: Any, log: Any, tensorboard: Any, measure_every: Any,
@@ -100,7 +99,10 @@ class FitOptions:
         layout = BatchLayout.read(net, clamp, predict)
         rule = read_rule(rule)
         init, steps, state_optimizer = read_inference(net, rule, init, steps, state_optimizer)
-        coordinates, tolerance = read_descent(rule, coordinates, tolerance)
+        descent = read_descent(
+            net, rule, steps, state_optimizer, coordinates=coordinates, tolerance=tolerance, duals=duals,
+            precision=precision,
+        )  # fmt: skip
         optimizer = read_optimizer(net, init, optimizer)
         validate = read_validate(net, validate, layout, epochs)
         metric, early_stopping = read_metric(metric, early_stopping, validate)
@@ -112,7 +114,7 @@ class FitOptions:
         capturable.require_mode(capture)
         return cls(
             layout=layout, init=init, steps=steps, optimizer=optimizer, state_optimizer=state_optimizer,
-            coordinates=coordinates, tolerance=tolerance, rule=rule, epochs=epochs,
+            descent=descent, rule=rule, epochs=epochs,
             validate=validate, schedulers=read_schedulers(scheduler, scheduler_each, optimizer),
             scheduler_each=scheduler_each, early_stopping=early_stopping, metric=metric,
             callbacks=read_callbacks(callbacks), checkpoint=checkpoint, checkpoint_every=checkpoint_every,

@@ -95,8 +95,8 @@ class StabilityMonitor:
         options = self.options
         try:
             found = self.net.curvature(
-                batch.clamps, init=options.init, labels=batch.labels, coordinates=options.coordinates,  # type: ignore[arg-type]
-                iterations=ITERATIONS,
+                batch.clamps, init=options.init, labels=batch.labels, iterations=ITERATIONS,  # type: ignore[arg-type]
+                coordinates=options.descent.coordinates, precision=options.descent.precision,
             )  # fmt: skip
         except (PCGraphError, torch.OutOfMemoryError):  # what is wrong the step itself will say
             self._every = 0

@@ -96,7 +96,10 @@ class StepRecording:
         if not isinstance(rate, Following):
             return self._run(inputs, first, rest)
         s = self.options
-        self.net.follow(batch.clamps, s.state_optimizer, init=s.init, labels=batch.labels, coordinates=s.coordinates)  # type: ignore[arg-type]
+        self.net.follow(
+            batch.clamps, s.state_optimizer, init=s.init, labels=batch.labels,  # type: ignore[arg-type]
+            coordinates=s.descent.coordinates, precision=s.descent.precision,
+        )  # fmt: skip
         with rate.held():
             return self._run(inputs, first, rest)
 
@@ -122,8 +125,8 @@ class StepRecording:
             return None
         s = self.options
         start = self.net.infer(
-            batch.clamps, init=s.init, steps=0, labels=batch.labels, check=False, coordinates=s.coordinates,  # type: ignore[arg-type]
-            capture="auto",
+            batch.clamps, init=s.init, steps=0, labels=batch.labels, check=False, capture="auto",  # type: ignore[arg-type]
+            **s.descent.at_the_start,
         )  # fmt: skip
         return start.energy
 
@@ -137,7 +140,8 @@ class StepRecording:
         if key == self._key:
             return True
         s = self.options
-        plan = self.net.plan(clamps, init=s.init, steps=s.steps, optimizer=s.state_optimizer, coordinates=s.coordinates)  # type: ignore[arg-type]
+        axes = {key: value for key, value in s.descent.settings.items() if key != "tolerance"}
+        plan = self.net.plan(clamps, init=s.init, steps=s.steps, optimizer=s.state_optimizer, **axes)  # type: ignore[arg-type]
         reason = capturable.obstacle_in(self.net.backend, self.net, plan, s.state_optimizer) or _observing(s.init)
         if reason is not None:
             if s.capture is True:
@@ -182,7 +186,7 @@ class StepRecording:
         self._result = None  # its buffers, which have run before, are then the ones that are taken
         self._result = self.net.infer(
             {name: value for name, value in inputs.items() if name is not LABELS}, init=s.init, steps=s.steps,  # type: ignore[arg-type]
-            optimizer=s.state_optimizer, labels=inputs.get(LABELS), check=False, coordinates=s.coordinates,
+            optimizer=s.state_optimizer, labels=inputs.get(LABELS), check=False, **s.descent.settings,
         )  # fmt: skip
 
     def _learn(self, inputs: Mapping[Any, Tensor]) -> None:
@@ -209,8 +213,9 @@ def _obstacle(net: PCNetwork, options: FitOptions) -> str | None:
         return elsewhere
     if type(options.rule) is not Standard:
         return f"a step is recorded with the rule Standard (found {rule_name(options.rule)})"
-    if options.tolerance is not None:
-        return "a tolerance is looked at by the host in every step: leave tolerance= out"
+    duals = options.descent.duals
+    if options.descent.tolerance is not None or (duals is not None and duals.stop is not None):
+        return "the host looks in every step at a tolerance, or where nodes stop: leave tolerance= and stop= out"
     if options.callbacks:
         return "callbacks get the result of every step, and replays have one for all: leave callbacks= out"
     if options.scheduler_each == "step" and options.schedulers:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
 from pcgraph.coordinates import Errors
+from pcgraph.duals import Duals
 from pcgraph.initializers import Initializer
 from pcgraph.learning import Rule
 from pcgraph.model import PCNetwork
@@ -29,7 +30,8 @@ def fit(
     net: PCNetwork, loader: Iterable[Any], *, clamp: Node | Sequence[Node | None] | None = None,
     init: Initializer | None = None, steps: int | None = None, optimizer: torch.optim.Optimizer,
     state_optimizer: StateOptimizer | Solver | None = None, coordinates: Errors | None = None,
-    tolerance: float | None = None, rule: Rule | None = None, epochs: int = 1,
+    tolerance: float | None = None, duals: Duals | None = None,
+    precision: Mapping[Node, float | Sequence[float]] | None = None, rule: Rule | None = None, epochs: int = 1,
     predict: Node | None = None, validate: Validate | None = None, scheduler: Scheduler | Sequence[Scheduler] = (),
     scheduler_each: str = "epoch", early_stopping: EarlyStopping | None = None, metric: str | None = None,
     callbacks: Callback | Sequence[Callback] = (), checkpoint: str | Path | None = None,
@@ -71,9 +73,14 @@ def fit(
         rules of your own.
     tolerance : float, optional
         A sample moves no more once no gradient of its neurons is larger; `steps` is then the most.
+    duals : Duals, optional
+    precision : mapping, optional
+        As for ``net.infer``.
     rule : Rule, optional
         How to learn from a batch: :class:`~pcgraph.learning.Standard` (the default),
-        :class:`~pcgraph.learning.Incremental`, :class:`~pcgraph.learning.Nudged`, :class:`~pcgraph.learning.Backprop`,
+        :class:`~pcgraph.learning.Incremental`, :class:`~pcgraph.learning.Nudged`,
+        :class:`~pcgraph.learning.ForwardUpdate`, :class:`~pcgraph.learning.ZIL`,
+        :class:`~pcgraph.learning.FixedPredictions`, :class:`~pcgraph.learning.Backprop`,
         or a function of a :class:`~pcgraph.learning.TrainingStep`, see :mod:`pcgraph.learning.fitting`.
     epochs : int
         In all, those before a resumed checkpoint included.
@@ -168,7 +175,7 @@ def fit(
     """
     options = FitOptions.read(
         net, loader, clamp=clamp, init=init, steps=steps, optimizer=optimizer, state_optimizer=state_optimizer,
-        coordinates=coordinates, tolerance=tolerance, rule=rule, epochs=epochs,
+        coordinates=coordinates, tolerance=tolerance, duals=duals, precision=precision, rule=rule, epochs=epochs,
         predict=predict, validate=validate, scheduler=scheduler,
         scheduler_each=scheduler_each, early_stopping=early_stopping, metric=metric, callbacks=callbacks,
         checkpoint=checkpoint, checkpoint_every=checkpoint_every, resume=resume, on_interrupt=on_interrupt,

@@ -44,7 +44,11 @@ def test_reports_tell_the_interpreter_from_a_card(record_property):
 
 @pytest.mark.skipif(ON_A_CARD, reason="the checks are in float64, which the kernels compute by the interpreter alone")
 def test_conformance():
-    assert conformance.check_backend("triton") == ("error coordinates", "error coordinates on a cycle")
+    refused = (
+        "error coordinates", "error coordinates on a cycle", "slots and error coordinates", "dual variables",
+        "duals that stop",
+    )  # fmt: skip
+    assert conformance.check_backend("triton") == refused
 
 
 def mixed(phi=None) -> nx.MultiDiGraph:

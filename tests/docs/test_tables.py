@@ -44,3 +44,29 @@ def test_the_table_of_settings_is_made_of_its_rows():
     assert script("cortex").table(rows) in (ROOT / "docs" / "advice.md").read_text()
     advised = {graph: {r["seed"] for r in rows if (r["graph"], r["setting"]) == (graph, "advise")} for graph in GRAPHS}
     assert all(seeds == {"0", "1", "2"} for seeds in advised.values())
+
+
+def test_the_table_of_depth_is_made_of_its_rows():
+    """Accuracies beside backpropagation's, and how much was computed for them."""
+    rows = list(csv.DictReader((ROOT / "docs" / "figures" / "depth.csv").open()))
+    assert script("depth").table(rows) in (ROOT / "docs" / "depth.md").read_text()
+
+
+def last(work: str, method: str) -> dict[str, float]:
+    """Return the accuracy after the last epoch of each seed."""
+    rows = csv.DictReader((ROOT / "docs" / "figures" / "depth.csv").open())
+    return {r["seed"]: float(r["accuracy"].split()[-1]) for r in rows if (r["work"], r["method"]) == (work, method)}
+
+
+def test_what_the_text_says_of_depth_is_what_the_rows_say():
+    """PC-ALM stays near backpropagation where states fall behind; and no run with a following rate has fallen over."""
+    back, local = last("32 blocks", "backprop"), last("32 blocks", "PC-ALM, nodes stop")
+    assert len(local) >= 2
+    assert all(local[seed] > back[seed] - 1.5 for seed in local)
+    assert max(last("32 blocks", "states").values()) < min(back.values()) - 10
+    rows = list(csv.DictReader((ROOT / "docs" / "figures" / "depth.csv").open()))
+    following = [list(map(float, r["accuracy"].split())) for r in rows if r["method"] == "following rate"]
+    assert following
+    assert all(max(curve) - curve[-1] <= 0.2 for curve in following)
+    stopped = [float(r["moves"]) for r in rows if r["method"] == "PC-ALM, nodes stop"]
+    assert max(stopped) < 0.6

@@ -100,6 +100,35 @@ def test_a_training_run_keeps_its_rate_in_step():
     assert rate.rate * rate.curvature <= 1.2 + 1e-6
 
 
+def test_it_follows_a_curvature_that_grows_over_other_batches():
+    """A direction that two iterations keep from batch to batch told a tenth of the curvature."""
+    net = pcgraph.PCNetwork(pcgraph.graphs.chain([20, 64, 64, 64, 5], activation="tanh"), seed=0)
+    rate, init = Following(1.0, every=10), pcgraph.Average(by="y", forward_depth=2)
+    for k in range(41):
+        x, y = double(40, 20, seed=k).float(), torch.eye(5)[torch.arange(40) % 5]
+        result = net.infer({"x": x, "y": y}, init=init, steps=3, optimizer=SGD(lr=rate))
+        if k % 10 == 0 and k:  # Average has its means from the second batch on
+            true = float(net.curvature({"x": x[:16], "y": y[:16]}, init=init, iterations=200).max())
+            assert rate.curvature == pytest.approx(true, rel=0.1), k
+        result.backward()
+        with torch.no_grad():
+            for weight in net.weights.values():
+                weight.mul_(1.03).add_(0.01 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(k)))
+        net.zero_grad()
+
+
+def test_what_starts_from_given_states_is_measured_there():
+    """Incremental learning carries states on; the measurement takes the first samples of them."""
+    net = chain(4, 5, 5, 3, dtype=torch.float64)
+    clamps = clamps_of(net, batch=6)
+    rate = Following(1.0, samples=2)
+    states = {v: double(6, 5, seed=i) for i, v in enumerate(("h1", "h2"))}
+    net.infer(clamps, init=net.carry_on(states), steps=1, optimizer=SGD(lr=rate))
+    few = net.carry_on({v: h[:2] for v, h in states.items()})
+    true = net.curvature({v: h[:2] for v, h in clamps.items()}, init=few, iterations=300).max()
+    assert rate.curvature == pytest.approx(float(true), rel=0.05)
+
+
 @pytest.mark.parametrize(
     ("arguments", "key"),
     [({"at_most": 0}, "at_most"), ({"at_most": 1.0, "cap": 2.0}, "cap"), ({"at_most": 1.0, "every": 0}, "every"),

@@ -20,6 +20,8 @@ FILES = {
     "verify": "tests/plan/test_verify.py",
     "slots": "tests/slots/test_engine.py",
     "coordinates": "tests/inference/test_coordinates.py",
+    "duals": "tests/inference/test_duals.py",
+    "schedules": "tests/inference/test_schedules.py",
 }
 
 
@@ -44,6 +46,7 @@ REFUSALS = (
     'f"sends an error that was not', 'f"sends on what comes back to {self._name(outside', 'f"sends on what comes back to {self._name(twice',
     'f"does not send the error', 'f"moves {', 'f"does not move', 'f"moves the state', 'f"learns from', 'f"learns the bias',
     'f"does not learn from', 'f"does not learn the bias',
+    'f"moves a dual among', 'f"uses the error of',
 )  # fmt: skip
 
 MUTANTS = [
@@ -52,7 +55,7 @@ MUTANTS = [
     fault("one step too few under a trace", DESCENT, "for t in range(program.plan.steps):\n            program.evaluate(t)",
           "for t in range(program.plan.steps - 1):\n            program.evaluate(t)", "engine"),
     fault("the last forward round forgotten", PROGRAM,
-          "        if self.plan.steps:\n            for step in self._final.forward:\n                step()\n", "", "engine"),
+          "        for step in self._final.forward:\n            step()\n", "", "engine"),
     fault("a hoist dropped", COMPILE, "edges = np.flatnonzero(self.level <= t)", "edges = np.flatnonzero(self.level <= NEVER)",
           "plan"),
     fault("levels one step late", COMPILE, "first[self.flow.moves[t]] = t + 1", "first[self.flow.moves[t]] = t + 2", "engine"),
@@ -96,7 +99,7 @@ MUTANTS = [
           "            grad.index_copy_(0, index, product().mul_(-scale))", "engine"),
     fault("half weights are cast once and for all", WORKSPACE, "self.refreshed(lambda: copy.copy_(weight))",
           "copy.copy_(weight)", "autocast"),
-    fault("autocast is overlooked", WORKSPACE, "_autocast(self.device) if self.dtype == torch.float32 else None", "None", "autocast"),
+    fault("autocast is overlooked", WORKSPACE, "autocast_of(self.device) if self.dtype == torch.float32 else None", "None", "autocast"),
     fault("half gradients of the wrong sign", PRODUCTS, "grad[where]).mul_(-scale)", "grad[where]).mul_(scale)", "autocast"),
     fault("transposed CSR", SPARSE, "((target, source), (z, a)) if forward else ((source, target), (a, z))",
           "((source, target), (z, a)) if forward else ((target, source), (a, z))", "engine"),
@@ -197,6 +200,19 @@ MUTANTS = [
           "self.found.residual.max() > options.tolerance", "coordinates"),
     fault("the errors at the end are those of the last step", DESCENT, "            self._move(t)\n        program.finish()\n",
           "            self._move(t)\n", "coordinates"),
+    # dual variables, nodes that stop, and precisions that are others in each step
+    fault("a dual is not added to the error", NODES, "        return own + dual, sent + dual",
+          "        return own, sent", "duals"),
+    fault("known neurons have a dual", PROGRAM, "self.ws.r(g)[p].mul_(known.free)", "pass", "duals"),
+    fault("duals of samples at rest move on", PROGRAM, "self.ws.r(g).masked_fill_(own, 0.0)", "pass", "duals"),
+    fault("nodes that stopped are computed on", COMPILE, "still = edges[~stopped[structure.source[edges]]]", "still = edges",
+          "duals"),
+    fault("what comes into a node is left out with one of its parents", COMPILE, "np.isin(structure.target[edges], into)",
+          "np.isin(structure.target[edges], into) & ~stopped[structure.source[edges]]", "duals"),
+    fault("every step has the precisions of the first", PROGRAM, "self.ws.p(g).copy_(table[t])", "self.ws.p(g).copy_(table[0])",
+          "schedules"),
+    fault("energies have the precisions of the end", BASE, "precision = self.plan.precisions(t)[k]",
+          "precision = self.plan.precisions(self.plan.steps)[k]", "schedules"),
     # energies, as every backend has them
     fault("precisions from the segment's start", BASE, "precision[numbers - first]", "precision[: len(numbers)]",
           "engine"),

@@ -12,9 +12,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import pcgraph
-from pcgraph import SGD, Errors, Forward, Normal, PCNetwork, Zero
+from pcgraph import SGD, Duals, Errors, Forward, Normal, PCNetwork, Zero
 from pcgraph.plan import Plan, verify
-from pcgraph.plan.operations import NONE, Activate, Compare, Index, Learn, Measure, Move, Propagate, Pull, Relay, Write
+from pcgraph.plan.operations import (
+    NONE,
+    Activate,
+    Compare,
+    Index,
+    Learn,
+    Measure,
+    Move,
+    Propagate,
+    Pull,
+    Relay,
+    Shift,
+    Write,
+)
 from pcgraph.testing.strategies import digraphs, problems
 
 # -- by hand ----------------------------------------------------------------------------------------------------------
@@ -288,3 +301,57 @@ def test_nothing_can_be_left_out(problem, init, steps):
     for spoilt in shortened(plan):
         with pytest.raises(AssertionError):
             verify(spoilt)
+
+
+# -- dual variables ---------------------------------------------------------------------------------------------------
+
+
+def dual_plan() -> Plan:
+    return NET.plan({"x", "y"}, init=Forward(), steps=3, optimizer=SGD(0.1), duals=Duals(0.2))
+
+
+def no_shift(plan: Plan) -> Plan:
+    return step(plan, 1, shift=Shift(NONE))
+
+
+def no_shift_at_the_end(plan: Plan) -> Plan:
+    return replace(plan, final=replace(plan.final, shift=Shift(NONE)))
+
+
+def a_shift_of_a_clamped_node(plan: Plan) -> Plan:
+    return step(plan, 1, shift=Shift(np.sort([*plan.stages[1].shift.nodes, NODE["y"]])))
+
+
+def a_shift_before_anything_has_moved(plan: Plan) -> Plan:
+    return step(plan, 0, shift=Shift(np.array([NODE["h2"]])))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (no_shift, "without its dual"),
+        (no_shift_at_the_end, "without its dual"),
+        (a_shift_of_a_clamped_node, "that is not there"),
+        (a_shift_before_anything_has_moved, "that is not there"),
+    ],
+)
+def test_a_plan_with_duals_is_proved_too(spoil: Callable[[Plan], Plan], said: str) -> None:
+    """Each dual is moved once in every step but the first, before its error is used."""
+    assert verify(dual_plan())
+    with pytest.raises(AssertionError, match=said):
+        verify(spoil(dual_plan()))
+
+
+def test_errors_that_were_sent_back_are_not_shifted_any_more() -> None:
+    """By hand, since a stage has the shift before its pulls."""
+    plan = dual_plan()
+
+    class Late(type(plan.stages[1])):  # type: ignore[misc]
+        def operations(self):
+            yield from (self.propagate, self.compare, self.shift, self.pull, self.shift, self.move)
+
+    late = Late(**{name: getattr(plan.stages[1], name) for name in vars(plan.stages[1])})
+    stages = list(plan.stages)
+    stages[1] = late
+    with pytest.raises(AssertionError, match="or moves it twice"):
+        verify(replace(plan, stages=tuple(stages)))

@@ -30,6 +30,8 @@ class TorchBackend(Backend):
 
     name = "torch"
     moves_errors = True
+    moves_duals = True
+    moves_precisions = True
 
     def __init__(self) -> None:
         self._spaces: list[tuple[Workspace, dict[Plan, TorchProgram]]] = []
@@ -97,6 +99,7 @@ class TorchBackend(Backend):
         """
         s, kernels = plan.structure, self.kernels(plan, network)
         per_sample = sum(g.size * g.count * 5 for g in s.groups)
+        per_sample += sum(2 * s.groups[int(g)].size for g in s.group_of[plan.duals])
         per_sample += kept(plan, kernels, traits_of(network.device.type))
         widest = parameters = 0
         for bucket, kernel in zip(s.buckets, kernels):

@@ -1,7 +1,8 @@
 """Before it is bound, a plan becomes calls on rows of the buffers of groups, and on edges of buckets.
 
 Every group of nodes of one shape has the buffers H (states), A (what comes in), M (predictions), E (errors; during a
-step also the gradient of the states) and S (signals: the errors behind the activation), each (nodes, batch, size).
+step also the gradient of the states) and S (signals: the errors behind the activation), each (nodes, batch, size); with
+dual variables also L (duals) and R (how much of an error is added to a dual).
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from numpy.typing import NDArray
 from pcgraph.plan.operations import Index
 
 __all__ = [
-    "ActivateRows", "Call", "CompareRows", "Fill", "Give", "MeasureRows", "MoveRows", "OffsetRows", "RelayRows",
-    "Restore", "Rows", "Save", "Send", "SendBack", "ZeroGradient", "ZeroSignal", "mark", "numbers", "rows",
+    "ActivateRows", "BeginDuals", "Call", "CompareRows", "Fill", "Give", "MeasureRows", "MoveRows", "OffsetRows",
+    "RelayRows", "Restore", "Rows", "Save", "Send", "SendBack", "ZeroGradient", "ZeroSignal", "mark", "numbers", "rows",
 ]  # fmt: skip
 
 #: Rows of a buffer: a slice where they are neighbours, else their numbers.
@@ -132,16 +133,26 @@ class CompareRows(SegmentRows):
     """M = σ(A), E = dF/dh and S = the error behind the activation are computed on these rows of a segment.
 
     `slope`: "keep" leaves σ'(A) in the place of A, which nothing changes or reads any more; "use" takes it from there,
-    and M as it is. `precision`: of each row; None where all are 1.
+    and M as it is. `precision`: of each row; None where all are 1. `dual`: L[rows] gains R * (H - M), and is then
+    added to E, and to the error behind S. `scheduled`: the precisions are P[rows], which are others in each step.
     """
 
     slope: Literal["keep", "use"] | None = None
     precision: NDArray[np.float64] | None = None
+    dual: bool = False
+    scheduled: bool = False
 
 
 @dataclass(frozen=True, eq=False)
 class ZeroGradient(GroupRows):
     """E[rows] becomes 0: these nodes move by their children's errors alone, or lie between those that move."""
+
+
+@dataclass(frozen=True, eq=False)
+class BeginDuals(GroupRows):
+    """L[rows] becomes 0, and R[rows] the rate."""
+
+    rate: float
 
 
 @dataclass(frozen=True, eq=False)

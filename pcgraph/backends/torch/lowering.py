@@ -15,6 +15,7 @@ import numpy as np
 
 from pcgraph.backends.torch.calls import (
     ActivateRows,
+    BeginDuals,
     Call,
     CompareRows,
     Fill,
@@ -40,7 +41,7 @@ from pcgraph.plan import NEVER, Plan, Stage
 from pcgraph.plan.flow import Mask, mask_of
 from pcgraph.plan.operations import Activate, Index, Propagate, Pull, Relay, Write
 
-__all__ = ["Calls", "Lowered", "kept", "lower"]
+__all__ = ["Calls", "Lowered", "kept", "lower", "lower_stage"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +93,8 @@ class _Lowering:
         if plan.measure is not None:
             self.offset[plan.measure.nodes] = True
         self.at_once = not self.offset.any()
+        #: Segments some node of which has another precision in each step.
+        self.scheduled = frozenset(self.s.segment_of[plan.scheduled].tolist())
         self.quiet = np.zeros(self.count, dtype=bool)
         self.based, self.bases = self._plan_bases()
         self.lasting = self._lasting()
@@ -148,6 +151,10 @@ class _Lowering:
                 continue
             begun = [int(moved.error(t)[nodes].sum()) for t in range(last + 1)]
             at = next(t for t in range(last + 1) if begun[t])
+            # Of a segment some nodes of which have a dual, there are no errors that are the same for all.
+            has = np.isin(nodes, self.plan.duals)
+            if has.any() and not has.all():
+                continue
             if begun[at] == len(nodes) == nodes[-1] - nodes[0] + 1 and at < self.plan.steps:
                 found[i] = (slice(int(nodes[0]), int(nodes[-1]) + 1), at)
         return found
@@ -260,6 +267,9 @@ class _Lowering:
         yield from self.accumulate(begin.edges, begin.nodes, True, np.zeros(self.count, dtype=bool))
         if self.plan.measure is not None:
             yield from (MeasureRows(which, where) for which, where in self.pieces(self.plan.measure.nodes))
+        if self.plan.request.duals is not None:
+            dual = self.by_group_rows(mask_of(self.count, self.plan.duals))
+            yield from (BeginDuals(g, where, self.plan.request.duals) for g, where in dual)
         if self.quiet.any():
             yield from (ZeroSignal(g, where) for g, where in self.by_group_rows(self.quiet))
 
@@ -281,15 +291,17 @@ class _Lowering:
 
     def stage(self, stage: Stage, t: int, final: bool = False) -> Calls:
         """Return the calls of step `t`, or of what follows the last one."""
-        compared = mask_of(self.count, stage.compare.nodes)
+        compared, shifted = mask_of(self.count, stage.compare.nodes), mask_of(self.count, stage.shift.nodes)
         changing, kept = compared.copy(), []
         for i, (nodes, begun) in self.lasting.items():
             if t >= begun:
                 changing[nodes] = False
                 start = self.s.groups[self.s.segments[i].group].start
                 where = slice(nodes.start - start, nodes.stop - start)
-                kept.append(self.errors(i, where, "keep" if t == begun else "use"))
-        errors = (*kept, *(self.errors(i, where) for i, where in self.pieces(np.flatnonzero(changing))))
+                slope: Literal["keep", "use"] = "keep" if t == begun else "use"
+                kept.append(self.errors(i, where, slope, bool(shifted[nodes].any())))
+        parts = [(self.pieces(np.flatnonzero(changing & (shifted == dual))), dual) for dual in (False, True)]
+        errors = (*kept, *(self.errors(i, where, None, dual) for found, dual in parts for i, where in found))
         forward = tuple(self.evaluation(stage, t)) if t else ()
         if final:
             return Calls(forward, errors)
@@ -312,19 +324,22 @@ class _Lowering:
         offsets, _ = self.moves(moved & self.offset, errors=True)
         return Calls(forward, errors, zero, (*back, *hold), moves + offsets)
 
-    def errors(self, i: int, where: Rows, slope: Literal["keep", "use"] | None = None) -> CompareRows:
+    def errors(self, i: int, where: Rows, slope: Literal["keep", "use"] | None, dual: bool) -> CompareRows:
         """Return the call that takes the errors of these rows of segment `i`."""
-        precision = self.plan.precisions[i]
+        precision = self.plan.precisions(0)[i]
+        if i in self.scheduled:
+            return CompareRows(i, where, slope, None, dual, scheduled=True)
         if precision is not None:
             precision = precision[numbers(where) - self.s.segments[i].start]
-        return CompareRows(i, where, slope, precision)
+        return CompareRows(i, where, slope, precision, dual)
 
     def evaluation(self, stage: Stage, t: int) -> Iterator[Call]:
         """Return what is computed anew before step `t`, nodes whose variable is their error wave by wave."""
         for propagate, offset in stage.offsets:
             yield from self.forward(t, propagate.nodes)
             yield from (OffsetRows(which, where) for which, where in self.pieces(offset.nodes))
-        yield from self.forward(t, stage.propagate.nodes if stage.offsets else None)
+        whole = stage is self.plan.stage(t) and not stage.offsets
+        yield from self.forward(t, None if whole else stage.propagate.nodes)
 
     def backs(self, edges: Mask, compared: Mask) -> Iterator[SendBack]:
         """Yield pull calls for the edges in the mask, and for others in between where that makes them neighbours.
@@ -404,6 +419,11 @@ def _alike(labels: Index) -> Iterator[slice]:
 def _neighbours(where: Index) -> list[Index]:
     """Split sorted row numbers into pieces without gaps."""
     return np.split(where, np.flatnonzero(np.diff(where) > 1) + 1)
+
+
+def lower_stage(plan: Plan, kernels: Sequence[Kernel], traits: Traits, stage: Stage, t: int) -> Calls:
+    """Write down the calls of another stage in the place of that of step `t`."""
+    return _Lowering(plan, kernels, traits).stage(stage, t)
 
 
 def kept(plan: Plan, kernels: Sequence[Kernel], traits: Traits) -> int:

@@ -13,6 +13,7 @@ from pcgraph.activations import Activation
 from pcgraph.backends.torch import onednn
 from pcgraph.backends.torch.calls import (
     ActivateRows,
+    BeginDuals,
     Call,
     CompareRows,
     Fill,
@@ -85,6 +86,17 @@ def zero_gradient(ws: Workspace, call: ZeroGradient) -> Step:
 def zero_signal(ws: Workspace, call: ZeroSignal) -> Step:
     """Bind S[rows] = 0."""
     return _zero(ws.s(call.group), ws.index(call.rows))
+
+
+def begin_duals(ws: Workspace, call: BeginDuals) -> Step:
+    """Bind L[rows] = 0 and R[rows] = rate."""
+    zero, rates, where = _zero(ws.l(call.group), ws.index(call.rows)), ws.r(call.group), ws.index(call.rows)
+
+    def run() -> None:
+        zero()
+        rates[where] = call.rate
+
+    return run
 
 
 def _zero(buffer: Tensor, where: Tensor | slice) -> Step:
@@ -165,17 +177,29 @@ def _activation(ws: Workspace, segment: Segment) -> Activation:
 
 @dataclass(frozen=True)
 class _Rows:
-    """A comparison works on these rows of H, A, M, E and S, each (nodes, batch, size)."""
+    """A comparison works on these rows of H, A, M, E and S, and where there are duals of L and R.
+
+    Each is (nodes, batch, size).
+    """
 
     h: Tensor
     a: Tensor
     m: Tensor
     e: Tensor
     s: Tensor
+    l: Tensor | None = None  # noqa: E741
+    r: Tensor | None = None
 
     def shaped(self, shape: tuple[int, ...]) -> _Rows:
         """View all samples of all rows as one batch."""
-        return _Rows(*(t.view(-1, *shape) for t in (self.h, self.a, self.m, self.e, self.s)))
+        own = (self.h, self.a, self.m, self.e, self.s, self.l, self.r)
+        return _Rows(*(None if t is None else t.view(-1, *shape) for t in own))  # type: ignore[arg-type]
+
+    def shifted(self, residual: Tensor) -> Tensor:
+        """Let the duals rise by a residual, and return them."""
+        assert self.l is not None
+        assert self.r is not None
+        return self.l.addcmul_(residual, self.r)
 
 
 def compare(ws: Workspace, call: CompareRows) -> Step:
@@ -189,7 +213,9 @@ def compare(ws: Workspace, call: CompareRows) -> Step:
     if call.precision is not None:
         precision = torch.from_numpy(call.precision).to(dtype=ws.dtype, device=ws.device).view(-1, 1, 1)
     g = segment.group
-    buffers = [ws.h(g), ws.a(g), ws.m(g), ws.e(g), ws.s(g)]
+    if call.scheduled:
+        precision = ws.p(g)[where] if isinstance(where, slice) else ws.empty(len(where), 1, 1)
+    buffers = [ws.h(g), ws.a(g), ws.m(g), ws.e(g), ws.s(g), *((ws.l(g), ws.r(g)) if call.dual else ())]
     if isinstance(where, slice):
         return _compare(ws, call, _Rows(*(b[where] for b in buffers)), precision)
     rows = _Rows(*(torch.empty_like(reader(b, where)()) for b in buffers))
@@ -197,10 +223,16 @@ def compare(ws: Workspace, call: CompareRows) -> Step:
     results = [(buffers[3], rows.e), (buffers[4], rows.s)]
     if buffers[2] is not buffers[1]:
         results.append((buffers[2], rows.m))
+    read = [(buffers[0], rows.h), (buffers[1], rows.a)]
+    if call.scheduled and precision is not None:
+        read.append((ws.p(g), precision))
+    if rows.l is not None and rows.r is not None:
+        results.append((buffers[5], rows.l))
+        read += [(buffers[5], rows.l), (buffers[6], rows.r)]
 
     def gathered() -> None:
-        torch.index_select(buffers[0], 0, where, out=rows.h)
-        torch.index_select(buffers[1], 0, where, out=rows.a)
+        for buffer, found in read:
+            torch.index_select(buffer, 0, where, out=found)
         inner()
         for buffer, found in results:
             buffer.index_copy_(0, where, found)
@@ -228,9 +260,23 @@ def _predict(r: _Rows, flat: _Rows, sigma: Activation, same: bool) -> Callable[[
 
 
 def _miss(r: _Rows, precision: Tensor | None) -> Callable[[Tensor], object]:
+    """Return what writes the error of the Gaussian energy, and the dual with it, into E."""
+    if r.l is not None:
+        return _miss_and_dual(r, precision)
     if precision is None:
         return lambda mu: torch.sub(r.h, mu, out=r.e)
     return lambda mu: torch.sub(r.h, mu, out=r.e).mul_(precision)
+
+
+def _miss_and_dual(r: _Rows, precision: Tensor | None) -> Callable[[Tensor], object]:
+    if precision is None:
+        return lambda mu: r.e.add_(r.shifted(torch.sub(r.h, mu, out=r.e)))
+
+    def weighed(mu: Tensor) -> None:
+        dual = r.shifted(torch.sub(r.h, mu, out=r.e))
+        r.e.mul_(precision).add_(dual)
+
+    return weighed
 
 
 def _gaussian(
@@ -264,13 +310,24 @@ def _general(
 ) -> Step:  # fmt: skip
     energy = ws.net.energy_of(call.segment)
 
+    def alone() -> tuple[Tensor, Tensor]:
+        return energy.error(flat.h, predict().view(flat.h.shape))
+
+    def with_dual() -> tuple[Tensor, Tensor]:
+        mu = predict().view(flat.h.shape)
+        own, sent = energy.error(flat.h, mu)
+        dual = flat.shifted(flat.h - mu)
+        return own + dual, sent + dual
+
+    errors = with_dual if call.dual else alone
+
     def identity() -> None:
-        own, sent = energy.error(flat.h, predict().view(flat.h.shape))
+        own, sent = errors()
         flat.e.copy_(own)
         flat.s.copy_(sent)
 
     def curved() -> None:
-        own, sent = energy.error(flat.h, predict().view(flat.h.shape))
+        own, sent = errors()
         flat.e.copy_(own)
         sigma.pullback(sent, flat.a, out=flat.s, mu=flat.m)
 
@@ -286,6 +343,7 @@ BIND: dict[type[Call], Callable[[Workspace, Any], Step]] = {
     CompareRows: compare,
     ZeroGradient: zero_gradient,
     ZeroSignal: zero_signal,
+    BeginDuals: begin_duals,
     MeasureRows: measure,
     OffsetRows: offset,
     RelayRows: relay,

@@ -6,7 +6,7 @@ import math
 import weakref
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -18,7 +18,7 @@ from pcgraph.backends.torch import nodes, onednn
 from pcgraph.backends.torch.calls import Call, Give, MoveRows, Send, SendBack, mark, numbers
 from pcgraph.backends.torch.gradients import Gradient, bias_gradient
 from pcgraph.backends.torch.kernels import Kernel
-from pcgraph.backends.torch.lowering import Calls, Lowered
+from pcgraph.backends.torch.lowering import Calls, Lowered, lower_stage
 from pcgraph.backends.torch.workspace import Bound, Step, Workspace
 from pcgraph.clamps import Clamps
 from pcgraph.initializers import Block, Context
@@ -29,6 +29,9 @@ from pcgraph.plan.operations import Write
 __all__ = ["TorchProgram"]
 
 T = TypeVar("T")
+
+#: So many steps are kept of those without nodes that have stopped.
+FEWER = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,6 +112,11 @@ class TorchProgram(Program):
         self._now, self._last = plan.steps, -1
         self._masks: list[_Mask] = []
         self._rates: dict[Move, float | Tensor] = {}
+        #: Whether nodes have stopped in every sample; and steps without what serves these alone, by step and nodes.
+        self._stopped = np.zeros(len(plan.structure.nodes), dtype=bool)
+        self._held: list[tuple[Tensor, Tensor]] = []
+        self._fewer: dict[tuple[int, bytes], tuple[Stage, list[Step]]] = {}
+        self._refreshed: set[tuple[int, bytes]] = set()
         self._rate_sets: dict[Move, dict[tuple[float, ...], Tensor]] = {}
 
     # -- binding ------------------------------------------------------------------------------------------------------
@@ -205,6 +213,9 @@ class TorchProgram(Program):
         self._masks = [self._mask(i, *pair) for i, pair in clamps.masked.items()]
         self._rates = {}
         self._last = -1
+        self._stopped[:] = False
+        self._held = []
+        self._refreshed.clear()
         fixed = False
         for item in self._prologue:
             if isinstance(item, Given):
@@ -218,9 +229,45 @@ class TorchProgram(Program):
                 self._hold()
         if not fixed:
             self._fix(clamps)
+        if len(self.plan.duals):
+            for i, known in zip(clamps.masked, self._masks):
+                g, p = self.plan.structure.place(i)
+                self.ws.r(g)[p].mul_(known.free)
+
+    def hold(self, held: Tensor) -> None:
+        s = self.plan.structure
+        self._held = []
+        for g in np.unique(s.group_of[self.plan.stages[-1].move.nodes]).tolist():
+            group = s.groups[g]
+            own = held[group.start : group.start + group.count].unsqueeze(2)
+            self.ws.r(g).masked_fill_(own, 0.0)
+            self._held.append((self.ws.e(g), own))
+        self._stopped[self.plan.duals] = held.all(1).cpu().numpy()[self.plan.duals]
+
+    def _stage_at(self, t: int) -> Stage:
+        """Return step `t`, without what serves nodes alone that have stopped in every sample."""
+        t = min(t, len(self._stages) - 1)
+        if not self._stopped.any():
+            return self._stages[t]
+        key = t, self._stopped.tobytes()
+        if key not in self._fewer:
+            stage = self.plan.stage(t).without(self._stopped, self.plan.structure)
+            calls = lower_stage(self.plan, self.kernels, self.ws.traits, stage, t)
+            bounds, self._bounds = self._bounds, []
+            found = self._stage(calls)
+            self._fewer[key] = found, list(dict.fromkeys(step for bound in self._bounds for step in bound.refresh))
+            self._bounds = bounds
+            if len(self._fewer) > FEWER:
+                del self._fewer[next(iter(self._fewer))]
+        elif key not in self._refreshed:
+            for step in self._fewer[key][1]:
+                step()
+        self._refreshed.add(key)
+        return self._fewer[key][0]
 
     def evaluate(self, t: int) -> None:
-        stage = self._stages[min(t, len(self._stages) - 1)]
+        stage = self._stage_at(t)
+        self._weigh(t)
         for step in stage.forward:
             step()
         for step in stage.errors:
@@ -228,7 +275,7 @@ class TorchProgram(Program):
         self._now = self._last = t
 
     def pull(self, t: int, motion: Motion) -> None:
-        stage = self._stages[min(t, len(self._stages) - 1)]
+        stage = self._stage_at(t)
         for step in stage.clear:
             step()
         if self.plan.measure is not None:  # what pulls at a state goes on to its parents
@@ -239,6 +286,8 @@ class TorchProgram(Program):
             self._nudge(motion)
         for known in self._masks:
             known.e.mul_(known.free)
+        for gradients, held in self._held:
+            gradients.masked_fill_(held, 0.0)
 
     def _nudge(self, motion: Motion) -> None:
         for i, (target, strength) in motion.nudges.items():
@@ -257,7 +306,28 @@ class TorchProgram(Program):
         if self._masks and not optimizer.fixes_zero:
             self._hold()
 
+    def _weigh(self, t: int) -> None:
+        """Bring the precisions that are others in each step to those of step `t`."""
+        for g, table in self._schedules:
+            self.ws.p(g).copy_(table[t])
+
+    @cached_property
+    def _schedules(self) -> list[tuple[int, Tensor]]:
+        """Return (group, precisions (steps + 1, nodes, 1, 1)) where they are others in each step."""
+        s, steps = self.plan.structure, self.plan.steps
+        found = []
+        for g in np.unique(s.group_of[self.plan.scheduled]).tolist():
+            table = np.ones((steps + 1, s.groups[g].count))
+            for k, segment in enumerate(s.segments):
+                for t in range(steps + 1 if segment.group == g else 0):
+                    own = self.plan.precisions(t)[k]
+                    table[t, segment.start : segment.stop] = 1.0 if own is None else own
+            made = torch.from_numpy(table).to(dtype=self.ws.dtype, device=self.ws.device)
+            found.append((g, made.view(steps + 1, -1, 1, 1)))
+        return found
+
     def finish(self) -> None:
+        self._weigh(self.plan.steps)
         for step in self._final.forward:
             step()
         for k, step in enumerate(self._final.errors):
@@ -322,6 +392,8 @@ class TorchProgram(Program):
         shape = shape if isinstance(which, int) else (-1, *shape)
         if kind == "variable" and self._moves_errors(which):
             return self.ws.x(g)[where].view(shape)
+        if kind == "dual":
+            return self.ws.l(g)[where].view(shape)
         if kind == "gradient":
             return self.ws.e(g)[where].view(shape)
         if kind in ("state", "variable"):

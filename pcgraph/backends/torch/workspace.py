@@ -121,10 +121,22 @@ class Workspace:
         """Return the errors of a group that are variables, (nodes, batch, size)."""
         return self._buffer("x", group)
 
+    def l(self, group: int) -> Tensor:  # noqa: E743
+        """Return the duals of a group, (nodes, batch, size)."""
+        return self._buffer("l", group)
+
+    def r(self, group: int) -> Tensor:
+        """Return how much of an error is added to a dual, (nodes, batch, size): the rate, or 0 where it is held."""
+        return self._buffer("r", group)
+
+    def p(self, group: int) -> Tensor:
+        """Return the precisions of this step of a group, (nodes, 1, 1)."""
+        return self._buffer("p", group)
+
     def _buffer(self, name: str, group: int) -> Tensor:
         if (name, group) not in self._buffers:
             size = self.structure.groups[group]
-            made = self.empty(size.count, self.batch, size.size)
+            made = self.empty(size.count, *((1, 1) if name == "p" else (self.batch, size.size)))
             # Rows that no call writes may lie between those that one reads as a slice.
             self._buffers[name, group] = made.zero_() if name in "es" else made
         return self._buffers[name, group]

@@ -14,6 +14,7 @@ from pcgraph import energies, graphs, transforms
 from pcgraph.backends import Backend, Motion, Program, get
 from pcgraph.clamps import Clamps, Masked
 from pcgraph.coordinates import Errors
+from pcgraph.duals import Duals
 from pcgraph.errors import ConfigError
 from pcgraph.initializers import Context, Equilibrium, Forward, Initializer, Normal, Null, Zero
 from pcgraph.learning import nudged
@@ -39,6 +40,7 @@ class _Case:
     coordinates: Errors | None = None
     tolerance: float | None = None
     precision: dict[Any, float] | None = None
+    duals: Duals | None = None
 
 
 def check_backend(
@@ -124,6 +126,8 @@ def _cases() -> Iterator[_Case]:
     yield _Case("slots and a partial clamp", _slots, lambda: Forward(roots=Zero()), masked=("x", "b"))
     yield _Case("slots and error coordinates", _slots, Forward, coordinates=Errors())
     yield _Case("precisions of one run", _slots, Zero, precision={("a", "down"): 2.0, "b": 0.5, ("x", "down"): 0.1})
+    yield _Case("dual variables", _kinds_of_nodes_that_are_smooth, lambda: Normal(std=0.3), duals=Duals(0.1))
+    yield _Case("duals that stop", chain, Forward, SGD(lr=0.2), 9, duals=Duals(0.5, stop=0.7))
     yield _Case("a tolerance", chain, Forward, SGD(lr=0.2), 5, tolerance=1e-9)
     for name, graph in (("neurons", _neurons), ("weights", _shared), ("identities", _edge_activations),
                         ("entries", _entries), ("modules", _modules)):  # fmt: skip
@@ -254,7 +258,9 @@ def _clamps(net: PCNetwork, case: _Case, batch: int, seed: int) -> dict[Any, Ten
 def _check(backend: Backend, case: _Case, net: PCNetwork, batch: int, seed: int) -> None:
     """Run two batches of different size, one result kept alive beside the other, and compare all that can be read."""
     init, first = case.init(), _clamps(net, case, batch, seed)
-    kw: dict[str, Any] = {"init": init, "optimizer": case.optimizer, "coordinates": case.coordinates}
+    kw: dict[str, Any] = {
+        "init": init, "optimizer": case.optimizer, "coordinates": case.coordinates, "duals": case.duals,
+    }  # fmt: skip
     if case.tolerance is not None:
         kw["tolerance"] = case.tolerance
     if case.precision is not None:
@@ -269,11 +275,12 @@ def _check(backend: Backend, case: _Case, net: PCNetwork, batch: int, seed: int)
     order: tuple[Any, ...] = ()
     if case.coordinates is not None:
         order = check(net.graph, first).error_coordinates(case.coordinates.keep).witness.order
-    step = _step(case.optimizer, batch)
-    expected = reference.infer(net, first, start, case.steps, step, order, case.precision)
+    step, duals = _step(case.optimizer, batch), case.duals
+    rate, stop = (None, None) if duals is None else (duals.rate, duals.stop)
+    expected = reference.infer(net, first, start, case.steps, step, order, case.precision, dual_rate=rate, stop=stop)
     _compare(backend, case, net, kept, expected)
     _compare_parts(backend, case, net, first, start)
-    if not case.masked and case.name != "kept states" and case.coordinates is None:
+    if not case.masked and case.name != "kept states" and case.coordinates is None and case.duals is None:
         _compare_nudged(backend, case, net, batch, seed)
 
 
@@ -314,6 +321,8 @@ def _compare(backend: Backend, case: _Case, net: PCNetwork, result: Any, expecte
             )
     if far(result.trace, torch.stack(expected.trace).detach()):
         raise differ("energy at every step", "evaluate(t) brings predictions up to date, and energy(t) follows it")
+    if any(far(result.duals[v], expected.duals[v]) for v in result.duals):
+        raise differ("duals", "a dual rises by rate * (h - mu) in every stage but the first, and shifts the error")
     if far(sum(result.node_energy.values()), result.energy):
         raise differ("sum of the nodes' energies", "node_energies yields each compared node once")
     for factor in (1, 2):
@@ -353,7 +362,7 @@ def _compare_parts(
             residual = max(
                 (float(program.read(int(i), "gradient").abs().max()) for i in plan.stage(t).move.nodes), default=0.0
             )
-            if abs(residual - float(program.residual(t).max())) > 1e-12:
+            if abs(residual - float(program.residual(t, checked).max())) > 1e-12:
                 raise broken(
                     backend, f"residual(t): the largest gradient ({case.name})", "another", "leave it as it is"
                 )
