@@ -373,14 +373,16 @@ class _Subject:
 
 def _signs(shape: Iterable[int], seed: int = 0) -> Tensor:
     """Draw 1 and -1 at random."""
-    return torch.randint(0, 2, tuple(shape), generator=torch.Generator().manual_seed(seed)) * 2 - 1
+    return torch.randint(0, 2, tuple(shape), generator=torch.Generator().manual_seed(seed), device="cpu") * 2 - 1
 
 
 def _one_each(result: Tensor) -> Tensor:
     """Mark one neuron of each sample, drawn at random."""
     neurons = result[0].numel()
-    places = torch.randint(0, max(neurons, 1), (len(result), 1), generator=torch.Generator().manual_seed(1))
-    marks = torch.zeros(len(result), max(neurons, 1)).scatter_(1, places, 1.0)
+    places = torch.randint(
+        0, max(neurons, 1), (len(result), 1), generator=torch.Generator().manual_seed(1), device="cpu"
+    )
+    marks = torch.zeros(len(result), max(neurons, 1), device="cpu").scatter_(1, places, 1.0)
     return marks[:, :neurons].reshape(result.shape).to(result)
 
 

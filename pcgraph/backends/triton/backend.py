@@ -99,6 +99,8 @@ def unusable(device: torch.device, dtype: torch.dtype, asked: bool) -> str | Non
         return None if device.type == "cpu" else "TRITON_INTERPRET=1 runs on tensors of the CPU alone"
     if device.type != "cuda":
         return f"the network is on {device.type!r}, and fused kernels run on CUDA (or by TRITON_INTERPRET=1)"
+    if not torch.cuda.is_available():
+        return "torch finds no CUDA device"
     if torch.cuda.get_device_capability(device) < (8, 0):
         return "the card is older than compute capability 8.0"
     if dtype != torch.float32:
