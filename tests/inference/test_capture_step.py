@@ -154,7 +154,7 @@ def test_a_rate_that_follows_is_measured_between_replays(recording, check, every
     assert rates[0] == rates[1]
     assert seen[0] == seen[1]
     assert len(set(seen[0])) > 1
-    assert replays(recording) == (LEFT + 5) * (2 if check else 1)
+    assert replays(recording) == (LEFT + STEPS) * (2 if check else 1)
 
 
 @pytest.mark.filterwarnings("ignore:the run has fallen over")
@@ -197,7 +197,7 @@ def test_small_gradients_are_told_of_a_replay_as_well(recording):
     kw = {"state_optimizer": SGD(1e-6), "check": False, "epochs": 2}
     told = []
     for capture in (False, True):
-        with pytest.warns(PCGraphWarning, match="gradients are below the optimizer's eps"):
+        with pytest.warns(PCGraphWarning, match="gradients are below the optimizer's eps|gets no signal"):
             told.append(train(capture, **kw)[1].warnings)
     assert told[0] == told[1]
 
