@@ -430,7 +430,7 @@ class PCNetwork(Network):
                 f"{idle}= is for inference, and without init= and steps= a sweep predicts: give both, or leave it out",
                 key=idle,
             )
-        checked = Clamps.check(self, clamps, finite=check)
+        checked = Clamps.check(self, clamps, finite=require_flag(check, "check"))
         plan = self._planner.prediction(checked.clamped, frozenset(checked.masked), target)
         options = Options(check=False, capture=capture)
         with torch.inference_mode(False):

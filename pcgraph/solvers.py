@@ -209,7 +209,8 @@ class Anderson(Solver):
         changes = memory["changes"].transpose(0, 1)  # (batch, history, variables)
         gram = changes @ changes.mT
         mean = gram.diagonal(dim1=1, dim2=2).mean(1).clamp(min=torch.finfo(gram.dtype).tiny)
-        gram = gram + (self.ridge * mean).view(-1, 1, 1) * torch.eye(self.history, dtype=gram.dtype, device=gram.device)
+        ridge = max(self.ridge, 16 * torch.finfo(gram.dtype).eps)  # less is lost in rounding, and leaves it to chance
+        gram = gram + (ridge * mean).view(-1, 1, 1) * torch.eye(self.history, dtype=gram.dtype, device=gram.device)
         weights: Tensor = torch.linalg.lstsq(gram, changes @ step.unsqueeze(2)).solution
         mixed: Tensor = (memory["moves"].transpose(0, 1) + changes).mT @ weights
         return variables + self.damping * (step - mixed.squeeze(2))

@@ -15,7 +15,7 @@ from typing import Any
 
 import networkx as nx
 
-from pcgraph.arguments import require_number
+from pcgraph.arguments import require_flag, require_number
 from pcgraph.errors import GraphError
 from pcgraph.graphs.layered import ActivationSpec, Size, chain, sizes_in_one
 
@@ -57,12 +57,13 @@ def bidirectional(
     >>> graph.nodes["h1"]["slots"]
     {'down': {'precision': 0.001, 'activation': 'gelu'}}
     """
+    inside, precision = require_flag(inside, "inside"), require_number(precision, "precision", above=0)
     outside: ActivationSpec = "identity" if inside else activation
     graph = chain(sizes, activation=outside, output_activation=output_activation)
     names = list(graph)
     if precision != 1.0:
         for v in names[1:]:
-            graph.nodes[v]["precision"] = require_number(precision, "precision", above=0)
+            graph.nodes[v]["precision"] = precision
     _feed_back(graph, names, require_number(feedback, "feedback", above=0), outside)
     if inside:
         for u, _, data in graph.edges(data=True):

@@ -30,16 +30,17 @@ NO_SIZES = {
 }  # fmt: skip
 #: Graphs by their sizes, with sizes that all of them take.
 BY_SIZES = {"chain": graphs.chain, "decoder": graphs.decoder, "skip": graphs.skip, "lateral": graphs.lateral,
-            "fully_connected": graphs.fully_connected, "assemblies": graphs.assemblies}  # fmt: skip
+            "fully_connected": graphs.fully_connected, "assemblies": graphs.assemblies,
+            "bidirectional": graphs.bidirectional, "cortex": graphs.cortex}  # fmt: skip
 SIZES = {"chain": [4, 3], "decoder": [4, 3], "skip": [4, 5, 3], "lateral": [4, 5, 3], "fully_connected": [4, 3],
-         "assemblies": [4, 3]}  # fmt: skip
+         "assemblies": [4, 3], "bidirectional": [4, 3], "cortex": [4, 5, 3]}  # fmt: skip
 NO_ACTIVATION = {"number": 3, "text": "rleu", "list": [], "dict": {}, "bool": True, "class": torch.nn.ReLU}
 ACTIVATED = {
     "chain": ([4, 5, 3],), "decoder": ([4, 5, 3],), "skip": ([4, 5, 3],), "lateral": ([4, 5, 3],), "fully_connected": ([4, 3],),
-    "assemblies": ([4, 3],), "residual": (4, 5, 3), "random_groups": (5, 2, 2), "figure_9": (), "alexnet": (), "vgg5": (),
+    "assemblies": ([4, 3],), "bidirectional": ([4, 5, 3],), "cortex": ([4, 5, 3],), "residual": (4, 5, 3), "random_groups": (5, 2, 2), "figure_9": (), "alexnet": (), "vgg5": (),
 }  # fmt: skip
 SMALL = {"alexnet": {"hidden": 4}}
-ENDED = ("chain", "decoder", "skip", "lateral", "residual")
+ENDED = ("chain", "decoder", "skip", "lateral", "residual", "bidirectional")
 
 
 def made(name: str, **changed: Any) -> Any:
@@ -57,6 +58,12 @@ GRAPHS = [
     *(Argument(f"graphs.{name}(output_activation=)", lambda v, name=name: made(name, output_activation=v), "anything",
                REFUSED, bad=NO_ACTIVATION, good={"name": "tanh", "function": torch.sin})
       for name in ENDED),
+    *(Argument(f"graphs.bidirectional({key}=)", lambda v, key=key: made("bidirectional", **{key: v}), "positive number", REFUSED)
+      for key in ("precision", "feedback")),
+    Argument("graphs.bidirectional(inside=)", lambda v: made("bidirectional", inside=v), "flag", REFUSED),
+    *(Argument(f"graphs.cortex({key}=)", lambda v, key=key: made("cortex", **{key: v}), "positive number", REFUSED,
+               takes=("none",), good=NONE)
+      for key in ("feedback", "lateral")),
     Argument("graphs.skip(span=)", lambda v: graphs.skip([4, 5, 5, 3], span=v), "positive count", REFUSED,
              bad={"one": 1, "too far": 4}),
     Argument("graphs.lateral(feedback=)", lambda v: graphs.lateral([4, 5, 3], feedback=v), "flag", REFUSED),

@@ -52,7 +52,7 @@ EXEMPT: dict[str, str] = {
     ), MADE),
     **dict.fromkeys((
         "backends.Backend", "backends.Motion", "backends.Program", "backends.Traits", "backends.get", "backends.traits_of",
-        "backends.TorchBackend", "plan.Request", "plan.arrivals", "plan.make_plan", "plan.verify",
+        "backends.TorchBackend", "backends.TritonBackend", "backends.keep", "backends.keeping", "backends.switches", "plan.Request", "plan.arrivals", "plan.make_plan", "plan.verify",
     ), BACKEND),
     **dict.fromkeys((
         "initializers.Given", "initializers.Layout", "initializers.Relaxation", "initializers.Swept", "initializers.blocks",

@@ -11,9 +11,15 @@ import torch
 
 import pcgraph
 from pcgraph import training
-from pcgraph.errors import CheckpointError, ClampError, ConfigError, InvalidInitializer
+from pcgraph.errors import CheckpointError, ClampError, ConfigError, GraphError, InvalidInitializer
 from tests.bad_calls.calls import BATCHES, X, fitted, net
 from tests.bad_calls.kinds import NO_OBJECT, NONE, Argument
+from tests.bad_calls.running import COORDINATES, NO_COORDINATES, NO_PRECISION, PRECISIONS, ZERO
+
+
+def evaluated(**changed: Any) -> Any:
+    """An evaluation by inference."""
+    return pcgraph.evaluate(net(), BATCHES, **{**ZERO, **changed})
 
 
 def made(optimizer: Callable[[list[Any]], Any]) -> Any:
@@ -56,6 +62,7 @@ TRAINING = [
     Argument("fit(init=)", lambda v: fitted(init=v), "initializer", (InvalidInitializer, ConfigError), bad=NONE),
     Argument("fit(steps=)", lambda v: fitted(steps=v), "count", takes=("zero",)),
     Argument("fit(epochs=)", lambda v: fitted(epochs=v), "positive count"),
+    Argument("fit(curvature_every=)", lambda v: fitted(curvature_every=v), "count"),
     Argument("fit(measure_every=)", lambda v: fitted(measure_every=v), "positive count"),
     Argument("fit(checkpoint_every=)", lambda v: fitted(checkpoint_every=v), "optional positive count"),
     Argument("fit(state_optimizer=)", lambda v: fitted(state_optimizer=v), "anything",
@@ -145,6 +152,13 @@ TRAINING = [
              lambda v: pcgraph.evaluate(net(), BATCHES, init=pcgraph.Zero(), steps=1, optimizer=v), "anything",
              bad={**NO_OBJECT, **NONE, "class": pcgraph.SGD, "torch's": torch.optim.SGD([torch.ones(1)]),
                   "unknown node": pcgraph.SGD({"hh1": 0.1, None: 0.1})}, good={"sgd": pcgraph.SGD(0.1)}),
+    Argument("evaluate(coordinates=)", lambda v: evaluated(coordinates=v), "anything",
+             (ConfigError, GraphError, InvalidInitializer, ClampError), bad=NO_COORDINATES, good=COORDINATES),
+    Argument("evaluate(tolerance=)", lambda v: evaluated(tolerance=v), "positive number", takes=("none",), good=NONE),
+    Argument("evaluate(precision=)", lambda v: evaluated(precision=v), "anything", bad=NO_PRECISION, good=PRECISIONS),
+    Argument("evaluate(check=)", lambda v: evaluated(check=v), "flag"),
+    Argument("evaluate(capture=)", lambda v: evaluated(capture=v), "flag", bad={"on a CPU": True, "other": "always"},
+             only_good=("false", "auto"), good={"auto": "auto"}),
     Argument("evaluate(stop=)", lambda v: pcgraph.evaluate(net(), BATCHES, stop=v), "anything",
              bad={"number": 3, "bool": True, "text": "now"}, good={"function": lambda: False, "none": None}),
 ]  # fmt: skip

@@ -197,7 +197,7 @@ def test_small_gradients_are_told_of_a_replay_as_well(recording):
     kw = {"state_optimizer": SGD(1e-4), "check": False, "epochs": 2}
     told = []
     for capture in (False, True):
-        with pytest.warns(PCGraphWarning, match="gradients are below the optimizer's eps"):
+        with pytest.warns(PCGraphWarning, match="gradients are below the optimizer's eps|gets no signal"):
             told.append(train(capture, **kw)[1].warnings)
     assert told[0] == told[1]
 

@@ -818,7 +818,7 @@ def test_targets_that_are_no_classes_have_no_accuracy() -> None:
         ),
         ([(X, Y)], {"tolerance": 0.1}, ConfigError, "tolerance= is for inference"),
         ([(X, Y)], {"coordinates": pcgraph.Errors()}, ConfigError, "coordinates= is for inference"),
-        ([(X, Y)], {"optimizer": 3}, ConfigError, "moved by a state optimizer"),
+        ([(X, Y)], {"optimizer": 3}, ConfigError, "states are moved by a state optimizer"),
     ],
 )
 def test_what_cannot_be_evaluated_is_refused(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from dataclasses import replace
+from functools import cache
 
 import torch
 
@@ -64,6 +65,7 @@ class TritonBackend(TorchBackend):
         return tuple(replace(kernel, begins=False, writes=False, widens=False) for kernel in found)
 
     def bind(self, plan: Plan, ws: Workspace) -> TorchProgram:
+        self.check(plan, ws.net)  # the network may have been moved since the plan was made
         if self.unfit(plan, ws.net) is not None:
             return super().bind(plan, ws)
         from pcgraph.backends.triton.program import TritonProgram
@@ -97,16 +99,24 @@ def unusable(device: torch.device, dtype: torch.dtype, asked: bool) -> str | Non
 
     The interpreter, which is slow, is used where the backend was `asked` for by name.
     """
-    if importlib.util.find_spec("triton") is None:
-        return "the package triton is not installed (pip install triton)"
-    if asked and os.environ.get("TRITON_INTERPRET") == "1":
-        return None if device.type == "cpu" else "TRITON_INTERPRET=1 runs on tensors of the CPU alone"
-    if device.type != "cuda":
+    interpreted = asked and os.environ.get("TRITON_INTERPRET") == "1"
+    if interpreted and device.type != "cpu":
+        return "TRITON_INTERPRET=1 runs on tensors of the CPU alone"
+    if not interpreted and device.type != "cuda":
         return f"the network is on {device.type!r}, and fused kernels run on CUDA (or by TRITON_INTERPRET=1)"
+    if not _installed():
+        return "the package triton is not installed (pip install triton)"
+    if interpreted:
+        return None
     if not torch.cuda.is_available():
-        return "torch finds no GPU"
+        return "torch finds no CUDA device"
     if torch.cuda.get_device_capability(device) < (8, 0):
         return "the card is older than compute capability 8.0"
     if dtype != torch.float32:
         return f"the network is in {dtype}, and fused kernels compute in float32"
     return None
+
+
+@cache
+def _installed() -> bool:
+    return importlib.util.find_spec("triton") is not None
