@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pcgraph.arguments import shown
 from pcgraph.coordinates import Errors
 from pcgraph.duals import Duals
 from pcgraph.errors import ConfigError
@@ -24,7 +25,7 @@ def read_duals(
     if duals is None:
         return None
     if not isinstance(duals, Duals):
-        raise ConfigError(f"duals= is None or pcgraph.Duals(rate=...) (found {duals!r})", key="duals")
+        raise ConfigError(f"duals= is None or pcgraph.Duals(rate=...) (found {shown(duals)})", key="duals")
     if isinstance(optimizer, Solver):
         raise ConfigError(
             f"{optimizer!r} remembers the energy of earlier steps, and duals change in every step what is minimised: "

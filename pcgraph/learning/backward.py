@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pcgraph.arguments import require_count, require_flag, require_instance
 from pcgraph.clamps import Clamps, Masked
 from pcgraph.energies import Energy, Gaussian
 from pcgraph.errors import ClampError, ConfigError
@@ -108,6 +109,7 @@ def zero_divergence(
     Y. Song, T. Lukasiewicz, Z. Xu, R. Bogacz, "Can the Brain Do Backpropagation? Exact Implementation of
     Backpropagation in Predictive Coding Networks" (NeurIPS 2020).
     """
+    require_instance(net, "net", PCNetwork, "pcgraph.PCNetwork(graph)")
     _given(net, inputs, targets, check)
     s, arrival = net.structure, _arrivals(net, set(inputs), list(targets))
     rates = {v: 1.0 / _precision(net, v) for v in arrival if v not in targets}
@@ -168,6 +170,8 @@ def fixed_predictions(
     B. Millidge, A. Tschantz, C. L. Buckley, "Predictive Coding Approximates Backprop Along Arbitrary Computation
     Graphs" (Neural Computation 2022).
     """
+    require_instance(net, "net", PCNetwork, "pcgraph.PCNetwork(graph)")
+    steps = require_count(steps, "steps")
     require_optimizer(net, steps, optimizer)
     if steps and not isinstance(optimizer, StateOptimizer):
         raise ConfigError(f"fixed predictions take a state optimizer (found {optimizer!r})", key="optimizer")
@@ -177,8 +181,9 @@ def fixed_predictions(
             "give a number as the rate",
             key="optimizer",
         )
-    known = _given(net, inputs, targets, check)
+    known, wanted = _given(net, inputs, targets, check)
     s = net.structure
+    inputs, targets = ({s.nodes[i]: h for i, h in given.values.items()} for given in (known, wanted))
     order = [v for v in check_graph(net.graph, inputs, repair=False).order or () if v not in inputs]
     with torch.enable_grad():
         leaves = dict(inputs)
@@ -239,11 +244,15 @@ def _backward(net: PCNetwork, loss: Tensor, scale: float = 1.0) -> None:
             parameter.grad = torch.zeros_like(parameter)
 
 
-def _given(net: PCNetwork, inputs: States, targets: States, check: bool) -> Clamps:
-    """Check inputs and targets, that a sweep leads from one to the other, and that no node has slots; return inputs."""
+def _given(net: PCNetwork, inputs: States, targets: States, check: bool) -> tuple[Clamps, Clamps]:
+    """Check inputs and targets, that a sweep leads from one to the other, and that no node has slots."""
+    check = require_flag(check, "check")
     known, wanted = (Clamps.check(net, values, finite=check) for values in (inputs, targets))
     if known.batch != wanted.batch:
         raise ClampError(f"inputs and targets have one batch size (found {known.batch} and {wanted.batch})")
+    for i in known.clamped & wanted.clamped:
+        name = net.structure.nodes[i]
+        raise ClampError(f"{name!r} is among the inputs and among the targets: give it once", node=name)
     for i in (*known.masked, *wanted.masked):
         name = net.structure.nodes[i]
         raise ClampError(f"this rule takes whole values (found a partial clamp of {name!r})", node=name)
@@ -255,7 +264,7 @@ def _given(net: PCNetwork, inputs: States, targets: States, check: bool) -> Clam
             key="rule",
         )
     check_graph(net.graph, inputs, repair=False).verdicts["forward"].require()
-    return known
+    return known, wanted
 
 
 def _arrivals(net: PCNetwork, inputs: set[Node], targets: Iterable[Node]) -> dict[Node, int]:

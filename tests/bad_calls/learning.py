@@ -11,7 +11,17 @@ from pcgraph import learning
 from pcgraph.errors import ClampError, ConfigError, GraphError, InvalidInitializer
 from tests.bad_calls.calls import BATCH, LABELS, X, Y, fitted, infer, net
 from tests.bad_calls.kinds import NO_OBJECT, NONE, Argument
-from tests.bad_calls.running import NO_CLAMPS, NO_COORDINATES, NO_LABELS, NO_MOVER, inits
+from tests.bad_calls.running import (
+    DUALS,
+    NO_CLAMPS,
+    NO_COORDINATES,
+    NO_DUALS,
+    NO_LABELS,
+    NO_MOVER,
+    NO_PRECISION,
+    PRECISIONS,
+    inits,
+)
 
 SGD = pcgraph.SGD(lr=0.1)
 
@@ -41,6 +51,21 @@ def pulled(clamps: Any = None, targets: Any = None, network: Any = None, **chang
 def straight(inputs: Any = None, targets: Any = None, network: Any = None, **changed: Any) -> Any:
     own = net() if network is None else network
     return learning.backprop(
+        own, {"x": X} if inputs is None else inputs, {"y": Y} if targets is None else targets, **changed
+    )
+
+
+def fixed(inputs: Any = None, targets: Any = None, network: Any = None, **changed: Any) -> Any:
+    own = net() if network is None else network
+    return learning.fixed_predictions(
+        own, {"x": X} if inputs is None else inputs, {"y": Y} if targets is None else targets,
+        **{"steps": 2, "optimizer": SGD, **changed},
+    )  # fmt: skip
+
+
+def in_time(inputs: Any = None, targets: Any = None, network: Any = None, **changed: Any) -> Any:
+    own = net() if network is None else network
+    return learning.zero_divergence(
         own, {"x": X} if inputs is None else inputs, {"y": Y} if targets is None else targets, **changed
     )
 
@@ -87,6 +112,22 @@ RULES = [
     Argument("fit(coordinates=)", lambda v: fitted(coordinates=v), "anything",
              (ConfigError, GraphError, InvalidInitializer, ClampError), bad=NO_COORDINATES,
              good={"errors": pcgraph.Errors(), "none": None}),
+    *(row for name, call in (("fixed_predictions", fixed), ("zero_divergence", in_time)) for row in (
+        Argument(f"learning.{name}(net=)", lambda v, call=call: call(network=v), "anything", bad=NO_NET),
+        Argument(f"learning.{name}(inputs=)", call, "anything", (ClampError, InvalidInitializer),
+                 bad={**NO_CLAMPS, "masked": {"x": pcgraph.Masked(X, X > 0)}, "few": {"x": X[:5]}},
+                 good={"arrays": {"x": X.numpy()}}),
+        Argument(f"learning.{name}(targets=)", lambda v, call=call: call(targets=v), "anything", ClampError,
+                 bad={**NO_CLAMPS, "masked": {"y": pcgraph.Masked(Y, Y > 0)}, "few": {"y": Y[:5]}, "an input": {"x": X}},
+                 good={"arrays": {"y": Y.numpy()}}),
+        Argument(f"learning.{name}(check=)", lambda v, call=call: call(check=v), "flag"),
+    )),
+    Argument("learning.fixed_predictions(steps=)", lambda v: fixed(steps=v), "count"),
+    Argument("learning.fixed_predictions(optimizer=)", lambda v: fixed(optimizer=v), "anything",
+             bad={**NO_MOVER, **NONE, "solver": pcgraph.LBFGS(), "following": pcgraph.SGD(pcgraph.Following(0.1))},
+             good={"sgd": SGD, "adam": pcgraph.Adam()}),
+    Argument("fit(duals=)", lambda v: fitted(duals=v), "anything", bad=NO_DUALS, good=DUALS),
+    Argument("fit(precision=)", lambda v: fitted(precision=v), "anything", bad=NO_PRECISION, good=PRECISIONS),
     Argument("fit(tolerance=)", lambda v: fitted(tolerance=v), "positive number", takes=("none",), good=NONE),
     Argument("fit(capture=)", lambda v: fitted(capture=v), "flag", bad={"on a CPU": True, "other": "always"},
              only_good=("false", "auto"), good={"auto": "auto"}),
@@ -118,6 +159,13 @@ MOVING = [
              only_good=("float", "float32")),
     Argument("Following(every=)", lambda v: pcgraph.Following(0.1, every=v), "positive count"),
     Argument("Following(iterations=)", lambda v: pcgraph.Following(0.1, iterations=v), "positive count"),
+    Argument("Following(samples=)", lambda v: pcgraph.Following(0.1, samples=v), "positive count"),
+    Argument("Langevin(lr=)", pcgraph.Langevin, "positive number"),
+    Argument("Langevin(temperature=)", lambda v: pcgraph.Langevin(0.1, v), "number from 0"),
+    Argument("Langevin(generator=)", lambda v: pcgraph.Langevin(0.1, generator=v), "anything", bad=NO_OBJECT,
+             good={"one": torch.Generator(), "none": None}),
+    Argument("Duals(rate=)", pcgraph.Duals, "positive number"),
+    Argument("Duals(stop=)", lambda v: pcgraph.Duals(0.1, v), "positive number", takes=("none",), good=NONE),
     Argument("Errors(keep=)", pcgraph.Errors, "anything", bad=NO_KEEP,
              good={"repair": "repair", "list": ["h1"], "empty": ()}),
     Argument("Equilibrium(release=)", lambda v: pcgraph.Equilibrium(v), "anything", bad={k: v for k, v in NO_KEEP.items() if k != "text"},

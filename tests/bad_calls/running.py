@@ -32,6 +32,8 @@ NO_PRECISION = {
     "a root": {"x": 1.0}, "unhashable within": {("y", ()): 1.0},
 }  # fmt: skip
 PRECISIONS = {"none": None, "empty": {}, "one": {"y": 2.0}, "numpy": {"y": np.float32(2)}}
+NO_DUALS = {**NO_OBJECT, "class": pcgraph.Duals, "errors": pcgraph.Errors()}
+DUALS = {"one": pcgraph.Duals(0.1), "that stop": pcgraph.Duals(0.1, stop=0.1), "none": None}
 NO_COORDINATES = {
     **dict(NO_OBJECT.items()), "class": pcgraph.Errors, "name": "errors",
     "unknown node": pcgraph.Errors(keep=["hh1"]),
@@ -93,6 +95,9 @@ RUNNING = [
              only_good=("false", "auto"), good={"auto": "auto"}),
     Argument("PCNetwork.infer(kernels=)", lambda v: infer(kernels=v), "anything", (ConfigError, GraphError), bad=NO_KERNELS, good=KERNELS),
     Argument("PCNetwork.infer(precision=)", lambda v: infer(precision=v), "anything", bad=NO_PRECISION, good=PRECISIONS),
+    Argument("PCNetwork.infer(duals=)", lambda v: infer(duals=v), "anything", bad=NO_DUALS, good=DUALS),
+    Argument("PCNetwork.plan(duals=)", lambda v: planned(duals=v), "anything", bad=NO_DUALS, good=DUALS),
+    Argument("PCNetwork.predict(duals=)", lambda v: predicted(**ZERO, duals=v), "anything", bad=NO_DUALS, good=DUALS),
     Argument("PCNetwork.plan(clamped=)", planned, "anything", (ClampError, InvalidInitializer), bad=NO_NAMES,
              good={"set": {"x"}, "array": np.array(["x", "y"]), "mapping": BATCH, "generator": iter(["x"])}),
     Argument("PCNetwork.plan(masked=)", lambda v: planned(["x"], masked=v), "anything", ClampError, bad=NO_NAMES,
@@ -136,7 +141,7 @@ RUNNING = [
              takes=("none",), good={"name": "y", "none": None}),
     Argument("PCNetwork.predict(of a sweep)", lambda v: predicted(**v), "anything",
              bad={"optimizer": {"optimizer": "adam"}, "tolerance": {"tolerance": "1"}, "coordinates": {"coordinates": 3},
-                  "precision": {"precision": 3}, "init alone": {"init": pcgraph.Zero()}, "steps alone": {"steps": 3}}),
+                  "precision": {"precision": 3}, "duals": {"duals": pcgraph.Duals(0.1)}, "init alone": {"init": pcgraph.Zero()}, "steps alone": {"steps": 3}}),
     Argument("PCNetwork.curvature(clamps=)", curvature, "anything", ClampError, bad={**NO_CLAMPS, **NONE},
              good={"arrays": {"x": X.numpy(), "y": Y.numpy()}}),
     inits("PCNetwork.curvature(init=)", lambda v: curvature(init=v)),
