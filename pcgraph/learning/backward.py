@@ -54,6 +54,8 @@ def forward_update(net: PCNetwork, clamps: Mapping[Node, Tensor | Masked], resul
     InvalidInitializer
         There is no sweep for these clamps.
     """
+    require_instance(net, "net", PCNetwork, "pcgraph.PCNetwork(graph)")
+    require_instance(result, "result", InferenceResult, "net.infer(...)")
     if result.learned:
         raise ConfigError("the network has learned from this result already; run net.infer(...) again")
     swept = dict(net.infer(clamps, init=Forward(), steps=0, check=False).states)

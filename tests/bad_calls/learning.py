@@ -70,6 +70,15 @@ def in_time(inputs: Any = None, targets: Any = None, network: Any = None, **chan
     )
 
 
+def forward(network: Any = None, clamps: Any = None, result: Any = None) -> Any:
+    own = net()
+    kw: dict[str, Any] = {"init": pcgraph.Forward(), "steps": 1, "optimizer": SGD}
+    found = own.infer({"x": X, "y": Y}, **kw) if result is None else result
+    return learning.forward_update(
+        own if network is None else network, {"x": X, "y": Y} if clamps is None else clamps, found
+    )
+
+
 NO_NET = {
     "graph": pcgraph.graphs.chain([4, 3]), "text": "net", "module": torch.nn.Linear(2, 2), "class": pcgraph.PCNetwork,
     "number": 3,
@@ -122,6 +131,11 @@ RULES = [
                  good={"arrays": {"y": Y.numpy()}}),
         Argument(f"learning.{name}(check=)", lambda v, call=call: call(check=v), "flag"),
     )),
+    Argument("learning.forward_update(net=)", lambda v: forward(network=v), "anything", bad=NO_NET),
+    Argument("learning.forward_update(clamps=)", lambda v: forward(clamps=v), "anything", (ClampError, InvalidInitializer),
+             bad={"number": 3, "unknown": {"z": X}, "text": "x"}),
+    Argument("learning.forward_update(result=)", lambda v: forward(result=v), "anything",
+             bad={"number": 3, "text": "result", "class": pcgraph.InferenceResult, "network": net()}),
     Argument("learning.fixed_predictions(steps=)", lambda v: fixed(steps=v), "count"),
     Argument("learning.fixed_predictions(optimizer=)", lambda v: fixed(optimizer=v), "anything",
              bad={**NO_MOVER, **NONE, "solver": pcgraph.LBFGS(), "following": pcgraph.SGD(pcgraph.Following(0.1))},
