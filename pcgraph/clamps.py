@@ -85,9 +85,10 @@ class Clamps:
         values: dict[int, Tensor] = {}
         masked: dict[int, tuple[Tensor, Tensor]] = {}
         batch: tuple[Hashable, int] | None = None
+        dtype, device = net.dtype, net.device
         for node, given in clamps.items():
             i = net.structure.require_node(node, ClampError)
-            tensor = _fitting(net, node, given.values if isinstance(given, Masked) else given)
+            tensor = _fitting(net, node, given.values if isinstance(given, Masked) else given, dtype, device)
             if batch is None:
                 batch = (node, tensor.shape[0])
             elif tensor.shape[0] != batch[1]:
@@ -183,29 +184,33 @@ def _is_plain(tensor: Tensor) -> bool:
     return tensor.layout == torch.strided and not tensor.is_meta
 
 
-def _fitting(net: Network, node: Hashable, value: Any) -> Tensor:
+def _fitting(net: Network, node: Hashable, value: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Read a clamp and see that it is one of this network: an array is made so, a tensor has to be."""
+    shape = net.structure.shape(node)
+    if type(value) is Tensor and value.dtype is dtype and value.device == device:  # as a rule: nothing is to be said
+        plain = value.layout is torch.strided and not value.is_nested
+        if plain and value.dim() and value.shape[1:] == shape:
+            return value
     tensor = read_tensor(node, value)
     if isinstance(value, np.ndarray) and tensor.is_floating_point():
-        tensor = tensor.to(net.device, net.dtype)
-    shape = net.structure.shape(node)
+        tensor = tensor.to(device, dtype)
     if tuple(tensor.shape[1:]) != shape or tensor.dim() == 0:
         wanted = ", ".join(["batch", *map(str, shape)])
         raise ClampError(
             f"the clamp of {node!r} needs shape ({wanted}) (found {tuple(tensor.shape)})" + _hint(tensor, shape),
             node=node,
         )
-    if tensor.dtype != net.dtype:
+    if tensor.dtype != dtype:
         what = "one_hot(...)" if not tensor.dtype.is_floating_point and len(shape) == 1 else "it"
         raise ClampError(
-            f"the clamp of {node!r} needs dtype {net.dtype} (found {tensor.dtype}): convert {what} with "
-            f".to({net.dtype}), or the network with net.to(...)",
+            f"the clamp of {node!r} needs dtype {dtype} (found {tensor.dtype}): convert {what} with "
+            f".to({dtype}), or the network with net.to(...)",
             node=node,
         )
-    if tensor.device != net.device:
+    if tensor.device != device:
         raise ClampError(
-            f"the clamp of {node!r} needs to be on {net.device}, where the network is (found {tensor.device}): "
-            f"use .to({str(net.device)!r})",
+            f"the clamp of {node!r} needs to be on {device}, where the network is (found {tensor.device}): "
+            f"use .to({str(device)!r})",
             node=node,
         )
     return tensor
