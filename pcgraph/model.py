@@ -29,7 +29,7 @@ from pcgraph.inference import (
 from pcgraph.inference.capturable import require_mode
 from pcgraph.inference.curvature import largest_curvature
 from pcgraph.initializers import Initializer, States
-from pcgraph.network import Network
+from pcgraph.network import HandledNetwork
 from pcgraph.optimizers import Following, StateOptimizer
 from pcgraph.plan import Plan, Precision, Request
 from pcgraph.pyg import to_data
@@ -43,7 +43,7 @@ __all__ = ["PCNetwork"]
 Node = Hashable
 
 
-class PCNetwork(Network):
+class PCNetwork(HandledNetwork):
     """A predictive coding network can be declared on any graph; it is planned, run, asked, and learns.
 
     Parameters
@@ -144,7 +144,8 @@ class PCNetwork(Network):
         weights = read_precision(self.structure, precision, steps, optimizer)
         request = Request.make(
             known, partly, steps, optimizer, pins=kernels, kept=kept, precision=weights,
-            duals=read_duals(duals, optimizer, coordinates),
+            duals=read_duals(duals, optimizer, coordinates), frozen_edges=self.frozen_edges,
+            frozen_biases=self.frozen_biases,
         )  # fmt: skip
         return self._planner.plan(request, init)
 
@@ -262,7 +263,7 @@ class PCNetwork(Network):
             checked.clamped, frozenset(checked.masked), steps, motion.optimizer, nudged=frozenset(motion.nudges),
             all_move=all_move, pins=kernels,
             kept=self._planner.kept(coordinates, checked.clamped, frozenset(checked.masked)), precision=weights,
-            duals=rate,
+            duals=rate, frozen_edges=self.frozen_edges, frozen_biases=self.frozen_biases,
         )  # fmt: skip
         prepared = self._planner.prepare(request, checked, init, labels)
         try:
