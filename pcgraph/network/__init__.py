@@ -9,8 +9,9 @@ from pcgraph.network.packed import ParameterView
 from pcgraph.network.parts import Bucket, Group, Segment
 from pcgraph.network.slots import MAIN, Slot
 from pcgraph.network.structure import Structure
+from pcgraph.network.summary import Summary
 
 __all__ = [
     "INITS", "MAIN", "Bucket", "Carried", "EdgeHandle", "Group", "HandledNetwork", "Network", "NodeHandle",
-    "ParameterView", "Segment", "Slot", "Structure",
+    "ParameterView", "Segment", "Slot", "Structure", "Summary",
 ]  # fmt: skip

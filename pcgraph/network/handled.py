@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from typing import Any
 
-from pcgraph.arguments import require_instance
+from pcgraph.arguments import require_count, require_instance
 from pcgraph.network.carrying import Carried, carry
 from pcgraph.network.groups import parameter_groups
 from pcgraph.network.handles import EdgeHandle, NodeHandle
 from pcgraph.network.network import Network
+from pcgraph.network.summary import Summary, summarize
 
 __all__ = ["HandledNetwork"]
 
@@ -140,3 +141,37 @@ class HandledNetwork(Network):
         without a place here: ('h1', 'y')
         """
         return carry(self, require_instance(other, "other", Network, "pcgraph.PCNetwork(graph)"))
+
+    def summary(self, *, most: int = 60) -> Summary:
+        """Describe every node and every edge in a line: what it computes, its parameters, and what is frozen.
+
+        Parameters
+        ----------
+        most : int
+            So many nodes and edges at most; of a graph of single neurons nobody reads all.
+
+        Returns
+        -------
+        Summary
+            Print it.
+
+        Examples
+        --------
+        >>> import pcgraph
+        >>> net = pcgraph.PCNetwork(pcgraph.graphs.chain([4, 3, 2], activation="tanh"))
+        >>> net.edge("x", "h1").freeze()
+        >>> print(net.summary())
+        node  shape  activation  energy    parameters
+        -----------------------------------------------
+        'x'   4
+        'h1'  3      tanh        Gaussian  3
+        'y'   2      identity    Gaussian  2
+        <BLANKLINE>
+        edge         transform  activation  weight  parameters
+        --------------------------------------------------------------
+        'x' -> 'h1'  Linear                 3x4     12          frozen
+        'h1' -> 'y'  Linear                 2x3     6
+        <BLANKLINE>
+        23 parameters, of which 11 learn
+        """
+        return summarize(self, require_count(most, "most", least=1))

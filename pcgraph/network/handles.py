@@ -19,7 +19,7 @@ from pcgraph.network.network import Network
 from pcgraph.network.packed import ParameterView
 from pcgraph.network.parts import Bucket
 from pcgraph.network.slots import MAIN, Slot, called
-from pcgraph.transforms import Transform
+from pcgraph.transforms import Module, Transform
 
 __all__ = ["EdgeHandle", "NodeHandle", "handles_of"]
 
@@ -167,6 +167,12 @@ class EdgeHandle(_Handle):
     def transform(self) -> Transform:
         """Return f of the edge; a module is the network's own."""
         return self._bucket.transform
+
+    @property
+    def transform_name(self) -> str:
+        """Name the class of the transform; of a module of torch, its own."""
+        found = self.transform
+        return type(found.module if isinstance(found, Module) else found).__name__
 
     @property
     def activation(self) -> Activation:

@@ -22,7 +22,7 @@ ROOMS = (
 METHODS: dict[str, tuple[type, tuple[str, ...]]] = {
     "PCNetwork": (pcgraph.PCNetwork, (
         "infer", "predict", "plan", "curvature", "weight", "bias", "transform", "to_data", "carry_on", "run", "edge", "node",
-        "parameter_groups", "load_from")),
+        "parameter_groups", "load_from", "as_module", "summary")),
     "EdgeHandle": (network.EdgeHandle, ("initialize",)),
     "NodeHandle": (network.NodeHandle, ("initialize",)),
     "InferenceResult": (pcgraph.InferenceResult, ("accumulate", "backward", "peek", "group_states")),
@@ -51,7 +51,7 @@ EXEMPT: dict[str, str] = {
         "topology.Neuron", "topology.NotSupplied", "topology.Nothing", "topology.PhaseReport", "topology.Repair",
         "topology.Report(*", "topology.Sweep", "topology.SweepOrder", "topology.UnclampedRoot", "topology.Verdict",
         "network.Bucket", "network.Group", "network.Segment", "network.Slot", "network.Structure",
-        "network.Carried", "network.EdgeHandle", "network.NodeHandle", "network.ParameterView", "serialization.Unsaveable",
+        "network.Carried", "network.Summary", "network.EdgeHandle", "network.NodeHandle", "network.ParameterView", "serialization.Unsaveable",
         "initializers.Relaxed", "initializers.Context", "initializers.Block",
     ), MADE),
     **dict.fromkeys((

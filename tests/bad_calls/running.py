@@ -178,6 +178,11 @@ RUNNING = [
              (ConfigError, GraphError), bad={"list": [{"lr": 1.0}], "number": 3, "text": "h1", "unknown": {"h9": {"lr": 1.0}},
              "no options": {"h1": 1.0}, "a list for a node": {(): {"lr": 1.0}}}, good={"none": None, "empty": {}, "one": {"h1": {"lr": 1.0}}}),
     Argument("PCNetwork.parameter_groups(separate=)", lambda v: net().parameter_groups(separate=v), "flag"),
+    Argument("PCNetwork.summary(most=)", lambda v: net().summary(most=v), "positive count"),
+    *(Argument(f"PCNetwork.as_module({key}=)", lambda v, key=key: net().as_module(**{"given": "x", "wanted": "y", key: v}),
+               "anything", ClampError, bad={"unknown": "q", "number": 3, "none": None, "empty": [], "twice": ["x", "x"],
+               "lists in a list": [["x"]], "object": object()}, good={"one": "x", "list": ["x"], "tuple": ("x",)})
+      for key in ("given", "wanted")),
     Argument("PCNetwork.load_from(other=)", lambda v: net().load_from(v), "anything",
              bad={"none": None, "mapping": {}, "path": "net.safetensors", "class": pcgraph.PCNetwork, "list": []}),
     *(Argument(f"{kind}.initialize({key}=)", lambda v, kind=kind, key=key: (net().edge("x", "h1") if kind == "EdgeHandle"
