@@ -27,6 +27,7 @@ from pcgraph.clamps import Masked
 from pcgraph.coordinates import Errors
 from pcgraph.duals import Duals
 from pcgraph.errors import ClampError, ConfigError, Diverged, GraphError, InvalidInitializer, PCGraphError
+from pcgraph.inference import Trace
 from pcgraph.initializers import Average, Equilibrium, Forward, Initializer, Memory, Normal, Null, PerNode, States, Zero
 from pcgraph.learning import InferenceResult
 from pcgraph.model import PCNetwork
@@ -73,6 +74,7 @@ __all__ = [
     "PerNode",
     "Plan",
     "States",
+    "Trace",
     "Zero",
     "activations",
     "advise",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -10,7 +10,7 @@ import networkx as nx
 import torch
 from torch import Tensor
 
-from pcgraph.arguments import require_choice, require_count, require_flag, require_number, require_seed, shown
+from pcgraph.arguments import require_count, require_flag, require_number, require_seed, shown
 from pcgraph.backends import Backend, Motion
 from pcgraph.backends import get as get_backend
 from pcgraph.clamps import Clamps, Masked, read_labels
@@ -19,10 +19,14 @@ from pcgraph.duals import Duals
 from pcgraph.errors import ClampError, ConfigError, OutOfMemory
 from pcgraph.inference import (
     InferenceResult,
+    InferenceStep,
     Options,
     Planner,
+    Trace,
+    read_callback,
     read_duals,
     read_precision,
+    read_trace,
     require_optimizer,
     run,
 )
@@ -153,10 +157,11 @@ class PCNetwork(HandledNetwork):
     def infer(
         self, clamps: Mapping[Node, Tensor | Masked], *, init: Initializer, steps: int,
         optimizer: StateOptimizer | Solver | None = None, labels: Tensor | None = None,
-        coordinates: Errors | None = None, tolerance: float | None = None, trace: bool | Literal["nodes"] = False,
+        coordinates: Errors | None = None, tolerance: float | None = None,
+        trace: bool | Literal["nodes", "states"] | Trace = False,
         check: bool = True, kernels: Mapping[str, str] | None = None,
         capture: bool | Literal["auto"] = False, precision: Mapping[Node, float | Sequence[float]] | None = None,
-        duals: Duals | None = None,
+        duals: Duals | None = None, callback: Callable[[InferenceStep], Any] | None = None,
     ) -> InferenceResult:  # fmt: skip
         """Run inference: initialise the free states, then move them down the energy.
 
@@ -177,8 +182,9 @@ class PCNetwork(HandledNetwork):
         tolerance : float, optional
             A sample moves no more once no gradient of its neurons is larger; ``result.steps`` says after how many
             steps, and `steps` is the most. It needs the host in every step.
-        trace : bool or "nodes"
-            Keep the energy of every step; with "nodes", that of each node as well.
+        trace : bool, "nodes", "states" or Trace
+            Keep the energy of every step; with "nodes", that of each node as well; with "states", states and errors
+            too, of some nodes and every so many steps if a :class:`pcgraph.Trace` says so.
         check : bool
             Look for clamps and energies that are not finite. On a GPU that waits for the device.
         kernels : mapping, optional
@@ -195,6 +201,9 @@ class PCNetwork(HandledNetwork):
             a solver.
         duals : Duals, optional
             Dual variables beside the states, so that predictions are met and not only approached; not with a solver.
+        callback : callable, optional
+            It is called with an :class:`pcgraph.inference.InferenceStep` before the first step and after each, and
+            can look at everything; what it returns is ignored.
 
         Returns
         -------
@@ -210,14 +219,15 @@ class PCNetwork(HandledNetwork):
         OutOfMemory
             The device has run out of memory; the message has the plan's estimate.
         """
-        require_choice(trace, "trace", (False, True, "nodes"))
+        energies, states = read_trace(self.structure, trace)
         require_mode(capture)
         check = require_flag(check, "check")
         if tolerance is not None:
             tolerance = require_number(tolerance, "tolerance", above=0)
         return self.run(
             clamps, init=init, steps=steps, labels=labels, motion=Motion(optimizer),
-            options=Options(trace, check, capture, tolerance), kernels=kernels, coordinates=coordinates,
+            options=Options(energies, check, capture, tolerance, states=states, callback=read_callback(callback)),
+            kernels=kernels, coordinates=coordinates,
             precision=precision, duals=duals,
         )  # fmt: skip
 

@@ -38,6 +38,7 @@ EXTRAS = {
     "pooch": "an installation may lack it (the extra data)",
     "sklearn": "an installation may lack it (the extra data)",
     "matplotlib": "an installation may lack it (the extra plot)",
+    "PIL": "it comes with matplotlib (the extra plot)",
     "hypothesis": "an installation may lack it (the extra testing)",
     "torch.utils.tensorboard": "an installation may lack it, and only one who logs to it needs it",
     "optuna": "an installation may lack it, and only a search needs it",

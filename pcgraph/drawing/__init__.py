@@ -6,6 +6,9 @@ a grey print.
 
 from pcgraph.drawing.curves import learning_curve
 from pcgraph.drawing.declaration import graph, layout
+from pcgraph.drawing.dynamics import animate, errors, phase, trajectories
 from pcgraph.drawing.results import energy, images, trace
 
-__all__ = ["energy", "graph", "images", "layout", "learning_curve", "trace"]
+__all__ = [
+    "animate", "energy", "errors", "graph", "images", "layout", "learning_curve", "phase", "trace", "trajectories",
+]  # fmt: skip

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["energy", "images", "trace"]
+__all__ = ["energy", "images", "laid_out", "limits_of", "trace"]
 
 NAMED = 60
 """Only some rows of a heat map bear their names where there are more nodes than this."""
@@ -192,7 +192,7 @@ def images(
     """
     require_picture(path, title)
     rows = dict(values) if isinstance(values, Mapping) else {"": values}
-    pictures = {name: _pictures(row, shape) for name, row in rows.items()}
+    pictures = {name: laid_out(row, shape) for name, row in rows.items()}
     counts = sorted({len(row) for row in pictures.values()})
     if len(counts) != 1 or counts[0] == 0:
         raise ConfigError(f"every row needs the same number of images, at least one (found {counts})", key="values")
@@ -200,10 +200,10 @@ def images(
     figure, axes = pyplot().subplots(
         len(rows), across, figsize=(0.75 * across + 1.2, 0.8 * len(rows) + 0.3), layout="constrained", squeeze=False
     )
-    low, high = _limits(pictures.values(), limits)
+    low, high = limits_of(pictures.values(), limits)
     for line, (label, row) in zip(axes, pictures.items()):
         if limits == "rows":
-            low, high = _limits([row], limits)
+            low, high = limits_of([row], limits)
         for ax, picture in zip(line, row):
             bright = picture.ndim == 3
             shown = np.clip((picture - low) / ((high - low) or 1.0), 0, 1) if bright else picture
@@ -219,7 +219,7 @@ def images(
     return figure  # type: ignore[no-any-return]
 
 
-def _pictures(values: Tensor, shape: Sequence[int] | None) -> np.ndarray[Any, Any]:
+def laid_out(values: Tensor, shape: Sequence[int] | None) -> np.ndarray[Any, Any]:
     """Lay values out as an array (images, height, width) or (images, height, width, 3)."""
     values = read_numbers(values, "values").detach().cpu()
     own = tuple(values.shape[1:]) if shape is None else require_shape(shape, "shape")
@@ -240,7 +240,7 @@ def _pictures(values: Tensor, shape: Sequence[int] | None) -> np.ndarray[Any, An
     return (laid.permute(0, 2, 3, 1) if len(own) == 3 else laid).to(torch.float64).numpy()
 
 
-def _limits(rows: Iterable[np.ndarray[Any, Any]], limits: Any) -> tuple[float, float]:
+def limits_of(rows: Iterable[np.ndarray[Any, Any]], limits: Any) -> tuple[float, float]:
     """Find the values that are drawn white and black."""
     if limits is not None and limits != "rows":
         try:

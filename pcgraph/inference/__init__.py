@@ -7,14 +7,19 @@ from pcgraph.inference.planner import Planner, require_optimizer
 from pcgraph.inference.precision import read_precision
 from pcgraph.inference.result import InferenceResult
 from pcgraph.inference.run import run
+from pcgraph.inference.watching import InferenceStep, Trace, read_callback, read_trace
 
 __all__ = [
     "InferenceResult",
+    "InferenceStep",
     "Options",
     "Planner",
     "Recorder",
+    "Trace",
+    "read_callback",
     "read_duals",
     "read_precision",
+    "read_trace",
     "require_optimizer",
     "run",
 ]

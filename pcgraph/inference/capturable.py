@@ -25,6 +25,8 @@ def obstacle(
         return "a clamp is partial"
     if options.tolerance is not None or options.stop is not None:
         return "a tolerance, or where nodes stop, is looked at by the host in every step"
+    if options.callback is not None:
+        return "a callback is called by the host in every step"
     if options.trace or motion.nudges or plan.request.all_move:
         return "a trace, nudges and incremental learning need the host in every step"
     return obstacle_in(backend, network, plan, motion.optimizer)

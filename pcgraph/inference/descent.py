@@ -11,6 +11,7 @@ from torch import Tensor
 from pcgraph.backends import Motion, Program
 from pcgraph.clamps import Clamps
 from pcgraph.inference.options import Options
+from pcgraph.inference.watching import NOTHING_KEPT, Keeper, Traces
 from pcgraph.initializers import Context
 from pcgraph.solvers import Solver
 
@@ -31,6 +32,8 @@ class Descent:
         Which samples have reached the tolerance; for which a solver found no way on.
     residual : Tensor or None, shape (batch,)
         The largest gradient of a neuron that was seen last.
+    kept : tuple
+        States and errors by node, (kept, batch, *shape), and after which steps they were kept; or nothing.
     moved : int or None
         How many states were moved in all steps together, counting those that moved in some sample; None where no
         node stops.
@@ -42,6 +45,7 @@ class Descent:
     failed: Tensor | None = None
     residual: Tensor | None = None
     moved: int | None = None
+    kept: Traces = NOTHING_KEPT
 
 
 def descend(program: Program, clamps: Clamps, context: Context, motion: Motion, options: Options) -> Descent:
@@ -53,7 +57,7 @@ def descend(program: Program, clamps: Clamps, context: Context, motion: Motion, 
         What was seen; a run that is not looked at step by step has seen nothing.
     """
     program.start(clamps, context)
-    plain = not options.trace and options.tolerance is None and options.stop is None
+    plain = not options.trace and options.tolerance is None and options.stop is None and options.callback is None
     if plain and not isinstance(motion.optimizer, Solver):
         for t in range(program.plan.steps):
             program.step(t, motion)
@@ -83,10 +87,12 @@ class _Watched:
     def run(self) -> Descent:
         program, options, energies = self.program, self.options, []
         measure = energy_by_node if options.trace == "nodes" else Program.energy
+        keeper, taken = Keeper(program, options.states, options.callback), program.plan.steps
         for t in range(program.plan.steps):
             program.evaluate(t)
             if options.trace:
                 energies.append(measure(program, t))
+            keeper.see(t, t)
             if self.stopped is not None and options.stop is not None and t:
                 found = self.stopped | program.settled(options.stop, self.clamps)
                 if not torch.equal(found, self.stopped):
@@ -99,11 +105,14 @@ class _Watched:
                 if len(program.plan.duals):
                     self._hold()
                 if not self.active.any():
+                    taken = t
                     break
             self.steps += self.active
             self._move(t)
         program.finish()
         self._finish()
+        keeper.see(taken, None)
+        self.found.kept = keeper.kept
         if options.trace:
             energies.append(measure(program))
             self.found.trace = torch.stack(energies)

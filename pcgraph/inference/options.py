@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
+
+from pcgraph.inference.watching import InferenceStep, Trace
 
 __all__ = ["Options"]
 
@@ -22,6 +25,10 @@ class Options:
         Whether to record the run and replay it; see :mod:`pcgraph.inference.capture`.
     tolerance : float or None
         A sample moves no more once no gradient of its neurons is larger.
+    states : Trace or None
+        Which states and errors to keep on the way.
+    callback : callable or None
+        What to call, with an :class:`InferenceStep`, after every step.
     stop : float or None
         A node of a sample moves no more once its residual is so small beside its dual.
     """
@@ -31,3 +38,5 @@ class Options:
     capture: bool | str = False
     tolerance: float | None = None
     stop: float | None = None
+    states: Trace | None = None
+    callback: Callable[[InferenceStep], Any] | None = None

@@ -6,8 +6,7 @@ dF/dW_uv = -s_v phi_uv(h_u)^T        dF/db_v = -s_v        averaged over the bat
 from __future__ import annotations
 
 import warnings
-from collections.abc import Hashable, Iterator, Mapping
-from typing import Literal
+from collections.abc import Hashable, Iterator
 
 import numpy as np
 import torch
@@ -15,63 +14,19 @@ from torch import Tensor
 
 from pcgraph import notebook
 from pcgraph.arguments import require_number
-from pcgraph.backends import Kind, Program
+from pcgraph.backends import Program
 from pcgraph.clamps import Clamps
 from pcgraph.errors import ConfigError, PCGraphWarning
 from pcgraph.inference.descent import Descent, energy_by_node
+from pcgraph.inference.reading import NodeTensors, Reader
 from pcgraph.initializers import Initializer
 
-__all__ = ["InferenceResult", "NodeTensors"]
+__all__ = ["InferenceResult"]
 
 Node = Hashable
 
 SHOWN = 20
 """So many nodes a notebook's table has."""
-
-
-class Reader:
-    """A reader reads what a run left in a program, which runs no other batch for as long as a reader lives."""
-
-    def __init__(self, program: Program) -> None:
-        self.program = program
-        program.lend(self)
-
-    def read(self, i: int, kind: Kind | Literal["error"]) -> Tensor:
-        """Copy what the node with canonical number `i` holds, (batch, *shape)."""
-        if kind == "error":
-            return self.program.read(i, "state") - self.program.read(i, "prediction")
-        return self.program.read(i, kind).clone()
-
-
-class NodeTensors(Mapping[Node, Tensor]):
-    """A mapping from nodes to tensors (batch, *shape) reads each of them when it is asked for.
-
-    Predictions and errors of slots are there by (node, slot).
-    """
-
-    def __init__(self, reader: Reader, kind: Kind | Literal["error"]) -> None:
-        self._reader, self._kind = reader, kind
-        plan = reader.program.plan
-        self._structure = plan.structure
-        own = self._structure.declared
-        self._nodes = tuple(own[i] for i in plan.duals) if kind == "dual" else own
-
-    def __getitem__(self, node: Node) -> Tensor:
-        number, slots = self._structure.number, self._structure.slots
-        if node in slots and self._kind not in ("state", "dual"):
-            return self._reader.read(slots[node], self._kind)
-        if self._kind == "dual" and node not in self._nodes:
-            raise KeyError(f"{node!r} has no dual; nodes with one: {', '.join(map(repr, self._nodes[:12])) or 'none'}")
-        if node not in number:
-            hint = f"; the state of {node[0]!r} is that of its slots" if node in slots else ""  # type: ignore[index]
-            raise KeyError(f"there is no node {node!r}{hint}; nodes: {', '.join(map(repr, list(number)[:12]))}")
-        return self._reader.read(number[node], self._kind)
-
-    def __iter__(self) -> Iterator[Node]:
-        return iter(self._nodes)
-
-    def __len__(self) -> int:
-        return len(self._nodes)
 
 
 class InferenceResult:
@@ -88,6 +43,11 @@ class InferenceResult:
     node_trace : dict or None
         Node -> (steps + 1, batch): the same for each node with an energy, in the order of the declaration, then for
         each (node, slot), if ``trace="nodes"`` asked for it.
+    state_trace, error_trace : dict or None
+        Node -> (kept, batch, *shape): states, and errors ``h - mu``, after ``trace_steps`` steps, of the nodes that
+        ``trace="states"`` or :class:`pcgraph.Trace` asked for.
+    trace_steps : tuple of int
+        After how many steps each of them was kept; the last is the end.
     duals : mapping
         Node -> (batch, *shape): the dual of each node that has one, where ``duals=`` was given.
     steps, converged : Tensor or None, shape (batch,)
@@ -109,6 +69,7 @@ class InferenceResult:
         #: By node, from the moment on in which the energies' own parameters may learn.
         self._energies: Tensor | None = None
         self.trace = trace = seen.trace
+        self.state_trace, self.error_trace, self.trace_steps = seen.kept
         self.steps, self.converged, self.failed = seen.steps, seen.converged, seen.failed
         self.node_trace: dict[Node, Tensor] | None = None
         if trace is not None and trace.dim() == 3:

@@ -149,6 +149,41 @@ SETS = [
     Argument("data.read_cifar10(path=)", data.read_cifar10, "path", REFUSED, bad={**NO_FILE, **NONE}),
 ]  # fmt: skip
 
+STATES = infer(trace="states")
+NO_NEURON = {
+    "text": "h1",
+    "number": 3,
+    "none": None,
+    "a node": ("h1",),
+    "no such neuron": ("h1", 10**6),
+    "list": ["h1", 0],
+    "unknown": ("q", 0),
+}
+NO_SAMPLE = {"negative": -1, "large": 10**6, "float": 0.5, "text": "0", "bool": True}
+#: Argument -> bad and good values, for the pictures of inference on its way.
+WATCHED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "result": ({**NO_OBJECT, **NONE, "untraced": infer(), "net": net()}, {"one": STATES}),
+    "node": ({"unknown": "q", "number": 3, "list": []}, {"one": "h1"}),
+    "path": (NO_IMAGE_PATH, {}), "ax": (NO_AXES, NONE), "title": (NO_TITLE, {"text": "$a"}),
+    "neurons": ({"number": 3, "text": "0", "none of them": [], "large": [10**6], "negative": [-1]}, {"one": [0], **NONE}),
+    "sample": (NO_SAMPLE, {"first": 0}), "kind": ({"other": "state", "number": 3, **NONE}, {"errors": "errors"}),
+    "x": (NO_NEURON, {"one": ("h1", 0)}), "y": (NO_NEURON, {"one": ("h1", 0)}),
+    "samples": ({"zero": 0, "text": "2", "float": 0.5, **NONE}, {"one": 1}),
+    "shape": ({"text": "a", "zero": 0, "too large": (50, 50)}, NONE), "seconds": ({"zero": 0, "text": "1", "nan": float("nan"), **NONE}, {"one": 1.0}),
+}  # fmt: skip
+WATCHING: dict[str, dict[str, Any]] = {
+    "trajectories": {"result": STATES, "node": "h1", "path": None, "neurons": None, "sample": 0, "kind": "states", "ax": None, "title": ""},
+    "phase": {"result": STATES, "x": ("h1", 0), "y": ("h1", 1), "path": None, "samples": 3, "ax": None, "title": ""},
+    "errors": {"result": STATES, "path": None, "node": None, "sample": None, "ax": None, "title": ""},
+    "animate": {"result": STATES, "node": "h1", "kind": "states", "shape": None, "seconds": 1.0, "title": "",
+                "path": Path(tempfile.gettempdir()) / "pcgraph_watched.gif"},
+}  # fmt: skip
+
+
+def watched(name: str, **changed: Any) -> Any:
+    return drawn(getattr(drawing, name), **{**WATCHING[name], **changed})
+
+
 PICTURES = [
     Argument("drawing.graph(graph_or_net=)", lambda v: drawn(drawing.graph, v), "anything", GraphError,
              bad={k: v for k, v in NO_GRAPH.items() if k != "without shapes"}, good={"one": GRAPH, "net": net()}),
@@ -172,6 +207,8 @@ PICTURES = [
     *(Argument(f"drawing.{name}(result=)", lambda v, make=make: drawn(make, v), "anything", ConfigError,
                bad={**NO_OBJECT, **NONE, "untraced": infer(), "net": net()}, good={"one": infer(**TRACED)})
       for name, make in (("energy", drawing.energy), ("trace", drawing.trace))),
+    *(Argument(f"drawing.{name}({key}=)", lambda v, name=name, key=key: watched(name, **{key: v}), "anything", REFUSED, bad=bad, good=good)
+      for name in WATCHING for key, (bad, good) in WATCHED.items() if key in WATCHING[name]),
     Argument("drawing.images(values=)", lambda v: drawn(drawing.images, v), "anything", ConfigError,
              bad={"none": None, "number": 3, "text": "x", "one dimension": torch.ones(4), "none of them": torch.ones(0, 4),
                   "rows of two lengths": {"a": torch.ones(2, 4), "b": torch.ones(3, 4)}, "empty": {}, "of text": {"a": "b"},

@@ -28,6 +28,18 @@ def test_each_runs_and_leaves_a_picture(name, tmp_path, monkeypatch):
     assert len(picture) > 10_000
 
 
+def test_a_network_is_grown_frozen_watched_and_exported(tmp_path, monkeypatch, capsys):
+    """It shows single edges and nodes, traces of states, and the way out of the library."""
+    monkeypatch.setattr(sys, "argv", ["grow_freeze_export", "--quick", "--out", str(tmp_path)])
+    script("grow_freeze_export").main()
+    said = capsys.readouterr().out
+    assert "frozen weights unchanged: True" in said
+    assert "exported module agrees: True" in said
+    assert "after 30 steps" in said
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"grow_freeze_export.png", "grow_freeze_export_h3.png", "grow_freeze_export.gif", "saliency.png"}
+
+
 @pytest.mark.parametrize("name", NAMES[1:])
 def test_the_tables_in_the_text_are_made_of_committed_rows(name):
     """A figure in the text that no run produced would mislead whoever relies on it."""
