@@ -25,8 +25,8 @@ __all__ = ["animate", "errors", "phase", "trajectories"]
 Node = Hashable
 Kind = Literal["states", "errors"]
 KINDS = ("states", "errors")
-LINES = 10
-"""So many neurons are drawn unless others are asked for."""
+LINES = len(COLOURS)
+"""So many neurons are drawn unless others are asked for: each in a colour of its own."""
 ACROSS = 10
 """So many samples a film shows side by side."""
 
@@ -70,7 +70,7 @@ def trajectories(
     path : str or Path, optional
         Write the picture here; the suffix says in which format.
     neurons : iterable of int, optional
-        Which of them, counted in the flattened state; by default the first ten.
+        Which of them, counted in the flattened state; by default the first seven.
     sample : int
         Of the batch.
     kind : {"states", "errors"}
@@ -205,7 +205,7 @@ def errors(
         kept = {v: e[:, k : k + 1] for v, e in kept.items()}
     if node is None:
         rows = np.stack([e.flatten(1).square().mean(1).sqrt().numpy() for e in kept.values()])
-        low, high, colours, label = 0.0, float(rows.max()) or 1.0, MAP, "root mean square of the error"
+        low, high, colours, label = 0.0, float(rows.max()) or 1.0, MAP, "RMS error"
     else:
         rows = _of_node(kept, node).flatten(2).mean(1).t().numpy()
         high = float(np.abs(rows).max()) or 1.0

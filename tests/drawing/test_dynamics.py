@@ -28,7 +28,7 @@ def test_a_trajectory_is_a_neuron_over_the_steps():
         assert line.get_xdata().tolist() == [0, 4, 6]
         np.testing.assert_array_equal(line.get_ydata(), found.state_trace["h1"][:, 2, i])
     ax = drawing.trajectories(found, "h1", kind="errors")
-    assert len(ax.lines) == 10
+    assert len(ax.lines) == 7
     np.testing.assert_array_equal(ax.lines[0].get_ydata(), found.error_trace["h1"][:, 0, 0])
 
 
