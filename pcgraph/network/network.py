@@ -13,8 +13,8 @@ A node may have further predictions, slots, with an energy each: :mod:`pcgraph.n
 from __future__ import annotations
 
 import copy
-from collections.abc import Hashable, Mapping
-from typing import Any
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, Self
 
 import networkx as nx
 import numpy as np
@@ -28,7 +28,7 @@ from pcgraph.network.adjacency import Index
 from pcgraph.network.copying import copy_graph, keep_computed, pairs_of
 from pcgraph.network.declaration import show
 from pcgraph.network.draws import draw_parameters
-from pcgraph.network.machine import require_bytes, require_place
+from pcgraph.network.machine import require_bytes, require_place, require_type
 from pcgraph.network.packed import Packed
 from pcgraph.network.parts import Bucket, Segment
 from pcgraph.network.slots import MAIN, Slot, called
@@ -332,6 +332,17 @@ class Network(nn.Module):
     def device(self) -> torch.device:
         """The parameters lie on this device."""
         return self._probe.device
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move or convert all parameters and buffers, for ``to()`` and its like.
+
+        Raises
+        ------
+        ConfigError
+            Networks do not compute in the new type. Nothing has been converted then.
+        """
+        require_type(fn(self._probe).dtype)
+        return super()._apply(fn, recurse)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Network:
         """Copy everything, a subclass's own attributes and modules too; arrays of the structure alone are shared.
