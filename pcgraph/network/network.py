@@ -342,7 +342,8 @@ class Network(nn.Module):
             Networks do not compute in the new type. Nothing has been converted then.
         """
         require_type(fn(self._probe).dtype)
-        return super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Network:
         """Copy everything, a subclass's own attributes and modules too; arrays of the structure alone are shared.
