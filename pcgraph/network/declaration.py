@@ -19,7 +19,7 @@ import torch
 from pcgraph import activations, energies, transforms
 from pcgraph.activations import Activation
 from pcgraph.arguments import read_numbers, require_number, require_shape, shown
-from pcgraph.energies import Energy, Gaussian, positive
+from pcgraph.energies import Energy, Gaussian
 from pcgraph.errors import GraphError, nearest
 from pcgraph.network.adjacency import Index
 from pcgraph.network.inits import Init, read_init
@@ -130,6 +130,7 @@ def node_spec(node: Node, attributes: Mapping[str, Any], graph: nx.DiGraph, tria
     try:
         activation = activations.get(attributes.get("activation"))
         energy, precision = _energy(attributes.get("energy"), attributes.get("precision"))
+        energy.require_shape(shape)
     except GraphError as error:
         raise GraphError(f"{text}: {error}", where=node, found=error.found) from None
     trial.activation(text, node, activation, shape)
@@ -162,10 +163,10 @@ def _prior(value: Any, node: Node, shape: Shape) -> torch.Tensor:
 
 
 def _energy(spec: Any, precision: Any) -> tuple[Energy, float]:
-    if spec is None or (isinstance(spec, str) and spec == "gaussian"):
-        return GAUSSIAN, 1.0 if precision is None else positive(precision, "precision")
     energy = energies.get(spec, precision)
-    return energy, energy.precision if type(energy) is Gaussian else 1.0
+    if type(energy) is not Gaussian:
+        return energy, 1.0
+    return energy if energy is spec else GAUSSIAN, energy.precision
 
 
 def _misspelt(node: Node, graph: nx.DiGraph) -> str:

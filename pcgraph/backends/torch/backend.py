@@ -73,7 +73,7 @@ class TorchBackend(Backend):
             return "a module on an edge may decide by what it computes"
         segments = plan.structure.segments
         own = {type(s.energy) for s in segments if s.energy is not None and not s.gaussian}
-        foreign = [kind.__name__ for kind in own if kind.__module__ != energies.__name__]
+        foreign = [kind.__name__ for kind in own if not kind.__module__.startswith(energies.__name__)]
         if foreign:
             return f"{foreign[0]} may decide by what it computes"
         sigmas = [s.activation for s in segments] + [bucket.phi for bucket in plan.structure.buckets]
