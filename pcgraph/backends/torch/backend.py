@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
+import math
 
 from pcgraph import energies
 from pcgraph.backends.base import Backend, Program
@@ -109,6 +109,6 @@ class TorchBackend(Backend):
                 parameters += sum(p.numel() for p in bucket.transform.parameters())
         copied = (1 if bucket.scale == 1.0 else 2 for bucket in s.buckets)  # a gradient, and scaled weights
         parameters += sum(n * b.rows * b.entries(s.groups) for n, b in zip(copied, s.buckets)) + sum(
-            s.groups[int(s.group_of[v])].size for v in np.flatnonzero(s.has_bias)
+            len(nodes) * math.prod(s.bias_shape(int(nodes[0]))) for _, nodes in s.bias_packs()
         )
         return 4 * (batch * (per_sample + widest) + parameters)
