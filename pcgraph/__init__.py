@@ -27,7 +27,19 @@ from pcgraph.clamps import Masked
 from pcgraph.coordinates import Errors
 from pcgraph.duals import Duals
 from pcgraph.errors import ClampError, ConfigError, Diverged, GraphError, InvalidInitializer, PCGraphError
-from pcgraph.initializers import Average, Equilibrium, Forward, Initializer, Memory, Normal, Null, PerNode, States, Zero
+from pcgraph.initializers import (
+    Amortized,
+    Average,
+    Equilibrium,
+    Forward,
+    Initializer,
+    Memory,
+    Normal,
+    Null,
+    PerNode,
+    States,
+    Zero,
+)
 from pcgraph.learning import InferenceResult
 from pcgraph.model import PCNetwork
 from pcgraph.optimizers import SGD, Adam, Following, Langevin
@@ -48,6 +60,7 @@ __all__ = [
     "LBFGS",
     "SGD",
     "Adam",
+    "Amortized",
     "Anderson",
     "Average",
     "ClampError",
