@@ -52,7 +52,8 @@ class PCNetwork(Network):
     ----------
     graph : nx.DiGraph or nx.MultiDiGraph
         Nodes are groups of neurons, with the attributes ``shape`` (required), ``activation``, ``bias``, ``energy``,
-        ``precision``, ``prior``, ``slots``; edges are predictions, with ``transform``, ``activation``, ``trainable``,
+        ``precision`` (a number, or an array by neuron), ``prior``, ``slots``; edges are predictions, with
+        ``transform``, ``activation``, ``trainable``,
         ``share``, ``scale``, ``init``, ``slot``.
         It is copied and never changed.
     seed : int

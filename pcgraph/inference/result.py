@@ -266,7 +266,7 @@ class InferenceResult:
         self.learned = True
         self.remember()
 
-    @torch.no_grad()
     def remember(self) -> None:
-        """Let the initializer observe this result."""
-        self.init.learn(self)
+        """Let the initializer observe this result, with autograd on: it may learn by a loss of its own."""
+        with torch.inference_mode(False), torch.enable_grad():
+            self.init.learn(self)

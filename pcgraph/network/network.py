@@ -171,11 +171,9 @@ class Network(nn.Module):
     def _make_biases(self) -> None:
         s = self.structure
         self.bias_row: Index = np.full(len(s.nodes), -1, dtype=np.int64)
-        for group in s.groups:
-            rows = np.flatnonzero(s.has_bias[group.start : group.start + group.count])
-            if len(rows):
-                self.bias_row[group.start + rows] = np.arange(len(rows))
-                self.biases[f"bias_{group.name}"] = nn.Parameter(torch.empty(len(rows), *group.shape, device="cpu"))
+        for name, nodes in s.bias_packs():
+            self.bias_row[nodes] = np.arange(len(nodes))
+            self.biases[name] = nn.Parameter(torch.empty(len(nodes), *s.bias_shape(int(nodes[0])), device="cpu"))
 
     def energy_of(self, segment: int) -> Energy:
         """Return the energy of the nodes of a segment that is not Gaussian."""
@@ -216,8 +214,8 @@ class Network(nn.Module):
         """
         s = self.structure
         if self.bias_row[i] >= 0:
-            packed: Tensor = self.biases[f"bias_{s.groups[int(s.group_of[i])].name}"]
-            return packed[int(self.bias_row[i])].flatten()
+            packed: Tensor = self.biases[s.bias_name(i)]
+            return packed[int(self.bias_row[i])].expand(s.groups[int(s.group_of[i])].shape).flatten()
         if i in s.priors:
             return s.priors[i].to(self._probe).flatten()
         return self._probe.new_zeros(s.groups[int(s.group_of[i])].size)
@@ -295,7 +293,7 @@ class Network(nn.Module):
         return packed[row]
 
     def bias(self, v: Node, *, slot: str | None = None) -> Tensor:
-        """Return the bias of node `v`, or of a slot of it, as a view of its shape.
+        """Return the bias of node `v`, or of a slot of it, as a view of its shape, or of the one that was declared.
 
         Raises
         ------
@@ -314,7 +312,7 @@ class Network(nn.Module):
         i = self.structure.require_prediction(v, slot)
         if self.bias_row[i] < 0:
             return None
-        return f"bias_{self.structure.groups[int(self.structure.group_of[i])].name}", int(self.bias_row[i])
+        return self.structure.bias_name(i), int(self.bias_row[i])
 
     def transform(self, u: Node, v: Node, key: Hashable | None = None, *, slot: str | None = None) -> Transform:
         """Return the transform of the edge `u` -> `v`; `key` and `slot` as in :meth:`weight`."""
