@@ -36,6 +36,7 @@ from pcgraph.rates import safe_rate
 from pcgraph.solvers import LBFGS, Anderson, Momentum
 from pcgraph.topology import check
 from pcgraph.training import evaluate, fit
+from pcgraph.tuning import search
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -92,6 +93,7 @@ __all__ = [
     "save",
     "scaling",
     "schedules",
+    "search",
     "testing",
     "topology",
     "transforms",

@@ -27,7 +27,7 @@ ROOMS = (
     "errors", "arguments", "notebook", "activations", "registry", "transforms", "energies", "graphs", "network",
     "clamps", "optimizers", "solvers", "topology", "coordinates", "duals", "scaling", "schedules", "pyg",
     "initializers", "plan", "backends", "inference", "model", "learning", "rates", "advice", "serialization",
-    "checkpoints", "training", "data", "drawing", "cli", "testing",
+    "checkpoints", "training", "tuning", "data", "drawing", "cli", "testing",
 )  # fmt: skip
 """A room imports only rooms before it, for types too. ``testing`` is last, and may import all but the command.
 

@@ -1,4 +1,4 @@
-"""Gradients gathered, clipped and averaged over time; several targets; any metric. Oracles: torch's own loop by hand."""
+"""Gradients gathered, clipped and averaged; several targets; any metric. Oracles: torch's own loop by hand."""
 
 from __future__ import annotations
 
