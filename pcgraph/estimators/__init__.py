@@ -4,7 +4,8 @@
 searched over by ``GridSearchCV``. The room is loaded when one of them is first asked for.
 """
 
+from pcgraph.estimators.base import PCEstimator
 from pcgraph.estimators.classifier import PCClassifier
 from pcgraph.estimators.regressor import PCRegressor
 
-__all__ = ["PCClassifier", "PCRegressor"]
+__all__ = ["PCClassifier", "PCEstimator", "PCRegressor"]

@@ -26,13 +26,12 @@ from pcgraph.training import History, fit
 
 try:
     from sklearn.base import BaseEstimator
-    from sklearn.exceptions import DataConversionWarning
     from sklearn.utils import check_random_state
     from sklearn.utils.validation import check_is_fitted, validate_data
 except ImportError as error:
     raise PCGraphError("estimators need scikit-learn 1.6 or newer (not found): pip install pcgraph[sklearn]") from error
 
-__all__ = ["BaseEstimator", "DataConversionWarning", "PCEstimator", "check_is_fitted", "validate_data"]
+__all__ = ["BaseEstimator", "PCEstimator", "check_is_fitted", "validate_data"]
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 Optimizer = Callable[[Iterable[torch.nn.Parameter]], torch.optim.Optimizer]
@@ -83,7 +82,7 @@ class PCEstimator(BaseEstimator):  # type: ignore[misc]
         init = Forward() if self.init is None else copy.deepcopy(self.init)
         infers = getattr(self.rule, "infers", True)
         moves = SGD(lr=self.state_lr) if self.state_optimizer is None else copy.deepcopy(self.state_optimizer)
-        inference = {"init": init, "steps": self.steps, "state_optimizer": moves} if infers else {}
+        inference: dict[str, Any] = {"init": init, "steps": self.steps, "state_optimizer": moves} if infers else {}
         own = [*net.parameters(), *(init.parameters() if infers and isinstance(init, Initializer) else ())]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", PCGraphWarning)  # they are in the history
@@ -139,11 +138,11 @@ class PCEstimator(BaseEstimator):  # type: ignore[misc]
 
     def _outputs(self, X: Any) -> NDArray[Any]:
         """Predict the target by a sweep, (samples, neurons)."""
-        check_is_fitted(self)
+        check_is_fitted(self, "net_")
         x = validate_data(self, X, reset=False, dtype=np.float64)
         given = {self.input: self._tensor(self.net_, self.input, x)}
         found = self.net_.predict(given, self.target).flatten(1)
-        return found.cpu().double().numpy()  # type: ignore[no-any-return]
+        return found.cpu().double().numpy()
 
 
 class _Rows:
@@ -158,5 +157,5 @@ class _Rows:
 
     def __iter__(self) -> Any:
         order = torch.randperm(len(self.inputs), generator=self._generator, device="cpu").to(self.inputs.device)
-        for rows in order.split(self.batch):
+        for rows in torch.split(order, self.batch):
             yield self.inputs[rows], self.targets[rows]

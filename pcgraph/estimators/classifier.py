@@ -13,7 +13,6 @@ from pcgraph.energies import CrossEntropy
 from pcgraph.errors import ConfigError
 from pcgraph.estimators.base import PCEstimator, validate_data
 
-
 __all__ = ["PCClassifier"]
 
 
@@ -102,4 +101,5 @@ class PCClassifier(ClassifierMixin, PCEstimator):  # type: ignore[misc]
 
     def predict(self, X: Any) -> NDArray[Any]:
         """Predict classes, (samples,)."""
-        return self.classes_[self._outputs(X).argmax(1)]  # type: ignore[no-any-return]
+        largest = self._outputs(X).argmax(1)  # which asks first whether there is a network
+        return self.classes_[largest]  # type: ignore[no-any-return]

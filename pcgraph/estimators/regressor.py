@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import RegressorMixin
 
-from pcgraph.estimators.base import DataConversionWarning, PCEstimator, validate_data
+from pcgraph.estimators.base import PCEstimator, validate_data
 
 __all__ = ["PCRegressor"]
 
@@ -36,19 +35,21 @@ class PCRegressor(RegressorMixin, PCEstimator):  # type: ignore[misc]
     True
     """
 
+    def __sklearn_tags__(self) -> Any:
+        """Tell scikit-learn that y may have several columns."""
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
+
     def fit(self, X: Any, y: Any) -> Self:
         """Train on rows X, (samples, features), with the numbers y, (samples,) or (samples, outputs)."""
         X, y = validate_data(self, X, y, dtype=np.float64, multi_output=True, y_numeric=True)
         y = np.asarray(y, dtype=np.float64)
-        column = y.ndim == 2 and y.shape[1] == 1
-        if column:
-            warnings.warn("y is a column, and (samples,) was expected: it is read so", DataConversionWarning, 2)
-        flat = y.ndim == 1 or column
         rows = y.reshape(len(y), -1)
         mean, scale = rows.mean(0), rows.std(0)
         scale[scale == 0] = 1.0
         self._train(X, (rows - mean) / scale)
-        self._mean, self._scale, self._flat = mean, scale, flat
+        self._mean, self._scale, self._flat = mean, scale, y.ndim == 1
         return self
 
     def predict(self, X: Any) -> NDArray[Any]:
