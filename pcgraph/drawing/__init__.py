@@ -7,5 +7,6 @@ a grey print.
 from pcgraph.drawing.curves import learning_curve
 from pcgraph.drawing.declaration import graph, layout
 from pcgraph.drawing.results import energy, images, trace
+from pcgraph.drawing.searches import search
 
-__all__ = ["energy", "graph", "images", "layout", "learning_curve", "trace"]
+__all__ = ["energy", "graph", "images", "layout", "learning_curve", "search", "trace"]
