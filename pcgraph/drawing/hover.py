@@ -55,6 +55,9 @@ class Svg:
     def __str__(self) -> str:
         return self.text
 
+    def __repr__(self) -> str:
+        return f"<Svg: {len(self.text)} characters>"
+
     def shown(self) -> str:
         """Return it as a part of a page, which scrolls where the page is narrow."""
         return f'<div style="overflow-x:auto">{self.text}</div>'
