@@ -47,7 +47,7 @@ EXEMPT: dict[str, str] = {
         "training.Evaluation", "training.History", "training.StepRecord", "topology.Clamped", "topology.ErrorCoordinates",
         "topology.FreeCycle", "topology.FreeRoot", "topology.GraphCycle", "topology.GraphOrder", "topology.Leak",
         "topology.Neuron", "topology.NotSupplied", "topology.Nothing", "topology.PhaseReport", "topology.Repair",
-        "topology.Report(*", "topology.Sweep", "topology.SweepOrder", "topology.UnclampedRoot", "topology.Verdict",
+        "topology.Report(*", "drawing.Svg", "topology.Sweep", "topology.SweepOrder", "topology.UnclampedRoot", "topology.Verdict",
         "network.Bucket", "network.Group", "network.Segment", "network.Slot", "network.Structure", "serialization.Unsaveable",
         "tuning.Finalist", "tuning.Progress", "tuning.SearchResult", "tuning.Trial",
         "initializers.Relaxed", "initializers.Context", "initializers.Block",
