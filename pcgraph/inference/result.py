@@ -215,6 +215,11 @@ class InferenceResult:
         factor = require_number(factor, "factor")
         net = self._program.network
         net.check_parameters()
+        asked = self.plan.request
+        if (asked.frozen_edges, asked.frozen_biases) != (net.frozen_edges, net.frozen_biases):
+            raise ConfigError(
+                "weights or biases were frozen, or unfrozen, since this inference was planned: run net.infer(...) again"
+            )
         with torch.inference_mode(False), torch.no_grad():  # what is made lazily here serves ordinary runs later on
             if self._energies is None and next(net.energies.parameters(), None) is not None:
                 self._energies = energy_by_node(self._program)

@@ -169,6 +169,8 @@ class StepRecording:
             *self.net.backend.settings(self.net),
             *[tensor.data_ptr() for tensor in (*self.trained, *moved, *kept)],
             *[parameter.requires_grad for parameter in self.trained],
+            self.net.frozen_edges,
+            self.net.frozen_biases,
             *[value if type(value) in PLAIN else self._marks(value) for value in settings],
             repr(None if s.state_optimizer is None else vars(s.state_optimizer)),
         )
