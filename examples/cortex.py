@@ -13,17 +13,14 @@ each class, which another classifier judges. Every finished run is a row of ``co
 from __future__ import annotations
 
 import argparse
-import csv
-import statistics
 import time
 import warnings
-from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import networkx as nx
 import torch
-from torch import Tensor
+from rows import accuracy, arguments, mean_and_range, run
 
 import pcgraph
 from pcgraph import SGD, Equilibrium, Forward, Masked, PCNetwork, Zero, advise, data, graphs
@@ -95,11 +92,6 @@ def train(graph: str, setting: str, seed: int, sets: tuple[data.Images, data.Ima
     return net
 
 
-def accuracy(found: Tensor, labels: Tensor) -> float:
-    """In percent."""
-    return round(100 * float((found.argmax(1) == labels).float().mean()), 2)
-
-
 def recognised(net: PCNetwork, images: data.Images) -> float:
     """The accuracy where nothing but the image is known: by a sweep, or by inference to a tolerance."""
     how = advise(net, ["image", "class"]).predict
@@ -157,17 +149,6 @@ def row(graph: str, setting: str, seed: int, args: argparse.Namespace, sets: Any
     return {**found, "seconds": round(time.perf_counter() - begun, 1), "torch": torch.__version__}
 
 
-COLUMNS = (
-    "graph", "setting", "seed", "clean", "half, mean", "half, inferred", "generated", "seconds", "torch",
-)  # fmt: skip
-
-
-def mean(rows: Iterable[dict], column: str) -> str:
-    """The mean over the seeds, with the lowest and the highest."""
-    found = [float(r[column]) for r in rows if r.get(column) not in (None, "")]
-    return f"{statistics.mean(found):.1f} ({min(found):.1f}–{max(found):.1f})" if found else "–"
-
-
 def table(rows: Sequence[dict]) -> str:
     """The rows as a Markdown table, a graph and a setting a line: means over the seeds."""
     shown = ("clean", "half, mean", "half, inferred", "generated")
@@ -177,39 +158,22 @@ def table(rows: Sequence[dict]) -> str:
     ]
     for graph, setting in dict.fromkeys((r["graph"], r["setting"]) for r in rows):
         some = [r for r in rows if (r["graph"], r["setting"]) == (graph, setting)]
-        cells = (graph, setting, str(len(some)), *(mean(some, column) for column in shown))
+        cells = (graph, setting, str(len(some)), *(mean_and_range(some, column) for column in shown))
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 def main() -> None:
     """Run what is missing, write the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("runs/cortex"))
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--graphs", nargs="+", choices=GRAPHS, default=list(GRAPHS))
-    args = parser.parse_args()
-    torch.set_num_threads(1)
+    args = arguments(__doc__, "cortex", graphs={"nargs": "+", "choices": GRAPHS, "default": list(GRAPHS)})
     name, part = ("digits", 1.0) if args.quick else ("fashion-mnist", 0.1)
     sets = data.load(name, fraction=part), data.load(name, "test", fraction=part)
     judge = judging(data.load(name), 0)
-    args.out.mkdir(parents=True, exist_ok=True)
-    path = args.out / "cortex.csv"
-    rows: list[dict] = list(csv.DictReader(path.open())) if path.exists() else []
-    done = {(r["graph"], r["setting"], int(r["seed"])) for r in rows}
-    for graph, setting in RUNS:
-        for seed in args.seeds[:1] if args.quick else args.seeds:
-            if graph not in args.graphs or (graph, setting, seed) in done:
-                continue
-            rows.append(row(graph, setting, seed, args, sets, judge))
-            print(rows[-1], flush=True)
-            with path.open("w", newline="") as file:
-                writer = csv.DictWriter(file, fieldnames=COLUMNS, lineterminator="\n")
-                writer.writeheader()
-                writer.writerows(rows)
-    (args.out / "cortex.md").write_text(table(rows) + "\n")
-    print(table(rows))
+    wanted = [
+        {"graph": graph, "setting": setting, "seed": seed}
+        for graph, setting in RUNS for seed in args.seeds if graph in args.graphs
+    ]  # fmt: skip
+    run(args, "cortex", wanted, lambda graph, setting, seed: row(graph, setting, seed, args, sets, judge), table)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,8 +26,6 @@ from pcgraph.topology import check
 
 __all__ = ["check_backend"]
 
-Precisions = dict[Any, float | tuple[float, ...]]
-
 
 @dataclass(frozen=True, eq=False)
 class _Case:
@@ -41,7 +39,7 @@ class _Case:
     masked: tuple[str, ...] = ()
     coordinates: Errors | None = None
     tolerance: float | None = None
-    precision: Precisions | None = None
+    precision: reference.Precisions | None = None
     duals: Duals | None = None
 
 
@@ -128,12 +126,20 @@ def _cases() -> Iterator[_Case]:
     yield _Case("slots and a partial clamp", _slots, lambda: Forward(roots=Zero()), masked=("x", "b"))
     yield _Case("slots and error coordinates", _slots, Forward, coordinates=Errors())
     yield _Case("precisions of one run", _slots, Zero, precision={("a", "down"): 2.0, "b": 0.5, ("x", "down"): 0.1})
-    schedule: Precisions = {"b": (0.2, 1.0, 0.4, 2.0), ("a", "down"): (0.1, 0.1, 2.0, 0.5), "y": (1.0, 3.0, 1.0, 0.3)}
+    schedule: reference.Precisions = {
+        "b": (0.2, 1.0, 0.4, 2.0),
+        ("a", "down"): (0.1, 0.1, 2.0, 0.5),
+        "y": (1.0, 3.0, 1.0, 0.3),
+    }
     yield _Case("precisions of each step", _slots, Zero, precision=schedule)
     yield _Case(
         "precisions of each step and error coordinates", _slots, Forward, coordinates=Errors(), precision=schedule
     )
-    spiking: Precisions = {"h3": (1.0, 0.01, 0.01, 1.0), "h2": (0.01, 1.0, 0.01, 1.0), "h1": (0.01, 0.01, 1.0, 1.0)}
+    spiking: reference.Precisions = {
+        "h3": (1.0, 0.01, 0.01, 1.0),
+        "h2": (0.01, 1.0, 0.01, 1.0),
+        "h1": (0.01, 0.01, 1.0, 1.0),
+    }
     yield _Case("precisions of each step from a sweep", chain, Forward, SGD(lr=0.05, momentum=0.8), precision=spiking)
     yield _Case("dual variables", _kinds_of_nodes_that_are_smooth, lambda: Normal(std=0.3), duals=Duals(0.1))
     yield _Case("duals that stop", chain, Forward, SGD(lr=0.2), 9, duals=Duals(0.5, stop=0.7))
@@ -294,11 +300,11 @@ def _check(backend: Backend, case: _Case, net: PCNetwork, batch: int, seed: int)
         _compare_nudged(backend, case, net, batch, seed)
 
 
-def _longer(precision: Precisions | None) -> dict[str, Any]:
+def _longer(precision: reference.Precisions | None) -> dict[str, Any]:
     """Give a schedule one step more, with the precision of its first."""
     if precision is None:
         return {}
-    return {"precision": {v: (p[0], *p) if isinstance(p, tuple) else p for v, p in precision.items()}}
+    return {"precision": {v: (p[0], *p) if isinstance(p, Sequence) else p for v, p in precision.items()}}
 
 
 def _step(optimizer: StateOptimizer, batch: int) -> Callable[[Any, Tensor, Tensor, int], Tensor]:
