@@ -180,7 +180,11 @@ def convolutional(shape: tuple[int, ...], quick: bool) -> nx.DiGraph:
 UNIT = {"normalize": "unit"}
 WORKS = {
     "state rate 0.05": Work(papers, falling(7, 0.05), 3e-4, 200, 16, UNIT, True, torch.optim.AdamW),
-    "learning rate 1e-3": Work(papers, {**falling(7, 0.01), "following rate up to 0.05": local(7, steady(0.05, True), by_class)}, 1e-3, 200, 16, UNIT, True, torch.optim.AdamW),
+    "learning rate 1e-3": Work(
+        papers,
+        {**falling(7, 0.01), "following rate up to 0.05": local(7, steady(0.05, True), by_class)},
+        1e-3, 200, 16, UNIT, True, torch.optim.AdamW,
+    ),
     "T = 6, half the data": Work(
         papers, falling(6, 0.03), 3e-4, 200, 16, {**UNIT, "fraction": 0.5}, True, torch.optim.AdamW
     ),
