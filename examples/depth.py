@@ -13,7 +13,6 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import networkx as nx
@@ -63,8 +62,7 @@ class Work(NamedTuple):
     """The rate of the weights rises in the first epoch and falls to zero in the last, instead of staying."""
 
 
-@dataclass
-class Local:
+class Local(NamedTuple):
     """Inference from a forward sweep, or from `init`, and local gradients."""
 
     steps: int
