@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -36,6 +37,7 @@ from pcgraph.initializers import Initializer, States
 from pcgraph.network import HandledNetwork
 from pcgraph.optimizers import Following, StateOptimizer
 from pcgraph.plan import Plan, Precision, Request
+from pcgraph.processes import Part
 from pcgraph.pyg import to_data
 from pcgraph.solvers import Solver
 from pcgraph.sweeps import SweepModule, read_nodes, require_eager
@@ -55,7 +57,8 @@ class PCNetwork(HandledNetwork):
     ----------
     graph : nx.DiGraph or nx.MultiDiGraph
         Nodes are groups of neurons, with the attributes ``shape`` (required), ``activation``, ``bias``, ``energy``,
-        ``precision``, ``prior``, ``slots``; edges are predictions, with ``transform``, ``activation``, ``trainable``,
+        ``precision`` (a number, or an array by neuron), ``prior``, ``slots``; edges are predictions, with
+        ``transform``, ``activation``, ``trainable``,
         ``share``, ``scale``, ``init``, ``slot``.
         It is copied and never changed.
     seed : int
@@ -278,6 +281,7 @@ class PCNetwork(HandledNetwork):
             duals=rate, frozen_edges=self.frozen_edges, frozen_biases=self.frozen_biases,
         )  # fmt: skip
         prepared = self._planner.prepare(request, checked, init, labels)
+        motion.part = self._planner.rows
         try:
             with torch.inference_mode(False):
                 program, seen = run(self._planner, prepared, motion, options)
@@ -288,7 +292,7 @@ class PCNetwork(HandledNetwork):
                 f"at batch {checked.batch}: take a smaller batch, or smaller groups ({error})",
                 estimate=estimate,
             ) from error
-        return InferenceResult(program, checked, init, labels, seen)
+        return InferenceResult(program, checked, init, labels, seen, self._planner.rows)
 
     def curvature(
         self, clamps: Mapping[Node, Tensor | Masked], *, init: Initializer, labels: Tensor | None = None,
@@ -356,18 +360,26 @@ class PCNetwork(HandledNetwork):
         if not isinstance(rate, Following):
             return
         if rate.due:
-            few, begun = self._begun(checked, init, labels, weights, min(rate.samples, checked.batch))
-            rate.see(
-                *self._curvature(
+            few, begun = self._begun(checked, init, labels, weights, rate.samples)
+            with self.computing(None):  # every process looks at the same samples
+                found = self._curvature(
                     few, begun, None, coordinates, weights, rate.iterations, rate.direction, 0, rate.settled
                 )
-            )
+            part = self._planner.rows
+            # What is computed alike may differ in its last bits by where it lies in memory.
+            rate.see(*(found if part is None else map(part.group.broadcast, found)))
         rate.ran()
 
     def _begun(
-        self, checked: Clamps, init: Initializer, labels: Tensor | None, weights: Precision, count: int
+        self, checked: Clamps, init: Initializer, labels: Tensor | None, weights: Precision, most: int
     ) -> tuple[Clamps, States]:  # fmt: skip
         """Return the first samples of a batch, and the states where they begin."""
+        part = self._planner.rows
+        count = min(most, checked.batch if part is None else part.total)
+
+        def first(rows: Tensor) -> Tensor:
+            return rows[:count] if part is None else part.first(rows, count)
+
         request = Request.make(checked.clamped, frozenset(checked.masked), 0, None, precision=weights)
         prepared = self._planner.prepare(request, checked, init, labels)
         with torch.inference_mode(False):
@@ -376,10 +388,28 @@ class PCNetwork(HandledNetwork):
         free = [i for i in range(len(names)) if i not in checked.values]
         few = Clamps(
             count,
-            {i: value[:count] for i, value in checked.values.items()},
-            {i: (value[:count], mask[:count]) for i, (value, mask) in checked.masked.items()},
+            {i: first(value) for i, value in checked.values.items()},
+            {i: (first(value), first(mask)) for i, (value, mask) in checked.masked.items()},
         )
-        return few, States({names[i]: program.read(i, "state")[:count].clone() for i in free})
+        return few, States({names[i]: first(program.read(i, "state")).clone() for i in free})
+
+    @contextmanager
+    def computing(self, part: Part | None) -> Iterator[None]:
+        """Take the batches of this block for a part of larger ones, which several processes share.
+
+        Initializers then draw for, and remember, the whole batch. :func:`pcgraph.fit` and :func:`pcgraph.evaluate` do
+        this themselves.
+
+        Parameters
+        ----------
+        part : pcgraph.processes.Part or None
+            Which rows these are; None: all that there are.
+        """
+        before, self._planner.rows = self._planner.rows, part
+        try:
+            yield
+        finally:
+            self._planner.rows = before
 
     def forward(self, *arguments: Any, **keywords: Any) -> Any:
         """Refuse to be called: a predictive coding network is run by :meth:`infer` and asked by :meth:`predict`."""

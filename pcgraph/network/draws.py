@@ -32,7 +32,7 @@ def draw_parameters(
     weights : mapping
         Name of a bucket -> (rows, out, in), or (rows, entries).
     biases : mapping
-        ``"bias_"`` and the name of a group -> (nodes with a bias, *shape).
+        Their names in the structure -> (nodes with a bias, *shape).
     seed : int
     """
     generator = torch.Generator().manual_seed(seed)
@@ -45,10 +45,8 @@ def draw_parameters(
                 rows = torch.from_numpy(bucket.weight)
                 limit = limit.new_empty(bucket.rows).index_copy_(0, rows, limit)
             _uniform(weights[bucket.name], limit, generator)
-    for group in s.groups:
-        if f"bias_{group.name}" in biases:
-            own = group.start + np.flatnonzero(s.has_bias[group.start : group.start + group.count])
-            _uniform(biases[f"bias_{group.name}"], bound[torch.from_numpy(own)], generator)
+    for name, own in s.bias_packs():
+        _uniform(biases[name], bound[torch.from_numpy(own)], generator)
     for bucket in s.buckets:
         if bucket.kind == "module":
             bucket.transform.reset_parameters(generator, int(s.fan_in[s.target[bucket.start : bucket.stop]].max()))

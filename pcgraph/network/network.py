@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Hashable, Mapping
-from typing import Any
+from typing import Any, Self
 
 import networkx as nx
 import numpy as np
@@ -28,7 +28,7 @@ from pcgraph.network.adjacency import Index
 from pcgraph.network.copying import copy_graph, keep_computed, pairs_of
 from pcgraph.network.declaration import show
 from pcgraph.network.draws import draw_parameters
-from pcgraph.network.machine import require_bytes, require_place
+from pcgraph.network.machine import require_bytes, require_place, require_type
 from pcgraph.network.packed import Mask, Packed, ParameterView
 from pcgraph.network.parts import Bucket, Segment
 from pcgraph.network.slots import MAIN, Slot, called
@@ -174,11 +174,9 @@ class Network(nn.Module):
     def _make_biases(self) -> None:
         s = self.structure
         self.bias_row: Index = np.full(len(s.nodes), -1, dtype=np.int64)
-        for group in s.groups:
-            rows = np.flatnonzero(s.has_bias[group.start : group.start + group.count])
-            if len(rows):
-                self.bias_row[group.start + rows] = np.arange(len(rows))
-                self.biases[f"bias_{group.name}"] = nn.Parameter(torch.empty(len(rows), *group.shape, device="cpu"))
+        for name, nodes in s.bias_packs():
+            self.bias_row[nodes] = np.arange(len(nodes))
+            self.biases[name] = nn.Parameter(torch.empty(len(nodes), *s.bias_shape(int(nodes[0])), device="cpu"))
 
     @property
     def frozen_edges(self) -> frozenset[int]:
@@ -204,9 +202,7 @@ class Network(nn.Module):
         return bucket.start + np.flatnonzero(mask if bucket.weight is None else mask[bucket.weight])
 
     def _nodes_of(self, name: str, mask: Mask) -> Index:
-        group = next(group for group in self.structure.groups if f"bias_{group.name}" == name)
-        own = np.arange(group.start, group.start + group.count)
-        own = own[self.bias_row[own] >= 0]
+        own = next(nodes for other, nodes in self.structure.bias_packs() if other == name)
         return own[mask[self.bias_row[own]]]
 
     def energy_of(self, segment: int) -> Energy:
@@ -248,8 +244,8 @@ class Network(nn.Module):
         """
         s = self.structure
         if self.bias_row[i] >= 0:
-            packed: Tensor = self.biases[f"bias_{s.groups[int(s.group_of[i])].name}"]
-            bias = packed[int(self.bias_row[i])].flatten()
+            packed: Tensor = self.biases[s.bias_name(i)]
+            bias = packed[int(self.bias_row[i])].expand(s.groups[int(s.group_of[i])].shape).flatten()
             return bias.detach() if i in self.frozen_biases else bias
         if i in s.priors:
             return s.priors[i].to(self._probe).flatten()
@@ -336,7 +332,9 @@ class Network(nn.Module):
         return self.weights.view(bucket.name, slice(row, row + 1), tuple(self.weights[bucket.name].shape[1:]))
 
     def bias(self, v: Node, *, slot: str | None = None) -> ParameterView:
-        """Return the bias of node `v`, or of a slot of it, as a view of its shape; an optimizer takes it as well.
+        """Return the bias of node `v`, or of a slot of it, as a view; an optimizer takes it as well.
+
+        It has the node's shape, or the one that was declared by ``bias=``.
 
         Raises
         ------
@@ -355,7 +353,7 @@ class Network(nn.Module):
         i = self.structure.require_prediction(v, slot)
         if self.bias_row[i] < 0:
             return None
-        return f"bias_{self.structure.groups[int(self.structure.group_of[i])].name}", int(self.bias_row[i])
+        return self.structure.bias_name(i), int(self.bias_row[i])
 
     def transform(self, u: Node, v: Node, key: Hashable | None = None, *, slot: str | None = None) -> Transform:
         """Return the transform of the edge `u` -> `v`; `key` and `slot` as in :meth:`weight`."""
@@ -373,6 +371,18 @@ class Network(nn.Module):
     def device(self) -> torch.device:
         """The parameters lie on this device."""
         return self._probe.device
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move or convert all parameters and buffers, for ``to()`` and its like.
+
+        Raises
+        ------
+        ConfigError
+            Networks do not compute in the new type. Nothing has been converted then.
+        """
+        require_type(fn(self._probe).dtype)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Network:
         """Copy everything, a subclass's own attributes and modules too; arrays of the structure alone are shared.

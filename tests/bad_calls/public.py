@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import pcgraph
-from pcgraph import checkpoints, data, inference, network, plan, topology
+from pcgraph import checkpoints, data, inference, network, plan, topology, tuning
 
 __all__ = ["EXEMPT", "METHODS", "public_arguments", "reason"]
 
 #: The rooms whose ``__all__`` is for users; what is in ``pcgraph`` itself goes by its bare name.
 ROOMS = (
     "activations", "backends", "checkpoints", "data", "drawing", "energies", "graphs", "inference", "initializers",
-    "learning", "network", "optimizers", "plan", "pyg", "scaling", "serialization", "solvers", "topology", "training",
+    "learning", "network", "optimizers", "plan", "pyg", "scaling", "serialization", "solvers", "topology", "training", "tuning",
     "transforms",
 )  # fmt: skip
 #: Methods that users call, by the class that they are of.
@@ -31,6 +31,7 @@ METHODS: dict[str, tuple[type, tuple[str, ...]]] = {
     "Checkpoint": (checkpoints.Checkpoint, ("restore",)),
     "checkpoints.Checkpoint": (checkpoints.Checkpoint, ("state",)),
     "data.Images": (data.Images, ("take", "split", "batches", "to", "one_hot")),
+    "SearchResult": (tuning.SearchResult, ("write",)),
     "inference.Recorder": (inference.Recorder, ("__call__",)),
 }  # fmt: skip
 
@@ -49,9 +50,10 @@ EXEMPT: dict[str, str] = {
         "training.Evaluation", "training.History", "training.StepRecord", "topology.Clamped", "topology.ErrorCoordinates",
         "topology.FreeCycle", "topology.FreeRoot", "topology.GraphCycle", "topology.GraphOrder", "topology.Leak",
         "topology.Neuron", "topology.NotSupplied", "topology.Nothing", "topology.PhaseReport", "topology.Repair",
-        "topology.Report(*", "topology.Sweep", "topology.SweepOrder", "topology.UnclampedRoot", "topology.Verdict",
+        "topology.Report(*", "drawing.Svg", "topology.Sweep", "topology.SweepOrder", "topology.UnclampedRoot", "topology.Verdict",
         "network.Bucket", "network.Group", "network.Segment", "network.Slot", "network.Structure",
         "network.Carried", "network.Summary", "network.EdgeHandle", "network.NodeHandle", "network.ParameterView", "serialization.Unsaveable",
+        "tuning.Finalist", "tuning.Progress", "tuning.SearchResult", "tuning.Trial",
         "initializers.Relaxed", "initializers.Context", "initializers.Block",
     ), MADE),
     **dict.fromkeys((
@@ -64,7 +66,7 @@ EXEMPT: dict[str, str] = {
     ), EXTENDS),
     **dict.fromkeys((
         "Initializer", "energies.Energy", "transforms.Transform", "solvers.Solver", "energies.Bernoulli",
-        "energies.CrossEntropy", "transforms.Flatten", "transforms.Identity", "transforms.Linear", "Zero",
+        "energies.CrossEntropy", "energies.KL", "energies.Poisson", "energies.Zero", "transforms.Flatten", "transforms.Identity", "transforms.Linear", "Zero",
     ), BASE),
     **dict.fromkeys((
         "checkpoints.FolderLock", "checkpoints.Transaction", "checkpoints.check_generators", "checkpoints.generators_state",
