@@ -111,7 +111,7 @@ MUTANTS = [
     fault("bias gradients summed over the batch", GRADIENTS, "gradient[own].sub_(sums, alpha=scale)",
           "gradient[own].sub_(sums)", "core"),
     fault("masks hold only at the start", PROGRAM, "            known.e.mul_(known.free)\n", "            pass\n", "engine"),
-    fault("a result's buffers used again", RESULT, "        program.lend(self)\n", "", "core"),
+    fault("a result's buffers used again", "inference/reading.py", "        if lend:\n", "        if False:\n", "core"),
     fault("stale views of parameters", BACKEND, "(space for space in usable if not space[0].stale)", "iter(usable)", "core"),
     fault("momentum without memory", "optimizers.py", "mul_(self.momentum).add_(grad)", "mul_(0.0).add_(grad)", "engine"),
     fault("Adam without bias correction", "optimizers.py", "value=-lr / (1 - first**t)", "value=-lr", "engine"),
