@@ -30,7 +30,7 @@ def fault(name, file, old, new, *tests):
 
 
 COMPILE, FLOW = "plan/compile.py", "plan/flow.py"
-RUN, DESCENT, RELAX, RESULT = (f"inference/{name}.py" for name in ("run", "descent", "relax", "result"))
+RUN, DESCENT, RELAX = (f"inference/{name}.py" for name in ("run", "descent", "relax"))
 TORCH = "backends/torch"
 LOWERING, PROGRAM, BACKEND = f"{TORCH}/lowering.py", f"{TORCH}/program.py", f"{TORCH}/backend.py"
 BASE, PLANNER, VERIFY, CALLS = "backends/base.py", "inference/planner.py", "plan/verify.py", f"{TORCH}/calls.py"
