@@ -88,7 +88,8 @@ def citation_graph() -> Data:
         x[i, [vocabulary[word] for word in words if word in vocabulary]] = 1
         edges += [(i, place[other]) for other in cited if other in place and other != name]
     y = torch.tensor([classes.index(name.split(".")[1]) for name in names])
-    return Data(x=x / x.sum(1, keepdim=True).clamp(min=1), y=y, edge_index=to_undirected(torch.tensor(edges).t()))
+    both_ways = to_undirected(torch.tensor(edges).t())
+    return Data(x=x / x.sum(1, keepdim=True).clamp(min=1), y=y, edge_index=both_ways, words=list(vocabulary))
 
 
 def split(data: Data, number: int) -> Data:
@@ -169,13 +170,20 @@ def main() -> None:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    print("| layer | predictive coding (%) | backprop (%) |\n|---|---|---|")
+    print(table(rows))
+
+
+def table(rows: list[dict]) -> str:
+    """Means over the splits, and their standard deviations, as Markdown."""
+    lines = ["| layer | predictive coding (%) | backprop (%) |", "|---|---|---|"]
     for name in LAYERS:
         found = {
-            rule: [row[rule] for row in rows if row["layer"] == name] for rule in ("predictive_coding", "backprop")
+            rule: [float(row[rule]) for row in rows if row["layer"] == name]
+            for rule in ("predictive_coding", "backprop")
         }
         cells = [f"{fmean(v):.1f}" + (f" ± {stdev(v):.1f}" if len(v) > 1 else "") for v in found.values()]
-        print(f"| {name} | " + " | ".join(cells) + " |")
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -92,6 +92,8 @@ def clamps(
     [0, 2]
     """
     require_choice(by, "by", ("layers", "vertices"))
+    if not isinstance(names, tuple | list | None):
+        raise ClampError(f"names= is a tuple of entries, as in ('x', 'y') (found {shown(names)})")
     count = None if classes is None else require_count(classes, "classes", least=1)
     if not is_data(data):
         raise ClampError(f"clamps are read of a graph of torch_geometric, such as Data (found {shown(data)})")

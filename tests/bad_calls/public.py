@@ -62,7 +62,7 @@ EXEMPT: dict[str, str] = {
     ), EXTENDS),
     **dict.fromkeys((
         "Initializer", "energies.Energy", "transforms.Transform", "solvers.Solver", "energies.Bernoulli",
-        "energies.CrossEntropy", "transforms.Flatten", "transforms.Identity", "transforms.Linear", "Zero",
+        "energies.CrossEntropy", "pyg.KnownRows", "transforms.Flatten", "transforms.Identity", "transforms.Linear", "Zero",
     ), BASE),
     **dict.fromkeys((
         "checkpoints.FolderLock", "checkpoints.Transaction", "checkpoints.check_generators", "checkpoints.generators_state",
@@ -70,6 +70,9 @@ EXEMPT: dict[str, str] = {
         "inference.require_optimizer", "inference.run", "serialization.decode", "serialization.encode", "drawing.layout",
         "PCNetwork.run", "InferenceResult.group_states",
     ), INSIDE),
+    **dict.fromkeys(("pyg.from_hetero(activation", "pyg.from_hetero(precision", "pyg.from_hetero(energy"),
+                    "they are node attributes, which have rows of their own"),
+    "pyg.is_data": INSIDE,
     "network.Network(dtype": "the same as PCNetwork(dtype=), by the same call",
     "network.Network(device": "the same as PCNetwork(device=), by the same call",
     "data.read_idx(dims": "a number that is compared with the file's",
