@@ -69,7 +69,7 @@ class Relation(Transform):
                 f"the edge_index names targets from 0 to {self.targets - 1} (found {int(index[1].max())})",
                 found=edge_index,
             )
-        self.weight = nn.Parameter(torch.empty(outputs, inputs))
+        self.weight = nn.Parameter(torch.empty(outputs, inputs, device="cpu"))
         self.register_buffer("edge_index", index.long().clone(), persistent=False)
         counts = index[1].long().bincount(minlength=self.targets).clamp(min=1)
         self.register_buffer("share", counts.reciprocal().to(torch.float32), persistent=False)
