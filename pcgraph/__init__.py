@@ -15,6 +15,7 @@ from pcgraph import (
     learning,
     notebook,
     optimizers,
+    processes,
     pyg,
     scaling,
     schedules,
@@ -27,7 +28,19 @@ from pcgraph.clamps import Masked
 from pcgraph.coordinates import Errors
 from pcgraph.duals import Duals
 from pcgraph.errors import ClampError, ConfigError, Diverged, GraphError, InvalidInitializer, PCGraphError
-from pcgraph.initializers import Average, Equilibrium, Forward, Initializer, Memory, Normal, Null, PerNode, States, Zero
+from pcgraph.initializers import (
+    Amortized,
+    Average,
+    Equilibrium,
+    Forward,
+    Initializer,
+    Memory,
+    Normal,
+    Null,
+    PerNode,
+    States,
+    Zero,
+)
 from pcgraph.learning import InferenceResult
 from pcgraph.model import PCNetwork
 from pcgraph.optimizers import SGD, Adam, Following, Langevin
@@ -51,6 +64,7 @@ __all__ = [
     "LBFGS",
     "SGD",
     "Adam",
+    "Amortized",
     "Anderson",
     "Average",
     "ClampError",
@@ -91,6 +105,7 @@ __all__ = [
     "learning",
     "load",
     "optimizers",
+    "processes",
     "pyg",
     "safe_rate",
     "save",

@@ -24,9 +24,9 @@ from tests import ROOT
 PACKAGE = ROOT / "pcgraph"
 
 ROOMS = (
-    "errors", "arguments", "notebook", "activations", "registry", "transforms", "energies", "graphs", "network",
-    "clamps", "optimizers", "solvers", "topology", "coordinates", "duals", "scaling", "schedules", "pyg",
-    "initializers", "plan", "backends", "inference", "model", "learning", "rates", "advice", "serialization",
+    "errors", "arguments", "processes", "notebook", "activations", "registry", "transforms", "energies", "graphs",
+    "network", "clamps", "optimizers", "solvers", "topology", "coordinates", "duals", "scaling", "schedules", "pyg",
+    "sweeps", "initializers", "plan", "backends", "inference", "model", "learning", "rates", "advice", "serialization",
     "checkpoints", "training", "tuning", "estimators", "data", "drawing", "cli", "testing",
 )  # fmt: skip
 """A room imports only rooms before it, for types too. ``testing`` is last, and may import all but the command.

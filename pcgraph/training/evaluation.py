@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import torch
 from torch import Tensor
@@ -18,9 +18,13 @@ from pcgraph.inference import require_optimizer
 from pcgraph.initializers import Initializer, require_initializer
 from pcgraph.model import PCNetwork
 from pcgraph.optimizers import StateOptimizer
+from pcgraph.processes import Group, read_group, telling
 from pcgraph.solvers import Solver
-from pcgraph.training.batches import Batch, check_names, check_targets, is_one_hot, read_batch
+from pcgraph.training.batches import Batch, check_names, check_targets, is_one_hot, read_batch, take
 from pcgraph.training.metrics import read_metrics
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 __all__ = ["Evaluation", "correct", "evaluate", "require_loader"]
 
@@ -80,6 +84,7 @@ def evaluate(
     coordinates: Errors | None = None, tolerance: float | None = None,
     precision: Mapping[Any, float] | None = None, stop: Callable[[], bool] | None = None, check: bool = True,
     capture: bool | Literal["auto"] = False, metrics: Mapping[Any, Any] | None = None,
+    group: Group | ProcessGroup | Literal[False] | None = None,
 ) -> Evaluation: ...  # fmt: skip
 def evaluate(
     net: PCNetwork, loader: Iterable[Any], *, given: Node | Sequence[Node | None] | None = None,
@@ -87,6 +92,7 @@ def evaluate(
     optimizer: StateOptimizer | Solver | None = None, coordinates: Errors | None = None, tolerance: float | None = None,
     precision: Mapping[Any, float] | None = None, stop: Callable[[], bool] | None = None, check: bool = True,
     capture: bool | Literal["auto"] = False, metrics: Mapping[Any, Any] | None = None,
+    group: Group | ProcessGroup | Literal[False] | None = None,
 ) -> Evaluation | dict[Node, Evaluation]:  # fmt: skip
     """Predict `predict` from `given`, and compare.
 
@@ -115,6 +121,10 @@ def evaluate(
         Name -> metric of torchmetrics, or anything with ``update(predictions, targets)``, ``compute()`` and
         ``reset()``; of several targets node -> such a mapping. They are reset first. Predictions have shape
         (batch, *shape); targets are classes, shape (batch,), where they are one-hot, and else the rows themselves.
+        They see whole batches, so that several processes that share each batch have to evaluate by themselves, with
+        ``group=False``.
+    group : Group, torch.distributed.ProcessGroup or False, optional
+        The processes that share every batch, as for :func:`pcgraph.fit`; all ranks get the same answer.
 
     Returns
     -------
@@ -128,6 +138,8 @@ def evaluate(
         The loader is empty.
     InvalidInitializer
         There is no sweep, and neither `init` nor `steps` was given.
+    RankFailed
+        Another rank has failed, has died, or has not come in time.
 
     Examples
     --------
@@ -154,26 +166,39 @@ def evaluate(
         require_optimizer(net, steps or 0, optimizer)
     if stop is not None and not callable(stop):
         raise ConfigError(f"stop must be a function of no arguments (found {shown(stop)})", key="stop")
+    ranks = read_group(group)
+    if metrics and ranks is not None:
+        raise ConfigError(
+            f"metrics= see whole batches, which {ranks.size} processes share: evaluate with group=False", key="metrics"
+        )
     measured = read_metrics(metrics, targets, several=isinstance(predict, list))
     how: dict[str, Any] = {
         "init": init, "steps": steps, "optimizer": optimizer, "coordinates": coordinates, "tolerance": tolerance,
         "precision": precision, "check": check, "capture": capture,
     }  # fmt: skip
     totals: dict[Node, Tensor] = {}
-    samples = 0
+    samples = batches = 0
     was_training = net.training
     net.eval()
     try:
-        for item in loader:
-            batch = read_batch(net, item, (*names, *targets) if names else (), check=check)
-            clamps, wanted = _split(net, batch, names, targets)
-            for node, prediction in _predictions(net, clamps, targets, how).items():
-                sums = _sums(net, net.structure.number[node], wanted[node], prediction)
-                totals[node] = totals[node] + sums if node in totals else sums
-                measured[node].update(prediction, wanted[node])
-            samples += batch.size
-            if stop is not None and stop():
-                break
+        with telling(ranks):
+            for item in loader:
+                whole = read_batch(net, item, (*names, *targets) if names else (), check=check)
+                batch = whole if ranks is None else take(whole, ranks)
+                clamps, wanted = _split(net, batch, names, targets)
+                with net.computing(batch.part):
+                    predictions = _predictions(net, clamps, targets, how)
+                for node, prediction in predictions.items():
+                    sums = _sums(net, net.structure.number[node], wanted[node], prediction)
+                    if batch.part is not None and not batch.part.count:
+                        sums = torch.zeros_like(sums)
+                    totals[node] = totals[node] + sums if node in totals else sums
+                    measured[node].update(prediction, wanted[node])
+                samples, batches = samples + whole.size, batches + 1
+                if stop is not None and _stops(stop, ranks):
+                    break
+            if ranks is not None:
+                totals = {node: _added(total, samples, batches, ranks) for node, total in totals.items()}
     finally:
         net.train(was_training)
     if not totals:
@@ -197,6 +222,24 @@ def _predictions(
         states = net.infer(clamps, **how).states
         return {node: states[node] for node in targets}
     return {node: net.predict(clamps, node, **how) for node in targets}
+
+
+def _stops(stop: Callable[[], bool], group: Group | None) -> bool:
+    return stop() if group is None else group.any(stop())[0]
+
+
+def _added(total: Tensor, samples: int, batches: int, group: Group) -> Tensor:
+    """Add up what the ranks have counted, who have gone through the same batches."""
+    found = group.gather_numbers([samples, batches, *total.tolist()])
+    for rank, (other, several) in enumerate(found[:, :2].tolist()):
+        if (other, several) != (samples, batches):
+            raise ConfigError(
+                f"all ranks evaluate on the same, whole batches, and each takes its part of them (found {samples} "
+                f"samples in {batches} batches on rank {group.rank}, and {other:.0f} in {several:.0f} on rank {rank}): "
+                "leave out a DistributedSampler",
+                key="loader",
+            )
+    return found[:, 2:].sum(0)
 
 
 def require_loader(loader: Any, key: str) -> None:

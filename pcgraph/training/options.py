@@ -18,6 +18,7 @@ from pcgraph.initializers import Initializer
 from pcgraph.learning import Rule
 from pcgraph.model import PCNetwork
 from pcgraph.optimizers import StateOptimizer
+from pcgraph.processes import Group
 from pcgraph.solvers import Solver
 from pcgraph.training.batches import BatchLayout
 from pcgraph.training.early_stopping import EarlyStopping
@@ -53,6 +54,8 @@ class FitOptions:
         What ``clamp=`` and ``predict=`` say of a batch.
     schedulers, callbacks : tuple
         Also where one was given.
+    group : Group or None
+        The ranks that share every batch; None where one process has all of it.
     """
 
     layout: BatchLayout
@@ -80,6 +83,7 @@ class FitOptions:
     curvature_every: int
     check: bool
     capture: bool | str
+    group: Group | None
     clip: float | None
     accumulate: int
     ema: AveragedModel | None
@@ -92,7 +96,8 @@ class FitOptions:
         predict: Any, validate: Any, scheduler: Any, scheduler_each: Any,
         early_stopping: Any, metric: Any, callbacks: Any, checkpoint: Any, checkpoint_every: Any, resume: Any,
         on_interrupt: Any, progress: Any, log: Any, tensorboard: Any, measure_every: Any,
-        curvature_every: Any, check: Any, capture: Any, clip: Any, accumulate: Any, ema: Any, autocast: Any,
+        curvature_every: Any, check: Any, capture: Any, group: Group | None, clip: Any, accumulate: Any, ema: Any,
+        autocast: Any,
     ) -> FitOptions:  # fmt: skip
         """Read the arguments of ``fit``, and refuse what cannot work.
 
@@ -131,7 +136,7 @@ class FitOptions:
             tensorboard=read_path(tensorboard, "tensorboard"),
             measure_every=require_count(measure_every, "measure_every", least=1),
             curvature_every=require_count(curvature_every, "curvature_every"), check=require_flag(check, "check"),
-            capture=capture, clip=read_clip(clip), accumulate=read_accumulate(accumulate, rule),
+            capture=capture, group=group, clip=read_clip(clip), accumulate=read_accumulate(accumulate, rule),
             ema=read_ema(net, ema), autocast=read_autocast(net, autocast),
         )  # fmt: skip
 

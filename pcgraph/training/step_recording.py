@@ -57,6 +57,8 @@ class StepRecording:
         self.net, self.options, self.trained = net, options, trained
         self._clear, self._changing = clear, changing
         reason = _obstacle(net, options) if options.capture else None
+        if reason is None and options.group is not None:
+            reason = "the gradients are averaged over several processes in the middle of a step: leave capture= out"
         if reason is not None and options.capture is True:
             raise capturable.refuse(reason)
         self.possible = bool(options.capture) and reason is None
@@ -167,6 +169,8 @@ class StepRecording:
             *self.net.backend.settings(self.net),
             *[tensor.data_ptr() for tensor in (*self.trained, *moved, *kept)],
             *[parameter.requires_grad for parameter in self.trained],
+            self.net.frozen_edges,
+            self.net.frozen_biases,
             *[value if type(value) in PLAIN else self._marks(value) for value in settings],
             repr(None if s.state_optimizer is None else vars(s.state_optimizer)),
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch.optim.swa_utils import AveragedModel
@@ -15,12 +15,16 @@ from pcgraph.initializers import Initializer
 from pcgraph.learning import Rule
 from pcgraph.model import PCNetwork
 from pcgraph.optimizers import StateOptimizer
+from pcgraph.processes import Group, at_hand, read_group, telling
 from pcgraph.solvers import Solver
 from pcgraph.training.early_stopping import EarlyStopping
 from pcgraph.training.fit_arguments import Callback, Scheduler, Validate
 from pcgraph.training.loop import Trainer
 from pcgraph.training.options import FitOptions
 from pcgraph.training.records import History
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 __all__ = ["fit"]
 
@@ -42,6 +46,7 @@ def fit(
     tensorboard: str | Path | None = None, measure_every: int = 20, curvature_every: int = 500,
     check: bool = True, capture: bool | Literal["auto"] = False, clip: float | None = None, accumulate: int = 1,
     ema: AveragedModel | None = None, autocast: torch.dtype | None = None,
+    group: Group | ProcessGroup | Literal[False] | None = None,
 ) -> History:  # fmt: skip
     """Train a network: infer, take the local gradients, step; epoch after epoch. Other rules by `rule`.
 
@@ -159,6 +164,11 @@ def fit(
     autocast : torch.dtype, optional
         ``torch.bfloat16`` or ``torch.float16``: the run stands under :func:`torch.autocast`, so that dense products
         are taken in half precision. Weights, states, errors and energies stay in float32, so that no scaler is needed.
+    group : Group, torch.distributed.ProcessGroup or False, optional
+        The processes that share every batch; the default is all ranks, where torch.distributed is initialised, as
+        under torchrun. Each rank calls ``fit`` with the same arguments and a loader of the same, whole batches, takes
+        its part of each, and learns what one process would. The first shows progress and writes logs and checkpoints;
+        callbacks are called on all ranks, with the result of the rank's own part. False: this process trains alone.
 
     Returns
     -------
@@ -170,6 +180,8 @@ def fit(
         The energy stopped being finite.
     InvalidInitializer, ClampError, ConfigError
         The settings or the batches do not fit the network; the loader is empty.
+    RankFailed
+        Another rank has failed, has died, or has not come in time.
     CheckpointError
         A checkpoint cannot be written or read, or is of another network.
 
@@ -192,14 +204,16 @@ def fit(
     >>> history.stopped, len(history), history.epochs[-1].energy < history.epochs[0].energy
     ('finished', 5, True)
     """
-    options = FitOptions.read(
-        net, loader, clamp=clamp, init=init, steps=steps, optimizer=optimizer, state_optimizer=state_optimizer,
-        coordinates=coordinates, tolerance=tolerance, duals=duals, precision=precision, rule=rule, epochs=epochs,
-        predict=predict, validate=validate, scheduler=scheduler,
-        scheduler_each=scheduler_each, early_stopping=early_stopping, metric=metric, callbacks=callbacks,
-        checkpoint=checkpoint, checkpoint_every=checkpoint_every, resume=resume, on_interrupt=on_interrupt,
-        progress=progress, log=log, tensorboard=tensorboard, measure_every=measure_every,
-        curvature_every=curvature_every, check=check, capture=capture, clip=clip, accumulate=accumulate, ema=ema,
-        autocast=autocast,
-    )  # fmt: skip
-    return Trainer(net, loader, options).run()
+    ranks = read_group(group)
+    with at_hand(ranks), telling(ranks):
+        options = FitOptions.read(
+            net, loader, clamp=clamp, init=init, steps=steps, optimizer=optimizer, state_optimizer=state_optimizer,
+            coordinates=coordinates, tolerance=tolerance, duals=duals, precision=precision, rule=rule, epochs=epochs,
+            predict=predict, validate=validate, scheduler=scheduler,
+            scheduler_each=scheduler_each, early_stopping=early_stopping, metric=metric, callbacks=callbacks,
+            checkpoint=checkpoint, checkpoint_every=checkpoint_every, resume=resume, on_interrupt=on_interrupt,
+            progress=progress, log=log, tensorboard=tensorboard, measure_every=measure_every,
+            curvature_every=curvature_every, check=check, capture=capture, group=ranks, clip=clip,
+            accumulate=accumulate, ema=ema, autocast=autocast,
+        )  # fmt: skip
+        return Trainer(net, loader, options).run()
