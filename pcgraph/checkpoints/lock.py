@@ -134,7 +134,7 @@ def _lock(file: int) -> None:
     elif msvcrt is not None:
         os.lseek(file, FAR, os.SEEK_SET)
         try:
-            msvcrt.locking(file, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+            msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
         finally:
             os.lseek(file, 0, os.SEEK_SET)
     else:

@@ -63,7 +63,7 @@ def demo(
         optimizer=torch.optim.AdamW(net.parameters(), lr=1e-3),
         state_optimizer=SGD(lr=0.01),
         epochs=3 if quick else 10,
-        validate=lambda net: {"accuracy": evaluate(net, unseen).accuracy},
+        validate=unseen,
         measure_every=5,
         progress=True,
     )

@@ -79,7 +79,7 @@ Level = Literal["groups", "neurons"]
 
 
 @overload
-def check(  # type: ignore[overload-overlap]  # a mapping of phases is iterable, too
+def check(
     graph_or_net: Any, clamped: Mapping[Any, Set[Any] | list[Any] | tuple[Any, ...] | Mapping[Any, Any]], *,
     level: Level = ..., repair: bool | Budget = ...,
 ) -> PhaseReport: ...  # fmt: skip
