@@ -1,6 +1,6 @@
 """Say that something goes away: by which version, and what to use instead.
 
-What users call keeps working, with a warning, for one minor version at least before it is removed (RELEASING.md).
+What users call keeps working, with a warning, for one minor version at least before it is removed (docs/releasing.md).
 """
 
 from __future__ import annotations
