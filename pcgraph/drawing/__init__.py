@@ -11,5 +11,6 @@ from pcgraph.drawing.declaration import graph
 from pcgraph.drawing.hover import Svg, svg
 from pcgraph.drawing.placing import layout
 from pcgraph.drawing.results import energy, images, trace
+from pcgraph.drawing.searches import search
 
-__all__ = ["Svg", "energy", "graph", "images", "layout", "learning_curve", "svg", "trace"]
+__all__ = ["Svg", "energy", "graph", "images", "layout", "learning_curve", "search", "svg", "trace"]
