@@ -18,6 +18,7 @@ from pcgraph import notebook
 from pcgraph.arguments import require_instance
 from pcgraph.clamps import Masked
 from pcgraph.coordinates import Errors
+from pcgraph.energies import Gaussian
 from pcgraph.errors import ClampError
 from pcgraph.initializers import Equilibrium, Forward, Initializer, Zero
 from pcgraph.learning import Nudged, Rule, Standard
@@ -297,7 +298,7 @@ def _slots(net: PCNetwork) -> list[tuple[Node, str]]:
 def _precision(net: PCNetwork, slot: tuple[Node, str]) -> float:
     """Return the precision of a slot with a Gaussian energy; of others infinity, which is above all that is asked."""
     energy = net.node_energy(net.structure.slots[slot])
-    return float(getattr(energy, "precision", float("inf")))
+    return energy.precision if isinstance(energy, Gaussian) else float("inf")
 
 
 def _shown(value: Any) -> str:
