@@ -21,7 +21,7 @@ help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
 
 demo: $(VENV)/.installed
-	@$(RUN) examples/demo.py $(if $(QUICK),--quick)
+	@$(VENV)/bin/pcgraph demo $(if $(QUICK),--quick)
 
 test: $(VENV)/.installed-test
 	$(RUN) -m pytest -n $(JOBS)

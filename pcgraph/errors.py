@@ -20,6 +20,7 @@ __all__ = [
     "GraphError",
     "InvalidInitializer",
     "OutOfMemory",
+    "PCGraphDeprecated",
     "PCGraphError",
     "PCGraphWarning",
     "RankFailed",
@@ -32,6 +33,10 @@ class PCGraphError(Exception):
 
 class PCGraphWarning(UserWarning):
     """Something is allowed, but probably not what was meant."""
+
+
+class PCGraphDeprecated(PCGraphWarning, FutureWarning):
+    """Something that is called goes away; the message says when, and what to use instead."""
 
 
 class GraphError(PCGraphError, ValueError):

@@ -29,9 +29,11 @@ def executed(path: Path) -> Any:
     notebook = nbformat.read(path, as_version=4)
     with tempfile.TemporaryDirectory() as folder:
         set_for_kernel = {
-            "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "IPYTHONDIR": folder,
+            "PYTHONPATH": str(ROOT),
+            "OMP_NUM_THREADS": "1",
+            "IPYTHONDIR": folder,
             "PYTHONWARNINGS": "error::FutureWarning",
-        }  # fmt: skip
+        }
         client = NotebookClient(
             notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": folder}}, record_timing=False
         )

@@ -24,7 +24,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import networkx as nx
 import torch
-from common import Store, arguments, save, table, versions
+from common import Store, arguments, look, save, table, versions
 from torch import Tensor
 
 import pcgraph
@@ -238,7 +238,7 @@ def draw(path: Path, rows: list[dict[str, str]]) -> None:
     figure, ax = plt.subplots(figsize=(6, 3.8), layout="constrained")
     for i, (task, width) in enumerate(dict.fromkeys((r["task"], r["width"]) for r in rows)):
         found = [r for r in rows if (r["task"], r["width"]) == (task, width)]
-        ax.plot([int(r["nets"]) for r in found], [float(r["faster"]) for r in found], "o-", ms=4, color=f"C{i}",
+        ax.plot([int(r["nets"]) for r in found], [float(r["faster"]) for r in found], ms=5, **look(i), alpha=0.9,
                 label=f"{task}, width {width}")  # fmt: skip
     ax.axhline(1, color="0.5", lw=0.8)
     ax.set(xlabel="networks", ylabel="faster than one after the other", xscale="log", yscale="log")

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 from classifier import Records, Run, work
-from common import MISSING, arguments, mean_of, save, table
+from common import MISSING, arguments, look, mean_of, save, table
 from fig6 import per_update
 from grid import Setting
 
@@ -108,7 +108,7 @@ def draw(folder: Path, quick: bool = False, seeds: tuple[int, ...] = (0, 1, 2)) 
             continue
         spread = [statistics.stdev(v) if len(v) > 1 else 0.0 for v in found.values()]
         means = [statistics.mean(v) for v in found.values()]
-        right.errorbar(list(found), means, spread, fmt="o-", ms=3, capsize=2, color=f"C{k}", label=method)
+        right.errorbar(list(found), means, spread, ms=4, capsize=2, **look(k), label=method)
         top = max(found, key=lambda t: statistics.mean(found[t]))
         curves = [records.curve(run) for run in cells.runs(method, top, seeds, records)]
         points = list(zip(*([float(p["test"]) for p in c] for c in curves if c), strict=True))
@@ -116,9 +116,10 @@ def draw(folder: Path, quick: bool = False, seeds: tuple[int, ...] = (0, 1, 2)) 
         spread = [statistics.stdev(p) if len(p) > 1 else 0.0 for p in points]
         smm = per_update(cells.run(method, top, cells.alphas[0], 0).setting)
         epochs = range(1, len(points) + 1)
-        left.plot(epochs, means, "o-", ms=3, color=f"C{k}", label=f"{method}, T = {top} ({smm} SMMs an update)")
+        label = f"{method}, T = {top} ({smm} SMMs an update)"
+        left.plot(epochs, means, ms=4, **look(k), label=label)
         low, high = ([m + sign * s for m, s in zip(means, spread, strict=True)] for sign in (-1, 1))
-        left.fill_between(epochs, low, high, color=f"C{k}", alpha=0.2, lw=0)
+        left.fill_between(epochs, low, high, color=look(k)["color"], alpha=0.15, lw=0)
     left.set(xlabel="epoch", ylabel="test accuracy (%)", xticks=range(1, cells.base.epochs + 1))
     right.set(xlabel="inference steps T", xscale="log", ylabel="test accuracy (%)")
     right.set_xticks(cells.steps, [str(t) for t in cells.steps])

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 from classifier import Records, Run, work
-from common import MISSING, arguments, percent, save, table
+from common import MISSING, arguments, look, percent, save, table
 from grid import MLP
 from search import FULL, QUICK, Search
 from table1 import go, runs_of
@@ -25,7 +25,7 @@ from table1 import go, runs_of
 __all__ = ["draw", "make_table"]
 
 METHODS = ("Forward", "Average")
-SHADES = {1.0: 1.0, 0.5: 0.6, 0.25: 0.3}
+FRACTIONS = (1.0, 0.5, 0.25)
 
 
 def cell(
@@ -60,17 +60,17 @@ def make_table(folder: Path, quick: bool = False, seeds: tuple[int, ...] = (0, 1
 
 
 def draw(folder: Path, quick: bool = False, seeds: tuple[int, ...] = (0, 1, 2)) -> None:
-    """Accuracy over T: a panel for each method, lighter lines for smaller fractions; bars are standard deviations."""
+    """Accuracy over T: a panel for each method, a line for each fraction; bars are standard deviations."""
     search, records = QUICK if quick else FULL, Records(folder, "classifier")
     figure, panels = plt.subplots(1, 2, figsize=(9, 3.6), sharey=True, layout="constrained")
-    for axes, method, colour in zip(panels, METHODS, ("C1", "C2"), strict=True):
-        for fraction, shade in SHADES.items():
+    for axes, method in zip(panels, METHODS, strict=True):
+        for k, fraction in enumerate(FRACTIONS):
             points = {t: accuracies(cell(search, method, fraction, t, seeds, records), records) for t in MLP.steps}
             found = {t: p for t, p in points.items() if p}
             means = [statistics.mean(p) for p in found.values()]
             spread = [statistics.stdev(p) if len(p) > 1 else 0.0 for p in found.values()]
             label = f"{fraction:.0%} of the data"
-            axes.errorbar(list(found), means, spread, fmt="o-", ms=3, capsize=2, color=colour, alpha=shade, label=label)
+            axes.errorbar(list(found), means, spread, ms=4, capsize=2, **look(k), label=label)
         axes.set(title=method, xlabel="inference steps T in training", xticks=MLP.steps)
         axes.legend(frameon=False, fontsize=8, loc="lower right")
     panels[0].set_ylabel("test accuracy (%)")

@@ -19,7 +19,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import torch
 from classifier import Records, Run, initializer, make
-from common import MISSING, NOT_RUN, arguments, save, table
+from common import MISSING, NOT_RUN, arguments, look, save, table
 from grid import METHODS, Setting
 from matplotlib.ticker import NullFormatter
 from search import FULL, QUICK, Search
@@ -107,14 +107,14 @@ def draw(folder: Path, quick: bool = False, seeds: tuple[int, ...] = (0, 1, 2)) 
             smm = [p[0] / 1e3 for p in points[0]]
             means = [statistics.mean(100 - e for _, e in at) for at in zip(*points, strict=True)]
             label = f"{method} ({per_update(setting_of(rows[0]))} SMMs an update)"
-            left.plot(smm, means, "o-", ms=3, color=f"C{k}", label=label)
+            left.plot(smm, means, ms=4, **look(k), label=label)
         best, steps = math.inf, []
         for count, error in found[method]:
             if error < best:
                 best = error
                 steps.append((count / 1e3, error / lowest - 1))
         if steps:
-            right.step(*zip(*steps, strict=True), where="post", color=f"C{k}", label=method)
+            right.step(*zip(*steps, strict=True), where="post", **look(k) | {"marker": None}, label=method)
     if found and not quick and not math.isnan(lowest):
         left.set_ylim(82, 100 - lowest + 0.5)
     left.set(xlabel="SMMs (thousands)", ylabel="test accuracy (%)")

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 from classifier import Records, Run, work
-from common import MISSING, NOT_RUN, arguments, available, mean_error, percent, save, table
+from common import MISSING, NOT_RUN, arguments, available, look, mean_error, percent, save, table
 from grid import METHODS, MLP, Setting
 from search import FULL, QUICK, Search, chosen, search_for
 
@@ -144,16 +144,17 @@ def draw(folder: Path, quick: bool = False, seeds: tuple[int, ...] = (0, 1, 2)) 
     for (fraction, method), rows in rows_of(dataset, quick, seeds, Records(folder, "classifier")).items():
         k = METHODS.index(method)
         at, first = MLP.fractions.index(fraction) + 0.28 * (k - 1), fraction == MLP.fractions[0]
-        for key, shift, fill in (("validation", 0.0, f"C{k}"), ("test", 0.07, "white")):
+        for key, shift, fill in (("validation", 0.0, look(k)["color"]), ("test", 0.07, "white")):
             values = [float(r[f"test_by_{key}"]) for r in rows[key] if r["outcome"] == "ok"]
             if values:
                 spread = statistics.stdev(values) if len(values) > 1 else 0.0
                 label = f"{method}, by {key}" if first else None
-                mean, colour = statistics.mean(values), f"C{k}"
-                axes.errorbar(at + shift, mean, spread, fmt="o", color=colour, mfc=fill, label=label)
+                mean, colour = statistics.mean(values), look(k)["color"]
+                axes.errorbar(at + shift, mean, spread, fmt=look(k)["marker"], color=colour, mfc=fill, label=label)
         if not quick:
             paper = PAPER[dataset][fraction][k]
-            axes.errorbar(at - 0.07, *paper, fmt="x", color=f"C{k}", label=f"{method}, the paper" if first else None)
+            label = f"{method}, the paper" if first else None
+            axes.errorbar(at - 0.07, *paper, fmt="x", color=look(k)["color"], label=label)
     axes.set(ylabel="test accuracy (%)", xlabel="training data", title=dataset)
     axes.set_xticks(range(len(MLP.fractions)), [f"{f:.0%}" for f in MLP.fractions])
     if axes.containers:

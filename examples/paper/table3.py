@@ -24,7 +24,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 from classifier import Records, make, sets, update_of
-from common import MISSING, NOT_RUN, Store, arguments, available, mean_of, save, table, versions
+from common import MISSING, NOT_RUN, Store, arguments, available, look, mean_of, save, table, versions
 from fig6 import setting_of, whole_runs
 from search import FULL, QUICK, Search, search_for
 from table1 import go, runs_of
@@ -164,8 +164,9 @@ def draw(folder: Path, quick: bool = False, seeds: tuple[int, ...] = (0, 1, 2)) 
                 curve = records.curve(point.row["run"])
                 x = [seconds(point.row, int(p["epoch"]), folder) or 0.0 for p in curve]
                 y = [float(p["test"]) for p in curve]
-                axes.plot(x, y, color=f"C{k + 1}", alpha=0.8, lw=1.3, label=PAIR[k] if seed == seeds[0] else None)
-                axes.plot(x[point.epoch - 1], y[point.epoch - 1], "o", color=f"C{k + 1}", ms=6)
+                own = look(k + 1) | {"marker": None}
+                axes.plot(x, y, **own, alpha=0.8, lw=1.3, label=PAIR[k] if seed == seeds[0] else None)
+                axes.plot(x[point.epoch - 1], y[point.epoch - 1], ms=6, **look(k + 1))
                 best = max(best, *y)
         axes.set(xlabel="seconds of training", title=f"settings: {reading}")
         if axes.lines:

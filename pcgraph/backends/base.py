@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pcgraph.backends.switches import switches
+from pcgraph.backends.settings import switches
 from pcgraph.backends.traits import traits_of
 from pcgraph.clamps import Clamps
 from pcgraph.energies import Energy, Gaussian

@@ -14,13 +14,19 @@ from pcgraph.errors import CheckpointError
 
 try:
     import fcntl
-except ImportError:  # Windows has no such locks; its folders are not guarded
+except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
+try:
+    import msvcrt
+except ImportError:
+    msvcrt = None  # type: ignore[assignment]
 
 __all__ = ["LOCK", "FolderLock"]
 
 LOCK = ".lock"
-HELD = (errno.EACCES, errno.EAGAIN)
+HELD = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
+FAR = 1 << 20
+"""Windows keeps others from reading a byte that is locked: it is one far behind the name of the holder."""
 
 #: (process, folder) -> the thread that holds it, and how many times it has entered. A fork inherits the dict alone.
 _held: dict[tuple[int, str], tuple[int, int]] = {}
@@ -75,8 +81,6 @@ class FolderLock:
             self._file = None
 
     def _acquire(self) -> int | None:
-        if fcntl is None:
-            return None
         while True:
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
@@ -88,7 +92,7 @@ class FolderLock:
                     path=self.folder,
                 ) from error
             try:
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _lock(file)
             except OSError as error:
                 holder = os.read(file, 200).decode(errors="replace")
                 os.close(file)
@@ -115,3 +119,23 @@ class FolderLock:
             "checkpoints. Give each run a folder of its own, or wait for that one to end.",
             path=self.folder,
         )
+
+
+def _lock(file: int) -> None:
+    """Lock an open file for this process, at once or not at all.
+
+    Raises
+    ------
+    OSError
+        Another process holds it; or there are no locks here.
+    """
+    if fcntl is not None:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    elif msvcrt is not None:
+        os.lseek(file, FAR, os.SEEK_SET)
+        try:
+            msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
+        finally:
+            os.lseek(file, 0, os.SEEK_SET)
+    else:
+        raise OSError(errno.ENOLCK, "this system has no locks")

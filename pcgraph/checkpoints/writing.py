@@ -26,6 +26,7 @@ from pcgraph.errors import CheckpointError, ConfigError, GraphError, PCGraphWarn
 from pcgraph.initializers import Initializer
 from pcgraph.model import PCNetwork
 from pcgraph.serialization import encode, graph_to_data
+from pcgraph.serialization.files import patiently
 
 __all__ = ["FORMAT", "MANIFEST", "NAME", "VERSION", "digest", "numbered", "save"]
 
@@ -255,7 +256,7 @@ def _rename(folder: Path, made: Path) -> Path:
     taken = numbered(folder)
     number = int(taken[-1].name.split("-")[1]) + 1 if taken else 0
     final = folder / f"checkpoint-{number:06d}"
-    os.rename(made, final)
+    patiently(lambda: os.rename(made, final))
     return final
 
 

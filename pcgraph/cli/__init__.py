@@ -1,4 +1,4 @@
-"""Run the ``pcgraph`` command: check a graph file, draw it, train a network, search for settings.
+"""Run the ``pcgraph`` command: check a graph file, draw it, train a network, search for settings, run the demo.
 
 Exit codes: 0 done; 1 (``check`` only) the initializer that was asked about does not exist for the graph; 2 the input
 or a setting is wrong, said in one message; 130 stopped by Ctrl-C.
@@ -21,6 +21,7 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from pcgraph import __version__, drawing
+from pcgraph.cli.demo import demo
 from pcgraph.cli.initializers import verdict_on
 from pcgraph.cli.machine import within_memory
 from pcgraph.cli.searching import search
@@ -183,6 +184,7 @@ def draw(
 
 app.command()(train)
 app.command()(search)
+app.command()(demo)
 
 
 def main() -> None:

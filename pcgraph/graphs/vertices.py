@@ -16,15 +16,18 @@ if TYPE_CHECKING:
 __all__ = ["from_data"]
 
 
-def from_data(data: Data, *, shape: int | tuple[int, ...] = 1, activation: Any = None, **attributes: Any) -> nx.DiGraph:
+def from_data(
+    data: Data, *, shape: int | tuple[int, ...] | None = None, activation: Any = None, **attributes: Any
+) -> nx.DiGraph:  # fmt: skip
     """Declare a node for every vertex of `data` and an edge for every column of its ``edge_index``.
 
     Parameters
     ----------
     data : torch_geometric.data.Data
-        Its ``edge_index`` alone is read. Undirected graphs hold each edge both ways there, and so does the result.
-    shape : int or tuple
-        The shape of every node.
+        Its ``edge_index`` is read, and of ``x`` the shape. Undirected graphs hold each edge both ways there, and so
+        does the result. :func:`pcgraph.pyg.clamps` reads the values of ``x``, and masks.
+    shape : int or tuple, optional
+        The shape of every node; by default that of a row of ``x`` where there is one, and else 1.
     activation : str or callable, optional
         The activation of every node; the identity by default.
     **attributes
@@ -61,6 +64,10 @@ def from_data(data: Data, *, shape: int | tuple[int, ...] = 1, activation: Any =
         raise GraphError(
             f"the edge_index names vertices from 0 to {vertices - 1} (found the edge {wrong})", found=wrong
         )
+    if shape is None:
+        x = getattr(data, "x", None)
+        rows = tuple(x.shape[1:]) if isinstance(x, Tensor) and x.dim() else ()
+        shape = rows or 1
     graph: nx.DiGraph = nx.DiGraph() if len(set(edges)) == len(edges) else nx.MultiDiGraph()
     if activation is not None:
         attributes["activation"] = activation

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 import secrets
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from pcgraph.arguments import shown
 from pcgraph.errors import DataError
 
-__all__ = ["write_whole"]
+__all__ = ["patiently", "write_whole"]
+
+PAUSES = (0.05, 0.1, 0.2, 0.4) if os.name == "nt" else ()
+"""Seconds between tries of what Windows refuses while a scanner or an indexer looks at a new file."""
 
 
 def write_whole(path: str | Path, content: bytes, what: str) -> None:
@@ -38,10 +43,28 @@ def write_whole(path: str | Path, content: bytes, what: str) -> None:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            beside.replace(target)
+            patiently(lambda: beside.replace(target))
         except OSError:
             beside.unlink(missing_ok=True)
             raise
     except (OSError, ValueError) as problem:  # a NUL in a path is a ValueError
         reason = getattr(problem, "strerror", None) or str(problem)
         raise DataError(f"cannot write {what} {path}: {reason}", path=path) from problem
+
+
+def patiently(act: Callable[[], object]) -> None:
+    """Do what renames or replaces; on Windows try again for a moment where somebody else has the file open.
+
+    Raises
+    ------
+    OSError
+        What the last try has raised; anywhere but on Windows it is the first.
+    """
+    for pause in PAUSES:
+        try:
+            act()
+        except PermissionError:
+            time.sleep(pause)
+        else:
+            return
+    act()

@@ -22,8 +22,8 @@ Proposition 3.2, Appendix B and Figure 9.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
-from typing import Any, Literal
+from collections.abc import Hashable, Iterable, Mapping, Set
+from typing import Any, Literal, overload
 
 from pcgraph.arguments import require_choice, require_flag, shown
 from pcgraph.errors import ConfigError
@@ -78,13 +78,23 @@ __all__ = [
 Level = Literal["groups", "neurons"]
 
 
+@overload
+def check(
+    graph_or_net: Any, clamped: Mapping[Any, Set[Any] | list[Any] | tuple[Any, ...] | Mapping[Any, Any]], *,
+    level: Level = ..., repair: bool | Budget = ...,
+) -> PhaseReport: ...  # fmt: skip
+@overload
+def check(
+    graph_or_net: Any, clamped: Iterable[Hashable] | Mapping[Any, Any] = ..., *,
+    level: Level = ..., repair: bool | Budget = ...,
+) -> Report: ...  # fmt: skip
 def check(
     graph_or_net: Any,
-    clamped: Iterable[Hashable] | Mapping[Hashable, Any] = (),
+    clamped: Iterable[Hashable] | Mapping[Any, Any] = (),
     *,
     level: Level = "groups",
     repair: bool | Budget = True,
-) -> Any:
+) -> Report | PhaseReport:
     """Say which initial states this graph and these clamps admit.
 
     Parameters

@@ -2,6 +2,7 @@
 
 The rule, the same for training and for evaluation:
 
+* A graph of torch_geometric, or a batch of graphs, is read by :func:`pcgraph.pyg.clamps`: its entries by the names.
 * A mapping names its nodes itself; an entry ``"labels"`` that is no node holds the classes.
 * A tuple or list has as many entries as there are names, in their order. One more entry, of whole numbers with shape
   (batch,), holds the classes. The entry of the name None is not used, that of ``"labels"``, if it is no node, holds the
@@ -25,6 +26,7 @@ from pcgraph.clamps import WHOLE, Masked, read_tensor
 from pcgraph.errors import ClampError, ConfigError
 from pcgraph.network import Network
 from pcgraph.processes import Group, Part
+from pcgraph.pyg import clamps, is_data
 
 __all__ = [
     "LABELS", "Batch", "BatchLayout", "check_names", "check_targets", "is_one_hot", "mark", "one_hot", "read_batch",
@@ -180,7 +182,8 @@ def read_batch(net: Network, batch: Any, names: tuple[Node | None, ...], *, chec
     ClampError
         The batch has another number of entries, or labels that are out of range.
     """
-    entries = list(_entries(batch, names))
+    classes = net.structure.shape("y")[-1] if _is_node(net, "y") else None
+    entries = list(_entries(batch, names, classes))
     clamps: dict[Node, Tensor | Masked] = {}
     labels: Tensor | None = None
     for name, value in entries:
@@ -196,7 +199,12 @@ def read_batch(net: Network, batch: Any, names: tuple[Node | None, ...], *, chec
     return Batch(clamps, labels)
 
 
-def _entries(batch: Any, names: tuple[Node | None, ...]) -> Iterable[tuple[Node | None, Any]]:
+def _entries(
+    batch: Any, names: tuple[Node | None, ...], classes: int | None
+) -> Iterable[tuple[Node | None, Any]]:  # fmt: skip
+    if is_data(batch):
+        read = tuple(name for name in names if name is not None and name != LABELS)
+        return clamps(batch, names=read or None, classes=classes).items()
     if isinstance(batch, Mapping):
         return batch.items()
     single = isinstance(batch, Tensor | np.ndarray | Masked)

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from tqdm import TqdmWarning
 
 from pcgraph.errors import ConfigError, DataError
+from pcgraph.serialization.files import patiently
 from pcgraph.training.loader_position import length_of
 from pcgraph.training.records import EpochRecord, StepRecord
 
@@ -104,7 +105,7 @@ class FileLog:
             head = {name: name for name in self.columns}
             with open(beside, "w", **TEXT) as stream:
                 stream.writelines(self._line(row) for row in ([head] if self.is_csv else []) + rows)
-            os.replace(beside, self.path)
+            patiently(lambda: os.replace(beside, self.path))
             self._stream = open(self.path, "a", **TEXT)  # noqa: SIM115
         except OSError as error:
             raise self._unwritten(error) from error

@@ -12,6 +12,7 @@ from tests.bad_calls.graphs import CHECKING, GRAPHS
 from tests.bad_calls.initializers import INITIALIZERS, STATE_OPTIMIZERS
 from tests.bad_calls.kinds import Argument
 from tests.bad_calls.learning import MOVING, RULES
+from tests.bad_calls.pyg import PYG
 from tests.bad_calls.running import RUNNING
 from tests.bad_calls.training import TRAINING
 from tests.bad_calls.tuning import TUNING
@@ -19,5 +20,5 @@ from tests.bad_calls.tuning import TUNING
 __all__ = ["ARGUMENTS", "Argument"]
 
 ARGUMENTS: list[Argument] = [
-    *NODES, *PARTS, *GRAPHS, *CHECKING, *RUNNING, *FILES, *SETS, *PICTURES, *MOVING, *RULES, *STATE_OPTIMIZERS, *INITIALIZERS, *CLAMPS, *TRAINING, *TUNING, *CHECKPOINTS,
+    *NODES, *PARTS, *GRAPHS, *CHECKING, *RUNNING, *FILES, *SETS, *PICTURES, *MOVING, *RULES, *STATE_OPTIMIZERS, *INITIALIZERS, *CLAMPS, *TRAINING, *TUNING, *PYG, *CHECKPOINTS,
 ]  # fmt: skip

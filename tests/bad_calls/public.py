@@ -66,7 +66,8 @@ EXEMPT: dict[str, str] = {
     ), EXTENDS),
     **dict.fromkeys((
         "Initializer", "energies.Energy", "transforms.Transform", "solvers.Solver", "energies.Bernoulli",
-        "energies.CrossEntropy", "energies.KL", "energies.Poisson", "energies.Zero", "transforms.Flatten", "transforms.Identity", "transforms.Linear", "Zero",
+        "energies.CrossEntropy", "energies.KL", "energies.Poisson", "energies.Zero", "pyg.KnownRows", "transforms.Flatten",
+        "transforms.Identity", "transforms.Linear", "Zero",
     ), BASE),
     **dict.fromkeys((
         "checkpoints.FolderLock", "checkpoints.Transaction", "checkpoints.check_generators", "checkpoints.generators_state",
@@ -74,6 +75,9 @@ EXEMPT: dict[str, str] = {
         "inference.require_optimizer", "inference.run", "serialization.decode", "serialization.encode", "drawing.layout",
         "PCNetwork.run", "InferenceResult.group_states",
     ), INSIDE),
+    **dict.fromkeys(("pyg.from_hetero(activation", "pyg.from_hetero(precision", "pyg.from_hetero(energy"),
+                    "they are node attributes, which have rows of their own"),
+    "pyg.is_data": INSIDE,
     "network.Network(dtype": "the same as PCNetwork(dtype=), by the same call",
     "network.Network(device": "the same as PCNetwork(device=), by the same call",
     "network.HandledNetwork": "what PCNetwork is, by the same calls",

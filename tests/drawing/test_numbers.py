@@ -269,6 +269,44 @@ def test_runs_are_compared_over_epochs_seconds_and_products(over, places):
     assert energy.lines[0].get_color() != energy.lines[1].get_color()
 
 
+def test_lines_can_be_told_apart_without_colours():
+    """In a grey print, or to a colour-blind reader, two lines of one look are one run."""
+    figure = drawing.learning_curve({f"run {i}": history(0.9, 1.0) for i in range(7)})
+    for ax in figure.axes:
+        assert len({(line.get_marker(), str(line.get_linestyle())) for line in ax.lines}) == len(ax.lines) == 7
+    both = drawing.learning_curve(history(0.9, 1.0)).axes[1]
+    assert len({line.get_marker() for line in both.lines}) == len(both.lines)
+
+
+def luminance(colour):
+    parts = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in matplotlib.colors.to_rgb(colour)]
+    return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]
+
+
+def test_what_is_written_is_dark_and_large_enough_to_be_read():
+    """WCAG asks for a contrast of 4.5; below 6.5 points nobody reads a picture in a column of text."""
+    ax = drawing.graph(graphs.chain([4, 5, 3]), {"x", "y"})
+    texts = [t for t in (*ax.texts, *ax.get_legend().get_texts()) if t.get_text()]
+    assert len(texts) > 12
+    for text in texts:
+        assert 1.05 / (luminance(text.get_color()) + 0.05) >= 4.5, text
+        assert text.get_fontsize() >= 8, text
+
+
+def test_a_scale_has_ticks_where_little_has_changed():
+    """After one epoch energies lie so near to one another that powers of ten have no tick among them."""
+    for energies in ([1.04, 0.96], [1.0], [0.5, 0.5], [3e-7, 2.9e-7], [2e6, 1e6]):
+        records = [EpochRecord(i + 1, i + 1, 10, e, None, 1e-3, float(i)) for i, e in enumerate(energies)]
+        figure = drawing.learning_curve(History(records))
+        figure.canvas.draw()
+        axis = figure.axes[0].yaxis
+        low, high = sorted(axis.get_view_interval())
+        labels = [t.get_text() for t in axis.get_ticklabels(which="both") if low <= t.get_position()[1] <= high]
+        assert any(labels), energies
+        assert len({t for t in labels if t}) == len([t for t in labels if t]), labels
+        assert len([t for t in labels if t]) <= 8, labels
+
+
 def test_a_run_without_accuracies_has_no_empty_panel():
     records = [EpochRecord(i + 1, i, 1, energy=1.0, accuracy=None, lr=1e-3, seconds=1.0) for i in range(2)]
     figure = drawing.learning_curve({"a": History(records)})

@@ -100,7 +100,7 @@ def test_any_graph_whose_sweep_answers_is_an_estimator() -> None:
     graph.add_node("h", shape=(4, 6, 6), activation="relu")
     graph.add_node("digit", shape=10, energy="cross_entropy")
     graph.add_edge("image", "h", transform=pcgraph.transforms.Conv2d(1, 4, 3))
-    graph.add_edge("h", "digit", transform=pcgraph.transforms.Flatten())
+    graph.add_edge("h", "digit", transform=torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(144, 10)))
     graph.add_edge("image", "digit", transform=torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10)))
     x, y = load_digits(return_X_y=True)
     names = np.array([f"digit {c}" for c in y])

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from pcgraph.backends.base import Kind, Motion, Program, Which
-from pcgraph.backends.switches import keep
+from pcgraph.backends.settings import keep
 from pcgraph.backends.torch import nodes, onednn
 from pcgraph.backends.torch.calls import Call, Give, MoveRows, Send, SendBack, mark, numbers
 from pcgraph.backends.torch.gradients import Gradient, bias_gradient

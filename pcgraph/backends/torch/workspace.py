@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pcgraph.backends.switches import autocast_of, switches
+from pcgraph.backends.settings import autocast_of, switches
 from pcgraph.backends.torch.calls import Rows, numbers, rows
 from pcgraph.backends.traits import Traits, traits_of
 from pcgraph.network import Bucket, Network

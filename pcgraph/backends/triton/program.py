@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pcgraph.backends.base import Motion
-from pcgraph.backends.switches import keep
+from pcgraph.backends.settings import keep
 from pcgraph.backends.torch.calls import (
     ActivateRows,
     Call,

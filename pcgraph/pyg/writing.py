@@ -1,9 +1,4 @@
-"""Convert networks to ``torch_geometric.data.Data``, and make declarations from it.
-
-A graph of torch_geometric has numbered vertices and an ``edge_index``. It becomes a declaration with a node for every
-vertex by :func:`pcgraph.graphs.from_data`, which is also here; and a network becomes a graph with a vertex for every
-neuron and an edge for every weight, or with a vertex for every group, by :func:`to_data`.
-"""
+"""Networks are written as ``torch_geometric.data.Data``: a vertex for every neuron, or for every group."""
 
 from __future__ import annotations
 
@@ -15,14 +10,13 @@ from torch import Tensor
 
 from pcgraph.arguments import require_choice, require_instance
 from pcgraph.errors import GraphError
-from pcgraph.graphs import from_data
 from pcgraph.network import Bucket, Network
 from pcgraph.transforms import Identity, Linear, MaskedLinear, SparseLinear
 
 if TYPE_CHECKING:
     from torch_geometric.data import Data
 
-__all__ = ["from_data", "to_data"]
+__all__ = ["to_data"]
 
 
 def to_data(net: Network, level: Literal["neurons", "groups"] = "neurons") -> Data:

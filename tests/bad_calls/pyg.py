@@ -1,0 +1,65 @@
+"""Graphs of torch_geometric: what they are read as."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch_geometric.data import Data, HeteroData
+
+from pcgraph import pyg
+from pcgraph.errors import ClampError, ConfigError, GraphError
+from tests.bad_calls.kinds import NO_OBJECT, NONE, Argument
+
+RING = torch.tensor([[0, 1], [1, 0]])
+DATA = Data(x=torch.ones(2, 3), y=torch.tensor([0, 1]), edge_index=RING, train_mask=torch.tensor([True, False]))
+ANSWER = torch.ones(1, 2, 2)
+
+
+def hetero() -> HeteroData:
+    data = HeteroData()
+    data["a"].x, data["b"].x = torch.ones(2, 3), torch.ones(2, 4)
+    data["a", "to", "b"].edge_index = RING
+    return data
+
+
+def declared(**changed: Any) -> Any:
+    return pyg.from_hetero(hetero(), **{"target": "b", "classes": 2, **changed})
+
+
+def relation(**changed: Any) -> Any:
+    return pyg.Relation(**{"edge_index": RING, "targets": 2, "inputs": 3, "outputs": 2, **changed})
+
+
+PYG = [
+    Argument("pyg.clamps(data=)", pyg.clamps, "anything", ClampError,
+             bad={**NO_OBJECT, **NONE, "class": Data, "empty mask": Data(x=torch.ones(3), y=torch.ones(2), edge_index=RING)},
+             good={"one": DATA, "several kinds": hetero()}),
+    Argument("pyg.clamps(by=)", lambda v: pyg.clamps(DATA, by=v), "choice", good={"layers": "layers", "vertices": "vertices"}),
+    Argument("pyg.clamps(mask=)", lambda v: pyg.clamps(DATA, mask=v), "anything", ClampError,
+             bad={"unknown": "test_mask", "number": 3, "whole numbers": torch.tensor([0, 1]), "of one": torch.ones(1) > 0},
+             good={"name": "train_mask", "tensor": torch.ones(2) > 0, "none": None}),
+    Argument("pyg.clamps(classes=)", lambda v: pyg.clamps(DATA, classes=v), "optional positive count", (ConfigError, ClampError)),
+    Argument("pyg.clamps(names=)", lambda v: pyg.clamps(DATA, names=v), "anything", ClampError,
+             bad={"unknown": ("z",), "unknown among them": ("x", "z"), "number": 3, "number among them": (3,), "text": "x"},
+             good={"one": ("x",), "none": None}),
+    Argument("pyg.accuracy(answer=)", lambda v: pyg.accuracy(v, DATA), "anything", ClampError,
+             bad={**NO_OBJECT, **NONE, "other shape": torch.ones(1, 3, 2)}, good={"one": ANSWER}),
+    Argument("pyg.accuracy(data=)", lambda v: pyg.accuracy(ANSWER, v), "anything", ClampError, bad={**NO_OBJECT, **NONE},
+             good={"one": DATA}),
+    Argument("pyg.accuracy(mask=)", lambda v: pyg.accuracy(ANSWER, DATA, v), "anything", ClampError,
+             bad={"unknown": "test_mask", "number": 3, "of nothing": torch.zeros(2) > 0}, good={"name": "train_mask", "none": None}),
+    Argument("pyg.from_hetero(data=)", lambda v: pyg.from_hetero(v, "b", 2), "anything", GraphError,
+             bad={**NO_OBJECT, **NONE, "of one kind": DATA, "empty": HeteroData()}, good={"one": hetero()}),
+    Argument("pyg.from_hetero(target=)", lambda v: declared(target=v), "anything", GraphError,
+             bad={"unknown": "c", "number": 3, "none": None}, good={"one": "a"}),
+    *(Argument(f"pyg.from_hetero({key}=)", lambda v, key=key: declared(**{key: v}), "positive count")
+      for key in ("classes", "hidden")),
+    Argument("pyg.from_hetero(relations=)", lambda v: declared(relations=v), "choice", GraphError,
+             good={"buckets": "buckets", "slots": "slots"}),
+    Argument("pyg.Relation(edge_index=)", lambda v: relation(edge_index=v), "anything", GraphError,
+             bad={**{k: v for k, v in NO_OBJECT.items() if k != "tensor"}, **NONE, "one row": RING[:1], "of floats": RING.float(),
+                  "negative": -RING, "beyond": RING + 1}, good={"one": RING}),
+    *(Argument(f"pyg.Relation({key}=)", lambda v, key=key: relation(**{key: v}), "positive count")
+      for key in ("targets", "inputs", "outputs")),
+]  # fmt: skip

@@ -1,0 +1,52 @@
+"""The citation graph: what it is made of, that the example runs, and that its table is of committed rows."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests import ROOT
+from tests.builders import script
+
+ROWS = ROOT / "docs" / "figures" / "examples" / "citations.csv"
+
+
+def test_it_runs_quickly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    example = script("citations")
+    monkeypatch.setattr(sys, "argv", ["citations", "--quick", "--out", str(tmp_path)])
+    monkeypatch.setattr(example, "LAYERS", {"GCNConv": example.LAYERS["GCNConv"]})
+    example.main()
+    assert "| GCNConv |" in capsys.readouterr().out
+    assert (tmp_path / "citations.csv").exists()
+
+
+def test_no_document_says_its_class_by_name_and_no_split_overlaps() -> None:
+    """A word that is the class would make the task one of reading a label."""
+    example = script("citations")
+    data = example.citation_graph()
+    assert data.num_nodes > 300
+    sums = data.x.sum(1)
+    assert ((sums - 1).abs() < 1e-5)[sums > 0].all()
+    assert (sums > 0).float().mean() > 0.95
+    assert not {"polys", "poly", "physics", "core", "matrices"} & set(data.words)
+    assert data.y.bincount().min() > example.KNOWN
+    cut = example.split(data, 0)
+    assert cut.train_mask.sum() == example.CLASSES * example.KNOWN
+    masks = torch.stack([cut.train_mask, cut.val_mask, cut.test_mask]).int()
+    assert (masks.sum(0) == 1).all()
+    assert not torch.equal(example.split(data, 1).train_mask, cut.train_mask)
+
+
+def test_the_table_in_the_text_is_made_of_committed_rows_and_within_three_points_of_backprop() -> None:
+    with ROWS.open() as file:
+        rows = list(csv.DictReader(file))
+    example = script("citations")
+    assert example.table(rows) in (ROOT / "docs" / "examples.md").read_text()
+    for layer in example.LAYERS:
+        gaps = [float(r["predictive_coding"]) - float(r["backprop"]) for r in rows if r["layer"] == layer]
+        assert len(gaps) == 5
+        assert abs(sum(gaps) / 5) < 3
