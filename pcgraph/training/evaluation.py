@@ -167,7 +167,7 @@ def evaluate(
     if stop is not None and not callable(stop):
         raise ConfigError(f"stop must be a function of no arguments (found {shown(stop)})", key="stop")
     ranks = read_group(group)
-    if metrics and ranks is not None:
+    if metrics is not None and ranks is not None:
         raise ConfigError(
             f"metrics= see whole batches, which {ranks.size} processes share: evaluate with group=False", key="metrics"
         )
