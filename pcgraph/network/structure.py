@@ -13,10 +13,11 @@ it lead to it, and a *tie* from its node makes its state that of the node.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Hashable, Iterator
 from dataclasses import replace
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import networkx as nx
 import numpy as np
@@ -25,12 +26,14 @@ from numpy.typing import NDArray
 
 from pcgraph import activations
 from pcgraph.arguments import shown
+from pcgraph.combines import require_roles
 from pcgraph.errors import ClampError, GraphError, nearest
 from pcgraph.network.adjacency import Adjacency, Index
 from pcgraph.network.biases import by_channel
 from pcgraph.network.copying import pairs_of
 from pcgraph.network.declaration import Edges, EdgeSpec, Nodes, NodeSpec, read_edges, read_nodes, show
 from pcgraph.network.inits import Init
+from pcgraph.network.joint import Joint, JointPrediction
 from pcgraph.network.layout import NodeOrder, order_nodes
 from pcgraph.network.parts import Bucket, Group, Segment
 from pcgraph.network.slots import MAIN, Slot
@@ -208,6 +211,15 @@ class Structure:
             buckets.append(self._bucket(spec, b, start, stop, edges.shared, seen_shares, names))
             self._try(buckets[-1], trial)
         self.buckets: tuple[Bucket, ...] = tuple(buckets)
+        #: Canonical number of a node with a combine -> the numbers of the edges that play roles in it.
+        self.joint: dict[int, tuple[int, ...]] = {}
+        for bucket in self.buckets:
+            if bucket.kind == "joint":
+                i = int(self.target[bucket.start])
+                self.joint[i] = (*self.joint.get(i, ()), bucket.start)
+        predictions = [(i, self.joint_prediction(i)) for i in self.joint]
+        for i, prediction in predictions:
+            self._try_joint(i, prediction, trial)
 
     def _bucket(
         self, spec: EdgeSpec, b: int, start: int, stop: int,
@@ -260,6 +272,34 @@ class Structure:
         trial.activation(show(where), where, bucket.phi, shape)
         if bucket.kind == "module":
             trial.transform(show(where), where, bucket.transform, shape, out_shape)
+
+    def joint_prediction(self, i: int) -> JointPrediction:
+        """Return what the edges into the node with canonical number `i` make together of their sources' states."""
+        buckets = [self.buckets[int(self.bucket_of[e])] for e in self.joint[i]]
+        shapes = [self.groups[b.source_group].shape for b in buckets]
+        return JointPrediction([(cast(Joint, b.transform), b.phi, b.scale) for b in buckets], shapes)
+
+    def _try_joint(self, i: int, prediction: JointPrediction, trial: Trial) -> None:
+        node, shape = self.nodes[i], self.groups[int(self.group_of[i])].shape
+        joints = cast(list[Joint], list(prediction.edges))
+        roles = [role for joint in joints for role in joint.roles]
+        try:
+            for role in roles:
+                if roles.count(role) > 1:
+                    raise GraphError(f"several edges play the role {role!r}: each role is played by one", found=role)
+            require_roles(joints[0].combine, tuple(roles))
+            whole = prediction.as_transform()
+            made = whole.output_shape((sum(math.prod(s) for s in prediction.shapes),))
+        except GraphError as error:
+            raise GraphError(f"node {node!r}: {error}", where=node, found=error.found) from error
+        if made != shape:
+            raise GraphError(
+                f"node {node!r} has shape {shape}, and its combine {type(joints[0].combine).__name__} leads to {made}; "
+                "change one of them",
+                where=node,
+                found=made,
+            )
+        trial.transform(f"node {node!r}", node, whole, (sum(math.prod(s) for s in prediction.shapes),), shape)
 
     def _share(
         self, keys: list[Hashable | None], b: int, start: int, seen: dict[Hashable, int]

@@ -14,14 +14,14 @@ __all__ = ["EXEMPT", "METHODS", "public_arguments", "reason"]
 
 #: The rooms whose ``__all__`` is for users; what is in ``pcgraph`` itself goes by its bare name.
 ROOMS = (
-    "activations", "backends", "checkpoints", "data", "drawing", "energies", "graphs", "inference", "initializers",
+    "activations", "backends", "checkpoints", "combines", "data", "drawing", "energies", "graphs", "inference", "initializers",
     "learning", "network", "optimizers", "plan", "pyg", "scaling", "serialization", "solvers", "topology", "training",
     "transforms",
 )  # fmt: skip
 #: Methods that users call, by the class that they are of.
 METHODS: dict[str, tuple[type, tuple[str, ...]]] = {
     "PCNetwork": (pcgraph.PCNetwork, (
-        "infer", "predict", "plan", "curvature", "weight", "bias", "transform", "to_data", "carry_on", "run")),
+        "infer", "predict", "plan", "curvature", "weight", "bias", "transform", "combine", "to_data", "carry_on", "run")),
     "InferenceResult": (pcgraph.InferenceResult, ("accumulate", "backward", "peek", "group_states")),
     "Plan": (plan.Plan, ("flops", "memory", "explain")),
     "Report": (topology.Report, ("verdict", "error_coordinates", "sweep", "ancestors")),
@@ -59,7 +59,7 @@ EXEMPT: dict[str, str] = {
         "initializers.require", "initializers.require_initializer",
     ), EXTENDS),
     **dict.fromkeys((
-        "Initializer", "energies.Energy", "transforms.Transform", "solvers.Solver", "energies.Bernoulli",
+        "Initializer", "energies.Energy", "combines.Combine", "combines.Gate", "combines.Product", "transforms.Transform", "solvers.Solver", "energies.Bernoulli",
         "energies.CrossEntropy", "energies.KL", "energies.Poisson", "energies.Zero", "transforms.Flatten", "transforms.Identity", "transforms.Linear", "Zero",
     ), BASE),
     **dict.fromkeys((
