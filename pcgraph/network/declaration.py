@@ -469,7 +469,8 @@ def _joined(
     for v in np.flatnonzero(own & (np.bincount(target, minlength=len(own)) == 0)).tolist():
         node = nodes.names[v]
         raise GraphError(f"{called(node)} has a combine and no edge to combine: add edges with a role", where=node)
-    for i in [i for i, said in enumerate(attributes) if said and said.get("role") is not None and not own[target[i]]]:
+    roles = [i for i, said in enumerate(attributes) if "role" in said and said["role"] is not None]
+    for i in [i for i in roles if not own[target[i]]]:
         raise GraphError(
             f"{show(where(i))} has the role {attributes[i]['role']!r}, and its target combines nothing: say combine= "
             f"on node {where(i)[1]!r}",

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from pcgraph.activations import Activation
 from pcgraph.arguments import shown
+from pcgraph.combines import require_roles
 from pcgraph.errors import GraphError
+from pcgraph.network.trial import Trial
 from pcgraph.transforms import Identity, Linear, Module, Shape, SparseLinear, Transform
 
-__all__ = ["Joint", "JointPrediction", "joint_edge", "roles_of"]
+__all__ = ["Joint", "JointPrediction", "joint_edge", "roles_of", "try_joint"]
 
 
 class Joint(Transform):
@@ -80,9 +82,35 @@ class JointPrediction(nn.Module):
         parts = torch.split(x, [math.prod(shape) for shape in self.shapes], 1)
         return self.of([part.reshape(-1, *shape) for part, shape in zip(parts, self.shapes)])
 
-    def as_transform(self) -> Module:
-        """Return it as an edge from all sources at once, on which it can be tried."""
-        return Module(self)
+
+def try_joint(node: Any, shape: Shape, prediction: JointPrediction, trial: Trial) -> None:
+    """Look at the roles, the shape and the behaviour of what the edges into a node of `shape` make together.
+
+    Raises
+    ------
+    GraphError
+        A role is missing, strange or played twice; or what comes of them does not fit the node, draws or mixes samples.
+    """
+    joints = cast(list[Joint], list(prediction.edges))
+    roles = [role for joint in joints for role in joint.roles]
+    neurons = (sum(math.prod(s) for s in prediction.shapes),)
+    try:
+        for role in roles:
+            if roles.count(role) > 1:
+                raise GraphError(f"several edges play the role {role!r}: each role is played by one", found=role)
+        require_roles(joints[0].combine, tuple(roles))
+        whole = Module(prediction)
+        made = whole.output_shape(neurons)
+    except GraphError as error:
+        raise GraphError(f"node {node!r}: {error}", where=node, found=error.found) from error
+    if made != shape:
+        raise GraphError(
+            f"node {node!r} has shape {shape}, and its combine {type(joints[0].combine).__name__} leads to {made}; "
+            "change one of them",
+            where=node,
+            found=made,
+        )
+    trial.transform(f"node {node!r}", node, whole, neurons, shape)
 
 
 def roles_of(value: Any, text: str, where: Any) -> tuple[str, ...]:

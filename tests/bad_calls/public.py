@@ -60,7 +60,7 @@ EXEMPT: dict[str, str] = {
     ), EXTENDS),
     **dict.fromkeys((
         "Initializer", "energies.Energy", "combines.Combine", "combines.Gate", "combines.Product", "transforms.Transform", "solvers.Solver", "energies.Bernoulli",
-        "energies.CrossEntropy", "energies.KL", "energies.Poisson", "energies.Zero", "transforms.Flatten", "transforms.Identity", "transforms.Linear", "Zero",
+        "energies.KL", "energies.Poisson", "energies.Zero", "transforms.Flatten", "transforms.Identity", "transforms.Linear", "Zero",
     ), BASE),
     **dict.fromkeys((
         "checkpoints.FolderLock", "checkpoints.Transaction", "checkpoints.check_generators", "checkpoints.generators_state",
