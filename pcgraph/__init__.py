@@ -16,6 +16,7 @@ from pcgraph import (
     learning,
     notebook,
     optimizers,
+    processes,
     pyg,
     scaling,
     schedules,
@@ -49,11 +50,14 @@ from pcgraph.rates import safe_rate
 from pcgraph.solvers import LBFGS, Anderson, Momentum
 from pcgraph.topology import check
 from pcgraph.training import evaluate, fit
+from pcgraph.tuning import search
 
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from pcgraph import data, drawing, testing
+    from pcgraph import data, drawing, estimators, testing
+    from pcgraph.estimators import PCClassifier as PCClassifier
+    from pcgraph.estimators import PCRegressor as PCRegressor
 
 __version__ = "0.1.0"
 
@@ -96,35 +100,43 @@ __all__ = [
     "drawing",
     "energies",
     "errors",
+    "estimators",
     "evaluate",
     "fit",
     "graphs",
     "learning",
     "load",
     "optimizers",
+    "processes",
     "pyg",
     "safe_rate",
     "save",
     "scaling",
     "schedules",
+    "search",
     "testing",
     "topology",
     "transforms",
 ]
 
-LATER = frozenset({"data", "drawing", "testing"})
+LATER = frozenset({"data", "drawing", "estimators", "testing"})
 """Rooms that no network needs: each is imported when it is first asked for."""
+
+ESTIMATORS = frozenset({"PCClassifier", "PCRegressor"})
+"""What is asked of the room of estimators, which brings scikit-learn."""
 
 if not TYPE_CHECKING:  # a type checker would otherwise take every misspelt name for a room
 
-    def __getattr__(name: str) -> "ModuleType":
+    def __getattr__(name: str) -> "ModuleType | type":
         if name in LATER:
             return importlib.import_module(f"{__name__}.{name}")
+        if name in ESTIMATORS:
+            return getattr(importlib.import_module(f"{__name__}.estimators"), name)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *LATER})
+    return sorted({*globals(), *LATER, *ESTIMATORS})
 
 
 notebook.painted_by("pcgraph.drawing.painters")

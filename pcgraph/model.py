@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -29,11 +30,13 @@ from pcgraph.inference import (
 from pcgraph.inference.capturable import require_mode
 from pcgraph.inference.curvature import largest_curvature
 from pcgraph.initializers import Initializer, States
-from pcgraph.network import Network
+from pcgraph.network import HandledNetwork
 from pcgraph.optimizers import Following, StateOptimizer
 from pcgraph.plan import Plan, Precision, Request
+from pcgraph.processes import Part
 from pcgraph.pyg import to_data
 from pcgraph.solvers import Solver
+from pcgraph.sweeps import SweepModule, read_nodes, require_eager
 
 if TYPE_CHECKING:
     from torch_geometric.data import Data
@@ -43,7 +46,7 @@ __all__ = ["PCNetwork"]
 Node = Hashable
 
 
-class PCNetwork(Network):
+class PCNetwork(HandledNetwork):
     """A predictive coding network can be declared on any graph; it is planned, run, asked, and learns.
 
     Parameters
@@ -145,7 +148,8 @@ class PCNetwork(Network):
         weights = read_precision(self.structure, precision, steps, optimizer)
         request = Request.make(
             known, partly, steps, optimizer, pins=kernels, kept=kept, precision=weights,
-            duals=read_duals(duals, optimizer, coordinates),
+            duals=read_duals(duals, optimizer, coordinates), frozen_edges=self.frozen_edges,
+            frozen_biases=self.frozen_biases,
         )  # fmt: skip
         return self._planner.plan(request, init)
 
@@ -247,6 +251,7 @@ class PCNetwork(Network):
         ClampError, ConfigError, InvalidInitializer, Diverged, OutOfMemory
             As for :meth:`infer`.
         """
+        require_eager()
         steps = require_count(steps, "steps")
         require_optimizer(self, steps, motion.optimizer)
         rate = read_duals(duals, motion.optimizer, coordinates)
@@ -263,9 +268,10 @@ class PCNetwork(Network):
             checked.clamped, frozenset(checked.masked), steps, motion.optimizer, nudged=frozenset(motion.nudges),
             all_move=all_move, pins=kernels,
             kept=self._planner.kept(coordinates, checked.clamped, frozenset(checked.masked)), precision=weights,
-            duals=rate,
+            duals=rate, frozen_edges=self.frozen_edges, frozen_biases=self.frozen_biases,
         )  # fmt: skip
         prepared = self._planner.prepare(request, checked, init, labels)
+        motion.part = self._planner.rows
         try:
             with torch.inference_mode(False):
                 program, seen = run(self._planner, prepared, motion, options)
@@ -276,7 +282,7 @@ class PCNetwork(Network):
                 f"at batch {checked.batch}: take a smaller batch, or smaller groups ({error})",
                 estimate=estimate,
             ) from error
-        return InferenceResult(program, checked, init, labels, seen)
+        return InferenceResult(program, checked, init, labels, seen, self._planner.rows)
 
     def curvature(
         self, clamps: Mapping[Node, Tensor | Masked], *, init: Initializer, labels: Tensor | None = None,
@@ -344,18 +350,26 @@ class PCNetwork(Network):
         if not isinstance(rate, Following):
             return
         if rate.due:
-            few, begun = self._begun(checked, init, labels, weights, min(rate.samples, checked.batch))
-            rate.see(
-                *self._curvature(
+            few, begun = self._begun(checked, init, labels, weights, rate.samples)
+            with self.computing(None):  # every process looks at the same samples
+                found = self._curvature(
                     few, begun, None, coordinates, weights, rate.iterations, rate.direction, 0, rate.settled
                 )
-            )
+            part = self._planner.rows
+            # What is computed alike may differ in its last bits by where it lies in memory.
+            rate.see(*(found if part is None else map(part.group.broadcast, found)))
         rate.ran()
 
     def _begun(
-        self, checked: Clamps, init: Initializer, labels: Tensor | None, weights: Precision, count: int
+        self, checked: Clamps, init: Initializer, labels: Tensor | None, weights: Precision, most: int
     ) -> tuple[Clamps, States]:  # fmt: skip
         """Return the first samples of a batch, and the states where they begin."""
+        part = self._planner.rows
+        count = min(most, checked.batch if part is None else part.total)
+
+        def first(rows: Tensor) -> Tensor:
+            return rows[:count] if part is None else part.first(rows, count)
+
         request = Request.make(checked.clamped, frozenset(checked.masked), 0, None, precision=weights)
         prepared = self._planner.prepare(request, checked, init, labels)
         with torch.inference_mode(False):
@@ -364,14 +378,66 @@ class PCNetwork(Network):
         free = [i for i in range(len(names)) if i not in checked.values]
         few = Clamps(
             count,
-            {i: value[:count] for i, value in checked.values.items()},
-            {i: (value[:count], mask[:count]) for i, (value, mask) in checked.masked.items()},
+            {i: first(value) for i, value in checked.values.items()},
+            {i: (first(value), first(mask)) for i, (value, mask) in checked.masked.items()},
         )
-        return few, States({names[i]: program.read(i, "state")[:count].clone() for i in free})
+        return few, States({names[i]: first(program.read(i, "state")).clone() for i in free})
+
+    @contextmanager
+    def computing(self, part: Part | None) -> Iterator[None]:
+        """Take the batches of this block for a part of larger ones, which several processes share.
+
+        Initializers then draw for, and remember, the whole batch. :func:`pcgraph.fit` and :func:`pcgraph.evaluate` do
+        this themselves.
+
+        Parameters
+        ----------
+        part : pcgraph.processes.Part or None
+            Which rows these are; None: all that there are.
+        """
+        before, self._planner.rows = self._planner.rows, part
+        try:
+            yield
+        finally:
+            self._planner.rows = before
 
     def forward(self, *arguments: Any, **keywords: Any) -> Any:
         """Refuse to be called: a predictive coding network is run by :meth:`infer` and asked by :meth:`predict`."""
-        raise TypeError("a PCNetwork is not called: use net.infer(clamps, ...) to run it and net.predict(clamps, node)")
+        raise TypeError(
+            "a PCNetwork is not called: use net.infer(clamps, ...) to run it, net.predict(clamps, node), or the plain "
+            "module net.as_module('x', 'y')"
+        )
+
+    def as_module(self, given: Node | Iterable[Node], wanted: Node | Iterable[Node]) -> SweepModule:
+        """Return a plain nn.Module that leads from some nodes to others by a sweep; its parameters are the network's.
+
+        It is differentiable in its inputs, and takes all that torch does with modules: ``torch.func``, ``torch.vmap``,
+        ``torch.compile``, ``torch.export``, ``torch.onnx.export``, ``torch.jit.trace``.
+
+        Parameters
+        ----------
+        given : node or iterable of node
+            Its inputs, in this order, (batch, \\*shape) each; or one sample each, (\\*shape).
+        wanted : node or iterable of node
+            What it returns: the state of one node, or a dict of several, as a feature extractor does.
+
+        Raises
+        ------
+        ClampError
+            There is no such node.
+        InvalidInitializer
+            No sweep leads there: a cycle lies between, or a root that is not given.
+
+        Examples
+        --------
+        >>> import pcgraph
+        >>> net = pcgraph.PCNetwork(pcgraph.graphs.chain([4, 3, 3, 2]))
+        >>> net.as_module("x", ["h1", "y"])(torch.ones(5, 4))["h1"].shape
+        torch.Size([5, 3])
+        """
+        known, _ = read_nodes(self, given, "given")
+        asked, single = read_nodes(self, wanted, "wanted")
+        return SweepModule(self, known, asked, single)
 
     def carry_on(self, states: Mapping[Node, Tensor]) -> States:
         """Return an initializer that starts from `states`. All of them share one plan."""
@@ -431,6 +497,7 @@ class PCNetwork(Network):
                 f"{idle}= is for inference, and without init= and steps= a sweep predicts: give both, or leave it out",
                 key=idle,
             )
+        require_eager()
         checked = Clamps.check(self, clamps, finite=require_flag(check, "check"))
         plan = self._planner.prediction(checked.clamped, frozenset(checked.masked), target)
         options = Options(check=False, capture=capture)

@@ -461,6 +461,12 @@ class Structure:
         """So many edges are declared."""
         return len(self.source) - len(self.slots)
 
+    @property
+    def declared_edges(self) -> list[int]:
+        """Return the canonical numbers of the edges in the order of the declaration, without ties."""
+        order = np.argsort(self._declared_position)
+        return order[: self.edge_count].tolist()  # type: ignore[no-any-return]
+
     @cached_property
     def owner(self) -> Index:
         """Say whose state each node has: its own, or if it is a slot its node's; canonical numbers, shape (nodes,)."""

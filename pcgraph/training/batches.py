@@ -24,8 +24,12 @@ from torch import Tensor
 from pcgraph.clamps import WHOLE, Masked, read_tensor
 from pcgraph.errors import ClampError, ConfigError
 from pcgraph.network import Network
+from pcgraph.processes import Group, Part
 
-__all__ = ["LABELS", "Batch", "BatchLayout", "check_names", "is_one_hot", "one_hot", "read_batch"]
+__all__ = [
+    "LABELS", "Batch", "BatchLayout", "check_names", "check_targets", "is_one_hot", "mark", "one_hot", "read_batch",
+    "take",
+]  # fmt: skip
 
 Node = Hashable
 LABELS = "labels"
@@ -42,10 +46,24 @@ class Batch:
         Node -> Tensor (batch, *shape), or :class:`pcgraph.Masked`.
     labels : Tensor or None, shape (batch,)
         The classes, where the batch has them.
+    part : Part or None
+        Which rows of a batch these are, where several processes share it.
     """
 
     clamps: dict[Node, Tensor | Masked]
     labels: Tensor | None
+    part: Part | None = None
+
+    @property
+    def total(self) -> int:
+        """Count the samples of the whole batch, of which other processes may have some."""
+        return self.size if self.part is None else self.part.total
+
+    def means(self, *values: Tensor) -> list[float]:
+        """Average each of some tensors (batch,) over the whole batch."""
+        if self.part is not None:
+            return self.part.mean(*values)
+        return [float(value) for value in torch.stack([value.mean() for value in values]).tolist()]
 
     @property
     def size(self) -> int:
@@ -78,6 +96,26 @@ def check_names(net: Network, names: Node | Sequence[Node | None], key: str) -> 
     return found
 
 
+def check_targets(net: Network, predict: Any) -> tuple[Node, ...]:
+    """Give the nodes that are to be predicted, one or a list of them, checked against the network.
+
+    Raises
+    ------
+    ClampError
+        One of them is no node.
+    ConfigError
+        The list is empty, or names a node twice.
+    """
+    if not isinstance(predict, list):
+        net.structure.require_node(predict, ClampError)
+        return (predict,)
+    for node in predict:
+        net.structure.require_node(node, ClampError)
+    if not predict or len(set(predict)) < len(predict):
+        raise ConfigError(f"predict= names one node, or a list of them, none twice (found {predict!r})", key="predict")
+    return tuple(predict)
+
+
 @dataclass(frozen=True)
 class BatchLayout:
     """Says what the entries of a batch are.
@@ -86,32 +124,36 @@ class BatchLayout:
     ----------
     entries : tuple
         A name for each entry, or None; empty where batches are mappings, which name them themselves.
-    target : node or None
+    targets : tuple of nodes
         What is to be predicted.
     given : tuple of nodes
-        What it is predicted from.
+        What they are predicted from.
     """
 
     entries: tuple[Node | None, ...]
-    target: Node | None
+    targets: tuple[Node, ...]
     given: tuple[Node, ...]
 
+    @property
+    def target(self) -> Node | None:
+        """Return the first target, which training's accuracy tells of."""
+        return self.targets[0] if self.targets else None
+
     @classmethod
-    def read(cls, net: Network, clamp: Any, predict: Node | None) -> BatchLayout:
+    def read(cls, net: Network, clamp: Any, predict: Node | list[Node] | None) -> BatchLayout:
         """Read `clamp` and `predict`, checked against the network.
 
         Without `clamp` entries are those of ``("x", "y")`` where the network has these nodes, and elsewhere they have
         no names but those of a mapping.
         """
-        if predict is not None:
-            net.structure.require_node(predict, ClampError)
+        targets = () if predict is None else check_targets(net, predict)
         if clamp is None:
             clamp = DEFAULT if all(_is_node(net, name) for name in DEFAULT) else None
         names = () if clamp is None else check_names(net, clamp, "clamp")
         nodes = [n for n in names if n is not None and not (n == LABELS and not _is_node(net, LABELS))]
         if predict is None and len(nodes) > 1:
-            predict = nodes[-1]
-        return cls(names, predict, tuple(n for n in nodes if n != predict))
+            targets = (nodes[-1],)
+        return cls(names, targets, tuple(n for n in nodes if n not in targets))
 
 
 def _is_node(net: Network, name: Any) -> bool:
@@ -253,3 +295,50 @@ def one_hot(net: Network, node: Node, labels: Tensor, *, check: bool = True) -> 
 def is_one_hot(rows: Tensor) -> Tensor:
     """Say whether every row has one 1 and zeros beside it, as a bool tensor, so that nothing waits for the device."""
     return ((rows == 1).sum(1) == 1).all() & ((rows != 0).sum(1) == 1).all()
+
+
+# -- the parts of a batch ---------------------------------------------------------------------------------------------
+
+
+def take(batch: Batch, group: Group) -> Batch:
+    """Take this rank's rows of a batch that all ranks have; all of it where its entries are not of one length.
+
+    Parameters
+    ----------
+    batch : Batch
+    group : Group
+
+    Returns
+    -------
+    Batch
+        It knows which part it is.
+    """
+    part = Part(group, batch.size)
+    lengths = {len(_values(value)) if _values(value).dim() else -1 for value in batch.clamps.values()}
+    lengths |= set() if batch.labels is None else {len(batch.labels)}
+    if lengths != {part.total}:
+        return batch  # the rule is about to say what is wrong with it, on all ranks
+    clamps = {node: _rows(value, part) for node, value in batch.clamps.items()}
+    return Batch(clamps, None if batch.labels is None else batch.labels[part.rows], part)
+
+
+def _values(value: Tensor | Masked) -> Tensor:
+    return value.values if isinstance(value, Masked) else value
+
+
+def _rows(value: Tensor | Masked, part: Part) -> Tensor | Masked:
+    if not isinstance(value, Masked):
+        return value[part.rows]
+    mask = value.mask[part.rows] if value.mask.shape == value.values.shape else value.mask
+    return Masked(value.values[part.rows], mask)
+
+
+def mark(batch: Batch) -> float:
+    """Sum a batch up so that other samples, and another order of them, as good as always give another number."""
+    total = 0.0
+    for value in batch.clamps.values():
+        rows = _values(value)
+        if rows.dim():
+            sums = rows.detach().flatten(1).sum(1, dtype=torch.float64) if rows.dim() > 1 else rows.double()
+            total += float(sums @ torch.arange(1.0, len(sums) + 1, dtype=torch.float64, device=sums.device))
+    return total

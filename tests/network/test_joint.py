@@ -259,3 +259,15 @@ def test_the_networks_own_words(device):
     with pytest.raises(GraphError, match="adds nothing alone"):
         net.edge_product(0, torch.zeros(1, 3, device=device))
     assert "joint" in net.plan({"a", "b"}, init=Forward(), steps=1).explain()
+
+
+def test_a_plain_module_of_the_sweep_combines_as_well(device):
+    """net.as_module computes what predict does, and has the edges' own modules at hand."""
+    net = PCNetwork(attending(), seed=1, dtype=torch.float64, device=device)
+    x = double(3, 6, device=device)
+    torch.testing.assert_close(net.as_module("x", "y")(x).detach(), net.predict({"x": x}, "y"), **EXACT)
+    assert net.edge("q", "a").parameters()[0] is next(net.transform("q", "a").parameters())
+    graph = pcgraph.graphs.chain([6, (2, 2, 2)])
+    graph.nodes["y"]["bias"] = "channel"
+    shared = PCNetwork(graph, seed=1, dtype=torch.float64, device=device)
+    torch.testing.assert_close(shared.as_module("x", "y")(x).detach(), shared.predict({"x": x}, "y"), **EXACT)

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pcgraph.backends.base import autocast_of, switches
+from pcgraph.backends.switches import autocast_of, switches
 from pcgraph.backends.torch.calls import Rows, numbers, rows
 from pcgraph.backends.traits import Traits, traits_of
 from pcgraph.network import Bucket, Network
@@ -121,7 +121,7 @@ class Workspace:
         """Return the errors of a group that are variables, (nodes, batch, size)."""
         return self._buffer("x", group)
 
-    def l(self, group: int) -> Tensor:  # noqa: E743
+    def dual(self, group: int) -> Tensor:
         """Return the duals of a group, (nodes, batch, size)."""
         return self._buffer("l", group)
 
