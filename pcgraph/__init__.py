@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from pcgraph import (
     activations,
+    combines,
     energies,
     errors,
     graphs,
@@ -96,6 +97,7 @@ __all__ = [
     "activations",
     "advise",
     "check",
+    "combines",
     "data",
     "drawing",
     "energies",

@@ -89,6 +89,8 @@ class Clamps:
         for node, given in clamps.items():
             i = net.structure.require_node(node, ClampError)
             tensor = _fitting(net, node, given.values if isinstance(given, Masked) else given, dtype, device)
+            if i in net.structure.tokens and finite:
+                _check_tokens(node, tensor, net.structure.tokens[i])
             if batch is None:
                 batch = (node, tensor.shape[0])
             elif tensor.shape[0] != batch[1]:
@@ -109,6 +111,16 @@ class Clamps:
         if finite:
             _check_finite(net, {**values, **{i: known for i, (known, _) in masked.items()}})
         return cls(batch[1], values, masked)
+
+
+def _check_tokens(node: Hashable, tensor: Tensor, count: int) -> None:
+    """Refuse what is no row of the table that an embedding reads."""
+    wrong = (tensor != tensor.round()) | (tensor < 0) | (tensor >= count)
+    if bool(wrong.any()):
+        found = f"{tensor[wrong][0].item():g}"
+        raise ClampError(
+            f"the clamp of {node!r} holds tokens, whole numbers from 0 to {count - 1} (found {found})", node=node
+        )
 
 
 def _check_finite(net: Network, values: Mapping[int, Tensor]) -> None:
@@ -192,6 +204,10 @@ def _fitting(net: Network, node: Hashable, value: Any, dtype: torch.dtype, devic
         if plain and value.dim() and value.shape[1:] == shape:
             return value
     tensor = read_tensor(node, value)
+    if net.structure.number[node] in net.structure.tokens and not tensor.is_floating_point():
+        whole, tensor = tensor, tensor.to(dtype)
+        if not torch.equal(tensor.to(whole.dtype), whole):
+            raise ClampError(f"the clamp of {node!r} holds tokens that {dtype} cannot: use float32", node=node)
     if isinstance(value, np.ndarray) and tensor.is_floating_point():
         tensor = tensor.to(device, dtype)
     if tuple(tensor.shape[1:]) != shape or tensor.dim() == 0:

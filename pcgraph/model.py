@@ -57,9 +57,9 @@ class PCNetwork(HandledNetwork):
     ----------
     graph : nx.DiGraph or nx.MultiDiGraph
         Nodes are groups of neurons, with the attributes ``shape`` (required), ``activation``, ``bias``, ``energy``,
-        ``precision`` (a number, or an array by neuron), ``prior``, ``slots``; edges are predictions, with
+        ``precision`` (a number, or an array by neuron), ``prior``, ``slots``, ``combine``; edges are predictions, with
         ``transform``, ``activation``, ``trainable``,
-        ``share``, ``scale``, ``init``, ``slot``.
+        ``share``, ``scale``, ``init``, ``slot``, ``role``.
         It is copied and never changed.
     seed : int
         The seed that the weights are drawn from. torch's global generator is neither read nor moved.

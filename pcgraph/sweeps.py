@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Iterable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from pcgraph.activations import Activation
 from pcgraph.arguments import shown
 from pcgraph.errors import ClampError, ConfigError, InvalidInitializer
 from pcgraph.network import Network
+from pcgraph.network.joint import Joint, JointPrediction
 from pcgraph.topology import check
 
 __all__ = ["SweepModule", "read_nodes", "require_eager"]
@@ -104,7 +105,7 @@ class SweepModule(nn.Module):
         if bucket.kind == "sparse":
             pattern = f"entries_{bucket.name}"
             self.register_buffer(pattern, bucket.pattern(s.groups).to(net.device), persistent=False)
-        if bucket.kind == "module":
+        if bucket.kind in ("module", "joint"):
             self.transforms[bucket.name] = net.edge_modules[bucket.name]
         return _Edge(place[int(s.source[e])], bucket.kind, bucket.phi, bucket.scale, bucket.name, row, pattern)
 
@@ -139,17 +140,22 @@ class SweepModule(nn.Module):
     def _predict(self, node: _Node, states: list[Tensor]) -> Tensor:
         total: Tensor | None = None
         if node.bias is not None:
-            total = self.biases[node.bias[0]][node.bias[1]].flatten()
+            total = self.biases[node.bias[0]][node.bias[1]].expand(node.shape).flatten()
         elif node.prior is not None:
             total = self.get_buffer(node.prior).flatten()
-        for edge in node.edges:
-            sent = self._send(edge, states[edge.source], node)
-            sent = sent if edge.scale == 1.0 else edge.scale * sent
+        joint = bool(node.edges) and node.edges[0].kind == "joint"
+        for edge in node.edges[:1] if joint else node.edges:
+            sent = self._combine(node, states) if joint else self._send(edge, states[edge.source], node)
+            sent = sent if joint or edge.scale == 1.0 else edge.scale * sent
             total = sent if total is None else total + sent
         assert total is not None
         if total.dim() == 1:  # nothing comes in
             total = total.expand(states[0].shape[0], -1)
         return node.sigma(total.reshape(-1, *node.shape))
+
+    def _combine(self, node: _Node, states: list[Tensor]) -> Tensor:
+        parts = [(cast(Joint, self.transforms[edge.name]), edge.phi, edge.scale) for edge in node.edges]
+        return JointPrediction(parts).of([states[edge.source] for edge in node.edges]).flatten(1)
 
     def _send(self, edge: _Edge, h: Tensor, node: _Node) -> Tensor:
         x: Tensor = edge.phi(h)

@@ -33,7 +33,7 @@ from tests.builders import EXACT, assert_equal_to_reference, double
 ALL = [
     Gaussian(2.0), LearnedPrecision(3.0), LearnedPrecision(0.5, 4), LearnedPrecision(2.0, (4,)), CrossEntropy(),
     Bernoulli(), Laplace(), Laplace(2.0), DiagonalGaussian([0.5, 1.0, 2.0, 4.0]), Huber(), Huber(0.3), StudentT(),
-    StudentT(1.0, 0.5), KL(), Poisson(), energies.Zero(),
+    StudentT(1.0, 0.5), KL(), Poisson(), energies.Zero(), CrossEntropy(by_row=True),
 ]  # fmt: skip
 IDS = [f"{type(e).__name__}-{i}" for i, e in enumerate(ALL)]
 

@@ -25,6 +25,7 @@ PACKAGE = ROOT / "pcgraph"
 
 ROOMS = (
     "errors", "deprecation", "arguments", "processes", "notebook", "activations", "registry", "transforms", "energies",
+    "combines",
     "graphs", "network", "clamps", "optimizers", "solvers", "topology", "coordinates", "duals", "scaling", "schedules",
     "pyg", "sweeps", "initializers", "plan", "backends", "inference", "model", "learning", "rates", "advice",
     "serialization", "checkpoints", "training", "tuning", "estimators", "data", "drawing", "cli", "testing",

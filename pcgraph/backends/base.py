@@ -413,6 +413,8 @@ class Backend(ABC):
     moves_errors: bool = False
     #: Whether programs know precisions that are others in each step: ``plan.precisions(t)``.
     moves_precisions: bool = False
+    #: Whether programs know nodes that combine their parents otherwise than by a sum: ``structure.joint``.
+    combines: bool = False
     #: Whether programs know the operation of dual variables: Shift. They then define :meth:`Program.hold`.
     moves_duals: bool = False
 
@@ -443,6 +445,13 @@ class Backend(ABC):
         ConfigError
             The backend cannot compute the plan; the message says why.
         """
+        joint = next(iter(plan.structure.joint), None)
+        if joint is not None and not self.combines:
+            raise ConfigError(
+                f"the backend {self.name!r} adds up what comes into a node, and {plan.structure.nodes[joint]!r} has a "
+                "combine: use backend='torch'",
+                key="backend",
+            )
         if plan.measure is not None and not self.moves_errors:
             raise ConfigError(
                 f"the backend {self.name!r} moves states alone: leave out coordinates=", key="coordinates"

@@ -21,6 +21,7 @@ from pcgraph.activations import Activation
 from pcgraph.initializers import Initializer
 from pcgraph.model import PCNetwork
 from pcgraph.network import MAIN, Slot, Structure
+from pcgraph.network.joint import Joint
 
 __all__ = ["initializer_parts", "named_parameters", "row_owners"]
 
@@ -65,6 +66,9 @@ def _of_buckets(structure: Structure) -> dict[str, str]:
     found = {}
     for bucket in structure.buckets:
         does = f"{bucket.kind} {type(bucket.transform).__name__} {_sigma(bucket.phi)} {bucket.trainable}"
+        if isinstance(bucket.transform, Joint):
+            joint = bucket.transform
+            does += f" {type(joint.inner).__name__} {type(joint.combine).__name__} as {', '.join(joint.roles)}"
         does += "" if bucket.scale == 1.0 else f" times {bucket.scale!r}"
         rows = range(bucket.count) if bucket.weight is None else bucket.weight.tolist()
         edges = (_owner(structure, i) for i in range(bucket.start, bucket.stop))

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
+from pcgraph.arguments import require_flag
 from pcgraph.energies.base import Energy
+from pcgraph.errors import GraphError
 
 __all__ = ["KL", "Bernoulli", "CrossEntropy", "Poisson"]
 
@@ -13,9 +17,14 @@ __all__ = ["KL", "Bernoulli", "CrossEntropy", "Poisson"]
 class CrossEntropy(Energy):
     """The output is a softmax: ``-sum_i h_i log softmax(mu)_i``; mu are logits, h is one-hot or holds probabilities.
 
-    The softmax is over all neurons of the node. For clamped nodes, such as labels: in a *free* node h the energy is
-    linear and has no minimum, and inference drives the state without bound. What the network predicts for the node are
-    the logits.
+    The softmax is over all neurons of the node, or `by_row` over the last dimension. For clamped nodes, such as labels:
+    in a *free* node h the energy is linear and has no minimum, and inference drives the state without bound. What the
+    network predicts for the node are the logits.
+
+    Parameters
+    ----------
+    by_row : bool
+        Whether each row of (..., classes) is a softmax of its own, such as the places of a text.
 
     References
     ----------
@@ -27,13 +36,27 @@ class CrossEntropy(Energy):
     tensor([0.6931])
     """
 
+    def __init__(self, by_row: bool = False) -> None:
+        super().__init__()
+        self.by_row = require_flag(by_row, "by_row", refuse=GraphError)
+
+    def _rows(self, x: Tensor) -> Tensor:
+        """View what has one softmax as the last of three dimensions: (batch, rows, classes)."""
+        return x.flatten(1).unsqueeze(1) if not self.by_row else x.reshape(x.shape[0], -1, x.shape[-1])
+
     def energy(self, h: Tensor, mu: Tensor) -> Tensor:
-        return -(h.flatten(1) * mu.flatten(1).log_softmax(1)).sum(1)
+        return -(self._rows(h) * self._rows(mu).log_softmax(2)).sum((1, 2))
 
     def error(self, h: Tensor, mu: Tensor) -> tuple[Tensor, Tensor]:
-        logs = mu.flatten(1).log_softmax(1).view(mu.shape)
-        total = h.flatten(1).sum(1).view(-1, *[1] * (h.dim() - 1))
-        return -logs, h - total * logs.exp()
+        logs, rows = self._rows(mu).log_softmax(2), self._rows(h)
+        sent = rows - rows.sum(2, keepdim=True) * logs.exp()
+        return -logs.view(mu.shape), sent.view(h.shape)
+
+    def config(self) -> dict[str, Any]:
+        return {"by_row": self.by_row}
+
+    def extra_repr(self) -> str:
+        return "by row" if self.by_row else ""
 
 
 class Bernoulli(Energy):

@@ -4,6 +4,7 @@ A graph is data: change it, join it to another with ``nx.compose``, add nodes an
 network of it.
 """
 
+from pcgraph.graphs.attentive import transformer
 from pcgraph.graphs.convolutional import alexnet, vgg5
 from pcgraph.graphs.hierarchical import bidirectional, cortex
 from pcgraph.graphs.layered import chain, decoder, figure_9, lateral, residual, skip
@@ -24,5 +25,6 @@ __all__ = [
     "random_groups",
     "residual",
     "skip",
+    "transformer",
     "vgg5",
 ]

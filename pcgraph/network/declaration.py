@@ -7,7 +7,7 @@ in Python grows with what is said and not with how often.
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
@@ -15,8 +15,9 @@ from typing import Any
 import networkx as nx
 import numpy as np
 import torch
+from torch import nn
 
-from pcgraph import activations, energies, transforms
+from pcgraph import activations, combines, energies, transforms
 from pcgraph.activations import Activation
 from pcgraph.arguments import read_numbers, require_number, require_shape, shown
 from pcgraph.energies import Energy, Gaussian
@@ -24,6 +25,7 @@ from pcgraph.errors import GraphError, nearest
 from pcgraph.network.adjacency import Index
 from pcgraph.network.biases import read_bias
 from pcgraph.network.inits import Init, read_init
+from pcgraph.network.joint import joint_edge
 from pcgraph.network.machine import require_bytes
 from pcgraph.network.slots import MAIN, Slot, called, declared_slots, fed_slot
 from pcgraph.network.trial import Trial
@@ -35,10 +37,10 @@ Node = Hashable
 Shape = tuple[int, ...]
 
 #: What is said of a prediction and its energy, or of what an edge does; and which predictions there are.
-SAID_OF_NODES = ("shape", "activation", "bias", "energy", "precision", "prior")
+SAID_OF_NODES = ("shape", "activation", "bias", "energy", "precision", "prior", "combine")
 SAID_OF_EDGES = ("transform", "activation", "trainable", "share", "scale", "init")
 NODE_ATTRIBUTES = (*SAID_OF_NODES, "slots")
-EDGE_ATTRIBUTES = (*SAID_OF_EDGES, "slot")
+EDGE_ATTRIBUTES = (*SAID_OF_EDGES, "slot", "role")
 #: The energy of every node that declares none; precisions are kept by node.
 GAUSSIAN = Gaussian()
 
@@ -92,6 +94,8 @@ class NodeSpec:
         share. None where nothing is said.
     prior : Tensor or None
         What a root is predicted as, float64, of the node's shape.
+    combine : nn.Module or None
+        What makes one prediction of all parents; None for their sum.
     """
 
     shape: Shape
@@ -100,6 +104,7 @@ class NodeSpec:
     precision: float
     bias: Shape | bool | None
     prior: Any
+    combine: nn.Module | None = None
 
 
 def node_spec(node: Node, attributes: Mapping[str, Any], graph: nx.DiGraph, trial: Trial) -> NodeSpec:
@@ -133,6 +138,7 @@ def node_spec(node: Node, attributes: Mapping[str, Any], graph: nx.DiGraph, tria
         activation = activations.get(attributes.get("activation"))
         energy, precision = _energy(attributes.get("energy"), attributes.get("precision"))
         energy.require_shape(shape)
+        combine = None if attributes.get("combine") is None else combines.get(attributes["combine"])
     except GraphError as error:
         raise GraphError(f"{text}: {error}", where=node, found=error.found) from None
     trial.activation(text, node, activation, shape)
@@ -141,7 +147,7 @@ def node_spec(node: Node, attributes: Mapping[str, Any], graph: nx.DiGraph, tria
     prior = attributes.get("prior")
     if prior is not None:
         prior = _prior(prior, node, shape)
-    return NodeSpec(shape, activation, energy, precision, bias, prior)
+    return NodeSpec(shape, activation, energy, precision, bias, prior, combine)
 
 
 def _prior(value: Any, node: Node, shape: Shape) -> torch.Tensor:
@@ -183,7 +189,7 @@ class EdgeSpec:
 
     Attributes
     ----------
-    kind : {"linear", "sparse", "identity", "module", "tie"}
+    kind : {"linear", "sparse", "identity", "module", "joint", "tie"}
         How the network keeps and computes it. A tie is the structure's own: it makes a slot's state that of its node.
     transform : Transform
         f of the source's state.
@@ -210,7 +216,7 @@ class EdgeSpec:
     @property
     def key(self) -> tuple[Any, ...]:
         """Edges of one key do the same, and lie in one bucket where their ends have the same shapes."""
-        module = id(self.transform) if self.kind in ("module", "sparse") else None
+        module = id(self.transform) if self.kind in ("module", "sparse", "joint") else None
         phi = self.phi.name if self.phi.named else id(self.phi.function)
         return (self.kind, module, phi, self.trainable, self.scale)
 
@@ -441,12 +447,37 @@ def read_edges(graph: nx.DiGraph, pairs: tuple[Index, Index], nodes: Nodes) -> E
             slot = attributes[i]["slot"]
             if slot is not None and not (isinstance(slot, str) and slot == MAIN):
                 target[i] = fed_slot(where(i), slot, slots, graph.nodes[names[target[i]]].get("slots"))
+    for i in _joined(nodes, target, attributes, where):
+        spec, given = edge_spec(where(i), attributes[i]), nodes.specs[nodes.which[target[i]]].combine
+        joint = joint_edge(attributes[i], spec.transform, given, show(where(i)), where(i))
+        which[i] = len(specs)
+        specs.append(replace(spec, kind="joint", transform=joint))
     found, first, which = np.unique(which, return_index=True, return_inverse=True)
     order = np.argsort(first)
     edges = Edges(
         source, target, keys, [specs[found[k]] for k in order.tolist()], np.argsort(order)[which], shared, inits
     )  # fmt: skip
     return _tied(edges, nodes) if slots else edges
+
+
+def _joined(
+    nodes: Nodes, target: Index, attributes: Sequence[Mapping[str, Any]], where: Callable[[int], tuple[Any, ...]]
+) -> list[int]:
+    """Find the edges into nodes with a combine; a role anywhere else is refused, and such a node without a parent."""
+    own = np.array([spec.combine is not None for spec in nodes.specs])[nodes.which]
+    own[len(nodes.names) - len(nodes.owners) :] = False
+    for v in np.flatnonzero(own & (np.bincount(target, minlength=len(own)) == 0)).tolist():
+        node = nodes.names[v]
+        raise GraphError(f"{called(node)} has a combine and no edge to combine: add edges with a role", where=node)
+    roles = [i for i, said in enumerate(attributes) if "role" in said and said["role"] is not None]
+    for i in [i for i in roles if not own[target[i]]]:
+        raise GraphError(
+            f"{show(where(i))} has the role {attributes[i]['role']!r}, and its target combines nothing: say combine= "
+            f"on node {where(i)[1]!r}",
+            where=where(i),
+            found=attributes[i]["role"],
+        )
+    return np.flatnonzero(own[target]).tolist() if own.any() else []
 
 
 def _tied(edges: Edges, nodes: Nodes) -> Edges:

@@ -48,7 +48,7 @@ def draw_parameters(
     for name, own in s.bias_packs():
         _uniform(biases[name], bound[torch.from_numpy(own)], generator)
     for bucket in s.buckets:
-        if bucket.kind == "module":
+        if bucket.kind in ("module", "joint"):
             bucket.transform.reset_parameters(generator, int(s.fan_in[s.target[bucket.start : bucket.stop]].max()))
     _draw_declared(structure, weights, generator)
 

@@ -15,6 +15,7 @@ from pcgraph.errors import GraphError, unknown_name
 from pcgraph.network.declaration import show
 from pcgraph.network.draws import fill_weight
 from pcgraph.network.inits import INITS, Fill, Init, read_init
+from pcgraph.network.joint import Joint
 from pcgraph.network.network import Network
 from pcgraph.network.packed import ParameterView
 from pcgraph.network.parts import Bucket
@@ -151,7 +152,7 @@ class EdgeHandle(_Handle):
         bucket = self._bucket
         if bucket.kind in ("linear", "sparse"):
             return f"weights.{bucket.name}", bucket.row(self.number)
-        return (f"edge_modules.{bucket.name}", None) if bucket.kind == "module" else None
+        return (f"edge_modules.{bucket.name}", None) if bucket.kind in ("module", "joint") else None
 
     @property
     def weight(self) -> ParameterView:
@@ -180,6 +181,12 @@ class EdgeHandle(_Handle):
         return self._bucket.phi
 
     @property
+    def _module(self) -> Transform:
+        """Return what the edge itself does; the combine of its target is the node's."""
+        transform = self._bucket.transform
+        return transform.inner if isinstance(transform, Joint) else transform
+
+    @property
     def scale(self) -> float:
         """Return the fixed factor of what the edge sends."""
         return self._bucket.scale
@@ -187,7 +194,7 @@ class EdgeHandle(_Handle):
     def parameters(self) -> list[Tensor]:
         if self._bucket.kind in ("linear", "sparse"):
             return [self.weight]
-        return list(self._bucket.transform.parameters()) if self._bucket.kind == "module" else []
+        return list(self._module.parameters()) if self._bucket.kind in ("module", "joint") else []
 
     def unfreeze(self) -> None:
         if not self._bucket.trainable and self.parameters():
@@ -221,8 +228,10 @@ class EdgeHandle(_Handle):
             drawn = torch.empty(self.weight.shape, dtype=torch.float32, device="cpu")
             fill_weight(declared if init is None else init, drawn, generator, fan_in, self.where)
             self.weight.copy_(drawn)
-        elif bucket.kind == "module" and type(bucket.transform).reset_parameters is not Transform.reset_parameters:
-            bucket.transform.reset_parameters(generator, fan_in)
+        elif (
+            bucket.kind in ("module", "joint") and type(self._module).reset_parameters is not Transform.reset_parameters
+        ):
+            self._module.reset_parameters(generator, fan_in or None)
         else:
             raise GraphError(
                 f"{self.name} has {'a module that does not say' if self.count else 'no weights, and nothing says'} how "

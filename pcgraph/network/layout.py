@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 
 from pcgraph.energies import Gaussian
 from pcgraph.network.adjacency import Adjacency, Index, components
-from pcgraph.network.declaration import Nodes, NodeSpec, Shape
+from pcgraph.network.declaration import Edges, Nodes, NodeSpec, Shape
+from pcgraph.transforms import GraphLayer
 
-__all__ = ["NodeOrder", "order_nodes"]
+__all__ = ["NodeOrder", "by_graph_layers", "order_nodes"]
 
 
 @dataclass
@@ -67,6 +68,14 @@ def order_nodes(nodes: Nodes, source: Index, target: Index) -> NodeOrder:
         groups=[(shapes[labels[0, start] % len(shapes)], start, stop) for start, stop in _stretches(labels[:1])],
         segments=_stretches(labels),
     )
+
+
+def by_graph_layers(edges: Edges, count: int) -> NDArray[np.bool_]:
+    """Mark the nodes into which layers lead that treat all vertices of a graph alike, and nothing else."""
+    layer = np.array([isinstance(spec.transform, GraphLayer) for spec in edges.specs], dtype=bool)
+    fed = np.bincount(edges.target, minlength=count)
+    found: NDArray[np.bool_] = (fed > 0) & (np.bincount(edges.target[layer[edges.which]], minlength=count) == fed)
+    return found
 
 
 def _stretches(labels: Index) -> list[tuple[int, int]]:

@@ -13,8 +13,8 @@ A node may have further predictions, slots, with an energy each: :mod:`pcgraph.n
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Hashable, Mapping
-from typing import Any, Self
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, Self, cast
 
 import networkx as nx
 import numpy as np
@@ -28,6 +28,7 @@ from pcgraph.network.adjacency import Index
 from pcgraph.network.copying import copy_graph, keep_computed, pairs_of
 from pcgraph.network.declaration import show
 from pcgraph.network.draws import draw_parameters
+from pcgraph.network.joint import Joint
 from pcgraph.network.machine import require_bytes, require_place, require_type
 from pcgraph.network.packed import Mask, Packed, ParameterView
 from pcgraph.network.parts import Bucket, Segment
@@ -97,7 +98,7 @@ class Network(nn.Module):
         for bucket in self.structure.buckets:
             if bucket.kind in ("linear", "sparse"):
                 self._make_weight(bucket)
-            elif bucket.kind == "module":
+            elif bucket.kind in ("module", "joint"):
                 self.edge_modules[bucket.name] = bucket.transform
         self._freeze_modules()
         for i, segment in enumerate(self.structure.segments):
@@ -228,8 +229,10 @@ class Network(nn.Module):
         s = self.structure
         i = s.slots[v] if v in s.slots else s.require_node(v)
         total = self.constant_input(i).expand(next(iter(states.values())).shape[0], -1)
+        if i in s.joint:
+            total = total + self.joint_product(i, [states[s.nodes[int(s.source[e])]] for e in s.joint[i]])
         for e in s.by_target.at(i).tolist():
-            if not s.is_tie[e]:
+            if not s.is_tie[e] and i not in s.joint:
                 total = total + self.edge_product(e, states[s.nodes[int(s.source[e])]])
         mu: Tensor = self._segment_at(i).activation(total.reshape(-1, *s.groups[int(s.group_of[i])].shape))
         return mu
@@ -269,8 +272,40 @@ class Network(nn.Module):
         Tensor, shape (batch, neurons of the target)
         """
         bucket = self.structure.buckets[int(self.structure.bucket_of[e])]
+        if bucket.kind == "joint":
+            where = self.structure.edge(e)
+            raise GraphError(f"{show(where)} adds nothing alone: its target combines all it gets", where=where)
         product = self._product(bucket, e, bucket.phi(x))
         return product if bucket.scale == 1.0 else bucket.scale * product
+
+    def joint_product(self, i: int, states: Sequence[Tensor]) -> Tensor:
+        """Compute what comes into the node number `i`, which has a combine, differentiable in states and parameters.
+
+        Parameters
+        ----------
+        i : int
+            Canonical number of a node in ``structure.joint``.
+        states : sequence of Tensor, each (batch, *shape)
+            Of the sources of the edges ``structure.joint[i]``, in their order.
+
+        Returns
+        -------
+        Tensor, shape (batch, neurons of the node)
+        """
+        return self.structure.joint_prediction(i).of(states).flatten(1)
+
+    def combine(self, v: Node) -> nn.Module:
+        """Return the module that makes one prediction of the parents of `v`.
+
+        Raises
+        ------
+        GraphError
+            The node has none.
+        """
+        i = self.structure.require_node(v)
+        if i not in self.structure.joint:
+            raise GraphError(f"node {v!r} has no combine: it is predicted by a sum over its edges", where=v)
+        return cast(Joint, self.structure.joint_prediction(i).edges[0]).combine
 
     def _product(self, bucket: Bucket, e: int, x: Tensor) -> Tensor:
         if bucket.kind in ("identity", "tie", "module"):
@@ -358,7 +393,8 @@ class Network(nn.Module):
     def transform(self, u: Node, v: Node, key: Hashable | None = None, *, slot: str | None = None) -> Transform:
         """Return the transform of the edge `u` -> `v`; `key` and `slot` as in :meth:`weight`."""
         i = self.structure.edge_number(u, v, key, slot)
-        return self.structure.buckets[int(self.structure.bucket_of[i])].transform
+        transform = self.structure.buckets[int(self.structure.bucket_of[i])].transform
+        return transform.inner if isinstance(transform, Joint) else transform
 
     # -- facts ----------------------------------------------------------------------------------------------------
 

@@ -66,7 +66,7 @@ class Bucket:
 
     Attributes
     ----------
-    kind : {"linear", "sparse", "identity", "module", "tie"}
+    kind : {"linear", "sparse", "identity", "module", "joint", "tie"}
     name : str
         Of its parameter, or of its module, in the network.
     source_group, target_group : int
@@ -107,7 +107,7 @@ class Bucket:
     @property
     def keeps_zero(self) -> bool:
         """A source that is zero adds nothing to its targets."""
-        return self.kind not in ("module", "tie") and self.phi.at_zero == 0.0
+        return self.kind not in ("module", "joint", "tie") and self.phi.at_zero == 0.0
 
     @property
     def multiplies(self) -> bool:

@@ -26,6 +26,7 @@ WHY_NOT = {
     "shape": "it has the shape of its node",
     "prior": "a prior is the prediction of a root, and a slot is predicted by the edges that feed it",
     "slots": "a slot has none of its own",
+    "combine": "only the main prediction of a node may be a joint one",
 }
 
 

@@ -16,7 +16,7 @@ import copy
 from collections.abc import Hashable, Iterator
 from dataclasses import replace
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import networkx as nx
 import numpy as np
@@ -31,11 +31,12 @@ from pcgraph.network.biases import by_channel
 from pcgraph.network.copying import pairs_of
 from pcgraph.network.declaration import Edges, EdgeSpec, Nodes, NodeSpec, read_edges, read_nodes, show
 from pcgraph.network.inits import Init
-from pcgraph.network.layout import NodeOrder, order_nodes
+from pcgraph.network.joint import Joint, JointPrediction, try_joint
+from pcgraph.network.layout import NodeOrder, by_graph_layers, order_nodes
 from pcgraph.network.parts import Bucket, Group, Segment
 from pcgraph.network.slots import MAIN, Slot
 from pcgraph.network.trial import Trial
-from pcgraph.transforms import GraphLayer
+from pcgraph.transforms import Embedding
 
 __all__ = ["Structure"]
 
@@ -102,7 +103,7 @@ class Structure:
         edges = read_edges(graph, pairs, nodes)
         order = order_nodes(nodes, *((edges.source, edges.target) if len(nodes.owners) else pairs))
         self._lay_out_nodes(nodes, order)
-        self._find_biases(nodes, order, _by_graph_layers(edges, len(nodes.names)))
+        self._find_biases(nodes, order, by_graph_layers(edges, len(nodes.names)))
         self._lay_out_edges(edges, np.argsort(order.declared), trial)
 
     # -- nodes ----------------------------------------------------------------------------------------------------
@@ -208,6 +209,15 @@ class Structure:
             buckets.append(self._bucket(spec, b, start, stop, edges.shared, seen_shares, names))
             self._try(buckets[-1], trial)
         self.buckets: tuple[Bucket, ...] = tuple(buckets)
+        #: Canonical number of a node with a combine -> the numbers of the edges that play roles in it.
+        self.joint: dict[int, tuple[int, ...]] = {}
+        for bucket in self.buckets:
+            if bucket.kind == "joint":
+                i = int(self.target[bucket.start])
+                self.joint[i] = (*self.joint.get(i, ()), bucket.start)
+        predictions = [(i, self.joint_prediction(i)) for i in self.joint]
+        for i, prediction in predictions:
+            try_joint(self.nodes[i], self.groups[int(self.group_of[i])].shape, prediction, trial)
 
     def _bucket(
         self, spec: EdgeSpec, b: int, start: int, stop: int,
@@ -260,6 +270,22 @@ class Structure:
         trial.activation(show(where), where, bucket.phi, shape)
         if bucket.kind == "module":
             trial.transform(show(where), where, bucket.transform, shape, out_shape)
+
+    @cached_property
+    def tokens(self) -> dict[int, int]:
+        """Canonical number of a node that is read by embeddings alone -> how many tokens the smallest of them knows."""
+        found: dict[int, int] = {}
+        for bucket in self.buckets:
+            known = bucket.transform.tokens if isinstance(bucket.transform, Embedding) else 0
+            for i in self.source[bucket.start : bucket.stop].tolist() if known or found else ():
+                found[i] = min(found.get(i, known), known)
+        return {i: count for i, count in found.items() if count}
+
+    def joint_prediction(self, i: int) -> JointPrediction:
+        """Return what the edges into the node with canonical number `i` make together of their sources' states."""
+        buckets = [self.buckets[int(self.bucket_of[e])] for e in self.joint[i]]
+        shapes = [self.groups[b.source_group].shape for b in buckets]
+        return JointPrediction([(cast(Joint, b.transform), b.phi, b.scale) for b in buckets], shapes)
 
     def _share(
         self, keys: list[Hashable | None], b: int, start: int, seen: dict[Hashable, int]
@@ -469,14 +495,6 @@ class Structure:
             if size:
                 np.add.at(result, self.target[bucket.start : bucket.stop], size)
         return result
-
-
-def _by_graph_layers(edges: Edges, count: int) -> NDArray[np.bool_]:
-    """Mark the nodes into which layers lead that treat all vertices of a graph alike, and nothing else."""
-    layer = np.array([isinstance(spec.transform, GraphLayer) for spec in edges.specs], dtype=bool)
-    fed = np.bincount(edges.target, minlength=count)
-    found: NDArray[np.bool_] = (fed > 0) & (np.bincount(edges.target[layer[edges.which]], minlength=count) == fed)
-    return found
 
 
 def _unused(name: str, names: dict[str, int]) -> str:

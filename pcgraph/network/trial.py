@@ -34,12 +34,14 @@ from pcgraph.transforms import (
     AvgPool2d,
     Conv2d,
     ConvTranspose2d,
+    Embedding,
     Flatten,
     GraphLayer,
     MaskedLinear,
     MaxPool2d,
     Module,
     Reshape,
+    RowLinear,
     Sequence,
     Transform,
     Upsample,
@@ -51,7 +53,7 @@ Shape = tuple[int, ...]
 States = tuple[Tensor, ...]
 
 #: Transforms of ours that hold nothing of anybody else's.
-OURS = (AvgPool2d, Conv2d, ConvTranspose2d, Flatten, MaskedLinear, MaxPool2d, Reshape, Upsample)
+OURS = (AvgPool2d, Conv2d, ConvTranspose2d, Embedding, Flatten, MaskedLinear, MaxPool2d, Reshape, RowLinear, Upsample)
 OUR_ENERGIES = tuple(ENERGIES.values())
 SAMPLES = 2
 #: How far parameters are moved before a module is tried: one that starts at zero would hide what it does.

@@ -190,6 +190,8 @@ class Compiler:
         for t in range(len(self.flow.moves) - 1, -1, -1):
             first[self.flow.moves[t]] = t + 1
         level: Index = first[self.structure.source]
+        for edges in self.structure.joint.values():  # a joint prediction is made anew as a whole
+            level[list(edges)] = level[list(edges)].min()
         level[~self.alive[self.structure.target]] = NEVER
         return level
 

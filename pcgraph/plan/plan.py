@@ -231,9 +231,13 @@ class Plan:
 
     @cached_property
     def uncounted(self) -> tuple[str, ...]:
-        """Return the names of buckets of modules whose products :meth:`flops` does not know."""
+        """Return the names of buckets of modules, and of joint edges, whose products :meth:`flops` does not know."""
         buckets = self.structure.buckets
-        return tuple(b.name for i, b in enumerate(buckets) if b.kind == "module" and self._module(i, 1) is None)
+        return tuple(
+            b.name
+            for i, b in enumerate(buckets)
+            if b.kind == "joint" or (b.kind == "module" and self._module(i, 1) is None)
+        )
 
     def _module(self, b: int, batch: int) -> Products | None:
         bucket, groups = self.structure.buckets[b], self.structure.groups

@@ -194,6 +194,9 @@ class _Proof:
         unknown = op.edges[~self.known[self.s.source[op.edges]]]
         if len(unknown):
             raise _Wrong(f"multiplies along {self._edge(unknown)}, whose source has no state yet")
+        for i, edges in self.s.joint.items():
+            if 0 < np.isin(edges, op.edges).sum() < len(edges):
+                raise _Wrong(f"makes a part of what {self._name(np.array([i]))} combines, and not all of it")
         self.product[op.edges] = self.version[self.s.source[op.edges]]
         self.begun[op.nodes] = True
 

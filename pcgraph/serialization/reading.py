@@ -10,7 +10,7 @@ from typing import Any
 import networkx as nx
 from torch import nn
 
-from pcgraph import energies, transforms
+from pcgraph import combines, energies, transforms
 from pcgraph.arguments import require_path
 from pcgraph.errors import DataError, GraphError
 from pcgraph.serialization.shapes import read_shape
@@ -159,6 +159,7 @@ READING = (GraphError, LookupError, TypeError, ValueError, RuntimeError, Overflo
 """What goes wrong where data are not of the form that is written."""
 
 MAKERS: dict[str, Callable[[str, dict[str, Any]], nn.Module]] = {
+    "combine": combines.from_config,
     "energy": energies.from_config,
     "transform": transforms.from_config,
 }

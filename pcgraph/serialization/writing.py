@@ -13,8 +13,9 @@ import networkx as nx
 import numpy as np
 from torch import nn
 
-from pcgraph import energies, transforms
+from pcgraph import combines, energies, transforms
 from pcgraph.activations import ACTIVATIONS, Activation
+from pcgraph.combines import Combine
 from pcgraph.energies import Energy
 from pcgraph.errors import GraphError
 from pcgraph.serialization.files import write_whole
@@ -29,7 +30,7 @@ VERSION = 1
 Kind = Literal["node", "slot", "edge", "edge of a multigraph", "graph"]
 
 MEANT: Mapping[Kind, frozenset[str]] = {
-    "node": frozenset({"shape", "activation", "energy", "slots"}),
+    "node": frozenset({"shape", "activation", "energy", "slots", "combine"}),
     "slot": frozenset({"activation", "energy"}),
     "edge": frozenset({"transform", "activation", "share"}),
     "edge of a multigraph": frozenset({"transform", "activation", "share"}),
@@ -197,9 +198,9 @@ class _Writer:
         return encode(value, key, modules=True)
 
     def _module(self, key: str, value: nn.Module) -> dict[str, Any]:
-        if isinstance(value, Energy | Transform):
+        if isinstance(value, Energy | Transform | Combine):
             try:
-                name = energies.name_of(value) if isinstance(value, Energy) else transforms.name_of(value)
+                name = _name(value)
             except GraphError as error:
                 raise Unsaveable(key, value) from error
             made = {"name": name, "config": encode(value.config(), "config", modules=True)}
@@ -207,6 +208,12 @@ class _Writer:
             made = encode(value, key, modules=True)
         number = self.instances.get(id(value))
         return made if number is None else {**made, "instance": number}
+
+
+def _name(value: Energy | Transform | Combine) -> str:
+    if isinstance(value, Energy):
+        return energies.name_of(value)
+    return combines.name_of(value) if isinstance(value, Combine) else transforms.name_of(value)
 
 
 def _slots(data: Mapping[Any, Any]) -> list[Mapping[Any, Any]]:
@@ -249,8 +256,9 @@ def _remedy(key: str, value: Any, kind: Kind) -> str:
             "Use a name of pcgraph.activations.ACTIVATIONS or a module of torch.nn, or give it a name there, as in "
             "ACTIVATIONS['mine'] = Activation('mine', function), and declare it by that name."
         )
-    base, place = ("Energy", "energies.ENERGIES") if key == "energy" else ("Transform", "transforms.TRANSFORMS")
-    own = isinstance(value, Energy if key == "energy" else Transform)
+    kinds = {"energy": (Energy, "energies.ENERGIES"), "combine": (Combine, "combines.COMBINES")}
+    kind_of_it, place = kinds.get(key, (Transform, "transforms.TRANSFORMS"))
+    base, own = kind_of_it.__name__, isinstance(value, kind_of_it)
     make = "Give it" if own else f"Write it as a pcgraph {base} with"
     return (
         f"{make} a config() that returns the arguments of its class, and register the class where it is saved and "

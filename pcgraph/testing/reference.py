@@ -106,9 +106,23 @@ def _mu(
         prior = torch.as_tensor(net.graph.nodes[v]["prior"], dtype=net.dtype, device=net.device)
         return prior.expand(next(iter(states.values())).shape[0], *net.structure.shape(v))
     total: Any = _bias(net, v, slot)
+    if slot is None and net.graph.nodes[v].get("combine") is not None:
+        return _joint(net, v, incoming, states, total)
     for u, _, key, data in incoming:
         total = total + _carry(net, u, v, key, data, states[u])
     mu: Tensor = activations.get(_declared(net, v, slot).get("activation"))(total)
+    return mu
+
+
+def _joint(net: Network, v: Node, incoming: list[Edge], states: Mapping[Node, Tensor], bias: Any) -> Tensor:
+    """Return ``sigma_v(b_v + combine(role=scale_uv * f_uv(phi_uv(h_u)), ...))``, the input of each role by name."""
+    inputs: dict[str, Tensor] = {}
+    for u, _, key, data in incoming:
+        x = net.transform(u, v, key)(activations.get(data.get("activation"))(states[u]))
+        roles = data["role"]
+        for role in (roles,) if isinstance(roles, str) else roles:
+            inputs[role] = float(data.get("scale", 1.0)) * x
+    mu: Tensor = activations.get(net.graph.nodes[v].get("activation"))(bias + net.combine(v)(**inputs))
     return mu
 
 

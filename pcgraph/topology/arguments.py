@@ -150,11 +150,17 @@ def entries_of(graph_or_net: Any, graph: nx.DiGraph) -> Entries:
     """Return a function of (source, target, key) that gives the stored entries of an edge, None where it is dense."""
     lookup = getattr(graph_or_net, "transform", None) if graph_or_net is not graph else None
 
+    def joint(u: Hashable, v: Hashable, key: Hashable) -> bool:
+        data = graph.edges[(u, v, key) if graph.is_multigraph() else (u, v)]
+        return graph.nodes[v].get("combine") is not None and data.get("slot") in (None, "main")
+
     def declared(u: Hashable, v: Hashable, key: Hashable) -> Any:
         data = graph.edges[(u, v, key) if graph.is_multigraph() else (u, v)]
         return data.get("transform")
 
     def entries(u: Hashable, v: Hashable, key: Hashable) -> NDArray[np.int64] | None:
+        if joint(u, v, key):
+            return None
         if lookup is not None:
             transform = lookup(u, v, key) if graph.is_multigraph() else lookup(u, v)
         else:

@@ -171,6 +171,8 @@ class _Declaration:
         if not self.neurons:
             return None
         u, v = edge[:2]
+        if self.graph.nodes[v].get("combine") is not None and self.graph.edges[edge].get("slot") in (None, "main"):
+            return None
         transform = self.graph.edges[edge].get("transform") if self.net is self.graph else self.net.transform(*edge)
         if isinstance(transform, str) and transform == "identity":
             return np.vstack([np.arange(math.prod(self.shape[u]))] * 2)

@@ -10,6 +10,7 @@ declared; an ``nn.Module`` of the user's keeps the values it came with.
 """
 
 from pcgraph.transforms.base import Identity, Linear, Shape, Transform
+from pcgraph.transforms.embedding import Embedding, RowLinear
 from pcgraph.transforms.images import AvgPool2d, Conv2d, ConvTranspose2d, MaxPool2d, Upsample
 from pcgraph.transforms.masked import MaskedLinear
 from pcgraph.transforms.modules import GraphLayer, Module
@@ -26,6 +27,7 @@ __all__ = [
     "AvgPool2d",
     "Conv2d",
     "ConvTranspose2d",
+    "Embedding",
     "Flatten",
     "GraphLayer",
     "Identity",
@@ -34,6 +36,7 @@ __all__ = [
     "MaxPool2d",
     "Module",
     "Reshape",
+    "RowLinear",
     "Sequence",
     "Shape",
     "SparseLinear",

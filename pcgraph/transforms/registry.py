@@ -9,6 +9,7 @@ from torch import nn
 
 from pcgraph.registry import Registry
 from pcgraph.transforms.base import Identity, Linear, Transform
+from pcgraph.transforms.embedding import Embedding, RowLinear
 from pcgraph.transforms.images import AvgPool2d, Conv2d, ConvTranspose2d, MaxPool2d, Upsample
 from pcgraph.transforms.masked import MaskedLinear
 from pcgraph.transforms.modules import Module
@@ -26,8 +27,10 @@ TRANSFORMS: dict[str, type[Transform]] = {
     "max_pool2d": MaxPool2d,
     "avg_pool2d": AvgPool2d,
     "upsample": Upsample,
+    "embedding": Embedding,
     "flatten": Flatten,
     "reshape": Reshape,
+    "row_linear": RowLinear,
     "activate": Activate,
     "masked_linear": MaskedLinear,
     "sparse_linear": SparseLinear,

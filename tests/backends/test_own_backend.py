@@ -138,8 +138,9 @@ class EdgeByEdge(Backend):
 def test_it_passes_the_checks():
     """Whoever writes a backend is told by this whether it computes what the plan says, and what it refuses."""
     refused = (
-        "error coordinates", "error coordinates on a cycle", "slots and error coordinates",
-        "precisions of each step and error coordinates", "dual variables", "duals that stop", "a tolerance",
+        "joint predictions", "joint predictions from a sweep", "error coordinates", "error coordinates on a cycle",
+        "slots and error coordinates", "precisions of each step and error coordinates", "dual variables",
+        "duals that stop", "a tolerance",
     )  # fmt: skip
     assert conformance.check_backend(EdgeByEdge) == refused
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 import pcgraph
-from pcgraph import activations, energies, scaling, transforms
+from pcgraph import activations, combines, energies, scaling, transforms
 from pcgraph.errors import GraphError, OutOfMemory
 from pcgraph.network import Network
 from tests.bad_calls.kinds import NO_OBJECT, NONE, Argument
@@ -34,6 +34,17 @@ def with_slots(slots: Any, fed: Any = "down") -> pcgraph.PCNetwork:
     graph = pcgraph.graphs.chain([4, 5, 3])
     graph.nodes["h1"]["slots"] = slots
     graph.add_edge("y", "h1", slot=fed)
+    return pcgraph.PCNetwork(graph)
+
+
+def combined(combine: Any, role: Any = "one") -> pcgraph.PCNetwork:
+    """Two parents of y, which it combines."""
+    graph = nx.DiGraph()
+    for v in ("x", "z"):
+        graph.add_node(v, shape=3)
+    graph.add_node("y", shape=3, combine=combine)
+    graph.add_edge("x", "y", role=role)
+    graph.add_edge("z", "y", role="other")
     return pcgraph.PCNetwork(graph)
 
 
@@ -91,6 +102,32 @@ NODES = [
              takes=("none", "list", "numpy bool", "bool", "tensor of bool", "text", "date", "sparse"),
              bad={"shape": torch.ones(3), "list of texts": ["a"]},
              good={"none": None, "tensor": torch.ones(4), "array": np.ones(4), "list": [0.0, 1.0, 2.0, 3.0]}),
+    Argument("node(combine=)", lambda v: combined(v), "anything", GraphError,
+             bad={"number": 3, "text": "prodct", "list": [], "dict": {}, "bool": True, "class": torch.nn.ReLU,
+                  "object": object(), "function": len, "tensor": torch.ones(2), "of one": torch.nn.ReLU(),
+                  "other arguments": ("attention", {"size": 3}), "none": None},
+             good={"name": "product", "pair": ("product", {}), "one": combines.Product()}),
+    Argument("edge(role=)", lambda v: combined("product", v), "anything", GraphError,
+             bad={"number": 3, "empty": "", "list": [], "dict": {}, "bool": True, "none": None, "object": object(),
+                  "of numbers": [1], "twice": ("a", "a"), "no name": "two words", "played already": "other"},
+             good={"name": "one", "several": ("one", "two"), "list": ["one"]}),
+    Argument("combines.get(spec=)", combines.get, "anything", GraphError,
+             bad={"number": 3, "text": "prodct", "list": [], "none": None, "class": torch.nn.ReLU, "function": len},
+             good={"name": "gate", "module": torch.nn.ReLU()}),
+    Argument("combines.from_config(name=)", lambda v: combines.from_config(v, {}), "text", GraphError,
+             bad={"unknown": "prodct", "none": None}, good={"gate": "gate"}, only_good=("gate",)),
+    Argument("combines.from_config(config=)", lambda v: combines.from_config("attention", v), "anything", GraphError,
+             bad={"number": 3, "text": "x", "list": [1], "unknown": {"size": 1}, "none": None}, good={"empty": {}}),
+    Argument("combines.name_of(combine=)", combines.name_of, "anything", GraphError,
+             bad={"number": 3, "none": None, "module": torch.nn.ReLU(), "class": combines.Gate}),
+    Argument("combines.require_roles(combine=)", lambda v: combines.require_roles(v, ("gate", "value")), "anything",
+             GraphError, bad={"of other roles": combines.Attention()}, good={"gate": combines.Gate()}),
+    Argument("combines.require_roles(roles=)", lambda v: combines.require_roles(combines.Gate(), v), "anything",
+             GraphError, bad={"other": ("key", "value"), "none of them": ()}, good={"all": ("gate", "value")}),
+    Argument("combines.Attention(heads=)", combines.Attention, "positive count", GraphError),
+    Argument("combines.Attention(causal=)", lambda v: combines.Attention(causal=v), "flag", GraphError),
+    Argument("PCNetwork.combine(v=)", lambda v: combined("product", "one").combine(v), "anything", GraphError,
+             bad={"unknown": "w", "number": 3, "none": None, "list": ["y"], "of a sum": "x"}, good={"node": "y"}),
     Argument("node(slots=)", with_slots, "anything", GraphError,
              bad={"number": 3, "text": "down", "list": ["down"], "bool": True, "object": object(), "tensor": torch.ones(2),
                   "of number": {"down": 3}, "of unknown": {"down": {"colour": "red"}}, "main": {"main": {}},
@@ -151,6 +188,20 @@ PARTS = [
              good=NONE),
     Argument("energies.Gaussian(precision=)", energies.Gaussian, "positive number", GraphError),
     Argument("energies.Laplace(scale=)", energies.Laplace, "positive number", GraphError),
+    Argument("energies.CrossEntropy(by_row=)", energies.CrossEntropy, "flag", GraphError),
+    Argument("transforms.Embedding(tokens=)", lambda v: transforms.Embedding(v, 2), "positive count", GraphError,
+             bad={"too many": 2**31 - 1}),
+    Argument("transforms.Embedding(features=)", lambda v: transforms.Embedding(2, v), "positive count", GraphError),
+    Argument("transforms.RowLinear(in_features=)", lambda v: on_edge(transforms.RowLinear(v, 2), (1,)), "positive count",
+             GraphError, bad={"another size": 2, "too many": 2**31 - 1}, only_good=("one",), good={"one": 1}),
+    Argument("transforms.RowLinear(out_features=)", lambda v: transforms.RowLinear(2, v), "positive count", GraphError),
+    Argument("transforms.RowLinear(normalize=)", lambda v: transforms.RowLinear(2, 2, v), "flag", GraphError),
+    *(Argument(f"graphs.transformer({key}=)", lambda v, key=key: pcgraph.graphs.transformer(
+          **{"tokens": 3, "length": 2, "width": 4, "heads": 1, key: v}), "positive count", GraphError,
+          bad={"no divisor": 3} if key == "heads" else {}, only_good=("one",), good={"one": 1})
+      for key in ("tokens", "length", "width", "depth", "heads")),
+    Argument("graphs.transformer(causal=)",
+             lambda v: pcgraph.graphs.transformer(3, 2, width=4, causal=v), "flag", GraphError),
     Argument("energies.Huber(delta=)", energies.Huber, "positive number", GraphError),
     Argument("energies.StudentT(dof=)", energies.StudentT, "positive number", GraphError),
     Argument("energies.StudentT(scale=)", lambda v: energies.StudentT(scale=v), "positive number", GraphError),

@@ -14,15 +14,15 @@ __all__ = ["EXEMPT", "METHODS", "public_arguments", "reason"]
 
 #: The rooms whose ``__all__`` is for users; what is in ``pcgraph`` itself goes by its bare name.
 ROOMS = (
-    "activations", "backends", "checkpoints", "data", "drawing", "energies", "graphs", "inference", "initializers",
+    "activations", "backends", "checkpoints", "combines", "data", "drawing", "energies", "graphs", "inference", "initializers",
     "learning", "network", "optimizers", "plan", "pyg", "scaling", "serialization", "solvers", "topology", "training", "tuning",
     "transforms",
 )  # fmt: skip
 #: Methods that users call, by the class that they are of.
 METHODS: dict[str, tuple[type, tuple[str, ...]]] = {
     "PCNetwork": (pcgraph.PCNetwork, (
-        "infer", "predict", "plan", "curvature", "weight", "bias", "transform", "to_data", "carry_on", "run", "edge", "node",
-        "parameter_groups", "load_from", "as_module", "summary")),
+        "infer", "predict", "plan", "curvature", "weight", "bias", "transform", "combine", "to_data", "carry_on", "run", "edge",
+        "node", "parameter_groups", "load_from", "as_module", "summary")),
     "EdgeHandle": (network.EdgeHandle, ("initialize",)),
     "NodeHandle": (network.NodeHandle, ("initialize",)),
     "InferenceResult": (pcgraph.InferenceResult, ("accumulate", "backward", "peek", "group_states")),
@@ -65,8 +65,8 @@ EXEMPT: dict[str, str] = {
         "initializers.require", "initializers.require_initializer",
     ), EXTENDS),
     **dict.fromkeys((
-        "Initializer", "energies.Energy", "transforms.Transform", "solvers.Solver", "energies.Bernoulli",
-        "energies.CrossEntropy", "energies.KL", "energies.Poisson", "energies.Zero", "pyg.KnownRows", "transforms.Flatten",
+        "Initializer", "energies.Energy", "combines.Combine", "combines.Gate", "combines.Product", "transforms.Transform", "solvers.Solver",
+        "energies.Bernoulli", "energies.KL", "energies.Poisson", "energies.Zero", "pyg.KnownRows", "transforms.Flatten",
         "transforms.Identity", "transforms.Linear", "Zero",
     ), BASE),
     **dict.fromkeys((

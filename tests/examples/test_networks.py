@@ -15,7 +15,8 @@ from tests import ROOT
 from tests.builders import script
 
 ROWS = ROOT / "docs" / "figures" / "examples"
-NAMES = ("classify", "skip_and_lateral", "associative_memory", "query_any_way", "assemblies", "graph_neural_network")
+NAMES = ("classify", "skip_and_lateral", "associative_memory", "query_any_way", "assemblies", "graph_neural_network",
+         "characters")  # fmt: skip
 
 
 @pytest.mark.parametrize("name", NAMES)

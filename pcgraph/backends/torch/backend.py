@@ -30,6 +30,7 @@ class TorchBackend(Backend):
 
     name = "torch"
     moves_errors = True
+    combines = True
     moves_duals = True
     moves_precisions = True
 

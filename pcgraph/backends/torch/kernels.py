@@ -1,5 +1,6 @@
 """Every kernel of edges is one record here, and a written rule chooses among them.
 
+    joint               an edge into a node with a combine: the first of them computes it, by autograd
     identity, module    as the edge's transform says
     tie                 the edge from a node to its slot: a copy of the state, and the slot's own gradient back
     entries             SparseLinear: a CSR matrix an edge, both ways
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from pcgraph.backends.torch import edges, modules, sparse
+from pcgraph.backends.torch import edges, joint, modules, sparse
 from pcgraph.backends.torch.calls import Send, SendBack
 from pcgraph.backends.torch.gradients import Gradient, packed
 from pcgraph.backends.torch.workspace import Step, Workspace
@@ -112,6 +113,10 @@ _ALL = (
     ),
     Kernel("identity", modules.identity_forward, modules.identity_pull, None),
     Kernel("tie", modules.tie_forward, modules.tie_pull, None, scratch=False, adds=False),
+    Kernel(
+        "joint", joint.joint_forward, joint.joint_pull, joint.joint_weights, forward_one_by_one=True,
+        pull_one_by_one=True, capturable=False,
+    ),
     Kernel(
         "module", modules.module_forward, modules.module_pull, _module_weights, pull_one_by_one=True, capturable=False
     ),

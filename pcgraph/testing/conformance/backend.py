@@ -119,6 +119,8 @@ def _cases() -> Iterator[_Case]:
     yield _Case("edge activations and identities", _edge_activations, lambda: Normal(std=0.3))
     yield _Case("stored entries", _entries, lambda: Normal(std=0.3))
     yield _Case("modules", _modules, lambda: Normal(std=0.3))
+    yield _Case("joint predictions", _joint, lambda: Normal(std=0.3))
+    yield _Case("joint predictions from a sweep", _joint, lambda: Forward(fallback=Zero()), SGD(lr=0.05, momentum=0.5))
     yield _Case("error coordinates", _kinds_of_nodes_that_are_smooth, lambda: Normal(std=0.3), coordinates=Errors())
     yield _Case("error coordinates on a cycle", lambda: _cyclic(nx.DiGraph()), Zero, coordinates=Errors("repair"))
     yield _Case("slots", _slots, Forward, SGD(lr=0.05, momentum=0.5))
@@ -230,6 +232,18 @@ def _modules() -> nx.DiGraph:
     graph.add_edge("x", "a", transform=transforms.Conv2d(1, 2, 2))
     graph.add_edge("a", "b", transform=nn.Sequential(nn.Flatten(), nn.Linear(18, 5, bias=False)), activation="tanh")
     graph.add_edge("b", "y")
+    return graph
+
+
+def _joint() -> nx.DiGraph:
+    """Declare an attention over three parents in a cycle, and a gate of one parent in both of its roles."""
+    graph = _nodes(nx.DiGraph(), x=3, q=(2, 4), k=(2, 4), v=(2, 4), a=(2, 4), g=(2, 4), y=2)
+    graph.nodes["a"]["combine"], graph.nodes["g"]["combine"] = "attention", "gate"
+    graph.add_edges_from([("x", "q"), ("x", "k"), ("x", "v"), ("g", "y"), ("a", "q")])
+    graph.add_edge("q", "a", role="query", transform=nn.Linear(4, 4, bias=False))
+    graph.add_edge("k", "a", role="key", scale=0.5)
+    graph.add_edge("v", "a", role="value", activation="sigmoid")
+    graph.add_edge("a", "g", role=("gate", "value"))
     return graph
 
 
