@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pcgraph import notebook
-from pcgraph.arguments import require_number
+from pcgraph.arguments import require_number, shown
 from pcgraph.backends import Kind, Program
 from pcgraph.clamps import Clamps
 from pcgraph.errors import ConfigError, PCGraphWarning
@@ -213,6 +213,8 @@ class InferenceResult:
         `ready`, if given, is told of each parameter as soon as its gradient is complete, as far as the backend says so.
         """
         factor = require_number(factor, "factor")
+        if ready is not None and not callable(ready):
+            raise ConfigError(f"ready must be a function of a parameter (found {shown(ready)})", key="ready")
         net = self._program.network
         net.check_parameters()
         with torch.inference_mode(False), torch.no_grad():  # what is made lazily here serves ordinary runs later on
