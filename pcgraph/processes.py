@@ -410,6 +410,9 @@ def telling(group: Group | None) -> Iterator[None]:
 def started(device: torch.device | str = "cpu", *, timeout: float = TIMEOUT) -> Iterator[Group | None]:
     """Make a process group of the processes that torchrun has started, and take it down again.
 
+    Each start by ``torchrun --max-restarts`` has keys of its own in torchrun's store, where torch itself would find
+    addresses of processes that are dead.
+
     Parameters
     ----------
     device : torch.device or str
@@ -434,7 +437,12 @@ def started(device: torch.device | str = "cpu", *, timeout: float = TIMEOUT) -> 
 
     gpu = torch.device(device).type == "cuda"
     try:
-        distributed.init_process_group("cpu:gloo,cuda:nccl" if gpu else "gloo", timeout=timedelta(seconds=timeout))
+        wait = timedelta(seconds=timeout)
+        store, rank, size = next(distributed.rendezvous("env://", timeout=wait))  # type: ignore[attr-defined]
+        own = distributed.PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+        distributed.init_process_group(
+            "cpu:gloo,cuda:nccl" if gpu else "gloo", store=own, rank=rank, world_size=size, timeout=wait
+        )  # fmt: skip
     except (RuntimeError, ValueError) as error:
         raise ConfigError(
             f"the {started_by_torchrun()} processes that torchrun has started do not find each other: "
