@@ -439,7 +439,9 @@ def started(device: torch.device | str = "cpu", *, timeout: float = TIMEOUT) -> 
     try:
         wait = timedelta(seconds=timeout)
         store, rank, size = next(distributed.rendezvous("env://", timeout=wait))  # type: ignore[attr-defined]
-        own = distributed.PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+        own = distributed.PrefixStore(  # type: ignore[attr-defined]
+            f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store
+        )
         distributed.init_process_group(
             "cpu:gloo,cuda:nccl" if gpu else "gloo", store=own, rank=rank, world_size=size, timeout=wait
         )  # fmt: skip
@@ -450,8 +452,9 @@ def started(device: torch.device | str = "cpu", *, timeout: float = TIMEOUT) -> 
             key="group",
         ) from error
     try:
-        yield Group(timeout=timeout)
-        distributed.barrier()  # the first keeps the store, and goes last
+        group = Group(timeout=timeout)
+        yield group
+        group.barrier()  # the first may keep the store, and goes last
     finally:
         distributed.destroy_process_group()
 
