@@ -30,12 +30,13 @@ from pcgraph.inference import (
 from pcgraph.inference.capturable import require_mode
 from pcgraph.inference.curvature import largest_curvature
 from pcgraph.initializers import Initializer, States
-from pcgraph.network import Network
+from pcgraph.network import HandledNetwork
 from pcgraph.optimizers import Following, StateOptimizer
 from pcgraph.plan import Plan, Precision, Request
 from pcgraph.processes import Part
 from pcgraph.pyg import to_data
 from pcgraph.solvers import Solver
+from pcgraph.sweeps import SweepModule, read_nodes, require_eager
 
 if TYPE_CHECKING:
     from torch_geometric.data import Data
@@ -45,14 +46,15 @@ __all__ = ["PCNetwork"]
 Node = Hashable
 
 
-class PCNetwork(Network):
+class PCNetwork(HandledNetwork):
     """A predictive coding network can be declared on any graph; it is planned, run, asked, and learns.
 
     Parameters
     ----------
     graph : nx.DiGraph or nx.MultiDiGraph
         Nodes are groups of neurons, with the attributes ``shape`` (required), ``activation``, ``bias``, ``energy``,
-        ``precision``, ``prior``, ``slots``; edges are predictions, with ``transform``, ``activation``, ``trainable``,
+        ``precision`` (a number, or an array by neuron), ``prior``, ``slots``; edges are predictions, with
+        ``transform``, ``activation``, ``trainable``,
         ``share``, ``scale``, ``init``, ``slot``.
         It is copied and never changed.
     seed : int
@@ -146,7 +148,8 @@ class PCNetwork(Network):
         weights = read_precision(self.structure, precision, steps, optimizer)
         request = Request.make(
             known, partly, steps, optimizer, pins=kernels, kept=kept, precision=weights,
-            duals=read_duals(duals, optimizer, coordinates),
+            duals=read_duals(duals, optimizer, coordinates), frozen_edges=self.frozen_edges,
+            frozen_biases=self.frozen_biases,
         )  # fmt: skip
         return self._planner.plan(request, init)
 
@@ -248,6 +251,7 @@ class PCNetwork(Network):
         ClampError, ConfigError, InvalidInitializer, Diverged, OutOfMemory
             As for :meth:`infer`.
         """
+        require_eager()
         steps = require_count(steps, "steps")
         require_optimizer(self, steps, motion.optimizer)
         rate = read_duals(duals, motion.optimizer, coordinates)
@@ -264,7 +268,7 @@ class PCNetwork(Network):
             checked.clamped, frozenset(checked.masked), steps, motion.optimizer, nudged=frozenset(motion.nudges),
             all_move=all_move, pins=kernels,
             kept=self._planner.kept(coordinates, checked.clamped, frozenset(checked.masked)), precision=weights,
-            duals=rate,
+            duals=rate, frozen_edges=self.frozen_edges, frozen_biases=self.frozen_biases,
         )  # fmt: skip
         prepared = self._planner.prepare(request, checked, init, labels)
         motion.part = self._planner.rows
@@ -399,7 +403,41 @@ class PCNetwork(Network):
 
     def forward(self, *arguments: Any, **keywords: Any) -> Any:
         """Refuse to be called: a predictive coding network is run by :meth:`infer` and asked by :meth:`predict`."""
-        raise TypeError("a PCNetwork is not called: use net.infer(clamps, ...) to run it and net.predict(clamps, node)")
+        raise TypeError(
+            "a PCNetwork is not called: use net.infer(clamps, ...) to run it, net.predict(clamps, node), or the plain "
+            "module net.as_module('x', 'y')"
+        )
+
+    def as_module(self, given: Node | Iterable[Node], wanted: Node | Iterable[Node]) -> SweepModule:
+        """Return a plain nn.Module that leads from some nodes to others by a sweep; its parameters are the network's.
+
+        It is differentiable in its inputs, and takes all that torch does with modules: ``torch.func``, ``torch.vmap``,
+        ``torch.compile``, ``torch.export``, ``torch.onnx.export``, ``torch.jit.trace``.
+
+        Parameters
+        ----------
+        given : node or iterable of node
+            Its inputs, in this order, (batch, \\*shape) each; or one sample each, (\\*shape).
+        wanted : node or iterable of node
+            What it returns: the state of one node, or a dict of several, as a feature extractor does.
+
+        Raises
+        ------
+        ClampError
+            There is no such node.
+        InvalidInitializer
+            No sweep leads there: a cycle lies between, or a root that is not given.
+
+        Examples
+        --------
+        >>> import pcgraph
+        >>> net = pcgraph.PCNetwork(pcgraph.graphs.chain([4, 3, 3, 2]))
+        >>> net.as_module("x", ["h1", "y"])(torch.ones(5, 4))["h1"].shape
+        torch.Size([5, 3])
+        """
+        known, _ = read_nodes(self, given, "given")
+        asked, single = read_nodes(self, wanted, "wanted")
+        return SweepModule(self, known, asked, single)
 
     def carry_on(self, states: Mapping[Node, Tensor]) -> States:
         """Return an initializer that starts from `states`. All of them share one plan."""
@@ -459,6 +497,7 @@ class PCNetwork(Network):
                 f"{idle}= is for inference, and without init= and steps= a sweep predicts: give both, or leave it out",
                 key=idle,
             )
+        require_eager()
         checked = Clamps.check(self, clamps, finite=require_flag(check, "check"))
         plan = self._planner.prediction(checked.clamped, frozenset(checked.masked), target)
         options = Options(check=False, capture=capture)

@@ -217,6 +217,11 @@ class InferenceResult:
             raise ConfigError(f"ready must be a function of a parameter (found {shown(ready)})", key="ready")
         net = self._program.network
         net.check_parameters()
+        asked = self.plan.request
+        if (asked.frozen_edges, asked.frozen_biases) != (net.frozen_edges, net.frozen_biases):
+            raise ConfigError(
+                "weights or biases were frozen, or unfrozen, since this inference was planned: run net.infer(...) again"
+            )
         with torch.inference_mode(False), torch.no_grad():  # what is made lazily here serves ordinary runs later on
             if self._energies is None and next(net.energies.parameters(), None) is not None:
                 self._energies = energy_by_node(self._program)
@@ -268,7 +273,7 @@ class InferenceResult:
         self.learned = True
         self.remember()
 
-    @torch.no_grad()
     def remember(self) -> None:
-        """Let the initializer observe this result."""
-        self.init.learn(self)
+        """Let the initializer observe this result, with autograd on: it may learn by a loss of its own."""
+        with torch.inference_mode(False), torch.enable_grad():
+            self.init.learn(self)
