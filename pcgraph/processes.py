@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from torch._C._distributed_c10d import Store
     from torch.distributed import ProcessGroup, Work
 
-__all__ = ["Group", "Part", "at_hand", "initialised", "read_group", "started_by_torchrun", "telling"]
+__all__ = ["Group", "Part", "at_hand", "initialised", "read_group", "started", "started_by_torchrun", "telling"]
 
 #: Seconds between two looks at what other ranks have said of themselves.
 LOOK = 1.0
@@ -404,6 +404,59 @@ def telling(group: Group | None) -> Iterator[None]:
     """Tell the other ranks, if there are any, of an error that leaves this block; see :meth:`Group.telling`."""
     with nullcontext() if group is None else group.telling():
         yield
+
+
+@contextmanager
+def started(device: torch.device | str = "cpu", *, timeout: float = TIMEOUT) -> Iterator[Group | None]:
+    """Make a process group of the processes that torchrun has started, and take it down again.
+
+    Each start by ``torchrun --max-restarts`` has keys of its own in torchrun's store, where torch itself would find
+    addresses of processes that are dead.
+
+    Parameters
+    ----------
+    device : torch.device or str
+        What networks are on: NCCL joins processes on GPUs, gloo all others.
+    timeout : float
+        As for :class:`Group`.
+
+    Yields
+    ------
+    Group or None
+        None where there is one process.
+
+    Raises
+    ------
+    ConfigError
+        The other processes do not come.
+    """
+    if initialised() or started_by_torchrun() == 1:
+        yield read_group(None)
+        return
+    from torch import distributed
+
+    gpu = torch.device(device).type == "cuda"
+    try:
+        wait = timedelta(seconds=timeout)
+        store, rank, size = next(distributed.rendezvous("env://", timeout=wait))  # type: ignore[attr-defined]
+        own = distributed.PrefixStore(  # type: ignore[attr-defined]
+            f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store
+        )
+        distributed.init_process_group(
+            "cpu:gloo,cuda:nccl" if gpu else "gloo", store=own, rank=rank, world_size=size, timeout=wait
+        )  # fmt: skip
+    except (RuntimeError, ValueError) as error:
+        raise ConfigError(
+            f"the {started_by_torchrun()} processes that torchrun has started do not find each other: "
+            f"{_first_line(error)}",
+            key="group",
+        ) from error
+    try:
+        group = Group(timeout=timeout)
+        yield group
+        group.barrier()  # the first may keep the store, and goes last
+    finally:
+        distributed.destroy_process_group()
 
 
 class Part:

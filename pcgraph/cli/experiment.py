@@ -200,8 +200,8 @@ def rehearse(experiment: Experiment) -> None:
     # Warnings, and an energy that grows, say nothing here: the images are only noise.
     with warnings.catch_warnings(), within_memory("a batch of training", "init"), suppress(Diverged):
         warnings.simplefilter("ignore", PCGraphWarning)
-        fit(tried.net, images.batches(classes), **tried.in_training, epochs=1, progress=False)
-        evaluate(tried.net, images.batches(classes, shuffle=False), **tried.at_test)
+        fit(tried.net, images.batches(classes), **tried.in_training, epochs=1, progress=False, group=False)
+        evaluate(tried.net, images.batches(classes, shuffle=False), **tried.at_test, group=False)
 
 
 def load_splits(experiment: Experiment) -> Splits:

@@ -20,6 +20,7 @@ from pcgraph.cli.options import Options, flag, options_from, write_config
 from pcgraph.data import Images
 from pcgraph.errors import CheckpointError, ConfigError, PCGraphWarning
 from pcgraph.model import PCNetwork
+from pcgraph.processes import Group, started, telling
 from pcgraph.training import Evaluation, History, evaluate, fit
 
 __all__ = ["train", "wide_console"]
@@ -85,7 +86,8 @@ def train(
 ) -> None:
     """Train a network on images by predictive coding, and print its test accuracy.
 
-    The network is the paper's 784-512x4-10 for images of 28 x 28, and a smaller one for digits.
+    The network is the paper's 784-512x4-10 for images of 28 x 28, and a smaller one for digits. Started by torchrun,
+    as in torchrun --nproc-per-node 4 -m pcgraph.cli train, the processes share every batch.
     """
     given = {k: v for k, v in locals().items() if k in {f.name for f in dataclasses.fields(Options)}}
     if resume is not None:
@@ -100,17 +102,33 @@ def train(
             )
         config, given["out"] = resume / SETTINGS, str(resume)
     chosen = options_from(given, config)
-    _require_place(chosen, resume is not None)
-    rehearse(prepare(chosen))
+    with started(chosen.device) as group, telling(group):
+        if group is not None:
+            group.agree({flag(name): value for name, value in vars(chosen).items()})
+        _train(chosen, group, resumed=resume is not None, plan_only=plan_only)
+
+
+def _train(chosen: Options, group: Group | None, *, resumed: bool, plan_only: bool) -> None:
+    """Train as one of the ranks, the first of which writes and tells."""
+    leads = group is None or group.leads
+    if leads:
+        _require_place(chosen, resumed)
+        rehearse(prepare(chosen))
     experiment = prepare(chosen)
     if plan_only:
         console = wide_console()
-        for part in dry_run(experiment):
+        for part in dry_run(experiment) if leads else ():
             console.print(part, markup=False, highlight=False, soft_wrap=isinstance(part, str))
         return
-    splits = load_splits(experiment)
-    history = _fit(experiment, splits, resume is not None)
-    _tell(experiment, splits, history)
+    splits = load_splits(experiment) if leads else None  # which may download the data
+    if group is not None:
+        group.barrier()
+    splits = load_splits(experiment) if splits is None else splits
+    history = _fit(experiment, splits, resumed, leads)
+    if leads:
+        _tell(experiment, splits, history)
+    elif history.stopped == "interrupted":
+        raise typer.Exit(130)
 
 
 def _require_place(o: Options, resumed: bool) -> None:
@@ -149,10 +167,10 @@ def _exists(place: Path) -> bool:
     return True
 
 
-def _fit(experiment: Experiment, splits: Splits, resumed: bool) -> History:
+def _fit(experiment: Experiment, splits: Splits, resumed: bool, leads: bool) -> History:
     o = experiment.options
     folder = Path(o.out) if o.out else None
-    if folder is not None:
+    if folder is not None and leads:
         _write_settings(o, folder)
     loader = splits.train.batches(o.batch_size, seed=o.seed, stream_aligned=o.stream_aligned)
     with warnings.catch_warnings():

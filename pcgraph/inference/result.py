@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pcgraph import notebook
-from pcgraph.arguments import require_number
+from pcgraph.arguments import require_number, shown
 from pcgraph.backends import Program
 from pcgraph.clamps import Clamps
 from pcgraph.errors import ConfigError, PCGraphWarning
@@ -174,6 +174,8 @@ class InferenceResult:
         `ready`, if given, is told of each parameter as soon as its gradient is complete, as far as the backend says so.
         """
         factor = require_number(factor, "factor")
+        if ready is not None and not callable(ready):
+            raise ConfigError(f"ready must be a function of a parameter (found {shown(ready)})", key="ready")
         net = self._program.network
         net.check_parameters()
         asked = self.plan.request

@@ -32,7 +32,7 @@ from pcgraph.training.learner import Learner
 from pcgraph.training.loader_position import LoaderPosition, length_of
 from pcgraph.training.logs import ProgressBar, open_log
 from pcgraph.training.options import FitOptions, doubts
-from pcgraph.training.ranks import facts, level, refuse_coupled
+from pcgraph.training.ranks import facts, level
 from pcgraph.training.records import EpochRecord, History, StepRecord, metric_of
 from pcgraph.training.stability import PASSED, StabilityMonitor
 from pcgraph.training.state import TrainingState
@@ -112,7 +112,6 @@ class Trainer:
         if self.options.resume is not None:
             self.checkpoints.restore(self.options.resume)
         if self.group is not None:
-            refuse_coupled(self.net)
             self.group.agree(facts(self.net, self.loader, self.given, self.state))
         for text in doubts(self.given, self.state.epoch, self._is_enough()):
             self._warn(text)

@@ -22,7 +22,7 @@ from pcgraph.training.loader_position import length_of
 from pcgraph.training.options import FitOptions
 from pcgraph.training.state import TrainingState
 
-__all__ = ["Averaging", "facts", "level", "refuse_coupled"]
+__all__ = ["Averaging", "facts", "level"]
 
 #: Where an object lies, which says nothing in another process.
 ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
@@ -150,22 +150,6 @@ def _digest(state: Mapping[str, Any]) -> str:
         if isinstance(value, Tensor):
             found.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return found.hexdigest()
-
-
-def refuse_coupled(net: PCNetwork) -> None:
-    """Refuse modules that mix the samples of a batch, of which each rank has a part.
-
-    Raises
-    ------
-    ConfigError
-    """
-    for name, module in net.named_modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training:
-            raise ConfigError(
-                f"{type(module).__name__} ({name}) averages over the samples of a batch, and each rank has a part of "
-                "it alone: use GroupNorm or LayerNorm, or train in one process (group=False)",
-                key="group",
-            )
 
 
 @torch.no_grad()
