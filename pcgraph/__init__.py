@@ -30,8 +30,9 @@ from pcgraph.errors import ClampError, ConfigError, Diverged, GraphError, Invali
 from pcgraph.initializers import Average, Equilibrium, Forward, Initializer, Memory, Normal, Null, PerNode, States, Zero
 from pcgraph.learning import InferenceResult
 from pcgraph.model import PCNetwork
+from pcgraph.network import Partition
 from pcgraph.optimizers import SGD, Adam, Following, Langevin
-from pcgraph.plan import Plan
+from pcgraph.plan import Plan, partition
 from pcgraph.rates import safe_rate
 from pcgraph.solvers import LBFGS, Anderson, Momentum
 from pcgraph.topology import check
@@ -70,6 +71,7 @@ __all__ = [
     "Null",
     "PCGraphError",
     "PCNetwork",
+    "Partition",
     "PerNode",
     "Plan",
     "States",
@@ -87,6 +89,7 @@ __all__ = [
     "learning",
     "load",
     "optimizers",
+    "partition",
     "pyg",
     "safe_rate",
     "save",
