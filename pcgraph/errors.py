@@ -22,6 +22,7 @@ __all__ = [
     "OutOfMemory",
     "PCGraphError",
     "PCGraphWarning",
+    "RankFailed",
 ]
 
 
@@ -132,6 +133,23 @@ class ConfigError(PCGraphError, ValueError):
     def __init__(self, message: str, *, key: str | None = None) -> None:
         super().__init__(message)
         self.key = key
+
+
+class RankFailed(PCGraphError, RuntimeError):
+    """Another process of a run has failed, has died or hangs, so that this one cannot go on.
+
+    Attributes
+    ----------
+    ranks : tuple of int
+        Those that are lost; empty where nobody can tell.
+    step : int or None
+        The training step, if there was one.
+    """
+
+    def __init__(self, message: str, *, ranks: tuple[int, ...] = (), step: int | None = None) -> None:
+        super().__init__(message)
+        self.ranks = ranks
+        self.step = step
 
 
 class BrokenPromise(PCGraphError, AssertionError):

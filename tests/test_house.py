@@ -24,8 +24,8 @@ from tests import ROOT
 PACKAGE = ROOT / "pcgraph"
 
 ROOMS = (
-    "errors", "arguments", "notebook", "activations", "registry", "transforms", "energies", "graphs", "network",
-    "clamps", "optimizers", "solvers", "topology", "coordinates", "duals", "scaling", "schedules", "pyg",
+    "errors", "arguments", "processes", "notebook", "activations", "registry", "transforms", "energies", "graphs",
+    "network", "clamps", "optimizers", "solvers", "topology", "coordinates", "duals", "scaling", "schedules", "pyg",
     "initializers", "plan", "backends", "inference", "model", "learning", "rates", "advice", "serialization",
     "checkpoints", "training", "data", "drawing", "cli", "testing",
 )  # fmt: skip
