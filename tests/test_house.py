@@ -26,7 +26,7 @@ PACKAGE = ROOT / "pcgraph"
 ROOMS = (
     "errors", "arguments", "processes", "notebook", "activations", "registry", "transforms", "energies", "graphs",
     "network", "clamps", "optimizers", "solvers", "topology", "coordinates", "duals", "scaling", "schedules", "pyg",
-    "initializers", "plan", "backends", "inference", "model", "learning", "rates", "advice", "serialization",
+    "initializers", "plan", "backends", "inference", "ranks", "model", "learning", "rates", "advice", "serialization",
     "checkpoints", "training", "data", "drawing", "cli", "testing",
 )  # fmt: skip
 """A room imports only rooms before it, for types too. ``testing`` is last, and may import all but the command.

@@ -6,13 +6,14 @@ A backend of your own is a subclass of :class:`Backend`. Put it into :data:`BACK
 from __future__ import annotations
 
 from pcgraph.backends.base import Backend, Kind, Motion, Program, Which, keep, keeping, switches
+from pcgraph.backends.distributed import DistributedBackend
 from pcgraph.backends.torch import TorchBackend
 from pcgraph.backends.traits import Traits, traits_of
 from pcgraph.backends.triton import TritonBackend
 from pcgraph.errors import ConfigError, unknown_name
 
 __all__ = [
-    "BACKENDS", "Backend", "Kind", "Motion", "Program", "TorchBackend", "Traits", "TritonBackend", "Which", "get",
+    "BACKENDS", "Backend", "DistributedBackend", "Kind", "Motion", "Program", "TorchBackend", "Traits", "TritonBackend", "Which", "get",
     "keep", "keeping", "switches", "traits_of",
 ]  # fmt: skip
 

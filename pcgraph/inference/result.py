@@ -53,15 +53,19 @@ class NodeTensors(Mapping[Node, Tensor]):
         self._reader, self._kind = reader, kind
         plan = reader.program.plan
         self._structure = plan.structure
-        own = self._structure.declared
-        self._nodes = tuple(own[i] for i in plan.duals) if kind == "dual" else own
+        own, program = self._structure.declared, reader.program
+        numbers = plan.duals.tolist() if kind == "dual" else range(len(own))
+        self._nodes = tuple(own[i] for i in numbers if program.holds(i))
 
     def __getitem__(self, node: Node) -> Tensor:
         number, slots = self._structure.number, self._structure.slots
+        i = slots.get(node) if node in slots else number.get(node)
+        if i is not None and not self._reader.program.holds(i):
+            raise KeyError(f"{node!r} is on another rank, which has its {self._kind}; here: {_some(self._nodes)}")
         if node in slots and self._kind not in ("state", "dual"):
             return self._reader.read(slots[node], self._kind)
         if self._kind == "dual" and node not in self._nodes:
-            raise KeyError(f"{node!r} has no dual; nodes with one: {', '.join(map(repr, self._nodes[:12])) or 'none'}")
+            raise KeyError(f"{node!r} has no dual; nodes with one: {_some(self._nodes)}")
         if node not in number:
             hint = f"; the state of {node[0]!r} is that of its slots" if node in slots else ""  # type: ignore[index]
             raise KeyError(f"there is no node {node!r}{hint}; nodes: {', '.join(map(repr, list(number)[:12]))}")
@@ -72,6 +76,10 @@ class NodeTensors(Mapping[Node, Tensor]):
 
     def __len__(self) -> int:
         return len(self._nodes)
+
+
+def _some(nodes: tuple[Node, ...]) -> str:
+    return ", ".join(map(repr, nodes[:12])) or "none"
 
 
 class InferenceResult:
@@ -108,6 +116,7 @@ class InferenceResult:
         self.init, self.labels = init, None if labels is None else labels.clone()
         #: By node, from the moment on in which the energies' own parameters may learn.
         self._energies: Tensor | None = None
+        self._energy: Tensor | None = None
         self.trace = trace = seen.trace
         self.steps, self.converged, self.failed = seen.steps, seen.converged, seen.failed
         self.node_trace: dict[Node, Tensor] | None = None
@@ -168,25 +177,27 @@ class InferenceResult:
     @property
     def energy(self) -> Tensor:
         """Compute F per sample, shape (batch,) (paper, Eq 1)."""
-        return self._program.energy() if self._energies is None else self._energies.sum(0)
+        return self._program.energy() if self._energy is None else self._energy.clone()
 
     @property
     def node_energy(self) -> dict[Node, Tensor]:
         """Map each node to the energy of its main prediction, and (node, slot) to that of a slot, shape (batch,).
 
-        All of them add up to :attr:`energy`. Nodes without an energy are left out.
+        All of them add up to :attr:`energy`. Nodes without an energy are left out, and those that another rank computes.
         """
         s = self.plan.structure
         energies = energy_by_node(self._program) if self._energies is None else self._energies
-        return {s.nodes[i]: energies[i] for i in np.flatnonzero(s.has_energy)}
+        return {s.nodes[i]: energies[i] for i in np.flatnonzero(s.has_energy) if self._program.holds(int(i))}
 
     def _repr_html_(self) -> str:
         """Show in a notebook the nodes with the largest energies, and the energy over the steps if it was traced."""
         s = self.plan.structure
         energies = energy_by_node(self._program).mean(1).cpu()
+        here = np.array([self._program.holds(i) for i in range(len(s.nodes))])
         energies[torch.from_numpy(~s.has_energy)] = -1.0
+        energies[torch.from_numpy(~here)] = -2.0
         rows = []
-        for i in energies.sort(descending=True, stable=True).indices[:SHOWN].tolist():
+        for i in energies.sort(descending=True, stable=True).indices[: min(SHOWN, int(here.sum()))].tolist():
             v, energy, own = s.nodes[i], float(energies[i]), int(s.owner[i])
             partly = "partly clamped" if own in self._masked else "free"
             size = float(self._program.read(i, "state").square().mean().sqrt())
@@ -209,10 +220,10 @@ class InferenceResult:
         net = self._program.network
         net.check_parameters()
         with torch.inference_mode(False), torch.no_grad():  # what is made lazily here serves ordinary runs later on
-            if self._energies is None and next(net.energies.parameters(), None) is not None:
-                self._energies = energy_by_node(self._program)
+            if self._energies is None and next(net.own.energies.parameters(), None) is not None:
+                self._energies, self._energy = energy_by_node(self._program), self._program.energy()
             # Classes of others may raise halfway: then it is as if nothing had been added.
-            careful = len(net.edge_modules) or len(net.energies)
+            careful = len(net.own.edge_modules) or len(net.own.energies)
             before = [(p, None if p.grad is None else p.grad.clone()) for p in net.parameters()] if careful else []
             try:
                 self._program.gradients(factor / self.batch)

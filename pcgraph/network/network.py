@@ -81,6 +81,7 @@ class Network(nn.Module):
         self.graph: nx.DiGraph = nx.freeze(copy_graph(graph, {}, pairs))
         self.structure = Structure(self.graph, pairs, like)
         self._probe: Tensor
+        self._like = like
         with torch.device("cpu"):
             self._build(seed)
         self.to(dtype=like.dtype, device=like.device)
@@ -104,6 +105,13 @@ class Network(nn.Module):
                 self.energies[str(i)] = segment.energy
         self.register_buffer("_probe", torch.zeros((), device="cpu"), persistent=False)
         draw_parameters(self.structure, dict(self.weights.items()), dict(self.biases.items()), seed)
+
+    def _hold_nothing(self) -> None:
+        """Leave all parameters to another network, that of one rank's part."""
+        self.weights, self.biases = Packed(), Packed()
+        self.edge_modules, self.energies = nn.ModuleDict(), nn.ModuleDict()
+        self.bias_row = np.full(len(self.structure.nodes), -1, dtype=np.int64)
+        self.register_buffer("_probe", torch.zeros((), device="cpu"), persistent=False)
 
     # -- parameters -----------------------------------------------------------------------------------------------
 
@@ -322,6 +330,11 @@ class Network(nn.Module):
         return self.structure.buckets[int(self.structure.bucket_of[i])].transform
 
     # -- facts ----------------------------------------------------------------------------------------------------
+
+    @property
+    def own(self) -> Network:
+        """Hold the parameters: it is the network itself, or of one that is cut over ranks the part of this rank."""
+        return self
 
     @property
     def dtype(self) -> torch.dtype:

@@ -2,6 +2,7 @@
 
 from pcgraph.plan.compile import Stage
 from pcgraph.plan.flow import NEVER, Flow, arrivals
+from pcgraph.plan.local import local_plan
 from pcgraph.plan.operations import Exchange, Operation
 from pcgraph.plan.partition import partition
 from pcgraph.plan.plan import Lowering, Matmuls, Phase, Plan, make_plan
@@ -26,6 +27,7 @@ __all__ = [
     "Request",
     "Stage",
     "arrivals",
+    "local_plan",
     "make_plan",
     "partition",
     "verify",

@@ -150,12 +150,20 @@ class Exchange:
         Sorted; one node goes to several ranks, or comes from several, in as many entries.
     sender, receiver : ndarray of int64, shape (messages,)
         Ranks. Of a state, the owner sends; of a signal, it receives.
+    joint : bool
+        Whether all ranks take part, though there may be nothing for this one: so it is in the plan of one rank.
     """
 
     kind: Literal["state", "signal"]
     nodes: Index
     sender: Index
     receiver: Index
+    joint: bool = False
+
+    @property
+    def idle(self) -> bool:
+        """Tell whether nothing is sent anywhere."""
+        return not self.joint and not len(self.nodes)
 
 
 Operation = Write | Propagate | Activate | Compare | Pull | Move | Learn | Measure | Offset | Relay | Shift | Exchange

@@ -32,6 +32,7 @@ class TorchBackend(Backend):
     moves_errors = True
     moves_duals = True
     moves_precisions = True
+    exchanges = True
 
     def __init__(self) -> None:
         self._spaces: list[tuple[Workspace, dict[Plan, TorchProgram]]] = []
