@@ -82,11 +82,10 @@ class _Watched:
 
     def run(self) -> Descent:
         program, options, energies = self.program, self.options, []
-        measure = energy_by_node if options.trace == "nodes" else Program.energy
         for t in range(program.plan.steps):
             program.evaluate(t)
             if options.trace:
-                energies.append(measure(program, t))
+                energies.append(self._measured(t))
             if self.stopped is not None and options.stop is not None and t:
                 found = self.stopped | program.settled(options.stop, self.clamps)
                 if not torch.equal(found, self.stopped):
@@ -105,11 +104,15 @@ class _Watched:
         program.finish()
         self._finish()
         if options.trace:
-            energies.append(measure(program))
+            energies.append(self._measured(None))
             self.found.trace = torch.stack(energies)
         if options.tolerance is not None:
             self.found.steps, self.found.converged = self.steps, ~self.active
         return self.found
+
+    def _measured(self, t: int | None) -> Tensor:
+        """Return the energy of the samples, or of all nodes."""
+        return energy_by_node(self.program, t) if self.options.trace == "nodes" else self.program.energy(t)
 
     def _hold(self) -> None:
         """Keep the duals of samples that have converged, and of nodes that have stopped."""
