@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -30,10 +31,10 @@ from pcgraph.inference import (
 from pcgraph.inference.capturable import require_mode
 from pcgraph.inference.curvature import largest_curvature
 from pcgraph.initializers import Initializer, States
-from pcgraph.network import Network, Part, Partition, make_part
+from pcgraph.network import Network, Partition, Piece, make_part
 from pcgraph.optimizers import Following, StateOptimizer
 from pcgraph.plan import Plan, Precision, Request
-from pcgraph.processes import Group
+from pcgraph.processes import Group, Part
 from pcgraph.pyg import to_data
 from pcgraph.ranks import inner_backend, read_ranks, require_apart, require_runs
 from pcgraph.solvers import Solver
@@ -92,7 +93,7 @@ class PCNetwork(Network):
 
     #: Of a network that is cut over ranks: this rank's own network, which nodes it has, and the ranks.
     piece: Network
-    _part: Part | None = None
+    _part: Piece | None = None
     group: Group | None = None
     _asked: tuple[Any, Any] = (None, None)
 
@@ -177,7 +178,8 @@ class PCNetwork(Network):
         rank = int(self._part.cut.owner[self.structure.require_node(v)])
         if rank != self._part.rank:
             raise ConfigError(
-                f"what leads into {v!r} is on rank {rank}, and this is rank {self._part.rank}: ask there", key="partition"
+                f"what leads into {v!r} is on rank {rank}, and this is rank {self._part.rank}: ask there",
+                key="partition",
             )
 
     def _require_whole(self, what: str) -> None:
@@ -362,6 +364,7 @@ class PCNetwork(Network):
             duals=rate,
         )  # fmt: skip
         prepared = self._planner.prepare(request, checked, init, labels)
+        motion.part = self._planner.rows
         try:
             with torch.inference_mode(False):
                 program, seen = run(self._planner, prepared, motion, options)
@@ -372,7 +375,7 @@ class PCNetwork(Network):
                 f"at batch {checked.batch}: take a smaller batch, or smaller groups ({error})",
                 estimate=estimate,
             ) from error
-        return InferenceResult(program, checked, init, labels, seen)
+        return InferenceResult(program, checked, init, labels, seen, self._planner.rows)
 
     def curvature(
         self, clamps: Mapping[Node, Tensor | Masked], *, init: Initializer, labels: Tensor | None = None,
@@ -441,18 +444,26 @@ class PCNetwork(Network):
         if not isinstance(rate, Following):
             return
         if rate.due:
-            few, begun = self._begun(checked, init, labels, weights, min(rate.samples, checked.batch))
-            rate.see(
-                *self._curvature(
+            few, begun = self._begun(checked, init, labels, weights, rate.samples)
+            with self.computing(None):  # every process looks at the same samples
+                found = self._curvature(
                     few, begun, None, coordinates, weights, rate.iterations, rate.direction, 0, rate.settled
                 )
-            )
+            part = self._planner.rows
+            # What is computed alike may differ in its last bits by where it lies in memory.
+            rate.see(*(found if part is None else map(part.group.broadcast, found)))
         rate.ran()
 
     def _begun(
-        self, checked: Clamps, init: Initializer, labels: Tensor | None, weights: Precision, count: int
+        self, checked: Clamps, init: Initializer, labels: Tensor | None, weights: Precision, most: int
     ) -> tuple[Clamps, States]:  # fmt: skip
         """Return the first samples of a batch, and the states where they begin."""
+        part = self._planner.rows
+        count = min(most, checked.batch if part is None else part.total)
+
+        def first(rows: Tensor) -> Tensor:
+            return rows[:count] if part is None else part.first(rows, count)
+
         request = Request.make(checked.clamped, frozenset(checked.masked), 0, None, precision=weights)
         prepared = self._planner.prepare(request, checked, init, labels)
         with torch.inference_mode(False):
@@ -461,10 +472,28 @@ class PCNetwork(Network):
         free = [i for i in range(len(names)) if i not in checked.values]
         few = Clamps(
             count,
-            {i: value[:count] for i, value in checked.values.items()},
-            {i: (value[:count], mask[:count]) for i, (value, mask) in checked.masked.items()},
+            {i: first(value) for i, value in checked.values.items()},
+            {i: (first(value), first(mask)) for i, (value, mask) in checked.masked.items()},
         )
-        return few, States({names[i]: program.read(i, "state")[:count].clone() for i in free})
+        return few, States({names[i]: first(program.read(i, "state")).clone() for i in free})
+
+    @contextmanager
+    def computing(self, part: Part | None) -> Iterator[None]:
+        """Take the batches of this block for a part of larger ones, which several processes share.
+
+        Initializers then draw for, and remember, the whole batch. :func:`pcgraph.fit` and :func:`pcgraph.evaluate` do
+        this themselves.
+
+        Parameters
+        ----------
+        part : pcgraph.processes.Part or None
+            Which rows these are; None: all that there are.
+        """
+        before, self._planner.rows = self._planner.rows, part
+        try:
+            yield
+        finally:
+            self._planner.rows = before
 
     def forward(self, *arguments: Any, **keywords: Any) -> Any:
         """Refuse to be called: a predictive coding network is run by :meth:`infer` and asked by :meth:`predict`."""

@@ -373,7 +373,10 @@ class Langevin(StateOptimizer):
 
     def step(self, state: Tensor, grad: Tensor, memory: dict[str, Any]) -> None:
         lr = memory["lr"]
-        noise = torch.randn(state.shape, generator=self.generator, dtype=state.dtype, device=state.device)
+        part = memory.get("part")
+        shape = state.shape if part is None else (state.shape[0], part.total, *state.shape[2:])
+        noise = torch.randn(shape, generator=self.generator, dtype=state.dtype, device=state.device)
+        noise = noise if part is None else noise[:, part.rows]
         size = (2 * self.temperature * lr) ** 0.5
         state.sub_(grad * lr).add_(noise.mul_(size))
 

@@ -14,7 +14,8 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
+from contextvars import ContextVar
 from datetime import timedelta
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from torch._C._distributed_c10d import Store
     from torch.distributed import ProcessGroup, Work
 
-__all__ = ["Group", "Part", "initialised", "read_group", "started_by_torchrun"]
+__all__ = ["Group", "Part", "at_hand", "initialised", "read_group", "started_by_torchrun", "telling"]
 
 #: Seconds between two looks at what other ranks have said of themselves.
 LOOK = 1.0
@@ -39,6 +40,10 @@ ROLL = 3.0
 TIMEOUT = 600.0
 #: A value of :meth:`Group.agree` is shown with so many characters.
 SHOWN = 60
+
+
+#: How many groups were made of each process group, by its name.
+_made: dict[str, int] = {}
 
 
 def initialised() -> bool:
@@ -99,7 +104,10 @@ class Group:
         self.step: int | None = None
         #: The numbers of the group's ranks among all, which point-to-point calls of torch take.
         self.ranks: tuple[int, ...] = tuple(distributed.get_process_group_ranks(self.process_group))
-        self._key = f"pcgraph/{self.process_group.group_name}"
+        name = self.process_group.group_name
+        #: Ranks make their groups in the same order, and so the n-th of one process group is the n-th on all of them.
+        _made[name] = _made.get(name, 0) + 1
+        self._key = f"pcgraph/{name}/{_made[name]}"
         self._asked = False
 
     def __repr__(self) -> str:
@@ -294,6 +302,10 @@ class Group:
                 self._write("failed", [self.rank, self.step, f"{type(error).__name__}: {error}"])
             raise
 
+    def any(self, *flags: bool) -> list[bool]:
+        """Say of each flag whether it is up on any rank."""
+        return [bool(up) for up in self.gather_numbers([float(flag) for flag in flags]).any(0).tolist()]
+
     def _lost(self, why: str) -> RankFailed:
         """Call the roll: name those who do not answer."""
         self._asked = True
@@ -350,19 +362,36 @@ class Group:
         return self._failed(ranks, self.step, f"the store of the process group does not answer ({_first_line(error)})")
 
 
+#: The group of the run that is at hand: False where it is one process by itself, None where there is no run.
+_at_hand: ContextVar[Group | bool | None] = ContextVar("group", default=None)
+
+
+@contextmanager
+def at_hand(group: Group | None) -> Iterator[None]:
+    """Let what is called in this block with ``group=None`` take this group; None is this process alone."""
+    token = _at_hand.set(False if group is None else group)
+    try:
+        yield
+    finally:
+        _at_hand.reset(token)
+
+
 def read_group(group: Any) -> Group | None:
     """Read the argument ``group=``: what was given, or what this process has; None for a process alone.
 
     Parameters
     ----------
     group : Group, ProcessGroup, False or None
-        None: all ranks, where there is a process group. False: this process alone, whatever there is.
+        None: that of the run at hand; else all ranks, where there is a process group. False: this process alone,
+        whatever there is.
 
     Raises
     ------
     ConfigError
         It is none of these; or torchrun has started several processes, and they have no process group.
     """
+    if group is None:
+        group = _at_hand.get()
     if group is False:
         return None
     if isinstance(group, Group):
@@ -389,6 +418,13 @@ def read_group(group: Any) -> Group | None:
         "takes all ranks, and False this process alone",
         key="group",
     )
+
+
+@contextmanager
+def telling(group: Group | None) -> Iterator[None]:
+    """Tell the other ranks, if there are any, of an error that leaves this block; see :meth:`Group.telling`."""
+    with nullcontext() if group is None else group.telling():
+        yield
 
 
 class Part:
@@ -438,6 +474,15 @@ class Part:
     def sum(self, tensor: Tensor) -> Tensor:
         """Add up over the ranks, where a rank without rows has added up nothing."""
         return self.group.sum(tensor.clone() if self.count else torch.zeros_like(tensor))
+
+    def largest(self, tensor: Tensor) -> Tensor:
+        """Take the largest over the ranks."""
+        return self.group.largest(tensor.clone())
+
+    def mean(self, *values: Tensor) -> list[float]:
+        """Average each of some tensors (rows,) over the whole batch."""
+        sums = [float(value[: self.count].sum(dtype=torch.float64)) for value in values]
+        return [sum(each) / self.total for each in self.group.gather_numbers(sums).T.tolist()]
 
     def first(self, tensor: Tensor, count: int) -> Tensor:
         """Give every rank the first `count` rows of the whole batch."""

@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pcgraph.backends.traits import traits_of
 from pcgraph.clamps import Clamps
@@ -33,6 +33,7 @@ from pcgraph.network import Network
 from pcgraph.optimizers import StateOptimizer
 from pcgraph.plan import Plan, Stage
 from pcgraph.plan.operations import Exchange, Index, Write
+from pcgraph.processes import Part
 from pcgraph.solvers import Solver
 
 __all__ = ["Backend", "Kind", "Motion", "Program", "Which", "autocast_of", "keep", "keeping", "switches"]
@@ -97,12 +98,15 @@ class Motion:
         ``strength / 2 * ||h - target||^2`` is added to what its state descends.
     memories : dict
         What the optimizer keeps from step to step, under keys of the backend's choosing.
+    part : Part or None
+        Which rows of a batch the run has, where processes share it; the optimizer gets it as ``memory["part"]``.
     """
 
     optimizer: StateOptimizer | Solver | None = None
     first_step: int = 0
     nudges: Mapping[int, tuple[Tensor, float]] = field(default_factory=dict)
     memories: dict[Hashable, dict[str, Any]] = field(default_factory=dict)
+    part: Part | None = None
 
 
 class Program(ABC):
@@ -243,6 +247,14 @@ class Program(ABC):
             By canonical number. What was held stays so.
         """
         raise NotImplementedError(f"{type(self).__name__} has no duals")
+
+    def gradients_in_turn(self, scale: float) -> Iterator[nn.Parameter]:
+        """Do what :meth:`gradients` does, and yield the parameters whose gradients are complete already.
+
+        One that is never yielded is complete at the end. So gradients can travel while the next are computed.
+        """
+        self.gradients(scale)
+        yield from ()
 
     @abstractmethod
     def gradients(self, scale: float) -> None:

@@ -53,10 +53,15 @@ def largest_curvature(
     program.start(clamps, context)
     program.evaluate(0)
     begun = program.rows(1, "variable").clone()
+    part = context.part
     if direction is None or direction.shape != begun.shape or direction.dtype != begun.dtype:
         generator = torch.Generator().manual_seed(seed)
-        direction = torch.randn(begun.shape, generator=generator, dtype=torch.float32, device="cpu").to(begun)
-    shift = SHIFT.get(begun.dtype, 1e-2) * max(1.0, float(begun.abs().max()) if begun.numel() else 0.0)
+        shape = begun.shape if part is None else (part.total, begun.shape[1])
+        drawn = torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
+        direction = (drawn if part is None else drawn[part.rows]).to(begun)
+    largest = begun.abs().max() if begun.numel() else begun.new_zeros(())
+    largest = largest if part is None else part.largest(largest)
+    shift = SHIFT.get(begun.dtype, 1e-2) * max(1.0, float(largest))
 
     def gradient(variables: Tensor) -> Tensor:
         program.assign(1, variables)

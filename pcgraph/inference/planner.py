@@ -19,6 +19,7 @@ from pcgraph.initializers import Context, Given, Initializer, Layout, Relaxation
 from pcgraph.network import Cut, Network
 from pcgraph.optimizers import StateOptimizer
 from pcgraph.plan import Plan, Precision, Request, make_plan
+from pcgraph.processes import Part
 from pcgraph.solvers import Solver
 from pcgraph.topology import Report, check
 
@@ -64,6 +65,8 @@ class Planner:
         self.parts: dict[Any, Plan] = {}
         self.keeping: dict[Any, frozenset[int]] = {}
         self._zero, self._told = Zero(), _Told(backend, net)
+        #: Which rows of a batch this process computes; None where it computes all of them.
+        self.rows: Part | None = None
 
     def report(self, clamped: frozenset[int], masked: frozenset[int]) -> Report:
         """Return the topology report for these clamps."""
@@ -200,7 +203,8 @@ class Planner:
 
     def _context(self, clamps: Clamps, labels: Tensor | None) -> Context:
         names = self.net.structure.nodes
-        return Context(clamps.batch, {names[i]: v for i, v in clamps.values.items()}, labels, self.net)
+        values = {names[i]: v for i, v in clamps.values.items()}
+        return Context(clamps.batch, values, labels, self.net, part=self.rows)
 
     def program(self, plan: Plan, batch: int) -> Program:
         """Return a program for `plan` that nobody reads from."""

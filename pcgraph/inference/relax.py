@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 
+import torch
 from torch import Tensor
 
 from pcgraph.backends import Motion
@@ -39,6 +40,9 @@ def _relax_all(
         states, left = _relax(planner, relaxation, known, context, precision)
         known.update(states)
         residual = max(residual, left)
+    if context.part is not None:
+        left_anywhere = torch.tensor([residual], dtype=torch.float64, device=context.network.device)
+        residual = float(context.part.largest(left_anywhere))
     return Relaxed(known, residual)
 
 

@@ -6,12 +6,12 @@ dF/dW_uv = -s_v phi_uv(h_u)^T        dF/db_v = -s_v        averaged over the bat
 from __future__ import annotations
 
 import warnings
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pcgraph import notebook
 from pcgraph.arguments import require_number
@@ -20,6 +20,7 @@ from pcgraph.clamps import Clamps
 from pcgraph.errors import ConfigError, PCGraphWarning
 from pcgraph.inference.descent import Descent, energy_by_node
 from pcgraph.initializers import Initializer
+from pcgraph.processes import Part
 
 __all__ = ["InferenceResult", "NodeTensors"]
 
@@ -105,14 +106,17 @@ class InferenceResult:
     plan : Plan
     learned : bool
         Whether the network has learned from this result.
+    part : Part or None
+        Which rows of a batch these samples are, where several processes share it.
     """
 
     learned = False
 
     def __init__(
-        self, program: Program, clamps: Clamps, init: Initializer, labels: Tensor | None, seen: Descent
-    ) -> None:
-        self.plan = program.plan
+        self, program: Program, clamps: Clamps, init: Initializer, labels: Tensor | None, seen: Descent,
+        part: Part | None = None,
+    ) -> None:  # fmt: skip
+        self.plan, self.part = program.plan, part
         self.init, self.labels = init, None if labels is None else labels.clone()
         #: By node, from the moment on in which the energies' own parameters may learn.
         self._energies: Tensor | None = None
@@ -214,8 +218,11 @@ class InferenceResult:
 
     # -- learning -----------------------------------------------------------------------------------------------------
 
-    def accumulate(self, factor: float = 1.0) -> None:
-        """Add `factor` times the local gradients to the ``.grad`` of the network's parameters, and nothing else."""
+    def accumulate(self, factor: float = 1.0, ready: Callable[[nn.Parameter], None] | None = None) -> None:
+        """Add `factor` times the local gradients to the ``.grad`` of the network's parameters, and nothing else.
+
+        `ready`, if given, is told of each parameter as soon as its gradient is complete, as far as the backend says so.
+        """
         factor = require_number(factor, "factor")
         net = self._program.network
         net.check_parameters()
@@ -226,7 +233,9 @@ class InferenceResult:
             careful = len(net.own.edge_modules) or len(net.own.energies)
             before = [(p, None if p.grad is None else p.grad.clone()) for p in net.parameters()] if careful else []
             try:
-                self._program.gradients(factor / self.batch)
+                for parameter in self._program.gradients_in_turn(factor / self.batch):
+                    if ready is not None:
+                        ready(parameter)
             except Exception:
                 for parameter, gradient in before:
                     parameter.grad = gradient
@@ -235,10 +244,15 @@ class InferenceResult:
                 if parameter.requires_grad and parameter.grad is None:
                     parameter.grad = torch.zeros_like(parameter)
 
-    def backward(self) -> None:
+    def backward(self, ready: Callable[[nn.Parameter], None] | None = None) -> None:
         """Add the local gradients to the ``.grad`` of the network's parameters, and let the initializer remember.
 
         The energy is averaged over the batch here, as losses are. Edges that no error has reached get exactly zero.
+
+        Parameters
+        ----------
+        ready : callable, optional
+            Told of each parameter as soon as its gradient is complete, as far as the backend says so.
 
         Raises
         ------
@@ -259,7 +273,7 @@ class InferenceResult:
                 PCGraphWarning,
                 stacklevel=2,
             )
-        self.accumulate()
+        self.accumulate(ready=ready)
         self.learned = True
         self.remember()
 

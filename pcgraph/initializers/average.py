@@ -128,9 +128,14 @@ class Average(Remembering):
             self._check(labels, self._count(context.clamps))
         if seen is None:
             return ("first", self.otherwise.ready(context))
-        if self._complete or context is None or not context.batch or bool(seen[labels].all()):
+        if self._complete or context is None or not context.batch or not self._unseen(seen, labels, context):
             return "ready"
         return ("mixed", self.otherwise.ready(context))
+
+    def _unseen(self, seen: Tensor, labels: Tensor, context: Context) -> bool:
+        """Say whether any sample of the whole batch is of a class without a mean."""
+        here = (~seen[labels]).any()
+        return bool(here if context.part is None else context.part.largest(here.to(torch.uint8)))
 
     def layout(self, report: Report, context: Context | None = None) -> Layout:
         phase = self.ready(context)
@@ -168,10 +173,13 @@ class Average(Remembering):
         labels = self.labels_of(clamps, result.labels)
         count = self._count(clamps)
         number = (labels == torch.arange(count, device=labels.device).unsqueeze(1)).sum(1)
+        own, part = number, result.part
+        number = number if part is None else part.sum(number)
         present = number > 0
         divisor = number.clamp(min=1).view(1, -1, 1)
         for name, states in result.group_states(free_only=True):
-            means = _sums(states, labels, number) / divisor.to(states.dtype)
+            sums = _sums(states, labels, own)
+            means = (sums if part is None else part.sum(sums)) / divisor.to(states.dtype)
             bank = self.recall(f"group_{name}")
             if bank is not None:
                 means = torch.where(present.view(1, -1, 1), means, bank)

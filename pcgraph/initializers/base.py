@@ -21,6 +21,7 @@ from pcgraph.arguments import shown
 from pcgraph.errors import InvalidInitializer
 from pcgraph.network import Network, Structure
 from pcgraph.optimizers import StateOptimizer
+from pcgraph.processes import Part
 from pcgraph.solvers import Solver
 from pcgraph.topology import Report, Verdict
 
@@ -137,6 +138,9 @@ class Context:
         The initializers that write states, as the plan numbers them.
     relaxed : mapping
         Initializer -> what the relaxations that its layout asked for have found.
+    part : Part or None
+        Which rows of a batch these are, where several processes share it: what depends on the batch as a whole is
+        drawn for, or gathered from, all of them.
     """
 
     batch: int
@@ -145,6 +149,12 @@ class Context:
     network: Network
     sources: tuple[Initializer, ...] = ()
     relaxed: Mapping[Initializer, Relaxed] = field(default_factory=dict)
+    part: Part | None = None
+
+    @property
+    def whole(self) -> int:
+        """Count the samples of the whole batch, of which other processes may have some."""
+        return self.batch if self.part is None else self.part.total
 
 
 class Initializer(nn.Module):
@@ -245,14 +255,23 @@ def require_initializer(init: Any) -> Initializer:
     )
 
 
-def noise(salt: tuple[int, ...], like: Tensor) -> Tensor:
+def noise(salt: tuple[int, ...], like: Tensor, part: Part | None = None) -> Tensor:
     """Draw standard normal values with the shape, dtype and device of `like`; the same `salt` gives the same values.
 
     It is drawn on the CPU's generator, so that it does not depend on the device.
+
+    Parameters
+    ----------
+    salt : tuple of int
+    like : Tensor, shape (nodes, batch, *shape)
+    part : Part, optional
+        Which rows of a batch these are: as many are drawn as that has, and these rows taken.
     """
     seed = int.from_bytes(hashlib.blake2b(repr(salt).encode(), digest_size=8).digest(), "little") >> 1
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(like.shape, generator=generator, dtype=torch.float32, device="cpu").to(like)
+    shape = like.shape if part is None else (like.shape[0], part.total, *like.shape[2:])
+    drawn = torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
+    return (drawn if part is None else drawn[:, part.rows]).to(like)
 
 
 def only(layout: Layout, nodes: Iterable[Node]) -> list[Given | Swept]:

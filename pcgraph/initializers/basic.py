@@ -60,7 +60,7 @@ class Normal(Initializer):
         return report.verdicts["normal"]
 
     def init(self, block: Block, out: Tensor, context: Context) -> None:
-        out.copy_(noise((self.seed, self._observed, block.number), out).mul_(self.std).add_(self.mean))
+        out.copy_(noise((self.seed, self._observed, block.number), out, context.part).mul_(self.std).add_(self.mean))
 
     def observe(self, result: object) -> None:
         self._observed += 1

@@ -214,7 +214,9 @@ class Memory(Initializer):
             values = self.values[i]
             self._of_this_network(node, values.shape[1], self._padded(states.shape[1]))
             if not self._fitted:
-                values = self._pending[str(i)] = self.fit(attention[i], states)
+                part, rows = context.part, (attention[i], states)
+                values = self.fit(*(rows if part is None else map(part.join, rows)))
+                values = self._pending[str(i)] = values if part is None else part.group.broadcast(values)
             out[k].copy_(self._read(attention[i], values, states.shape[1]).view(out[k].shape))
 
     def fit(self, attention: Tensor, states: Tensor) -> Tensor:

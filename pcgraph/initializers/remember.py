@@ -15,6 +15,7 @@ from pcgraph.initializers.base import Block, Context, Initializer, Layout
 from pcgraph.initializers.basic import Zero
 from pcgraph.initializers.forward import Forward
 from pcgraph.network import Structure
+from pcgraph.processes import Part
 from pcgraph.topology import Report, Verdict
 
 __all__ = ["Null", "Remembering"]
@@ -96,6 +97,11 @@ class Remembering(Initializer):
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
+def _whole(states: Tensor, part: Part | None) -> Tensor:
+    """Put the rows of all ranks together, (nodes, batch, size)."""
+    return states if part is None else part.join(states.transpose(0, 1)).transpose(0, 1)
+
+
 class Null(Remembering):
     """Keeps the final states of the previous batch, slot by slot (I_0/). Admitted by every graph.
 
@@ -123,10 +129,10 @@ class Null(Remembering):
         kept = next(iter(self._buffers.values()), None)
         if kept is None:
             return ("first", self.first.ready(context))
-        if context is not None and context.batch and context.batch != kept.shape[1]:
+        if context is not None and context.batch and context.whole != kept.shape[1]:
             raise ConfigError(
                 f"Null() keeps the states of the previous batch, slot by slot, so every batch needs its size "
-                f"{kept.shape[1]} (found {context.batch}): drop the last, smaller batch of an epoch (drop_last=True), "
+                f"{kept.shape[1]} (found {context.whole}): drop the last, smaller batch of an epoch (drop_last=True), "
                 "or call forget() on the initializer",
                 key="batch",
             )
@@ -143,12 +149,13 @@ class Null(Remembering):
                 "to another network; give each network and each set of clamps a Null() of its own, or call forget()",
                 key="init",
             )
-        out.copy_(kept[block.start : block.stop].view(out.shape))
+        rows = kept[block.start : block.stop]
+        out.copy_((rows if context.part is None else rows[:, context.part.rows]).reshape(out.shape))
 
     def observe(self, result: Any) -> None:
         super().observe(result)
         for name, states in result.group_states(free_only=True):
-            self.remember(f"group_{name}", states)
+            self.remember(f"group_{name}", _whole(states, result.part))
 
     @property
     def capturable(self) -> bool:  # type: ignore[override]

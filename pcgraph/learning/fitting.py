@@ -10,6 +10,7 @@ A rule of your own, here one that learns from the signs of the gradients alone:
 >>> def signs(step):
 ...     result = step.infer()
 ...     result.backward()
+...     step.average()  # over the ranks, where several processes share the batch
 ...     for parameter in step.net.parameters():
 ...         parameter.grad.sign_()
 ...     return result
@@ -24,7 +25,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from pcgraph.clamps import Masked
 from pcgraph.coordinates import Errors
@@ -86,6 +87,12 @@ class TrainingStep:
         As for ``net.infer``; a step that is traced is not captured.
     coordinates, tolerance, duals, precision
         As for ``net.infer``.
+    average : callable
+        Averages the gradients over the ranks, where several processes share the batch. ``fit`` does so before the
+        weights move, once for each update; a rule that makes something else of gradients calls it before.
+    ready : callable or None
+        For ``result.backward(ready=step.ready)``, after which the rule does not touch the gradients: each then travels
+        to the other ranks while the next are computed.
     """
 
     net: PCNetwork
@@ -105,6 +112,8 @@ class TrainingStep:
     tolerance: float | None = None
     duals: Duals | None = None
     precision: Mapping[Node, float | Sequence[float]] | None = None
+    average: Callable[[], None] = lambda: None
+    ready: Callable[[nn.Parameter], None] | None = None
 
     @property
     def inputs(self) -> dict[Node, Tensor | Masked]:
@@ -156,7 +165,7 @@ class Standard:
     def __call__(self, step: TrainingStep) -> InferenceResult:
         """Learn from one batch."""
         result = step.infer()
-        result.backward()
+        result.backward(ready=step.ready)
         return result
 
 

@@ -3,9 +3,22 @@
 from pcgraph.network.cut import Cut, Partition
 from pcgraph.network.inits import INITS
 from pcgraph.network.network import Network
-from pcgraph.network.own import Part, make_part
+from pcgraph.network.own import Piece, make_part
 from pcgraph.network.parts import Bucket, Group, Segment
 from pcgraph.network.slots import MAIN, Slot
 from pcgraph.network.structure import Structure
 
-__all__ = ["INITS", "MAIN", "Bucket", "Cut", "Group", "Network", "Part", "Partition", "Segment", "Slot", "Structure", "make_part"]
+__all__ = [
+    "INITS",
+    "MAIN",
+    "Bucket",
+    "Cut",
+    "Group",
+    "Network",
+    "Piece",
+    "Partition",
+    "Segment",
+    "Slot",
+    "Structure",
+    "make_part",
+]

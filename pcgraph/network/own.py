@@ -20,12 +20,12 @@ from pcgraph.network.draws import draw_parameters
 from pcgraph.network.network import Network
 from pcgraph.network.structure import Structure
 
-__all__ = ["Part", "make_part"]
+__all__ = ["Piece", "make_part"]
 
 Node = Hashable
 
 
-class Part:
+class Piece:
     """A part says which node and edge of the whole each of a rank's own network is.
 
     Attributes
@@ -76,7 +76,7 @@ def part_graph(graph: nx.DiGraph, cut: Cut, rank: int) -> nx.DiGraph:
     return part
 
 
-def make_part(graph: nx.DiGraph, cut: Cut, rank: int, seed: int, like: torch.Tensor) -> tuple[Network, Part]:
+def make_part(graph: nx.DiGraph, cut: Cut, rank: int, seed: int, like: torch.Tensor) -> tuple[Network, Piece]:
     """Make the network of one rank, with the weights that it would have in one process.
 
     Parameters
@@ -91,14 +91,14 @@ def make_part(graph: nx.DiGraph, cut: Cut, rank: int, seed: int, like: torch.Ten
         States have its type and lie on its device.
     """
     network = Network(part_graph(graph, cut, rank), seed=seed, dtype=torch.get_default_dtype(), device="cpu")
-    part = Part(cut, rank, network.structure)
+    part = Piece(cut, rank, network.structure)
     _draw(network, part, seed)
     network.to(dtype=like.dtype, device=like.device)
     return network, part
 
 
 @torch.no_grad()
-def _draw(network: Network, part: Part, seed: int) -> None:
+def _draw(network: Network, part: Piece, seed: int) -> None:
     """Draw as one process does, and keep the rows of the part."""
     s, drawn = part.cut.structure, _Drawn(part.cut.structure)
     draw_parameters(s, drawn, drawn, seed)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from pcgraph.network import Part
+from pcgraph.network import Piece
 from pcgraph.plan.compile import Stage
 from pcgraph.plan.flow import Flow, Mask
 from pcgraph.plan.operations import (
@@ -32,7 +32,7 @@ from pcgraph.plan.request import Request
 __all__ = ["local_plan"]
 
 
-def local_plan(plan: Plan, part: Part) -> Plan:
+def local_plan(plan: Plan, part: Piece) -> Plan:
     """Return what one rank does of a plan.
 
     Its writes are numbered: each has an initializer of its own in the plan's, which is that of the whole.
@@ -41,14 +41,14 @@ def local_plan(plan: Plan, part: Part) -> Plan:
     ----------
     plan : Plan
         Of the whole network, with a cut.
-    part : Part
+    part : Piece
         Of the same cut.
     """
     return _Local(plan, part).made()
 
 
 class _Local:
-    def __init__(self, plan: Plan, part: Part) -> None:
+    def __init__(self, plan: Plan, part: Piece) -> None:
         self.plan, self.part = plan, part
 
     def made(self) -> Plan:

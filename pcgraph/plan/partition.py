@@ -196,4 +196,3 @@ def _fill(found: Index, pins: dict[int, int], weight: Index, parts: int) -> None
                 key="parts",
             )
         found[max(spare, key=lambda i: (load[found[i]], weight[i], -i))] = rank
-

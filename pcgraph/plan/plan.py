@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pcgraph.arguments import require_count, require_instance
 from pcgraph.initializers import Initializer, Layout
-from pcgraph.network import Cut, Part, Structure
+from pcgraph.network import Cut, Piece, Structure
 from pcgraph.plan import explain
 from pcgraph.plan.compile import Compiler, Stage
 from pcgraph.plan.exchange import Exchanges
@@ -96,7 +96,7 @@ class Plan:
         Products on the longest path that a sweep takes, and the waves that it takes.
     cut : Cut or None
         Which rank owns each node, where the plan is for several ranks.
-    part : Part or None
+    part : Piece or None
         Which nodes these are of the whole, where the plan is that of one rank among several.
     """
 
@@ -118,7 +118,7 @@ class Plan:
     waves: int
     lowering: Lowering | None = None
     cut: Cut | None = None
-    part: Part | None = None
+    part: Piece | None = None
 
     @property
     def steps(self) -> int:

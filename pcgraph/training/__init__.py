@@ -2,7 +2,7 @@
 
 :func:`fit` reads its arguments (``options``) and runs the loop (``loop``), whose step is in ``learner``. No module
 leans on a later one: records, early_stopping, collapse, interrupts, loader_position, batches, evaluation, gradients,
-fit_arguments, options, logs, stability, step_recording, learner, state, checkpointing, loop, train.
+fit_arguments, options, logs, stability, step_recording, state, ranks, learner, checkpointing, loop, train.
 """
 
 from pcgraph.training.collapse import CollapseDetector

@@ -24,8 +24,9 @@ from torch import Tensor
 from pcgraph.clamps import WHOLE, Masked, read_tensor
 from pcgraph.errors import ClampError, ConfigError
 from pcgraph.network import Network
+from pcgraph.processes import Group, Part
 
-__all__ = ["LABELS", "Batch", "BatchLayout", "check_names", "is_one_hot", "one_hot", "read_batch"]
+__all__ = ["LABELS", "Batch", "BatchLayout", "check_names", "is_one_hot", "mark", "one_hot", "read_batch", "take"]
 
 Node = Hashable
 LABELS = "labels"
@@ -42,10 +43,24 @@ class Batch:
         Node -> Tensor (batch, *shape), or :class:`pcgraph.Masked`.
     labels : Tensor or None, shape (batch,)
         The classes, where the batch has them.
+    part : Part or None
+        Which rows of a batch these are, where several processes share it.
     """
 
     clamps: dict[Node, Tensor | Masked]
     labels: Tensor | None
+    part: Part | None = None
+
+    @property
+    def total(self) -> int:
+        """Count the samples of the whole batch, of which other processes may have some."""
+        return self.size if self.part is None else self.part.total
+
+    def means(self, *values: Tensor) -> list[float]:
+        """Average each of some tensors (batch,) over the whole batch."""
+        if self.part is not None:
+            return self.part.mean(*values)
+        return [float(value) for value in torch.stack([value.mean() for value in values]).tolist()]
 
     @property
     def size(self) -> int:
@@ -253,3 +268,50 @@ def one_hot(net: Network, node: Node, labels: Tensor, *, check: bool = True) -> 
 def is_one_hot(rows: Tensor) -> Tensor:
     """Say whether every row has one 1 and zeros beside it, as a bool tensor, so that nothing waits for the device."""
     return ((rows == 1).sum(1) == 1).all() & ((rows != 0).sum(1) == 1).all()
+
+
+# -- the parts of a batch ---------------------------------------------------------------------------------------------
+
+
+def take(batch: Batch, group: Group) -> Batch:
+    """Take this rank's rows of a batch that all ranks have; all of it where its entries are not of one length.
+
+    Parameters
+    ----------
+    batch : Batch
+    group : Group
+
+    Returns
+    -------
+    Batch
+        It knows which part it is.
+    """
+    part = Part(group, batch.size)
+    lengths = {len(_values(value)) if _values(value).dim() else -1 for value in batch.clamps.values()}
+    lengths |= set() if batch.labels is None else {len(batch.labels)}
+    if lengths != {part.total}:
+        return batch  # the rule is about to say what is wrong with it, on all ranks
+    clamps = {node: _rows(value, part) for node, value in batch.clamps.items()}
+    return Batch(clamps, None if batch.labels is None else batch.labels[part.rows], part)
+
+
+def _values(value: Tensor | Masked) -> Tensor:
+    return value.values if isinstance(value, Masked) else value
+
+
+def _rows(value: Tensor | Masked, part: Part) -> Tensor | Masked:
+    if not isinstance(value, Masked):
+        return value[part.rows]
+    mask = value.mask[part.rows] if value.mask.shape == value.values.shape else value.mask
+    return Masked(value.values[part.rows], mask)
+
+
+def mark(batch: Batch) -> float:
+    """Sum a batch up so that other samples, and another order of them, as good as always give another number."""
+    total = 0.0
+    for value in batch.clamps.values():
+        rows = _values(value)
+        if rows.dim():
+            sums = rows.detach().flatten(1).sum(1, dtype=torch.float64) if rows.dim() > 1 else rows.double()
+            total += float(sums @ torch.arange(1.0, len(sums) + 1, dtype=torch.float64, device=sums.device))
+    return total

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -18,8 +18,12 @@ from pcgraph.inference import require_optimizer
 from pcgraph.initializers import Initializer, require_initializer
 from pcgraph.model import PCNetwork
 from pcgraph.optimizers import StateOptimizer
+from pcgraph.processes import Group, read_group, telling
 from pcgraph.solvers import Solver
-from pcgraph.training.batches import Batch, check_names, is_one_hot, read_batch
+from pcgraph.training.batches import Batch, check_names, is_one_hot, read_batch, take
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 __all__ = ["Evaluation", "correct", "evaluate", "require_loader"]
 
@@ -61,7 +65,7 @@ def evaluate(
     init: Initializer | None = None, steps: int | None = None, optimizer: StateOptimizer | Solver | None = None,
     coordinates: Errors | None = None, tolerance: float | None = None,
     precision: Mapping[Any, float] | None = None, stop: Callable[[], bool] | None = None, check: bool = True,
-    capture: bool | Literal["auto"] = False,
+    capture: bool | Literal["auto"] = False, group: Group | ProcessGroup | Literal[False] | None = None,
 ) -> Evaluation:  # fmt: skip
     """Predict `predict` from `given`, and compare.
 
@@ -85,6 +89,8 @@ def evaluate(
         Asked after each batch whether to end early, with what has been seen.
     check, capture
         As for :meth:`pcgraph.PCNetwork.predict`; with ``check=False`` nothing waits for a GPU before the last batch.
+    group : Group, torch.distributed.ProcessGroup or False, optional
+        The processes that share every batch, as for :func:`pcgraph.fit`; all ranks get the same answer.
 
     Returns
     -------
@@ -98,6 +104,8 @@ def evaluate(
         The loader is empty.
     InvalidInitializer
         There is no sweep, and neither `init` nor `steps` was given.
+    RankFailed
+        Another rank has failed, has died, or has not come in time.
 
     Examples
     --------
@@ -124,28 +132,54 @@ def evaluate(
     if stop is not None and not callable(stop):
         raise ConfigError(f"stop must be a function of no arguments (found {shown(stop)})", key="stop")
     total: Tensor | None = None
-    samples = 0
+    samples = batches = 0
     was_training = net.training
     net.eval()
+    ranks = read_group(group)
     try:
-        for item in loader:
-            batch = read_batch(net, item, (*names, predict) if names else (), check=check)
-            clamps, y = _split(net, batch, names, predict)
-            prediction = net.predict(
-                clamps, predict, init=init, steps=steps, optimizer=optimizer, coordinates=coordinates,
-                tolerance=tolerance, precision=precision, check=check, capture=capture,
-            )  # fmt: skip
-            sums = _sums(net, target, y, prediction)
-            total = sums if total is None else total + sums
-            samples += len(y)
-            if stop is not None and stop():
-                break
+        with telling(ranks):
+            for item in loader:
+                whole = read_batch(net, item, (*names, predict) if names else (), check=check)
+                batch = whole if ranks is None else take(whole, ranks)
+                clamps, y = _split(net, batch, names, predict)
+                with net.computing(batch.part):
+                    prediction = net.predict(
+                        clamps, predict, init=init, steps=steps, optimizer=optimizer, coordinates=coordinates,
+                        tolerance=tolerance, precision=precision, check=check, capture=capture,
+                    )  # fmt: skip
+                sums = _sums(net, target, y, prediction)
+                if batch.part is not None and not batch.part.count:
+                    sums = torch.zeros_like(sums)
+                total = sums if total is None else total + sums
+                samples, batches = samples + whole.size, batches + 1
+                if stop is not None and _stops(stop, ranks):
+                    break
+            if ranks is not None and total is not None:
+                total = _added(total, samples, batches, ranks)
     finally:
         net.train(was_training)
     if total is None:
         raise ConfigError("there is nothing to evaluate: the loader is empty", key="loader")
     right, all_classes, error, energy = total.tolist()
     return Evaluation(right / samples if all_classes == samples else None, error / samples, energy / samples, samples)
+
+
+def _stops(stop: Callable[[], bool], group: Group | None) -> bool:
+    return stop() if group is None else group.any(stop())[0]
+
+
+def _added(total: Tensor, samples: int, batches: int, group: Group) -> Tensor:
+    """Add up what the ranks have counted, who have gone through the same batches."""
+    found = group.gather_numbers([samples, batches, *total.tolist()])
+    for rank, (other, several) in enumerate(found[:, :2].tolist()):
+        if (other, several) != (samples, batches):
+            raise ConfigError(
+                f"all ranks evaluate on the same, whole batches, and each takes its part of them (found {samples} "
+                f"samples in {batches} batches on rank {group.rank}, and {other:.0f} in {several:.0f} on rank {rank}): "
+                "leave out a DistributedSampler",
+                key="loader",
+            )
+    return found[:, 2:].sum(0)
 
 
 def require_loader(loader: Any, key: str) -> None:

@@ -12,11 +12,13 @@ from pcgraph.errors import ConfigError, Diverged
 from pcgraph.inference.run import of_half_precision
 from pcgraph.learning import InferenceResult, TrainingStep
 from pcgraph.model import PCNetwork
+from pcgraph.processes import Group, Part
 from pcgraph.training.batches import Batch
 from pcgraph.training.fit_arguments import rule_name
 from pcgraph.training.gradients import GradientMonitor
 from pcgraph.training.loader_position import has_state
 from pcgraph.training.options import FitOptions
+from pcgraph.training.ranks import Averaging
 from pcgraph.training.step_recording import StepRecording
 
 __all__ = ["Learned", "Learner"]
@@ -49,11 +51,15 @@ class Learner:
         Whether parameters, optimizer and initializer are those of one moment: not in the middle of an update.
     """
 
-    def __init__(self, net: PCNetwork, options: FitOptions, gradients: GradientMonitor) -> None:
+    def __init__(
+        self, net: PCNetwork, options: FitOptions, gradients: GradientMonitor, group: Group | None = None
+    ) -> None:  # fmt: skip
         self.net, self.options, self.gradients = net, options, gradients
         held = [p for group in options.optimizer.param_groups for p in group["params"]]
         self.trained = list({id(p): p for p in (*net.parameters(), *held)}.values())
         self.recording = StepRecording(net, options, self.trained, clear=self._clear, changing=self._changing)
+        self.averaging = None if group is None else Averaging(group, self.trained)
+        self._part: Part | None = None
         self.consistent = True
         self._updated = self._measured = False
 
@@ -77,7 +83,7 @@ class Learner:
         Diverged
             The energy is not finite.
         """
-        self._measured, self._updated = measured, False
+        self._measured, self._updated, self._part = measured, False, batch.part
         begun = self.recording.begun(batch) if trace else None
         # The first step tells an initializer what it remembers, without which no recording could be made.
         replayed = None if step == 1 else self.recording(batch)
@@ -85,12 +91,13 @@ class Learner:
             if not measured:
                 return Learned(replayed, None)
             self._look(replayed, step)
-            last = self._energy(replayed, step)
+            last = self._energy(replayed, batch, step)
             return Learned(replayed, last, None if begun is None else (float(begun.mean()), last))
         self._clear()
-        found = self._apply_rule(batch, trace)
+        with self.net.computing(batch.part):
+            found = self._apply_rule(batch, trace)
         self._check_found(found, batch, step)
-        energy = self._energy(found, step) if measured else None
+        energy = self._energy(found, batch, step) if measured else None
         result = found if isinstance(found, InferenceResult) else None
         if measured and result is not None:
             self._see_plan(result, step)
@@ -98,7 +105,7 @@ class Learner:
             self._update()
         if result is None or result.trace is None:
             return Learned(result, energy)
-        first, last = torch.stack([result.trace[0].mean(), result.trace[-1].mean()]).tolist()
+        first, last = batch.means(result.trace[0], result.trace[-1])
         return Learned(result, energy, (first, last))
 
     def _look(self, replayed: InferenceResult, step: int) -> None:
@@ -115,6 +122,7 @@ class Learner:
         task = TrainingStep(
             self.net, batch.clamps, batch.labels, o.layout.target, o.init, o.steps, o.state_optimizer,  # type: ignore[arg-type]
             o.check, trace, self._clear, self._update, self._changing, o.capture, **o.descent.settings,  # type: ignore[arg-type]
+            average=self._average, ready=None if self.averaging is None else self.averaging.ready,
         )  # fmt: skip
         keeps = has_state(o.rule)
         if keeps and not getattr(o.rule, "infers", True):
@@ -144,8 +152,8 @@ class Learner:
                 key="rule",
             )
 
-    def _energy(self, found: InferenceResult | Tensor, step: int) -> float:
-        energy = float((found if isinstance(found, Tensor) else found.energy).mean())
+    def _energy(self, found: InferenceResult | Tensor, batch: Batch, step: int) -> float:
+        (energy,) = batch.means(found if isinstance(found, Tensor) else found.energy)
         if not math.isfinite(energy):
             raise self._diverged(
                 step,
@@ -182,13 +190,21 @@ class Learner:
         """Take all gradients away."""
         for parameter in self.trained:
             parameter.grad = None
+        if self.averaging is not None:
+            self.averaging.begin(self._part)
+
+    def _average(self) -> None:
+        """Average the gradients over all ranks."""
+        if self.averaging is not None:
+            self.averaging.finish()
 
     def _changing(self) -> None:
         """Note that from now on parameters, optimizer and initializer are of no one moment."""
         self.consistent = False
 
     def _update(self) -> None:
-        """Move the weights by their gradients."""
+        """Move the weights by their gradients, averaged over the samples of all ranks."""
+        self._average()
         if self._measured:
             self.gradients.look()
         self.consistent, self._updated = False, True

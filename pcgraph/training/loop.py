@@ -20,8 +20,9 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from pcgraph.checkpoints import set_generators
 from pcgraph.errors import CheckpointError, ConfigError, Diverged, InvalidInitializer, PCGraphWarning
 from pcgraph.model import PCNetwork
+from pcgraph.processes import Group
 from pcgraph.topology import check_phase
-from pcgraph.training.batches import Batch, read_batch
+from pcgraph.training.batches import Batch, mark, read_batch, take
 from pcgraph.training.checkpointing import Checkpointing
 from pcgraph.training.collapse import ADVICE, AT_CHANCE, at_chance
 from pcgraph.training.evaluation import Evaluation, correct, evaluate
@@ -31,6 +32,7 @@ from pcgraph.training.learner import Learner
 from pcgraph.training.loader_position import LoaderPosition, length_of
 from pcgraph.training.logs import ProgressBar, open_log
 from pcgraph.training.options import FitOptions, doubts
+from pcgraph.training.ranks import facts, level, refuse_coupled
 from pcgraph.training.records import EpochRecord, History, StepRecord, metric_of
 from pcgraph.training.stability import PASSED, StabilityMonitor
 from pcgraph.training.state import TrainingState
@@ -58,10 +60,15 @@ class Trainer:
     """
 
     def __init__(self, net: PCNetwork, loader: Iterable[Any], options: FitOptions) -> None:
+        self.group, self.given = options.group, options
+        if self.group is not None and not self.group.leads:  # one rank shows and writes
+            options = replace(
+                options, progress=False, log=None, tensorboard=None, checkpoint=None, checkpoint_every=None
+            )  # fmt: skip
         self.net, self.loader, self.options = net, loader, options
         self.state = TrainingState()
         self.gradients = GradientMonitor(net, options.optimizer, options.state_optimizer)
-        self.learner = Learner(net, options, self.gradients)
+        self.learner = Learner(net, options, self.gradients, self.group)
         self.stability = StabilityMonitor(net, options)
         self.position = LoaderPosition(loader, net.device)
         self.checkpoints = Checkpointing(net, options, self.state, self.position, self.gradients)
@@ -104,7 +111,10 @@ class Trainer:
         """Go on where a checkpoint was written, say what is doubtful, and begin the logs."""
         if self.options.resume is not None:
             self.checkpoints.restore(self.options.resume)
-        for text in doubts(self.options, self.state.epoch, self._is_enough()):
+        if self.group is not None:
+            refuse_coupled(self.net)
+            self.group.agree(facts(self.net, self.loader, self.given, self.state))
+        for text in doubts(self.given, self.state.epoch, self._is_enough()):
             self._warn(text)
         for log in self.logs:
             log.begin(self.history.rows())
@@ -133,22 +143,28 @@ class Trainer:
         state = self.state
         state.exact = False
         item = self._draw(batches)
-        if item is END:
+        if self.group is None and item is END:
+            return False
+        batch = None if item is END else read_batch(
+            self.net, item, self.options.layout.entries, check=self.options.check
+        )  # fmt: skip
+        if self.group is not None:
+            batch = self._shared(batch, self.group)
+        if batch is None:
             return False
         measured = state.batch % self.measure_every == 0 or state.batch + 1 == self.length
-        batch = read_batch(self.net, item, self.options.layout.entries, check=self.options.check)
         hits = self._hits(batch) if measured else None
         trace = measured and not self._has_told(INCREASED)
         seen = self.stability.look(batch, state.step, self.history.steps) if measured else None
         result, energy, rise = self.learner.learn(batch, step=state.step + 1, measured=measured, trace=trace)
         # What lies on the device is read when the step has been started, and where it is told of alone.
-        accuracy = None if hits is None else _accuracy(hits.tolist(), batch.size)
+        accuracy = None if hits is None else _accuracy(self._summed(hits), batch.total)
         told = measured or bool(self.options.callbacks)
         lr = float(self.options.optimizer.param_groups[0]["lr"]) if told else math.nan
         if self.options.scheduler_each == "step":
             for scheduler in self.options.schedulers:
                 scheduler.step()
-        state.count_step(batch.size, energy, accuracy)
+        state.count_step(batch.total, energy, accuracy)
         self.learner.consistent = True
         seen = self.stability.after() if measured and seen is None else seen
         for text in (*self._rise(rise), *self.gradients.said(state.step)):
@@ -162,7 +178,7 @@ class Trainer:
             StepRecord(
                 state.epoch + 1,
                 state.step,
-                batch.size,
+                batch.total,
                 energy,
                 accuracy,
                 lr,
@@ -183,6 +199,46 @@ class Trainer:
             self.history.stopped = INTERRUPTED  # Ctrl-C ends the processes of a DataLoader, too
             return END
 
+    def _shared(self, batch: Batch | None, group: Group) -> Batch | None:
+        """Take this rank's part of a batch; None where the epoch is over, or the run is to stop, on all ranks.
+
+        Raises
+        ------
+        ConfigError
+            The ranks have drawn different batches.
+        """
+        group.step = self.state.step + 1
+        size = 0 if batch is None else batch.size
+        looked = batch is not None and (self.options.check or self.net.device.type == "cpu")
+        own = [float(self._asked()), size, mark(batch) if batch is not None and looked else 0.0]
+        found = group.gather_numbers(own)
+        if bool(found[:, 0].any()):
+            self.history.stopped = INTERRUPTED
+            return None
+        other = (found[:, 1:] != found[0, 1:]).any(1).nonzero().flatten().tolist()
+        if other:
+            rank, sizes = other[0], [int(n) for n in found[:, 1].tolist()]
+            what = f"{sizes[0]} samples on rank 0, {sizes[rank]} on rank {rank}"
+            if sizes[0] == sizes[rank]:
+                what = f"other samples, or another order, on rank {rank} than on rank 0"
+            raise ConfigError(
+                f"all ranks draw the same, whole batches, and each takes its part of them (found {what}, training step "
+                f"{group.step}): seed the loader's generator alike on all ranks, and leave out a DistributedSampler",
+                key="loader",
+            )
+        return None if batch is None else take(batch, group)
+
+    def _asked(self) -> bool:
+        """Say whether this process was told to stop."""
+        return self.interrupts.asked or self.history.stopped == INTERRUPTED
+
+    def _summed(self, counts: torch.Tensor) -> list[float]:
+        """Add up counts over all ranks; a batch of which a rank has no sample of its own counts nothing there."""
+        if self.group is None:
+            return counts.tolist()
+        found: list[float] = self.group.gather_numbers(counts.tolist()).sum(0).tolist()
+        return found
+
     def _tell_step(self, record: StepRecord) -> bool:
         """Tell bar, history, logs and callbacks of a step; False where the run is to stop."""
         measured = record.energy is not None
@@ -191,7 +247,7 @@ class Trainer:
             self._record(record)
         if self._call(record):
             self.history.stopped = "callback"
-        if self.interrupts.asked:
+        if self.interrupts.asked and self.group is None:  # ranks stop together, before the next step
             self.history.stopped = INTERRUPTED
         return not self.history.stopped
 
@@ -201,7 +257,12 @@ class Trainer:
         self.learner.require_finite(state.step)
         before = state.before_validation = self.checkpoints.taken_down()
         validation = self._validate()
-        if self.interrupts.asked:
+        asked = self.interrupts.asked
+        if self.group is not None:
+            validation = self.group.gather_data(validation)[0]
+            (asked,) = self.group.any(asked)
+            level(self.net, self.options.init, self.group)
+        if asked:
             set_generators(before["generators"], self.net.device)
             self.history.stopped = INTERRUPTED
             return
@@ -294,7 +355,8 @@ class Trainer:
             return None
         if prediction.shape != target.shape:  # the rule is about to say what is wrong with it
             return None
-        return torch.stack(correct(target, prediction))
+        counts = torch.stack(correct(target, prediction))
+        return counts * bool(batch.part is None or batch.part.count)
 
     def _rise(self, energies: tuple[float, float] | None) -> tuple[str, ...]:
         """Say once a run where inference, which is to lower the energy, multiplied it."""
@@ -318,6 +380,7 @@ class Trainer:
             found = evaluate(
                 self.net, validate, given=layout.given or None, predict=layout.target,
                 stop=lambda: self.interrupts.asked, check=self.options.check, capture=self.capture,
+                group=False if self.group is None else self.group,
             )  # fmt: skip
         if isinstance(found, Evaluation):
             found = {k: v for k, v in found.as_dict().items() if k != "samples"}
@@ -363,12 +426,15 @@ class Trainer:
     def _call(self, record: StepRecord | EpochRecord) -> bool:
         """Tell the callbacks; returns whether one of them wants the run to stop."""
         answers = [callback(record) for callback in self.options.callbacks]
-        return any(answer is True for answer in answers)
+        found = any(answer is True for answer in answers)
+        return found if self.group is None or not self.options.callbacks else self.group.any(found)[0]
 
     def _warn(self, text: str) -> None:
         """Warn in the name of whoever called ``fit``."""
         if text not in self.history.warnings:
             self.history.warnings.append(text)
+        if self.group is not None and not self.group.leads:
+            return
         level, frame = 1, sys._getframe()
         while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("pcgraph.training"):
             level, frame = level + 1, frame.f_back

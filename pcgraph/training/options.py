@@ -16,6 +16,7 @@ from pcgraph.initializers import Initializer
 from pcgraph.learning import Rule
 from pcgraph.model import PCNetwork
 from pcgraph.optimizers import StateOptimizer
+from pcgraph.processes import Group
 from pcgraph.solvers import Solver
 from pcgraph.training.batches import BatchLayout
 from pcgraph.training.early_stopping import EarlyStopping
@@ -50,6 +51,8 @@ class FitOptions:
         What ``clamp=`` and ``predict=`` say of a batch.
     schedulers, callbacks : tuple
         Also where one was given.
+    group : Group or None
+        The ranks that share every batch; None where one process has all of it.
     """
 
     layout: BatchLayout
@@ -77,6 +80,7 @@ class FitOptions:
     curvature_every: int
     check: bool
     capture: bool | str
+    group: Group | None
 
     @classmethod
     def read(
@@ -85,7 +89,7 @@ class FitOptions:
         predict: Any, validate: Any, scheduler: Any, scheduler_each: Any,
         early_stopping: Any, metric: Any, callbacks: Any, checkpoint: Any, checkpoint_every: Any, resume: Any,
         on_interrupt: Any, progress: Any, log: Any, tensorboard: Any, measure_every: Any,
-        curvature_every: Any, check: Any, capture: Any,
+        curvature_every: Any, check: Any, capture: Any, group: Group | None,
     ) -> FitOptions:  # fmt: skip
         """Read the arguments of ``fit``, and refuse what cannot work.
 
@@ -124,7 +128,7 @@ class FitOptions:
             tensorboard=read_path(tensorboard, "tensorboard"),
             measure_every=require_count(measure_every, "measure_every", least=1),
             curvature_every=require_count(curvature_every, "curvature_every"), check=require_flag(check, "check"),
-            capture=capture,
+            capture=capture, group=group,
         )  # fmt: skip
 
     @property

@@ -94,14 +94,17 @@ class StabilityMonitor:
         self._looked = step
         options = self.options
         try:
-            found = self.net.curvature(
-                batch.clamps, init=options.init, labels=batch.labels, iterations=ITERATIONS,  # type: ignore[arg-type]
-                coordinates=options.descent.coordinates, precision=options.descent.precision,
-            )  # fmt: skip
+            with self.net.computing(batch.part):
+                found = self.net.curvature(
+                    batch.clamps, init=options.init, labels=batch.labels, iterations=ITERATIONS,  # type: ignore[arg-type]
+                    coordinates=options.descent.coordinates, precision=options.descent.precision,
+                ).max()  # fmt: skip
         except (PCGraphError, torch.OutOfMemoryError):  # what is wrong the step itself will say
+            if batch.part is not None:
+                raise
             self._every = 0
             return None
-        return self._seen(float(found.max()))
+        return self._seen(float(found if batch.part is None else batch.part.largest(found)))
 
     def after(self) -> Seen | None:
         """Read what a rate that follows the curvature has measured."""

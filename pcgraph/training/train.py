@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
@@ -14,12 +14,16 @@ from pcgraph.initializers import Initializer
 from pcgraph.learning import Rule
 from pcgraph.model import PCNetwork
 from pcgraph.optimizers import StateOptimizer
+from pcgraph.processes import Group, at_hand, read_group, telling
 from pcgraph.solvers import Solver
 from pcgraph.training.early_stopping import EarlyStopping
 from pcgraph.training.fit_arguments import Callback, Scheduler, Validate
 from pcgraph.training.loop import Trainer
 from pcgraph.training.options import FitOptions
 from pcgraph.training.records import History
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 __all__ = ["fit"]
 
@@ -39,6 +43,7 @@ def fit(
     on_interrupt: Literal["raise", "return"] = "raise", progress: bool = True, log: str | Path | None = None,
     tensorboard: str | Path | None = None, measure_every: int = 20, curvature_every: int = 500,
     check: bool = True, capture: bool | Literal["auto"] = False,
+    group: Group | ProcessGroup | Literal[False] | None = None,
 ) -> History:  # fmt: skip
     """Train a network: infer, take the local gradients, step; epoch after epoch. Other rules by `rule`.
 
@@ -140,6 +145,11 @@ def fit(
         nothing; True refuses. Predictions, for the accuracy and for validation by a loader, are recorded as well. The
         first step, and batches of another shape than the recorded one, run as they are. The recording keeps state
         buffers of its own until the run ends.
+    group : Group, torch.distributed.ProcessGroup or False, optional
+        The processes that share every batch; the default is all ranks, where torch.distributed is initialised, as
+        under torchrun. Each rank calls ``fit`` with the same arguments and a loader of the same, whole batches, takes
+        its part of each, and learns what one process would. The first shows progress and writes logs and checkpoints;
+        callbacks are called on all ranks, with the result of the rank's own part. False: this process trains alone.
 
     Returns
     -------
@@ -151,6 +161,8 @@ def fit(
         The energy stopped being finite.
     InvalidInitializer, ClampError, ConfigError
         The settings or the batches do not fit the network; the loader is empty.
+    RankFailed
+        Another rank has failed, has died, or has not come in time.
     CheckpointError
         A checkpoint cannot be written or read, or is of another network.
 
@@ -173,13 +185,15 @@ def fit(
     >>> history.stopped, len(history), history.epochs[-1].energy < history.epochs[0].energy
     ('finished', 5, True)
     """
-    options = FitOptions.read(
-        net, loader, clamp=clamp, init=init, steps=steps, optimizer=optimizer, state_optimizer=state_optimizer,
-        coordinates=coordinates, tolerance=tolerance, duals=duals, precision=precision, rule=rule, epochs=epochs,
-        predict=predict, validate=validate, scheduler=scheduler,
-        scheduler_each=scheduler_each, early_stopping=early_stopping, metric=metric, callbacks=callbacks,
-        checkpoint=checkpoint, checkpoint_every=checkpoint_every, resume=resume, on_interrupt=on_interrupt,
-        progress=progress, log=log, tensorboard=tensorboard, measure_every=measure_every,
-        curvature_every=curvature_every, check=check, capture=capture,
-    )  # fmt: skip
-    return Trainer(net, loader, options).run()
+    ranks = read_group(group)
+    with at_hand(ranks), telling(ranks):
+        options = FitOptions.read(
+            net, loader, clamp=clamp, init=init, steps=steps, optimizer=optimizer, state_optimizer=state_optimizer,
+            coordinates=coordinates, tolerance=tolerance, duals=duals, precision=precision, rule=rule, epochs=epochs,
+            predict=predict, validate=validate, scheduler=scheduler,
+            scheduler_each=scheduler_each, early_stopping=early_stopping, metric=metric, callbacks=callbacks,
+            checkpoint=checkpoint, checkpoint_every=checkpoint_every, resume=resume, on_interrupt=on_interrupt,
+            progress=progress, log=log, tensorboard=tensorboard, measure_every=measure_every,
+            curvature_every=curvature_every, check=check, capture=capture, group=ranks,
+        )  # fmt: skip
+        return Trainer(net, loader, options).run()

@@ -150,7 +150,9 @@ def same_weights(net: PCNetwork, one: PCNetwork, gradients: bool = False) -> Non
     ours, theirs = parameters(net), parameters(one)
     for key, found in ours.items():
         which = slice(0, 2 if gradients else 1)
-        torch.testing.assert_close(found[which], theirs[key][which], **EXACT, msg=lambda text, key=key: f"{key}: {text}")
+        torch.testing.assert_close(
+            found[which], theirs[key][which], **EXACT, msg=lambda text, key=key: f"{key}: {text}"
+        )
 
 
 def main(first: int, count: int) -> None:
@@ -165,7 +167,9 @@ def main(first: int, count: int) -> None:
             try:
                 compare(name, problem, steps, group)
             except Exception as error:
-                error.add_note(f"{name}, {steps} steps, case {k}: {problem!r}, {split(problem.graph, group.size, problem.seed)}")
+                error.add_note(
+                    f"{name}, {steps} steps, case {k}: {problem!r}, {split(problem.graph, group.size, problem.seed)}"
+                )
                 raise
             done += 1
         predictions(group)
@@ -186,7 +190,9 @@ def predictions(group: Group) -> None:
     torch.testing.assert_close(found, one.predict({"x": x}, "y"), **EXACT)
     assert all(torch.equal(found, other) for other in group.gather(found))
     settings = {"init": Zero(), "steps": 3, "optimizer": SGD(0.1)}
-    torch.testing.assert_close(net.predict({"x": x}, "h2", **settings), one.predict({"x": x}, "h2", **settings), **EXACT)
+    torch.testing.assert_close(
+        net.predict({"x": x}, "h2", **settings), one.predict({"x": x}, "h2", **settings), **EXACT
+    )
 
 
 def refusals(group: Group) -> None:

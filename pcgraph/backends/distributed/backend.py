@@ -8,7 +8,7 @@ from pcgraph.backends.base import Backend, Program
 from pcgraph.backends.distributed.program import RankProgram
 from pcgraph.errors import ConfigError
 from pcgraph.initializers import Average, Forward, Given, Initializer, Normal, Null, PerNode, States, Zero
-from pcgraph.network import Network, Part
+from pcgraph.network import Network, Piece
 from pcgraph.plan import Plan, local_plan
 from pcgraph.processes import Group
 
@@ -27,7 +27,7 @@ class DistributedBackend(Backend):
     ----------
     inner : Backend
         It computes the part.
-    part : Part
+    part : Piece
     network : Network
         The rank's own.
     group : Group or None
@@ -36,7 +36,7 @@ class DistributedBackend(Backend):
 
     name = "distributed"
 
-    def __init__(self, inner: Backend, part: Part, network: Network, group: Group | None) -> None:
+    def __init__(self, inner: Backend, part: Piece, network: Network, group: Group | None) -> None:
         if not inner.exchanges:
             raise ConfigError(
                 f"the backend {inner.name!r} takes no part in exchanges between ranks: leave out partition=, or take "

@@ -21,7 +21,7 @@ from pcgraph.backends.base import Kind, Motion, Program, Which
 from pcgraph.clamps import Clamps
 from pcgraph.errors import ConfigError
 from pcgraph.initializers import Block, Context, Initializer, blocks
-from pcgraph.network import Network, Part
+from pcgraph.network import Network, Piece
 from pcgraph.plan import Exchange, Plan
 from pcgraph.plan.operations import Index, Write
 from pcgraph.processes import Group
@@ -55,12 +55,12 @@ class RankProgram(Program):
         The whole one; its parameters are those of this rank.
     inner : Program
         Of the rank's own plan and network.
-    part : Part
+    part : Piece
     group : Group or None
         The ranks, or None if there is one alone.
     """
 
-    def __init__(self, plan: Plan, network: Network, inner: Program, part: Part, group: Group | None) -> None:
+    def __init__(self, plan: Plan, network: Network, inner: Program, part: Piece, group: Group | None) -> None:
         super().__init__(plan, network, inner.batch)
         self.inner, self.part, self.group = inner, part, group
         inner.trader = self._trade
@@ -250,7 +250,7 @@ class _Here:
     Whole blocks are written, of which what lies here is kept: a draw is of a block, and must be the same on any rank.
     """
 
-    def __init__(self, op: Write, source: Initializer, context: Context, part: Part) -> None:
+    def __init__(self, op: Write, source: Initializer, context: Context, part: Piece) -> None:
         self.op, self.source, self.context, self.part = op, source, context, part
 
     def init(self, block: Block, out: Tensor, context: Context) -> None:

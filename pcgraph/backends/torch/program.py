@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from itertools import zip_longest
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pcgraph.backends.base import Kind, Motion, Program, Which, keep
 from pcgraph.backends.torch import nodes, onednn
@@ -108,6 +109,8 @@ class TorchProgram(Program):
         ]
         self._refresh = list(dict.fromkeys(step for bound in self._bounds for step in bound.refresh))
         self._learn: list[Gradient] | None = None
+        #: What the first of these gradients, each alone, belong to.
+        self._packed: list[nn.Parameter | None] = []
         self._squared = self._errors_flat()
         self._now, self._last = plan.steps, -1
         self._masks: list[_Mask] = []
@@ -185,6 +188,8 @@ class TorchProgram(Program):
         for call in self._lowered.weights:
             by_bucket.setdefault(call.bucket, []).append(call)
         self._learn = [self._learner(b, calls) for b, calls in by_bucket.items()]
+        names = [self.plan.structure.buckets[b].name for b in by_bucket]
+        self._packed = [ws.net.weights.get(name, None) for name in names]
         self._learn += [
             self._keep(("bias", group, mark(which)), partial(bias_gradient, ws, group, which))
             for group, which in self._lowered.biases
@@ -304,6 +309,7 @@ class TorchProgram(Program):
             if move not in self._rates:
                 self._rates[move] = self._rate(move, optimizer)
             memory["lr"], memory["step"] = self._rates[move], motion.first_step + t
+            memory["part"] = motion.part
             move.step(optimizer, memory)
         if self._masks and not optimizer.fixes_zero:
             self._hold()
@@ -443,8 +449,14 @@ class TorchProgram(Program):
         return super().finite()
 
     def gradients(self, scale: float) -> None:
-        for add in self._gradients():
+        for _ in self.gradients_in_turn(scale):
+            pass
+
+    def gradients_in_turn(self, scale: float) -> Iterator[nn.Parameter]:
+        for add, parameter in zip_longest(self._gradients(), self._packed):
             add(scale)
+            if parameter is not None and parameter.grad is not None:
+                yield parameter
         self.energy_gradients(scale)
 
     # -- sharing ------------------------------------------------------------------------------------------------------

@@ -1,0 +1,196 @@
+"""The ranks of a run agree before it begins, and average their gradients in every step."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pcgraph.errors import ConfigError
+from pcgraph.initializers import Initializer
+from pcgraph.model import PCNetwork
+from pcgraph.network import Network
+from pcgraph.optimizers import Langevin
+from pcgraph.processes import Group, Part
+from pcgraph.training.fit_arguments import rule_name, rule_settings
+from pcgraph.training.loader_position import length_of
+from pcgraph.training.options import FitOptions
+from pcgraph.training.state import TrainingState
+
+__all__ = ["Averaging", "facts", "level", "refuse_coupled"]
+
+#: Where an object lies, which says nothing in another process.
+ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
+
+
+#: Relative to the largest number of a tensor, so much may rounding make of it in an epoch.
+ROUNDING = 1e-3
+
+
+# -- gradients --------------------------------------------------------------------------------------------------------
+
+
+class Averaging:
+    """Averages gradients over the samples of all ranks; each travels as soon as it is complete.
+
+    Parameters
+    ----------
+    group : Group
+    parameters : sequence of Parameter
+        Those that learn, in the same order on all ranks.
+    """
+
+    def __init__(self, group: Group, parameters: Sequence[nn.Parameter]) -> None:
+        self.group, self.parameters = group, parameters
+        self._part: Part | None = None
+        self._begun: dict[nn.Parameter, Any] = {}
+        self._done = False
+
+    def begin(self, part: Part | None) -> None:
+        """Begin anew, with gradients that are means over this part of a batch."""
+        self._part, self._begun, self._done = part, {}, False
+
+    def ready(self, parameter: nn.Parameter) -> None:
+        """Take a gradient that is complete, and begin to send it."""
+        gradient = parameter.grad
+        if self._part is None or gradient is None or parameter in self._begun:
+            return
+        # What does not count may be anything, infinite too.
+        gradient.mul_(self._part.weight) if self._part.count else gradient.zero_()
+        self._begun[parameter] = self.group.begin_sum(gradient)
+
+    def finish(self) -> None:
+        """Average what is not yet averaged, and wait for all of it; a second call does nothing."""
+        if self._done or self._part is None:
+            return
+        for parameter in self.parameters:
+            self.ready(parameter)
+        for work in self._begun.values():
+            self.group.wait(work)
+        self._begun, self._done = {}, True
+
+
+# -- what the ranks have to agree on ----------------------------------------------------------------------------------
+
+
+def facts(net: PCNetwork, loader: Iterable[Any], options: FitOptions, state: TrainingState) -> dict[str, str]:
+    """Describe a run so that two ranks are told apart where they would not learn the same; for :meth:`Group.agree`."""
+    o = options
+    held = {id(p): name for name, p in net.named_parameters()}
+    groups = [
+        {**{key: value for key, value in group.items() if key != "params"},
+         "params": [held.get(id(p), tuple(p.shape)) for p in group["params"]]}
+        for group in o.optimizer.param_groups
+    ]  # fmt: skip
+    described: dict[str, Any] = {
+        "version of torch": torch.__version__, "graph": _graph(net), "dtype": net.dtype,
+        "loader's length": length_of(loader), "step to go on from": state.step,
+        "init": o.init, "steps": o.steps, "rule": (rule_name(o.rule), rule_settings(o.rule)),
+        "state_optimizer": _settings(o.state_optimizer), "axes of inference": o.descent.settings,
+        "optimizer": (type(o.optimizer).__name__, groups),
+        "epochs": o.epochs, "target": o.layout, "schedulers": o.schedulers, "scheduler_each": o.scheduler_each,
+        "early_stopping": o.early_stopping, "metric": o.metric, "measure_every": o.measure_every,
+        "curvature_every": o.curvature_every, "check": o.check, "checkpoint": o.checkpoint,
+        "checkpoint_every": o.checkpoint_every, "resume": o.resume, "validate": type(o.validate).__name__,
+        "number of callbacks": len(o.callbacks),
+    }  # fmt: skip
+    states = [net.state_dict(), {} if o.init is None else o.init.state_dict()]
+    described["seed (the weights)"], described["what the initializer remembers"] = map(_digest, states)
+    if isinstance(o.state_optimizer, Langevin):
+        generator = o.state_optimizer.generator
+        drawn = torch.get_rng_state() if generator is None else generator.get_state()
+        described["seed (torch.manual_seed, or the generator of Langevin)"] = _digest({"state": drawn})
+    return {name: value if name == "graph" else ADDRESS.sub("", _text(value)) for name, value in described.items()}
+
+
+def _graph(net: Network) -> str:
+    """Write all nodes and edges down in the order in which their parameters lie."""
+    s = net.structure
+    nodes = [f"{name!r}: {_attributes(net.graph.nodes[name])}" for name in s.declared]
+    edges = [f"{u!r} -> {v!r}: {_attributes(a)}" for u, v, a in net.graph.edges(data=True)]
+    names = [tensor for tensor, _ in net.named_parameters()]
+    return f"{net.graph.number_of_nodes()} nodes, {net.graph.number_of_edges()} edges; " + "; ".join(
+        [*nodes, *sorted(edges), *names]
+    )
+
+
+def _attributes(attributes: Mapping[Hashable, Any]) -> str:
+    return ADDRESS.sub("", ", ".join(f"{key}={value!r}" for key, value in sorted(attributes.items(), key=str)))
+
+
+def _settings(value: Any) -> Any:
+    """Give the settings of an object whose ``repr`` may not tell all of them."""
+    plain = {key: each for key, each in getattr(value, "__dict__", {}).items() if not key.startswith("_")}
+    return (type(value).__name__, plain)
+
+
+def _text(value: Any) -> str:
+    if is_dataclass(value) and not isinstance(value, type):
+        return (
+            f"{type(value).__name__}({', '.join(f'{f.name}={_text(getattr(value, f.name))}' for f in fields(value))})"
+        )
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key!r}: {_text(each)}" for key, each in value.items()) + "}"
+    if isinstance(value, tuple | list):
+        return "(" + ", ".join(map(_text, value)) + ")"
+    return value if isinstance(value, str) else repr(value)
+
+
+def _digest(state: Mapping[str, Any]) -> str:
+    """Condense tensors by name to a short text that differs where a bit of them does."""
+    found = hashlib.blake2b(digest_size=8)
+    for name, value in state.items():
+        found.update(name.encode())
+        if isinstance(value, Tensor):
+            found.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
+
+
+def refuse_coupled(net: PCNetwork) -> None:
+    """Refuse modules that mix the samples of a batch, of which each rank has a part.
+
+    Raises
+    ------
+    ConfigError
+    """
+    for name, module in net.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training:
+            raise ConfigError(
+                f"{type(module).__name__} ({name}) averages over the samples of a batch, and each rank has a part of "
+                "it alone: use GroupNorm or LayerNorm, or train in one process (group=False)",
+                key="group",
+            )
+
+
+@torch.no_grad()
+def level(net: PCNetwork, init: Initializer | None, group: Group) -> None:
+    """Bring all ranks to the tensors of the first, from which rounding may have led them away, and nothing else.
+
+    Raises
+    ------
+    ConfigError
+        A rank has gone another way.
+    """
+    modules: list[nn.Module] = [net, *([] if init is None else [init])]
+    named = [(name, t) for module in modules for name, t in (*module.named_parameters(), *module.named_buffers())]
+    apart = torch.zeros(len(named), dtype=torch.bool, device="cpu")
+    for i, (_, tensor) in enumerate(named):
+        first = group.broadcast(tensor.detach().clone())
+        limit = ROUNDING * (float(first.abs().max()) if first.numel() and first.is_floating_point() else 0.0)
+        same = torch.equal(first, tensor) or (limit > 0 and bool(((first - tensor).abs() <= limit).all()))
+        apart[i] = not same
+        tensor.copy_(first)
+    found = group.gather_numbers(apart.double().tolist()).nonzero().tolist()
+    if found:
+        rank, where = found[0]
+        raise ConfigError(
+            f"all ranks learn the same (found another {named[where][0]} on rank {rank} than on rank 0 at the end of an "
+            "epoch): what callbacks, hooks and a rule of your own do has to be the same on all of them, and "
+            "step.average() comes before a rule looks at gradients",
+            key="group",
+        )
