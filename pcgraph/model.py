@@ -165,12 +165,25 @@ class PCNetwork(Network):
         super().check_parameters() if self._part is None else self.piece.check_parameters()
 
     def differentiable_prediction(self, v: Node, states: Mapping[Node, Tensor]) -> Tensor:
-        self._require_whole("predictions by autograd, and rules that learn by them")
+        self.require_one_process("a rule that predicts by autograd", "take the standard rule")
         return super().differentiable_prediction(v, states)
 
     def node_energy(self, i: int) -> Energy:
-        self._require_whole("the energy of a node by itself")
+        self.require_one_process("node_energy", "result.node_energy has those of this rank's nodes")
         return super().node_energy(i)
+
+    def require_one_process(self, what: str, instead: str) -> None:
+        """Refuse, for rooms that compute with whole networks, one that is cut over several ranks.
+
+        Raises
+        ------
+        ConfigError
+        """
+        if self._part is not None and self._part.cut.parts > 1:
+            raise ConfigError(
+                f"{what} does not know networks over several ranks yet (found {self._part.cut.parts}): {instead}",
+                key="partition",
+            )
 
     def _require_here(self, v: Node) -> None:
         """Refuse what another rank holds."""
@@ -181,11 +194,6 @@ class PCNetwork(Network):
                 f"what leads into {v!r} is on rank {rank}, and this is rank {self._part.rank}: ask there",
                 key="partition",
             )
-
-    def _require_whole(self, what: str) -> None:
-        """Refuse what a network over ranks cannot do yet."""
-        if self._part is not None and self._part.cut.parts > 1:
-            raise ConfigError(f"a network over several ranks does not know {what}", key="partition")
 
     @property
     def backend(self) -> Backend:
@@ -398,7 +406,7 @@ class PCNetwork(Network):
             Of the first direction.
         """
         require_count(iterations, "iterations", least=1)
-        self._require_whole("its curvature")
+        self.require_one_process("curvature", "measure it on one process")
         weights, seed = read_precision(self.structure, precision), require_seed(seed)
         checked = Clamps.check(self, clamps)
         labels = read_labels(self, labels, checked.batch)
@@ -580,7 +588,7 @@ class PCNetwork(Network):
         return to_data(self, level=level)
 
     def __getstate__(self) -> dict[str, Any]:
-        self._require_whole("copies: declare it again with the same arguments")
+        self.require_one_process("copying", "declare the network again with the same arguments")
         return {**self.__dict__, "_planner": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

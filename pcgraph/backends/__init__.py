@@ -13,8 +13,8 @@ from pcgraph.backends.triton import TritonBackend
 from pcgraph.errors import ConfigError, unknown_name
 
 __all__ = [
-    "BACKENDS", "Backend", "DistributedBackend", "Kind", "Motion", "Program", "TorchBackend", "Traits", "TritonBackend", "Which", "get",
-    "keep", "keeping", "switches", "traits_of",
+    "BACKENDS", "Backend", "DistributedBackend", "Kind", "Motion", "Program", "TorchBackend", "Traits", "TritonBackend",
+    "Which", "get", "keep", "keeping", "switches", "traits_of",
 ]  # fmt: skip
 
 #: Name -> class. "auto" takes the quickest one here that can compute the network.

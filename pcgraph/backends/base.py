@@ -232,7 +232,7 @@ class Program(ABC):
         self.trader(exchange)
 
     def holds(self, i: int) -> bool:
-        """Tell whether the node with canonical number `i` is computed here; where ranks share a network, some are not."""
+        """Tell whether node `i` is computed here: where ranks share a network, some are not."""
         return True
 
     def hold(self, held: Tensor) -> None:

@@ -187,7 +187,7 @@ class InferenceResult:
     def node_energy(self) -> dict[Node, Tensor]:
         """Map each node to the energy of its main prediction, and (node, slot) to that of a slot, shape (batch,).
 
-        All of them add up to :attr:`energy`. Nodes without an energy are left out, and those that another rank computes.
+        All of them add up to :attr:`energy`. Nodes without an energy are left out, and those of another rank.
         """
         s = self.plan.structure
         energies = energy_by_node(self._program) if self._energies is None else self._energies

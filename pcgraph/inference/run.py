@@ -142,7 +142,7 @@ def of_half_precision(dtype: torch.dtype) -> str:
 
 
 def _largest(program: Program) -> tuple[object, float]:
-    """Find the node with the largest state among those that are computed here, and that state; NaN counts as infinite."""
+    """Find the node with the largest state of those computed here, and that state; NaN counts as infinite."""
     nodes = program.plan.structure.declared
     here = [i for i in range(len(nodes)) if program.holds(i)]
     found = (float(program.read(i, "state").abs().max()) for i in here)

@@ -70,8 +70,8 @@ class Partition(Mapping[Node, int]):
         empty = sorted(set(range(self.parts)) - set(self._ranks.values()))
         if empty:
             raise ConfigError(
-                f"every rank of a partition owns a node (found none for rank {empty[0]} of {self.parts}): give it some, "
-                "or take fewer ranks",
+                f"every rank of a partition owns a node (found none for rank {empty[0]} of {self.parts}): give it "
+                "some, or take fewer ranks",
                 key="partition",
             )
 
@@ -86,7 +86,9 @@ class Partition(Mapping[Node, int]):
 
     def __repr__(self) -> str:
         counts = np.bincount(list(self._ranks.values()), minlength=self.parts)
-        return f"Partition({len(self)} nodes over {self.parts} ranks: {', '.join(map(str, counts[:8].tolist()))}{'' if self.parts <= 8 else ', …'})"
+        more = "" if self.parts <= 8 else ", …"
+        each = ", ".join(map(str, counts[:8].tolist())) + more
+        return f"Partition({len(self)} nodes over {self.parts} ranks: {each})"
 
 
 @dataclass(frozen=True, eq=False)

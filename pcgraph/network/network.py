@@ -81,6 +81,7 @@ class Network(nn.Module):
         self.graph: nx.DiGraph = nx.freeze(copy_graph(graph, {}, pairs))
         self.structure = Structure(self.graph, pairs, like)
         self._probe: Tensor
+        self.bias_row: Index = np.full(len(self.structure.nodes), -1, dtype=np.int64)
         self._like = like
         with torch.device("cpu"):
             self._build(seed)
@@ -110,7 +111,6 @@ class Network(nn.Module):
         """Leave all parameters to another network, that of one rank's part."""
         self.weights, self.biases = Packed(), Packed()
         self.edge_modules, self.energies = nn.ModuleDict(), nn.ModuleDict()
-        self.bias_row = np.full(len(self.structure.nodes), -1, dtype=np.int64)
         self.register_buffer("_probe", torch.zeros((), device="cpu"), persistent=False)
 
     # -- parameters -----------------------------------------------------------------------------------------------
@@ -178,7 +178,6 @@ class Network(nn.Module):
 
     def _make_biases(self) -> None:
         s = self.structure
-        self.bias_row: Index = np.full(len(s.nodes), -1, dtype=np.int64)
         for group in s.groups:
             rows = np.flatnonzero(s.has_bias[group.start : group.start + group.count])
             if len(rows):

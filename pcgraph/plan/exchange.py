@@ -1,9 +1,9 @@
 """Over several ranks a plan is the same, with exchanges between its operations: this is where they are worked out.
 
-An edge is computed on the rank of its target. So before edges are propagated, the ghosts that they read get the states
-that have changed since they got them last; and before what has come back to a node is used, its owner gets what edges of
-other ranks have sent back to it. With ``D_t`` the nodes that move in step t and ``owner`` the rank of each node, that is
-before step t + 1
+An edge is computed on the rank of its target. So before edges are propagated, the ghosts that they read get the
+states that have changed since they got them last; and before what has come back to a node is used, its owner gets what
+edges of other ranks have sent back to it. With ``D_t`` the nodes that move in step t and ``owner`` the rank of each
+node, that is before step t + 1
 
     states    {(u, r)  :  u in D_t, r owns a child of u, r != owner(u)}
     signals   {(u, r)  :  u free, r owns a child of u with an error, r != owner(u)}      before they move

@@ -28,8 +28,8 @@ In error coordinates (Goemaere et al., arXiv 2505.20137) the variable of most fr
     Offset(nodes)             h_v = sigma_v(a_v) + eps_v
     Relay(nodes)              s_v -= sigma_v'(a_v) * g_v: what comes back to a node goes on to its parents
 
-Over several ranks (:class:`~pcgraph.network.Cut`) an edge is computed where its target is, so that a node may be read on
-another rank than its own, by way of a ghost there:
+Over several ranks (:class:`~pcgraph.network.Cut`) an edge is computed where its target is, so that a node may be read
+on another rank than its own, by way of a ghost there:
 
     Exchange("state", …)      h of each ghost becomes that of its node
     Exchange("signal", …)     g_v gains what the edges of another rank have sent back to its ghost of v
@@ -44,8 +44,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
-    "NONE", "NOTHING", "Activate", "Compare", "Exchange", "Index", "Learn", "Measure", "Move", "Offset", "Operation", "Propagate",
-    "Pull", "Relay", "Shift", "Write",
+    "NONE", "NOTHING", "Activate", "Compare", "Exchange", "Index", "Learn", "Measure", "Move", "Offset", "Operation",
+    "Propagate", "Pull", "Relay", "Shift", "Write",
 ]  # fmt: skip
 
 Index = NDArray[np.int64]

@@ -40,8 +40,8 @@ def partition(
     balance : {"flops", "memory"}
         What is to be as much for all ranks: products and elementwise work of a step, or weights and states.
     by : {"metis", "layers"}
-        METIS cuts any graph, and needs pymetis (``pip install 'pcgraph[parts]'``). "layers" gives each rank neighbouring
-        layers, by depth: a pipeline, in which a rank talks to two others.
+        METIS cuts any graph, and needs pymetis (``pip install 'pcgraph[parts]'``). "layers" gives each rank
+        neighbouring layers, by depth: a pipeline, in which a rank talks to two others.
 
     Returns
     -------
@@ -66,7 +66,8 @@ def partition(
     s = Structure(graph)
     if parts > len(s.declared):
         raise ConfigError(
-            f"a partition needs a node for every rank (found {len(s.declared)} nodes for {parts} ranks): take fewer ranks",
+            f"a partition needs a node for every rank (found {len(s.declared)} nodes for {parts} ranks): take fewer "
+            "ranks",
             key="parts",
         )
     pins = _pins(graph, s, parts)
@@ -191,8 +192,8 @@ def _fill(found: Index, pins: dict[int, int], weight: Index, parts: int) -> None
         spare = [i for i in range(len(found)) if i not in pins and counts[found[i]] > 1]
         if not spare:
             raise ConfigError(
-                f"rank {rank} of {parts} would own no node, since all that could be moved is pinned by rank=: take fewer "
-                "ranks, or pin fewer nodes",
+                f"rank {rank} of {parts} would own no node, since all that could be moved is pinned by rank=: take "
+                "fewer ranks, or pin fewer nodes",
                 key="parts",
             )
         found[max(spare, key=lambda i: (load[found[i]], weight[i], -i))] = rank

@@ -42,8 +42,9 @@ class Machine:
     latency: float = 5e-5
 
     def __post_init__(self) -> None:
-        for key in ("flops", "bandwidth", "latency"):
-            require_number(getattr(self, key), key, **({"least": 0} if key == "latency" else {"above": 0}))
+        require_number(self.flops, "flops", above=0)
+        require_number(self.bandwidth, "bandwidth", above=0)
+        require_number(self.latency, "latency", least=0)
 
     def __str__(self) -> str:
         return (
@@ -93,7 +94,9 @@ class Ranks:
     @cached_property
     def flops(self) -> Index:
         """Count the floating-point operations of each rank in matrix products of the whole run."""
-        return 2 * self.batch * self._sum(self.cut.edge_owner, sum(self.plan._visits.values()) * self._entries)
+        visits: Index = sum(self.plan._visits.values())
+        found: Index = 2 * self.batch * self._sum(self.cut.edge_owner, visits * self._entries)
+        return found
 
     @cached_property
     def memory(self) -> Index:
@@ -110,7 +113,8 @@ class Ranks:
             weights += self._sum(cut.edge_owner[first][rows]) * each
         weights += self._sum(cut.owner[s.has_bias], self.size[s.has_bias])
         states = self._sum(cut.owner, self.size) + self._sum(cut.ghost_rank, self.size[cut.ghost_node])
-        return self.itemsize * (2 * weights + 5 * self.batch * states)
+        found: Index = self.itemsize * (2 * weights + 5 * self.batch * states)
+        return found
 
     def sent(self, op: Exchange) -> tuple[Index, Index, Index]:
         """Return what an exchange is for each rank: bytes out, bytes in, and messages out."""

@@ -135,6 +135,8 @@ def evaluate(
     samples = batches = 0
     was_training = net.training
     net.eval()
+    if isinstance(net, PCNetwork):
+        net.require_one_process("evaluate", "net.predict gives all ranks the answer")
     ranks = read_group(group)
     try:
         with telling(ranks):

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -206,9 +207,10 @@ def refusals(group: Group) -> None:
         try:
             call()
         except kind as error:
-            assert words in str(error), f"{words!r} is not in {error}"
+            said = str(error)
         else:
             raise AssertionError(f"not refused: {words}")
+        assert words in said, f"{words!r} is not in {said}"
 
     def infer(**more: Any) -> Any:
         return net.infer(clamps, **{"init": Zero(), "steps": 2, "optimizer": SGD(0.1), **more})
@@ -220,6 +222,20 @@ def refusals(group: Group) -> None:
     refused("duals that stop", lambda: infer(duals=Duals(0.1, stop=0.1)))
     refused("has one way to compute", lambda: infer(kernels={"linear_3_to_4": "dense"}))
     refused("curvature", lambda: net.curvature(clamps, init=Zero()))
+    refused(
+        "fit does not know",
+        lambda: pcgraph.fit(
+            net,
+            [(clamps["x"], clamps["y"])],
+            init=Zero(),
+            steps=1,
+            state_optimizer=SGD(0.1),
+            optimizer=torch.optim.SGD(net.parameters(), 0.1),
+        ),
+    )
+    refused("evaluate does not know", lambda: pcgraph.evaluate(net, [(clamps["x"], clamps["y"])]))
+    refused("save does not know", lambda: pcgraph.save("never", net))
+    refused("copying does not know", lambda: copy.deepcopy(net))
     here = next(v for v, r in partition.items() if r == group.rank)
     away = next(v for v, r in partition.items() if r != group.rank)
     result = infer()
@@ -229,7 +245,7 @@ def refusals(group: Group) -> None:
     refused("on another rank", lambda: result.states[away], KeyError)
     into = next((u, v) for u, v in graph.edges if partition[v] != group.rank)
     refused("on rank", lambda: net.weight(*into))
-    refused("needs as many processes", lambda: PCNetwork(graph, partition={v: 0 for v in graph} | {"y": 1, "h1": 2}))
+    refused("needs as many processes", lambda: PCNetwork(graph, partition=dict.fromkeys(graph, 0) | {"y": 1, "h1": 2}))
     refused("group", lambda: PCNetwork(graph, partition=partition, group=False))
     refused("seed", lambda: PCNetwork(graph, seed=group.rank, partition=partition))
     other = pcgraph.graphs.chain([3, 4 + group.rank, 5, 4, 2])

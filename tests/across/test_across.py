@@ -1,4 +1,4 @@
-"""Networks over several ranks, held against one process; all networks of a number of ranks in one start of processes."""
+"""Networks over several ranks, held against one process; all of one number of ranks in one start of processes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pcgraph.errors import ConfigError
 from tests.across.start import run
 
 
-@pytest.mark.parametrize(("processes", "first", "count"), [(2, 0, 90), (4, 3, 45)])
+@pytest.mark.parametrize(("processes", "first", "count"), [(2, 0, 27), (4, 3, 9)])
 def test_ranks_compute_what_one_process_does(processes: int, first: int, count: int) -> None:
     """If it fails, whoever outgrows one machine gets another network than on one."""
     for rank, (status, text) in enumerate(run("tests.across.equal", processes, str(first), str(count))):
@@ -22,7 +22,7 @@ def test_ranks_compute_what_one_process_does(processes: int, first: int, count: 
 def test_a_partition_over_ranks_that_were_not_started_is_refused() -> None:
     graph = pcgraph.graphs.chain([3, 4, 2])
     with pytest.raises(ConfigError, match="needs as many processes .found no process group."):
-        PCNetwork(graph, partition={"x": 0, "h": 0, "y": 1})
+        PCNetwork(graph, partition={"x": 0, "h1": 0, "y": 1})
 
 
 def test_a_partition_over_one_rank_needs_no_processes() -> None:
@@ -30,6 +30,6 @@ def test_a_partition_over_one_rank_needs_no_processes() -> None:
     net, one = PCNetwork(graph, seed=2, partition=pcgraph.partition(graph, 1)), PCNetwork(graph, seed=2)
     x = torch.ones(2, 3)
     assert torch.equal(net.predict({"x": x}, "y"), one.predict({"x": x}, "y"))
-    assert torch.equal(net.weight("x", "h"), one.weight("x", "h"))
-    assert net.partition == {"x": 0, "h": 0, "y": 0}
+    assert torch.equal(net.weight("x", "h1"), one.weight("x", "h1"))
+    assert net.partition == {"x": 0, "h1": 0, "y": 0}
     assert net.rank == 0

@@ -23,7 +23,7 @@ METHODS: dict[str, tuple[type, tuple[str, ...]]] = {
     "PCNetwork": (pcgraph.PCNetwork, (
         "infer", "predict", "plan", "curvature", "weight", "bias", "transform", "to_data", "carry_on", "run")),
     "InferenceResult": (pcgraph.InferenceResult, ("accumulate", "backward", "peek", "group_states")),
-    "Plan": (plan.Plan, ("flops", "memory", "explain")),
+    "Plan": (plan.Plan, ("flops", "memory", "explain", "across")),
     "Report": (topology.Report, ("verdict", "error_coordinates", "sweep", "ancestors")),
     "Checkpoint": (checkpoints.Checkpoint, ("restore",)),
     "checkpoints.Checkpoint": (checkpoints.Checkpoint, ("state",)),
@@ -47,12 +47,12 @@ EXEMPT: dict[str, str] = {
         "topology.FreeCycle", "topology.FreeRoot", "topology.GraphCycle", "topology.GraphOrder", "topology.Leak",
         "topology.Neuron", "topology.NotSupplied", "topology.Nothing", "topology.PhaseReport", "topology.Repair",
         "topology.Report(*", "topology.Sweep", "topology.SweepOrder", "topology.UnclampedRoot", "topology.Verdict",
-        "network.Bucket", "network.Group", "network.Segment", "network.Slot", "network.Structure", "serialization.Unsaveable",
+        "network.Bucket", "network.Cut", "network.Piece", "plan.Exchange", "plan.Ranks", "network.Group", "network.Segment", "network.Slot", "network.Structure", "serialization.Unsaveable",
         "initializers.Relaxed", "initializers.Context", "initializers.Block",
     ), MADE),
     **dict.fromkeys((
         "backends.Backend", "backends.Motion", "backends.Program", "backends.Traits", "backends.get", "backends.traits_of",
-        "backends.TorchBackend", "backends.TritonBackend", "backends.keep", "backends.keeping", "backends.switches", "plan.Request", "plan.arrivals", "plan.make_plan", "plan.verify",
+        "backends.TorchBackend", "backends.DistributedBackend", "plan.local_plan", "backends.TritonBackend", "backends.keep", "backends.keeping", "backends.switches", "plan.Request", "plan.arrivals", "plan.make_plan", "plan.verify",
     ), BACKEND),
     **dict.fromkeys((
         "initializers.Given", "initializers.Layout", "initializers.Relaxation", "initializers.Swept", "initializers.blocks",
@@ -64,7 +64,7 @@ EXEMPT: dict[str, str] = {
     ), BASE),
     **dict.fromkeys((
         "checkpoints.FolderLock", "checkpoints.Transaction", "checkpoints.check_generators", "checkpoints.generators_state",
-        "checkpoints.set_generators", "inference.Options", "inference.Planner", "inference.read_duals", "inference.read_precision",
+        "checkpoints.set_generators", "network.make_part", "inference.Options", "inference.Planner", "inference.read_duals", "inference.read_precision",
         "inference.require_optimizer", "inference.run", "serialization.decode", "serialization.encode", "drawing.layout",
         "PCNetwork.run", "InferenceResult.group_states",
     ), INSIDE),

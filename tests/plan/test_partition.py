@@ -134,9 +134,14 @@ def test_what_is_exchanged_is_enough_and_no_more(problem, ranks, steps, kind) ->
     assert verify(plan)
     assert plan.matmuls == whole.matmuls
     for forged, what in forgeries(plan):
-        with pytest.raises(AssertionError):
-            verify(forged)
-            raise ValueError(what)
+        assert refused(forged), what
+
+
+def refused(plan: Plan) -> bool:
+    try:
+        return not verify(plan)
+    except AssertionError:
+        return True
 
 
 def forgeries(plan: Plan) -> Iterator[tuple[Plan, str]]:

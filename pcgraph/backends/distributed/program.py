@@ -31,7 +31,7 @@ __all__ = ["RankProgram"]
 
 @dataclass(frozen=True, eq=False)
 class _Route:
-    """An exchange goes this way on one rank: which nodes go out and come in, and how many numbers to and from each rank.
+    """An exchange goes this way on one rank: which nodes go out and come in, and how many numbers to and from each.
 
     Nodes are in parts of one shape, in the order of the message.
     """
@@ -66,14 +66,14 @@ class RankProgram(Program):
         inner.trader = self._trade
         self._routes: dict[int, tuple[Exchange, _Route]] = {}
         self._clamps: dict[int, Tensor] = {}
-        self._energy: Tensor | None = None
+        self._total: Tensor | None = None
         self._writes = [op for op in plan.prologue if isinstance(op, Write) and op.source >= 0]
 
     # -- running ------------------------------------------------------------------------------------------------------
 
     def start(self, clamps: Clamps, context: Context) -> None:
         local, owner, rank = self.part.local, self.part.cut.owner, self.part.rank
-        self._clamps, self._energy = dict(clamps.values), None
+        self._clamps, self._total = dict(clamps.values), None
         own = Clamps(
             clamps.batch,
             {int(local[i]): value for i, value in clamps.values.items() if local[i] >= 0},
@@ -85,7 +85,7 @@ class RankProgram(Program):
         self.inner.start(own, replace(context, sources=cast("tuple[Initializer, ...]", sources)))
 
     def evaluate(self, t: int) -> None:
-        self._energy = None
+        self._total = None
         self.inner.evaluate(t)
 
     def pull(self, t: int, motion: Motion) -> None:
@@ -95,14 +95,14 @@ class RankProgram(Program):
         self.inner.move(t, motion)
 
     def step(self, t: int, motion: Motion) -> None:
-        self._energy = None
+        self._total = None
         self.inner.step(t, motion)
 
     def finish(self) -> None:
         """Bring the errors up to date, and the energy, so that nobody waits for others when it is read."""
-        self._energy = None
+        self._total = None
         self.inner.finish()
-        self._energy = self.energy()
+        self._total = self.energy()
 
     # -- exchanging ---------------------------------------------------------------------------------------------------
 
@@ -200,8 +200,8 @@ class RankProgram(Program):
 
     def energy(self, t: int | None = None) -> Tensor:
         """Sum the energies over all nodes of all ranks; at the end of a run that is done already."""
-        if self._energy is not None and t is None:
-            return self._energy.clone()
+        if self._total is not None and t is None:
+            return self._total.clone()
         return self._sum(self.inner.energy(t))
 
     def finite(self) -> bool:

@@ -19,7 +19,8 @@ from pcgraph.plan.operations import Exchange, Index
 
 __all__ = [
     "ActivateRows", "BeginDuals", "Call", "CompareRows", "Fill", "Give", "MeasureRows", "MoveRows", "OffsetRows",
-    "RelayRows", "Restore", "Rows", "Save", "Send", "SendBack", "Trade", "ZeroGradient", "ZeroSignal", "mark", "numbers", "rows",
+    "RelayRows", "Restore", "Rows", "Save", "Send", "SendBack", "Trade", "ZeroGradient", "ZeroSignal", "mark",
+    "numbers", "rows",
 ]  # fmt: skip
 
 #: Rows of a buffer: a slice where they are neighbours, else their numbers.
