@@ -15,14 +15,30 @@ author = "the pcgraph contributors"
 copyright = author
 version = release = pcgraph.__version__
 
-extensions = ["myst_parser", *(f"sphinx.ext.{name}" for name in ("autodoc", "autosummary", "napoleon", "mathjax"))]
+extensions = [
+    "myst_nb",
+    "sphinx_design",
+    "sphinx_copybutton",
+    *(f"sphinx.ext.{name}" for name in ("autodoc", "autosummary", "napoleon", "mathjax")),
+]
 exclude_patterns = ["_build", "figures"]
-source_suffix = {".md": "markdown"}
+source_suffix = {".md": "myst-nb", ".ipynb": "myst-nb"}
+nb_execution_mode = "off"  # outputs are kept in the notebooks, and the tests run these
 
 html_theme = "furo"
 html_title = f"pcgraph {release}"
 html_static_path = ["_static"]
 html_css_files = ["pcgraph.css"]
+html_js_files = ["versions.js"]  # fills the list of versions, where the site has one
+templates_path = ["_templates"]
+html_sidebars = {
+    "**": [
+        f"sidebar/{part}.html" for part in ("brand", "search", "scroll-start", "navigation", "versions", "scroll-end")
+    ]
+}
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
+copybutton_selector = "div:not(.highlight-output):not(.output) > div.highlight pre"
 html_copy_source = False
 html_show_sourcelink = False
 html_theme_options = {"navigation_with_keys": True}

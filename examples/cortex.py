@@ -13,20 +13,18 @@ each class, which another classifier judges. Every finished run is a row of ``co
 from __future__ import annotations
 
 import argparse
-import csv
-import statistics
 import time
 import warnings
-from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import networkx as nx
 import torch
-from torch import Tensor
+from rows import accuracy, arguments, mean_and_range, run
 
 import pcgraph
-from pcgraph import SGD, Equilibrium, Forward, Masked, PCNetwork, Zero, advise, data, graphs
+from pcgraph import SGD, Equilibrium, Errors, Following, Forward, Masked, PCNetwork, Zero, advise, data, graphs
+from pcgraph.learning import Nudged
 
 SIZES = {"image": 784, "V1": 128, "V2": 96, "V4": 64, "IT": 48, "class": 10}
 WEIGHTS_RATE, BATCH = 1e-3, 100
@@ -47,6 +45,14 @@ def sums(sizes: dict[str, int]) -> nx.DiGraph:
     return graph
 
 
+def among_areas(sizes: dict[str, int]) -> nx.DiGraph:
+    """Feedback among the hidden groups alone, in sums: a cycle, and no way back from the class."""
+    graph = chain(sizes)
+    names = list(graph)[1:-1]
+    graph.add_edges_from(zip(names[1:], names))
+    return graph
+
+
 def all_to_all(sizes: dict[str, int]) -> nx.DiGraph:
     """Groups without layers, each of which predicts all others; the image reaches each, and each the class."""
     groups, size = (10, 64) if len(sizes) == len(SIZES) else (4, 16)
@@ -60,13 +66,27 @@ def all_to_all(sizes: dict[str, int]) -> nx.DiGraph:
 
 GRAPHS: dict[str, Callable[[dict[str, int]], nx.DiGraph]] = {
     "chain": chain, "feedback in slots": graphs.cortex, "feedback in sums": sums, "all to all": all_to_all,
+    "feedback among hidden groups": among_areas,
 }  # fmt: skip
 STATES = {"steps": 20, "state_optimizer": SGD(lr=0.1)}
 SWEEP = {"init": Forward(fallback=Zero()), **STATES}
+FEW = {"init": Forward(fallback=Zero()), "steps": 50, "optimizer": SGD(lr=0.1)}
+"""How those are asked that learn the leaking graph by another setting than the advised one."""
 SETTINGS: dict[str, Callable[[PCNetwork, dict[str, Any]], dict[str, Any]]] = {
     "advise": lambda net, batch: advise(net, batch).fit,
     "states": lambda net, batch: SWEEP,
     "Equilibrium": lambda net, batch: {**STATES, "init": Equilibrium(release="class", steps=30)},
+    "hybrid coordinates": lambda net, batch: {
+        "init": Equilibrium(release="class", steps=30),
+        "steps": 5,
+        "state_optimizer": SGD(lr=Following(0.05)),
+        "coordinates": Errors(keep="repair"),
+    },
+    "Nudged(0.5), 20 steps": lambda net, batch: {
+        **SWEEP,
+        "state_optimizer": SGD(lr=Following(0.1)),
+        "rule": Nudged(strength=0.5),
+    },
 }
 EPOCHS = {"all to all": 12}
 """Ten, but for the graph that settles before every batch."""
@@ -74,6 +94,8 @@ RUNS = [
     *((graph, "advise") for graph in GRAPHS),
     *((graph, "states") for graph in GRAPHS),
     ("feedback in sums", "Equilibrium"),
+    ("feedback in sums", "Nudged(0.5), 20 steps"),
+    ("feedback among hidden groups", "hybrid coordinates"),
 ]
 
 
@@ -95,14 +117,9 @@ def train(graph: str, setting: str, seed: int, sets: tuple[data.Images, data.Ima
     return net
 
 
-def accuracy(found: Tensor, labels: Tensor) -> float:
-    """In percent."""
-    return round(100 * float((found.argmax(1) == labels).float().mean()), 2)
-
-
-def recognised(net: PCNetwork, images: data.Images) -> float:
-    """The accuracy where nothing but the image is known: by a sweep, or by inference to a tolerance."""
-    how = advise(net, ["image", "class"]).predict
+def recognised(net: PCNetwork, images: data.Images, how: dict[str, Any] | None = None) -> float:
+    """The accuracy where nothing but the image is known: by what is advised, or by other inference."""
+    how = advise(net, ["image", "class"]).predict if how is None else how
     answers = [net.predict({"image": x}, "class", **how) for x, _ in images.batches(500, shuffle=False)]
     return accuracy(torch.cat(answers), images.labels)
 
@@ -149,23 +166,13 @@ def row(graph: str, setting: str, seed: int, args: argparse.Namespace, sets: Any
     """One run, and all that is asked of it."""
     begun = time.perf_counter()
     net = train(graph, setting, seed, sets, args.quick)
-    found: dict[str, Any] = {"graph": graph, "setting": setting, "seed": seed, "clean": recognised(net, sets[1])}
+    how = FEW if graph == "feedback in sums" and setting != "advise" else None
+    found: dict[str, Any] = {"graph": graph, "setting": setting, "seed": seed, "clean": recognised(net, sets[1], how)}
     if graph == "chain" or (graph == "feedback in slots" and setting == "advise"):
         found |= occluded(net, sets)
     if graph == "feedback in slots" and setting == "advise":
         found["generated"] = generated(net, judge)
     return {**found, "seconds": round(time.perf_counter() - begun, 1), "torch": torch.__version__}
-
-
-COLUMNS = (
-    "graph", "setting", "seed", "clean", "half, mean", "half, inferred", "generated", "seconds", "torch",
-)  # fmt: skip
-
-
-def mean(rows: Iterable[dict], column: str) -> str:
-    """The mean over the seeds, with the lowest and the highest."""
-    found = [float(r[column]) for r in rows if r.get(column) not in (None, "")]
-    return f"{statistics.mean(found):.1f} ({min(found):.1f}–{max(found):.1f})" if found else "–"
 
 
 def table(rows: Sequence[dict]) -> str:
@@ -177,39 +184,25 @@ def table(rows: Sequence[dict]) -> str:
     ]
     for graph, setting in dict.fromkeys((r["graph"], r["setting"]) for r in rows):
         some = [r for r in rows if (r["graph"], r["setting"]) == (graph, setting)]
-        cells = (graph, setting, str(len(some)), *(mean(some, column) for column in shown))
+        cells = (graph, setting, str(len(some)), *(mean_and_range(some, column) for column in shown))
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 def main() -> None:
     """Run what is missing, write the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("runs/cortex"))
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--graphs", nargs="+", choices=GRAPHS, default=list(GRAPHS))
-    args = parser.parse_args()
-    torch.set_num_threads(1)
+    args = arguments(
+        __doc__, "cortex", graphs={"nargs": "+", "choices": GRAPHS, "default": list(GRAPHS)}, settings={"nargs": "+"}
+    )
     name, part = ("digits", 1.0) if args.quick else ("fashion-mnist", 0.1)
     sets = data.load(name, fraction=part), data.load(name, "test", fraction=part)
     judge = judging(data.load(name), 0)
-    args.out.mkdir(parents=True, exist_ok=True)
-    path = args.out / "cortex.csv"
-    rows: list[dict] = list(csv.DictReader(path.open())) if path.exists() else []
-    done = {(r["graph"], r["setting"], int(r["seed"])) for r in rows}
-    for graph, setting in RUNS:
-        for seed in args.seeds[:1] if args.quick else args.seeds:
-            if graph not in args.graphs or (graph, setting, seed) in done:
-                continue
-            rows.append(row(graph, setting, seed, args, sets, judge))
-            print(rows[-1], flush=True)
-            with path.open("w", newline="") as file:
-                writer = csv.DictWriter(file, fieldnames=COLUMNS, lineterminator="\n")
-                writer.writeheader()
-                writer.writerows(rows)
-    (args.out / "cortex.md").write_text(table(rows) + "\n")
-    print(table(rows))
+    wanted = [
+        {"graph": graph, "setting": setting, "seed": seed}
+        for graph, setting in RUNS for seed in args.seeds
+        if graph in args.graphs and setting in (args.settings or [setting])
+    ]  # fmt: skip
+    run(args, "cortex", wanted, lambda graph, setting, seed: row(graph, setting, seed, args, sets, judge), table)
 
 
 if __name__ == "__main__":

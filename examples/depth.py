@@ -10,18 +10,18 @@ All methods of one work have the same network, batches and optimizer of the weig
 
 from __future__ import annotations
 
-import argparse
-import csv
+import math
 import statistics
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import networkx as nx
 import torch
+from rows import arguments, run, swept_accuracy
+from rows import learn as learn_epochs
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-import pcgraph
 from pcgraph import (
     SGD,
     Average,
@@ -54,22 +54,39 @@ class Work(NamedTuple):
     optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.Adam
     first: tuple[Any, ...] = ()
     """The edge (source, target, key) whose gradient is compared with backpropagation's."""
+    validation: int = 0
+    """Images that are kept from training, on which epochs and methods are chosen."""
+    averaged: float = 0.0
+    """How much of the running average of the weights stays in a step; 0 for none."""
+    cosine: bool = False
+    """The rate of the weights rises in the first epoch and falls to zero in the last, instead of staying."""
 
 
-def local(steps: int, optimizer: Any, init: Any = None, **settings: Any) -> Callable[[], Learn]:
+class Local(NamedTuple):
     """Inference from a forward sweep, or from `init`, and local gradients."""
 
-    def make() -> Learn:
-        start, states = Forward() if init is None else init(), optimizer()
+    steps: int
+    optimizer: SGD
+    init: Any
+    settings: dict[str, Any]
 
-        def learn(net: PCNetwork, clamps: Clamps) -> InferenceResult:
-            result = net.infer(clamps, init=start, steps=steps, optimizer=states, **settings)
-            result.backward()
-            return result
+    def __call__(self, net: PCNetwork, clamps: Clamps) -> InferenceResult:
+        result = net.infer(clamps, init=self.init, steps=self.steps, optimizer=self.optimizer, **self.settings)
+        result.backward()
+        return result
 
-        return learn
+    @property
+    def reach(self) -> float | None:
+        """How much of its stiffest way inference goes, by the curvature that the rate has followed."""
+        rate = self.optimizer.lr
+        if not isinstance(rate, Following) or rate.curvature is None:
+            return None
+        return round(1 - (1 - rate.rate * rate.curvature) ** self.steps, 3)
 
-    return make
+
+def local(steps: int, optimizer: Callable[[], SGD], init: Any = Forward, **settings: Any) -> Callable[[], Learn]:
+    """How to make one."""
+    return lambda: Local(steps, optimizer(), init(), settings)
 
 
 def backprop() -> Learn:
@@ -81,9 +98,14 @@ def backprop() -> Learn:
     return learn
 
 
-def papers(shape: tuple[int, ...], quick: bool) -> nx.DiGraph:
+def papers(shape: tuple[int, ...], quick: bool, activation: str = "relu") -> nx.DiGraph:
     """The paper's classifier."""
-    return graphs.chain([shape[0], *[64 if quick else 512] * 4, 10], activation="relu")
+    return graphs.chain([shape[0], *[64 if quick else 512] * 4, 10], activation=activation)
+
+
+def leaky(shape: tuple[int, ...], quick: bool) -> nx.DiGraph:
+    """The same with the activation that Average was given by validation."""
+    return papers(shape, quick, "leaky_relu")
 
 
 def by_class() -> Average:
@@ -101,6 +123,16 @@ def falling(steps: int, rate: float) -> dict[str, Callable[[], Learn]]:
     return {
         "constant rate": local(steps, steady(rate, False), by_class),
         "following rate": local(steps, steady(rate, True), by_class),
+    }
+
+
+def rivals() -> dict[str, Callable[[], Learn]]:
+    """What backpropagation, error coordinates and the paper's initializer make of the same schedule."""
+    return {
+        "backprop": backprop,
+        "errors, T = 5": local(5, steady(0.005, True), coordinates=Errors()),
+        "Average, T = 7": local(7, steady(0.01, True), by_class),
+        "Average, T = 7, up to 0.03": local(7, steady(0.03, True), by_class),
     }
 
 
@@ -146,10 +178,18 @@ def convolutional(shape: tuple[int, ...], quick: bool) -> nx.DiGraph:
 UNIT = {"normalize": "unit"}
 WORKS = {
     "state rate 0.05": Work(papers, falling(7, 0.05), 3e-4, 200, 16, UNIT, True, torch.optim.AdamW),
-    "learning rate 1e-3": Work(papers, falling(7, 0.01), 1e-3, 200, 16, UNIT, True, torch.optim.AdamW),
+    "learning rate 1e-3": Work(
+        papers,
+        {**falling(7, 0.01), "following rate up to 0.05": local(7, steady(0.05, True), by_class)},
+        1e-3, 200, 16, UNIT, True, torch.optim.AdamW,
+    ),
     "T = 6, half the data": Work(
         papers, falling(6, 0.03), 3e-4, 200, 16, {**UNIT, "fraction": 0.5}, True, torch.optim.AdamW
     ),
+    "constant rates": Work(
+        leaky, rivals(), 3e-4, 200, 16, UNIT, True, torch.optim.AdamW, validation=2000, averaged=0.999
+    ),
+    "cosine from 5e-4": Work(leaky, rivals(), 5e-4, 200, 16, UNIT, True, torch.optim.AdamW, cosine=True),
     "32 blocks": Work(residual(32), deep(32, 0.3), 1e-2, 64, 1, {}, first=("r0", "r1", 1)),
     "128 blocks": Work(residual(128), deep(128, 0.5), 1e-2, 64, 1, {}, first=("r0", "r1", 1)),
     "convolutions": Work(
@@ -178,88 +218,112 @@ def alignment(net: PCNetwork, learn: Learn, clamps: Clamps, edge: tuple[Any, ...
     return round(float(torch.nn.functional.cosine_similarity(*found, 0)), 3), float(f"{size:.2g}")
 
 
-def train(work: str, method: str, seed: int, quick: bool) -> dict[str, Any]:
-    """One run: the test accuracy after each epoch, in percent."""
+def train(work: str, method: str, seed: int, quick: bool) -> list[dict[str, Any]]:
+    """One run, a row, and a row more for the average of its weights: accuracy after each epoch, in percent."""
     w = WORKS[work]
     name, settings = ("digits", {}) if quick else ("fashion-mnist", w.images)
-    train_set = data.load(name, "train", **settings)
+    train_set, held = data.load(name, "train", **settings), None
     test_set = data.load(name, "test", **{key: value for key, value in settings.items() if key != "fraction"})
+    if w.validation:
+        train_set, held = train_set.split(200 if quick else w.validation, seed=0)
     net = PCNetwork(w.graph(train_set.shape, quick), seed=seed)
-    shape = (-1, *net.structure.shape("x"))
     optimizer, learn = w.optimizer(net.parameters(), lr=w.rate), w.methods[method]()
     batches = train_set.batches(50 if quick else w.batch, seed=seed, stream_aligned=w.aligned)
-    found, outcome, moves, steps = [], "ok", 0, 0
-    for _ in range(w.epochs):
-        try:
-            for x, y in batches:
-                optimizer.zero_grad()
-                result = learn(net, {"x": x.reshape(shape), "y": y})
-                optimizer.step()
-                if result is not None:
-                    moves, steps = moves + result.moves, steps + result.plan.steps * len(result.free_nodes)
-        except pcgraph.Diverged:
-            outcome = "diverged"
-            break
-        right = net.predict({"x": test_set.images.reshape(shape)}, "y").argmax(1) == test_set.labels
-        found.append(round(100 * float(right.float().mean()), 2))
-        print(work, method, seed, found[-1], flush=True)
+    epochs = 1 if quick else w.epochs
+    nets = {method: net}
+    average = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(w.averaged)) if w.averaged else None
+    if average is not None:
+        nets[f"{method}, weights averaged"] = average.module
+    warm, whole = len(batches), len(batches) * epochs
+    scheduler = torch.optim.lr_scheduler.LambdaLR(
+        optimizer,
+        lambda k: min(1, (k + 1) / warm) * 0.5 * (1 + math.cos(math.pi * min(1, k / whole))) if w.cosine else 1.0,
+    )
+    found: dict[str, dict[str, list[float]]] = {name: {"validation": [], "accuracy": []} for name in nets}
+    moves, steps = 0, 0
+
+    def update(clamps: Clamps) -> None:
+        nonlocal moves, steps
+        result = learn(net, clamps)
+        if result is not None:
+            moves, steps = moves + result.moves, steps + result.plan.steps * len(result.free_nodes)
+
+    def stepped() -> None:
+        scheduler.step()
+        if average is not None:
+            average.update_parameters(net)
+
+    def measure() -> None:
+        for name, one in nets.items():
+            found[name]["accuracy"].append(swept_accuracy(one, test_set))
+            if held is not None:
+                found[name]["validation"].append(swept_accuracy(one, held))
+            print(work, name, seed, {k: v[-1:] for k, v in found[name].items()}, flush=True)
+
+    outcome = learn_epochs(net, batches, update, optimizer, epochs, stepped, measure)
+    reach = learn.reach if isinstance(learn, Local) and learn.reach is not None else ""
     cosine: Any = ""
     size: Any = ""
     if w.first and outcome == "ok":
         x, y = next(iter(train_set.batches(w.batch, shuffle=False)))
-        cosine, size = alignment(net, learn, {"x": x.reshape(shape), "y": y}, w.first)
-    return {
-        "work": work, "method": method, "seed": seed, "images": len(train_set), "outcome": outcome,
-        "accuracy": " ".join(map(str, found)), "moves": round(moves / steps, 3) if steps else "", "cosine": cosine,
-        "size": size, "torch": torch.__version__,
-    }  # fmt: skip
+        cosine, size = alignment(net, learn, {"x": x, "y": y}, w.first)
+    return [
+        {
+            "work": work, "method": name, "seed": seed, "images": len(train_set), "outcome": outcome,
+            **{k: " ".join(map(str, curve)) for k, curve in found[name].items()},
+            "moves": round(moves / steps, 3) if steps else "", "cosine": cosine, "size": size, "reach": reach,
+            "torch": torch.__version__,
+        }
+        for name in nets
+    ]  # fmt: skip
+
+
+def curve(row: dict, column: str = "accuracy") -> list[float]:
+    """The accuracies after the epochs."""
+    return [float(a) for a in (row.get(column) or "").split()]
+
+
+def chosen(row: dict) -> float | None:
+    """The test accuracy after the epoch that is best on validation images; None where there are none."""
+    held = curve(row, "validation")
+    return curve(row)[held.index(max(held))] if held else None
 
 
 def table(rows: Sequence[dict]) -> str:
     """The rows as a Markdown table, a method a line: means over the seeds, in the order of the works."""
     lines = [
-        "| work | method | seeds | best epoch | last epoch | states moved | first block: cosine, size |",
-        "|---|---|---|---|---|---|---|",
+        "| work | method | seeds | best epoch | by validation | last epoch | moved | f | first block |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
-    for work, method in dict.fromkeys((r["work"], r["method"]) for r in rows):
+    works = list(WORKS)
+    names = dict.fromkeys((r["work"], r["method"]) for r in rows)
+    for work, method in sorted(names, key=lambda name: works.index(name[0])):
         own = [r for r in rows if (r["work"], r["method"]) == (work, method)]
-        curves = [[float(a) for a in r["accuracy"].split()] for r in own]
-        best, last = (statistics.mean(pick(c) for c in curves) for pick in (max, lambda c: c[-1]))
-        moves, cosine, size = (
-            [float(r[key]) for r in own if r[key] != ""] for key in ("moves", "cosine", "size")
+        best, last = (statistics.mean(pick(curve(r)) for r in own) for pick in (max, lambda c: c[-1]))
+        held = [a for r in own if (a := chosen(r)) is not None]
+        moves, reach, cosine, size = (
+            [float(r[key]) for r in own if r.get(key)] for key in ("moves", "reach", "cosine", "size")
         )  # fmt: skip
-        moved = f"{statistics.mean(moves):.2f}" if moves else "–"
-        first = f"{statistics.mean(cosine):.2f}, {statistics.mean(size):.1e}" if cosine else "–"
-        lines.append(f"| {work} | {method} | {len(own)} | {best:.2f} | {last:.2f} | {moved} | {first} |")
+        cells = (
+            work, method, len(own), f"{best:.2f}", f"{statistics.mean(held):.2f}" if held else "–", f"{last:.2f}",
+            f"{statistics.mean(moves):.2f}" if moves else "–", f"{statistics.mean(reach):.2f}" if reach else "–",
+            f"{statistics.mean(cosine):.2f}, {statistics.mean(size):.1e}" if cosine else "–",
+        )  # fmt: skip
+        lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines)
 
 
 def main() -> None:
     """Run what is missing, write the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("runs/depth"))
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--works", nargs="+", choices=WORKS, default=list(WORKS))
-    parser.add_argument("--methods", nargs="+")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    args = parser.parse_args()
-    torch.set_num_threads(1)
-    args.out.mkdir(parents=True, exist_ok=True)
-    path = args.out / "depth.csv"
-    rows: list[dict] = list(csv.DictReader(path.open())) if path.exists() else []
-    done = {(r["work"], r["method"], int(r["seed"])) for r in rows}
-    for work in args.works:
-        for seed in args.seeds[:1] if args.quick else args.seeds:
-            for method in args.methods or WORKS[work].methods:
-                if (work, method, seed) in done:
-                    continue
-                rows.append(train(work, method, seed, args.quick))
-                with path.open("w", newline="") as file:
-                    writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
-                    writer.writeheader()
-                    writer.writerows(rows)
-    (args.out / "depth.md").write_text(table(rows) + "\n")
-    print(table(rows))
+    args = arguments(
+        __doc__, "depth", works={"nargs": "+", "choices": WORKS, "default": list(WORKS)}, methods={"nargs": "+"},
+    )  # fmt: skip
+    wanted = [
+        {"work": work, "method": method, "seed": seed}
+        for work in args.works for seed in args.seeds for method in WORKS[work].methods
+        if method in (args.methods or [method])
+    ]  # fmt: skip
+    run(args, "depth", wanted, lambda work, method, seed: train(work, method, seed, args.quick), table)
 
 
 if __name__ == "__main__":

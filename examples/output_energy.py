@@ -10,11 +10,10 @@ weights is that of the other. Every finished run is a row of ``output_energy.csv
 from __future__ import annotations
 
 import argparse
-import csv
-import statistics
-from pathlib import Path
+from collections.abc import Sequence
 
 import torch
+from rows import arguments, run, spread, swept_accuracy
 
 import pcgraph
 from pcgraph import data
@@ -33,53 +32,32 @@ def train(energy: str, seed: int, args: argparse.Namespace, train_set: data.Imag
         optimizer=torch.optim.AdamW(net.parameters(), lr=args.lr), state_optimizer=pcgraph.SGD(lr=args.state_lr),
         epochs=args.epochs, progress=False,
     )  # fmt: skip
-    right = (net.predict({"x": test_set.images}, "y").argmax(1) == test_set.labels).float().mean()
     return {
-        "energy": energy, "seed": seed, "accuracy": round(100 * float(right), 2), "epochs": len(history.epochs),
+        "energy": energy, "seed": seed, "accuracy": swept_accuracy(net, test_set), "epochs": len(history.epochs),
         "lr": args.lr, "state_lr": args.state_lr, "torch": torch.__version__,
     }  # fmt: skip
 
 
-def table(rows: list[dict]) -> str:
+def table(rows: Sequence[dict]) -> str:
     """Mean and standard deviation over the seeds, an energy a line."""
     lines = ["| energy of y | test accuracy | seeds |", "|---|---|---|"]
     for energy in ENERGIES:
         found = [float(r["accuracy"]) for r in rows if r["energy"] == energy]
         if found:
-            spread = f" ± {statistics.stdev(found):.2f}" if len(found) > 1 else ""
-            lines.append(f"| {energy} | {statistics.mean(found):.2f}{spread} | {len(found)} |")
+            lines.append(f"| {energy} | {spread(found)} | {len(found)} |")
     return "\n".join(lines)
 
 
 def main() -> None:
     """Run what is missing, write the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("runs/output_energy"))
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--lr", type=float, default=5e-4)
-    parser.add_argument("--state-lr", type=float, default=0.05)
-    args = parser.parse_args()
+    args = arguments(
+        __doc__, "output_energy", epochs={"type": int, "default": 3}, lr={"type": float, "default": 5e-4},
+        state_lr={"type": float, "default": 0.05},
+    )  # fmt: skip
     name = "digits" if args.quick else "fashion-mnist"
-    train_set, test_set = data.load(name, "train"), data.load(name, "test")
-    args.out.mkdir(parents=True, exist_ok=True)
-    path = args.out / "output_energy.csv"
-    rows = list(csv.DictReader(path.open())) if path.exists() else []
-    done = {(r["energy"], int(r["seed"])) for r in rows}
-    for seed in range(1 if args.quick else 3):
-        for energy in ENERGIES:
-            if (energy, seed) in done:
-                continue
-            row = train(energy, seed, args, train_set, test_set)
-            print(row, flush=True)
-            rows.append(row)
-            with path.open("w", newline="") as file:
-                writer = csv.DictWriter(file, fieldnames=list(row))
-                writer.writeheader()
-                writer.writerows(rows)
-    text = table(rows)
-    (args.out / "output_energy.md").write_text(text + "\n")
-    print(text)
+    sets = data.load(name, "train"), data.load(name, "test")
+    wanted = [{"energy": energy, "seed": seed} for seed in args.seeds for energy in ENERGIES]
+    run(args, "output_energy", wanted, lambda energy, seed: train(energy, seed, args, *sets), table)
 
 
 if __name__ == "__main__":

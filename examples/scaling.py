@@ -10,17 +10,15 @@ sizes. Every finished run is a row of ``scaling.csv``.
 
 from __future__ import annotations
 
-import argparse
-import csv
 import statistics
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
+from rows import arguments, learn, run, swept_accuracy
+from torch import Tensor
 
-import pcgraph
 from pcgraph import SGD, Forward, PCNetwork, data, graphs, scaling
 
 KINDS = {"muPC": scaling.mupc, "default": lambda graph: graph}
@@ -37,19 +35,15 @@ def train(
     graph = graphs.residual(train_set.shape[0], width, 10, blocks=blocks, inner=0, activation="relu")
     net = PCNetwork(KINDS[kind](graph), seed=seed)
     init, states, optimizer = Forward(), SGD(lr=STATE_RATE), torch.optim.Adam(net.parameters(), lr=lr)
-    begun, outcome = time.perf_counter(), "ok"
-    for x, y in train_set.batches(BATCH, seed=seed):
-        optimizer.zero_grad()
-        try:
-            net.infer({"x": x, "y": y}, init=init, steps=blocks, optimizer=states).backward()
-        except pcgraph.Diverged:
-            outcome = "diverged"
-            break
-        optimizer.step()
-    right = (net.predict({"x": test_set.images}, "y").argmax(1) == test_set.labels).float().mean()
+    begun = time.perf_counter()
+
+    def update(clamps: dict[str, Tensor]) -> None:
+        net.infer(clamps, init=init, steps=blocks, optimizer=states).backward()
+
+    outcome = learn(net, train_set.batches(BATCH, seed=seed), update, optimizer)
     return {
         "kind": kind, "width": width, "blocks": blocks, "lr": lr, "seed": seed,
-        "accuracy": round(100 * float(right), 2), "outcome": outcome,
+        "accuracy": swept_accuracy(net, test_set), "outcome": outcome,
         "seconds": round(time.perf_counter() - begun, 1), "images": len(train_set), "torch": torch.__version__,
     }  # fmt: skip
 
@@ -96,32 +90,20 @@ def part(images: data.Images, count: int) -> data.Images:
 
 def main() -> None:
     """Run what is missing, write the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("runs/scaling"))
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--images", type=int, default=3000)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
-    args = parser.parse_args()
-    torch.set_num_threads(1)
-    name, sizes, seeds = ("digits", ((16, 4), (64, 16)), [0]) if args.quick else ("fashion-mnist", SIZES, args.seeds)
-    train_set, test_set = part(data.load(name, "train"), args.images), data.load(name, "test")
-    args.out.mkdir(parents=True, exist_ok=True)
-    path = args.out / "scaling.csv"
-    rows: list[dict] = list(csv.DictReader(path.open())) if path.exists() else []
-    done = {(r["kind"], int(r["width"]), int(r["blocks"]), float(r["lr"]), int(r["seed"])) for r in rows}
-    wanted = [(k, size, lr, s) for size in sizes for s in seeds for k in args.kinds for lr in RATES[k]]
-    for kind, size, lr, seed in wanted:
-        if (kind, *size, lr, seed) in done:
-            continue
-        rows.append(train(kind, size, lr, seed, train_set, test_set))
-        print(rows[-1], flush=True)
-        with path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
-    (args.out / "scaling.md").write_text(table(rows) + "\n")
-    print(table(rows))
+    args = arguments(
+        __doc__, "scaling", images={"type": int, "default": 3000},
+        kinds={"nargs": "+", "choices": KINDS, "default": list(KINDS)},
+    )  # fmt: skip
+    name, sizes = ("digits", ((16, 4), (64, 16))) if args.quick else ("fashion-mnist", SIZES)
+    sets = part(data.load(name, "train"), args.images), data.load(name, "test")
+    wanted = [
+        {"kind": kind, "width": width, "blocks": blocks, "lr": lr, "seed": seed}
+        for width, blocks in sizes for seed in args.seeds for kind in args.kinds for lr in RATES[kind]
+    ]  # fmt: skip
+    run(
+        args, "scaling", wanted,
+        lambda kind, width, blocks, lr, seed: train(kind, (width, blocks), lr, seed, *sets), table,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -28,7 +28,19 @@ from pcgraph.clamps import Masked
 from pcgraph.coordinates import Errors
 from pcgraph.duals import Duals
 from pcgraph.errors import ClampError, ConfigError, Diverged, GraphError, InvalidInitializer, PCGraphError
-from pcgraph.initializers import Average, Equilibrium, Forward, Initializer, Memory, Normal, Null, PerNode, States, Zero
+from pcgraph.initializers import (
+    Amortized,
+    Average,
+    Equilibrium,
+    Forward,
+    Initializer,
+    Memory,
+    Normal,
+    Null,
+    PerNode,
+    States,
+    Zero,
+)
 from pcgraph.learning import InferenceResult
 from pcgraph.model import PCNetwork
 from pcgraph.network import Partition
@@ -38,11 +50,14 @@ from pcgraph.rates import safe_rate
 from pcgraph.solvers import LBFGS, Anderson, Momentum
 from pcgraph.topology import check
 from pcgraph.training import evaluate, fit
+from pcgraph.tuning import search
 
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from pcgraph import data, drawing, testing
+    from pcgraph import data, drawing, estimators, testing
+    from pcgraph.estimators import PCClassifier as PCClassifier
+    from pcgraph.estimators import PCRegressor as PCRegressor
 
 __version__ = "0.1.0"
 
@@ -50,6 +65,7 @@ __all__ = [
     "LBFGS",
     "SGD",
     "Adam",
+    "Amortized",
     "Anderson",
     "Average",
     "ClampError",
@@ -84,6 +100,7 @@ __all__ = [
     "drawing",
     "energies",
     "errors",
+    "estimators",
     "evaluate",
     "fit",
     "graphs",
@@ -97,24 +114,30 @@ __all__ = [
     "save",
     "scaling",
     "schedules",
+    "search",
     "testing",
     "topology",
     "transforms",
 ]
 
-LATER = frozenset({"data", "drawing", "testing"})
+LATER = frozenset({"data", "drawing", "estimators", "testing"})
 """Rooms that no network needs: each is imported when it is first asked for."""
+
+ESTIMATORS = frozenset({"PCClassifier", "PCRegressor"})
+"""What is asked of the room of estimators, which brings scikit-learn."""
 
 if not TYPE_CHECKING:  # a type checker would otherwise take every misspelt name for a room
 
-    def __getattr__(name: str) -> "ModuleType":
+    def __getattr__(name: str) -> "ModuleType | type":
         if name in LATER:
             return importlib.import_module(f"{__name__}.{name}")
+        if name in ESTIMATORS:
+            return getattr(importlib.import_module(f"{__name__}.estimators"), name)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *LATER})
+    return sorted({*globals(), *LATER, *ESTIMATORS})
 
 
 notebook.painted_by("pcgraph.drawing.painters")

@@ -18,6 +18,7 @@ from pcgraph import notebook
 from pcgraph.arguments import require_instance
 from pcgraph.clamps import Masked
 from pcgraph.coordinates import Errors
+from pcgraph.energies import Gaussian
 from pcgraph.errors import ClampError
 from pcgraph.initializers import Equilibrium, Forward, Initializer, Zero
 from pcgraph.learning import Nudged, Rule, Standard
@@ -41,7 +42,8 @@ STEPS_TO_REST, REST = 200, 1e-3
 STEPS_TO_SETTLE = 30
 #: The precision of feedback in use, where it is to fill in what is not known.
 ASKED = 0.1
-STRENGTH = 0.5
+#: Where a target pulls: how much, and what brings both phases near to rest. It is asked by the same inference.
+STRENGTH, PULLED_RATE, MOMENTUM, STEPS_OF_PHASES = 0.1, 0.1, 0.8, 60
 WIDTH = 100
 
 
@@ -151,9 +153,9 @@ def advise(
     init, why_init = _initializer(report, target, bool(leaks))
     coordinates, why_coordinates = _coordinates(report, bool(leaks))
     rate, steps, why_steps = _pace(report, coordinates, bool(leaks))
-    optimizer = SGD(lr=Following(rate))
+    optimizer = _phases() if leaks else SGD(lr=Following(rate))
     measured = _measured(net, clamps, init, coordinates, rate, steps)
-    predict_how, asked = _ask(net, report, target, bool(leaks))
+    predict_how, asked = _ask(net, report, target, steps if leaks else None)
     choices = (
         Choice("initializer", _shown(init), why_init),
         Choice("coordinates", repr(coordinates) if coordinates else "states", why_coordinates),
@@ -222,6 +224,11 @@ def _coordinates(report: Report, nudged: bool) -> tuple[Errors | None, str]:
     return Errors(keep=keep), f"a step carries an error through all {int(deep)} free layers, not over one edge{what}"
 
 
+def _phases() -> SGD:
+    """Make what moves the states where a target pulls, in training and in use."""
+    return SGD(lr=Following(PULLED_RATE), momentum=MOMENTUM)
+
+
 def _pace(report: Report, coordinates: Errors | None, nudged: bool) -> tuple[float, int, str]:
     """Choose the rate of the states while the curvature allows it, and how many steps: what the runs were made by."""
     if coordinates is not None:
@@ -229,7 +236,8 @@ def _pace(report: Report, coordinates: Errors | None, nudged: bool) -> tuple[flo
     finite = [int(d) for d in report.depth.values() if d != float("inf")]
     deep = max(finite, default=0) if report.cycle is None else len(report.free)
     if nudged:
-        return 2 * RATE, max(2 * STEPS_OF_STATES, 2 * deep), "both phases are to come near to rest"
+        reason = "both phases are to come near to rest: with a third of the steps, or no momentum, much less is learned"
+        return PULLED_RATE, max(STEPS_OF_PHASES, 2 * deep), reason
     return (
         RATE,
         max(STEPS_OF_STATES, 2 * deep) if report.cycle is None else STEPS_OF_STATES,
@@ -258,8 +266,8 @@ def _measured(
     )
 
 
-def _ask(net: PCNetwork, report: Report, target: Node | None, nudged: bool) -> tuple[dict[str, Any], Choice]:
-    """Choose how the network is asked once the target is free."""
+def _ask(net: PCNetwork, report: Report, target: Node | None, phase: int | None) -> tuple[dict[str, Any], Choice]:
+    """Choose how the network is asked once the target is free; `phase` is the number of steps of a phase, if any."""
     if target is None:
         return {}, Choice("to ask", "infer", "nothing that is clamped is predicted, so that nothing is asked for")
     given = {v: "some" for v in report.clamped if v != target}
@@ -268,11 +276,11 @@ def _ask(net: PCNetwork, report: Report, target: Node | None, nudged: bool) -> t
     if free is not None and not partial and free.sweep(among=free.ancestors(target)).complete:
         return {}, Choice("to ask", f"net.predict(given, {target!r})", "a sweep gives it, exactly")
     init: Initializer = Forward(roots=Zero()) if free is not None and free.cycle is None else Forward(fallback=Zero())
-    if nudged:
-        steps = 5 * STEPS_OF_STATES
-        reason = "the inference of its phases, for more steps: where it comes to rest it need not answer well"
-        shown = f"init={_shown(init)}, optimizer={SGD(2 * RATE)!r}, steps={steps}"
-        return {"init": init, "optimizer": SGD(2 * RATE), "steps": steps}, Choice("to ask", shown, reason)
+    if phase is not None:
+        optimizer = _phases()
+        reason = "the inference of its phases, by as many steps: where it comes to rest it need not answer well"
+        shown = f"init={_shown(init)}, optimizer={optimizer!r}, steps={phase}"
+        return {"init": init, "optimizer": optimizer, "steps": phase}, Choice("to ask", shown, reason)
     how: dict[str, Any] = {"init": init, "optimizer": LBFGS(), "steps": STEPS_TO_REST, "tolerance": REST}
     weak = {s: ASKED for s in _slots(net) if partial and _precision(net, s) < ASKED}
     reason = "there is no sweep: inference is run until each sample is at rest"
@@ -290,7 +298,7 @@ def _slots(net: PCNetwork) -> list[tuple[Node, str]]:
 def _precision(net: PCNetwork, slot: tuple[Node, str]) -> float:
     """Return the precision of a slot with a Gaussian energy; of others infinity, which is above all that is asked."""
     energy = net.node_energy(net.structure.slots[slot])
-    return float(getattr(energy, "precision", float("inf")))
+    return energy.precision if isinstance(energy, Gaussian) else float("inf")
 
 
 def _shown(value: Any) -> str:

@@ -31,13 +31,23 @@ from pcgraph.inference import (
 from pcgraph.inference.capturable import require_mode
 from pcgraph.inference.curvature import largest_curvature
 from pcgraph.initializers import Initializer, States
-from pcgraph.network import Network, Partition, Piece, make_part
+from pcgraph.network import (
+    Carried,
+    HandledNetwork,
+    Network,
+    ParameterView,
+    Partition,
+    Piece,
+    Summary,
+    make_part,
+)
 from pcgraph.optimizers import Following, StateOptimizer
 from pcgraph.plan import Plan, Precision, Request
 from pcgraph.processes import Group, Part
 from pcgraph.pyg import to_data
 from pcgraph.ranks import inner_backend, read_ranks, require_apart, require_runs
 from pcgraph.solvers import Solver
+from pcgraph.sweeps import SweepModule, read_nodes, require_eager
 
 if TYPE_CHECKING:
     from torch_geometric.data import Data
@@ -47,14 +57,15 @@ __all__ = ["PCNetwork"]
 Node = Hashable
 
 
-class PCNetwork(Network):
+class PCNetwork(HandledNetwork):
     """A predictive coding network can be declared on any graph; it is planned, run, asked, and learns.
 
     Parameters
     ----------
     graph : nx.DiGraph or nx.MultiDiGraph
         Nodes are groups of neurons, with the attributes ``shape`` (required), ``activation``, ``bias``, ``energy``,
-        ``precision``, ``prior``, ``slots``; edges are predictions, with ``transform``, ``activation``, ``trainable``,
+        ``precision`` (a number, or an array by neuron), ``prior``, ``slots``; edges are predictions, with
+        ``transform``, ``activation``, ``trainable``,
         ``share``, ``scale``, ``init``, ``slot``.
         It is copied and never changed.
     seed : int
@@ -147,19 +158,39 @@ class PCNetwork(Network):
         owner, names = self._part.cut.owner.tolist(), self.structure.declared
         return Partition(dict(zip(names, owner)), self._part.cut.parts)
 
-    def weight(self, u: Node, v: Node, key: Hashable | None = None, *, slot: str | None = None) -> Tensor:
+    def weight(self, u: Node, v: Node, key: Hashable | None = None, *, slot: str | None = None) -> ParameterView:
         if self._part is None:
             return super().weight(u, v, key, slot=slot)
         self.structure.edge_number(u, v, key, slot)
         self._require_here(v)
         return self.piece.weight(u, v, key, slot=slot)
 
-    def bias(self, v: Node, *, slot: str | None = None) -> Tensor:
+    def bias(self, v: Node, *, slot: str | None = None) -> ParameterView:
         if self._part is None:
             return super().bias(v, slot=slot)
         self.structure.require_prediction(v, slot)
         self._require_here(v)
         return self.piece.bias(v, slot=slot)
+
+    @property
+    def frozen_edges(self) -> frozenset[int]:
+        if self._part is None:
+            return super().frozen_edges
+        return frozenset(self._part.edges[sorted(self.piece.frozen_edges)].tolist())
+
+    @property
+    def frozen_biases(self) -> frozenset[int]:
+        if self._part is None:
+            return super().frozen_biases
+        return frozenset(self._part.nodes[sorted(self.piece.frozen_biases)].tolist())
+
+    def load_from(self, other: Network) -> Carried:
+        self.require_one_process("load_from", "load net.state_dict() of the same rank")
+        return super().load_from(other)
+
+    def summary(self, *, most: int = 60) -> Summary:
+        self.require_one_process("summary", "plan.explain() says what each rank holds")
+        return super().summary(most=most)
 
     def check_parameters(self) -> None:
         super().check_parameters() if self._part is None else self.piece.check_parameters()
@@ -247,7 +278,8 @@ class PCNetwork(Network):
         weights = read_precision(self.structure, precision, steps, optimizer)
         request = Request.make(
             known, partly, steps, optimizer, pins=kernels, kept=kept, precision=weights,
-            duals=read_duals(duals, optimizer, coordinates),
+            duals=read_duals(duals, optimizer, coordinates), frozen_edges=self.frozen_edges,
+            frozen_biases=self.frozen_biases,
         )  # fmt: skip
         return self._planner.plan(request, init)
 
@@ -349,6 +381,7 @@ class PCNetwork(Network):
         ClampError, ConfigError, InvalidInitializer, Diverged, OutOfMemory
             As for :meth:`infer`.
         """
+        require_eager()
         steps = require_count(steps, "steps")
         require_optimizer(self, steps, motion.optimizer)
         if self.partition is not None:
@@ -369,7 +402,7 @@ class PCNetwork(Network):
             checked.clamped, frozenset(checked.masked), steps, motion.optimizer, nudged=frozenset(motion.nudges),
             all_move=all_move, pins=kernels,
             kept=self._planner.kept(coordinates, checked.clamped, frozenset(checked.masked)), precision=weights,
-            duals=rate,
+            duals=rate, frozen_edges=self.frozen_edges, frozen_biases=self.frozen_biases,
         )  # fmt: skip
         prepared = self._planner.prepare(request, checked, init, labels)
         motion.part = self._planner.rows
@@ -505,7 +538,42 @@ class PCNetwork(Network):
 
     def forward(self, *arguments: Any, **keywords: Any) -> Any:
         """Refuse to be called: a predictive coding network is run by :meth:`infer` and asked by :meth:`predict`."""
-        raise TypeError("a PCNetwork is not called: use net.infer(clamps, ...) to run it and net.predict(clamps, node)")
+        raise TypeError(
+            "a PCNetwork is not called: use net.infer(clamps, ...) to run it, net.predict(clamps, node), or the plain "
+            "module net.as_module('x', 'y')"
+        )
+
+    def as_module(self, given: Node | Iterable[Node], wanted: Node | Iterable[Node]) -> SweepModule:
+        """Return a plain nn.Module that leads from some nodes to others by a sweep; its parameters are the network's.
+
+        It is differentiable in its inputs, and takes all that torch does with modules: ``torch.func``, ``torch.vmap``,
+        ``torch.compile``, ``torch.export``, ``torch.onnx.export``, ``torch.jit.trace``.
+
+        Parameters
+        ----------
+        given : node or iterable of node
+            Its inputs, in this order, (batch, \\*shape) each; or one sample each, (\\*shape).
+        wanted : node or iterable of node
+            What it returns: the state of one node, or a dict of several, as a feature extractor does.
+
+        Raises
+        ------
+        ClampError
+            There is no such node.
+        InvalidInitializer
+            No sweep leads there: a cycle lies between, or a root that is not given.
+
+        Examples
+        --------
+        >>> import pcgraph
+        >>> net = pcgraph.PCNetwork(pcgraph.graphs.chain([4, 3, 3, 2]))
+        >>> net.as_module("x", ["h1", "y"])(torch.ones(5, 4))["h1"].shape
+        torch.Size([5, 3])
+        """
+        self.require_one_process("as_module", "net.predict gives all ranks the answer")
+        known, _ = read_nodes(self, given, "given")
+        asked, single = read_nodes(self, wanted, "wanted")
+        return SweepModule(self, known, asked, single)
 
     def carry_on(self, states: Mapping[Node, Tensor]) -> States:
         """Return an initializer that starts from `states`. All of them share one plan."""
@@ -566,6 +634,7 @@ class PCNetwork(Network):
                 f"{idle}= is for inference, and without init= and steps= a sweep predicts: give both, or leave it out",
                 key=idle,
             )
+        require_eager()
         checked = Clamps.check(self, clamps, finite=require_flag(check, "check"))
         plan = self._planner.prediction(checked.clamped, frozenset(checked.masked), target)
         options = Options(check=False, capture=capture)

@@ -12,12 +12,12 @@ import importlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
-__all__ = ["draws", "painted_by", "picture", "table"]
+__all__ = ["draws", "image", "painted_by", "picture", "table"]
 
 STYLE = "text-align:left;vertical-align:top;padding:0.25em 0.75em"
 GOOD, BAD = "#0072b2", "#d55e00"
 
-_painters: dict[type, Callable[[Any], bytes | None]] = {}
+_painters: dict[type, Callable[[Any], str]] = {}
 _unloaded: set[str] = set()
 
 
@@ -26,20 +26,23 @@ def painted_by(module: str) -> None:
     _unloaded.add(module)
 
 
-def draws(kind: type, painter: Callable[[Any], bytes | None]) -> None:
-    """Let `painter` draw values of this class: as PNG, or None where there is nothing to draw."""
+def draws(kind: type, painter: Callable[[Any], str]) -> None:
+    """Let `painter` draw values of this class: as HTML, or as an empty text where there is nothing to draw."""
     _painters[kind] = painter
 
 
 def picture(value: Any) -> str:
-    """Return an ``<img>`` of a value, or an empty string where nobody can draw it."""
+    """Return the picture of a value as HTML, or an empty text where nobody can draw it."""
     while _unloaded:
         importlib.import_module(_unloaded.pop())
     painter = next((_painters[kind] for kind in type(value).__mro__ if kind in _painters), None)
-    png = None if painter is None else painter(value)
-    if png is None:
-        return ""
-    return f'<p><img style="max-width:100%" src="data:image/png;base64,{base64.b64encode(png).decode()}"></p>'
+    return "" if painter is None else painter(value)
+
+
+def image(png: bytes, alt: str) -> str:
+    """Write a PNG as an ``<img>``; `alt` says what is on it to whoever does not see it."""
+    source = f"data:image/png;base64,{base64.b64encode(png).decode()}"
+    return f'<p><img style="max-width:100%" alt="{html.escape(alt)}" src="{source}"></p>'
 
 
 def table(title: str, columns: Sequence[str], body: Sequence[Sequence[str]]) -> str:

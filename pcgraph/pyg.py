@@ -88,7 +88,9 @@ def to_data(net: Network, level: Literal["neurons", "groups"] = "neurons") -> Da
     for name in names:
         if net.bias_place(name) is not None:
             start = int(first[place[name]])
-            bias[start : start + int(sizes[place[name]])] = net.bias(name).flatten().cpu()
+            bias[start : start + int(sizes[place[name]])] = (
+                net.bias(name).expand(net.structure.shape(name)).flatten().cpu()
+            )
     return Data(
         edge_index=torch.cat(columns, 1).to(net.device), num_nodes=int(first[-1]),
         edge_weight=torch.cat(weights).to(net.device), bias=bias.to(net.device),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import struct
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from types import ModuleType
@@ -19,6 +20,8 @@ from pcgraph.optimizers import StateOptimizer
 from pcgraph.testing import reference
 from pcgraph.training import History
 from tests import ROOT
+
+sys.path.append(str(ROOT / "examples"))  # scripts import what they share from the folder that they lie in
 
 #: How near two ways of computing the same in float64 must come.
 EXACT = {"rtol": 1e-10, "atol": 1e-12}

@@ -99,12 +99,14 @@ def test_a_target_that_leaks_pulls_and_is_not_fixed():
     nx.add_path(graph, ["image", "V1", "class"])
     graph.add_edge("class", "V1")
     advice, rows = table(graph, {"image", "class"})
-    assert advice.rule == Nudged(strength=0.5)
+    assert advice.rule == Nudged(strength=0.1)
+    assert (advice.steps, advice.optimizer.momentum) == (60, 0.8)
     assert advice.coordinates is None
     assert "leak class → V1 → class" in rows["rule"].reason
     assert "slot" in rows["rule"].reason
     assert "leak" in " ".join(str(advice).split())
-    assert advice.predict["steps"] == 50
+    assert advice.predict["steps"] == advice.steps
+    assert repr(advice.predict["optimizer"]) == repr(advice.optimizer)
     assert "tolerance" not in advice.predict
 
 

@@ -26,8 +26,8 @@ PACKAGE = ROOT / "pcgraph"
 ROOMS = (
     "errors", "arguments", "processes", "notebook", "activations", "registry", "transforms", "energies", "graphs",
     "network", "clamps", "optimizers", "solvers", "topology", "coordinates", "duals", "scaling", "schedules", "pyg",
-    "initializers", "plan", "backends", "inference", "ranks", "model", "learning", "rates", "advice", "serialization",
-    "checkpoints", "training", "data", "drawing", "cli", "testing",
+    "sweeps", "initializers", "plan", "backends", "inference", "ranks", "model", "learning", "rates", "advice",
+    "serialization", "checkpoints", "training", "tuning", "estimators", "data", "drawing", "cli", "testing",
 )  # fmt: skip
 """A room imports only rooms before it, for types too. ``testing`` is last, and may import all but the command.
 
@@ -234,7 +234,7 @@ def test_a_well_placed_import_is_not(source: str, module: str) -> None:
 HEAVY = (
     "torch_geometric", "torch._dynamo", "torch._inductor", "sympy", "matplotlib", "hypothesis", "optuna", "triton",
     "sklearn", "pooch", "pandas", "tensorboard", "torch.utils.tensorboard", "typer", "pcgraph.cli", "pcgraph.data",
-    "pcgraph.drawing", "pcgraph.testing",
+    "pcgraph.drawing", "pcgraph.estimators", "pcgraph.testing",
 )  # fmt: skip
 
 
@@ -269,9 +269,10 @@ def test_importing_the_package_takes_less_than_half_of_what_it_stands_on() -> No
 def test_rooms_that_load_late_are_there_all_the_same() -> None:
     """After `import pcgraph`, what the pages name is there: to be used, to be listed, and to be completed by Tab."""
     for place in ("data.load", "testing.reference.infer", "testing.conformance.check_energy",
-                  "testing.strategies.problems", "drawing.graph", "pyg.to_data"):  # fmt: skip
+                  "testing.strategies.problems", "drawing.graph", "pyg.to_data", "PCClassifier",
+                  "PCRegressor"):  # fmt: skip
         assert python(f"import pcgraph; print(callable(pcgraph.{place}))") == "True"
-    assert {"data", "drawing", "testing", "pyg"} <= {*dir(pcgraph)} & {*pcgraph.__all__}
+    assert {"data", "drawing", "estimators", "testing", "pyg"} <= {*dir(pcgraph)} & {*pcgraph.__all__}
     assert {"conformance", "reference", "strategies"} <= set(dir(pcgraph.testing))
     with pytest.raises(AttributeError, match="module 'pcgraph' has no attribute 'date'"):
         pcgraph.date  # noqa: B018

@@ -8,14 +8,12 @@ pictures are made of the rows alone.
 from __future__ import annotations
 
 import argparse
-import csv
 import math
-import os
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,10 @@ import torch
 
 import pcgraph
 from pcgraph.data.sources import CATALOGUE, is_here
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+
+from rows import Store
 
 __all__ = [
     "FIGURES", "MISSING", "NOT_RUN", "Clock", "Store", "arguments", "available", "mean_error", "mean_of", "percent",
@@ -68,70 +70,6 @@ def arguments(doc: str | None, name: str, **more: dict[str, Any]) -> argparse.Na
     args.out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(args.threads)
     return args
-
-
-@dataclass
-class Store:
-    """Rows of a CSV file, each known by some of its columns.
-
-    Parameters
-    ----------
-    path : Path
-        The file. It is made with the first row.
-    key : sequence of str
-        The columns that name a row: adding one with the same values again replaces it.
-
-    Attributes
-    ----------
-    rows : list of dict
-        Column to text, as in the file.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> file = Path(tempfile.mkdtemp()) / "rows.csv"
-    >>> Store(file, ["seed"]).add({"seed": 0, "accuracy": 89.5})
-    >>> Store(file, ["seed"]).find(seed=0)["accuracy"]
-    '89.5'
-    """
-
-    path: Path
-    key: Sequence[str]
-    rows: list[dict[str, str]] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.rows = []
-        if self.path.exists():
-            with self.path.open(newline="") as file:
-                self.rows = list(csv.DictReader(file))
-
-    def where(self, **values: object) -> list[dict[str, str]]:
-        """The rows with these values."""
-        wanted = {k: str(v) for k, v in values.items()}
-        return [r for r in self.rows if all(r.get(k) == v for k, v in wanted.items())]
-
-    def find(self, **values: object) -> dict[str, str] | None:
-        """The row with these values; None if there is none."""
-        found = self.where(**values)
-        return found[0] if found else None
-
-    def add(self, *rows: Mapping[str, object]) -> None:
-        """Add finished rows, and write the file: a new one takes the old one's place at once, so that none is torn."""
-        for row in rows:
-            text = {k: str(v) for k, v in row.items()}
-            same = [r for r in self.rows if all(r[k] == text[k] for k in self.key)]
-            if same:
-                self.rows[self.rows.index(same[0])] = text
-            else:
-                self.rows.append(text)
-        columns = list(dict.fromkeys(k for r in self.rows for k in r))
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        new = self.path.with_suffix(".new")
-        with new.open("w", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=columns, restval="", lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(self.rows)
-        os.replace(new, self.path)
 
 
 class Clock:

@@ -5,8 +5,9 @@ A backend of your own is a subclass of :class:`Backend`. Put it into :data:`BACK
 
 from __future__ import annotations
 
-from pcgraph.backends.base import Backend, Kind, Motion, Program, Which, keep, keeping, switches
+from pcgraph.backends.base import Backend, Kind, Motion, Program, Which
 from pcgraph.backends.distributed import DistributedBackend
+from pcgraph.backends.switches import keep, keeping, switches
 from pcgraph.backends.torch import TorchBackend
 from pcgraph.backends.traits import Traits, traits_of
 from pcgraph.backends.triton import TritonBackend

@@ -15,7 +15,6 @@ from __future__ import annotations
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
@@ -24,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pcgraph.backends.switches import switches
 from pcgraph.backends.traits import traits_of
 from pcgraph.clamps import Clamps
 from pcgraph.energies import Energy, Gaussian
@@ -36,51 +36,13 @@ from pcgraph.plan.operations import Exchange, Index, Write
 from pcgraph.processes import Part
 from pcgraph.solvers import Solver
 
-__all__ = ["Backend", "Kind", "Motion", "Program", "Which", "autocast_of", "keep", "keeping", "switches"]
+__all__ = ["Backend", "Kind", "Motion", "Program", "Which"]
 
 #: What can be read of a node: its state h, its prediction mu, the variable that inference moves (the state, or in error
 #: coordinates the error), the gradient of the energy for that variable, or the dual.
 Kind = Literal["state", "prediction", "gradient", "variable", "dual"]
 #: Canonical numbers of nodes of one shape: one of them, or neighbours as a slice, or any as an array.
 Which = int | slice | Index
-
-
-#: What the recordings under way read, for each of them.
-_under_way: list[list[Tensor]] = []
-
-
-def keep(tensor: Tensor) -> Tensor:
-    """Return a tensor from a cache that may drop it; a recording under way keeps it as long as itself."""
-    if _under_way:
-        _under_way[-1].append(tensor)
-    return tensor
-
-
-@contextmanager
-def keeping(kept: list[Tensor]) -> Iterator[None]:
-    """Add to `kept`, while a recording is made, what it reads of a backend's caches: replays read it where it lies."""
-    _under_way.append(kept)
-    try:
-        yield
-    finally:
-        _under_way.pop()
-
-
-def switches(device: torch.device) -> tuple[object, ...]:
-    """Return what torch has been told about how to compute.
-
-    What is bound, or recorded, holds for these settings alone.
-    """
-    return (
-        torch.backends.mkldnn.enabled, torch.are_deterministic_algorithms_enabled(), autocast_of(device),
-        torch.backends.cuda.matmul.fp32_precision, torch.backends.mkldnn.matmul.fp32_precision,  # type: ignore[attr-defined]
-    )  # fmt: skip
-
-
-def autocast_of(device: torch.device) -> torch.dtype | None:
-    """Return the dtype of ``torch.autocast`` for a device; None where it is off."""
-    on = torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
-    return torch.get_autocast_dtype(device.type) if on else None
 
 
 @dataclass(eq=False)

@@ -55,7 +55,9 @@ def _of_groups(structure: Structure) -> dict[str, str]:
         precision = None if run.precision is None else run.precision.tolist()
         lines[run.group].append(f"{run.start}:{run.stop} {_sigma(run.activation)} {energy} {precision}")
     for i, node in enumerate(structure.nodes):
-        lines[int(structure.group_of[i])].append(f"{_name(node)} {bool(structure.has_bias[i])}")
+        lines[int(structure.group_of[i])].append(
+            f"{_name(node)} {structure.shared_biases.get(i, bool(structure.has_bias[i]))}"
+        )
     return {f"group_{group.name}": _digest(lines[g]) for g, group in enumerate(structure.groups)}
 
 

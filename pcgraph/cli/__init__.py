@@ -1,4 +1,4 @@
-"""Run the ``pcgraph`` command: check a graph file, draw it, train a network.
+"""Run the ``pcgraph`` command: check a graph file, draw it, train a network, search for settings.
 
 Exit codes: 0 done; 1 (``check`` only) the initializer that was asked about does not exist for the graph; 2 the input
 or a setting is wrong, said in one message; 130 stopped by Ctrl-C.
@@ -23,6 +23,7 @@ from typer.core import TyperGroup
 from pcgraph import __version__, drawing
 from pcgraph.cli.initializers import verdict_on
 from pcgraph.cli.machine import within_memory
+from pcgraph.cli.searching import search
 from pcgraph.cli.text import as_typed, nodes_named, split_at, unescaped
 from pcgraph.cli.train import train, wide_console
 from pcgraph.errors import ConfigError, PCGraphError
@@ -181,6 +182,7 @@ def draw(
 
 
 app.command()(train)
+app.command()(search)
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ from pcgraph.cli.options import Options, sizes_of
 from pcgraph.cli.rules import frees_target, infers, make_rule, plans
 from pcgraph.cli.text import node_named
 from pcgraph.data import Images
-from pcgraph.data.images import class_balanced
+from pcgraph.data.loading import class_balanced
 from pcgraph.data.sources import CATALOGUE, Source, is_here
 from pcgraph.errors import ConfigError, Diverged, InvalidInitializer, PCGraphWarning, unknown_name
 from pcgraph.initializers import Average, Forward, Initializer, Null

@@ -18,7 +18,18 @@ from pcgraph.cli.text import LARGEST
 from pcgraph.data.sources import canonical
 from pcgraph.errors import ConfigError, unknown_name
 
-__all__ = ["Options", "flag", "options_from", "read_config", "sizes_of", "stored", "write_config"]
+__all__ = [
+    "Options",
+    "flag",
+    "idle",
+    "options_from",
+    "plain_settings",
+    "read_config",
+    "read_toml",
+    "sizes_of",
+    "stored",
+    "write_config",
+]
 
 
 @dataclass(frozen=True)
@@ -123,15 +134,15 @@ def options_from(given: Mapping[str, Any], config: Path | None = None) -> Option
     data = canonical(str(chosen.get("data", Options.data)))
     made = Options(**{**BY_DATA[data], **chosen, "data": data})
     _check(made)
-    idle = [key for key in _idle(made) if key in chosen]
-    if idle:
+    unused = [key for key in idle(made) if key in chosen]
+    if unused:
         raise ConfigError(
-            f"--rule {made.rule} has no inference (found {', '.join(map(flag, idle))}): leave that out", key=idle[0]
+            f"--rule {made.rule} has no inference (found {', '.join(map(flag, unused))}): leave that out", key=unused[0]
         )
     return made
 
 
-def _idle(made: Options) -> tuple[str, ...]:
+def idle(made: Options) -> tuple[str, ...]:
     """Name the options that the rule has no use for."""
     if infers(make_rule(made.rule)):
         return ()
@@ -140,7 +151,7 @@ def _idle(made: Options) -> tuple[str, ...]:
 
 def stored(made: Options) -> dict[str, Any]:
     """Select what a file of settings holds: not where the run lies, and nothing that its rule has no use for."""
-    return {key: value for key, value in dataclasses.asdict(made).items() if key not in ("out", *_idle(made))}
+    return {key: value for key, value in dataclasses.asdict(made).items() if key not in ("out", *idle(made))}
 
 
 def write_config(path: Path, made: Options) -> None:
@@ -163,12 +174,32 @@ def read_config(path: Path) -> dict[str, Any]:
     ConfigError
         The file cannot be read, has an unknown key (the nearest is offered) or a value of another kind.
     """
+    return plain_settings(path, read_toml(path))
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file.
+
+    Raises
+    ------
+    ConfigError
+    """
     try:
-        found = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as problem:
         raise ConfigError(f"cannot read the settings in {path}: {problem.strerror}", key="config") from problem
     except (ValueError, RecursionError) as problem:  # TOML's and UTF-8's errors are ValueErrors, a NUL in the path too
         raise ConfigError(f"{path} is not TOML: {problem}", key="config") from problem
+
+
+def plain_settings(path: Path, found: Mapping[str, Any]) -> dict[str, Any]:
+    """Read settings of a file by their names; hyphens and underscores in keys mean the same.
+
+    Raises
+    ------
+    ConfigError
+        A key is unknown, stands twice, or has a value of another kind.
+    """
     chosen: dict[str, Any] = {}
     for key, value in found.items():
         name = key.replace("-", "_")

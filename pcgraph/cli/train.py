@@ -20,7 +20,7 @@ from pcgraph.cli.options import Options, flag, options_from, write_config
 from pcgraph.data import Images
 from pcgraph.errors import CheckpointError, ConfigError, PCGraphWarning
 from pcgraph.model import PCNetwork
-from pcgraph.training import History, evaluate, fit
+from pcgraph.training import Evaluation, History, evaluate, fit
 
 __all__ = ["train", "wide_console"]
 
@@ -172,9 +172,9 @@ def _judge(experiment: Experiment, splits: Splits, net: PCNetwork) -> dict[str, 
 
 
 def _accuracy(experiment: Experiment, images: Images) -> float:
-    found = evaluate(experiment.net, images.batches(1000, shuffle=False), **experiment.at_test).accuracy
-    assert found is not None  # targets are one-hot rows
-    return found
+    found: Evaluation = evaluate(experiment.net, images.batches(1000, shuffle=False), **experiment.at_test)
+    assert found.accuracy is not None  # targets are one-hot rows
+    return found.accuracy
 
 
 def _tell(experiment: Experiment, splits: Splits, history: History) -> None:

@@ -7,7 +7,8 @@
 """
 
 from pcgraph.data.formats import read_cifar10, read_idx
-from pcgraph.data.images import Batches, Images, load
+from pcgraph.data.images import Batches, Images
+from pcgraph.data.loading import load
 from pcgraph.data.sampling import StreamAligned
 from pcgraph.data.sources import CATALOGUE
 

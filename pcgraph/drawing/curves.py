@@ -10,7 +10,9 @@ from pcgraph.arguments import require_choice, require_count, require_text
 from pcgraph.drawing.style import (
     BLUE,
     COLOURS,
+    DASHES,
     INK,
+    MARKS,
     RED,
     as_it_is,
     plain_decimals,
@@ -96,9 +98,10 @@ def learning_curve(
     for i, (name, records) in enumerate(measured.items()):
         at = _places(records, over, smm[name] if isinstance(smm, Mapping) and name in smm else smm)
         colour = COLOURS[i % len(COLOURS)] if several else INK
-        left.plot(at, [r.energy for r in records], marker="o", markersize=4, color=colour, label=as_it_is(name) or None)
+        look = _look(i)
+        left.plot(at, [r.energy for r in records], **look, color=colour, label=as_it_is(name) or None)
         if judged_too:
-            _accuracies(right, at, records, name, colour if several else None, judged)
+            _accuracies(right, at, records, name, look | {"color": colour} if several else None, judged)
             right.set(xlabel=AXES[over], ylabel="accuracy (%)", title="accuracy")
     if several:
         left.legend(frameon=False, fontsize=8)
@@ -116,6 +119,11 @@ def learning_curve(
     return figure
 
 
+def _look(i: int) -> dict[str, Any]:
+    """Give the i-th line a mark and dashes of its own, so that a grey print tells it apart, too."""
+    return {"marker": MARKS[i % len(MARKS)], "linestyle": DASHES[i % len(DASHES)], "markersize": 4}
+
+
 def _places(records: list[EpochRecord], over: str, smm: Any) -> list[float]:
     """Say where each epoch stands on the horizontal axis."""
     if over == "epochs":
@@ -127,16 +135,16 @@ def _places(records: list[EpochRecord], over: str, smm: Any) -> list[float]:
 
 
 def _accuracies(
-    ax: Any, at: list[float], records: list[EpochRecord], name: str, colour: str | None, judged: str
+    ax: Any, at: list[float], records: list[EpochRecord], name: str, look: dict[str, Any] | None, judged: str
 ) -> None:
-    """Draw both accuracies of a single run; of several, where each has one colour, draw the one that matters."""
+    """Draw both accuracies of a single run; of several, where each has one look, draw the one that matters."""
     found = [
-        ("training (sampled batches)", [record.accuracy for record in records], BLUE),
-        (judged, [record.validation.get("accuracy") for record in records], RED),
+        ("training (sampled batches)", [record.accuracy for record in records], _look(1) | {"color": BLUE}),
+        (judged, [record.validation.get("accuracy") for record in records], _look(0) | {"color": RED}),
     ]
     shown = [(label, [(x, 100 * y) for x, y in zip(at, values) if y is not None], own) for label, values, own in found]
     shown = [each for each in shown if each[1]]
-    for label, points, own in shown if colour is None else shown[-1:]:
-        who = label if colour is None else f"{name}, {label}"
+    for label, points, own in shown if look is None else shown[-1:]:
+        who = label if look is None else f"{name}, {label}"
         last = f"{as_it_is(who)}, {points[-1][1]:.1f} % at the end"
-        ax.plot(*zip(*points), marker="o", markersize=4, color=colour or own, label=last)
+        ax.plot(*zip(*points), **(look or own), label=last)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Set
+from collections.abc import Hashable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import networkx as nx
 
+from pcgraph.drawing.placing import HIGH, WIDE, bend, fanned, is_target, layout, main_edges, signs
 from pcgraph.drawing.style import (
     BLUE,
+    DIM,
     GREEN,
     GREY,
     INK,
@@ -30,7 +32,7 @@ from pcgraph.topology.witness import listing
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["draw", "graph", "layout"]
+__all__ = ["draw", "graph", "headline", "neurons"]
 
 Node = Hashable
 
@@ -40,15 +42,6 @@ LABELLED = 250
 """Only clamped and offending nodes bear a name where there are more nodes than this."""
 COUNTED = 30
 """The number of neurons stands under each name where there are no more nodes than this."""
-WIDE, HIGH = 1.35, 0.85
-"""So many inches lie from column to column and from row to row."""
-ROUNDS = 8
-TALL = 30
-"""A column of more nodes than this is folded into several, side by side."""
-FIRST_SLOT = 30.0
-"""The first slot of a node stands so many degrees from the right, where what feeds it back mostly comes from."""
-FOLD = 0.36
-"""The parts of a folded column stand so far apart, where 1 is the distance from column to column."""
 
 
 def graph(
@@ -109,129 +102,16 @@ def draw(declared: nx.DiGraph, report: Report, ax: Axes | None = None, title: st
         size = (max(3.2, scale * WIDE * across + 0.8), max(2.4, scale * HIGH * down + 1.3))
         _, ax = pyplot().subplots(figsize=size, layout="constrained")
     _Picture(ax, declared, report, place).draw(columns)
-    ax.set_title(_title(report) if title is None else title, fontsize=10)
+    ax.set_title(as_it_is(headline(report)) if title is None else title, fontsize=10)
     return ax
 
 
-def layout(declared: nx.DiGraph, report: Report) -> tuple[dict[int, list[Node]], dict[Node, tuple[float, float]]]:
-    """Place each node: return the nodes of each column from top to bottom, and their positions.
-
-    Parameters
-    ----------
-    declared : nx.DiGraph
-        The declaration.
-    report : Report
-        Its report, of groups.
-    """
-    column = _columns(declared, _main(declared), report)
-    columns: dict[int, list[Node]] = defaultdict(list)
-    for v in declared:
-        columns[column[v]].append(v)
-    ordered = {c: columns[c] for c in sorted(columns)}
-    _uncross(declared, ordered, column)
-    place: dict[Node, tuple[float, float]] = {}
-    x = 0.0
-    for c, nodes in ordered.items():
-        folds = math.ceil(len(nodes) / TALL)
-        width = FOLD * (folds - 1)
-        x += width / 2 + (1.0 if c else 0.0)
-        for i, v in enumerate(nodes):
-            place[v] = (x + FOLD * (i % folds) - width / 2, ((len(nodes) - 1) / 2 - i) / folds)
-        x += width / 2
-    return ordered, place
-
-
-def _main(declared: nx.DiGraph) -> nx.DiGraph:
-    """Return the graph without the edges that feed slots, which no sweep follows."""
-    main = nx.DiGraph()
-    main.add_nodes_from(declared)
-    main.add_edges_from((u, v) for u, v, data in declared.edges(data=True) if feeds_main(data))
-    return main
-
-
-def _columns(declared: nx.DiGraph, main: nx.DiGraph, report: Report) -> dict[Node, int]:
-    """Choose a column for each node: its depth, or where it has none, its layer of the condensation behind those."""
-    column = {v: int(d) for v, d in report.depth.items() if math.isfinite(d)}
-    cut = nx.DiGraph()
-    cut.add_nodes_from(declared)
-    cut.add_edges_from((u, v) for u, v in main.edges() if v not in report.clamped or v in report.partial)
-    for part in check_phase(cut, (), repair=False).components:
-        if not column.keys() & part:
-            before = [column[u] for v in part for u in cut.predecessors(v) if u in column]
-            start = 1 + max(before, default=0)
-            inside = cut.subgraph(part)
-            column |= {v: start + step for v, step in _unrolled(inside, declared, cut, column).items()}
-    for v in declared:
-        if _is_target(v, main, report.clamped - report.partial):
-            column[v] = 1 + max(column[u] for u in main.predecessors(v))
-    used = {c: i for i, c in enumerate(sorted(set(column.values())))}
-    return {v: used[c] for v, c in column.items()}
-
-
-def _unrolled(piece: nx.DiGraph, declared: nx.DiGraph, cut: nx.DiGraph, column: dict[Node, int]) -> dict[Node, int]:
-    """Count steps from where a component is entered, breadth first: a cycle then runs to the right and once back."""
-    order = [v for v in declared if v in piece]
-    entered = [v for v in order if any(u in column for u in cut.predecessors(v))] or order
-    step = {entered[0]: 0}
-    queue = list(step)
-    for u in queue:
-        for v in piece.successors(u):
-            if v not in step:
-                step[v] = step[u] + 1
-                queue.append(v)
-    return step
-
-
-def _uncross(declared: nx.DiGraph, columns: dict[int, list[Node]], column: dict[Node, int]) -> None:
-    """Order each column by the mean height of the neighbours in the others, to and fro (Sugiyama 1981)."""
-
-    def heights() -> dict[Node, float]:
-        return {v: (len(nodes) - 1) / 2 - i for nodes in columns.values() for i, v in enumerate(nodes)}
-
-    for turn in range(ROUNDS):
-        forwards = turn % 2 == 0
-        for c in sorted(columns, reverse=not forwards):
-            height = heights()
-
-            def mean(v: Node, forwards: bool = forwards, c: int = c, height: dict[Node, float] = height) -> float:
-                near = [*declared.predecessors(v), *declared.successors(v)]
-                beside = [height[u] for u in near if (column[u] < c if forwards else column[u] > c)]
-                return sum(beside) / len(beside) if beside else height[v]
-
-            columns[c].sort(key=lambda v, mean=mean: -mean(v))  # type: ignore[misc]
-
-
-def _clear(
-    start: tuple[float, float], stop: tuple[float, float], rad: float, others: list[tuple[float, float]]
-) -> bool:
-    """Say whether matplotlib's arc of this curvature (a quadratic Bézier curve) keeps clear of the other nodes."""
-    (x, y), (x2, y2) = ((p[0] * WIDE, p[1] * HIGH) for p in (start, stop))
-    middle = (x + x2) / 2 + rad * (y2 - y), (y + y2) / 2 - rad * (x2 - x)
-    for i in range(1, 24):
-        t = i / 24
-        px = (1 - t) ** 2 * x + 2 * t * (1 - t) * middle[0] + t * t * x2
-        py = (1 - t) ** 2 * y + 2 * t * (1 - t) * middle[1] + t * t * y2
-        if any(math.hypot(px - a * WIDE, py - b * HIGH) < 0.28 for a, b in others):
-            return False
-    return True
-
-
-def _title(report: Report) -> str:
+def headline(report: Report) -> str:
+    """Say whether forward initialization is possible, and why or in which order."""
     if report.order is None:
-        return as_it_is(f"Forward() is not possible: {report.sweep().witness}")
+        return f"Forward() is not possible: {report.sweep().witness}"
     who = "Forward()" if report.proposition_3_2 else "Forward(fallback=…)"
-    return as_it_is(f"{who} is possible: {listing(report.order, ', then ', 6) or 'no node is free'}")
-
-
-def _is_target(v: Node, main: nx.DiGraph, fixed: Set[Node]) -> bool:
-    """Say whether a node is clamped and predicted, and predicts nothing; an input that is predicted is an input."""
-    return v in fixed and bool(main.in_degree(v)) and not main.out_degree(v)
-
-
-def _fanned(first: float, i: int, length: float) -> float:
-    """Bend the i-th of several parallel edges: ever further out, or to both sides of one that is straight."""
-    apart = 0.17 / max(1.0, length)
-    return first + math.copysign(apart * i, first) if first else apart * ((i + 1) // 2) * (1 if i % 2 else -1)
+    return f"{who} is possible: {listing(report.order, ', then ', 6) or 'no node is free'}"
 
 
 def _polar(radius: float, angle: float) -> tuple[float, float]:
@@ -239,7 +119,7 @@ def _polar(radius: float, angle: float) -> tuple[float, float]:
     return radius * math.cos(math.radians(angle)), radius * math.sin(math.radians(angle))
 
 
-def _neurons(shape: Any) -> str:
+def neurons(shape: Any) -> str:
     """Write the number of neurons of a group, or the shape of an image or a grid."""
     sizes = tuple(shape) if isinstance(shape, Iterable) else (shape,)
     return f"{'×'.join(map(str, sizes))} neuron{'' if sizes == (1,) else 's'}"
@@ -250,21 +130,19 @@ class _Picture:
 
     def __init__(self, ax: Axes, declared: nx.DiGraph, report: Report, place: dict[Node, tuple[float, float]]) -> None:
         self.ax = ax
-        self.declared, self.main = declared, _main(declared)
+        self.declared, self.main = declared, main_edges(declared)
         self.report = report
         self.place = place
         self.full = len(place) <= LARGE
         self.radius = 13.0 if self.full else 5.0 if len(place) <= LABELLED else 3.5
-        cycle = report.cycle or []
-        self.bad_edges = set(zip(cycle, cycle[1:] + cycle[:1]))
-        self.bad_nodes = {*cycle, *report.free_roots}
-        self.fixed = report.clamped - report.partial
+        found = signs(declared, report)
+        self.bad_edges, self.bad_nodes, self.fixed, self.angle = (
+            found.bad_edges,
+            found.bad_nodes,
+            found.fixed,
+            found.angle,
+        )
         shapes = [declared.nodes[v].get("shape") for v in declared]
-        self.angle = {
-            (v, slot): FIRST_SLOT + min(60.0, 240.0 / len(slots)) * i
-            for v, slots in declared.nodes(data="slots")
-            for i, slot in enumerate(slots or ())
-        }
         self.counted = len(shapes) <= COUNTED and any(shape not in (None, 1, (1,)) for shape in shapes)
 
     def draw(self, columns: dict[int, list[Node]]) -> None:
@@ -301,7 +179,7 @@ class _Picture:
         width = self.ax.get_position().width * self.ax.figure.get_figure(root=True).get_figwidth()
         self.ax.legend(
             handles=shown, loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=len(shown) if width > 5 else 2,
-            fontsize=7, frameon=False, handlelength=2.4, borderaxespad=0.2,
+            fontsize=8, frameon=False, handlelength=2.2, borderaxespad=0.2,
         )  # fmt: skip
 
     def nodes(self) -> None:
@@ -320,15 +198,16 @@ class _Picture:
         inside = self.full and len(text) <= 3
         self.ax.annotate(
             as_it_is(text), (x, y), xytext=(0, 0 if inside else -self.radius - 2), textcoords="offset points",
-            ha="center", va="center" if inside else "top", fontsize=9 if self.full else 7,
+            ha="center", va="center" if inside else "top", fontsize=10 if self.full else 7,
             color=RED if bad else INK, zorder=5 if bad else 4,
             bbox={"boxstyle": "square,pad=0.1", "color": PAPER, "alpha": 0.8 if bad and not inside else 0.0},
         )  # fmt: skip
         shape = self.declared.nodes[v].get("shape")
         if self.counted and shape is not None:
             self.ax.annotate(
-                _neurons(shape), (x, y), xytext=(0, -self.radius - (3 if inside else 14)), textcoords="offset points",
-                ha="center", va="top", fontsize=7, color=INK, alpha=0.75, zorder=4,
+                neurons(shape), (x, y), xytext=(0, -self.radius - (3 if inside else 14)), textcoords="offset points",
+                ha="center", va="top", fontsize=8, color=INK, zorder=4,
+                bbox={"boxstyle": "square,pad=0.05", "color": PAPER, "alpha": 0.8},
             )  # fmt: skip
 
     def slots(self) -> None:
@@ -360,7 +239,7 @@ class _Picture:
                 self.loop(v, style, 1 + 0.6 * i, slot)
                 self.factor(scale, x, y, 1.8 * self.radius * (1 + 0.6 * i))
                 continue
-            rad = _fanned(first, i, math.hypot(x2 - x, y2 - y))
+            rad = fanned(first, i, math.hypot(x2 - x, y2 - y))
             apart = {"connectionstyle": f"arc3,rad={rad:.3f}"}
             self.ax.annotate(
                 "", (x2, y2), xycoords=end, xytext=(x, y), textcoords="data", arrowprops=style | apart,
@@ -393,17 +272,11 @@ class _Picture:
             )  # fmt: skip
 
     def bend(self, u: Node, v: Node) -> float:
-        """Find the least curvature with which an edge meets no other node, bowed apart from an edge the other way."""
-        (x, y), (x2, y2) = self.place[u], self.place[v]
-        if not self.full:
-            return 0.25 if x2 <= x else -0.12 if abs(x2 - x) > 1 else 0.0
-        both = self.declared.has_edge(v, u)
-        outwards = -1 if y + y2 >= 0 else 1
-        sizes = [0.2, 0.32, 0.45, 0.6] if both or x2 <= x else [0.0, 0.15, 0.28, 0.42, 0.56]
-        signs = [1] if both or x2 <= x else [outwards, -outwards]
-        tries = [sign * size for size in sizes for sign in signs]
-        others = [p for w, p in self.place.items() if w not in (u, v)]
-        return next((rad for rad in tries if _clear((x, y), (x2, y2), rad, others)), tries[-1])
+        """Bend an edge round the other nodes; where there are many, only as much as tells its direction."""
+        if self.full:
+            return bend(self.declared, u, v, self.place)
+        x, x2 = self.place[u][0], self.place[v][0]
+        return 0.25 if x2 <= x else -0.12 if abs(x2 - x) > 1 else 0.0
 
     def loop(self, v: Node, style: dict[str, Any], size: float, slot: str | None) -> None:
         """Draw a self-loop above the node, or out to its slot, in points, so that it is round at every scale."""
@@ -419,17 +292,17 @@ class _Picture:
         """Write below each column the depth that its free nodes share."""
         low = min(y for _, y in self.place.values()) - 0.75
         self.ax.text(
-            min(x for x, _ in self.place.values()) - 0.5, low, "depth", ha="center", va="top", fontsize=8, color=GREY
+            min(x for x, _ in self.place.values()) - 0.5, low, "depth", ha="center", va="top", fontsize=8, color=DIM
         )
         for nodes in columns.values():
             found = {self.report.depth[v] for v in nodes if v not in self.fixed} or {
                 self.report.depth[v] for v in nodes
             }
             text = "∞" if math.inf in found else ", ".join(f"{d:g}" for d in sorted(found))
-            cut = all(_is_target(v, self.main, self.fixed) for v in nodes)
+            cut = all(is_target(v, self.main, self.fixed) for v in nodes)
             xs = [self.place[v][0] for v in nodes]
             middle = (min(xs) + max(xs)) / 2
-            self.ax.text(middle, low, "target" if cut else text, ha="center", va="top", fontsize=8, color=GREY)
+            self.ax.text(middle, low, "target" if cut else text, ha="center", va="top", fontsize=8, color=DIM)
 
 
 def _line() -> Any:

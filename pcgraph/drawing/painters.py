@@ -12,7 +12,7 @@ import numpy as np
 
 from pcgraph import notebook
 from pcgraph.drawing import results
-from pcgraph.drawing.declaration import draw
+from pcgraph.drawing.hover import draw_svg
 from pcgraph.drawing.style import PAPER, pyplot
 from pcgraph.errors import PCGraphError
 from pcgraph.learning import InferenceResult
@@ -41,22 +41,28 @@ def _has_pyplot() -> bool:
     return True
 
 
-def _report(report: Report) -> bytes | None:
-    if report.level != "groups" or len(report.nodes) > DRAWN or not _has_pyplot():
-        return None
+def _report(report: Report) -> str:
+    if report.level != "groups" or len(report.nodes) > DRAWN:
+        return ""
     graph = nx.MultiDiGraph()
     graph.add_nodes_from(report.nodes)
     own, fed = set(report.main_edges), Counter((u, v) for u, v, _ in report.slot_edges)
     for edge, count in zip(report.edges, report.multiplicity):
         graph.add_edges_from([edge] * max(1, count - fed[edge]) if edge in own else [])
     _add_slots(graph, report.slot_edges)
-    return _png(draw(graph, report).figure)
+    return draw_svg(graph, report).shown()
 
 
-def _plan(plan: Plan) -> bytes | None:
+def _plan(plan: Plan) -> str:
+    if len(plan.structure.nodes) > DRAWN:
+        return ""
+    graph, report = _declared(plan)
+    return draw_svg(graph, report, title="").shown()
+
+
+def _declared(plan: Plan) -> tuple[nx.MultiDiGraph, Report]:
+    """Make a graph of what was declared out of a plan, with its report."""
     s = plan.structure
-    if len(s.nodes) > DRAWN or not _has_pyplot():
-        return None
     graph = nx.MultiDiGraph()
     for i in np.argsort(s.rank[: len(s.declared)]).tolist():
         prior = {"prior": 0.0} if i in s.priors else {}
@@ -65,7 +71,7 @@ def _plan(plan: Plan) -> bytes | None:
     graph.add_edges_from((u, v) for u, v, slot in edges if slot == MAIN)
     _add_slots(graph, [edge for edge in edges if edge[2] != MAIN])
     clamped = [s.nodes[i] for i in np.flatnonzero(~plan.free[: len(s.declared)])]
-    return _png(draw(graph, check_phase(graph, clamped, repair=False), title="").figure)
+    return graph, check_phase(graph, clamped, repair=False)
 
 
 def _add_slots(graph: nx.MultiDiGraph, edges: Iterable[tuple[Hashable, Hashable, str]]) -> None:
@@ -75,15 +81,19 @@ def _add_slots(graph: nx.MultiDiGraph, edges: Iterable[tuple[Hashable, Hashable,
         graph.add_edge(u, v, slot=slot)
 
 
-def _result(result: InferenceResult) -> bytes | None:
+def _result(result: InferenceResult) -> str:
+    graph = ""
+    if len(result.plan.structure.nodes) <= DRAWN:
+        energies = {v: float(energy.mean()) for v, energy in result.node_energy.items()}
+        graph = draw_svg(*_declared(result.plan), energies=energies, title="").shown()
     if result.trace is None or len(result.trace) < 2 or not _has_pyplot():
-        return None
+        return graph
     if result.node_trace is None:
-        return _png(results.trace(result).figure)
+        return graph + notebook.image(_png(results.trace(result).figure), "energy over the inference steps")
     figure, (left, right) = pyplot().subplots(1, 2, figsize=(10, 3.2), layout="constrained")
     results.trace(result, ax=left)
     results.energy(result, ax=right)
-    return _png(figure)
+    return graph + notebook.image(_png(figure), "energy over the inference steps, in all and by node")
 
 
 notebook.draws(Report, _report)

@@ -15,10 +15,13 @@ from pcgraph.topology.witness import name
 __all__ = [
     "BLUE",
     "COLOURS",
+    "DASHES",
+    "DIM",
     "GREEN",
     "GREY",
     "INK",
     "MAP",
+    "MARKS",
     "PALE",
     "PAPER",
     "RED",
@@ -34,6 +37,11 @@ __all__ = [
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
 RED, BLUE, GREEN, GREY, INK, PAPER = "#D55E00", "#56B4E9", "#009E73", "#9A9A9A", "#222222", "#FFFFFF"
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#222222")
+DIM = "#666666"
+"""What is said beside the matter is written in this grey, which is still dark enough to be read."""
+MARKS = ("o", "s", "^", "D", "v", "P", "X")
+DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)))
+"""Lines that differ in colour differ in mark and dash as well, for a reader of a grey print."""
 MAP = "cividis"
 """Amounts are drawn in this map: it is even in lightness, and the same to colour-blind readers."""
 PALE = "#CFE3F0"

@@ -226,6 +226,11 @@ class InferenceResult:
         factor = require_number(factor, "factor")
         net = self._program.network
         net.check_parameters()
+        asked = self.plan.request
+        if (asked.frozen_edges, asked.frozen_biases) != (net.frozen_edges, net.frozen_biases):
+            raise ConfigError(
+                "weights or biases were frozen, or unfrozen, since this inference was planned: run net.infer(...) again"
+            )
         with torch.inference_mode(False), torch.no_grad():  # what is made lazily here serves ordinary runs later on
             if self._energies is None and next(net.own.energies.parameters(), None) is not None:
                 self._energies, self._energy = energy_by_node(self._program), self._program.energy()
@@ -277,7 +282,7 @@ class InferenceResult:
         self.learned = True
         self.remember()
 
-    @torch.no_grad()
     def remember(self) -> None:
-        """Let the initializer observe this result."""
-        self.init.learn(self)
+        """Let the initializer observe this result, with autograd on: it may learn by a loss of its own."""
+        with torch.inference_mode(False), torch.enable_grad():
+            self.init.learn(self)

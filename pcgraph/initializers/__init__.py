@@ -1,5 +1,6 @@
 """State initializers: where the free states start (paper, Sections 3 and 4)."""
 
+from pcgraph.initializers.amortized import Amortized
 from pcgraph.initializers.average import Average
 from pcgraph.initializers.base import (
     Block,
@@ -22,6 +23,7 @@ from pcgraph.initializers.per_node import PerNode
 from pcgraph.initializers.remember import Null
 
 __all__ = [
+    "Amortized",
     "Average",
     "Block",
     "Context",

@@ -190,7 +190,11 @@ class Initializer(nn.Module):
         raise TypeError(f"{type(self).__name__} must define init(block, out, context)")
 
     def observe(self, result: Any) -> None:
-        """Learn or remember from a finished inference; called by ``result.backward()`` and by nothing else."""
+        """Learn or remember from a finished inference; called by ``result.backward()`` and by nothing else.
+
+        Autograd is on, whatever it is where ``backward()`` is called: ``loss.backward()`` adds to the ``.grad`` of what
+        is learned, which the optimizer moves. A parameter that is written in place needs ``torch.no_grad()``.
+        """
 
     def learn(self, result: Any) -> None:
         """Observe `result`, and let all parts do so, each once."""

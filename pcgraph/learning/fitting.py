@@ -65,8 +65,8 @@ class TrainingStep:
         Node -> Tensor (batch, *shape), or :class:`pcgraph.Masked`: all that the batch gives, the target with it.
     labels : Tensor or None, shape (batch,)
         The classes, where the batch has them.
-    target : node or None
-        The node that is to be predicted.
+    predicted : tuple of nodes
+        Those that are to be predicted from the others.
     init : Initializer
     steps : int
     state_optimizer : StateOptimizer, Solver or None
@@ -98,7 +98,7 @@ class TrainingStep:
     net: PCNetwork
     clamps: dict[Node, Tensor | Masked]
     labels: Tensor | None
-    target: Node | None
+    predicted: tuple[Node, ...]
     init: Initializer
     steps: int
     state_optimizer: StateOptimizer | Solver | None
@@ -117,31 +117,34 @@ class TrainingStep:
 
     @property
     def inputs(self) -> dict[Node, Tensor | Masked]:
-        """Return the clamps without the target."""
-        return {node: value for node, value in self.clamps.items() if node != self.target}
+        """Return the clamps without the targets."""
+        return {node: value for node, value in self.clamps.items() if node not in self.predicted}
 
     @property
     def targets(self) -> dict[Node, Tensor]:
-        """Map the target node to its value.
+        """Map each node that is to be predicted to its value.
 
         Raises
         ------
         ConfigError
             No node is the target.
         ClampError
-            The batch has no value for it, or knows it in part only.
+            The batch has no value for one, or knows it in part only.
         """
-        if self.target is None:
+        if not self.predicted:
             raise ConfigError(
-                "this rule learns to predict one node from the others, and there is none to predict: name two nodes "
+                "this rule learns to predict a node from the others, and there is none to predict: name two nodes "
                 "in clamp=, the last of which is the target, or give predict=",
                 key="predict",
             )
-        value = self.clamps.get(self.target)
-        if not isinstance(value, Tensor):
-            found = "a partial clamp" if isinstance(value, Masked) else "none"
-            raise ClampError(f"this rule needs whole targets of {self.target!r} (found {found})", node=self.target)
-        return {self.target: value}
+        values: dict[Node, Tensor] = {}
+        for node in self.predicted:
+            value = self.clamps.get(node)
+            if not isinstance(value, Tensor):
+                found = "a partial clamp" if isinstance(value, Masked) else "none"
+                raise ClampError(f"this rule needs whole targets of {node!r} (found {found})", node=node)
+            values[node] = value
+        return values
 
     def infer(self) -> InferenceResult:
         """Run inference on all clamps, with the settings of the run."""

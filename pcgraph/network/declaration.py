@@ -19,9 +19,10 @@ import torch
 from pcgraph import activations, energies, transforms
 from pcgraph.activations import Activation
 from pcgraph.arguments import read_numbers, require_number, require_shape, shown
-from pcgraph.energies import Energy, Gaussian, positive
+from pcgraph.energies import Energy, Gaussian
 from pcgraph.errors import GraphError, nearest
 from pcgraph.network.adjacency import Index
+from pcgraph.network.biases import read_bias
 from pcgraph.network.inits import Init, read_init
 from pcgraph.network.machine import require_bytes
 from pcgraph.network.slots import MAIN, Slot, called, declared_slots, fed_slot
@@ -86,8 +87,9 @@ class NodeSpec:
         :data:`GAUSSIAN` for every node that declares none; an energy given or named otherwise.
     precision : float
         That of a Gaussian energy; 1 for any other.
-    bias : bool
-        Whether the node has one where it is predicted.
+    bias : tuple of int, bool or None
+        Whether the node has one where it is predicted, one number for each neuron; or the shape of one that neurons
+        share. None where nothing is said.
     prior : Tensor or None
         What a root is predicted as, float64, of the node's shape.
     """
@@ -96,7 +98,7 @@ class NodeSpec:
     activation: Activation
     energy: Energy
     precision: float
-    bias: bool
+    bias: Shape | bool | None
     prior: Any
 
 
@@ -130,17 +132,16 @@ def node_spec(node: Node, attributes: Mapping[str, Any], graph: nx.DiGraph, tria
     try:
         activation = activations.get(attributes.get("activation"))
         energy, precision = _energy(attributes.get("energy"), attributes.get("precision"))
+        energy.require_shape(shape)
     except GraphError as error:
         raise GraphError(f"{text}: {error}", where=node, found=error.found) from None
     trial.activation(text, node, activation, shape)
     trial.energy(text, node, energy, shape)
-    bias = attributes.get("bias", True)
-    if not isinstance(bias, bool | np.bool_):
-        raise GraphError(f"{called(node)} needs bias=True or bias=False (found {shown(bias)})", where=node, found=bias)
+    bias = read_bias(attributes["bias"], node, shape) if "bias" in attributes else None
     prior = attributes.get("prior")
     if prior is not None:
         prior = _prior(prior, node, shape)
-    return NodeSpec(shape, activation, energy, precision, bool(bias), prior)
+    return NodeSpec(shape, activation, energy, precision, bias, prior)
 
 
 def _prior(value: Any, node: Node, shape: Shape) -> torch.Tensor:
@@ -162,10 +163,10 @@ def _prior(value: Any, node: Node, shape: Shape) -> torch.Tensor:
 
 
 def _energy(spec: Any, precision: Any) -> tuple[Energy, float]:
-    if spec is None or (isinstance(spec, str) and spec == "gaussian"):
-        return GAUSSIAN, 1.0 if precision is None else positive(precision, "precision")
     energy = energies.get(spec, precision)
-    return energy, energy.precision if type(energy) is Gaussian else 1.0
+    if type(energy) is not Gaussian:
+        return energy, 1.0
+    return energy if energy is spec else GAUSSIAN, energy.precision
 
 
 def _misspelt(node: Node, graph: nx.DiGraph) -> str:

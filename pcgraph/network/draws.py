@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from pcgraph.errors import GraphError
-from pcgraph.network.inits import BATCHED, INITS, Fill, Init
+from pcgraph.network.inits import BATCHED, INITS, Init
 from pcgraph.network.structure import Structure
 
-__all__ = ["draw_parameters"]
+__all__ = ["draw_parameters", "fill_weight"]
 
 
 @torch.no_grad()
@@ -32,7 +32,7 @@ def draw_parameters(
     weights : mapping
         Name of a bucket -> (rows, out, in), or (rows, entries).
     biases : mapping
-        ``"bias_"`` and the name of a group -> (nodes with a bias, *shape).
+        Their names in the structure -> (nodes with a bias, *shape).
     seed : int
     """
     generator = torch.Generator().manual_seed(seed)
@@ -45,10 +45,8 @@ def draw_parameters(
                 rows = torch.from_numpy(bucket.weight)
                 limit = limit.new_empty(bucket.rows).index_copy_(0, rows, limit)
             _uniform(weights[bucket.name], limit, generator)
-    for group in s.groups:
-        if f"bias_{group.name}" in biases:
-            own = group.start + np.flatnonzero(s.has_bias[group.start : group.start + group.count])
-            _uniform(biases[f"bias_{group.name}"], bound[torch.from_numpy(own)], generator)
+    for name, own in s.bias_packs():
+        _uniform(biases[name], bound[torch.from_numpy(own)], generator)
     for bucket in s.buckets:
         if bucket.kind == "module":
             bucket.transform.reset_parameters(generator, int(s.fan_in[s.target[bucket.start : bucket.stop]].max()))
@@ -66,12 +64,9 @@ def _draw_declared(s: Structure, weights: Mapping[str, Tensor], generator: torch
     for name, rows, first in _stretches(s):
         init, fan_in = s.inits[first], int(s.fan_in[s.target[first]])
         tensor = weights[name][rows]
-        if not isinstance(init, str):
-            _call(init, tensor[0], generator, fan_in, s.edge(first))
-            continue
-        fill = INITS[init]
-        for part in (tensor,) if fill in BATCHED else tensor:
-            fill(part, generator, fan_in)
+        batched = isinstance(init, str) and INITS[init] in BATCHED
+        for part in (tensor,) if batched else tensor:
+            fill_weight(init, part, generator, fan_in, s.edge(first))
 
 
 def _stretches(s: Structure) -> Iterator[tuple[str, slice, int]]:
@@ -81,7 +76,7 @@ def _stretches(s: Structure) -> Iterator[tuple[str, slice, int]]:
     last: tuple[str, Init, int] | None = None
     for e in sorted(s.inits):
         bucket = s.buckets[int(s.bucket_of[e])]
-        row = e - bucket.start if bucket.weight is None else int(bucket.weight[e - bucket.start])
+        row = bucket.row(e)
         if (bucket.name, row) in drawn:
             continue
         drawn.add((bucket.name, row))
@@ -94,8 +89,18 @@ def _stretches(s: Structure) -> Iterator[tuple[str, slice, int]]:
     yield from ((name, slice(begin, end), first) for name, begin, end, first in found)
 
 
-def _call(init: Fill, tensor: Tensor, generator: torch.Generator, fan_in: int, edge: tuple[Any, ...]) -> None:
-    text = f"the init of the edge {edge[0]!r} -> {edge[1]!r}"
+def fill_weight(init: Init, tensor: Tensor, generator: torch.Generator, fan_in: int, edge: Any) -> None:
+    """Fill a tensor as an init says, by name or by a function, which is looked after.
+
+    Raises
+    ------
+    GraphError
+        The function fails, returns another tensor, or leaves numbers that are not finite; `edge` is named.
+    """
+    if isinstance(init, str):
+        INITS[init](tensor, generator, fan_in)
+        return
+    text = f"the init of the edge {edge[0]!r} -> {edge[1]!r}" if isinstance(edge, tuple) else f"the init of {edge}"
     try:
         returned = init(tensor, generator, fan_in)
     except (TypeError, RuntimeError, ValueError) as error:

@@ -10,7 +10,7 @@ from torch import Tensor
 from pcgraph.arguments import gibibytes, shown
 from pcgraph.errors import ConfigError, OutOfMemory
 
-__all__ = ["TYPES", "require_bytes", "require_place"]
+__all__ = ["TYPES", "require_bytes", "require_place", "require_type"]
 
 #: What states and parameters may be: sums of products are taken in them.
 TYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -25,14 +25,24 @@ def require_place(dtype: torch.dtype | None, device: torch.device | str | None) 
         Networks do not compute in this type, or the device cannot be used.
     """
     dtype = torch.get_default_dtype() if dtype is None else dtype
-    if dtype not in TYPES:
-        raise ConfigError(f"dtype must be one of {', '.join(map(str, TYPES))} (found {shown(dtype)})", key="dtype")
+    require_type(dtype)
     device = torch.get_default_device() if device is None else device
     try:
         return torch.empty(0, dtype=dtype, device=device)
     except Exception as error:  # each kind of device has errors of its own
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ConfigError(f"device {shown(device)} cannot be used: {reason}", key="device") from error
+
+
+def require_type(dtype: torch.dtype) -> None:
+    """Refuse a type in which networks do not compute: complex numbers, integers, eight bits.
+
+    Raises
+    ------
+    ConfigError
+    """
+    if dtype not in TYPES:
+        raise ConfigError(f"dtype must be one of {', '.join(map(str, TYPES))} (found {shown(dtype)})", key="dtype")
 
 
 def require_bytes(needed: int, what: str) -> None:

@@ -13,8 +13,8 @@ A node may have further predictions, slots, with an energy each: :mod:`pcgraph.n
 from __future__ import annotations
 
 import copy
-from collections.abc import Hashable, Mapping
-from typing import Any
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, Self
 
 import networkx as nx
 import numpy as np
@@ -28,8 +28,8 @@ from pcgraph.network.adjacency import Index
 from pcgraph.network.copying import copy_graph, keep_computed, pairs_of
 from pcgraph.network.declaration import show
 from pcgraph.network.draws import draw_parameters
-from pcgraph.network.machine import require_bytes, require_place
-from pcgraph.network.packed import Packed
+from pcgraph.network.machine import require_bytes, require_place, require_type
+from pcgraph.network.packed import Mask, Packed, ParameterView
 from pcgraph.network.parts import Bucket, Segment
 from pcgraph.network.slots import MAIN, Slot, called
 from pcgraph.network.structure import Structure
@@ -89,6 +89,7 @@ class Network(nn.Module):
 
     def _build(self, seed: int) -> None:
         """Make all parameters, on the CPU, where the seed means the same for every device."""
+        self._still: dict[str, tuple[dict[str, Mask], frozenset[int]]] = {}
         self.weights = Packed()
         self.biases = Packed()
         self.edge_modules = nn.ModuleDict()
@@ -109,6 +110,7 @@ class Network(nn.Module):
 
     def _hold_nothing(self) -> None:
         """Leave all parameters to another network, that of one rank's part."""
+        self._still = {}
         self.weights, self.biases = Packed(), Packed()
         self.edge_modules, self.energies = nn.ModuleDict(), nn.ModuleDict()
         self.register_buffer("_probe", torch.zeros((), device="cpu"), persistent=False)
@@ -126,6 +128,8 @@ class Network(nn.Module):
         a, z = self.structure.groups[bucket.source_group], self.structure.groups[bucket.target_group]
         shape = (z.size, a.size) if bucket.kind == "linear" else (bucket.entries(self.structure.groups),)
         self.weights[bucket.name] = nn.Parameter(torch.empty(bucket.rows, *shape, device="cpu"), bucket.trainable)
+        if not bucket.trainable:
+            self.weights.fixed |= {bucket.name}
 
     def _freeze_modules(self) -> None:
         """Freeze the modules of edges declared ``trainable=False``; one that learns on another edge is refused."""
@@ -178,11 +182,36 @@ class Network(nn.Module):
 
     def _make_biases(self) -> None:
         s = self.structure
-        for group in s.groups:
-            rows = np.flatnonzero(s.has_bias[group.start : group.start + group.count])
-            if len(rows):
-                self.bias_row[group.start + rows] = np.arange(len(rows))
-                self.biases[f"bias_{group.name}"] = nn.Parameter(torch.empty(len(rows), *group.shape, device="cpu"))
+        for name, nodes in s.bias_packs():
+            self.bias_row[nodes] = np.arange(len(nodes))
+            self.biases[name] = nn.Parameter(torch.empty(len(nodes), *s.bias_shape(int(nodes[0])), device="cpu"))
+
+    @property
+    def frozen_edges(self) -> frozenset[int]:
+        """Return the canonical numbers of the edges whose rows of a packed weight are frozen."""
+        return self._numbers("weights", self._edges_of)
+
+    @property
+    def frozen_biases(self) -> frozenset[int]:
+        """Return the canonical numbers of the nodes whose rows of a packed bias are frozen."""
+        return self._numbers("biases", self._nodes_of)
+
+    def _numbers(self, which: str, read: Callable[[str, Mask], Index]) -> frozenset[int]:
+        """Return the numbers of what is frozen; one object for as long as it is the same, since plans ask for it."""
+        rows: dict[str, Mask] = getattr(self, which).frozen_rows
+        kept = self._still.get(which)
+        if kept is None or kept[0] is not rows:
+            found = [read(name, mask) for name, mask in rows.items()]
+            self._still[which] = kept = (rows, frozenset(i for numbers in found for i in numbers.tolist()))
+        return kept[1]
+
+    def _edges_of(self, name: str, mask: Mask) -> Index:
+        bucket = next(bucket for bucket in self.structure.buckets if bucket.name == name)
+        return bucket.start + np.flatnonzero(mask if bucket.weight is None else mask[bucket.weight])
+
+    def _nodes_of(self, name: str, mask: Mask) -> Index:
+        own = next(nodes for other, nodes in self.structure.bias_packs() if other == name)
+        return own[mask[self.bias_row[own]]]
 
     def energy_of(self, segment: int) -> Energy:
         """Return the energy of the nodes of a segment that is not Gaussian."""
@@ -223,8 +252,9 @@ class Network(nn.Module):
         """
         s = self.structure
         if self.bias_row[i] >= 0:
-            packed: Tensor = self.biases[f"bias_{s.groups[int(s.group_of[i])].name}"]
-            return packed[int(self.bias_row[i])].flatten()
+            packed: Tensor = self.biases[s.bias_name(i)]
+            bias = packed[int(self.bias_row[i])].expand(s.groups[int(s.group_of[i])].shape).flatten()
+            return bias.detach() if i in self.frozen_biases else bias
         if i in s.priors:
             return s.priors[i].to(self._probe).flatten()
         return self._probe.new_zeros(s.groups[int(s.group_of[i])].size)
@@ -254,16 +284,21 @@ class Network(nn.Module):
         if bucket.kind in ("identity", "tie", "module"):
             module = self.edge_modules[bucket.name] if bucket.kind == "module" else bucket.transform
             return module(x).flatten(1)  # type: ignore[no-any-return]
-        x, row = x.flatten(1), e - bucket.start if bucket.weight is None else int(bucket.weight[e - bucket.start])
-        weight = self.weights[bucket.name][row]
+        x, weight = x.flatten(1), self.weights[bucket.name][bucket.row(e)]
+        if e in self.frozen_edges:
+            weight = weight.detach()
         if bucket.kind == "linear":
             return nn.functional.linear(x, weight)
         source, target = bucket.pattern(self.structure.groups).to(x.device)
         out = x.new_zeros(x.shape[0], self.structure.groups[bucket.target_group].size)
         return out.index_add(1, target, x.index_select(1, source) * weight)
 
-    def weight(self, u: Node, v: Node, key: Hashable | None = None, *, slot: str | None = None) -> Tensor:
+    def weight(
+        self, u: Node, v: Node, key: Hashable | None = None, *, slot: str | None = None
+    ) -> ParameterView:  # fmt: skip
         """Return the weight of an edge as a view, shape (neurons of v, neurons of u): read it, or write into it.
+
+        An optimizer takes it as well: it has a ``grad``, and ``requires_grad_(False)`` freezes it.
 
         Of a SparseLinear edge it holds the stored values, shape (entries,), in the order of its ``entries``. What the
         edge sends is its ``scale`` times the product with the weight.
@@ -289,20 +324,25 @@ class Network(nn.Module):
         >>> net.weight("x", "y").shape
         torch.Size([2, 3])
         """
-        i = self.structure.edge_number(u, v, key, slot)
+        return self.edge_weight(self.structure.edge_number(u, v, key, slot))
+
+    def edge_weight(self, i: int) -> ParameterView:
+        """Return the weight of the edge with canonical number `i`, as :meth:`weight` does."""
         bucket = self.structure.buckets[int(self.structure.bucket_of[i])]
         if bucket.kind not in ("linear", "sparse"):
+            u, v = self.structure.edge(i)[:2]
             raise GraphError(
                 f"the edge {u!r} -> {v!r} is a {type(bucket.transform).__name__}, which has no dense weight; "
                 "net.transform(u, v) is the transform itself",
                 where=(u, v),
             )
-        row = i - bucket.start if bucket.weight is None else int(bucket.weight[i - bucket.start])
-        packed: Tensor = self.weights[bucket.name].detach()
-        return packed[row]
+        row = bucket.row(i)
+        return self.weights.view(bucket.name, slice(row, row + 1), tuple(self.weights[bucket.name].shape[1:]))
 
-    def bias(self, v: Node, *, slot: str | None = None) -> Tensor:
-        """Return the bias of node `v`, or of a slot of it, as a view of its shape.
+    def bias(self, v: Node, *, slot: str | None = None) -> ParameterView:
+        """Return the bias of node `v`, or of a slot of it, as a view; an optimizer takes it as well.
+
+        It has the node's shape, or the one that was declared by ``bias=``.
 
         Raises
         ------
@@ -313,15 +353,15 @@ class Network(nn.Module):
         if place is None:
             who = called(v if slot in (None, MAIN) else Slot(v, slot))
             raise GraphError(f"{who} has no bias: it is a root, or was declared with bias=False", where=v)
-        packed: Tensor = self.biases[place[0]].detach()
-        return packed[place[1]]
+        name, row = place
+        return self.biases.view(name, slice(row, row + 1), tuple(self.biases[name].shape[1:]))
 
     def bias_place(self, v: Node, slot: str | None = None) -> tuple[str, int] | None:
         """Return name and row of the packed bias of `v`, or of a slot of it; None if it has none."""
         i = self.structure.require_prediction(v, slot)
         if self.bias_row[i] < 0:
             return None
-        return f"bias_{self.structure.groups[int(self.structure.group_of[i])].name}", int(self.bias_row[i])
+        return self.structure.bias_name(i), int(self.bias_row[i])
 
     def transform(self, u: Node, v: Node, key: Hashable | None = None, *, slot: str | None = None) -> Transform:
         """Return the transform of the edge `u` -> `v`; `key` and `slot` as in :meth:`weight`."""
@@ -344,6 +384,18 @@ class Network(nn.Module):
     def device(self) -> torch.device:
         """The parameters lie on this device."""
         return self._probe.device
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move or convert all parameters and buffers, for ``to()`` and its like.
+
+        Raises
+        ------
+        ConfigError
+            Networks do not compute in the new type. Nothing has been converted then.
+        """
+        require_type(fn(self._probe).dtype)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Network:
         """Copy everything, a subclass's own attributes and modules too; arrays of the structure alone are shared.

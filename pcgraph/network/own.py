@@ -109,12 +109,11 @@ def _draw(network: Network, part: Piece, seed: int) -> None:
         whole = s.buckets[int(s.bucket_of[first[0]])]
         rows = first - whole.start if whole.weight is None else whole.weight[first - whole.start]
         weight[torch.from_numpy(local)] = drawn[whole.name][torch.from_numpy(rows)]
+    packs = dict(s.bias_packs())
     for i in np.flatnonzero(network.bias_row >= 0).tolist():
-        g = int(s.group_of[part.nodes[i]])
-        start = s.groups[g].start
-        row = int(s.has_bias[start : part.nodes[i]].sum())
-        own = f"bias_{network.structure.groups[int(network.structure.group_of[i])].name}"
-        network.biases[own][int(network.bias_row[i])] = drawn[f"bias_{s.groups[g].name}"][row]
+        name = s.bias_name(int(part.nodes[i]))
+        row = int(np.searchsorted(packs[name], part.nodes[i]))
+        network.biases[network.structure.bias_name(i)][int(network.bias_row[i])] = drawn[name][row]
     for bucket in network.structure.buckets:
         if bucket.kind == "module":
             edge = int(part.edges[bucket.start])
@@ -138,10 +137,8 @@ class _Drawn(dict[str, torch.Tensor]):
             if bucket.kind in ("linear", "sparse"):
                 shape = (z.size, a.size) if bucket.kind == "linear" else (bucket.entries(s.groups),)
                 self._shapes[bucket.name] = (bucket.rows, *shape)
-        for group in s.groups:
-            count = int(s.has_bias[group.start : group.start + group.count].sum())
-            if count:
-                self._shapes[f"bias_{group.name}"] = (count, *group.shape)
+        for name, nodes in s.bias_packs():
+            self._shapes[name] = (len(nodes), *s.bias_shape(int(nodes[0])))
 
     def __contains__(self, name: object) -> bool:
         return name in self._shapes

@@ -100,6 +100,10 @@ class Bucket:
         """The bucket holds so many edges."""
         return self.stop - self.start
 
+    def row(self, edge: int) -> int:
+        """Return the row of the parameter that the edge with this canonical number uses."""
+        return edge - self.start if self.weight is None else int(self.weight[edge - self.start])
+
     @property
     def keeps_zero(self) -> bool:
         """A source that is zero adds nothing to its targets."""

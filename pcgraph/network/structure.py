@@ -13,7 +13,7 @@ it lead to it, and a *tie* from its node makes its state that of the node.
 from __future__ import annotations
 
 import copy
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -27,6 +27,7 @@ from pcgraph import activations
 from pcgraph.arguments import shown
 from pcgraph.errors import ClampError, GraphError, nearest
 from pcgraph.network.adjacency import Adjacency, Index
+from pcgraph.network.biases import by_channel
 from pcgraph.network.copying import pairs_of
 from pcgraph.network.declaration import Edges, EdgeSpec, Nodes, NodeSpec, read_edges, read_nodes, show
 from pcgraph.network.inits import Init
@@ -34,6 +35,7 @@ from pcgraph.network.layout import NodeOrder, order_nodes
 from pcgraph.network.parts import Bucket, Group, Segment
 from pcgraph.network.slots import MAIN, Slot
 from pcgraph.network.trial import Trial
+from pcgraph.transforms import GraphLayer
 
 __all__ = ["Structure"]
 
@@ -70,6 +72,9 @@ class Structure:
         Edges that hand the state of a node to one of its slots, and what pulls at the slot back to the node.
     has_energy : ndarray of bool, shape (nodes,)
         V_E: nodes with a parent, and roots with a prior; and all slots.
+    has_bias : ndarray of bool, shape (nodes,)
+    shared_biases : dict
+        Canonical number of a node whose bias neurons share -> the shape of the bias, which broadcasts to the node's.
     priors : dict
         Canonical number of a root with a prior -> its value.
     inits : dict
@@ -97,6 +102,7 @@ class Structure:
         edges = read_edges(graph, pairs, nodes)
         order = order_nodes(nodes, *((edges.source, edges.target) if len(nodes.owners) else pairs))
         self._lay_out_nodes(nodes, order)
+        self._find_biases(nodes, order, _by_graph_layers(edges, len(nodes.names)))
         self._lay_out_edges(edges, np.argsort(order.declared), trial)
 
     # -- nodes ----------------------------------------------------------------------------------------------------
@@ -115,6 +121,8 @@ class Structure:
         self.rank, self.is_root = order.rank, order.is_root
         self.group_of: Index = np.repeat(np.arange(len(counts)), counts)
         self.position: Index = np.concatenate([np.arange(count) for count in counts])
+        self.has_bias: NDArray[np.bool_]
+        self.shared_biases: dict[int, Shape] = {}
         prior = np.array([spec.prior is not None for spec in specs])[which]
         self.priors: dict[int, torch.Tensor] = {i: specs[which[i]].prior for i in np.flatnonzero(prior).tolist()}
         for i in np.flatnonzero(prior & ~self.is_root).tolist():
@@ -124,11 +132,46 @@ class Structure:
                 where=self.nodes[i],
             )
         self.has_energy: NDArray[np.bool_] = ~self.is_root | prior
-        self.has_bias: NDArray[np.bool_] = np.array([spec.bias for spec in specs])[which] & ~self.is_root
         precision = np.array([spec.precision for spec in specs])[which]
         self.segments: tuple[Segment, ...] = tuple(
             self._segment(specs[which[start]], start, precision[start:stop]) for start, stop in order.segments
         )
+
+    def _find_biases(self, nodes: Nodes, order: NodeOrder, alike: NDArray[np.bool_]) -> None:
+        which, alike = nodes.which[order.declared], alike[order.declared]
+        said = [spec.bias for spec in nodes.specs]
+        self.has_bias = np.array([bias is not False for bias in said])[which] & ~self.is_root
+        few = [isinstance(bias, tuple) for bias in said]
+        silent = np.array([bias is None for bias in said])[which] & alike
+        for i in np.flatnonzero((np.array(few)[which] | silent) & self.has_bias).tolist():
+            own, shape = said[which[i]], self.groups[int(self.group_of[i])].shape
+            shared = own if isinstance(own, tuple) else by_channel(shape)
+            if shared is not None and shared != shape:
+                self.shared_biases[i] = shared
+
+    def bias_packs(self) -> Iterator[tuple[str, Index]]:
+        """Yield (name, nodes) of the tensors in which biases lie, by canonical number."""
+        few = np.zeros(len(self.nodes), dtype=bool)
+        few[list(self.shared_biases)] = True
+        for group in self.groups:
+            own = np.arange(group.start, group.start + group.count)
+            own = own[self.has_bias[own] & ~few[own]]
+            if len(own):
+                yield f"bias_{group.name}", own
+        names: dict[str, list[int]] = {}
+        for i in sorted(self.shared_biases):
+            names.setdefault(self.bias_name(i), []).append(i)
+        yield from ((name, np.array(nodes)) for name, nodes in names.items())
+
+    def bias_shape(self, i: int) -> Shape:
+        """Return the shape of the bias of the node with canonical number `i`: its own, or one that broadcasts to it."""
+        return self.shared_biases.get(i, self.groups[int(self.group_of[i])].shape)
+
+    def bias_name(self, i: int) -> str:
+        """Return the name of the packed tensor in which that bias lies."""
+        name = f"bias_{self.groups[int(self.group_of[i])].name}"
+        own = self.shared_biases.get(i)
+        return name if own is None else f"{name}_by_{'x'.join(map(str, own))}"
 
     def _segment(self, spec: NodeSpec, first: int, precision: NDArray[np.float64]) -> Segment:
         root = bool(self.is_root[first])
@@ -392,6 +435,12 @@ class Structure:
         """So many edges are declared."""
         return len(self.source) - len(self.slots)
 
+    @property
+    def declared_edges(self) -> list[int]:
+        """Return the canonical numbers of the edges in the order of the declaration, without ties."""
+        order = np.argsort(self._declared_position)
+        return order[: self.edge_count].tolist()  # type: ignore[no-any-return]
+
     @cached_property
     def owner(self) -> Index:
         """Say whose state each node has: its own, or if it is a slot its node's; canonical numbers, shape (nodes,)."""
@@ -420,6 +469,14 @@ class Structure:
             if size:
                 np.add.at(result, self.target[bucket.start : bucket.stop], size)
         return result
+
+
+def _by_graph_layers(edges: Edges, count: int) -> NDArray[np.bool_]:
+    """Mark the nodes into which layers lead that treat all vertices of a graph alike, and nothing else."""
+    layer = np.array([isinstance(spec.transform, GraphLayer) for spec in edges.specs], dtype=bool)
+    fed = np.bincount(edges.target, minlength=count)
+    found: NDArray[np.bool_] = (fed > 0) & (np.bincount(edges.target[layer[edges.which]], minlength=count) == fed)
+    return found
 
 
 def _unused(name: str, names: dict[str, int]) -> str:

@@ -307,4 +307,6 @@ class Compiler:
         trainable = np.zeros(len(s.source), dtype=bool)
         for bucket in s.buckets:
             trainable[bucket.start : bucket.stop] = bucket.learns
-        return Learn(np.flatnonzero(z[s.target] & trainable), np.flatnonzero(z & s.has_bias))
+        trainable[list(self.request.frozen_edges)] = False
+        biased = s.has_bias & ~mask_of(len(s.nodes), self.request.frozen_biases)
+        return Learn(np.flatnonzero(z[s.target] & trainable), np.flatnonzero(z & biased))

@@ -140,6 +140,8 @@ class _Local:
             nudged=self.named(r.nudged),
             only=None if r.only is None else self.named(r.only),
             kept=None if r.kept is None else self.named(r.kept),
+            frozen_edges=frozenset(self.edges(np.array(sorted(r.frozen_edges), dtype=np.int64)).tolist()),
+            frozen_biases=self.named(r.frozen_biases),
             precision=tuple(sorted((int(local[i]), value) for i, value in r.precision if self._owns(i))),
         )
 

@@ -44,6 +44,8 @@ class Request:
         or one for each step and one for the end.
     duals : float or None
         The rate of dual variables, where there are any.
+    frozen_edges, frozen_biases : frozenset of int
+        Edges, and nodes, whose weight or bias does not learn although it was declared to.
     pins : tuple of (bucket name, kernel)
         What the backend is told to use; a plan does not look at it.
     """
@@ -59,6 +61,8 @@ class Request:
     kept: frozenset[int] | None = None
     precision: Precision = ()
     duals: float | None = None
+    frozen_edges: frozenset[int] = frozenset()
+    frozen_biases: frozenset[int] = frozenset()
     pins: tuple[tuple[str, str], ...] = ()
 
     @classmethod
@@ -66,7 +70,8 @@ class Request:
         cls, clamped: frozenset[int], masked: frozenset[int], steps: int, optimizer: StateOptimizer | Solver | None, *,
         nudged: frozenset[int] = frozenset(), all_move: bool = False, only: frozenset[int] | None = None,
         kept: frozenset[int] | None = None, precision: Precision = (),
-        duals: float | None = None, pins: Mapping[str, str] | None = None,
+        duals: float | None = None, frozen_edges: frozenset[int] = frozenset(),
+        frozen_biases: frozenset[int] = frozenset(), pins: Mapping[str, str] | None = None,
     ) -> Request:  # fmt: skip
         """Make a request with the promises of `optimizer`; without one, or without steps, those of plain descent.
 
@@ -79,7 +84,8 @@ class Request:
         return cls(
             clamped, masked, steps,
             moves is None or bool(moves.fixes_zero), moves is None or bool(moves.stateless),
-            nudged, all_move, only, kept, precision, duals, _read_pins(pins),
+            nudged, all_move, only, kept, precision, duals, frozen_edges, frozen_biases,
+            _read_pins(pins),
         )  # fmt: skip
 
 

@@ -107,6 +107,8 @@ class _Proof:
         if plan.request.kept is not None:
             self.by_error = self.free & self.alive & ~s.is_root & ~mask_of(count, plan.request.kept)
         self.learns = np.concatenate([np.full(b.count, b.learns) for b in s.buckets] or [np.zeros(0, dtype=bool)])
+        self.learns[list(plan.request.frozen_edges)] = False
+        self.biased = s.has_bias & ~mask_of(count, plan.request.frozen_biases)
         self.masked = mask_of(count, plan.request.masked)
         self.vanishes = np.ones(count, dtype=bool)
         for segment in s.segments:
@@ -392,13 +394,13 @@ class _Proof:
     def _learn(self, op: Learn) -> None:
         self._shifted()
         s, compared = self.s, self.step.compared
-        owing, biased = self.learns & compared[s.target], s.has_bias & compared
+        owing, biased = self.learns & compared[s.target], self.biased & compared
         edges, nodes = op.edges[~owing[op.edges]], op.nodes[~biased[op.nodes]]
         if len(edges):
             why = "target has no error" if self.learns[edges[0]] else "weight is fixed"
             raise _Wrong(f"learns from {self._edge(edges)}, whose {why}")
         if len(nodes):
-            why = "has no error" if s.has_bias[nodes[0]] else "has no bias"
+            why = "has no error" if self.biased[nodes[0]] else "has no bias, or a frozen one"
             raise _Wrong(f"learns the bias of {self._name(nodes)}, which {why}")
         late = op.edges[self._seen(op.edges) != self.version[s.source[op.edges]]]
         if len(late):

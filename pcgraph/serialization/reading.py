@@ -220,6 +220,8 @@ def _typed(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _from_text(key: str, value: str) -> Any:
+    if key == "bias" and value.lstrip()[:1] == "[":
+        return json.loads(value)
     if key in ("bias", "trainable") and value.strip().lower() in ("true", "false"):
         return value.strip().lower() == "true"
     if key in ("precision", "prior", "scale", "slots") or (key in MAKERS and value.lstrip()[:1] in ("{", "[")):

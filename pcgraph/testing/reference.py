@@ -61,6 +61,8 @@ def _transformed(net: Network, u: Node, v: Node, key: Any, data: Mapping[str, An
         bucket = net.structure.buckets[int(net.structure.bucket_of[i])]
         row = i - bucket.start if bucket.weight is None else int(bucket.weight[i - bucket.start])
         weight = net.weights[bucket.name][row]
+        if not net.weight(u, v, key).requires_grad:
+            weight = weight.detach()
         if isinstance(transform, transforms.SparseLinear):
             source, target = transform.entries(net.structure.shape(u), shape).to(net.device)
             dense = weight.new_zeros(math.prod(shape), x.flatten(1).shape[1])
@@ -72,7 +74,10 @@ def _transformed(net: Network, u: Node, v: Node, key: Any, data: Mapping[str, An
 
 def _bias(net: Network, v: Node, slot: str | None) -> Tensor | float:
     place = net.bias_place(v, slot)
-    return 0.0 if place is None else net.biases[place[0]][place[1]]
+    if place is None:
+        return 0.0
+    bias: Tensor = net.biases[place[0]][place[1]]
+    return bias if net.bias(v, slot=slot).requires_grad else bias.detach()
 
 
 def _declared(net: Network, v: Node, slot: str | None) -> Mapping[str, Any]:

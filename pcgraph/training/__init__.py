@@ -1,8 +1,9 @@
 """Networks are trained and measured by fit and evaluate; this room holds both, and what they tell.
 
 :func:`fit` reads its arguments (``options``) and runs the loop (``loop``), whose step is in ``learner``. No module
-leans on a later one: records, early_stopping, collapse, interrupts, loader_position, batches, evaluation, gradients,
-fit_arguments, options, logs, stability, step_recording, state, ranks, learner, checkpointing, loop, train.
+leans on a later one: records, early_stopping, collapse, interrupts, loader_position, batches, metrics, evaluation,
+gradients, fit_arguments, updates, options, logs, stability, step_recording, state, ranks, learner, checkpointing, loop,
+train.
 """
 
 from pcgraph.training.collapse import CollapseDetector

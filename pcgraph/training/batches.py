@@ -26,7 +26,10 @@ from pcgraph.errors import ClampError, ConfigError
 from pcgraph.network import Network
 from pcgraph.processes import Group, Part
 
-__all__ = ["LABELS", "Batch", "BatchLayout", "check_names", "is_one_hot", "mark", "one_hot", "read_batch", "take"]
+__all__ = [
+    "LABELS", "Batch", "BatchLayout", "check_names", "check_targets", "is_one_hot", "mark", "one_hot", "read_batch",
+    "take",
+]  # fmt: skip
 
 Node = Hashable
 LABELS = "labels"
@@ -93,6 +96,26 @@ def check_names(net: Network, names: Node | Sequence[Node | None], key: str) -> 
     return found
 
 
+def check_targets(net: Network, predict: Any) -> tuple[Node, ...]:
+    """Give the nodes that are to be predicted, one or a list of them, checked against the network.
+
+    Raises
+    ------
+    ClampError
+        One of them is no node.
+    ConfigError
+        The list is empty, or names a node twice.
+    """
+    if not isinstance(predict, list):
+        net.structure.require_node(predict, ClampError)
+        return (predict,)
+    for node in predict:
+        net.structure.require_node(node, ClampError)
+    if not predict or len(set(predict)) < len(predict):
+        raise ConfigError(f"predict= names one node, or a list of them, none twice (found {predict!r})", key="predict")
+    return tuple(predict)
+
+
 @dataclass(frozen=True)
 class BatchLayout:
     """Says what the entries of a batch are.
@@ -101,32 +124,36 @@ class BatchLayout:
     ----------
     entries : tuple
         A name for each entry, or None; empty where batches are mappings, which name them themselves.
-    target : node or None
+    targets : tuple of nodes
         What is to be predicted.
     given : tuple of nodes
-        What it is predicted from.
+        What they are predicted from.
     """
 
     entries: tuple[Node | None, ...]
-    target: Node | None
+    targets: tuple[Node, ...]
     given: tuple[Node, ...]
 
+    @property
+    def target(self) -> Node | None:
+        """Return the first target, which training's accuracy tells of."""
+        return self.targets[0] if self.targets else None
+
     @classmethod
-    def read(cls, net: Network, clamp: Any, predict: Node | None) -> BatchLayout:
+    def read(cls, net: Network, clamp: Any, predict: Node | list[Node] | None) -> BatchLayout:
         """Read `clamp` and `predict`, checked against the network.
 
         Without `clamp` entries are those of ``("x", "y")`` where the network has these nodes, and elsewhere they have
         no names but those of a mapping.
         """
-        if predict is not None:
-            net.structure.require_node(predict, ClampError)
+        targets = () if predict is None else check_targets(net, predict)
         if clamp is None:
             clamp = DEFAULT if all(_is_node(net, name) for name in DEFAULT) else None
         names = () if clamp is None else check_names(net, clamp, "clamp")
         nodes = [n for n in names if n is not None and not (n == LABELS and not _is_node(net, LABELS))]
         if predict is None and len(nodes) > 1:
-            predict = nodes[-1]
-        return cls(names, predict, tuple(n for n in nodes if n != predict))
+            targets = (nodes[-1],)
+        return cls(names, targets, tuple(n for n in nodes if n not in targets))
 
 
 def _is_node(net: Network, name: Any) -> bool:

@@ -18,6 +18,7 @@ from pcgraph.training.loader_position import LoaderPosition, has_state
 from pcgraph.training.options import FitOptions
 from pcgraph.training.records import EpochRecord, metric_of
 from pcgraph.training.state import TrainingState
+from pcgraph.training.updates import Updates
 
 __all__ = ["Checkpointing"]
 
@@ -35,14 +36,15 @@ class Checkpointing:
     state : TrainingState
     position : LoaderPosition
     gradients : GradientMonitor
+    updates : Updates
     """
 
     def __init__(
         self, net: PCNetwork, options: FitOptions, state: TrainingState, position: LoaderPosition,
-        gradients: GradientMonitor,
+        gradients: GradientMonitor, updates: Updates,
     ) -> None:  # fmt: skip
         self.net, self.options, self.state = net, options, state
-        self.position, self.gradients = position, gradients
+        self.position, self.gradients, self.updates = position, gradients, updates
         self.folder = options.checkpoint
         self._lock = None if self.folder is None else FolderLock(self.folder)
         self._saved: tuple[int, int] | None = None
@@ -86,8 +88,8 @@ class Checkpointing:
         name = self._followed(record)
         if self.folder is not None and name is not None and self.state.history.best(name) is record:
             save(
-                self.folder / "best", self.net, initializer=self.options.init, step=record.step, epoch=record.epoch,
-                extra={"metric": name, "value": metric_of(record, name)}, keep=1,
+                self.folder / "best", self.options.judged(self.net), initializer=self.options.init,
+                step=record.step, epoch=record.epoch, extra={"metric": name, "value": metric_of(record, name)}, keep=1,
             )  # fmt: skip
 
     def _followed(self, record: EpochRecord) -> str | None:
@@ -124,6 +126,7 @@ class Checkpointing:
         before = state.before_validation or self.taken_down()
         return {
             "kind": KIND, **state.state_dict(), "gradients": self.gradients.state_dict(), **self._rule_state(),
+            "updates": self.updates.state_dict(),
             **({"state_rate": self._rate.state_dict()} if self._rate is not None else {}),
             "validation": before["validation"],
             "position": self.position.state(state.batch, state.exact, before["generators"]),
@@ -147,6 +150,12 @@ class Checkpointing:
             )
         if self._rate is not None:
             transaction.load(self._rate, saved["state_rate"])
+
+    def _restore_updates(self, saved: dict[str, Any], transaction: Transaction) -> None:
+        """Restore what is held between updates, and the average of the weights; older runs held nothing."""
+        if "updates" in saved or self.updates.ema is not None:
+            nothing = {"held": [None] * len(self.updates.trained), "batches": 0, "samples": 0}
+            transaction.load(self.updates, saved.get("updates", nothing))
 
     def _rule_state(self) -> dict[str, Any]:
         rule: Any = self.options.rule
@@ -225,6 +234,7 @@ class Checkpointing:
         for scheduler, one in zip(options.schedulers, each):
             transaction.load(scheduler, one)
         self._restore_rate(saved, checkpoint.path, transaction)
+        self._restore_updates(saved, transaction)
         if "rule_state" in saved:
             transaction.load(options.rule, saved["rule_state"])
         if saved["validation"] is not None and has_state(options.validate):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import torch
 from torch import Tensor
 
-from pcgraph.arguments import require_count, require_instance, shown
+from pcgraph.arguments import is_number, require_count, require_instance, shown
 from pcgraph.clamps import Masked
 from pcgraph.coordinates import Errors
 from pcgraph.energies import Gaussian
@@ -20,7 +20,8 @@ from pcgraph.model import PCNetwork
 from pcgraph.optimizers import StateOptimizer
 from pcgraph.processes import Group, read_group, telling
 from pcgraph.solvers import Solver
-from pcgraph.training.batches import Batch, check_names, is_one_hot, read_batch, take
+from pcgraph.training.batches import Batch, check_names, check_targets, is_one_hot, read_batch, take
+from pcgraph.training.metrics import read_metrics
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -44,29 +45,55 @@ class Evaluation:
     energy : float
         The energy that the node's error has, ``E(target, prediction)``; half the squared error for the default energy.
     samples : int
+    metrics : mapping
+        Of ``metrics=``, by name: a number, or whatever else a metric computes.
     """
 
     accuracy: float | None
     squared_error: float
     energy: float
     samples: int
+    metrics: Mapping[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, float]:
-        """Give the numbers by name, without those that are None."""
-        return {k: v for k, v in asdict(self).items() if v is not None}
+        """Give the numbers by name, those of metrics among them, without those that are None."""
+        own = {k: getattr(self, k) for k in ("accuracy", "squared_error", "energy", "samples")}
+        numbers = {k: v for k, v in self.metrics.items() if is_number(v)}
+        return {k: v for k, v in (own | numbers).items() if v is not None}
 
     def __str__(self) -> str:
         accuracy = "" if self.accuracy is None else f"accuracy {self.accuracy:.2%}, "
-        return f"{accuracy}squared error {self.squared_error:.4g}, energy {self.energy:.4g} ({self.samples} samples)"
+        more = "".join(f", {k} {v:.4g}" for k, v in self.metrics.items() if is_number(v))
+        return (
+            f"{accuracy}squared error {self.squared_error:.4g}, energy {self.energy:.4g}{more} ({self.samples} samples)"
+        )
 
 
+@overload
+def evaluate(
+    net: PCNetwork, loader: Iterable[Any], *, given: Node | Sequence[Node | None] | None = None,
+    predict: list[Node], init: Initializer | None = None, steps: int | None = None,
+    optimizer: StateOptimizer | Solver | None = None, coordinates: Errors | None = None, tolerance: float | None = None,
+    precision: Mapping[Any, float] | None = None, stop: Callable[[], bool] | None = None, check: bool = True,
+    capture: bool | Literal["auto"] = False, metrics: Mapping[Any, Any] | None = None,
+) -> dict[Node, Evaluation]: ...  # fmt: skip
+@overload
 def evaluate(
     net: PCNetwork, loader: Iterable[Any], *, given: Node | Sequence[Node | None] | None = None, predict: Node = "y",
     init: Initializer | None = None, steps: int | None = None, optimizer: StateOptimizer | Solver | None = None,
     coordinates: Errors | None = None, tolerance: float | None = None,
     precision: Mapping[Any, float] | None = None, stop: Callable[[], bool] | None = None, check: bool = True,
-    capture: bool | Literal["auto"] = False, group: Group | ProcessGroup | Literal[False] | None = None,
-) -> Evaluation:  # fmt: skip
+    capture: bool | Literal["auto"] = False, metrics: Mapping[Any, Any] | None = None,
+    group: Group | ProcessGroup | Literal[False] | None = None,
+) -> Evaluation: ...  # fmt: skip
+def evaluate(
+    net: PCNetwork, loader: Iterable[Any], *, given: Node | Sequence[Node | None] | None = None,
+    predict: Node | list[Node] = "y", init: Initializer | None = None, steps: int | None = None,
+    optimizer: StateOptimizer | Solver | None = None, coordinates: Errors | None = None, tolerance: float | None = None,
+    precision: Mapping[Any, float] | None = None, stop: Callable[[], bool] | None = None, check: bool = True,
+    capture: bool | Literal["auto"] = False, metrics: Mapping[Any, Any] | None = None,
+    group: Group | ProcessGroup | Literal[False] | None = None,
+) -> Evaluation | dict[Node, Evaluation]:  # fmt: skip
     """Predict `predict` from `given`, and compare.
 
     The prediction is a sweep where Proposition 3.2 holds for the given nodes; elsewhere `init` and `steps` are
@@ -82,19 +109,26 @@ def evaluate(
     given : node or sequence of nodes, optional
         What is clamped, in the order of a tuple's entries, where None stands for one that is not used. The default is
         ``"x"`` where there is such a node, and elsewhere all that a mapping names beside `predict`.
-    predict : node
+    predict : node or list of nodes
+        Several are predicted from the same `given`, none of them from another.
     init, steps, optimizer, coordinates, tolerance, precision
         As for :meth:`pcgraph.PCNetwork.predict`: for graphs without a sweep, and where feedback is to have a say.
     stop : callable, optional
         Asked after each batch whether to end early, with what has been seen.
     check, capture
         As for :meth:`pcgraph.PCNetwork.predict`; with ``check=False`` nothing waits for a GPU before the last batch.
+    metrics : mapping, optional
+        Name -> metric of torchmetrics, or anything with ``update(predictions, targets)``, ``compute()`` and
+        ``reset()``; of several targets node -> such a mapping. They are reset first. Predictions have shape
+        (batch, *shape); targets are classes, shape (batch,), where they are one-hot, and else the rows themselves.
+        They see whole batches, so that several processes that share each batch have to evaluate by themselves, with
+        ``group=False``.
     group : Group, torch.distributed.ProcessGroup or False, optional
         The processes that share every batch, as for :func:`pcgraph.fit`; all ranks get the same answer.
 
     Returns
     -------
-    Evaluation
+    Evaluation, or a dict node -> Evaluation where `predict` is a list
 
     Raises
     ------
@@ -116,12 +150,13 @@ def evaluate(
     5
     """
     require_instance(net, "net", PCNetwork, "pcgraph.PCNetwork(graph)")
-    target = net.structure.require_node(predict, ClampError)
+    targets = check_targets(net, predict)
     if given is None and "x" in net.structure.number:
         given = "x"
     names = () if given is None else check_names(net, given, "given")
-    if predict in names:
-        raise ConfigError(f"{predict!r} cannot be both given and predicted", key="predict")
+    for node in targets:
+        if node in names:
+            raise ConfigError(f"{node!r} cannot be both given and predicted", key="predict")
     require_loader(loader, "loader")
     if init is not None:
         require_initializer(init)
@@ -131,39 +166,64 @@ def evaluate(
         require_optimizer(net, steps or 0, optimizer)
     if stop is not None and not callable(stop):
         raise ConfigError(f"stop must be a function of no arguments (found {shown(stop)})", key="stop")
-    total: Tensor | None = None
-    samples = batches = 0
-    was_training = net.training
-    net.eval()
     if isinstance(net, PCNetwork):
         net.require_one_process("evaluate", "net.predict gives all ranks the answer")
     ranks = read_group(group)
+    if metrics and ranks is not None:
+        raise ConfigError(
+            f"metrics= see whole batches, which {ranks.size} processes share: evaluate with group=False", key="metrics"
+        )
+    measured = read_metrics(metrics, targets, several=isinstance(predict, list))
+    how: dict[str, Any] = {
+        "init": init, "steps": steps, "optimizer": optimizer, "coordinates": coordinates, "tolerance": tolerance,
+        "precision": precision, "check": check, "capture": capture,
+    }  # fmt: skip
+    totals: dict[Node, Tensor] = {}
+    samples = batches = 0
+    was_training = net.training
+    net.eval()
     try:
         with telling(ranks):
             for item in loader:
-                whole = read_batch(net, item, (*names, predict) if names else (), check=check)
+                whole = read_batch(net, item, (*names, *targets) if names else (), check=check)
                 batch = whole if ranks is None else take(whole, ranks)
-                clamps, y = _split(net, batch, names, predict)
+                clamps, wanted = _split(net, batch, names, targets)
                 with net.computing(batch.part):
-                    prediction = net.predict(
-                        clamps, predict, init=init, steps=steps, optimizer=optimizer, coordinates=coordinates,
-                        tolerance=tolerance, precision=precision, check=check, capture=capture,
-                    )  # fmt: skip
-                sums = _sums(net, target, y, prediction)
-                if batch.part is not None and not batch.part.count:
-                    sums = torch.zeros_like(sums)
-                total = sums if total is None else total + sums
+                    predictions = _predictions(net, clamps, targets, how)
+                for node, prediction in predictions.items():
+                    sums = _sums(net, net.structure.number[node], wanted[node], prediction)
+                    if batch.part is not None and not batch.part.count:
+                        sums = torch.zeros_like(sums)
+                    totals[node] = totals[node] + sums if node in totals else sums
+                    measured[node].update(prediction, wanted[node])
                 samples, batches = samples + whole.size, batches + 1
                 if stop is not None and _stops(stop, ranks):
                     break
-            if ranks is not None and total is not None:
-                total = _added(total, samples, batches, ranks)
+            if ranks is not None:
+                totals = {node: _added(total, samples, batches, ranks) for node, total in totals.items()}
     finally:
         net.train(was_training)
-    if total is None:
+    if not totals:
         raise ConfigError("there is nothing to evaluate: the loader is empty", key="loader")
+    found = {node: _evaluation(total, samples, measured[node].compute()) for node, total in totals.items()}
+    return found if isinstance(predict, list) else found[targets[0]]
+
+
+def _evaluation(total: Tensor, samples: int, metrics: Mapping[str, Any]) -> Evaluation:
+    """Average the sums of one node over all samples."""
     right, all_classes, error, energy = total.tolist()
-    return Evaluation(right / samples if all_classes == samples else None, error / samples, energy / samples, samples)
+    accuracy = right / samples if all_classes == samples else None
+    return Evaluation(accuracy, error / samples, energy / samples, samples, metrics)
+
+
+def _predictions(
+    net: PCNetwork, clamps: dict[Node, Tensor | Masked], targets: tuple[Node, ...], how: Mapping[str, Any]
+) -> dict[Node, Tensor]:
+    """Predict all targets: by one inference where it is by inference, else each by its sweep."""
+    if len(targets) > 1 and how["init"] is not None and how["steps"] is not None:
+        states = net.infer(clamps, **how).states
+        return {node: states[node] for node in targets}
+    return {node: net.predict(clamps, node, **how) for node in targets}
 
 
 def _stops(stop: Callable[[], bool], group: Group | None) -> bool:
@@ -197,25 +257,28 @@ def require_loader(loader: Any, key: str) -> None:
 
 
 def _split(
-    net: PCNetwork, batch: Batch, names: tuple[Node | None, ...], predict: Node
-) -> tuple[dict[Node, Tensor | Masked], Tensor]:
-    """Split a batch into the given clamps and the target."""
-    clamps = {v: value for v, value in batch.clamps.items() if (v in names if names else v != predict)}
-    y = batch.clamps.get(predict)
-    if not clamps or not isinstance(y, Tensor):
-        wanted = ", ".join(repr(n) for n in names if n is not None) or "some node"
-        raise ClampError(
-            f"a batch needs values of {wanted} and targets of {predict!r} (found {', '.join(map(repr, batch.clamps))})",
-            node=predict,
-        )
-    shape = net.structure.shape(predict)
-    if tuple(y.shape) != (batch.size, *shape):
-        raise ClampError(
-            f"the targets of {predict!r} need shape ({', '.join(map(str, ('batch', *shape)))}), or are classes of "
-            f"shape (batch,) (found {tuple(y.shape)})" + ("" if y.dim() else "; of a data set: images.batches(50)"),
-            node=predict,
-        )
-    return clamps, y
+    net: PCNetwork, batch: Batch, names: tuple[Node | None, ...], targets: tuple[Node, ...]
+) -> tuple[dict[Node, Tensor | Masked], dict[Node, Tensor]]:
+    """Split a batch into the given clamps and the targets."""
+    clamps = {v: value for v, value in batch.clamps.items() if (v in names if names else v not in targets)}
+    wanted: dict[Node, Tensor] = {}
+    for node in targets:
+        y = batch.clamps.get(node)
+        if not clamps or not isinstance(y, Tensor):
+            given = ", ".join(repr(n) for n in names if n is not None) or "some node"
+            raise ClampError(
+                f"a batch needs values of {given} and targets of {node!r} (found {', '.join(map(repr, batch.clamps))})",
+                node=node,
+            )
+        shape = net.structure.shape(node)
+        if tuple(y.shape) != (batch.size, *shape):
+            raise ClampError(
+                f"the targets of {node!r} need shape ({', '.join(map(str, ('batch', *shape)))}), or are classes of "
+                f"shape (batch,) (found {tuple(y.shape)})" + ("" if y.dim() else "; of a data set: images.batches(50)"),
+                node=node,
+            )
+        wanted[node] = y
+    return clamps, wanted
 
 
 def _sums(net: PCNetwork, node: int, y: Tensor, prediction: Tensor) -> Tensor:

@@ -313,7 +313,7 @@ def _require_one_argument(function: Any, key: str, what: str) -> None:
 
 def _check_sweep(net: PCNetwork, layout: BatchLayout) -> None:
     """Refuse, before an epoch is spent, to validate on a loader by a sweep that the graph does not have."""
-    if layout.target is None:
+    if not layout.targets:
         raise ConfigError(
             "validation on a loader needs to know what to predict: give predict=, or a function of the network",
             key="validate",
@@ -329,17 +329,29 @@ def _check_sweep(net: PCNetwork, layout: BatchLayout) -> None:
         )
 
 
-def read_metric(metric: Any, early_stopping: Any, validate: Validate | None) -> tuple[str | None, EarlyStopping | None]:
+def read_metric(
+    metric: Any, early_stopping: Any, validate: Validate | None, layout: BatchLayout
+) -> tuple[str | None, EarlyStopping | None]:  # fmt: skip
     """Read what is followed; of a run whose numbers are known beforehand, it is one of them."""
     if metric is not None:
         require_instance(metric, "metric", str, "'accuracy'")
     if early_stopping is not None:
         require_instance(early_stopping, "early_stopping", EarlyStopping, "pcgraph.training.EarlyStopping(patience=5)")
     if not callable(validate):
-        known = ("accuracy", "energy", *(() if validate is None else ("squared_error",)))
+        known = _measured_of(layout, validate is not None)
         for who, name in (("metric=", metric), ("early stopping", getattr(early_stopping, "metric", None))):
             if name is not None and name not in known:
                 guess = nearest(name, known)
                 hint = f"did you mean {guess!r}?" if guess else "give validate=, or name another metric"
                 raise ConfigError(f"{who} needs the metric {name!r} (found {', '.join(known)}): {hint}", key="metric")
     return metric, early_stopping
+
+
+def _measured_of(layout: BatchLayout, validated: bool) -> tuple[str, ...]:
+    """Name what a run measures, whose validation is none or by a loader: of several targets, each by its name."""
+    if not validated:
+        return ("accuracy", "energy")
+    if len(layout.targets) == 1:
+        return ("accuracy", "energy", "squared_error")
+    of_each = (f"{node}_{name}" for node in layout.targets for name in ("accuracy", "energy", "squared_error"))
+    return ("accuracy", "energy", *of_each)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pcgraph.arguments import is_number
 from pcgraph.model import PCNetwork
-from pcgraph.network import MAIN, Bucket
+from pcgraph.network import MAIN, Bucket, ParameterView
 from pcgraph.network.slots import called
 from pcgraph.optimizers import Following, StateOptimizer
 from pcgraph.plan import NEVER, Plan, arrivals
@@ -142,6 +142,7 @@ def unreached(net: PCNetwork, plan: Plan) -> tuple[list[str], int]:
     for bucket in structure.buckets:
         own = [net.weights[bucket.name]] if bucket.name in net.weights else list(bucket.transform.parameters())
         learns[bucket.start : bucket.stop] = bucket.trainable and any(p.requires_grad for p in own)
+    learns[list(plan.request.frozen_edges)] = False
     learns &= ~_learning(plan)
     if not learns.any():
         return [], plan.steps
@@ -219,7 +220,12 @@ def small_gradients(net: PCNetwork, optimizer: torch.optim.Optimizer) -> list[tu
     -------
     list of (where, root mean square of the gradient, eps)
     """
-    eps = {id(p): _eps(group) for group in optimizer.param_groups if _eps(group) for p in group["params"]}
+    eps = {
+        id(p.owner if isinstance(p, ParameterView) else p): _eps(group)
+        for group in optimizer.param_groups
+        if _eps(group)
+        for p in group["params"]
+    }
     looked = [(what, _rms(gradient), limit) for what, gradient, limit in _gradients(net, eps)]
     numbers = iter(torch.cat([rms for _, rms, _ in looked]).tolist() if looked else ())  # all at once, of a GPU
     found = []

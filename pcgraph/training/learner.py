@@ -20,6 +20,7 @@ from pcgraph.training.loader_position import has_state
 from pcgraph.training.options import FitOptions
 from pcgraph.training.ranks import Averaging
 from pcgraph.training.step_recording import StepRecording
+from pcgraph.training.updates import Updates
 
 __all__ = ["Learned", "Learner"]
 
@@ -49,6 +50,8 @@ class Learner:
     ----------
     consistent : bool
         Whether parameters, optimizer and initializer are those of one moment: not in the middle of an update.
+    moved : bool
+        Whether the last batch, or what was flushed since, has moved the weights.
     """
 
     def __init__(
@@ -57,10 +60,13 @@ class Learner:
         self.net, self.options, self.gradients = net, options, gradients
         held = [p for group in options.optimizer.param_groups for p in group["params"]]
         self.trained = list({id(p): p for p in (*net.parameters(), *held)}.values())
+        self.updates = Updates(
+            net, options.optimizer, self.trained, accumulate=options.accumulate, clip=options.clip, ema=options.ema
+        )
         self.recording = StepRecording(net, options, self.trained, clear=self._clear, changing=self._changing)
         self.averaging = None if group is None else Averaging(group, self.trained)
         self._part: Part | None = None
-        self.consistent = True
+        self.consistent = self.moved = True
         self._updated = self._measured = False
 
     def learn(self, batch: Batch, *, step: int, measured: bool, trace: bool) -> Learned:
@@ -83,7 +89,7 @@ class Learner:
         Diverged
             The energy is not finite.
         """
-        self._measured, self._updated, self._part = measured, False, batch.part
+        self._measured, self._updated, self.moved, self._part = measured, False, True, batch.part
         begun = self.recording.begun(batch) if trace else None
         # The first step tells an initializer what it remembers, without which no recording could be made.
         replayed = None if step == 1 else self.recording(batch)
@@ -102,7 +108,10 @@ class Learner:
         if measured and result is not None:
             self._see_plan(result, step)
         if not self._updated:
-            self._update()
+            self._average()
+            self.moved = self.updates.take(batch.total)
+            if self.moved:
+                self._move()
         if result is None or result.trace is None:
             return Learned(result, energy)
         first, last = batch.means(result.trace[0], result.trace[-1])
@@ -120,7 +129,7 @@ class Learner:
     def _apply_rule(self, batch: Batch, trace: bool) -> InferenceResult | Tensor:
         o = self.options
         task = TrainingStep(
-            self.net, batch.clamps, batch.labels, o.layout.target, o.init, o.steps, o.state_optimizer,  # type: ignore[arg-type]
+            self.net, batch.clamps, batch.labels, o.layout.targets, o.init, o.steps, o.state_optimizer,  # type: ignore[arg-type]
             o.check, trace, self._clear, self._update, self._changing, o.capture, **o.descent.settings,  # type: ignore[arg-type]
             average=self._average, ready=None if self.averaging is None else self.averaging.ready,
         )  # fmt: skip
@@ -203,9 +212,27 @@ class Learner:
         self.consistent = False
 
     def _update(self) -> None:
-        """Move the weights by their gradients, averaged over the samples of all ranks."""
+        """Move the weights by their gradients, averaged over the samples of all ranks, in the name of the rule."""
+        if self.options.accumulate > 1:
+            raise ConfigError(
+                f"the rule {rule_name(self.options.rule)} moves the weights itself, so that no gradients are left to "
+                "accumulate: take accumulate=1",
+                key="accumulate",
+            )
         self._average()
+        self._move()
+
+    def _move(self) -> None:
         if self._measured:
             self.gradients.look()
         self.consistent, self._updated = False, True
-        self.options.optimizer.step()
+        self.updates.shorten()
+        self.updates.step()
+
+    def flush(self) -> bool:
+        """Move the weights by what is held of batches too few for an update; returns whether there were any."""
+        due = self.updates.gather()
+        if due:
+            self._move()
+            self.consistent = True
+        return due

@@ -6,15 +6,20 @@ import csv
 import io
 import json
 import os
+import warnings
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
-from tqdm.auto import tqdm
+from tqdm import TqdmWarning
 
 from pcgraph.errors import ConfigError, DataError
 from pcgraph.training.loader_position import length_of
 from pcgraph.training.records import EpochRecord, StepRecord
+
+with warnings.catch_warnings():  # a notebook without ipywidgets has a plain bar, and no word about it is needed
+    warnings.simplefilter("ignore", TqdmWarning)
+    from tqdm.auto import tqdm
 
 __all__ = ["FileLog", "Log", "ProgressBar", "TensorBoardLog", "open_log"]
 

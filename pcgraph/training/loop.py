@@ -71,7 +71,7 @@ class Trainer:
         self.learner = Learner(net, options, self.gradients, self.group)
         self.stability = StabilityMonitor(net, options)
         self.position = LoaderPosition(loader, net.device)
-        self.checkpoints = Checkpointing(net, options, self.state, self.position, self.gradients)
+        self.checkpoints = Checkpointing(net, options, self.state, self.position, self.gradients, self.learner.updates)
         self.interrupts = Interrupts()
         self.bar = ProgressBar(options.progress, options.epochs)
         self.logs = open_log(options.log, options.tensorboard)
@@ -92,7 +92,7 @@ class Trainer:
 
     def run(self) -> History:
         """Train to the end, or to wherever the run is stopped."""
-        with self.checkpoints:
+        with self.checkpoints, self.options.precision_of(self.net):
             self._begin()
             with self._ended_well(), self.interrupts:
                 self._save()
@@ -161,9 +161,8 @@ class Trainer:
         accuracy = None if hits is None else _accuracy(self._summed(hits), batch.total)
         told = measured or bool(self.options.callbacks)
         lr = float(self.options.optimizer.param_groups[0]["lr"]) if told else math.nan
-        if self.options.scheduler_each == "step":
-            for scheduler in self.options.schedulers:
-                scheduler.step()
+        if self.learner.moved:
+            self._schedule_step()
         state.count_step(batch.total, energy, accuracy)
         self.learner.consistent = True
         seen = self.stability.after() if measured and seen is None else seen
@@ -254,6 +253,8 @@ class Trainer:
     def _end_epoch(self) -> None:
         """Validate, step the schedulers, tell of the epoch, and save."""
         state = self.state
+        if self.learner.flush():
+            self._schedule_step()
         self.learner.require_finite(state.step)
         before = state.before_validation = self.checkpoints.taken_down()
         validation = self._validate()
@@ -345,7 +346,7 @@ class Trainer:
         """Count what a sweep from everything but the target gets right, and the classes; None where there is none."""
         node = self.options.layout.target
         target = batch.clamps.get(node)
-        given = {name: value for name, value in batch.clamps.items() if name != node}
+        given = {name: value for name, value in batch.clamps.items() if name not in self.options.layout.targets}
         if not self.tells_accuracy or not isinstance(target, torch.Tensor) or not given:
             return None
         try:
@@ -374,19 +375,28 @@ class Trainer:
         if validate is None:
             return {}
         if callable(validate):
-            found = validate(self.net)
+            found = validate(self.options.judged(self.net))
         else:
-            assert layout.target is not None
             found = evaluate(
-                self.net, validate, given=layout.given or None, predict=layout.target,
-                stop=lambda: self.interrupts.asked, check=self.options.check, capture=self.capture,
-                group=False if self.group is None else self.group,
+                self.options.judged(self.net), validate, given=layout.given or None,
+                predict=_one_or_all(layout.targets), stop=lambda: self.interrupts.asked, check=self.options.check,
+                capture=self.capture, group=False if self.group is None else self.group,
             )  # fmt: skip
         if isinstance(found, Evaluation):
-            found = {k: v for k, v in found.as_dict().items() if k != "samples"}
+            return _numbers(found)
         if isinstance(found, Mapping):
-            return {str(name): float(value) for name, value in found.items()}
+            named: dict[str, float] = {}
+            for name, part in found.items():  # of evaluate with several targets: node -> Evaluation
+                each = {f"_{k}": v for k, v in _numbers(part).items()} if isinstance(part, Evaluation) else {"": part}
+                named |= {f"{name}{k}": float(v) for k, v in each.items()}
+            return named
         return {getattr(validate, "__name__", "value").replace("<lambda>", "value"): float(found)}
+
+    def _schedule_step(self) -> None:
+        """Step the schedulers that follow the updates of the weights."""
+        if self.options.scheduler_each == "step":
+            for scheduler in self.options.schedulers:
+                scheduler.step()
 
     def _schedule(self, record: EpochRecord) -> None:
         if self.options.scheduler_each == "step":
@@ -443,9 +453,9 @@ class Trainer:
     def _leaks(self) -> list[str]:
         """Name the clamped nodes that help to predict themselves, as far as what is trained on tells."""
         layout = self.options.layout
-        known = {v for v in (*(layout.given or ()), layout.target) if v is not None and v in self.net.graph}
+        known = {v for v in (*layout.given, *layout.targets) if v in self.net.graph}
         leaks = check_phase(self.net.graph, known, repair=False).leaks
-        return [str(leak) for leak in leaks if leak.nodes[0] == layout.target]
+        return [str(leak) for leak in leaks if leak.nodes[0] in layout.targets]
 
     def _has_told(self, beginning: str) -> bool:
         return any(text.startswith(beginning) for text in self.history.warnings)
@@ -459,3 +469,13 @@ def _accuracy(counted: list[float], samples: int) -> float | None:
 
 def _mean(values: list[float]) -> float | None:
     return math.fsum(values) / len(values) if values else None
+
+
+def _numbers(found: Evaluation) -> dict[str, float]:
+    """Give what an evaluation has measured, without the count of samples."""
+    return {k: v for k, v in found.as_dict().items() if k != "samples"}
+
+
+def _one_or_all(targets: tuple[Node, ...]) -> Any:
+    """Give one target as itself, and several as the list that evaluate takes."""
+    return targets[0] if len(targets) == 1 else list(targets)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.optim.swa_utils import AveragedModel
 
 from pcgraph.arguments import require_choice, require_count, require_flag, require_instance
 from pcgraph.errors import ConfigError
@@ -35,6 +37,7 @@ from pcgraph.training.fit_arguments import (
     read_schedulers,
     read_validate,
 )
+from pcgraph.training.updates import read_accumulate, read_autocast, read_clip, read_ema
 
 __all__ = ["FitOptions", "doubts"]
 
@@ -81,6 +84,10 @@ class FitOptions:
     check: bool
     capture: bool | str
     group: Group | None
+    clip: float | None
+    accumulate: int
+    ema: AveragedModel | None
+    autocast: torch.dtype | None
 
     @classmethod
     def read(
@@ -89,7 +96,8 @@ class FitOptions:
         predict: Any, validate: Any, scheduler: Any, scheduler_each: Any,
         early_stopping: Any, metric: Any, callbacks: Any, checkpoint: Any, checkpoint_every: Any, resume: Any,
         on_interrupt: Any, progress: Any, log: Any, tensorboard: Any, measure_every: Any,
-        curvature_every: Any, check: Any, capture: Any, group: Group | None,
+        curvature_every: Any, check: Any, capture: Any, group: Group | None, clip: Any, accumulate: Any, ema: Any,
+        autocast: Any,
     ) -> FitOptions:  # fmt: skip
         """Read the arguments of ``fit``, and refuse what cannot work.
 
@@ -109,7 +117,7 @@ class FitOptions:
         )  # fmt: skip
         optimizer = read_optimizer(net, init, optimizer)
         validate = read_validate(net, validate, layout, epochs)
-        metric, early_stopping = read_metric(metric, early_stopping, validate)
+        metric, early_stopping = read_metric(metric, early_stopping, validate, layout)
         checkpoint = read_path(checkpoint, "checkpoint")
         if checkpoint_every is not None:
             checkpoint_every = require_count(checkpoint_every, "checkpoint_every", least=1)
@@ -128,8 +136,18 @@ class FitOptions:
             tensorboard=read_path(tensorboard, "tensorboard"),
             measure_every=require_count(measure_every, "measure_every", least=1),
             curvature_every=require_count(curvature_every, "curvature_every"), check=require_flag(check, "check"),
-            capture=capture, group=group,
+            capture=capture, group=group, clip=read_clip(clip), accumulate=read_accumulate(accumulate, rule),
+            ema=read_ema(net, ema), autocast=read_autocast(net, autocast),
         )  # fmt: skip
+
+    def judged(self, net: PCNetwork) -> PCNetwork:
+        """Return the network that is validated and kept as the best: the averaged one, where there is one."""
+        averaged: Any = net if self.ema is None else self.ema.module
+        return averaged  # type: ignore[no-any-return]
+
+    def precision_of(self, net: PCNetwork) -> AbstractContextManager[Any]:
+        """Return the context in which products have the precision that was asked for."""
+        return nullcontext() if self.autocast is None else torch.autocast(net.device.type, dtype=self.autocast)
 
     @property
     def followed(self) -> str | None:

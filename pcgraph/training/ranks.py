@@ -96,6 +96,7 @@ def facts(net: PCNetwork, loader: Iterable[Any], options: FitOptions, state: Tra
         "epochs": o.epochs, "target": o.layout, "schedulers": o.schedulers, "scheduler_each": o.scheduler_each,
         "early_stopping": o.early_stopping, "metric": o.metric, "measure_every": o.measure_every,
         "curvature_every": o.curvature_every, "check": o.check, "checkpoint": o.checkpoint,
+        "clip": o.clip, "accumulate": o.accumulate, "ema": None if o.ema is None else "given", "autocast": o.autocast,
         "checkpoint_every": o.checkpoint_every, "resume": o.resume, "validate": type(o.validate).__name__,
         "number of callbacks": len(o.callbacks),
     }  # fmt: skip

@@ -169,6 +169,8 @@ class StepRecording:
             *self.net.backend.settings(self.net),
             *[tensor.data_ptr() for tensor in (*self.trained, *moved, *kept)],
             *[parameter.requires_grad for parameter in self.trained],
+            self.net.frozen_edges,
+            self.net.frozen_biases,
             *[value if type(value) in PLAIN else self._marks(value) for value in settings],
             repr(None if s.state_optimizer is None else vars(s.state_optimizer)),
         )
@@ -218,6 +220,8 @@ def _obstacle(net: PCNetwork, options: FitOptions) -> str | None:
     duals = options.descent.duals
     if options.descent.tolerance is not None or (duals is not None and duals.stop is not None):
         return "the host looks in every step at a tolerance, or where nodes stop: leave tolerance= and stop= out"
+    if options.accumulate > 1 or options.clip is not None or options.ema is not None:
+        return "a step is recorded with one update a batch: leave accumulate=, clip= and ema= out"
     if options.callbacks:
         return "callbacks get the result of every step, and replays have one for all: leave callbacks= out"
     if options.scheduler_each == "step" and options.schedulers:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+from torch.optim.swa_utils import AveragedModel
 
 from pcgraph.coordinates import Errors
 from pcgraph.duals import Duals
@@ -36,13 +37,15 @@ def fit(
     state_optimizer: StateOptimizer | Solver | None = None, coordinates: Errors | None = None,
     tolerance: float | None = None, duals: Duals | None = None,
     precision: Mapping[Node, float | Sequence[float]] | None = None, rule: Rule | None = None, epochs: int = 1,
-    predict: Node | None = None, validate: Validate | None = None, scheduler: Scheduler | Sequence[Scheduler] = (),
-    scheduler_each: str = "epoch", early_stopping: EarlyStopping | None = None, metric: str | None = None,
+    predict: Node | list[Node] | None = None, validate: Validate | None = None,
+    scheduler: Scheduler | Sequence[Scheduler] = (), scheduler_each: str = "epoch",
+    early_stopping: EarlyStopping | None = None, metric: str | None = None,
     callbacks: Callback | Sequence[Callback] = (), checkpoint: str | Path | None = None,
     checkpoint_every: int | None = None, resume: str | Path | None = None,
     on_interrupt: Literal["raise", "return"] = "raise", progress: bool = True, log: str | Path | None = None,
     tensorboard: str | Path | None = None, measure_every: int = 20, curvature_every: int = 500,
-    check: bool = True, capture: bool | Literal["auto"] = False,
+    check: bool = True, capture: bool | Literal["auto"] = False, clip: float | None = None, accumulate: int = 1,
+    ema: AveragedModel | None = None, autocast: torch.dtype | None = None,
     group: Group | ProcessGroup | Literal[False] | None = None,
 ) -> History:  # fmt: skip
     """Train a network: infer, take the local gradients, step; epoch after epoch. Other rules by `rule`.
@@ -89,8 +92,10 @@ def fit(
         or a function of a :class:`~pcgraph.learning.TrainingStep`, see :mod:`pcgraph.learning.fitting`.
     epochs : int
         In all, those before a resumed checkpoint included.
-    predict : node, optional
+    predict : node or list of nodes, optional
         The target, for the accuracy and for validation; by default the last name of `clamp`, if there are two or more.
+        Of several targets the first has its accuracy in the records, and validation by a loader tells of each by its
+        name, as in ``"y_accuracy"``. Rules that learn to predict learn all of them.
     validate : callable or iterable, optional
         After each epoch: a function of the network that returns a number, a mapping name -> number or an
         :class:`~pcgraph.training.Evaluation`; or a loader, for :func:`pcgraph.evaluate` by a sweep. Where there is no
@@ -145,6 +150,20 @@ def fit(
         nothing; True refuses. Predictions, for the accuracy and for validation by a loader, are recorded as well. The
         first step, and batches of another shape than the recorded one, run as they are. The recording keeps state
         buffers of its own until the run ends.
+    clip : float, optional
+        The largest norm that all gradients have together; longer ones are shortened, by
+        :func:`torch.nn.utils.clip_grad_norm_`.
+    accumulate : int
+        Batches to one update of the weights, by the mean of their gradients, each batch counted by its samples: the
+        update is that of one larger batch. The last update of an epoch takes what is left. A step is still one batch;
+        a scheduler with ``scheduler_each="step"`` steps with the updates.
+    ema : AveragedModel, optional
+        An average of the weights that follows each update, made of `net` as
+        ``AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(0.999))`` of :mod:`torch.optim.swa_utils`. Validation
+        then measures ``ema.module``, the averaged network, and the best checkpoint holds it; checkpoints keep both.
+    autocast : torch.dtype, optional
+        ``torch.bfloat16`` or ``torch.float16``: the run stands under :func:`torch.autocast`, so that dense products
+        are taken in half precision. Weights, states, errors and energies stay in float32, so that no scaler is needed.
     group : Group, torch.distributed.ProcessGroup or False, optional
         The processes that share every batch; the default is all ranks, where torch.distributed is initialised, as
         under torchrun. Each rank calls ``fit`` with the same arguments and a loader of the same, whole batches, takes
@@ -198,6 +217,7 @@ def fit(
             scheduler_each=scheduler_each, early_stopping=early_stopping, metric=metric, callbacks=callbacks,
             checkpoint=checkpoint, checkpoint_every=checkpoint_every, resume=resume, on_interrupt=on_interrupt,
             progress=progress, log=log, tensorboard=tensorboard, measure_every=measure_every,
-            curvature_every=curvature_every, check=check, capture=capture, group=ranks,
+            curvature_every=curvature_every, check=check, capture=capture, group=ranks, clip=clip,
+            accumulate=accumulate, ema=ema, autocast=autocast,
         )  # fmt: skip
         return Trainer(net, loader, options).run()

@@ -70,16 +70,16 @@ class EdgeProgram(Program):
     def sigma(self, i):
         return self.s.segments[int(self.s.segment_of[i])].activation
 
-    def compare(self, op):
+    def compare(self, op, t=None):
         self.mu, self.g, self.signal = {}, {}, {}
         for i in op.nodes.tolist():
             self.mu[i] = self.predict(i)
-            self.g[i], sent = self.node_energy(i).error(self.state(i), self.mu[i])
+            self.g[i], sent = self.node_energy(i, t).error(self.state(i), self.mu[i])
             self.signal[i] = self.sigma(i).pullback(sent, self.total[i])
 
     def evaluate(self, t):
         self.propagate(self.plan.stage(t).propagate)
-        self.compare(self.plan.stage(t).compare)
+        self.compare(self.plan.stage(t).compare, t)
 
     def pull(self, t, motion):
         for e in self.plan.stage(t).pull.edges.tolist():
@@ -129,7 +129,7 @@ class EdgeProgram(Program):
 
 
 class EdgeByEdge(Backend):
-    name = "edge by edge"
+    name, moves_precisions = "edge by edge", True
 
     def lower(self, plan, network, batch):
         return EdgeProgram(plan, network, batch)
@@ -138,8 +138,8 @@ class EdgeByEdge(Backend):
 def test_it_passes_the_checks():
     """Whoever writes a backend is told by this whether it computes what the plan says, and what it refuses."""
     refused = (
-        "error coordinates", "error coordinates on a cycle", "slots and error coordinates", "dual variables",
-        "duals that stop", "a tolerance",
+        "error coordinates", "error coordinates on a cycle", "slots and error coordinates",
+        "precisions of each step and error coordinates", "dual variables", "duals that stop", "a tolerance",
     )  # fmt: skip
     assert conformance.check_backend(EdgeByEdge) == refused
 
@@ -218,8 +218,15 @@ class Holds(EdgeProgram):
 class Declared(EdgeProgram):
     """Takes the declared precision for that of this run."""
 
-    def node_energy(self, i):
+    def node_energy(self, i, t=None):
         return self.network.node_energy(i)
+
+
+class Late(EdgeProgram):
+    """Takes the precision at the end for that of each step."""
+
+    def node_energy(self, i, t=None):
+        return super().node_energy(i)
 
 
 class Stale(EdgeProgram):
@@ -238,17 +245,28 @@ class Stale(EdgeProgram):
         (Ties, r"\(slots\)"),
         (Holds, r"states of .* \(slots\)"),
         (Declared, "precisions of one run"),
+        (Late, "precisions of each step"),
     ],
 )
 def test_a_backend_that_is_wrong_is_found(program, says):
     class Wrong(Backend):
         name = "wrong"
+        moves_precisions = True
 
         def lower(self, plan, network, batch):
             return program(plan, network, batch)
 
     with pytest.raises(BrokenPromise, match=says):
         conformance.check_backend(Wrong)
+
+
+def test_a_backend_with_one_precision_a_run_refuses_schedules_and_nothing_else():
+    class Constant(EdgeByEdge):
+        name = "constant"
+        moves_precisions = False
+
+    refused = set(conformance.check_backend(Constant)) - set(conformance.check_backend(EdgeByEdge))
+    assert refused == {"precisions of each step", "precisions of each step from a sweep"}
 
 
 def test_a_backend_that_gives_away_what_is_read_is_found():

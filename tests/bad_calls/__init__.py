@@ -14,9 +14,10 @@ from tests.bad_calls.kinds import Argument
 from tests.bad_calls.learning import MOVING, RULES
 from tests.bad_calls.running import RUNNING
 from tests.bad_calls.training import TRAINING
+from tests.bad_calls.tuning import TUNING
 
 __all__ = ["ARGUMENTS", "Argument"]
 
 ARGUMENTS: list[Argument] = [
-    *NODES, *PARTS, *GRAPHS, *CHECKING, *RUNNING, *FILES, *SETS, *PICTURES, *MOVING, *RULES, *STATE_OPTIMIZERS, *INITIALIZERS, *CLAMPS, *TRAINING, *CHECKPOINTS,
+    *NODES, *PARTS, *GRAPHS, *CHECKING, *RUNNING, *FILES, *SETS, *PICTURES, *MOVING, *RULES, *STATE_OPTIMIZERS, *INITIALIZERS, *CLAMPS, *TRAINING, *TUNING, *CHECKPOINTS,
 ]  # fmt: skip

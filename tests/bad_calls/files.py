@@ -155,6 +155,16 @@ PICTURES = [
     Argument("drawing.graph(clamped=)", lambda v: drawn(drawing.graph, GRAPH, v), "anything", ClampError,
              bad={"text": "x", "number": 3, "unknown": ["z"], "unhashable": [["x"]], "of None": {"x": None}, "bool": True},
              good={"set": {"x"}, "none": None}),
+    Argument("drawing.svg(graph_or_net=)", drawing.svg, "anything", GraphError,
+             bad={k: v for k, v in NO_GRAPH.items() if k != "without shapes"}, good={"one": GRAPH, "net": net()}),
+    Argument("drawing.svg(clamped=)", lambda v: drawing.svg(GRAPH, v), "anything", ClampError,
+             bad={"text": "x", "number": 3, "unknown": ["z"], "unhashable": [["x"]], "of None": {"x": None}, "bool": True},
+             good={"set": {"x"}, "none": None}),
+    Argument("drawing.svg(path=)", lambda v: drawing.svg(GRAPH, path=v), "anything", REFUSED,
+             bad={**NO_IMAGE_PATH, "png": "graph.png"}, good=NONE),
+    Argument("drawing.svg(result=)", lambda v: drawing.svg(GRAPH, result=v), "anything", ConfigError,
+             bad={"text": "x", "number": 3, "list": [], "bool": True, "class": object}, good=NONE),
+    Argument("drawing.svg(title=)", lambda v: drawing.svg(GRAPH, title=v), "anything", ConfigError, bad=NO_TITLE, good={"text": "$a"}),
     *(Argument(f"drawing.{name}(path=)", lambda v, call=call: call(path=v), "anything", REFUSED, bad=NO_IMAGE_PATH, good=NONE)
       for name, call in (
           ("graph", lambda **k: drawn(drawing.graph, GRAPH, **k)), ("energy", lambda **k: drawn(drawing.energy, infer(**TRACED), **k)),

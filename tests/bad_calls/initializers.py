@@ -10,7 +10,13 @@ import torch
 import pcgraph
 from pcgraph.errors import ClampError, ConfigError, GraphError, InvalidInitializer
 from tests.bad_calls.calls import LABELS, Y, fitted, infer, small_memory
-from tests.bad_calls.kinds import NONE, Argument
+from tests.bad_calls.kinds import NO_OBJECT, NONE, Argument
+
+
+def amortized(**changed):
+    net = pcgraph.PCNetwork(pcgraph.graphs.chain([4, 3]))
+    return pcgraph.Amortized(net, **{"given": "x", **changed})
+
 
 STATE_OPTIMIZERS = [
     Argument("SGD(lr=)", lambda v: pcgraph.SGD(lr=v), "positive number", takes=("empty dict",),
@@ -76,6 +82,18 @@ INITIALIZERS = [
              GraphError,
              bad={"unknown": "nowhere", "number": 7}, good={"name": "h1"}),
     Argument("PerNode(default=)", lambda v: pcgraph.PerNode({}, default=v), "initializer", bad=NONE),
+    Argument("Amortized(net=)", lambda v: pcgraph.Amortized(v, given="x"), "anything", bad=NO_OBJECT),
+    Argument("Amortized(given=)", lambda v: amortized(given=v), "anything", GraphError,
+             bad={"unknown": "z", "number": 3, "none": None, "list": ["x"]}, good={"node": "y"}),
+    Argument("Amortized(modules=)", lambda v: amortized(modules=v), "anything", (ConfigError, GraphError),
+             bad={"list": [], "module": torch.nn.Linear(3, 4), "unknown": {"z": torch.nn.Linear(3, 4)},
+                  "the given one": {"x": torch.nn.Linear(4, 4)}, "of another shape": {"y": torch.nn.Linear(4, 2)},
+                  "that takes another": {"y": torch.nn.Linear(5, 3)}, "of numbers": {"y": 3},
+                  "that draws": {"y": torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Dropout(0.5))}},
+             good={"none": None, "one": {"y": torch.nn.Linear(4, 3)}}),
+    Argument("Amortized(activation=)", lambda v: amortized(activation=v), "anything", GraphError,
+             bad={"text": "tahn", "number": 3, "list": [], "class": torch.nn.ReLU}, good={"name": "relu", "none": None}),
+    Argument("Amortized(seed=)", lambda v: amortized(seed=v), "seed"),
     Argument("Memory(net=)", lambda v: pcgraph.Memory(v), "anything",
              bad={"graph": pcgraph.graphs.chain([4, 3]), "none": None, "text": "net", "module": torch.nn.Linear(2, 2),
                   "class": pcgraph.PCNetwork}),

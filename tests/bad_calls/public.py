@@ -8,26 +8,30 @@ from collections.abc import Iterator
 from typing import Any
 
 import pcgraph
-from pcgraph import checkpoints, data, inference, plan, topology
+from pcgraph import checkpoints, data, inference, network, plan, topology, tuning
 
 __all__ = ["EXEMPT", "METHODS", "public_arguments", "reason"]
 
 #: The rooms whose ``__all__`` is for users; what is in ``pcgraph`` itself goes by its bare name.
 ROOMS = (
     "activations", "backends", "checkpoints", "data", "drawing", "energies", "graphs", "inference", "initializers",
-    "learning", "network", "optimizers", "plan", "pyg", "scaling", "serialization", "solvers", "topology", "training",
+    "learning", "network", "optimizers", "plan", "pyg", "scaling", "serialization", "solvers", "topology", "training", "tuning",
     "transforms",
 )  # fmt: skip
 #: Methods that users call, by the class that they are of.
 METHODS: dict[str, tuple[type, tuple[str, ...]]] = {
     "PCNetwork": (pcgraph.PCNetwork, (
-        "infer", "predict", "plan", "curvature", "weight", "bias", "transform", "to_data", "carry_on", "run")),
+        "infer", "predict", "plan", "curvature", "weight", "bias", "transform", "to_data", "carry_on", "run", "edge", "node",
+        "parameter_groups", "load_from", "as_module", "summary")),
+    "EdgeHandle": (network.EdgeHandle, ("initialize",)),
+    "NodeHandle": (network.NodeHandle, ("initialize",)),
     "InferenceResult": (pcgraph.InferenceResult, ("accumulate", "backward", "peek", "group_states")),
     "Plan": (plan.Plan, ("flops", "memory", "explain", "across")),
     "Report": (topology.Report, ("verdict", "error_coordinates", "sweep", "ancestors")),
     "Checkpoint": (checkpoints.Checkpoint, ("restore",)),
     "checkpoints.Checkpoint": (checkpoints.Checkpoint, ("state",)),
     "data.Images": (data.Images, ("take", "split", "batches", "to", "one_hot")),
+    "SearchResult": (tuning.SearchResult, ("write",)),
     "inference.Recorder": (inference.Recorder, ("__call__",)),
 }  # fmt: skip
 
@@ -46,8 +50,10 @@ EXEMPT: dict[str, str] = {
         "training.Evaluation", "training.History", "training.StepRecord", "topology.Clamped", "topology.ErrorCoordinates",
         "topology.FreeCycle", "topology.FreeRoot", "topology.GraphCycle", "topology.GraphOrder", "topology.Leak",
         "topology.Neuron", "topology.NotSupplied", "topology.Nothing", "topology.PhaseReport", "topology.Repair",
-        "topology.Report(*", "topology.Sweep", "topology.SweepOrder", "topology.UnclampedRoot", "topology.Verdict",
-        "network.Bucket", "network.Cut", "network.Piece", "plan.Exchange", "plan.Ranks", "network.Group", "network.Segment", "network.Slot", "network.Structure", "serialization.Unsaveable",
+        "topology.Report(*", "drawing.Svg", "topology.Sweep", "topology.SweepOrder", "topology.UnclampedRoot", "topology.Verdict",
+        "network.Bucket", "network.Cut", "network.Piece", "plan.Exchange", "plan.Ranks", "network.Group", "network.Segment", "network.Slot", "network.Structure",
+        "network.Carried", "network.Summary", "network.EdgeHandle", "network.NodeHandle", "network.ParameterView", "serialization.Unsaveable",
+        "tuning.Finalist", "tuning.Progress", "tuning.SearchResult", "tuning.Trial",
         "initializers.Relaxed", "initializers.Context", "initializers.Block",
     ), MADE),
     **dict.fromkeys((
@@ -60,7 +66,7 @@ EXEMPT: dict[str, str] = {
     ), EXTENDS),
     **dict.fromkeys((
         "Initializer", "energies.Energy", "transforms.Transform", "solvers.Solver", "energies.Bernoulli",
-        "energies.CrossEntropy", "transforms.Flatten", "transforms.Identity", "transforms.Linear", "Zero",
+        "energies.CrossEntropy", "energies.KL", "energies.Poisson", "energies.Zero", "transforms.Flatten", "transforms.Identity", "transforms.Linear", "Zero",
     ), BASE),
     **dict.fromkeys((
         "checkpoints.FolderLock", "checkpoints.Transaction", "checkpoints.check_generators", "checkpoints.generators_state",
@@ -70,6 +76,7 @@ EXEMPT: dict[str, str] = {
     ), INSIDE),
     "network.Network(dtype": "the same as PCNetwork(dtype=), by the same call",
     "network.Network(device": "the same as PCNetwork(device=), by the same call",
+    "network.HandledNetwork": "what PCNetwork is, by the same calls",
     "data.read_idx(dims": "a number that is compared with the file's",
     "graphs.from_data(attributes": "they are node attributes, which have rows of their own",
     "transforms.GraphLayer(edge_data": "they are handed on to the layer, which is tried with them",

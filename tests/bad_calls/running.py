@@ -167,10 +167,28 @@ RUNNING = [
                lambda v, name=name, end=end: getattr(net(), name)(*(("x", v) if end == "v" else (v, "h1"))), "node",
                GraphError, bad={"none": None, "object": object(), "the wrong way": "x" if end == "v" else "y"},
                good={"name": "h1" if end == "v" else "x"})
-      for name in ("weight", "transform") for end in "uv"),
+      for name in ("weight", "transform", "edge") for end in "uv"),
     *(Argument(f"PCNetwork.{name}({key}=)", lambda v, name=name, key=key: getattr(net(), name)("x", "h1", **{key: v}),
                "anything", GraphError, bad={"unknown": "down", "number": 3, "list": [], "object": object()}, good=NONE)
-      for name in ("weight", "transform") for key in ("key", "slot")),
+      for name in ("weight", "transform", "edge") for key in ("key", "slot")),
+    Argument("PCNetwork.node(v=)", lambda v: net().node(v), "node", GraphError, bad={"none": None}, good={"name": "h1"}),
+    Argument("PCNetwork.node(slot=)", lambda v: net().node("h1", slot=v), "anything", GraphError,
+             bad={"unknown": "down", "number": 3, "list": [], "object": object()}, good={"main": "main", "none": None}),
+    Argument("PCNetwork.parameter_groups(settings=)", lambda v: net().parameter_groups(v), "anything",
+             (ConfigError, GraphError), bad={"list": [{"lr": 1.0}], "number": 3, "text": "h1", "unknown": {"h9": {"lr": 1.0}},
+             "no options": {"h1": 1.0}, "a list for a node": {(): {"lr": 1.0}}}, good={"none": None, "empty": {}, "one": {"h1": {"lr": 1.0}}}),
+    Argument("PCNetwork.parameter_groups(separate=)", lambda v: net().parameter_groups(separate=v), "flag"),
+    Argument("PCNetwork.summary(most=)", lambda v: net().summary(most=v), "positive count"),
+    *(Argument(f"PCNetwork.as_module({key}=)", lambda v, key=key: net().as_module(**{"given": "x", "wanted": "y", key: v}),
+               "anything", ClampError, bad={"unknown": "q", "number": 3, "none": None, "empty": [], "twice": ["x", "x"],
+               "lists in a list": [["x"]], "object": object()}, good={"one": "x", "list": ["x"], "tuple": ("x",)})
+      for key in ("given", "wanted")),
+    Argument("PCNetwork.load_from(other=)", lambda v: net().load_from(v), "anything",
+             bad={"none": None, "mapping": {}, "path": "net.safetensors", "class": pcgraph.PCNetwork, "list": []}),
+    *(Argument(f"{kind}.initialize({key}=)", lambda v, kind=kind, key=key: (net().edge("x", "h1") if kind == "EdgeHandle"
+               else net().node("h1")).initialize(**{key: v}), *how)
+      for kind in ("EdgeHandle", "NodeHandle")
+      for key, how in (("seed", ("seed",)), ("init", ("anything", GraphError, {"number": 3, "unknown": "normall", "class": dict})))),
     Argument("PCNetwork.bias(v=)", lambda v: net().bias(v), "node", GraphError, bad={"none": None, "a root": "x"},
              good={"name": "h1"}),
     Argument("PCNetwork.bias(slot=)", lambda v: net().bias("h1", slot=v), "anything", GraphError,

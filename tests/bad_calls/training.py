@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.optim.swa_utils import AveragedModel
+from torchmetrics import Accuracy
 
 import pcgraph
 from pcgraph import training
@@ -43,6 +45,19 @@ def with_group(key: str, value: Any) -> Callable[[list[Any]], Any]:
     return make
 
 
+class Metric:
+    """Counts batches; no more is needed of a metric."""
+
+    def reset(self) -> None:
+        self.batches = 0
+
+    def update(self, prediction: Any, target: Any) -> None:
+        self.batches += 1
+
+    def compute(self) -> int:
+        return self.batches
+
+
 def stopping(**changed: Any) -> Any:
     return training.EarlyStopping(**changed)
 
@@ -58,7 +73,20 @@ TRAINING = [
     Argument("fit(clamp=)", lambda v: fitted(clamp=v), "node", (ConfigError, ClampError),
              bad={"twice": ("x", "x"), "nothing": (), "unknown among them": ("x", "nowhere"), "bool": True},
              takes=("list",), good={"names": ("x", "y"), "list": ["x", "y"], "none": None}),
-    Argument("fit(predict=)", lambda v: fitted(predict=v), "node", ClampError, good={"name": "y", "none": None}),
+    Argument("fit(predict=)", lambda v: fitted(predict=v), "node", (ClampError, ConfigError), takes=("list",),
+             bad={"empty": [], "twice": ["y", "y"], "unknown among them": ["y", "nowhere"]},
+             good={"name": "y", "list": ["y"], "none": None}),
+    Argument("fit(clip=)", lambda v: fitted(clip=v), "positive number", takes=("none",), good=NONE),
+    Argument("fit(accumulate=)", lambda v: fitted(accumulate=v), "positive count"),
+    Argument("fit(ema=)", lambda v: fitted(ema=v), "anything",
+             bad={**NO_OBJECT, "class": AveragedModel, "the network": net(), "of a layer": AveragedModel(torch.nn.Linear(4, 3)),
+                  "of another": AveragedModel(pcgraph.PCNetwork(pcgraph.graphs.chain([4, 3])))},
+             good={"of a like network": AveragedModel(net()), "none": None}),
+    Argument("fit(autocast=)", lambda v: fitted(autocast=v), "anything",
+             bad={**NO_OBJECT, "float32": torch.float32, "name": "bfloat16"},
+             good={"bfloat16": torch.bfloat16, "none": None}),
+    Argument("fit(autocast=) in float64", lambda v: fitted(network=net().double(), autocast=v), "anything",
+             bad={"bfloat16": torch.bfloat16}, good=NONE),
     Argument("fit(init=)", lambda v: fitted(init=v), "initializer", (InvalidInitializer, ConfigError), bad=NONE),
     Argument("fit(steps=)", lambda v: fitted(steps=v), "count", takes=("zero",)),
     Argument("fit(epochs=)", lambda v: fitted(epochs=v), "positive count"),
@@ -141,8 +169,18 @@ TRAINING = [
              bad={"nothing": [], "numbers": [1, 2], "tensor": X}, good={"list": BATCHES}),
     Argument("evaluate(given=)", lambda v: pcgraph.evaluate(net(), BATCHES, given=v), "node", (ConfigError, ClampError),
              takes=("list",), bad={"predicted": "y", "nothing": ()}, good={"name": "x", "list": ["x"], "none": None}),
-    Argument("evaluate(predict=)", lambda v: pcgraph.evaluate(net(), BATCHES, predict=v), "node", ClampError,
-             bad=NONE, good={"name": "y"}),
+    Argument("evaluate(predict=)", lambda v: pcgraph.evaluate(net(), BATCHES, predict=v), "node",
+             (ClampError, ConfigError), bad={**NONE, "empty": [], "twice": ["y", "y"]},
+             good={"name": "y", "list": ["y"]}),
+    Argument("evaluate(metrics=)", lambda v: pcgraph.evaluate(net(), BATCHES, metrics=v), "anything",
+             bad={k: v for k, v in NO_OBJECT.items() if k != "dict"} | {
+                 "class": {"a": Accuracy}, "number": {"a": 3}, "number for a name": {3: Metric()},
+                 "name of ours": {"accuracy": Metric()}, "node": {"y": {"a": Metric()}}},
+             good={"one": {"count": Metric()}, "nothing": {}, "none": None}),
+    Argument("evaluate(metrics=) of several", lambda v: pcgraph.evaluate(net(), BATCHES, predict=["y"], metrics=v), "anything",
+             bad={"without a node": {"count": Metric()}, "unknown": {"nowhere": {"count": Metric()}},
+                  "one twice": {"y": dict.fromkeys("ab", Metric())}},
+             good={"one": {"y": {"count": Metric()}}, "none": None}),
     Argument("evaluate(init=)", lambda v: pcgraph.evaluate(net(), BATCHES, init=v, steps=1, optimizer=pcgraph.SGD(0.1)),
              "initializer", (InvalidInitializer, ConfigError), bad=NONE),
     Argument("evaluate(steps=)",

@@ -369,7 +369,7 @@ def test_a_dry_run_counts_what_the_rule_does(text: str) -> None:
     weights = torch.optim.SGD(net.parameters(), lr=1e-3)
     clamps = {"x": torch.randn(50, 64), "y": torch.eye(10)[torch.arange(50) % 10]}
     step = TrainingStep(
-        net, clamps, None, "y", pcgraph.Forward(), 5, pcgraph.SGD(lr=0.01), True, False, weights.zero_grad,
+        net, clamps, None, ("y",), pcgraph.Forward(), 5, pcgraph.SGD(lr=0.01), True, False, weights.zero_grad,
         weights.step, lambda: None,
     )  # fmt: skip
     with FlopCounterMode(display=False) as counter:

@@ -14,7 +14,6 @@ from matplotlib.text import Annotation
 
 import pcgraph
 from pcgraph import drawing
-from pcgraph.drawing import painters
 from pcgraph.drawing.declaration import COUNTED
 from pcgraph.drawing.style import GREEN, RED
 from pcgraph.errors import ClampError
@@ -256,24 +255,6 @@ def test_a_cycle_through_a_slot_is_not_red_and_one_beside_it_is():
     ax = drawing.graph(graph, {"image", "class"})
     assert sum(map(red, arrows(ax))) == 2
     assert len([a for a in arrows(ax) if matplotlib.colors.same_color(a.get_edgecolor(), GREEN)]) == 5
-
-
-@pytest.mark.parametrize("of", ["report", "plan"])
-def test_notebooks_draw_slots_and_not_what_makes_them_work(monkeypatch, of):
-    """A report has no declaration, and a plan has slots as nodes: both are drawn as they were declared."""
-    graph = feedback()
-    nx.set_node_attributes(graph, 2, "shape")
-    drawn = []
-    monkeypatch.setattr(painters, "_png", lambda figure: drawn.append(figure.axes[0]) or b"")
-    net = pcgraph.PCNetwork(graph)
-    thing = check_phase(graph, {"image", "class"})
-    if of == "plan":
-        thing = net.plan({"image", "class"}, init=pcgraph.Forward(), steps=2)
-    assert "<img" in thing._repr_html_() or drawn
-    (ax,) = drawn
-    assert len([line for line in ax.lines if line.get_marker() == "D"]) == 4
-    assert len([line for line in ax.lines if line.get_marker() in "os"]) == 4
-    assert len(arrows(ax)) == 8
 
 
 def test_energies_of_slots_are_named_by_node_and_slot():

@@ -19,7 +19,7 @@ import matplotlib.pyplot as plt
 
 import pcgraph
 from pcgraph import SGD, Forward, Masked, PCNetwork, Zero, drawing, graphs
-from pcgraph.drawing.declaration import draw
+from pcgraph.drawing.hover import draw_svg
 from pcgraph.errors import ConfigError, DataError
 from pcgraph.training import EpochRecord, History
 from tests.builders import clamps_of
@@ -293,7 +293,7 @@ class Page(HTMLParser):
 
     def __init__(self, page):
         super().__init__()
-        self.open, self.texts, self.pictures = [], [], []
+        self.open, self.texts, self.pictures, self.graphs = [], [], [], 0
         self.feed(page)
         assert not self.open
 
@@ -304,6 +304,10 @@ class Page(HTMLParser):
             self.pictures.append(plt.imread(io.BytesIO(base64.b64decode(body))))
         else:
             self.open.append(tag)
+            self.graphs += tag == "svg"
+
+    def handle_startendtag(self, tag, attributes):
+        """A tag that closes itself, as those of SVG may."""
 
     def handle_endtag(self, tag):
         assert self.open.pop() == tag
@@ -316,18 +320,18 @@ def test_a_report_shows_its_table_and_its_graph():
     graph = nx.DiGraph([("<x>", "h"), ("h", "y"), ("y", "h")])
     page = Page(pcgraph.check(graph, {"<x>"})._repr_html_())
     assert {"Forward()", "no", "cycle h → y → h"} <= set(page.texts)
-    assert len(page.pictures) == 1
+    assert page.graphs == 1
     phases = pcgraph.check(graph, {"training": {"<x>", "y"}, "test": {"<x>"}})
-    assert len(Page(phases._repr_html_()).pictures) == 2
+    assert Page(phases._repr_html_()).graphs == 2
     many = nx.gnp_random_graph(600, 0.002, directed=True, seed=0)
-    assert not Page(pcgraph.check(many, {0})._repr_html_()).pictures
+    assert not Page(pcgraph.check(many, {0})._repr_html_()).graphs
 
 
 def test_a_report_draws_parallel_edges_one_by_one(monkeypatch):
     """As one line they would look like one edge, and the plan's picture beside it shows more."""
     drawn = []
-    look = "pcgraph.drawing.painters.draw"
-    monkeypatch.setattr(look, lambda graph, report: drawn.append(graph) or draw(graph, report))
+    look = "pcgraph.drawing.painters.draw_svg"
+    monkeypatch.setattr(look, lambda graph, report: drawn.append(graph) or draw_svg(graph, report))
     graph = nx.MultiDiGraph()
     graph.add_node("x", shape=2)
     graph.add_node("y", shape=2, slots={"down": {}})
@@ -335,7 +339,7 @@ def test_a_report_draws_parallel_edges_one_by_one(monkeypatch):
     graph.add_edge("x", "y", slot="down")
     report = pcgraph.check(graph, {"x"})
     assert dict(zip(report.edges, report.multiplicity)) == {("x", "y"): 3, ("y", "y"): 1}
-    assert len(Page(report._repr_html_()).pictures) == 1
+    assert Page(report._repr_html_()).graphs == 1
     assert drawn[0].number_of_edges("x", "y") == 3
     pcgraph.check(nx.DiGraph(graph), {"x"})._repr_html_()
     assert drawn[1].number_of_edges() == 2
@@ -352,7 +356,7 @@ def test_a_plan_shows_each_kind_of_step_and_its_graph():
             numbers = [word for word in rest.split("(")[0].split() if word.isdigit()]
             assert [text.split()[0] for text in page.texts[at + 1 : at + 4]] == numbers
     assert str(plan.matmuls.weights) == page.texts[page.texts.index("weight gradients") + 1]
-    assert len(page.pictures) == 1
+    assert page.graphs == 1
 
 
 def test_a_result_shows_its_nodes_and_its_trace():
@@ -362,8 +366,9 @@ def test_a_result_shows_its_nodes_and_its_trace():
     at = page.texts.index("h1")
     assert page.texts[at + 1 : at + 4] == ["3", "free", f"{float(result.node_energy['h1'].mean()):.4g}"]
     assert page.texts[page.texts.index("x") + 2 :][:2] == ["clamped", "none"]
-    assert len(page.pictures) == 1
-    assert not Page(run(net)._repr_html_()).pictures
+    assert (len(page.pictures), page.graphs) == (1, 1)
+    untraced = Page(run(net)._repr_html_())
+    assert (len(untraced.pictures), untraced.graphs) == (0, 1)
     half = {"x": Masked(torch.ones(1, 4, dtype=net.dtype), torch.tensor([True, True, False, False]))}
     partly = net.infer(half, init=START, steps=2, optimizer=SGD(lr=0.1), trace=True)
     assert "partly clamped" in Page(partly._repr_html_()).texts
@@ -378,7 +383,7 @@ def test_a_large_result_shows_its_largest_energies_only():
     assert f">{largest}<" in page.split("</tr>")[1]
 
 
-def test_without_matplotlib_the_tables_are_shown_alone(monkeypatch):
+def test_without_matplotlib_the_tables_and_graphs_are_shown(monkeypatch):
     """A notebook without the extra must not answer with a traceback."""
     real = builtins.__import__
 
@@ -393,4 +398,5 @@ def test_without_matplotlib_the_tables_are_shown_alone(monkeypatch):
     for value in (report, result.plan, result):
         page = value._repr_html_()
         assert not Page(page).pictures
+        assert Page(page).graphs == 1
         assert "<table>" in page

@@ -14,7 +14,7 @@ from tests.builders import script
 def test_each_kind_of_method_gives_a_row(work: str, method: str) -> None:
     """Eight blocks and one epoch: better than chance, with the first block's gradient beside backpropagation's."""
     depth = script("depth")
-    row = depth.train(work, method, 0, True)
+    (row,) = depth.train(work, method, 0, True)
     assert row["outcome"] == "ok"
     assert float(row["accuracy"]) > 20
     if method == "backprop":

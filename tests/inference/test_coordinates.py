@@ -417,3 +417,16 @@ def test_an_edge_between_those_that_are_needed_sends_back_once(known):
     net = PCNetwork(graph, seed=0, dtype=torch.float64)
     assert [bucket.count for bucket in net.structure.buckets] == [5]
     assert_equal_to_reference(net, {known: double(2, 3)}, Normal(std=0.3), 3, SGD(0.05), coordinates=Errors())
+
+
+def test_an_error_that_has_gone_all_the_way_leaves_what_no_state_can_take_over():
+    """On a linear chain the output keeps (I + J J^T)^-1 of its error, J its derivative by all free errors."""
+    net = PCNetwork(pcgraph.graphs.chain([4, 5, 6, 3], activation="identity"), seed=0, dtype=torch.float64)
+    clamps = {"x": double(7, 4), "y": double(7, 3, seed=1)}
+    first = net.infer(clamps, init=Forward(), steps=0).errors["y"]
+    last = net.weight("h2", "y").detach()
+    ways = torch.cat([last, last @ net.weight("h1", "h2").detach()], dim=1)
+    expected = torch.linalg.solve(torch.eye(3, dtype=torch.float64) + ways @ ways.T, first.T).T
+    result = net.infer(clamps, init=Forward(), steps=400, optimizer=SGD(lr=0.3), coordinates=Errors())
+    torch.testing.assert_close(result.errors["y"], expected, rtol=1e-9, atol=1e-12)
+    assert float(expected.norm()) < 0.9 * float(first.norm())

@@ -190,7 +190,7 @@ def test_equal_attributes_of_other_types_are_read_each():
         PCNetwork(graph)
     graph.nodes["b"]["shape"] = 1
     graph.nodes["a"]["bias"], graph.nodes["b"]["bias"] = True, 1
-    with pytest.raises(GraphError, match="node 'b' needs bias=True or bias=False"):
+    with pytest.raises(GraphError, match="node 'b' needs a bias that is True"):
         PCNetwork(graph)
 
 

@@ -631,3 +631,23 @@ def test_prediction_without_a_sweep_says_how():
     assert set(caught.value.witness.nodes) == {"h1", "h2"}
     answer = net.predict({"x": torch.randn(5, 3)}, "y", init=Forward(fallback=Zero()), steps=50, optimizer=SGD(lr=0.1))
     assert answer.shape == (5, 2)
+
+
+@pytest.mark.parametrize(
+    "convert",
+    [
+        lambda net: net.to(torch.complex64),
+        lambda net: net.to(torch.float8_e4m3fn),
+        lambda net: net.to(device="cpu", dtype=torch.complex128),
+        lambda net: net.type(torch.int32),
+        lambda net: net.type(torch.bool),
+    ],
+    ids=["complex", "eight bits", "by name", "integers", "flags"],
+)
+def test_a_type_in_which_no_network_computes_is_refused_and_nothing_is_converted(convert):
+    net = PCNetwork(pcgraph.graphs.chain([3, 4, 2]), seed=0)
+    before = copy.deepcopy(net.state_dict())
+    with pytest.raises(ConfigError, match="dtype must be one of"):
+        convert(net)
+    assert net.dtype is torch.float32
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
+import math
 
 from pcgraph import energies
 from pcgraph.backends.base import Backend, Program
@@ -74,7 +74,7 @@ class TorchBackend(Backend):
             return "a module on an edge may decide by what it computes"
         segments = plan.structure.segments
         own = {type(s.energy) for s in segments if s.energy is not None and not s.gaussian}
-        foreign = [kind.__name__ for kind in own if kind.__module__ != energies.__name__]
+        foreign = [kind.__name__ for kind in own if not kind.__module__.startswith(energies.__name__)]
         if foreign:
             return f"{foreign[0]} may decide by what it computes"
         sigmas = [s.activation for s in segments] + [bucket.phi for bucket in plan.structure.buckets]
@@ -110,6 +110,6 @@ class TorchBackend(Backend):
                 parameters += sum(p.numel() for p in bucket.transform.parameters())
         copied = (1 if bucket.scale == 1.0 else 2 for bucket in s.buckets)  # a gradient, and scaled weights
         parameters += sum(n * b.rows * b.entries(s.groups) for n, b in zip(copied, s.buckets)) + sum(
-            s.groups[int(s.group_of[v])].size for v in np.flatnonzero(s.has_bias)
+            len(nodes) * math.prod(s.bias_shape(int(nodes[0]))) for _, nodes in s.bias_packs()
         )
         return 4 * (batch * (per_sample + widest) + parameters)

@@ -78,6 +78,38 @@ def _zeros(parameter: nn.Parameter) -> Callable[[], tuple[Tensor, float]]:
 
 def bias_gradient(ws: Workspace, group: int, which: Rows) -> Gradient:
     """Bind the gradient of the biases of some nodes of a group, each of which has one."""
+    first = ws.structure.groups[group].start
+    shared = [i for i in numbers(which).tolist() if first + i in ws.structure.shared_biases]
+    parts = [_shared_bias_gradient(ws, group, i) for i in shared]
+    own = np.setdiff1d(numbers(which), shared)
+    if len(own):
+        parts.append(_own_bias_gradient(ws, group, rows(own)))
+
+    def run(scale: float) -> None:
+        for part in parts:
+            part(scale)
+
+    return parts[0] if len(parts) == 1 else run
+
+
+def _shared_bias_gradient(ws: Workspace, group: int, position: int) -> Gradient:
+    """Bind that of one node whose neurons share their bias: what comes to them is added up."""
+    g = ws.structure.groups[group]
+    i, signal = g.start + position, ws.s(group)[position].view(-1, *g.shape)
+    parameter: nn.Parameter = ws.net.biases[ws.structure.bias_name(i)]
+    row = int(ws.net.bias_row[i])
+
+    def run(scale: float) -> None:
+        if not parameter.requires_grad:
+            return
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+        parameter.grad[row].sub_(signal.sum_to_size(1, *parameter.shape[1:])[0], alpha=scale)
+
+    return run
+
+
+def _own_bias_gradient(ws: Workspace, group: int, which: Rows) -> Gradient:
     parameter: nn.Parameter = ws.net.biases[f"bias_{ws.structure.groups[group].name}"]
     signals = reader(ws.s(group), ws.index(which))
     own = ws.bias_index(ws.structure.groups[group].start + numbers(which))

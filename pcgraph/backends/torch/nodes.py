@@ -90,7 +90,7 @@ def zero_signal(ws: Workspace, call: ZeroSignal) -> Step:
 
 def begin_duals(ws: Workspace, call: BeginDuals) -> Step:
     """Bind L[rows] = 0 and R[rows] = rate."""
-    zero, rates, where = _zero(ws.l(call.group), ws.index(call.rows)), ws.r(call.group), ws.index(call.rows)
+    zero, rates, where = _zero(ws.dual(call.group), ws.index(call.rows)), ws.r(call.group), ws.index(call.rows)
 
     def run() -> None:
         zero()
@@ -187,19 +187,19 @@ class _Rows:
     m: Tensor
     e: Tensor
     s: Tensor
-    l: Tensor | None = None  # noqa: E741
+    dual: Tensor | None = None
     r: Tensor | None = None
 
     def shaped(self, shape: tuple[int, ...]) -> _Rows:
         """View all samples of all rows as one batch."""
-        own = (self.h, self.a, self.m, self.e, self.s, self.l, self.r)
+        own = (self.h, self.a, self.m, self.e, self.s, self.dual, self.r)
         return _Rows(*(None if t is None else t.view(-1, *shape) for t in own))  # type: ignore[arg-type]
 
     def shifted(self, residual: Tensor) -> Tensor:
         """Let the duals rise by a residual, and return them."""
-        assert self.l is not None
+        assert self.dual is not None
         assert self.r is not None
-        return self.l.addcmul_(residual, self.r)
+        return self.dual.addcmul_(residual, self.r)
 
 
 def compare(ws: Workspace, call: CompareRows) -> Step:
@@ -215,7 +215,7 @@ def compare(ws: Workspace, call: CompareRows) -> Step:
     g = segment.group
     if call.scheduled:
         precision = ws.p(g)[where] if isinstance(where, slice) else ws.empty(len(where), 1, 1)
-    buffers = [ws.h(g), ws.a(g), ws.m(g), ws.e(g), ws.s(g), *((ws.l(g), ws.r(g)) if call.dual else ())]
+    buffers = [ws.h(g), ws.a(g), ws.m(g), ws.e(g), ws.s(g), *((ws.dual(g), ws.r(g)) if call.dual else ())]
     if isinstance(where, slice):
         return _compare(ws, call, _Rows(*(b[where] for b in buffers)), precision)
     rows = _Rows(*(torch.empty_like(reader(b, where)()) for b in buffers))
@@ -226,9 +226,9 @@ def compare(ws: Workspace, call: CompareRows) -> Step:
     read = [(buffers[0], rows.h), (buffers[1], rows.a)]
     if call.scheduled and precision is not None:
         read.append((ws.p(g), precision))
-    if rows.l is not None and rows.r is not None:
-        results.append((buffers[5], rows.l))
-        read += [(buffers[5], rows.l), (buffers[6], rows.r)]
+    if rows.dual is not None and rows.r is not None:
+        results.append((buffers[5], rows.dual))
+        read += [(buffers[5], rows.dual), (buffers[6], rows.r)]
 
     def gathered() -> None:
         for buffer, found in read:
@@ -261,7 +261,7 @@ def _predict(r: _Rows, flat: _Rows, sigma: Activation, same: bool) -> Callable[[
 
 def _miss(r: _Rows, precision: Tensor | None) -> Callable[[Tensor], object]:
     """Return what writes the error of the Gaussian energy, and the dual with it, into E."""
-    if r.l is not None:
+    if r.dual is not None:
         return _miss_and_dual(r, precision)
     if precision is None:
         return lambda mu: torch.sub(r.h, mu, out=r.e)

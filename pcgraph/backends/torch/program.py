@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pcgraph.backends.base import Kind, Motion, Program, Which, keep
+from pcgraph.backends.base import Kind, Motion, Program, Which
+from pcgraph.backends.switches import keep
 from pcgraph.backends.torch import nodes, onednn
 from pcgraph.backends.torch.calls import Call, Give, MoveRows, Send, SendBack, Trade, mark, numbers
 from pcgraph.backends.torch.gradients import Gradient, bias_gradient
@@ -401,7 +402,7 @@ class TorchProgram(Program):
         if kind == "variable" and self._moves_errors(which):
             return self.ws.x(g)[where].view(shape)
         if kind == "dual":
-            return self.ws.l(g)[where].view(shape)
+            return self.ws.dual(g)[where].view(shape)
         if kind == "gradient":
             return self.ws.e(g)[where].view(shape)
         if kind in ("state", "variable"):

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pcgraph.backends.base import autocast_of, switches
+from pcgraph.backends.switches import autocast_of, switches
 from pcgraph.backends.torch.calls import Rows, numbers, rows
 from pcgraph.backends.traits import Traits, traits_of
 from pcgraph.network import Bucket, Network
@@ -121,7 +121,7 @@ class Workspace:
         """Return the errors of a group that are variables, (nodes, batch, size)."""
         return self._buffer("x", group)
 
-    def l(self, group: int) -> Tensor:  # noqa: E743
+    def dual(self, group: int) -> Tensor:
         """Return the duals of a group, (nodes, batch, size)."""
         return self._buffer("l", group)
 
@@ -232,18 +232,35 @@ class Workspace:
         """Return the rows of the packed bias that belong to these nodes of one group, each of which has one."""
         return self.index(rows(self.net.bias_row[nodes]))
 
+    def _shared_bias(self, nodes: np.ndarray[Any, Any]) -> Tensor:
+        """Return the biases of these nodes, some of which neurons share: a copy that is refreshed for every run."""
+        shape = self.structure.groups[int(self.structure.group_of[nodes[0]])].shape
+        copy = self.empty(len(nodes), 1, math.prod(shape)).zero_()
+        pairs = [
+            (copy[k, 0].view(shape), self.net.biases[self.structure.bias_name(i)].detach()[int(self.net.bias_row[i])])
+            for k, i in enumerate(nodes.tolist())
+            if self.net.bias_row[i] >= 0
+        ]
+
+        def spread() -> None:
+            for row, bias in pairs:
+                row.copy_(bias.expand(shape))
+
+        self.refreshed(spread)
+        return copy
+
     def bias(self, group: int, which: Rows) -> Tensor | None:
         """Return the current biases of these nodes, ``(nodes, 1, size)``, or None if none of them has one.
 
         It is zero where a node has none; and a view of the parameter, or a copy that is refreshed for every run.
         """
-        name = f"bias_{self.structure.groups[group].name}"
-        if name not in self.net.biases:
-            return None
         wanted = self.structure.groups[group].start + numbers(which)
         inside = self.net.bias_row[wanted] >= 0
         if not inside.any():
             return None
+        if not self.structure.shared_biases.keys().isdisjoint(wanted.tolist()):
+            return self._shared_bias(wanted)
+        name = f"bias_{self.structure.groups[group].name}"
         packed: Tensor = self.net.biases[name].detach().flatten(1).unsqueeze(1)
         source = self.bias_index(wanted[inside])
         read = reader(packed, source)

@@ -50,6 +50,8 @@ class TritonBackend(TorchBackend):
             reason = "dual variables are added to errors, which is not fused"
         if reason is None and len(plan.scheduled):
             reason = "precisions that are others in each step are not fused"
+        if reason is None and plan.structure.shared_biases:
+            reason = "a bias that neurons share is not fused"
         return reason
 
     def check(self, plan: Plan, network: Network) -> None:

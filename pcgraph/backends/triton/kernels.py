@@ -128,6 +128,17 @@ def _whole(number, ALIGN: tl.constexpr):
 
 
 @triton.jit
+def _slice(acc, x, w, at, width, down, mm, mn, code, PHI: tl.constexpr, DOT: tl.constexpr):
+    """Add what the summed indices `at`, of `width` in all, contribute to one edge's product."""
+    mk = at < width
+    a = tl.load(x + at[None, :], mask=mm[:, None] & mk[None, :], other=0.0)
+    b = tl.load(w + at[:, None] * down, mask=mk[:, None] & mn[None, :], other=0.0)
+    if PHI:
+        a = _sigma(a, code, PHI)
+    return tl.dot(a.to(b.dtype), b, acc, input_precision=DOT, out_dtype=acc.dtype)
+
+
+@triton.jit
 def _product(acc, P, W, far, weight, width, down, across, rm, rn, mm, mn, code,
              PHI: tl.constexpr, SINGLE: tl.constexpr, BK: tl.constexpr, DOT: tl.constexpr):
     """Add one edge's product, of samples x width with width x neurons: weights lie `down` and `across` apart."""
@@ -135,21 +146,10 @@ def _product(acc, P, W, far, weight, width, down, across, rm, rn, mm, mn, code,
     x = P + far + rm[:, None] * width
     w = W + weight + rn[None, :] * across
     if SINGLE:
-        mk = rk < width
-        a = tl.load(x + rk[None, :], mask=mm[:, None] & mk[None, :], other=0.0)
-        b = tl.load(w + rk[:, None] * down, mask=mk[:, None] & mn[None, :], other=0.0)
-        if PHI:
-            a = _sigma(a, code, PHI)
-        acc = tl.dot(a.to(b.dtype), b, acc, input_precision=DOT, out_dtype=acc.dtype)
+        acc = _slice(acc, x, w, rk, width, down, mm, mn, code, PHI, DOT)
     else:
         for k in range(0, width, BK):
-            at = k + rk
-            mk = at < width
-            a = tl.load(x + at[None, :], mask=mm[:, None] & mk[None, :], other=0.0)
-            b = tl.load(w + at[:, None] * down, mask=mk[:, None] & mn[None, :], other=0.0)
-            if PHI:
-                a = _sigma(a, code, PHI)
-            acc = tl.dot(a.to(b.dtype), b, acc, input_precision=DOT, out_dtype=acc.dtype)
+            acc = _slice(acc, x, w, k + rk, width, down, mm, mn, code, PHI, DOT)
     return acc
 
 

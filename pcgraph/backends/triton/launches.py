@@ -10,7 +10,7 @@ import triton.language as language
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pcgraph.backends.base import keep
+from pcgraph.backends.switches import keep
 from pcgraph.backends.torch.calls import Rows, SendBack, numbers
 from pcgraph.backends.torch.workspace import Workspace
 from pcgraph.backends.triton import kernels

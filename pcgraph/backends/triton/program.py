@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pcgraph.backends.base import Motion, keep
+from pcgraph.backends.base import Motion
+from pcgraph.backends.switches import keep
 from pcgraph.backends.torch.calls import (
     ActivateRows,
     Call,

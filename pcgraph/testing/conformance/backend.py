@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,7 +39,7 @@ class _Case:
     masked: tuple[str, ...] = ()
     coordinates: Errors | None = None
     tolerance: float | None = None
-    precision: dict[Any, float] | None = None
+    precision: reference.Precisions | None = None
     duals: Duals | None = None
 
 
@@ -126,6 +126,21 @@ def _cases() -> Iterator[_Case]:
     yield _Case("slots and a partial clamp", _slots, lambda: Forward(roots=Zero()), masked=("x", "b"))
     yield _Case("slots and error coordinates", _slots, Forward, coordinates=Errors())
     yield _Case("precisions of one run", _slots, Zero, precision={("a", "down"): 2.0, "b": 0.5, ("x", "down"): 0.1})
+    schedule: reference.Precisions = {
+        "b": (0.2, 1.0, 0.4, 2.0),
+        ("a", "down"): (0.1, 0.1, 2.0, 0.5),
+        "y": (1.0, 3.0, 1.0, 0.3),
+    }
+    yield _Case("precisions of each step", _slots, Zero, precision=schedule)
+    yield _Case(
+        "precisions of each step and error coordinates", _slots, Forward, coordinates=Errors(), precision=schedule
+    )
+    spiking: reference.Precisions = {
+        "h3": (1.0, 0.01, 0.01, 1.0),
+        "h2": (0.01, 1.0, 0.01, 1.0),
+        "h1": (0.01, 0.01, 1.0, 1.0),
+    }
+    yield _Case("precisions of each step from a sweep", chain, Forward, SGD(lr=0.05, momentum=0.8), precision=spiking)
     yield _Case("dual variables", _kinds_of_nodes_that_are_smooth, lambda: Normal(std=0.3), duals=Duals(0.1))
     yield _Case("duals that stop", chain, Forward, SGD(lr=0.2), 9, duals=Duals(0.5, stop=0.7))
     yield _Case("a tolerance", chain, Forward, SGD(lr=0.2), 5, tolerance=1e-9)
@@ -265,11 +280,12 @@ def _check(backend: Backend, case: _Case, net: PCNetwork, batch: int, seed: int)
         kw["tolerance"] = case.tolerance
     if case.precision is not None:
         kw["precision"] = case.precision
+    longer = _longer(case.precision)
     start = {v: h.clone() for v, h in net.infer(first, init=init, steps=0).states.items()}
     kept = net.infer(first, steps=case.steps, trace=True, **kw)
     other = _clamps(net, case, batch + 2, seed + 1)
     fresh = kw | {"init": case.init()}
-    net.infer(other, steps=case.steps + 1, **fresh).accumulate()
+    net.infer(other, steps=case.steps + 1, **fresh | longer).accumulate()
     net.infer(_clamps(net, case, batch, seed + 2), steps=case.steps, **fresh).accumulate()
     net.zero_grad()
     order: tuple[Any, ...] = ()
@@ -282,6 +298,13 @@ def _check(backend: Backend, case: _Case, net: PCNetwork, batch: int, seed: int)
     _compare_parts(backend, case, net, first, start)
     if not case.masked and case.name != "kept states" and case.coordinates is None and case.duals is None:
         _compare_nudged(backend, case, net, batch, seed)
+
+
+def _longer(precision: reference.Precisions | None) -> dict[str, Any]:
+    """Give a schedule one step more, with the precision of its first."""
+    if precision is None:
+        return {}
+    return {"precision": {v: (p[0], *p) if isinstance(p, Sequence) else p for v, p in precision.items()}}
 
 
 def _step(optimizer: StateOptimizer, batch: int) -> Callable[[Any, Tensor, Tensor, int], Tensor]:

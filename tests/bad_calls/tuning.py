@@ -1,0 +1,59 @@
+"""Searches for settings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import optuna
+
+import pcgraph
+from pcgraph import drawing, tuning
+from pcgraph.errors import ConfigError, DataError
+from tests.bad_calls.kinds import NONE, Argument
+
+
+def searched(train: Any = lambda settings, progress: 0.5, space: Any = None, **changed: Any) -> Any:
+    """A search of one trial."""
+    chosen = {"a": [1, 2]} if space is None else space
+    return pcgraph.search(train, chosen, **{"trials": 1, "progress": False, **changed})
+
+
+FOUND = searched()
+TUNING = [
+    Argument("search(train=)", lambda v: searched(v), "anything",
+             bad={"none": None, "number": 3, "class": dict, "returns none": lambda s, p: None,
+                  "returns text": lambda s, p: "good"}, good={"function": lambda s, p: 1}),
+    Argument("search(space=)", lambda v: pcgraph.search(lambda s, p: 0.5, v, trials=1, progress=False), "anything",
+             bad={"none": None, "empty": {}, "list": ["a"], "text": "a", "no name": {3: [1]}, "epochs": {"epochs": [1]},
+                  "no values": {"a": []}, "twice": {"a": [1, 1]}, "text for values": {"a": "bc"}, "number": {"a": 3},
+                  "objects": {"a": [object()]}, "misspelt": {"a": {"low": 1, "hihg": 2}}, "no high": {"a": {"low": 1}},
+                  "upside down": {"a": {"low": 2, "high": 1}}, "text for low": {"a": {"low": "1", "high": 2}},
+                  "log of 0": {"a": {"low": 0, "high": 1, "log": True}}, "log is 1": {"a": {"low": 1, "high": 2, "log": 1}},
+                  "step of 0": {"a": {"low": 0, "high": 1, "step": 0}}},
+             good={"one value": {"a": [1]}, "one point": {"a": {"low": 1, "high": 1}},
+                   "of optuna": {"a": optuna.distributions.FloatDistribution(0, 1)}}),
+    *(Argument(f"search({key}=)", lambda v, key=key: searched(**{key: v}), "positive count")
+      for key in ("trials", "epochs", "seeds")),
+    Argument("search(final_epochs=)", lambda v: searched(final_epochs=v), "optional positive count"),
+    Argument("search(finalists=)", lambda v: searched(finalists=v), "count"),
+    Argument("search(seed=)", lambda v: searched(seed=v), "count"),
+    Argument("search(metric=)", lambda v: searched(metric=v), "text", bad=NONE, good={"one": "f1"}),
+    Argument("search(largest=)", lambda v: searched(largest=v), "flag", takes=("none",), good=NONE),
+    Argument("search(storage=)", lambda v: searched(storage=v), "path",
+             bad={"suffix": "a.txt", "no suffix": "trials", "url of nothing": "nothing://a"}, good=NONE),
+    Argument("search(name=)", lambda v: searched(name=v), "text", bad=NONE, good={"one": "widths"}),
+    Argument("search(sampler=)", lambda v: searched(sampler=v), "anything",
+             bad={"text": "tpe", "class": optuna.samplers.TPESampler, "pruner": optuna.pruners.NopPruner()},
+             good={"one": optuna.samplers.RandomSampler(seed=0), "none": None}),
+    Argument("search(pruner=)", lambda v: searched(pruner=v), "anything",
+             bad={"text": "median", "class": optuna.pruners.NopPruner}, good={"one": optuna.pruners.NopPruner(), "none": None}),
+    Argument("search(timeout=)", lambda v: searched(timeout=v), "positive number", takes=("none",), good=NONE),
+    Argument("search(retry=)", lambda v: searched(retry=v), "flag"),
+    Argument("search(progress=)", lambda v: searched(progress=v), "flag"),
+    Argument("drawing.search(found=)", drawing.search, "anything", bad={"none": None, "text": "found", "class": tuning.SearchResult},
+             good={"one": FOUND}),
+    Argument("drawing.search(path=)", lambda v: drawing.search(FOUND, v), "path", (ConfigError, DataError),
+             bad={"no suffix": "picture"}, good=NONE),
+    Argument("drawing.search(title=)", lambda v: drawing.search(FOUND, title=v), "text", good={"one": "widths"}),
+    Argument("SearchResult.write(folder=)", FOUND.write, "path", (ConfigError, DataError), bad=NONE),
+]  # fmt: skip
