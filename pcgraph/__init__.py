@@ -45,8 +45,9 @@ from pcgraph.initializers import (
 )
 from pcgraph.learning import InferenceResult
 from pcgraph.model import PCNetwork
+from pcgraph.network import Partition
 from pcgraph.optimizers import SGD, Adam, Following, Langevin
-from pcgraph.plan import Plan
+from pcgraph.plan import Plan, partition
 from pcgraph.rates import safe_rate
 from pcgraph.solvers import LBFGS, Anderson, Momentum
 from pcgraph.topology import check
@@ -89,6 +90,7 @@ __all__ = [
     "Null",
     "PCGraphError",
     "PCNetwork",
+    "Partition",
     "PerNode",
     "Plan",
     "States",
@@ -109,6 +111,7 @@ __all__ = [
     "learning",
     "load",
     "optimizers",
+    "partition",
     "processes",
     "pyg",
     "safe_rate",

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from pcgraph.arguments import require_count, require_flag, require_number, require_seed, shown
-from pcgraph.backends import Backend, Motion
+from pcgraph.backends import Backend, DistributedBackend, Motion
 from pcgraph.backends import get as get_backend
 from pcgraph.clamps import Clamps, Masked, read_labels
 from pcgraph.coordinates import Errors
 from pcgraph.duals import Duals
+from pcgraph.energies import Energy
 from pcgraph.errors import ClampError, ConfigError, OutOfMemory
 from pcgraph.inference import (
     InferenceResult,
@@ -34,11 +35,21 @@ from pcgraph.inference import (
 from pcgraph.inference.capturable import require_mode
 from pcgraph.inference.curvature import largest_curvature
 from pcgraph.initializers import Initializer, States
-from pcgraph.network import HandledNetwork
+from pcgraph.network import (
+    Carried,
+    HandledNetwork,
+    Network,
+    ParameterView,
+    Partition,
+    Piece,
+    Summary,
+    make_part,
+)
 from pcgraph.optimizers import Following, StateOptimizer
 from pcgraph.plan import Plan, Precision, Request
-from pcgraph.processes import Part
+from pcgraph.processes import Group, Part
 from pcgraph.pyg import to_data
+from pcgraph.ranks import inner_backend, read_ranks, require_apart, require_runs
 from pcgraph.solvers import Solver
 from pcgraph.sweeps import SweepModule, read_nodes, require_eager
 
@@ -68,11 +79,19 @@ class PCNetwork(HandledNetwork):
     device : torch.device or str, optional
     backend : str or Backend
         What computes: a name of :data:`pcgraph.backends.BACKENDS`, "auto", or a backend of your own.
+    partition : mapping, optional
+        Node -> rank, as :func:`pcgraph.partition` makes it: each process of the group holds and computes the nodes of
+        its rank and the edges into them, and all of them together what one process would. All declare the same network,
+        make the same calls in the same order, and give the same batches.
+    group : pcgraph.processes.Group or ProcessGroup, optional
+        The processes that share the network; the default is all of them.
 
     Raises
     ------
     GraphError
         The declaration is wrong; the message names the node or edge.
+    ConfigError
+        The partition is none of this graph or of these processes, or the processes have declared different networks.
 
     Examples
     --------
@@ -87,6 +106,12 @@ class PCNetwork(HandledNetwork):
     torch.Size([5, 10])
     """
 
+    #: Of a network that is cut over ranks: this rank's own network, which nodes it has, and the ranks.
+    piece: Network
+    _part: Piece | None = None
+    group: Group | None = None
+    _asked: tuple[Any, Any] = (None, None)
+
     def __init__(
         self,
         graph: nx.DiGraph,
@@ -95,10 +120,115 @@ class PCNetwork(HandledNetwork):
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
         backend: str | Backend = "auto",
+        partition: Mapping[Node, int] | None = None,
+        group: Any = None,
     ) -> None:
+        self._asked, self._part = (partition, group), None
         super().__init__(graph, seed=seed, dtype=dtype, device=device)
         self._backend = backend
-        self._planner = Planner(self, get_backend(backend))
+        if self._part is None:
+            self._planner = Planner(self, get_backend(backend))
+            return
+        inner = DistributedBackend(inner_backend(backend), self._part, self.own, self.group)
+        self._planner = Planner(self, inner, cut=self._part.cut)
+
+    def _build(self, seed: int) -> None:
+        """Make all parameters, or those of this rank."""
+        partition, group = self._asked
+        if partition is None:
+            super()._build(seed)
+            return
+        cut, rank, self.group = read_ranks(self.structure, partition, group)
+        like = torch.empty(0, dtype=self._like.dtype, device="cpu")
+        if self.group is not None:
+            require_apart(cut, self.group, seed, like)
+        self._hold_nothing()
+        self.piece, self._part = make_part(self.graph, cut, rank, seed, like)
+
+    @property
+    def own(self) -> Network:
+        return self.piece if self._part is not None else self
+
+    @property
+    def rank(self) -> int:
+        """The rank of this process among those that share the network; 0 where none do."""
+        return 0 if self._part is None else self._part.rank
+
+    @property
+    def partition(self) -> Partition | None:
+        """Which rank owns each node, if several do; None otherwise."""
+        if self._part is None:
+            return None
+        owner, names = self._part.cut.owner.tolist(), self.structure.declared
+        return Partition(dict(zip(names, owner)), self._part.cut.parts)
+
+    def weight(self, u: Node, v: Node, key: Hashable | None = None, *, slot: str | None = None) -> ParameterView:
+        if self._part is None:
+            return super().weight(u, v, key, slot=slot)
+        self.structure.edge_number(u, v, key, slot)
+        self._require_here(v)
+        return self.piece.weight(u, v, key, slot=slot)
+
+    def bias(self, v: Node, *, slot: str | None = None) -> ParameterView:
+        if self._part is None:
+            return super().bias(v, slot=slot)
+        self.structure.require_prediction(v, slot)
+        self._require_here(v)
+        return self.piece.bias(v, slot=slot)
+
+    @property
+    def frozen_edges(self) -> frozenset[int]:
+        if self._part is None:
+            return super().frozen_edges
+        return frozenset(self._part.edges[sorted(self.piece.frozen_edges)].tolist())
+
+    @property
+    def frozen_biases(self) -> frozenset[int]:
+        if self._part is None:
+            return super().frozen_biases
+        return frozenset(self._part.nodes[sorted(self.piece.frozen_biases)].tolist())
+
+    def load_from(self, other: Network) -> Carried:
+        self.require_one_process("load_from", "load net.state_dict() of the same rank")
+        return super().load_from(other)
+
+    def summary(self, *, most: int = 60) -> Summary:
+        self.require_one_process("summary", "plan.explain() says what each rank holds")
+        return super().summary(most=most)
+
+    def check_parameters(self) -> None:
+        super().check_parameters() if self._part is None else self.piece.check_parameters()
+
+    def differentiable_prediction(self, v: Node, states: Mapping[Node, Tensor]) -> Tensor:
+        self.require_one_process("a rule that predicts by autograd", "take the standard rule")
+        return super().differentiable_prediction(v, states)
+
+    def node_energy(self, i: int) -> Energy:
+        self.require_one_process("node_energy", "result.node_energy has those of this rank's nodes")
+        return super().node_energy(i)
+
+    def require_one_process(self, what: str, instead: str) -> None:
+        """Refuse, for rooms that compute with whole networks, one that is cut over several ranks.
+
+        Raises
+        ------
+        ConfigError
+        """
+        if self._part is not None and self._part.cut.parts > 1:
+            raise ConfigError(
+                f"{what} does not know networks over several ranks yet (found {self._part.cut.parts}): {instead}",
+                key="partition",
+            )
+
+    def _require_here(self, v: Node) -> None:
+        """Refuse what another rank holds."""
+        assert self._part is not None
+        rank = int(self._part.cut.owner[self.structure.require_node(v)])
+        if rank != self._part.rank:
+            raise ConfigError(
+                f"what leads into {v!r} is on rank {rank}, and this is rank {self._part.rank}: ask there",
+                key="partition",
+            )
 
     @property
     def backend(self) -> Backend:
@@ -264,9 +394,13 @@ class PCNetwork(HandledNetwork):
         require_eager()
         steps = require_count(steps, "steps")
         require_optimizer(self, steps, motion.optimizer)
+        if self.partition is not None:
+            require_runs(motion.optimizer, options, all_move, bool(motion.nudges))
         rate = read_duals(duals, motion.optimizer, coordinates)
         if duals is not None and duals.stop is not None:
             options = replace(options, stop=duals.stop)
+            if self._part is not None:
+                require_runs(None, options, False, False)
         weights = read_precision(self.structure, precision, steps, motion.optimizer)
         checked = Clamps.check(self, clamps, finite=options.check)
         labels = read_labels(self, labels, checked.batch)
@@ -315,6 +449,7 @@ class PCNetwork(HandledNetwork):
             Of the first direction.
         """
         require_count(iterations, "iterations", least=1)
+        self.require_one_process("curvature", "measure it on one process")
         weights, seed = read_precision(self.structure, precision), require_seed(seed)
         checked = Clamps.check(self, clamps)
         labels = read_labels(self, labels, checked.batch)
@@ -445,6 +580,7 @@ class PCNetwork(HandledNetwork):
         >>> net.as_module("x", ["h1", "y"])(torch.ones(5, 4))["h1"].shape
         torch.Size([5, 3])
         """
+        self.require_one_process("as_module", "net.predict gives all ranks the answer")
         known, _ = read_nodes(self, given, "given")
         asked, single = read_nodes(self, wanted, "wanted")
         return SweepModule(self, known, asked, single)
@@ -500,7 +636,8 @@ class PCNetwork(HandledNetwork):
             "duals": duals,
         }  # fmt: skip
         if init is not None and steps is not None:
-            return self.infer(clamps, init=init, steps=steps, check=check, capture=capture, **how).states[node]
+            result = self.infer(clamps, init=init, steps=steps, check=check, capture=capture, **how)
+            return self._told(target, lambda: result.states[node], result.batch)
         idle = next((key for key, value in how.items() if value is not None), None)
         if idle is not None:
             raise ConfigError(
@@ -513,13 +650,24 @@ class PCNetwork(HandledNetwork):
         options = Options(check=False, capture=capture)
         with torch.inference_mode(False):
             program, _ = run(self._planner, self._planner.prepared(plan, checked), Motion(), options)
-            return program.read(target, "state").clone()
+            return self._told(target, lambda: program.read(target, "state"), checked.batch)
+
+    def _told(self, i: int, read: Callable[[], Tensor], batch: int) -> Tensor:
+        """Return a copy of what the rank that owns a node reads, on all ranks."""
+        if self._part is None or self.group is None:
+            return read().clone()
+        owner, shape = int(self._part.cut.owner[i]), self.structure.groups[int(self.structure.group_of[i])].shape
+        found = torch.empty(batch, *shape, dtype=self.dtype, device=self.device)
+        if owner == self._part.rank:
+            found.copy_(read())
+        return self.group.broadcast(found, owner)
 
     def to_data(self, level: Literal["neurons", "groups"] = "neurons") -> Data:
         """Return the graph as torch_geometric's ``Data``; see :func:`pcgraph.pyg.to_data`."""
         return to_data(self, level=level)
 
     def __getstate__(self) -> dict[str, Any]:
+        self.require_one_process("copying", "declare the network again with the same arguments")
         return {**self.__dict__, "_planner": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -158,6 +158,27 @@ class Group:
         self.wait(self._begun(distributed.all_gather, found, plain, group=self.process_group))
         return [t.view(sent.dtype) for t in found]
 
+    def swap(self, sent: Tensor, out: Sequence[int], into: Sequence[int]) -> Tensor:
+        """Send a piece of a flat tensor to each rank, and return what comes from each, one after the other.
+
+        Parameters
+        ----------
+        sent : Tensor, shape (sum of out,)
+        out, into : sequence of int
+            How many numbers go to, and come from, each rank.
+        """
+        from torch import distributed
+
+        received = sent.new_empty(sum(into))
+        try:
+            work = distributed.all_to_all_single(
+                received, sent, list(into), list(out), group=self.process_group, async_op=True
+            )  # fmt: skip
+        except RuntimeError as error:
+            raise self._lost(_first_line(error)) from error
+        self.wait(work)
+        return received
+
     def gather_rows(self, tensor: Tensor, counts: Sequence[int]) -> Tensor:
         """Put together the rows of all ranks, in their order.
 

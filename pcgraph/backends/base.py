@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
@@ -32,7 +32,7 @@ from pcgraph.initializers import Block, Context
 from pcgraph.network import Network
 from pcgraph.optimizers import StateOptimizer
 from pcgraph.plan import Plan, Stage
-from pcgraph.plan.operations import Index, Write
+from pcgraph.plan.operations import Exchange, Index, Write
 from pcgraph.processes import Part
 from pcgraph.solvers import Solver
 
@@ -94,6 +94,8 @@ class Program(ABC):
     recording: Any = None
     #: Whether a recording has been made of a run, which then needs every address that the run has used.
     recorded = False
+    #: What runs the exchanges of a plan that is that of one rank; see :meth:`trade`.
+    trader: Callable[[Exchange], None] | None = None
     #: Weak reference to whoever still reads what the last run left behind.
     _reader: weakref.ref[Any] | None = None
 
@@ -178,6 +180,22 @@ class Program(ABC):
             f"{type(self).__name__} does not let its variables be set: use a state optimizer, and no tolerance=",
             key="optimizer",
         )
+
+    def add(self, which: Which, values: Tensor) -> None:
+        """Add to the gradients of several nodes of one shape, (nodes, batch, *shape), each named once.
+
+        Only a program that takes part in an exchange is asked.
+        """
+        raise NotImplementedError(f"{type(self).__name__} takes no part in exchanges")
+
+    def trade(self, exchange: Exchange) -> None:
+        """Run an exchange of the plan: :attr:`trader` does, who has made the plan of one rank."""
+        assert self.trader is not None
+        self.trader(exchange)
+
+    def holds(self, i: int) -> bool:
+        """Tell whether node `i` is computed here: where ranks share a network, some are not."""
+        return True
 
     def hold(self, held: Tensor) -> None:
         """Keep duals from moving, and gradients at zero after :meth:`pull`, until the end of the run.
@@ -417,6 +435,8 @@ class Backend(ABC):
     combines: bool = False
     #: Whether programs know the operation of dual variables: Shift. They then define :meth:`Program.hold`.
     moves_duals: bool = False
+    #: Whether programs know the operation of several ranks: Exchange. They then define :meth:`Program.add`.
+    exchanges: bool = False
 
     @abstractmethod
     def lower(self, plan: Plan, network: Network, batch: int) -> Program:

@@ -92,6 +92,7 @@ def save(
     ('checkpoint-000000', True)
     """
     require_instance(net, "net", PCNetwork, "pcgraph.PCNetwork(graph)")
+    net.require_one_process("save", "net.state_dict() has the parameters of this rank; keep one file for each")
     if initializer is not None:
         require_instance(initializer, "initializer", Initializer, "pcgraph.Null()")
     keep = require_count(keep, "keep", least=1)

@@ -86,12 +86,11 @@ class _Watched:
 
     def run(self) -> Descent:
         program, options, energies = self.program, self.options, []
-        measure = energy_by_node if options.trace == "nodes" else Program.energy
         keeper, taken = Keeper(program, options.states, options.callback), program.plan.steps
         for t in range(program.plan.steps):
             program.evaluate(t)
             if options.trace:
-                energies.append(measure(program, t))
+                energies.append(self._measured(t))
             keeper.see(t, t)
             if self.stopped is not None and options.stop is not None and t:
                 found = self.stopped | program.settled(options.stop, self.clamps)
@@ -114,11 +113,15 @@ class _Watched:
         keeper.see(taken, None)
         self.found.kept = keeper.kept
         if options.trace:
-            energies.append(measure(program))
+            energies.append(self._measured(None))
             self.found.trace = torch.stack(energies)
         if options.tolerance is not None:
             self.found.steps, self.found.converged = self.steps, ~self.active
         return self.found
+
+    def _measured(self, t: int | None) -> Tensor:
+        """Return the energy of the samples, or of all nodes."""
+        return energy_by_node(self.program, t) if self.options.trace == "nodes" else self.program.energy(t)
 
     def _hold(self) -> None:
         """Keep the duals of samples that have converged, and of nodes that have stopped."""

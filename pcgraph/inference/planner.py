@@ -16,7 +16,7 @@ from pcgraph.clamps import Clamps
 from pcgraph.coordinates import Errors
 from pcgraph.errors import ConfigError, InvalidInitializer
 from pcgraph.initializers import Context, Given, Initializer, Layout, Relaxation, Swept, Zero, require
-from pcgraph.network import Network
+from pcgraph.network import Cut, Network
 from pcgraph.optimizers import StateOptimizer
 from pcgraph.plan import Plan, Precision, Request, make_plan
 from pcgraph.processes import Part
@@ -57,8 +57,8 @@ class Planner:
     The caches are bounded: the oldest plan goes when `size` is reached.
     """
 
-    def __init__(self, net: Network, backend: Backend, size: int = 64) -> None:
-        self.net, self.backend, self.size = net, backend, size
+    def __init__(self, net: Network, backend: Backend, size: int = 64, cut: Cut | None = None) -> None:
+        self.net, self.backend, self.size, self.cut = net, backend, size, cut
         self.reports: dict[Any, Report] = {}
         self.admitted: dict[Any, Initializer] = {}
         self.plans: dict[Any, tuple[Initializer, Plan]] = {}
@@ -123,7 +123,7 @@ class Planner:
         return self.plans[key]
 
     def _make(self, request: Request, layout: Layout) -> Plan:
-        plan = make_plan(self.net.structure, request, layout, self._told)
+        plan = make_plan(self.net.structure, request, layout, self._told, self.cut)
         self.backend.check(plan, self.net)
         return plan
 

@@ -46,15 +46,19 @@ class NodeTensors(Mapping[Node, Tensor]):
         self._reader, self._kind = reader, kind
         plan = reader.program.plan
         self._structure = plan.structure
-        own = self._structure.declared
-        self._nodes = tuple(own[i] for i in plan.duals) if kind == "dual" else own
+        own, program = self._structure.declared, reader.program
+        numbers = plan.duals.tolist() if kind == "dual" else range(len(own))
+        self._nodes = tuple(own[i] for i in numbers if program.holds(i))
 
     def __getitem__(self, node: Node) -> Tensor:
         number, slots = self._structure.number, self._structure.slots
+        i = slots.get(node) if node in slots else number.get(node)
+        if i is not None and not self._reader.program.holds(i):
+            raise KeyError(f"{node!r} is on another rank, which has its {self._kind}; here: {_some(self._nodes)}")
         if node in slots and self._kind not in ("state", "dual"):
             return self._reader.read(slots[node], self._kind)
         if self._kind == "dual" and node not in self._nodes:
-            raise KeyError(f"{node!r} has no dual; nodes with one: {', '.join(map(repr, self._nodes[:12])) or 'none'}")
+            raise KeyError(f"{node!r} has no dual; nodes with one: {_some(self._nodes)}")
         if node not in number:
             hint = f"; the state of {node[0]!r} is that of its slots" if node in slots else ""  # type: ignore[index]
             raise KeyError(f"there is no node {node!r}{hint}; nodes: {', '.join(map(repr, list(number)[:12]))}")
@@ -65,3 +69,7 @@ class NodeTensors(Mapping[Node, Tensor]):
 
     def __len__(self) -> int:
         return len(self._nodes)
+
+
+def _some(nodes: tuple[Node, ...]) -> str:
+    return ", ".join(map(repr, nodes[:12])) or "none"

@@ -72,6 +72,7 @@ class InferenceResult:
         self.init, self.labels = init, None if labels is None else labels.clone()
         #: By node, from the moment on in which the energies' own parameters may learn.
         self._energies: Tensor | None = None
+        self._energy: Tensor | None = None
         self.trace = trace = seen.trace
         self.state_trace, self.error_trace, self.trace_steps = seen.kept
         self.steps, self.converged, self.failed = seen.steps, seen.converged, seen.failed
@@ -133,25 +134,27 @@ class InferenceResult:
     @property
     def energy(self) -> Tensor:
         """Compute F per sample, shape (batch,) (paper, Eq 1)."""
-        return self._program.energy() if self._energies is None else self._energies.sum(0)
+        return self._program.energy() if self._energy is None else self._energy.clone()
 
     @property
     def node_energy(self) -> dict[Node, Tensor]:
         """Map each node to the energy of its main prediction, and (node, slot) to that of a slot, shape (batch,).
 
-        All of them add up to :attr:`energy`. Nodes without an energy are left out.
+        All of them add up to :attr:`energy`. Nodes without an energy are left out, and those of another rank.
         """
         s = self.plan.structure
         energies = energy_by_node(self._program) if self._energies is None else self._energies
-        return {s.nodes[i]: energies[i] for i in np.flatnonzero(s.has_energy)}
+        return {s.nodes[i]: energies[i] for i in np.flatnonzero(s.has_energy) if self._program.holds(int(i))}
 
     def _repr_html_(self) -> str:
         """Show in a notebook the nodes with the largest energies, and the energy over the steps if it was traced."""
         s = self.plan.structure
         energies = energy_by_node(self._program).mean(1).cpu()
+        here = np.array([self._program.holds(i) for i in range(len(s.nodes))])
         energies[torch.from_numpy(~s.has_energy)] = -1.0
+        energies[torch.from_numpy(~here)] = -2.0
         rows = []
-        for i in energies.sort(descending=True, stable=True).indices[:SHOWN].tolist():
+        for i in energies.sort(descending=True, stable=True).indices[: min(SHOWN, int(here.sum()))].tolist():
             v, energy, own = s.nodes[i], float(energies[i]), int(s.owner[i])
             partly = "partly clamped" if own in self._masked else "free"
             size = float(self._program.read(i, "state").square().mean().sqrt())
@@ -184,10 +187,10 @@ class InferenceResult:
                 "weights or biases were frozen, or unfrozen, since this inference was planned: run net.infer(...) again"
             )
         with torch.inference_mode(False), torch.no_grad():  # what is made lazily here serves ordinary runs later on
-            if self._energies is None and next(net.energies.parameters(), None) is not None:
-                self._energies = energy_by_node(self._program)
+            if self._energies is None and next(net.own.energies.parameters(), None) is not None:
+                self._energies, self._energy = energy_by_node(self._program), self._program.energy()
             # Classes of others may raise halfway: then it is as if nothing had been added.
-            careful = len(net.edge_modules) or len(net.energies)
+            careful = len(net.own.edge_modules) or len(net.own.energies)
             before = [(p, None if p.grad is None else p.grad.clone()) for p in net.parameters()] if careful else []
             try:
                 for parameter in self._program.gradients_in_turn(factor / self.batch):

@@ -142,9 +142,10 @@ def of_half_precision(dtype: torch.dtype) -> str:
 
 
 def _largest(program: Program) -> tuple[object, float]:
-    """Find the node with the largest state, and that state; NaN counts as infinite."""
+    """Find the node with the largest state of those computed here, and that state; NaN counts as infinite."""
     nodes = program.plan.structure.declared
-    sizes = [float(program.read(i, "state").abs().max()) for i in range(len(nodes))]
-    sizes = [size if size == size else float("inf") for size in sizes]
-    worst = max(range(len(nodes)), key=sizes.__getitem__)
-    return nodes[worst], sizes[worst]
+    here = [i for i in range(len(nodes)) if program.holds(i)]
+    found = (float(program.read(i, "state").abs().max()) for i in here)
+    sizes = [size if size == size else float("inf") for size in found]
+    worst = max(range(len(here)), key=sizes.__getitem__)
+    return nodes[here[worst]], sizes[worst]

@@ -1,10 +1,12 @@
 """A declaration becomes a structure, validated and frozen, and a network is that structure with its parameters."""
 
 from pcgraph.network.carrying import Carried
+from pcgraph.network.cut import Cut, Partition
 from pcgraph.network.handled import HandledNetwork
 from pcgraph.network.handles import EdgeHandle, NodeHandle
 from pcgraph.network.inits import INITS
 from pcgraph.network.network import Network
+from pcgraph.network.own import Piece, make_part
 from pcgraph.network.packed import ParameterView
 from pcgraph.network.parts import Bucket, Group, Segment
 from pcgraph.network.slots import MAIN, Slot
@@ -12,6 +14,6 @@ from pcgraph.network.structure import Structure
 from pcgraph.network.summary import Summary
 
 __all__ = [
-    "INITS", "MAIN", "Bucket", "Carried", "EdgeHandle", "Group", "HandledNetwork", "Network", "NodeHandle",
-    "ParameterView", "Segment", "Slot", "Structure", "Summary",
+    "INITS", "MAIN", "Bucket", "Carried", "Cut", "EdgeHandle", "Group", "HandledNetwork", "Network", "NodeHandle",
+    "ParameterView", "Partition", "Piece", "Segment", "Slot", "Structure", "Summary", "make_part",
 ]  # fmt: skip

@@ -82,6 +82,8 @@ class Network(nn.Module):
         self.graph: nx.DiGraph = nx.freeze(copy_graph(graph, {}, pairs))
         self.structure = Structure(self.graph, pairs, like)
         self._probe: Tensor
+        self.bias_row: Index = np.full(len(self.structure.nodes), -1, dtype=np.int64)
+        self._like = like
         with torch.device("cpu"):
             self._build(seed)
         self.to(dtype=like.dtype, device=like.device)
@@ -106,6 +108,13 @@ class Network(nn.Module):
                 self.energies[str(i)] = segment.energy
         self.register_buffer("_probe", torch.zeros((), device="cpu"), persistent=False)
         draw_parameters(self.structure, dict(self.weights.items()), dict(self.biases.items()), seed)
+
+    def _hold_nothing(self) -> None:
+        """Leave all parameters to another network, that of one rank's part."""
+        self._still = {}
+        self.weights, self.biases = Packed(), Packed()
+        self.edge_modules, self.energies = nn.ModuleDict(), nn.ModuleDict()
+        self.register_buffer("_probe", torch.zeros((), device="cpu"), persistent=False)
 
     # -- parameters -----------------------------------------------------------------------------------------------
 
@@ -174,7 +183,6 @@ class Network(nn.Module):
 
     def _make_biases(self) -> None:
         s = self.structure
-        self.bias_row: Index = np.full(len(s.nodes), -1, dtype=np.int64)
         for name, nodes in s.bias_packs():
             self.bias_row[nodes] = np.arange(len(nodes))
             self.biases[name] = nn.Parameter(torch.empty(len(nodes), *s.bias_shape(int(nodes[0])), device="cpu"))
@@ -397,6 +405,11 @@ class Network(nn.Module):
         return transform.inner if isinstance(transform, Joint) else transform
 
     # -- facts ----------------------------------------------------------------------------------------------------
+
+    @property
+    def own(self) -> Network:
+        """Hold the parameters: it is the network itself, or of one that is cut over ranks the part of this rank."""
+        return self
 
     @property
     def dtype(self) -> torch.dtype:

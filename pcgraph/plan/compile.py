@@ -17,6 +17,7 @@ from pcgraph.plan.operations import (
     NOTHING,
     Activate,
     Compare,
+    Exchange,
     Index,
     Learn,
     Measure,
@@ -44,6 +45,8 @@ class Stage:
 
     With duals, errors are shifted by them before they are sent back. In error coordinates, nodes get their states wave
     by wave first (`offsets`), and what comes back to them goes on to their parents wave by wave at the end (`relays`).
+    Over several ranks there is an exchange of `states` before each propagation, and of `signals` before each relay and
+    at the end.
     """
 
     propagate: Propagate
@@ -53,11 +56,15 @@ class Stage:
     offsets: tuple[tuple[Propagate, Offset], ...] = ()
     relays: tuple[tuple[Relay, Pull], ...] = ()
     shift: Shift = NO_SHIFT
+    states: tuple[Exchange, ...] = ()
+    signals: tuple[Exchange, ...] = ()
 
     def evaluation(self) -> Iterator[Operation]:
         """Yield what brings predictions and errors up to date, in order."""
-        for pair in self.offsets:
+        for k, pair in enumerate(self.offsets):
+            yield from self.states[k : k + 1]
             yield from pair
+        yield from self.states[len(self.offsets) :]
         yield self.propagate
         yield self.compare
         if len(self.shift.nodes):
@@ -66,8 +73,10 @@ class Stage:
     def descent(self) -> Iterator[Operation]:
         """Yield what completes the gradients, in order."""
         yield self.pull
-        for pair in self.relays:
+        for k, pair in enumerate(self.relays):
+            yield from self.signals[k : k + 1]
             yield from pair
+        yield from self.signals[len(self.relays) :]
 
     def operations(self) -> Iterator[Operation]:
         """Yield everything, the move last."""

@@ -27,18 +27,25 @@ In error coordinates (Goemaere et al., arXiv 2505.20137) the variable of most fr
     Measure(nodes)            eps_v = h_v - sigma_v(a_v): the variables begin at the initial states
     Offset(nodes)             h_v = sigma_v(a_v) + eps_v
     Relay(nodes)              s_v -= sigma_v'(a_v) * g_v: what comes back to a node goes on to its parents
+
+Over several ranks (:class:`~pcgraph.network.Cut`) an edge is computed where its target is, so that a node may be read
+on another rank than its own, by way of a ghost there:
+
+    Exchange("state", …)      h of each ghost becomes that of its node
+    Exchange("signal", …)     g_v gains what the edges of another rank have sent back to its ghost of v
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
-    "NONE", "NOTHING", "Activate", "Compare", "Index", "Learn", "Measure", "Move", "Offset", "Operation", "Propagate",
-    "Pull", "Relay", "Shift", "Write",
+    "NONE", "NOTHING", "Activate", "Compare", "Exchange", "Index", "Learn", "Measure", "Move", "Offset", "Operation",
+    "Propagate", "Pull", "Relay", "Shift", "Write",
 ]  # fmt: skip
 
 Index = NDArray[np.int64]
@@ -132,4 +139,31 @@ class Shift:
     nodes: Index
 
 
-Operation = Write | Propagate | Activate | Compare | Pull | Move | Learn | Measure | Offset | Relay | Shift
+@dataclass(frozen=True, eq=False)
+class Exchange:
+    """What ranks need of each other is sent: states to those that read them, or what has come back to their owners.
+
+    Attributes
+    ----------
+    kind : {"state", "signal"}
+    nodes : ndarray of int64, shape (messages,)
+        Sorted; one node goes to several ranks, or comes from several, in as many entries.
+    sender, receiver : ndarray of int64, shape (messages,)
+        Ranks. Of a state, the owner sends; of a signal, it receives.
+    joint : bool
+        Whether all ranks take part, though there may be nothing for this one: so it is in the plan of one rank.
+    """
+
+    kind: Literal["state", "signal"]
+    nodes: Index
+    sender: Index
+    receiver: Index
+    joint: bool = False
+
+    @property
+    def idle(self) -> bool:
+        """Tell whether nothing is sent anywhere."""
+        return not self.joint and not len(self.nodes)
+
+
+Operation = Write | Propagate | Activate | Compare | Pull | Move | Learn | Measure | Offset | Relay | Shift | Exchange

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, Protocol
@@ -10,14 +10,16 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pcgraph.arguments import require_count
+from pcgraph.arguments import require_count, require_instance
 from pcgraph.initializers import Initializer, Layout
-from pcgraph.network import Structure
+from pcgraph.network import Cut, Piece, Structure
 from pcgraph.plan import explain
 from pcgraph.plan.compile import Compiler, Stage
+from pcgraph.plan.exchange import Exchanges
 from pcgraph.plan.flow import Flow, Mask
 from pcgraph.plan.operations import Index, Learn, Measure, Operation, Propagate, Pull
 from pcgraph.plan.products import Products, products_of
+from pcgraph.plan.ranks import Machine, Ranks
 from pcgraph.plan.request import Request
 from pcgraph.plan.smm import SMM, count
 
@@ -92,6 +94,10 @@ class Plan:
         Nodes that are not wholly clamped; nodes that begin with exactly zero error.
     sweep_depth, waves : int
         Products on the longest path that a sweep takes, and the waves that it takes.
+    cut : Cut or None
+        Which rank owns each node, where the plan is for several ranks.
+    part : Piece or None
+        Which nodes these are of the whole, where the plan is that of one rank among several.
     """
 
     structure: Structure
@@ -111,6 +117,8 @@ class Plan:
     sweep_depth: int
     waves: int
     lowering: Lowering | None = None
+    cut: Cut | None = None
+    part: Piece | None = None
 
     @property
     def steps(self) -> int:
@@ -254,11 +262,49 @@ class Plan:
         assert self.lowering is not None
         return self.lowering.memory(self, require_count(batch, "batch", least=1))
 
+    # -- over several ranks -------------------------------------------------------------------------------------------
+
+    def across(self, partition: Mapping[Hashable, int]) -> Plan:
+        """Return this plan with what the ranks of a partition exchange; no process is started for it.
+
+        Raises
+        ------
+        ConfigError
+            The partition is none of this graph.
+        """
+        cut = Cut.make(self.structure, partition)
+        return make_plan(self.structure, self.request, self.layout, self.lowering, cut)
+
     # -- for people ---------------------------------------------------------------------------------------------------
 
-    def explain(self) -> str:
-        """Say in words what the plan does: kernels by bucket, initialization, distinct steps, products."""
-        return explain.text(self)
+    def explain(
+        self, partition: Mapping[Hashable, int] | None = None, *, batch: int = 1, machine: Machine | None = None
+    ) -> str:
+        """Say in words what the plan does: kernels by bucket, initialization, distinct steps, products.
+
+        Parameters
+        ----------
+        partition : mapping, optional
+            Node -> rank: what each rank would compute, hold and send, and how well that would go; no process is
+            started for it. A plan of a network with a partition tells so of its own.
+        batch : int
+            For how many samples the ranks are counted.
+        machine : Machine, optional
+            What the model of time knows of the ranks' computers; a guess if None.
+
+        Raises
+        ------
+        ConfigError
+            The partition is none of this graph.
+        """
+        require_count(batch, "batch", least=1)
+        if machine is not None:
+            require_instance(machine, "machine", Machine, "pcgraph.plan.Machine()")
+        cut = self if partition is None else self.across(partition)
+        if cut.cut is None:
+            return explain.text(self)
+        lines = Ranks(cut, batch).lines(Machine() if machine is None else machine)
+        return "\n".join([explain.text(self), *(f"  {line}" for line in lines)])
 
     def _repr_html_(self) -> str:
         """Show in a notebook what each step computes, what all of it costs, and the graph."""
@@ -268,7 +314,9 @@ class Plan:
         return f"Plan({len(self.structure.declared)} nodes, steps={self.steps}, {self.matmuls.total} products)"
 
 
-def make_plan(structure: Structure, request: Request, layout: Layout, lowering: Lowering | None = None) -> Plan:
+def make_plan(
+    structure: Structure, request: Request, layout: Layout, lowering: Lowering | None = None, cut: Cut | None = None
+) -> Plan:
     """Compile a plan.
 
     Parameters
@@ -279,6 +327,8 @@ def make_plan(structure: Structure, request: Request, layout: Layout, lowering: 
         What the initializer gives and sweeps, for the request's clamps.
     lowering : Lowering, optional
         Whom the plan asks about memory and kernels.
+    cut : Cut, optional
+        Which rank owns each node; the plan then says what ranks exchange.
 
     Raises
     ------
@@ -286,8 +336,9 @@ def make_plan(structure: Structure, request: Request, layout: Layout, lowering: 
         The layout leaves a free node without a value, or sweeps a cycle.
     """
     found = Compiler(structure, request, layout)
+    steps = found if cut is None else Exchanges(found, cut)
     return Plan(
-        structure, request, layout, found.flow, tuple(found.initializers), found.prologue, found.begin, found.measure,
-        found.stages, found.final, found.learn, found.level, found.free, found.exact, found.sweep_depth, found.waves,
-        lowering,
+        structure, request, layout, found.flow, tuple(found.initializers), steps.prologue, found.begin, found.measure,
+        steps.stages, steps.final, found.learn, found.level, found.free, found.exact, found.sweep_depth, found.waves,
+        lowering, cut,
     )  # fmt: skip

@@ -16,6 +16,7 @@ from pcgraph.plan.operations import (
     NONE,
     Activate,
     Compare,
+    Exchange,
     Index,
     Learn,
     Measure,
@@ -120,6 +121,14 @@ class _Proof:
         self.dual = plan.free & self.alive & (np.bincount(s.target, minlength=count) > 0)
         self.dual &= plan.request.duals is not None
         self.moves = 0
+        cut = plan.cut
+        #: For several ranks: the version of the source that each edge sees, by way of a ghost where it lies elsewhere;
+        #: ghosts of which nothing has been read since they got it; and the edges whose pull has not reached the owner.
+        self.ghost_of = np.full(len(s.source), -1) if cut is None else cut.ghost_of
+        self.ghost = np.zeros(0 if cut is None else len(cut.ghost_node), dtype=np.int64)
+        self.unread = np.zeros(len(self.ghost), dtype=bool)
+        self.away = np.zeros(len(s.source), dtype=bool)
+        self.sent_back = self.unread.copy()
         self.step = self._fresh_step()
 
     def _fresh_step(self) -> _Step:
@@ -134,6 +143,9 @@ class _Proof:
             self._give(op.nodes)
             zeros = op.source < 0 or self.plan.initializers[op.source].writes_zeros
             self.zero[op.nodes] = zeros & ~self.masked[op.nodes]
+            self._zero_ghosts(op.nodes[self.zero[op.nodes]])
+        elif isinstance(op, Exchange):
+            self._exchange(op)
         elif isinstance(op, Propagate):
             self._propagate(op)
         elif isinstance(op, Activate):
@@ -166,8 +178,8 @@ class _Proof:
         return str(self.s.edge(int(edges[0])))
 
     def _once(self, op: Operation) -> None:
-        """Refuse an operation that names a node or an edge twice."""
-        for kind, name in (("nodes", self._name), ("edges", self._edge)):
+        """Refuse an operation that names a node or an edge twice; a node may go to several ranks."""
+        for kind, name in () if isinstance(op, Exchange) else (("nodes", self._name), ("edges", self._edge)):
             named = np.sort(getattr(op, kind, NONE))
             twice = named[1:][named[1:] == named[:-1]]
             if len(twice):
@@ -197,8 +209,75 @@ class _Proof:
         for i, edges in self.s.joint.items():
             if 0 < np.isin(edges, op.edges).sum() < len(edges):
                 raise _Wrong(f"makes a part of what {self._name(np.array([i]))} combines, and not all of it")
-        self.product[op.edges] = self.version[self.s.source[op.edges]]
+        self.product[op.edges] = self._seen(op.edges)
+        ghosts = self.ghost_of[op.edges]
+        self.unread[ghosts[ghosts >= 0]] = False
         self.begun[op.nodes] = True
+
+    # -- several ranks ------------------------------------------------------------------------------------------------
+
+    def _seen(self, edges: Index) -> Index:
+        """Return the version of its source that each edge sees on its rank."""
+        ghosts = self.ghost_of[edges]
+        found: Index = self.version[self.s.source[edges]]
+        found[ghosts >= 0] = self.ghost[ghosts[ghosts >= 0]]
+        return found
+
+    def _zero_ghosts(self, nodes: Index) -> None:
+        """Let every rank write zeros itself."""
+        cut = self.plan.cut
+        if cut is not None:
+            own = np.flatnonzero(np.isin(cut.ghost_node, nodes))
+            self.ghost[own] = self.version[cut.ghost_node[own]]
+
+    def _exchange(self, op: Exchange) -> None:
+        cut = self.plan.cut
+        if cut is None:
+            raise _Wrong("sends something to another rank, of which there is none")
+        away = op.receiver if op.kind == "state" else op.sender
+        home = op.sender if op.kind == "state" else op.receiver
+        ghosts = cut.number_of(op.nodes, away)
+        wrong = op.nodes[(ghosts < 0) | (home != cut.owner[op.nodes])]
+        if len(wrong):
+            raise _Wrong(f"sends {self._name(wrong)} between ranks of which one does not own it, or the other reads it")
+        if len(np.unique(ghosts)) < len(ghosts):
+            raise _Wrong("sends something to one rank twice")
+        if op.kind == "state":
+            self._send_states(op.nodes, ghosts)
+        else:
+            self._send_signals(op.nodes, ghosts)
+
+    def _send_states(self, nodes: Index, ghosts: Index) -> None:
+        unknown = nodes[~self.known[nodes]]
+        if len(unknown):
+            raise _Wrong(f"sends the state of {self._name(unknown)}, which has none yet")
+        again = nodes[self.ghost[ghosts] == self.version[nodes]]
+        if len(again):
+            raise _Wrong(f"sends the state of {self._name(again)} to a rank that has it")
+        self._all_read(ghosts)
+        self.ghost[ghosts] = self.version[nodes]
+        self.unread[ghosts] = True
+
+    def _all_read(self, ghosts: Index) -> None:
+        """Refuse that the state of one of these ghosts was sent, and then read by nothing."""
+        cut = self.plan.cut
+        unread = ghosts[self.unread[ghosts]]
+        if cut is not None and len(unread):
+            raise _Wrong(f"sent the state of {self._name(cut.ghost_node[unread])} before, and nothing has read it")
+
+    def _send_signals(self, nodes: Index, ghosts: Index) -> None:
+        waiting = np.zeros(len(self.ghost), dtype=bool)
+        waiting[self.ghost_of[self.away]] = True
+        empty = nodes[~waiting[ghosts]]
+        if len(empty):
+            raise _Wrong(f"sends back to {self._name(empty)} where nothing has come back")
+        twice = nodes[self.sent_back[ghosts]]
+        if len(twice):
+            raise _Wrong(f"sends back to {self._name(twice)} from one rank again")
+        self.sent_back[ghosts] = True
+        delivered = np.zeros(len(self.ghost) + 1, dtype=bool)
+        delivered[ghosts] = True
+        self.away &= ~delivered[self.ghost_of]
 
     def _up_to_date(self, nodes: Index, what: str) -> None:
         """Refuse nodes whose sum is not the one over all parents' present states."""
@@ -222,6 +301,7 @@ class _Proof:
 
     def _compare(self, op: Compare) -> None:
         self.step = self._fresh_step()
+        self.sent_back[:] = False
         unknown = np.flatnonzero(~self.known)
         if len(unknown):
             raise _Wrong(f"takes errors before {self._name(unknown)} has a state")
@@ -267,6 +347,7 @@ class _Proof:
         if len(twice):
             raise _Wrong(f"sends an error back along {self._edge(twice)} again")
         self.step.pulled[op.edges] = True
+        self.away[op.edges[self.ghost_of[op.edges] >= 0]] = True
         early = op.edges[self.offset[self.s.target[op.edges]] & ~self.step.relayed[self.s.target[op.edges]]]
         if len(early):
             raise _Wrong(f"sends back along {self._edge(early)} before all has come back to its target")
@@ -289,6 +370,9 @@ class _Proof:
         missing = edges[(self._needed() & ~self.step.pulled)[edges]]
         if len(missing):
             raise _Wrong(f"does not send the error of {self._edge(missing)} back")
+        late = edges[self.away[edges]]
+        if len(late):
+            raise _Wrong(f"does not send what came back along {self._edge(late)} to the rank of its source")
 
     def _move(self, op: Move) -> None:
         self._complete(np.arange(len(self.product)))
@@ -321,6 +405,10 @@ class _Proof:
         if len(nodes):
             why = "has no error" if self.biased[nodes[0]] else "has no bias, or a frozen one"
             raise _Wrong(f"learns the bias of {self._name(nodes)}, which {why}")
+        late = op.edges[self._seen(op.edges) != self.version[s.source[op.edges]]]
+        if len(late):
+            raise _Wrong(f"learns from {self._edge(late)}, whose source has moved since it was sent to this rank")
+        self._all_read(np.arange(len(self.ghost)))
         owing[op.edges] = biased[op.nodes] = False
         if owing.any():
             raise _Wrong(f"does not learn from {self._edge(np.flatnonzero(owing))}")

@@ -166,6 +166,8 @@ def evaluate(
         require_optimizer(net, steps or 0, optimizer)
     if stop is not None and not callable(stop):
         raise ConfigError(f"stop must be a function of no arguments (found {shown(stop)})", key="stop")
+    if isinstance(net, PCNetwork):
+        net.require_one_process("evaluate", "net.predict gives all ranks the answer")
     ranks = read_group(group)
     if metrics is not None and ranks is not None:
         raise ConfigError(

@@ -204,6 +204,10 @@ def fit(
     >>> history.stopped, len(history), history.epochs[-1].energy < history.epochs[0].energy
     ('finished', 5, True)
     """
+    if isinstance(net, PCNetwork):
+        net.require_one_process(
+            "fit", "write the loop with net.infer, result.backward and optimizer.step, the same on all ranks"
+        )
     ranks = read_group(group)
     with at_hand(ranks), telling(ranks):
         options = FitOptions.read(

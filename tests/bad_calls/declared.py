@@ -11,7 +11,7 @@ import torch
 
 import pcgraph
 from pcgraph import activations, combines, energies, scaling, transforms
-from pcgraph.errors import GraphError, OutOfMemory
+from pcgraph.errors import ConfigError, GraphError, OutOfMemory
 from pcgraph.network import Network
 from tests.bad_calls.kinds import NO_OBJECT, NONE, Argument
 
@@ -87,6 +87,20 @@ NO_ENERGY = {
 #: A convolution's sizes: a number, or one for each dimension.
 PAIRS = {"pair": (1, 1), "list": [1, 1]}
 
+NO_PARTITION = {
+    "none": None, "number": 2, "text": "metis", "list": [0, 1], "empty": {}, "unknown": {"x": 0, "y": 0, "z": 0},
+    "missing": {"x": 0}, "float": {"x": 0.0, "y": 0}, "bool": {"x": True, "y": False}, "negative": {"x": -1, "y": 0},
+    "texts": {"x": "0", "y": "1"}, "gap": {"x": 0, "y": 2}, "object": object(),
+}  # fmt: skip
+NO_PARTS = {"zero": 0, "negative": -1, "more": 3, "float": 2.0, "text": "2", "bool": True, "huge": 10**30, "list": [2]}
+NO_CHOICE = {"none": None, "text": "time", "number": 1, "list": ["flops"], "bool": True, "object": object()}
+
+
+def a_plan() -> Any:
+    net = pcgraph.PCNetwork(pcgraph.graphs.chain([4, 3]))
+    return net.plan({"x", "y"}, init=pcgraph.Zero(), steps=2)
+
+
 NODES = [
     Argument("node(shape=)", lambda v: declared({"shape": v}), "shape", (GraphError, OutOfMemory)),
     Argument("node(activation=)", lambda v: declared({"activation": v}), "anything", GraphError,
@@ -151,6 +165,36 @@ NODES = [
                   "object": object(), "tensor": torch.ones(3, 4)},
              good={"name": "orthogonal", "function": lambda t, generator, fan_in: t.fill_(1.0), "none": None}),
     Argument("PCNetwork(graph=)", lambda v: pcgraph.PCNetwork(v), "graph", GraphError),
+    Argument("PCNetwork(partition=)", lambda v: pcgraph.PCNetwork(pcgraph.graphs.chain([4, 3]), partition=v), "anything",
+             ConfigError, bad={k: v for k, v in NO_PARTITION.items() if k != "none"} | {"two": {"x": 0, "y": 1}},
+             good={"none": None, "one": {"x": 0, "y": 0}}),
+    Argument("PCNetwork(group=)", lambda v: pcgraph.PCNetwork(
+        pcgraph.graphs.chain([4, 3]), partition={"x": 0, "y": 1}, group=v), "anything", ConfigError,
+        bad={"none": None, "alone": False, "number": 3, "text": "all", "list": [0, 1], "object": object()}),
+    Argument("Partition(ranks=)", lambda v: pcgraph.Partition(v), "anything", ConfigError, bad=NO_PARTITION,
+             good={"one": {"x": 0}, "two": {"x": 0, "y": 1}}),
+    Argument("Partition(parts=)", lambda v: pcgraph.Partition({"x": 0, "y": 1}, v), "anything", ConfigError,
+             bad=NO_PARTS, good={"two": 2, "none": None}),
+    Argument("partition(graph=)", lambda v: pcgraph.partition(v, 1), "graph", GraphError),
+    Argument("partition(parts=)", lambda v: pcgraph.partition(pcgraph.graphs.chain([4, 3]), v), "anything", ConfigError,
+             bad={**NO_PARTS, "none": None}, good={"one": 1, "two": 2}),
+    Argument("partition(balance=)", lambda v: pcgraph.partition(pcgraph.graphs.chain([4, 3]), 2, v), "anything",
+             ConfigError, bad=NO_CHOICE, good={"flops": "flops", "memory": "memory"}),
+    Argument("partition(by=)", lambda v: pcgraph.partition(pcgraph.graphs.chain([4, 3]), 2, by=v), "anything",
+             ConfigError, bad=NO_CHOICE, good={"metis": "metis", "layers": "layers"}),
+    Argument("Plan.across(partition=)", lambda v: a_plan().across(v), "anything", ConfigError, bad=NO_PARTITION,
+             good={"one": {"x": 0, "y": 0}, "two": {"x": 0, "y": 1}}),
+    Argument("Plan.explain(partition=)", lambda v: a_plan().explain(v), "anything", ConfigError,
+             bad={k: v for k, v in NO_PARTITION.items() if k != "none"}, good={"none": None, "two": {"x": 0, "y": 1}}),
+    Argument("Plan.explain(batch=)", lambda v: a_plan().explain({"x": 0, "y": 1}, batch=v), "anything", ConfigError,
+             bad={"none": None, "zero": 0, "negative": -1, "float": 2.0, "text": "3", "bool": True}, good={"one": 1}),
+    Argument("Plan.explain(machine=)", lambda v: a_plan().explain({"x": 0, "y": 1}, machine=v), "anything", ConfigError,
+             bad={"number": 1e9, "text": "laptop", "class": pcgraph.plan.Machine, "dict": {}},
+             good={"none": None, "machine": pcgraph.plan.Machine()}),
+    *(Argument(f"plan.Machine({key}=)", lambda v, key=key: pcgraph.plan.Machine(**{key: v}), "anything", ConfigError,
+               bad={"none": None, "negative": -1.0, "text": "fast", "nan": float("nan"), "bool": True, "list": []},
+               good={"float": 1e9})
+      for key in ("flops", "bandwidth", "latency")),
     Argument("PCNetwork(seed=)", lambda v: pcgraph.PCNetwork(pcgraph.graphs.chain([4, 3]), seed=v), "seed"),
     Argument("PCNetwork(dtype=)", lambda v: pcgraph.PCNetwork(pcgraph.graphs.chain([4, 3]), dtype=v), "anything",
              bad={"whole": torch.int64, "bool": torch.bool, "complex": torch.complex64, "float8": torch.float8_e4m3fn,

@@ -33,6 +33,7 @@ class TorchBackend(Backend):
     combines = True
     moves_duals = True
     moves_precisions = True
+    exchanges = True
 
     def __init__(self) -> None:
         self._spaces: list[tuple[Workspace, dict[Plan, TorchProgram]]] = []

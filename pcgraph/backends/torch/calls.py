@@ -15,11 +15,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pcgraph.plan.operations import Index
+from pcgraph.plan.operations import Exchange, Index
 
 __all__ = [
     "ActivateRows", "BeginDuals", "Call", "CompareRows", "Fill", "Give", "MeasureRows", "MoveRows", "OffsetRows",
-    "RelayRows", "Restore", "Rows", "Save", "Send", "SendBack", "ZeroGradient", "ZeroSignal", "mark", "numbers", "rows",
+    "RelayRows", "Restore", "Rows", "Save", "Send", "SendBack", "Trade", "ZeroGradient", "ZeroSignal", "mark",
+    "numbers", "rows",
 ]  # fmt: skip
 
 #: Rows of a buffer: a slice where they are neighbours, else their numbers.
@@ -185,6 +186,13 @@ class OffsetRows(SegmentRows):
 @dataclass(frozen=True, eq=False)
 class RelayRows(SegmentRows):
     """S[rows] loses σ'(A[rows]) ⊙ E[rows]: what has come back to these nodes goes on to their parents."""
+
+
+@dataclass(frozen=True, eq=False)
+class Trade(Call):
+    """Ranks exchange states, or what has come back to ghosts: whoever runs the program does it."""
+
+    exchange: Exchange
 
 
 @dataclass(frozen=True, eq=False)

@@ -29,6 +29,7 @@ from pcgraph.backends.torch.calls import (
     Save,
     Send,
     SendBack,
+    Trade,
     ZeroGradient,
     ZeroSignal,
     numbers,
@@ -39,7 +40,7 @@ from pcgraph.backends.traits import Traits
 from pcgraph.network.adjacency import distinct
 from pcgraph.plan import NEVER, Plan, Stage
 from pcgraph.plan.flow import Mask, mask_of
-from pcgraph.plan.operations import Activate, Index, Propagate, Pull, Relay, Write
+from pcgraph.plan.operations import Activate, Exchange, Index, Propagate, Pull, Relay, Write
 
 __all__ = ["Calls", "Lowered", "kept", "lower", "lower_stage"]
 
@@ -253,6 +254,9 @@ class _Lowering:
         for op in self.plan.prologue:
             if isinstance(op, Write):
                 yield from self.gives(op, first=not begun)
+            elif isinstance(op, Exchange):
+                begun = True
+                yield from self.trades((op,))
             elif isinstance(op, Propagate):
                 begun = True
                 into = exact[self.s.target[op.edges]]
@@ -306,7 +310,8 @@ class _Lowering:
         if final:
             return Calls(forward, errors)
         moved = mask_of(self.count, stage.move.nodes)
-        empty = moved & ~compared
+        # What comes back to a ghost begins with nothing, as what comes back to a node without an error.
+        empty = (moved | self.returned(stage)) & ~compared
         # Where errors move, nudges come before what is sent back, so that it must not write over them.
         nudged = empty & mask_of(self.count, self.plan.request.nudged)
         if self.at_once:
@@ -317,6 +322,8 @@ class _Lowering:
         for op in stage.descent():
             if isinstance(op, Relay):
                 back += (RelayRows(which, where) for which, where in self.pieces(op.nodes))
+            elif isinstance(op, Exchange):
+                back += self.trades((op,))
             elif isinstance(op, Pull):
                 back += self.freshened(self.backs(mask_of(len(self.level), op.edges), compared), empty, untouched)
         zero = tuple(ZeroGradient(g, where) for g, where in self.by_group_rows(empty | nudged))
@@ -335,11 +342,24 @@ class _Lowering:
 
     def evaluation(self, stage: Stage, t: int) -> Iterator[Call]:
         """Return what is computed anew before step `t`, nodes whose variable is their error wave by wave."""
-        for propagate, offset in stage.offsets:
+        for k, (propagate, offset) in enumerate(stage.offsets):
+            yield from self.trades(stage.states[k : k + 1])
             yield from self.forward(t, propagate.nodes)
             yield from (OffsetRows(which, where) for which, where in self.pieces(offset.nodes))
+        yield from self.trades(stage.states[len(stage.offsets) :])
         whole = stage is self.plan.stage(t) and not stage.offsets
         yield from self.forward(t, None if whole else stage.propagate.nodes)
+
+    def trades(self, exchanges: Iterable[Exchange]) -> Iterator[Trade]:
+        """Yield exchanges in which some rank sends something."""
+        return (Trade(op) for op in exchanges if not op.idle)
+
+    def returned(self, stage: Stage) -> Mask:
+        """Return a mask of the ghosts from which something goes back to their owners."""
+        found, part = np.zeros(self.count, dtype=bool), self.plan.part
+        for op in stage.signals if part is not None else ():
+            found[op.nodes[op.sender == part.rank]] = True  # type: ignore[union-attr]
+        return found
 
     def backs(self, edges: Mask, compared: Mask) -> Iterator[SendBack]:
         """Yield pull calls for the edges in the mask, and for others in between where that makes them neighbours.

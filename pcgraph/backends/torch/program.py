@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from pcgraph.backends.base import Kind, Motion, Program, Which
 from pcgraph.backends.settings import keep
 from pcgraph.backends.torch import nodes, onednn
-from pcgraph.backends.torch.calls import Call, Give, MoveRows, Send, SendBack, mark, numbers
+from pcgraph.backends.torch.calls import Call, Give, MoveRows, Send, SendBack, Trade, mark, numbers
 from pcgraph.backends.torch.gradients import Gradient, bias_gradient
 from pcgraph.backends.torch.kernels import Kernel
 from pcgraph.backends.torch.lowering import Calls, Lowered, lower_stage
@@ -140,6 +140,8 @@ class TorchProgram(Program):
             kernel = self.kernels[call.bucket]
             bind: Callable[[Workspace, Any], Step] = kernel.forward if isinstance(call, Send) else kernel.pull
             return self._keep((call.key, kernel.name), lambda: bind(self.ws, call))
+        if isinstance(call, Trade):
+            return partial(self.trade, call.exchange)
         return self._keep(call.key, lambda: nodes.BIND[type(call)](self.ws, call))
 
     def _keep(self, key: Hashable, bind: Callable[[], T]) -> T:
@@ -432,6 +434,11 @@ class TorchProgram(Program):
         g, where = self._place(which)
         buffer = self.ws.x(g) if self._moves_errors(which) else self.ws.h(g)
         buffer[where] = values.reshape(-1, *buffer.shape[1:])
+
+    def add(self, which: Which, values: Tensor) -> None:
+        g, where = self._place(which)
+        own = self.ws.e(g)
+        own[where] += values.reshape(-1, *own.shape[1:])
 
     def finite(self) -> bool:
         """Tell whether the energy is finite.
