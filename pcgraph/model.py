@@ -17,7 +17,6 @@ from pcgraph.backends import get as get_backend
 from pcgraph.clamps import Clamps, Masked, read_labels
 from pcgraph.coordinates import Errors
 from pcgraph.duals import Duals
-from pcgraph.energies import Energy
 from pcgraph.errors import ClampError, ConfigError, OutOfMemory
 from pcgraph.inference import (
     InferenceResult,
@@ -35,21 +34,11 @@ from pcgraph.inference import (
 from pcgraph.inference.capturable import require_mode
 from pcgraph.inference.curvature import largest_curvature
 from pcgraph.initializers import Initializer, States
-from pcgraph.network import (
-    Carried,
-    HandledNetwork,
-    Network,
-    ParameterView,
-    Partition,
-    Piece,
-    Summary,
-    make_part,
-)
 from pcgraph.optimizers import Following, StateOptimizer
 from pcgraph.plan import Plan, Precision, Request
-from pcgraph.processes import Group, Part
+from pcgraph.processes import Part
 from pcgraph.pyg import to_data
-from pcgraph.ranks import inner_backend, read_ranks, require_apart, require_runs
+from pcgraph.ranks import SharedNetwork, inner_backend, require_runs
 from pcgraph.solvers import Solver
 from pcgraph.sweeps import SweepModule, read_nodes, require_eager
 
@@ -61,7 +50,7 @@ __all__ = ["PCNetwork"]
 Node = Hashable
 
 
-class PCNetwork(HandledNetwork):
+class PCNetwork(SharedNetwork):
     """A predictive coding network can be declared on any graph; it is planned, run, asked, and learns.
 
     Parameters
@@ -106,12 +95,6 @@ class PCNetwork(HandledNetwork):
     torch.Size([5, 10])
     """
 
-    #: Of a network that is cut over ranks: this rank's own network, which nodes it has, and the ranks.
-    piece: Network
-    _part: Piece | None = None
-    group: Group | None = None
-    _asked: tuple[Any, Any] = (None, None)
-
     def __init__(
         self,
         graph: nx.DiGraph,
@@ -131,104 +114,6 @@ class PCNetwork(HandledNetwork):
             return
         inner = DistributedBackend(inner_backend(backend), self._part, self.own, self.group)
         self._planner = Planner(self, inner, cut=self._part.cut)
-
-    def _build(self, seed: int) -> None:
-        """Make all parameters, or those of this rank."""
-        partition, group = self._asked
-        if partition is None:
-            super()._build(seed)
-            return
-        cut, rank, self.group = read_ranks(self.structure, partition, group)
-        like = torch.empty(0, dtype=self._like.dtype, device="cpu")
-        if self.group is not None:
-            require_apart(cut, self.group, seed, like)
-        self._hold_nothing()
-        self.piece, self._part = make_part(self.graph, cut, rank, seed, like)
-
-    @property
-    def own(self) -> Network:
-        return self.piece if self._part is not None else self
-
-    @property
-    def rank(self) -> int:
-        """The rank of this process among those that share the network; 0 where none do."""
-        return 0 if self._part is None else self._part.rank
-
-    @property
-    def partition(self) -> Partition | None:
-        """Which rank owns each node, if several do; None otherwise."""
-        if self._part is None:
-            return None
-        owner, names = self._part.cut.owner.tolist(), self.structure.declared
-        return Partition(dict(zip(names, owner)), self._part.cut.parts)
-
-    def weight(self, u: Node, v: Node, key: Hashable | None = None, *, slot: str | None = None) -> ParameterView:
-        if self._part is None:
-            return super().weight(u, v, key, slot=slot)
-        self.structure.edge_number(u, v, key, slot)
-        self._require_here(v)
-        return self.piece.weight(u, v, key, slot=slot)
-
-    def bias(self, v: Node, *, slot: str | None = None) -> ParameterView:
-        if self._part is None:
-            return super().bias(v, slot=slot)
-        self.structure.require_prediction(v, slot)
-        self._require_here(v)
-        return self.piece.bias(v, slot=slot)
-
-    @property
-    def frozen_edges(self) -> frozenset[int]:
-        if self._part is None:
-            return super().frozen_edges
-        return frozenset(self._part.edges[sorted(self.piece.frozen_edges)].tolist())
-
-    @property
-    def frozen_biases(self) -> frozenset[int]:
-        if self._part is None:
-            return super().frozen_biases
-        return frozenset(self._part.nodes[sorted(self.piece.frozen_biases)].tolist())
-
-    def load_from(self, other: Network) -> Carried:
-        self.require_one_process("load_from", "load net.state_dict() of the same rank")
-        return super().load_from(other)
-
-    def summary(self, *, most: int = 60) -> Summary:
-        self.require_one_process("summary", "plan.explain() says what each rank holds")
-        return super().summary(most=most)
-
-    def check_parameters(self) -> None:
-        super().check_parameters() if self._part is None else self.piece.check_parameters()
-
-    def differentiable_prediction(self, v: Node, states: Mapping[Node, Tensor]) -> Tensor:
-        self.require_one_process("a rule that predicts by autograd", "take the standard rule")
-        return super().differentiable_prediction(v, states)
-
-    def node_energy(self, i: int) -> Energy:
-        self.require_one_process("node_energy", "result.node_energy has those of this rank's nodes")
-        return super().node_energy(i)
-
-    def require_one_process(self, what: str, instead: str) -> None:
-        """Refuse, for rooms that compute with whole networks, one that is cut over several ranks.
-
-        Raises
-        ------
-        ConfigError
-        """
-        if self._part is not None and self._part.cut.parts > 1:
-            raise ConfigError(
-                f"{what} does not know networks over several ranks yet (found {self._part.cut.parts}): {instead}",
-                key="partition",
-            )
-
-    def _require_here(self, v: Node) -> None:
-        """Refuse what another rank holds."""
-        assert self._part is not None
-        rank = int(self._part.cut.owner[self.structure.require_node(v)])
-        if rank != self._part.rank:
-            raise ConfigError(
-                f"what leads into {v!r} is on rank {rank}, and this is rank {self._part.rank}: ask there",
-                key="partition",
-            )
 
     @property
     def backend(self) -> Backend:

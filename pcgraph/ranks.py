@@ -8,17 +8,30 @@ from collections.abc import Hashable, Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from pcgraph.arguments import shown
 from pcgraph.backends import Backend, TorchBackend
 from pcgraph.backends import get as get_backend
+from pcgraph.energies import Energy
 from pcgraph.errors import ConfigError
 from pcgraph.inference import Options
-from pcgraph.network import Cut, Structure
+from pcgraph.network import (
+    Carried,
+    Cut,
+    HandledNetwork,
+    Network,
+    ParameterView,
+    Partition,
+    Piece,
+    Structure,
+    Summary,
+    make_part,
+)  # fmt: skip
 from pcgraph.optimizers import SGD, Adam, Following
 from pcgraph.processes import Group, initialised, read_group
 
-__all__ = ["inner_backend", "read_ranks", "require_apart", "require_runs"]
+__all__ = ["SharedNetwork", "inner_backend", "read_ranks", "require_apart", "require_runs"]
 
 Node = Hashable
 ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
@@ -109,3 +122,111 @@ def require_runs(optimizer: object, options: Options, all_move: bool, nudged: bo
         why = "learning rules that carry on or nudge states: take the standard rule"
     if why is not None:
         raise ConfigError(f"a network over several ranks does not know {why}", key="partition")
+
+
+class SharedNetwork(HandledNetwork):
+    """A network can be cut over ranks: each holds its own nodes and the edges into them, and answers for these."""
+
+    #: Of a network that is cut over ranks: this rank's own network, which nodes it has, and the ranks.
+    piece: Network
+    _part: Piece | None = None
+    group: Group | None = None
+    _asked: tuple[Any, Any] = (None, None)
+
+    def _build(self, seed: int) -> None:
+        """Make all parameters, or those of this rank."""
+        partition, group = self._asked
+        if partition is None:
+            super()._build(seed)
+            return
+        cut, rank, self.group = read_ranks(self.structure, partition, group)
+        like = torch.empty(0, dtype=self._like.dtype, device="cpu")
+        if self.group is not None:
+            require_apart(cut, self.group, seed, like)
+        self._hold_nothing()
+        self.piece, self._part = make_part(self.graph, cut, rank, seed, like)
+
+    @property
+    def own(self) -> Network:
+        return self.piece if self._part is not None else self
+
+    @property
+    def rank(self) -> int:
+        """The rank of this process among those that share the network; 0 where none do."""
+        return 0 if self._part is None else self._part.rank
+
+    @property
+    def partition(self) -> Partition | None:
+        """Which rank owns each node, if several do; None otherwise."""
+        if self._part is None:
+            return None
+        owner, names = self._part.cut.owner.tolist(), self.structure.declared
+        return Partition(dict(zip(names, owner)), self._part.cut.parts)
+
+    def weight(self, u: Node, v: Node, key: Hashable | None = None, *, slot: str | None = None) -> ParameterView:
+        if self._part is None:
+            return super().weight(u, v, key, slot=slot)
+        self.structure.edge_number(u, v, key, slot)
+        self._require_here(v)
+        return self.piece.weight(u, v, key, slot=slot)
+
+    def bias(self, v: Node, *, slot: str | None = None) -> ParameterView:
+        if self._part is None:
+            return super().bias(v, slot=slot)
+        self.structure.require_prediction(v, slot)
+        self._require_here(v)
+        return self.piece.bias(v, slot=slot)
+
+    @property
+    def frozen_edges(self) -> frozenset[int]:
+        if self._part is None:
+            return super().frozen_edges
+        return frozenset(self._part.edges[sorted(self.piece.frozen_edges)].tolist())
+
+    @property
+    def frozen_biases(self) -> frozenset[int]:
+        if self._part is None:
+            return super().frozen_biases
+        return frozenset(self._part.nodes[sorted(self.piece.frozen_biases)].tolist())
+
+    def load_from(self, other: Network) -> Carried:
+        self.require_one_process("load_from", "load net.state_dict() of the same rank")
+        return super().load_from(other)
+
+    def summary(self, *, most: int = 60) -> Summary:
+        self.require_one_process("summary", "plan.explain() says what each rank holds")
+        return super().summary(most=most)
+
+    def check_parameters(self) -> None:
+        super().check_parameters() if self._part is None else self.piece.check_parameters()
+
+    def differentiable_prediction(self, v: Node, states: Mapping[Node, Tensor]) -> Tensor:
+        self.require_one_process("a rule that predicts by autograd", "take the standard rule")
+        return super().differentiable_prediction(v, states)
+
+    def node_energy(self, i: int) -> Energy:
+        self.require_one_process("node_energy", "result.node_energy has those of this rank's nodes")
+        return super().node_energy(i)
+
+    def require_one_process(self, what: str, instead: str) -> None:
+        """Refuse, for rooms that compute with whole networks, one that is cut over several ranks.
+
+        Raises
+        ------
+        ConfigError
+        """
+        if self._part is not None and self._part.cut.parts > 1:
+            raise ConfigError(
+                f"{what} does not know networks over several ranks yet (found {self._part.cut.parts}): {instead}",
+                key="partition",
+            )
+
+    def _require_here(self, v: Node) -> None:
+        """Refuse what another rank holds."""
+        assert self._part is not None
+        rank = int(self._part.cut.owner[self.structure.require_node(v)])
+        if rank != self._part.rank:
+            raise ConfigError(
+                f"what leads into {v!r} is on rank {rank}, and this is rank {self._part.rank}: ask there",
+                key="partition",
+            )

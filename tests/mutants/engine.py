@@ -18,6 +18,8 @@ FILES = {
     "capture": "tests/inference/test_capture.py",
     "capture step": "tests/inference/test_capture_step.py",
     "verify": "tests/plan/test_verify.py",
+    "partition": "tests/plan/test_partition.py",
+    "joint": "tests/network/test_joint.py",
     "slots": "tests/slots/test_engine.py",
     "coordinates": "tests/inference/test_coordinates.py",
     "duals": "tests/inference/test_duals.py",
@@ -44,10 +46,17 @@ REFUSALS = (
     'f"{what} {self._name(self.s.target', 'f"makes the error', 'f"takes errors', 'f"takes the error of {self._name(without',
     'f"takes the error of {self._name(late', 'f"leaves out the error', 'f"sends an error back', 'f"sends back along',
     'f"sends an error that was not', 'f"sends on what comes back to {self._name(outside', 'f"sends on what comes back to {self._name(twice',
-    'f"does not send the error', 'f"moves {', 'f"does not move', 'f"moves the state', 'f"learns from', 'f"learns the bias',
+    'f"does not send the error', 'f"moves {', 'f"does not move', 'f"moves the state', 'f"learns from {self._edge(edges)', 'f"learns the bias',
     'f"does not learn from', 'f"does not learn the bias',
     'f"moves a dual among', 'f"uses the error of',
 )  # fmt: skip
+#: The same of plans for several ranks.
+ACROSS = (
+    '"sends something to another rank', 'f"sends {self._name(wrong)} between', '"sends something to one rank twice', 'f"sends the state of {self._name(unknown)',
+    'f"sends the state of {self._name(again)', 'f"sent the state of', 'f"sends back to {self._name(empty)', 'f"sends back to {self._name(twice)',
+    'f"does not send what came back', 'f"learns from {self._edge(late)',
+)  # fmt: skip
+JOINT = 'f"makes a part of what'
 
 MUTANTS = [
     fault("one step too few", DESCENT, "for t in range(program.plan.steps):\n            program.step(t, motion)",
@@ -117,12 +126,12 @@ MUTANTS = [
     fault("Adam without bias correction", "optimizers.py", "value=-lr / (1 - first**t)", "value=-lr", "engine"),
     fault("absent classes forgotten", "initializers/average.py",
           "means = torch.where(present.view(1, -1, 1), means, bank)", "pass", "initializers"),
-    fault("means over the batch", "initializers/average.py", "means = _sums(states, labels, number) / divisor.to(states.dtype)",
-          "means = _sums(states, labels, number) / states.shape[1]", "initializers"),
+    fault("means over the batch", "initializers/average.py", "means = (sums if part is None else part.sum(sums)) / divisor.to(states.dtype)",
+          "means = (sums if part is None else part.sum(sums)) / states.shape[1]", "initializers"),
     fault("depth one off", "initializers/average.py", "depth[v] <= self.forward_depth", "depth[v] < self.forward_depth",
           "initializers"),
-    fault("evaluation teaches", "initializers/remember.py", "        out.copy_(kept[block.start",
-          "        kept.mul_(0.5)\n        out.copy_(kept[block.start", "initializers"),
+    fault("evaluation teaches", "initializers/remember.py", "        out.copy_((rows if context.part",
+          "        rows.mul_(0.5)\n        out.copy_((rows if context.part", "initializers"),
     fault("beta outside the softmax", "initializers/memory.py", "torch.softmax(self.beta * torch.matmul(query, key), -1)",
           "self.beta * torch.softmax(torch.matmul(query, key), -1)", "initializers"),
     fault("a fit without the ridge", "initializers/memory.py", "root = math.sqrt(self.ridge * states.shape[0])",
@@ -224,4 +233,7 @@ MUTANTS = [
     fault("repeated steps are counted one short", "plan/smm.py", "(times - done) * grown", "(times - done - 1) * grown", "plan"),
     # the proof of plans
     *(fault(f"a proof that does not mind: {words}", VERIFY, f"raise _Wrong({words}", f"str({words}", "verify") for words in REFUSALS),
+    *(fault(f"a proof that does not mind: {words}", VERIFY, f"raise _Wrong({words}", f"str({words}", "verify", "partition")
+      for words in ACROSS),
+    fault(f"a proof that does not mind: {JOINT}", VERIFY, f"raise _Wrong({JOINT}", f"str({JOINT}", "joint"),
 ]  # fmt: skip

@@ -31,7 +31,7 @@ MUTANTS = [
     fault("one named energy for all nodes", DECLARATION, "if spec.energy is data.get(\"energy\") or spec.energy is GAUSSIAN:", "if True:", "building"),
     fault("one named transform for all edges", DECLARATION, "if spec.kind in PACKED or spec.transform is attributes[i].get(\"transform\"):", "if True:", "building"),
     fault("equal is the same", DECLARATION, "return (*attributes, *map(id, map(attributes.get, known)))", "return (*attributes, *map(attributes.get, known))", "building"),
-    fault("a module for each Gaussian", DECLARATION, "        return GAUSSIAN, 1.0 if", "        return Gaussian(), 1.0 if", "building"),
+    fault("a module for each Gaussian", DECLARATION, "energy is spec else GAUSSIAN, energy", "energy is spec else Gaussian(), energy", "building"),
     fault("misplaced attributes pass", DECLARATION, "if key in NODE_ATTRIBUTES or key in EDGE_ATTRIBUTES:", "if False:", "declaration"),
     fault("a hub is searched through", STRUCTURE, "few = out if len(out) <= len(to) else to", "few = out", "building"),
     fault("names are counted and not looked up", STRUCTURE, "while count > 1 and (unused := f\"{name}_{count}\") in names:", "while count > 1 and (unused := f\"{name}_{count}\") is None:", "declaration"),
@@ -63,5 +63,5 @@ MUTANTS = [
     fault("an unseen weight learns", "transforms/base", "return name in module._parameters", "return True", "trial"),
     fault("entries unsorted", "transforms/sparse", "    entries = _in_order(entries)\n", "", "building"),
     fault("drawn twice", "transforms/sparse", "return values[np.r_[True, values[1:] != values[:-1]]]", "return values", "building"),
-    fault("any number is a precision", "energies", "above=0, refuse", "refuse", "energies"),
+    fault("any number is a precision", "energies/base", "above=0, refuse", "refuse", "energies"),
 ]  # fmt: skip

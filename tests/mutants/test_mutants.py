@@ -30,7 +30,7 @@ def test_the_suite_notices(mutant, tmp_path):
 def test_every_reason_to_refuse_a_plan_has_its_fault():
     """A refusal that no fault takes away might as well not be there."""
     source = (ROOT / "pcgraph" / engine.VERIFY).read_text(encoding="utf-8")
-    assert source.count("raise _Wrong(") == len(engine.REFUSALS)
+    assert source.count("raise _Wrong(") == len((*engine.REFUSALS, *engine.ACROSS, engine.JOINT))
 
 
 @pytest.mark.parametrize("mutant", MUTANTS)

@@ -468,9 +468,9 @@ MUTANTS = [
     ),
     fault(
         "roots without a value are black",
-        "drawing/declaration.py",
-        "self.bad_nodes = {*cycle, *report.free_roots}",
-        "self.bad_nodes = {*cycle}",
+        "drawing/placing.py",
+        "bad = frozenset({*cycle, *report.free_roots})",
+        "bad = frozenset({*cycle})",
         "drawing",
     ),
 ]
