@@ -118,7 +118,7 @@ MISTAKES = {
         lambda: [r.backward() for r in [net().infer({"x": X, "y": Y}, **RUN)] * 2], ConfigError, "already called",
     ),
     "a network that is called": (
-        lambda: net()(X), TypeError, r"net.infer\(clamps, ...\) to run it and net.predict\(clamps, node\)",
+        lambda: net()(X), TypeError, r"net.infer\(clamps, ...\) to run it, net.predict\(clamps, node\)",
     ),
 }  # fmt: skip
 

@@ -1,5 +1,6 @@
 """Draw a picture of each ready-made graph, for the reference: ``python docs/figures/generators.py``."""
 
+import sys
 from pathlib import Path
 
 import matplotlib
@@ -26,6 +27,7 @@ CALLS = {
     "cortex": ("cortex([784, 128, 96, 64, 48, 10])", {"image", "class"}),
     "fully_connected": ('fully_connected({"image": 784, "hidden": 256, "label": 10}, self_loops=True)', {"image"}),
     "random_groups": ("random_groups(16, 32, degree=2)", {"x", "y"}),
+    "transformer": ("transformer(39, 64, width=48)", {"x", "y"}),
     "alexnet": ("alexnet()", {"x", "y"}),
     "vgg5": ("vgg5()", {"x", "y"}),
     "from_data": ("from_data(Data(edge_index=..., num_nodes=6), shape=16)", {0}),
@@ -76,7 +78,7 @@ def assemblies() -> None:
 
 
 HERE.mkdir(exist_ok=True)
-for each in CALLS:
+for each in sys.argv[1:] or CALLS:
     plain(each)
 figure_9()
 assemblies()

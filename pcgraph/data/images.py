@@ -178,6 +178,7 @@ class Images(Dataset[tuple[Tensor, Tensor]]):
 
         Examples
         --------
+        >>> from pcgraph.data import load
         >>> train, validation = load("digits").split(0.2)
         >>> len(train), len(validation)
         (1150, 287)
@@ -223,6 +224,7 @@ class Images(Dataset[tuple[Tensor, Tensor]]):
 
         Examples
         --------
+        >>> from pcgraph.data import load
         >>> batches = load("digits").batches(100)
         >>> len(batches)
         15

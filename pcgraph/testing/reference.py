@@ -17,6 +17,7 @@ from torch import Tensor
 from pcgraph import activations, energies, transforms
 from pcgraph.clamps import Masked
 from pcgraph.network import Network
+from pcgraph.network.packed import Packed
 
 __all__ = ["Precisions", "Reference", "energy", "infer", "lagrangian", "predictions", "sweep", "weight_gradients"]
 
@@ -60,9 +61,7 @@ def _transformed(net: Network, u: Node, v: Node, key: Any, data: Mapping[str, An
         i = net.structure.edge_number(u, v, key)
         bucket = net.structure.buckets[int(net.structure.bucket_of[i])]
         row = i - bucket.start if bucket.weight is None else int(bucket.weight[i - bucket.start])
-        weight = net.weights[bucket.name][row]
-        if not net.weight(u, v, key).requires_grad:
-            weight = weight.detach()
+        weight = _row(net.weights, bucket.name, row)
         if isinstance(transform, transforms.SparseLinear):
             source, target = transform.entries(net.structure.shape(u), shape).to(net.device)
             dense = weight.new_zeros(math.prod(shape), x.flatten(1).shape[1])
@@ -72,12 +71,18 @@ def _transformed(net: Network, u: Node, v: Node, key: Any, data: Mapping[str, An
     return net.transform(u, v, key)(x)  # type: ignore[no-any-return]
 
 
+def _row(packed: Packed, name: str, row: int) -> Tensor:
+    """Return one row of a packed parameter, cut off from what learns where it is frozen."""
+    found: Tensor = packed[name][row]
+    frozen = packed.frozen(name)
+    return found if frozen is None or not frozen[row] else found.detach()
+
+
 def _bias(net: Network, v: Node, slot: str | None) -> Tensor | float:
     place = net.bias_place(v, slot)
     if place is None:
         return 0.0
-    bias: Tensor = net.biases[place[0]][place[1]]
-    return bias if net.bias(v, slot=slot).requires_grad else bias.detach()
+    return _row(net.biases, *place)
 
 
 def _declared(net: Network, v: Node, slot: str | None) -> Mapping[str, Any]:

@@ -15,7 +15,7 @@ BINDING = {"make", "gradient", "keep", "sorted_by_both"}
 #: What only a run can know: which gradients there are already, what learns now, and whether a module's result has any.
 LATE = {
     "beta", "parameter.grad is None", "not parameter.requires_grad", "y.requires_grad", "back is not None", "trained",
-    "grads[name] is not None",
+    "grads[name] is not None", "grad is not None", "not y.requires_grad", "not trained or not y.requires_grad",
 }  # fmt: skip
 
 

@@ -105,7 +105,7 @@ GRAPHS = [
     *(Argument(f"graphs.from_data({key}=)",
                lambda v, key=key: network(graphs.from_data, Data(edge_index=torch.tensor([[0, 1], [1, 0]]), num_nodes=2), **{key: v}),
                "anything", REFUSED, bad=bad, good=good)
-      for key, bad, good in (("shape", {"text": "2", "zero": 0, "none": None, "float": 0.5, "bool": True}, {"int": 2}),
+      for key, bad, good in (("shape", {"text": "2", "zero": 0, "float": 0.5, "bool": True}, {"int": 2, "none": None}),
                              ("activation", NO_ACTIVATION, {"name": "tanh", "none": None}))),
     Argument("pyg.to_data(net=)", pyg.to_data, "anything", (GraphError, ConfigError),
              bad={**NO_OBJECT, "none": None, "class": pcgraph.PCNetwork}, good={"one": net()}),

@@ -40,6 +40,7 @@ NOT_RUN = {
     "docs/tutorial.md": 1,
     "docs/notebooks/index.md": 1,
     "docs/releasing.md": 1,
+    "docs/processes.md": 1,
 }
 """How many blocks of each page say that the tests do not run them. They install packages, or build a release."""
 

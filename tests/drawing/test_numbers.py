@@ -54,7 +54,7 @@ def test_the_trace_by_node_is_the_energy_after_so_many_steps():
 
 
 def test_a_trace_of_nothing_known_is_refused():
-    with pytest.raises(ConfigError, match="trace must be False, True or 'nodes'"):
+    with pytest.raises(ConfigError, match="trace must be False, True, 'nodes' or 'states'"):
         run(feedback(), trace="node")
 
 
