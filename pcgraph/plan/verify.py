@@ -405,9 +405,6 @@ class _Proof:
         if len(nodes):
             why = "has no error" if self.biased[nodes[0]] else "has no bias, or a frozen one"
             raise _Wrong(f"learns the bias of {self._name(nodes)}, which {why}")
-        late = op.edges[self._seen(op.edges) != self.version[s.source[op.edges]]]
-        if len(late):
-            raise _Wrong(f"learns from {self._edge(late)}, whose source has moved since it was sent to this rank")
         self._all_read(np.arange(len(self.ghost)))
         owing[op.edges] = biased[op.nodes] = False
         if owing.any():

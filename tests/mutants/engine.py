@@ -46,7 +46,7 @@ REFUSALS = (
     'f"{what} {self._name(self.s.target', 'f"makes the error', 'f"takes errors', 'f"takes the error of {self._name(without',
     'f"takes the error of {self._name(late', 'f"leaves out the error', 'f"sends an error back', 'f"sends back along',
     'f"sends an error that was not', 'f"sends on what comes back to {self._name(outside', 'f"sends on what comes back to {self._name(twice',
-    'f"does not send the error', 'f"moves {', 'f"does not move', 'f"moves the state', 'f"learns from {self._edge(edges)', 'f"learns the bias',
+    'f"does not send the error', 'f"moves {', 'f"does not move', 'f"moves the state', 'f"learns from', 'f"learns the bias',
     'f"does not learn from', 'f"does not learn the bias',
     'f"moves a dual among', 'f"uses the error of',
 )  # fmt: skip
@@ -54,7 +54,7 @@ REFUSALS = (
 ACROSS = (
     '"sends something to another rank', 'f"sends {self._name(wrong)} between', '"sends something to one rank twice', 'f"sends the state of {self._name(unknown)',
     'f"sends the state of {self._name(again)', 'f"sent the state of', 'f"sends back to {self._name(empty)', 'f"sends back to {self._name(twice)',
-    'f"does not send what came back', 'f"learns from {self._edge(late)',
+    'f"does not send what came back',
 )  # fmt: skip
 JOINT = 'f"makes a part of what'
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import networkx as nx
 import pytest
@@ -271,3 +272,14 @@ def test_a_plain_module_of_the_sweep_combines_as_well(device):
     graph.nodes["y"]["bias"] = "channel"
     shared = PCNetwork(graph, seed=1, dtype=torch.float64, device=device)
     torch.testing.assert_close(shared.as_module("x", "y")(x).detach(), shared.predict({"x": x}, "y"), **EXACT)
+
+
+def test_a_plan_that_makes_a_part_of_what_a_node_combines_is_refused():
+    """Half of what is multiplied is no prediction, whatever else the plan does."""
+    net = PCNetwork(bilinear(), dtype=torch.float64)
+    plan = net.plan({"x", "y"}, init=Normal(std=0.4), steps=2, optimizer=SGD(0.05))
+    edges = plan.begin.edges
+    into = net.structure.joint[net.structure.number["m"]]
+    less = replace(plan.begin, edges=edges[edges != into[0]])
+    with pytest.raises(AssertionError, match="makes a part of what 'm' combines, and not all of it"):
+        verify(replace(plan, begin=less))

@@ -252,3 +252,61 @@ def test_the_model_knows_its_limits() -> None:
     alone, together = ranks.seconds(Machine(1e9, 1e30, 0))
     assert alone == pytest.approx(plan.flops(1) / 1e9)
     assert together == pytest.approx(alone / 2)
+
+
+# -- why a plan is refused --------------------------------------------------------------------------------------------
+
+REASONS = (
+    "sends something to one rank twice", "between ranks of which one does not own it", "which has none yet",
+    "to a rank that has it", "before, and nothing has read it", "where nothing has come back", "from one rank again",
+    "does not send what came back",
+)  # fmt: skip
+
+
+def more_forgeries(plan: Plan) -> Iterator[Plan]:
+    """Plans with a message twice in one exchange, an exchange twice, earlier, or taken from another place."""
+    yield replace(plan, prologue=(*plan.prologue, *plan.prologue))
+    found = [op for _, _, op in plan.timeline() if isinstance(op, Exchange) and len(op.nodes)]
+    for op in found:
+        twice = Exchange(op.kind, *(np.repeat(part, 2) for part in (op.nodes, op.sender, op.receiver)))
+        ends = Exchange(op.kind, op.nodes, op.receiver, op.sender)
+        for other in (op, twice, ends):
+            if op.kind == "state":
+                yield replace(plan, prologue=(other, *plan.prologue))
+                yield replace(plan, prologue=(*plan.prologue, other))
+            for t, stage in enumerate(plan.stages):
+                field = f"{op.kind}s"
+                for ops in ((*getattr(stage, field), other), (other,), ()):
+                    yield replace(
+                        plan, stages=(*plan.stages[:t], replace(stage, **{field: ops}), *plan.stages[t + 1 :])
+                    )
+            if op.kind == "state":
+                yield replace(plan, final=replace(plan.final, states=(*plan.final.states, other)))
+                yield replace(plan, final=replace(plan.final, states=()))
+
+
+WIDE = nx.DiGraph([("x", "a"), ("a", "b"), ("a", "c"), ("b", "c"), ("c", "y"), ("a", "y")])
+nx.set_node_attributes(WIDE, 3, "shape")
+
+
+def test_each_reason_is_given() -> None:
+    ring = nx.DiGraph([("x", "a"), ("a", "b"), ("b", "a"), ("b", "y"), ("a", "y"), ("x", "y")])
+    nx.set_node_attributes(ring, 3, "shape")
+    said: set[str] = set()
+    for plan in (
+        cut(TWO),
+        plan_of(PCNetwork(ring), Zero(), steps=3).across({"x": 0, "a": 0, "b": 1, "y": 1}),
+        plan_of(PCNetwork(ring), Normal(), steps=2).across({"x": 1, "a": 0, "b": 1, "y": 0}),
+        plan_of(PCNetwork(ring), Normal(), steps=3, coordinates=Errors(keep="repair"), optimizer=SGD(0.1)).across(
+            {"x": 1, "a": 0, "b": 1, "y": 0}
+        ),
+        plan_of(PCNetwork(WIDE), Forward(), steps=4, coordinates=Errors(), optimizer=SGD(0.1)).across(
+            {"x": 0, "a": 0, "b": 1, "c": 1, "y": 1}
+        ),
+    ):
+        for forged in (*(forged for forged, _ in forgeries(plan)), *more_forgeries(plan)):
+            try:
+                verify(forged)
+            except AssertionError as error:
+                said |= {reason for reason in REASONS if reason in str(error)}
+    assert said == set(REASONS)
