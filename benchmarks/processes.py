@@ -37,7 +37,7 @@ def measured() -> float:
 
     pcgraph.fit(
         net, [(x, y)] * (WARM + ROUND * ROUNDS + 1), init=pcgraph.Forward(), steps=STEPS,
-        state_optimizer=pcgraph.SGD(lr=0.01), optimizer=torch.optim.AdamW(net.parameters(), lr=0.0001),
+        state_optimizer=pcgraph.SGD(lr=0.01), optimizer=torch.optim.AdamW(net.parameters(), lr=0.0001, fused=True),
         callbacks=note, progress=False, curvature_every=0, measure_every=1000,
     )  # fmt: skip
     ends = times[WARM::ROUND]

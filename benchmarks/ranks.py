@@ -1,9 +1,8 @@
 """How much sooner two processes are done than one: 512 groups of 64 neurons, cut in two by METIS.
 
-    python benchmarks/ranks.py                    # both, with one thread each, and the ratio
+    python -m benchmarks.ranks                  # both, with one thread each, and the ratio
 
-Each update is an inference of 20 steps at batch 32 and its weight gradients; the best of several is taken. Asked for is
-a ratio of 1.6.
+Each update is an inference of 20 steps at batch 32 and its weight gradients; the best of several is taken.
 """
 
 from __future__ import annotations
