@@ -124,8 +124,6 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a hundredth of the fly")
     args = parser.parse_args()
     ranks = int(os.environ.get("WORLD_SIZE", "1"))
-    if ranks > 1:
-        torch.distributed.init_process_group("gloo")
     leads = int(os.environ.get("RANK", "0")) == 0
     size = [n // 100 for n in FLY] if args.quick else list(FLY)
     region, pre, post, count = read(args.read) if args.read else generate(*size, args.regions)
@@ -158,9 +156,8 @@ def main() -> None:
         del result
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(f"rank {net.rank} of {ranks}: at most {peak:.2f} GiB")
-    if ranks > 1:
-        torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":
-    main()
+    with pcgraph.processes.started():
+        main()

@@ -76,6 +76,7 @@ def evaluate(
     optimizer: StateOptimizer | Solver | None = None, coordinates: Errors | None = None, tolerance: float | None = None,
     precision: Mapping[Any, float] | None = None, stop: Callable[[], bool] | None = None, check: bool = True,
     capture: bool | Literal["auto"] = False, metrics: Mapping[Any, Any] | None = None,
+    group: Group | ProcessGroup | Literal[False] | None = None,
 ) -> dict[Node, Evaluation]: ...  # fmt: skip
 @overload
 def evaluate(

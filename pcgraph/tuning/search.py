@@ -241,21 +241,32 @@ class _Search:
                 trial.set_user_attr(NOTED, progress.measured)
             if progress.pruned or value != value:
                 trial.set_user_attr(WHY, "" if progress.pruned else "not a number")
-                study.tell(trial, state=state.PRUNED)
+                self._tell(study, trial, state=state.PRUNED)
             else:
-                study.tell(trial, value)
+                self._tell(study, trial, value)
         except Diverged:
             trial.set_user_attr(WHY, "diverged")
-            study.tell(trial, state=state.PRUNED)
+            self._tell(study, trial, state=state.PRUNED)
         except PCGraphError as error:
             self.error = error
             for key, text in ((REFUSED, True), (WHY, f"{type(error).__name__}: {error}")):
                 trial.set_user_attr(key, text)
-            study.tell(trial, state=state.FAIL)
+            self._tell(study, trial, state=state.FAIL)
+        except optuna().exceptions.UpdateFinishedTrialError:
+            return  # a storage may hand one run to two processes, and the other one has told it
         except BaseException:
-            study.tell(trial, state=state.FAIL)
+            self._tell(study, trial, state=state.FAIL)
             raise
         self._say(study, trial.number, settings)
+
+    @staticmethod
+    def _tell(study: Any, trial: Any, value: float | None = None, state: Any = None) -> None:
+        """Tell the study of a trial, unless another process has told it already."""
+        try:
+            study.tell(trial, value, state=state)
+        except (optuna().exceptions.UpdateFinishedTrialError, ValueError):
+            if not study.get_trials(deepcopy=False)[trial.number].state.is_finished():
+                raise
 
     @staticmethod
     def _told(trial: Any, last: int | None, value: float, epoch: int) -> bool:
