@@ -176,6 +176,8 @@ def main(first: int, count: int) -> None:
         predictions(group)
         refusals(group)
     print(f"rank {group.rank}: {done} networks are the same")
+    group.barrier()  # the first keeps the store, and goes last
+    del group
     distributed.destroy_process_group()
 
 
