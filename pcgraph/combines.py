@@ -27,23 +27,13 @@ from torch import Tensor, nn
 
 from pcgraph.arguments import require_count, require_flag, shown
 from pcgraph.errors import GraphError
-from pcgraph.registry import Registry, no_arguments
+from pcgraph.registry import Named, Registry
 
 __all__ = ["COMBINES", "Attention", "Combine", "Gate", "Product", "from_config", "get", "name_of", "require_roles"]
 
 
-class Combine(nn.Module):
+class Combine(Named):
     """A combine that has a name, and is saved by it, extends this class; any other ``nn.Module`` will do as well."""
-
-    def config(self) -> dict[str, Any]:
-        """Return the constructor's arguments, as data that JSON can hold.
-
-        Raises
-        ------
-        GraphError
-            The class takes arguments and does not define this method.
-        """
-        return no_arguments(self)
 
 
 class Product(Combine):

@@ -13,7 +13,7 @@ from torch import nn
 from pcgraph.arguments import require_text, shown
 from pcgraph.errors import GraphError, unknown_name
 
-__all__ = ["Registry", "no_arguments"]
+__all__ = ["Named", "Registry"]
 
 T = TypeVar("T", bound=nn.Module)
 
@@ -136,17 +136,20 @@ def _made(kind: type[T], config: Mapping[str, Any]) -> T:
         return kind(**config)
 
 
-def no_arguments(instance: nn.Module) -> dict[str, Any]:
-    """Return the config of an instance whose class takes no arguments.
+class Named(nn.Module):
+    """A class of these has a name in a registry; an instance is saved by that name, and by what it was made with."""
 
-    Raises
-    ------
-    GraphError
-        It takes some.
-    """
-    if inspect.signature(type(instance).__init__).parameters.keys() - {"self", "args", "kwargs"}:
-        raise GraphError(
-            f"{type(instance).__name__} cannot be saved: it takes arguments and defines no config() that returns them",
-            found=instance,
-        )
-    return {}
+    def config(self) -> dict[str, Any]:
+        """Return the constructor's arguments, as data that JSON can hold: ``type(t)(**t.config())`` is like `t`.
+
+        Raises
+        ------
+        GraphError
+            The class takes arguments and does not define this method.
+        """
+        if inspect.signature(type(self).__init__).parameters.keys() - {"self", "args", "kwargs"}:
+            raise GraphError(
+                f"{type(self).__name__} cannot be saved: it takes arguments and defines no config() that returns them",
+                found=self,
+            )
+        return {}

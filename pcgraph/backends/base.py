@@ -14,8 +14,7 @@ from __future__ import annotations
 
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Any, Literal
 
@@ -23,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pcgraph.backends.motion import Motion
 from pcgraph.backends.settings import switches
 from pcgraph.backends.traits import traits_of
 from pcgraph.clamps import Clamps
@@ -30,11 +30,8 @@ from pcgraph.energies import Energy, Gaussian
 from pcgraph.errors import ConfigError
 from pcgraph.initializers import Block, Context
 from pcgraph.network import Network
-from pcgraph.optimizers import StateOptimizer
 from pcgraph.plan import Plan, Stage
 from pcgraph.plan.operations import Exchange, Index, Write
-from pcgraph.processes import Part
-from pcgraph.solvers import Solver
 
 __all__ = ["Backend", "Kind", "Motion", "Program", "Which"]
 
@@ -43,32 +40,6 @@ __all__ = ["Backend", "Kind", "Motion", "Program", "Which"]
 Kind = Literal["state", "prediction", "gradient", "variable", "dual"]
 #: Canonical numbers of nodes of one shape: one of them, or neighbours as a slice, or any as an array.
 Which = int | slice | Index
-
-
-@dataclass(eq=False)
-class Motion:
-    """A motion holds what evolves in a run beside the states themselves, and what moves them.
-
-    Attributes
-    ----------
-    optimizer : StateOptimizer, Solver or None
-        A backend meets the first alone: what a solver proposes is written by :meth:`Program.write`.
-    first_step : int
-        Steps that were taken before this run, by the same optimizer.
-    nudges : mapping
-        Canonical number of a free node -> (target (batch, *shape), strength): the cost
-        ``strength / 2 * ||h - target||^2`` is added to what its state descends.
-    memories : dict
-        What the optimizer keeps from step to step, under keys of the backend's choosing.
-    part : Part or None
-        Which rows of a batch the run has, where processes share it; the optimizer gets it as ``memory["part"]``.
-    """
-
-    optimizer: StateOptimizer | Solver | None = None
-    first_step: int = 0
-    nudges: Mapping[int, tuple[Tensor, float]] = field(default_factory=dict)
-    memories: dict[Hashable, dict[str, Any]] = field(default_factory=dict)
-    part: Part | None = None
 
 
 class Program(ABC):

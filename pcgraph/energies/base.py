@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pcgraph.arguments import require_number
 from pcgraph.errors import GraphError
-from pcgraph.registry import no_arguments
+from pcgraph.registry import Named
 
 __all__ = ["Energy", "positive"]
 
 
-class Energy(nn.Module):
+class Energy(Named):
     """Every energy extends this class. Write :meth:`energy`; the rest is optional.
 
     Parameters of its own (``nn.Parameter``) are the network's, and learn with the weights.
@@ -89,16 +89,6 @@ class Energy(nn.Module):
             torch.zeros_like(h) if dh is None else dh,
             torch.zeros_like(mu) if dmu is None else -dmu,
         )
-
-    def config(self) -> dict[str, Any]:
-        """Return the constructor's arguments, as data that JSON can hold.
-
-        Raises
-        ------
-        GraphError
-            The class takes arguments and does not define this method.
-        """
-        return no_arguments(self)
 
 
 def positive(value: Any, what: str) -> float:

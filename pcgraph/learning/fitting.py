@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
@@ -221,15 +221,22 @@ class Nudged:
 
 
 @dataclass(frozen=True)
-class Backprop:
-    """This rule backpropagates through the same graph, as the baseline; see :func:`backprop`. There is no inference."""
+class _Direct:
+    """A rule that goes from inputs and targets to gradients at once, without an inference that ``fit`` would see."""
 
     infers = False
+    _learn: ClassVar[Callable[..., Tensor]]
 
     def __call__(self, step: TrainingStep) -> Tensor:
         """Learn from one batch."""
-        inputs: Any = step.inputs
-        return backprop(step.net, inputs, step.targets, check=step.check)
+        return type(self)._learn(step.net, step.inputs, step.targets, check=step.check)
+
+
+@dataclass(frozen=True)
+class Backprop(_Direct):
+    """This rule backpropagates through the same graph, as the baseline; see :func:`backprop`. There is no inference."""
+
+    _learn = staticmethod(backprop)
 
 
 @dataclass(frozen=True)
@@ -247,15 +254,10 @@ class ForwardUpdate:
 
 
 @dataclass(frozen=True)
-class ZIL:
+class ZIL(_Direct):
     """This rule lets each node learn when the error arrives; see :func:`zero_divergence`. Its inference is its own."""
 
-    infers = False
-
-    def __call__(self, step: TrainingStep) -> Tensor:
-        """Learn from one batch."""
-        inputs: Any = step.inputs
-        return zero_divergence(step.net, inputs, step.targets, check=step.check)
+    _learn = staticmethod(zero_divergence)
 
 
 @dataclass(frozen=True)

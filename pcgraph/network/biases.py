@@ -1,4 +1,4 @@
-"""The node attribute ``bias``: one for each neuron, none, or one that neurons share.
+"""The node attributes ``bias`` (one for each neuron, none, or one that neurons share) and ``prior``.
 
 What treats all places of an image, or all vertices of a graph, alike no longer does so once each neuron has a bias of
 its own: a network of graph layers then learns the labels of its vertices by heart. ``bias="channel"`` is one for each
@@ -11,12 +11,13 @@ from collections.abc import Hashable
 from typing import Any
 
 import numpy as np
+import torch
 
-from pcgraph.arguments import require_shape, shown
+from pcgraph.arguments import read_numbers, require_shape, shown
 from pcgraph.errors import GraphError
 from pcgraph.network.slots import called
 
-__all__ = ["by_channel", "read_bias"]
+__all__ = ["by_channel", "read_bias", "read_prior"]
 
 Node = Hashable
 Shape = tuple[int, ...]
@@ -58,3 +59,28 @@ def read_bias(value: Any, node: Node, shape: Shape) -> Shape | bool:
     if any(n not in (1, m) for n, m in zip(own, shape)):
         raise GraphError(f"{text} (found {shown(value)})", where=node, found=value)
     return True if own == shape else own
+
+
+def read_prior(value: Any, node: Node, shape: Shape) -> torch.Tensor:
+    """Read what a root says of its prior: numbers that broadcast to its shape, in float64.
+
+    Raises
+    ------
+    GraphError
+        They do not, or are not finite.
+    """
+    read = read_numbers(
+        value, f"the prior of node {node!r}", dtype=torch.float64,
+        refuse=lambda text: GraphError(text, where=node, found=value),
+    )  # fmt: skip
+    try:
+        prior = read.to(torch.float64).expand(shape).clone()
+    except RuntimeError:
+        raise GraphError(
+            f"the prior of node {node!r} must broadcast to its shape {shape} (found shape {tuple(read.shape)})",
+            where=node,
+            found=value,
+        ) from None
+    if not torch.isfinite(prior).all():
+        raise GraphError(f"the prior of node {node!r} must be finite", where=node, found=value)
+    return prior

@@ -14,16 +14,15 @@ from typing import Any
 
 import networkx as nx
 import numpy as np
-import torch
 from torch import nn
 
 from pcgraph import activations, combines, energies, transforms
 from pcgraph.activations import Activation
-from pcgraph.arguments import read_numbers, require_number, require_shape, shown
+from pcgraph.arguments import require_number, require_shape, shown
 from pcgraph.energies import Energy, Gaussian
 from pcgraph.errors import GraphError, nearest
 from pcgraph.network.adjacency import Index
-from pcgraph.network.biases import read_bias
+from pcgraph.network.biases import read_bias, read_prior
 from pcgraph.network.inits import Init, read_init
 from pcgraph.network.joint import joint_edge
 from pcgraph.network.machine import require_bytes
@@ -146,26 +145,8 @@ def node_spec(node: Node, attributes: Mapping[str, Any], graph: nx.DiGraph, tria
     bias = read_bias(attributes["bias"], node, shape) if "bias" in attributes else None
     prior = attributes.get("prior")
     if prior is not None:
-        prior = _prior(prior, node, shape)
+        prior = read_prior(prior, node, shape)
     return NodeSpec(shape, activation, energy, precision, bias, prior, combine)
-
-
-def _prior(value: Any, node: Node, shape: Shape) -> torch.Tensor:
-    read = read_numbers(
-        value, f"the prior of node {node!r}", dtype=torch.float64,
-        refuse=lambda text: GraphError(text, where=node, found=value),
-    )  # fmt: skip
-    try:
-        prior = read.to(torch.float64).expand(shape).clone()
-    except RuntimeError:
-        raise GraphError(
-            f"the prior of node {node!r} must broadcast to its shape {shape} (found shape {tuple(read.shape)})",
-            where=node,
-            found=value,
-        ) from None
-    if not torch.isfinite(prior).all():
-        raise GraphError(f"the prior of node {node!r} must be finite", where=node, found=value)
-    return prior
 
 
 def _energy(spec: Any, precision: Any) -> tuple[Energy, float]:

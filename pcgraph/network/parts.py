@@ -16,7 +16,7 @@ from pcgraph.network.adjacency import Index
 from pcgraph.network.declaration import Shape
 from pcgraph.transforms import Transform
 
-__all__ = ["Bucket", "Group", "Segment"]
+__all__ = ["Bucket", "Group", "Segment", "unused_name"]
 
 
 @dataclass(frozen=True)
@@ -131,3 +131,14 @@ class Bucket:
         stored = self.transform.entries(groups[self.source_group].shape, groups[self.target_group].shape)
         assert stored is not None
         return stored
+
+
+def unused_name(name: str, names: dict[str, int]) -> str:
+    """Number a name that is taken: `names` counts how often each was asked for."""
+    count = names.get(name, 0) + 1
+    unused = name
+    while count > 1 and (unused := f"{name}_{count}") in names:  # "f" for the second time, where one is called "f_2"
+        count += 1
+    names[name] = count
+    names.setdefault(unused, 1)
+    return unused

@@ -33,7 +33,7 @@ from pcgraph.network.declaration import Edges, EdgeSpec, Nodes, NodeSpec, read_e
 from pcgraph.network.inits import Init
 from pcgraph.network.joint import Joint, JointPrediction, try_joint
 from pcgraph.network.layout import NodeOrder, by_graph_layers, order_nodes
-from pcgraph.network.parts import Bucket, Group, Segment
+from pcgraph.network.parts import Bucket, Group, Segment, unused_name
 from pcgraph.network.slots import MAIN, Slot
 from pcgraph.network.trial import Trial
 from pcgraph.transforms import Embedding
@@ -251,7 +251,7 @@ class Structure:
         name = "".join(c if c.isalnum() or c == "_" else "_" for c in name)
         return Bucket(
             spec.kind,
-            _unused(name, names),
+            unused_name(name, names),
             source,
             target,
             start,
@@ -495,14 +495,3 @@ class Structure:
             if size:
                 np.add.at(result, self.target[bucket.start : bucket.stop], size)
         return result
-
-
-def _unused(name: str, names: dict[str, int]) -> str:
-    """Number a name that is taken: `names` counts how often each was asked for."""
-    count = names.get(name, 0) + 1
-    unused = name
-    while count > 1 and (unused := f"{name}_{count}") in names:  # "f" for the second time, where one is called "f_2"
-        count += 1
-    names[name] = count
-    names.setdefault(unused, 1)
-    return unused

@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pcgraph.registry import no_arguments
+from pcgraph.registry import Named
 
 __all__ = ["Identity", "Linear", "Shape", "Transform", "holds", "uniform_", "vjp"]
 
 Shape = tuple[int, ...]
 
 
-class Transform(nn.Module):
+class Transform(Named):
     """Every transform extends this class. Write :meth:`output_shape` and :meth:`forward`.
 
     Two methods may be added for speed; without one, autograd on this one edge does its work:
@@ -69,16 +69,6 @@ class Transform(nn.Module):
         fan_in : int, optional
             Neurons that reach the target over all of its edges; None: over this edge alone.
         """
-
-    def config(self) -> dict[str, Any]:
-        """Return the constructor's arguments, as data that JSON can hold: ``type(t)(**t.config())`` is like `t`.
-
-        Raises
-        ------
-        GraphError
-            The class takes arguments and does not define this method.
-        """
-        return no_arguments(self)
 
 
 class Linear(Transform):

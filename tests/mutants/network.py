@@ -34,7 +34,7 @@ MUTANTS = [
     fault("a module for each Gaussian", DECLARATION, "energy is spec else GAUSSIAN, energy", "energy is spec else Gaussian(), energy", "building"),
     fault("misplaced attributes pass", DECLARATION, "if key in NODE_ATTRIBUTES or key in EDGE_ATTRIBUTES:", "if False:", "declaration"),
     fault("a hub is searched through", STRUCTURE, "few = out if len(out) <= len(to) else to", "few = out", "building"),
-    fault("names are counted and not looked up", STRUCTURE, "while count > 1 and (unused := f\"{name}_{count}\") in names:", "while count > 1 and (unused := f\"{name}_{count}\") is None:", "declaration"),
+    fault("names are counted and not looked up", "network/parts", "while count > 1 and (unused := f\"{name}_{count}\") in names:", "while count > 1 and (unused := f\"{name}_{count}\") is None:", "declaration"),
     fault("a frozen module learns elsewhere", NETWORK, "if other is not None:", "if False:", "declaration"),
     fault("what was unfrozen passes", NETWORK, "if any(parameter.requires_grad for parameter in own):", "if False:", "declaration"),
     fault("hooks pass", NETWORK, "if parameter._backward_hooks or parameter._post_accumulate_grad_hooks:", "if parameter._backward_hooks:", "declaration"),
