@@ -30,12 +30,12 @@ from pcgraph.inference import (
     read_trace,
     require_optimizer,
     run,
-)
+)  # fmt: skip
 from pcgraph.inference.capturable import require_mode
-from pcgraph.inference.curvature import largest_curvature
+from pcgraph.inference.following import curvature_at, follow
 from pcgraph.initializers import Initializer, States
-from pcgraph.optimizers import Following, StateOptimizer
-from pcgraph.plan import Plan, Precision, Request
+from pcgraph.optimizers import StateOptimizer
+from pcgraph.plan import Plan, Request
 from pcgraph.processes import Part
 from pcgraph.pyg import to_data
 from pcgraph.ranks import SharedNetwork, inner_backend, require_runs
@@ -290,8 +290,14 @@ class PCNetwork(SharedNetwork):
         checked = Clamps.check(self, clamps, finite=options.check)
         labels = read_labels(self, labels, checked.batch)
         if steps:
-            self._follow(
-                checked, motion.optimizer, init, labels, coordinates, read_precision(self.structure, precision)
+            follow(
+                self._planner,
+                checked,
+                motion.optimizer,
+                init,
+                labels,
+                coordinates,
+                read_precision(self.structure, precision),
             )
         request = Request.make(
             checked.clamped, frozenset(checked.masked), steps, motion.optimizer, nudged=frozenset(motion.nudges),
@@ -338,19 +344,7 @@ class PCNetwork(SharedNetwork):
         weights, seed = read_precision(self.structure, precision), require_seed(seed)
         checked = Clamps.check(self, clamps)
         labels = read_labels(self, labels, checked.batch)
-        return self._curvature(checked, init, labels, coordinates, weights, iterations, None, seed)[0]
-
-    def _curvature(
-        self, checked: Clamps, init: Initializer, labels: Tensor | None, coordinates: Errors | None,
-        weights: Precision, iterations: int, direction: Tensor | None, seed: int, settled: float = 0.0,
-    ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        known, partly = checked.clamped, frozenset(checked.masked)
-        kept = self._planner.kept(coordinates, known, partly)
-        # Nothing is promised, so that the second step computes everything.
-        request = Request(known, partly, steps=2, fixes_zero=False, kept=kept, precision=weights)
-        prepared = self._planner.prepare(request, checked, init, labels)
-        with torch.inference_mode(False):
-            return largest_curvature(self._planner, prepared, iterations, direction, seed, settled)
+        return curvature_at(self._planner, checked, init, labels, coordinates, weights, iterations, None, seed)[0]
 
     def follow(
         self, clamps: Mapping[Node, Tensor | Masked], optimizer: StateOptimizer | Solver | None, *, init: Initializer,
@@ -369,49 +363,8 @@ class PCNetwork(SharedNetwork):
         """
         checked = Clamps.check(self, clamps)
         labels = read_labels(self, labels, checked.batch)
-        self._follow(checked, optimizer, init, labels, coordinates, read_precision(self.structure, precision))
-
-    def _follow(
-        self, checked: Clamps, optimizer: StateOptimizer | Solver | None, init: Initializer, labels: Tensor | None,
-        coordinates: Errors | None, weights: Precision,
-    ) -> None:  # fmt: skip
-        """Measure the curvature for a rate that follows it, at the states where the first samples of a batch begin."""
-        rate = getattr(optimizer, "lr", None)
-        if not isinstance(rate, Following):
-            return
-        if rate.due:
-            few, begun = self._begun(checked, init, labels, weights, rate.samples)
-            with self.computing(None):  # every process looks at the same samples
-                found = self._curvature(
-                    few, begun, None, coordinates, weights, rate.iterations, rate.direction, 0, rate.settled
-                )
-            part = self._planner.rows
-            # What is computed alike may differ in its last bits by where it lies in memory.
-            rate.see(*(found if part is None else map(part.group.broadcast, found)))
-        rate.ran()
-
-    def _begun(
-        self, checked: Clamps, init: Initializer, labels: Tensor | None, weights: Precision, most: int
-    ) -> tuple[Clamps, States]:  # fmt: skip
-        """Return the first samples of a batch, and the states where they begin."""
-        part = self._planner.rows
-        count = min(most, checked.batch if part is None else part.total)
-
-        def first(rows: Tensor) -> Tensor:
-            return rows[:count] if part is None else part.first(rows, count)
-
-        request = Request.make(checked.clamped, frozenset(checked.masked), 0, None, precision=weights)
-        prepared = self._planner.prepare(request, checked, init, labels)
-        with torch.inference_mode(False):
-            program, _ = run(self._planner, prepared, Motion(), Options(check=False))
-        names = self.structure.declared
-        free = [i for i in range(len(names)) if i not in checked.values]
-        few = Clamps(
-            count,
-            {i: first(value) for i, value in checked.values.items()},
-            {i: (first(value), first(mask)) for i, (value, mask) in checked.masked.items()},
-        )
-        return few, States({names[i]: first(program.read(i, "state")).clone() for i in free})
+        weights = read_precision(self.structure, precision)
+        follow(self._planner, checked, optimizer, init, labels, coordinates, weights)
 
     @contextmanager
     def computing(self, part: Part | None) -> Iterator[None]:
@@ -425,11 +378,8 @@ class PCNetwork(SharedNetwork):
         part : pcgraph.processes.Part or None
             Which rows these are; None: all that there are.
         """
-        before, self._planner.rows = self._planner.rows, part
-        try:
+        with self._planner.taking(part):
             yield
-        finally:
-            self._planner.rows = before
 
     def forward(self, *arguments: Any, **keywords: Any) -> Any:
         """Refuse to be called: a predictive coding network is run by :meth:`infer` and asked by :meth:`predict`."""

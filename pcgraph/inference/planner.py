@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, TypeGuard
 
@@ -78,6 +79,15 @@ class Planner:
             self.reports[key] = check(self.net.graph, given, repair=False)
             self._trim(self.reports)
         return self.reports[key]
+
+    @contextmanager
+    def taking(self, part: Part | None) -> Iterator[None]:
+        """Take the batches of this block for a part of larger ones; None: all that there are."""
+        before, self.rows = self.rows, part
+        try:
+            yield
+        finally:
+            self.rows = before
 
     def kept(
         self, coordinates: Errors | None, clamped: frozenset[int], masked: frozenset[int]
