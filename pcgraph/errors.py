@@ -28,7 +28,15 @@ __all__ = [
 
 
 class PCGraphError(Exception):
-    """Every error that pcgraph raises on purpose derives from this class."""
+    """Every error that pcgraph raises on purpose derives from this class.
+
+    Attributes
+    ----------
+    history : History or None
+        Of one that ended a :func:`pcgraph.fit`: what the run was until then.
+    """
+
+    history: Any = None
 
 
 class PCGraphWarning(UserWarning):

@@ -169,7 +169,7 @@ def train(setting: Setting, problem: Problem, seed: int, epochs: int, folder: Pa
             )  # fmt: skip
             outcome = "ok"
         except pcgraph.Diverged as error:
-            history, outcome = error.history, "diverged"  # type: ignore[attr-defined]
+            history, outcome = error.history, "diverged"
     seconds = history.epochs[-1].seconds if history.epochs else 0.0
     curve = [next(iter(record.validation.values())) for record in history.epochs]
     if folder is not None and curve:

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -158,9 +158,9 @@ def checks() -> list[dict[str, object]]:
     return rows
 
 
-def names(nodes: object) -> str:
+def names(nodes: Iterable[object] | None) -> str:
     """Nodes as text; nothing where there are none."""
-    return " ".join(map(str, nodes)) if nodes else ""  # type: ignore[call-overload]
+    return " ".join(map(str, nodes or ()))
 
 
 def numbers(case: Case, draws: int, steps: int) -> dict[str, object]:

@@ -88,7 +88,11 @@ GraphFile = Annotated[
 Clamps = Annotated[
     list[str],
     typer.Option(
-        "--clamp", "-c", metavar="NODE", help=r"A clamped node; repeat it, or join by commas (write \, in a name)."
+        "--clamp",
+        "-c",
+        default_factory=list,
+        metavar="NODE",
+        help=r"A clamped node; repeat it, or join by commas (write \, in a name).",
     ),
 ]
 
@@ -96,10 +100,13 @@ Clamps = Annotated[
 @app.command()
 def check(
     file: GraphFile,
-    clamp: Clamps = [],  # noqa: B006
+    clamp: Clamps,
     phase: Annotated[
-        list[str], typer.Option(metavar="NAME=NODE,…", help="The clamped nodes of one phase; repeat it to compare.")
-    ] = [],  # noqa: B006
+        list[str],
+        typer.Option(
+            default_factory=list, metavar="NAME=NODE,…", help="The clamped nodes of one phase; repeat it to compare."
+        ),
+    ],
     init: Annotated[str, typer.Option(metavar="NAME[:option=value,…]", help="What the exit code says.")] = "forward",
     level: Annotated[Level, typer.Option(help="Neurons: expand sparse and masked edges.")] = Level.groups,
     repair: Annotated[
@@ -174,7 +181,7 @@ def _proposal(phase: object, report: Report) -> str:
 def draw(
     file: GraphFile,
     out: Annotated[Path, typer.Option("--out", "-o", metavar="PICTURE", help="The suffix says the format.")],
-    clamp: Clamps = [],  # noqa: B006
+    clamp: Clamps,
 ) -> None:
     """Draw a graph: clamped nodes square, free cycles and roots without a value in red, depths as columns."""
     graph = read_graph(file)

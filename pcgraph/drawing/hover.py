@@ -395,7 +395,8 @@ class _Drawing:
 def _towards(start: Point, stop: Point, distance: float) -> Point:
     """Return the point so far from one towards another."""
     length = math.dist(start, stop) or 1.0
-    return tuple(a + (b - a) * distance / length for a, b in zip(start, stop))  # type: ignore[return-value]
+    part = distance / length
+    return start[0] + (stop[0] - start[0]) * part, start[1] + (stop[1] - start[1]) * part
 
 
 def _size(values: torch.Tensor) -> str:

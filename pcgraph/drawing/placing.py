@@ -113,7 +113,7 @@ def _uncross(declared: nx.DiGraph, columns: dict[int, list[Node]], column: dict[
                 beside = [height[u] for u in near if (column[u] < c if forwards else column[u] > c)]
                 return sum(beside) / len(beside) if beside else height[v]
 
-            columns[c].sort(key=lambda v, mean=mean: -mean(v))  # type: ignore[misc]
+            columns[c].sort(key=mean, reverse=True)
 
 
 def _clear(start: Point, stop: Point, rad: float, others: list[Point]) -> bool:

@@ -357,8 +357,9 @@ class _Lowering:
     def returned(self, stage: Stage) -> Mask:
         """Return a mask of the ghosts from which something goes back to their owners."""
         found, part = np.zeros(self.count, dtype=bool), self.plan.part
-        for op in stage.signals if part is not None else ():
-            found[op.nodes[op.sender == part.rank]] = True  # type: ignore[union-attr]
+        if part is not None:
+            for op in stage.signals:
+                found[op.nodes[op.sender == part.rank]] = True
         return found
 
     def backs(self, edges: Mask, compared: Mask) -> Iterator[SendBack]:
