@@ -11,7 +11,7 @@ import json
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -238,19 +238,19 @@ class _Search:
         try:
             value = value_of(self.train(settings, progress), self.metric)
             if progress.measured:
-                trial.set_user_attr(NOTED, progress.measured)
+                self._mark(trial, NOTED, progress.measured)
             if progress.pruned or value != value:
-                trial.set_user_attr(WHY, "" if progress.pruned else "not a number")
+                self._mark(trial, WHY, "" if progress.pruned else "not a number")
                 self._tell(study, trial, state=state.PRUNED)
             else:
                 self._tell(study, trial, value)
         except Diverged:
-            trial.set_user_attr(WHY, "diverged")
+            self._mark(trial, WHY, "diverged")
             self._tell(study, trial, state=state.PRUNED)
         except PCGraphError as error:
             self.error = error
             for key, text in ((REFUSED, True), (WHY, f"{type(error).__name__}: {error}")):
-                trial.set_user_attr(key, text)
+                self._mark(trial, key, text)
             self._tell(study, trial, state=state.FAIL)
         except optuna().exceptions.UpdateFinishedTrialError:
             return  # a storage may hand one run to two processes, and the other one has told it
@@ -263,10 +263,16 @@ class _Search:
     def _tell(study: Any, trial: Any, value: float | None = None, state: Any = None) -> None:
         """Tell the study of a trial, unless another process has told it already."""
         try:
-            study.tell(trial, value, state=state)
+            study.tell(trial.number, value, state=state)
         except (optuna().exceptions.UpdateFinishedTrialError, ValueError):
             if not study.get_trials(deepcopy=False)[trial.number].state.is_finished():
                 raise
+
+    @staticmethod
+    def _mark(trial: Any, key: str, value: Any) -> None:
+        """Write something beside a trial, unless another process has told it already."""
+        with suppress(optuna().exceptions.UpdateFinishedTrialError):
+            trial.set_user_attr(key, value)
 
     @staticmethod
     def _told(trial: Any, last: int | None, value: float, epoch: int) -> bool:
@@ -290,7 +296,7 @@ class _Search:
         state = optuna().trial.TrialState
         if retry:
             for trial in self.final.get_trials(deepcopy=False, states=(state.RUNNING,)):
-                self.final.tell(trial.number, state=state.FAIL)
+                self._tell(self.final, trial, state=state.FAIL)
         known = {_key(t.user_attrs[JOB]) for t in self._jobs() if t.state != state.FAIL or REFUSED in t.user_attrs}
         for settings in self._best(finalists):
             for seed in seeds:
@@ -301,7 +307,7 @@ class _Search:
             trial = self.final.ask()
             job = trial.user_attrs.get(JOB)
             if job is None or self._is_taken(trial.number, job):  # another process was quicker
-                self.final.tell(trial, state=state.FAIL)
+                self._tell(self.final, trial, state=state.FAIL)
             else:
                 self._try(self.final, trial, {**job["settings"], "epochs": epochs, "seed": job["seed"]}, final=True)
 
