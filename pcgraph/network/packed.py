@@ -279,7 +279,7 @@ _HOOKS: list[Any] = []
 
 
 class _Held:
-    """Frozen rows of one parameter, and of what an optimizer keeps of it, as they were before its step."""
+    """This holds frozen rows of one parameter, and of what an optimizer keeps of it, as they were before its step."""
 
     def __init__(self, optimizer: torch.optim.Optimizer, parameter: Tensor, rows: Tensor, decays: bool) -> None:
         self.parameter, self.rows, self.decays = parameter.detach(), rows, decays

@@ -44,7 +44,7 @@ def _tanh(a):
 
 @triton.jit
 def _sigma(a, code, KNOWN: tl.constexpr):
-    """The activation with this number, one of those whose bits are set in `KNOWN`."""
+    """Compute the activation with this number, one of those whose bits are set in `KNOWN`."""
     m = a
     if KNOWN & 2:
         if code == 1:
@@ -81,7 +81,7 @@ def _sigma(a, code, KNOWN: tl.constexpr):
 
 @triton.jit
 def _slope(a, m, code, KNOWN: tl.constexpr):
-    """The derivative of the activation with this number, at `a`, where it is `m`."""
+    """Compute the derivative of the activation with this number, at `a`, where it is `m`."""
     d = a * 0.0 + 1.0
     if KNOWN & 2:
         if code == 1:
@@ -120,7 +120,7 @@ def _slope(a, m, code, KNOWN: tl.constexpr):
 
 @triton.jit
 def _whole(number, ALIGN: tl.constexpr):
-    """The number itself, which is a multiple of `ALIGN`, written so that the compiler sees it.
+    """Return the number itself, which is a multiple of `ALIGN`, written so that the compiler sees it.
 
     ``tl.multiple_of`` would say it of every use of the number, those elsewhere included.
     """
@@ -205,7 +205,7 @@ def _edges(acc, P, W, row, edges, low, high, own, across, rm, rn, mm, mn,
 
 @triton.jit
 def _at(cell, EVEN: tl.constexpr):
-    """An offset of a table, of which it is known whether it is a multiple of four."""
+    """Return an offset of a table, of which it is known whether it is a multiple of four."""
     offset = tl.load(cell)
     if EVEN:
         offset = _whole(offset, 4)
@@ -217,7 +217,7 @@ def predict(P, W, tiles, edges, batch, show, precisions,
             KNOWN: tl.constexpr, PHI: tl.constexpr, SINGLE: tl.constexpr, MIXED: tl.constexpr, COPIES: tl.constexpr,
             EVEN: tl.constexpr, PRECISE: tl.constexpr, ALIGN: tl.constexpr, ACC: tl.constexpr,
             BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, DOT: tl.constexpr):
-    """One tile of what comes into one node, and of its errors, or of its state.
+    """Compute one tile of what comes into one node, and of its errors, or of its state.
 
     `KNOWN` holds the bits of the nodes' activations; `show` says whether predictions are written.
     """
@@ -263,7 +263,7 @@ def pull(P, W, tiles, edges, batch, rates,
          MOVE: tl.constexpr, TURNED: tl.constexpr, PHI: tl.constexpr, SINGLE: tl.constexpr, MIXED: tl.constexpr,
          COPIES: tl.constexpr, EVEN: tl.constexpr, ALIGN: tl.constexpr, ACC: tl.constexpr,
          BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, DOT: tl.constexpr):
-    """One tile of the gradient of one node's state, which moves along it where `MOVE` is true, or is written."""
+    """Compute one tile of the gradient of one node's state, which moves along it if `MOVE` is true, or is written."""
     tile = tiles + tl.program_id(0) * _TILE
     row = tile + 2
     entry, first, size = tl.load(tile), tl.load(tile + 1).to(tl.int32), tl.load(row).to(tl.int32)
@@ -310,7 +310,7 @@ def _scalars(acc, P, W, edges, low, high, rb, mb, BE: tl.constexpr):
 def predict_scalars(P, W, nodes, edges, precisions, count, batch, code, show,
                     KNOWN: tl.constexpr, PRECISE: tl.constexpr, ACC: tl.constexpr,
                     BR: tl.constexpr, BE: tl.constexpr, BB: tl.constexpr):
-    """What comes into some nodes of one neuron each, and their errors or states: all have one activation, `code`."""
+    """Compute what comes into some nodes of one neuron each, their errors or states: all have one activation, `code`."""
     entry = tl.program_id(0) * BR + tl.arange(0, BR)
     rb = tl.program_id(1) * BB + tl.arange(0, BB)
     live, mb = entry < count, rb < batch
@@ -341,7 +341,7 @@ def predict_scalars(P, W, nodes, edges, precisions, count, batch, code, show,
 @triton.jit(do_not_specialize=["count", "batch"])
 def pull_scalars(P, W, nodes, edges, rates, count, batch, MOVE: tl.constexpr, ACC: tl.constexpr,
                  BR: tl.constexpr, BE: tl.constexpr, BB: tl.constexpr):
-    """The gradients of some nodes of one neuron each, which move along them where `MOVE` is true, or are written."""
+    """Compute the gradients of some nodes of one neuron each: these move along them, or they are written."""
     entry = tl.program_id(0) * BR + tl.arange(0, BR)
     rb = tl.program_id(1) * BB + tl.arange(0, BB)
     live, mb = entry < count, rb < batch
@@ -365,7 +365,7 @@ def pull_scalars(P, W, nodes, edges, rates, count, batch, MOVE: tl.constexpr, AC
 def learn(P, G, tiles, rows, edges, places, factors, batch,
           ADD: tl.constexpr, PHI: tl.constexpr, HALF: tl.constexpr, MIXED: tl.constexpr, ALIGN: tl.constexpr,
           ACC: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, DOT: tl.constexpr):
-    """One tile of the gradient of one weight, summed over the edges that share it, or some neurons' of one bias.
+    """Compute one tile of the gradient of one weight, summed over the edges that share it, or some of one bias.
 
     `places` says where each gradient lies from `G`, and `factors` what the sum is multiplied by. It is written, or
     where `ADD` is true added to what is there.

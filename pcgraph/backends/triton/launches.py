@@ -43,7 +43,7 @@ def _size(tile: Tile) -> dict[str, int]:
 
 
 class _Tiled:
-    """What launches over tiles of nodes have in common: tables, the grid, and what is compiled in."""
+    """All launches over tiles of nodes have this in common: tables, the grid, and what is compiled in."""
 
     def __init__(
         self, places: Places, nodes: Index, flags: Index, start: Index, keep: Index, edges: Index, back: bool
@@ -60,7 +60,7 @@ class _Tiled:
 
 
 class Predict(_Tiled):
-    """What comes into nodes, and their errors or states, in one launch.
+    """This launch computes what comes into nodes, and their errors or states.
 
     Parameters
     ----------
@@ -94,7 +94,7 @@ class Predict(_Tiled):
 
 
 class Pull(_Tiled):
-    """The gradients of nodes, and their moves, in one launch."""
+    """This launch computes the gradients of nodes, and moves them."""
 
     def __init__(self, places: Places, nodes: Index, flags: Index, edges: Index) -> None:
         super().__init__(places, nodes, flags, np.full(len(nodes), -1), places.a[nodes], edges, True)
@@ -108,7 +108,7 @@ class Pull(_Tiled):
 
 
 class _Scalars:
-    """What launches over nodes of one neuron have in common."""
+    """All launches over nodes of one neuron have this in common."""
 
     def __init__(
         self, places: Places, nodes: Index, flags: Index, start: Index, keep: Index, edges: Index, back: bool
@@ -133,7 +133,7 @@ class _Scalars:
 
 
 class PredictScalars(_Scalars):
-    """The same as :class:`Predict`, for nodes of one neuron that have one activation."""
+    """This launch does what :class:`Predict` does, for nodes of one neuron that have one activation."""
 
     def __init__(
         self, places: Places, nodes: Index, flags: Index, start: Index, keep: Index, edges: Index,
@@ -152,7 +152,7 @@ class PredictScalars(_Scalars):
 
 
 class PullScalars(_Scalars):
-    """The same as :class:`Pull`, for nodes of one neuron."""
+    """This launch does what :class:`Pull` does, for nodes of one neuron."""
 
     def __init__(self, places: Places, nodes: Index, flags: Index, edges: Index) -> None:
         super().__init__(places, nodes, flags, np.full(len(nodes), -1), places.a[nodes], edges, True)
@@ -170,7 +170,7 @@ def _precisions(places: Places, precisions: NDArray[np.float64] | None) -> Tenso
 
 
 class Learning:
-    """The gradients of weights and biases in one launch.
+    """This launch computes the gradients of weights and biases.
 
     Gradients that are made anew are views of one tensor, so that where they lie is known before there are any.
 
@@ -243,7 +243,7 @@ class Learning:
 
 
 class _Bound:
-    """The same for one choice of the parameters that learn."""
+    """This is the launch for one choice of the parameters that learn."""
 
     #: Gradients begin at multiples of so many numbers.
     ALIGN = 128
