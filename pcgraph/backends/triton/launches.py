@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -14,11 +15,11 @@ from pcgraph.backends.settings import keep
 from pcgraph.backends.torch.calls import Rows, SendBack, numbers
 from pcgraph.backends.torch.workspace import Workspace
 from pcgraph.backends.triton import kernels
-from pcgraph.backends.triton.tables import BIAS, DENSE, EDGE, UNALIGNED, Places, Tile
+from pcgraph.backends.triton.tables import BIAS, DENSE, EDGE, NONE, UNALIGNED, Places, Tile
 from pcgraph.network import Bucket
 from pcgraph.plan.operations import Index
 
-__all__ = ["Learning", "Predict", "PredictScalars", "Pull", "PullScalars"]
+__all__ = ["Descent", "Learning", "Predict", "PredictScalars", "Pull", "PullScalars"]
 
 _LANGUAGE = {
     torch.float32: language.float32, torch.float64: language.float64, torch.bfloat16: language.bfloat16,
@@ -34,6 +35,25 @@ def precision_of(ws: Workspace) -> str:
     if ws.dtype != torch.float32:
         return "ieee"
     return "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "tf32x3"
+
+
+@dataclass(frozen=True, eq=False)
+class Descent:
+    """States move along their gradients in this way.
+
+    Attributes
+    ----------
+    kind : int
+        ``PLAIN`` or another kind of descent.
+    moments : Tensor, shape (1 or 2, neurons)
+        What is kept of all nodes that ever move, from step to step.
+    numbers : Tensor, shape (5,)
+        The numbers of this kind of descent; see the kernel.
+    """
+
+    kind: int
+    moments: Tensor
+    numbers: Tensor
 
 
 def _size(tile: Tile) -> dict[str, int]:
@@ -96,15 +116,43 @@ class Predict(_Tiled):
 class Pull(_Tiled):
     """This launch computes the gradients of nodes, and moves them."""
 
-    def __init__(self, places: Places, nodes: Index, flags: Index, edges: Index) -> None:
+    def __init__(self, places: Places, nodes: Index, flags: Index, edges: Index, spots: Index) -> None:
         super().__init__(places, nodes, flags, np.full(len(nodes), -1), places.a[nodes], edges, True)
+        self.moving = _Moving(places, spots)
 
-    def __call__(self, rates: Tensor | None) -> None:
-        """Launch it: the states move by these rates, (nodes,), or without them the gradients are written."""
+    def __call__(self, descent: Descent | None, rates: Tensor | None = None) -> None:
+        """Launch it: the states move at these rates, (nodes,) or one for all, or else the gradients are written."""
         kernels.pull[self.grid](
-            self.anchor, self.weights, *self.tables, self.batch, self.anchor if rates is None else rates,
-            MOVE=rates is not None, **self.options,
+            self.anchor, self.weights, *self.tables, self.batch, *self.moving.tensors(descent, rates),
+            **self.moving.kind(descent, rates), **self.options,
         )  # fmt: skip
+
+
+class _Moving:
+    """Both kernels that move states take this: where what is kept of a node lies, and which neurons are free.
+
+    Parameters
+    ----------
+    places : Places
+    spots : ndarray of int64, shape (nodes, 2)
+        See :meth:`TritonProgram._spots`.
+    """
+
+    def __init__(self, places: Places, spots: Index) -> None:
+        self.anchor, self.spots = places.anchor, places.on_device(spots)
+        self.masked = bool((spots[:, 1] != NONE).any())
+
+    def tensors(self, descent: Descent | None, rates: Tensor | None) -> tuple[Tensor, Tensor, int, Tensor, Tensor]:
+        """Return rates, moments, how far the second ones lie from the first, numbers, and where all lies."""
+        if descent is None or rates is None:
+            return self.anchor, self.anchor, 0, self.anchor, self.spots
+        apart = (len(descent.moments) - 1) * descent.moments.shape[1]
+        return rates, descent.moments, apart, descent.numbers, self.spots
+
+    def kind(self, descent: Descent | None, rates: Tensor | None) -> dict[str, int | bool]:
+        """Return what is compiled in."""
+        move = 0 if descent is None else descent.kind
+        return {"MOVE": move, "ALL": rates is not None and rates.dim() == 0, "MASKED": self.masked}
 
 
 class _Scalars:
@@ -154,14 +202,15 @@ class PredictScalars(_Scalars):
 class PullScalars(_Scalars):
     """This launch does what :class:`Pull` does, for nodes of one neuron."""
 
-    def __init__(self, places: Places, nodes: Index, flags: Index, edges: Index) -> None:
+    def __init__(self, places: Places, nodes: Index, flags: Index, edges: Index, spots: Index) -> None:
         super().__init__(places, nodes, flags, np.full(len(nodes), -1), places.a[nodes], edges, True)
+        self.moving = _Moving(places, spots)
 
-    def __call__(self, rates: Tensor | None) -> None:
-        """Launch it: the states move by these rates, (nodes,), or without them the gradients are written."""
+    def __call__(self, descent: Descent | None, rates: Tensor | None = None) -> None:
+        """Launch it: the states move at these rates, (nodes,) or one for all, or else the gradients are written."""
         kernels.pull_scalars[self.grid](
-            self.anchor, self.weights, *self.tables, self.anchor if rates is None else rates, self.count, self.batch,
-            MOVE=rates is not None, **self.options,
+            self.anchor, self.weights, *self.tables, *self.moving.tensors(descent, rates), self.count, self.batch,
+            **self.moving.kind(descent, rates), **self.options,
         )  # fmt: skip
 
 
