@@ -214,7 +214,7 @@ def _at(cell, EVEN: tl.constexpr):
 
 
 @triton.jit(do_not_specialize=["batch", "show"])
-def predict(P, W, tiles, edges, batch, show, precisions,
+def predict(P, W, tiles, edges, batch, show, precisions, duals, DUAL: tl.constexpr,
             KNOWN: tl.constexpr, PHI: tl.constexpr, SINGLE: tl.constexpr, MIXED: tl.constexpr, COPIES: tl.constexpr,
             EVEN: tl.constexpr, PRECISE: tl.constexpr, ALIGN: tl.constexpr, ACC: tl.constexpr,
             BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, DOT: tl.constexpr):
@@ -251,8 +251,16 @@ def predict(P, W, tiles, edges, batch, show, precisions,
         tl.store(P + own + place, mu, mask=ok)
     elif flags & _COMPARE:
         error = h - mu
+        residual = error
         if PRECISE:
             error *= tl.load(precisions + entry)
+        if DUAL:
+            dual, rate = tl.load(duals + 2 * entry), tl.load(duals + 2 * entry + 1)
+            shifts = (rm < tl.where(dual != _NONE, batch, 0))[:, None] & mn[None, :]
+            shift = residual * tl.load(P + rate + place, mask=shifts, other=0.0)
+            shift += tl.load(P + dual + place, mask=shifts, other=0.0)
+            tl.store(P + dual + place, shift, mask=shifts)
+            error += shift
         tl.store(P + _at(row + 4, EVEN) + place, error, mask=ok)
         tl.store(P + _at(row + 5, EVEN) + place, error * _slope(acc, mu, code, KNOWN), mask=ok)
         if show:
@@ -340,8 +348,8 @@ def _scalars(acc, P, W, edges, low, high, rb, mb, BE: tl.constexpr):
 
 
 @triton.jit(do_not_specialize=["count", "batch", "code", "show"])
-def predict_scalars(P, W, nodes, edges, precisions, count, batch, code, show,
-                    KNOWN: tl.constexpr, PRECISE: tl.constexpr, ACC: tl.constexpr,
+def predict_scalars(P, W, nodes, edges, precisions, duals, count, batch, code, show,
+                    DUAL: tl.constexpr, KNOWN: tl.constexpr, PRECISE: tl.constexpr, ACC: tl.constexpr,
                     BR: tl.constexpr, BE: tl.constexpr, BB: tl.constexpr):
     """Compute what comes into some nodes of one neuron each, their errors or states: all have one activation."""
     entry = tl.program_id(0) * BR + tl.arange(0, BR)
@@ -361,8 +369,17 @@ def predict_scalars(P, W, nodes, edges, precisions, count, batch, code, show,
     tl.store(P + h[:, None] + rb[None, :], mu, mask=((flags & _SWEEP) != 0)[:, None] & mb[None, :])
     ok = ((flags & _COMPARE) != 0)[:, None] & mb[None, :]
     error = tl.load(P + h[:, None] + rb[None, :], mask=ok, other=0.0) - mu
+    residual = error
     if PRECISE:
         error *= tl.load(precisions + entry, mask=live, other=1.0)[:, None]
+    if DUAL:
+        dual = tl.load(duals + 2 * entry, mask=live, other=_NONE)
+        rate = tl.load(duals + 2 * entry + 1, mask=live, other=0)
+        shifts = ok & (dual != _NONE)[:, None]
+        shift = residual * tl.load(P + rate[:, None] + rb[None, :], mask=shifts, other=0.0)
+        shift += tl.load(P + dual[:, None] + rb[None, :], mask=shifts, other=0.0)
+        tl.store(P + dual[:, None] + rb[None, :], shift, mask=shifts)
+        error += shift
     e, s = tl.load(row + 4, mask=live, other=0), tl.load(row + 5, mask=live, other=0)
     tl.store(P + e[:, None] + rb[None, :], error, mask=ok)
     tl.store(P + s[:, None] + rb[None, :], error * _slope(acc, mu, code, KNOWN), mask=ok)

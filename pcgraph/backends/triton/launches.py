@@ -94,22 +94,24 @@ class Predict(_Tiled):
         The address at which each sum is kept, where it is.
     edges : ndarray of int64
         What is added up.
-    precisions : ndarray of float64 or None
-        Of the nodes; None where all are 1.
+    precisions : ndarray of float64, shape (1 or steps + 1, nodes), or None
+        Of the nodes, in each step; None where all are 1.
+    duals : ndarray of int64, shape (nodes, 2)
+        The address of each dual and of its rate, or -1.
     """
 
     def __init__(
         self, places: Places, nodes: Index, flags: Index, start: Index, keep: Index, edges: Index,
-        precisions: NDArray[np.float64] | None,
+        precisions: NDArray[np.float64] | None, duals: Index,
     ) -> None:  # fmt: skip
         super().__init__(places, nodes, flags, start, keep, edges, False)
-        self.precisions = _precisions(places, precisions)
-        self.options |= {"KNOWN": places.sigmas, "PRECISE": precisions is not None}
+        self.error = _Error(places, precisions, duals)
+        self.options |= {"KNOWN": places.sigmas, **self.error.kind}
 
-    def __call__(self, show: bool) -> None:
-        """Launch it; `show` says whether predictions are written too."""
+    def __call__(self, show: bool, t: int = 0) -> None:
+        """Launch it; `show` says whether predictions are written too, and `t` which precisions count."""
         kernels.predict[self.grid](
-            self.anchor, self.weights, *self.tables, self.batch, int(show), self.precisions, **self.options
+            self.anchor, self.weights, *self.tables, self.batch, int(show), *self.error.tensors(t), **self.options
         )
 
 
@@ -126,6 +128,21 @@ class Pull(_Tiled):
             self.anchor, self.weights, *self.tables, self.batch, *self.moving.tensors(descent, rates),
             **self.moving.kind(descent, rates), **self.options,
         )  # fmt: skip
+
+
+class _Error:
+    """Both kernels that take errors take this: how much each counts, and the duals that are added to them."""
+
+    def __init__(self, places: Places, precisions: NDArray[np.float64] | None, duals: Index) -> None:
+        self.precisions = [places.anchor]
+        if precisions is not None:
+            self.precisions = list(places.on_device(precisions).to(places.ws.dtype))
+        self.duals = places.on_device(places.offsets(duals))
+        self.kind = {"PRECISE": precisions is not None, "DUAL": bool((duals != -1).any())}
+
+    def tensors(self, t: int) -> tuple[Tensor, Tensor]:
+        """Return the precisions of step `t`, and where the duals lie."""
+        return self.precisions[min(t, len(self.precisions) - 1)], self.duals
 
 
 class _Moving:
@@ -185,17 +202,17 @@ class PredictScalars(_Scalars):
 
     def __init__(
         self, places: Places, nodes: Index, flags: Index, start: Index, keep: Index, edges: Index,
-        precisions: NDArray[np.float64] | None,
+        precisions: NDArray[np.float64] | None, duals: Index,
     ) -> None:  # fmt: skip
         super().__init__(places, nodes, flags, start, keep, edges, False)
-        self.precisions, self.code = _precisions(places, precisions), int(max(places.sigma[nodes[0]], 0))
-        self.options |= {"KNOWN": places.sigmas, "PRECISE": precisions is not None}
+        self.error, self.code = _Error(places, precisions, duals), int(max(places.sigma[nodes[0]], 0))
+        self.options |= {"KNOWN": places.sigmas, **self.error.kind}
 
-    def __call__(self, show: bool) -> None:
-        """Launch it; `show` says whether predictions are written too."""
+    def __call__(self, show: bool, t: int = 0) -> None:
+        """Launch it; `show` says whether predictions are written too, and `t` which precisions count."""
         kernels.predict_scalars[self.grid](
-            self.anchor, self.weights, *self.tables, self.precisions, self.count, self.batch, self.code, int(show),
-            **self.options,
+            self.anchor, self.weights, *self.tables, *self.error.tensors(t), self.count, self.batch, self.code,
+            int(show), **self.options,
         )  # fmt: skip
 
 
@@ -212,10 +229,6 @@ class PullScalars(_Scalars):
             self.anchor, self.weights, *self.tables, *self.moving.tensors(descent, rates), self.count, self.batch,
             **self.moving.kind(descent, rates), **self.options,
         )  # fmt: skip
-
-
-def _precisions(places: Places, precisions: NDArray[np.float64] | None) -> Tensor:
-    return places.anchor if precisions is None else places.on_device(precisions).to(places.ws.dtype)
 
 
 class Learning:

@@ -45,6 +45,7 @@ from pcgraph.backends.triton.tables import (
     NONE,
     OWN,
     PLAIN,
+    SHIFT,
     SWEEP,
     Places,
 )  # fmt: skip
@@ -81,6 +82,9 @@ class TritonProgram(TorchProgram):
         self.places: Places = ws.cache[key]
         self.count = len(plan.structure.nodes)
         self.kept = self._kept(lowered)
+        self.duals = self._duals()
+        #: The step whose precisions count.
+        self._t = 0
         self.neurons, self.spots = self._spots(lowered)
         self._numbers: dict[tuple[float, ...], Tensor] = {}
         self._rate_tables: dict[tuple[Any, ...], list[Tensor]] = {}
@@ -135,6 +139,15 @@ class TritonProgram(TorchProgram):
             spots[masked, 1] = places.offsets(np.array([free.data_ptr() for free in self._free.values()]))
         return int(ends[-1]) if len(ends) else 0, spots
 
+    def _duals(self) -> Index:
+        """Find where the dual of each node lies, and its rate: addresses, or -1."""
+        s, found = self.plan.structure, np.full((self.count, 2), -1)
+        for g in np.unique(s.group_of[self.plan.duals]).tolist():
+            own = self.plan.duals[s.group_of[self.plan.duals] == g]
+            for column, buffer in enumerate((self.ws.dual(g), self.ws.r(g))):
+                found[own, column] = self.places.address(s.position[own], buffer)
+        return found
+
     # -- binding ------------------------------------------------------------------------------------------------------
 
     def _launch(self, kind: type[Any], *tables: Any) -> Any:
@@ -153,7 +166,7 @@ class TritonProgram(TorchProgram):
         calls : iterable of Call
         flags : ndarray of int64, shape (nodes,)
             What the launch does at each node; nodes that get something are in it as well.
-        precisions : ndarray of float64, shape (nodes,), optional
+        precisions : ndarray of float64, shape (1 or steps + 1, nodes), optional
         start, keep : ndarray of int64, shape (nodes,), optional
             Addresses at which sums have begun, or -1; and where they are kept, if not among what comes in.
         """
@@ -202,10 +215,11 @@ class TritonProgram(TorchProgram):
         busy = touched & ~(there & ~fresh & self._bare(every) & (flags == KEEP))
         launches: list[Predict | PredictScalars] = []
         for kind, nodes in self._kinds(np.flatnonzero(busy)):
-            own = None if precisions is None or (precisions[nodes] == 1.0).all() else precisions[nodes]
+            own = None if precisions is None or (precisions[:, nodes] == 1.0).all() else precisions[:, nodes]
+            duals = np.where((flags[nodes] & SHIFT)[:, None] != 0, self.duals[nodes], -1)
             mine = every[np.isin(s.target[every], nodes)]
             which = PredictScalars if kind >= 0 else Predict
-            launches.append(self._launch(which, nodes, flags[nodes], start[nodes], keep[nodes], mine, own))
+            launches.append(self._launch(which, nodes, flags[nodes], start[nodes], keep[nodes], mine, own, duals))
         return steps, launches
 
     def _freshened(
@@ -326,17 +340,15 @@ class TritonProgram(TorchProgram):
 
     def _stage(self, calls: Calls) -> Fused:
         s = self.plan.structure
-        flags, precisions = np.zeros(self.count, dtype=np.int64), np.ones(self.count)
+        flags, precisions = np.zeros(self.count, dtype=np.int64), self._precisions(calls)
         compared = np.zeros(self.count, dtype=bool)
         beside = [call for call in calls.errors if not self._own(call)]
         for call in calls.errors:
             nodes = self._segment_nodes(call)
             compared[nodes] = True
-            flags[nodes] = COMPARE if self._own(call) else KEEP
-            if call.precision is not None:
-                precisions[nodes] = call.precision
+            flags[nodes] = COMPARE | (SHIFT if call.dual else 0) if self._own(call) else KEEP
         before, predict = self._forward(calls.forward, flags, precisions)
-        forward: list[Step] = [*before, *(partial(launch, show=True) for launch in predict)]
+        forward: list[Step] = [*before, *(self._shown(launch) for launch in predict)]
         errors = self._all(beside)
 
         mixed = np.zeros(self.count, dtype=bool)
@@ -366,6 +378,27 @@ class TritonProgram(TorchProgram):
         moves = [self._move(call) for call in calls.moves]
         return Fused(forward, errors, clear, pulled, moves, before, predict, aside, release)
 
+    def _shown(self, launch: Predict | PredictScalars) -> Step:
+        return lambda: launch(show=True, t=self._t)
+
+    def _precisions(self, calls: Calls) -> NDArray[np.float64]:
+        """Return how much the error of each node counts, (1, nodes), or where that changes (steps + 1, nodes)."""
+        scheduled = [call for call in calls.errors if call.scheduled]
+        found = np.ones((self.plan.steps + 1 if scheduled else 1, self.count))
+        for call in calls.errors:
+            if call.precision is not None:
+                found[:, self._segment_nodes(call)] = call.precision
+        for call in scheduled:
+            segment = self.plan.structure.segments[call.segment]
+            for t, row in enumerate(found):
+                own = self.plan.precisions(t)[call.segment]
+                row[self._segment_nodes(call)] = 1.0 if own is None else own[numbers(call.rows) - segment.start]
+        return found
+
+    def _weigh(self, t: int) -> None:
+        super()._weigh(t)
+        self._t = t
+
     def _clear(self, call: Call, mixed: Mask) -> list[Step]:
         assert isinstance(call, ZeroGradient)
         return self._some(call, mixed[self._nodes(call.group, call.rows)])
@@ -376,10 +409,11 @@ class TritonProgram(TorchProgram):
         """Take a step in two launches, where nothing moves states but a descent that the kernels know."""
         stage = self._stages[min(t, len(self._stages) - 1)]
         assert isinstance(stage, Fused)
+        self._weigh(t)
         for step in stage.before:
             step()
         for predict in stage.predict:
-            predict(show=False)
+            predict(show=False, t=t)
         for step in stage.errors:
             step()
         self._now = self._last = t
