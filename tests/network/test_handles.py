@@ -240,6 +240,26 @@ def test_what_is_frozen_is_out_of_the_plan_and_its_gradient_is_zero() -> None:
         torch.testing.assert_close(found.view(p.shape), expected, rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.parametrize("frozen", range(1, 2**5))
+def test_whichever_edges_are_frozen_the_others_alone_have_a_gradient(frozen: int) -> None:
+    """Products for many edges take in neighbours that are not asked for, and one of these may be frozen."""
+    graph = nx.MultiDiGraph()
+    for v, shape in {"a": 3, "b": 3, "c": 4, "y": 4}.items():
+        graph.add_node(v, shape=shape, activation="tanh")
+    graph.add_edges_from([("a", "c"), ("b", "c"), ("a", "y"), ("a", "y"), ("b", "y")])
+    net = PCNetwork(graph, dtype=torch.float64)
+    edges = net.edges()
+    for k, edge in enumerate(edges):
+        if frozen >> k & 1:
+            edge.freeze()
+    assert_equal_to_reference(net, clamps_of(net, 6, nodes=("a", "b", "c", "y")), Forward(), 2, SGD(0.1))
+    net.zero_grad()
+    net.infer(clamps_of(net, 6, nodes=("a", "b", "c", "y")), init=Forward(), steps=2, optimizer=SGD(0.1)).backward()
+    packed = net.weights["linear_3_to_4"].grad
+    moved = [packed is not None and bool(packed[edge.place[1]].any()) for edge in edges]
+    assert moved == [not frozen >> k & 1 for k in range(5)]
+
+
 def _place(net: PCNetwork, name: Any) -> tuple[str, int]:
     return (net.edge(*name) if isinstance(name, tuple) else net.node(name)).place
 
