@@ -509,6 +509,77 @@ def test_load_from_takes_over_what_has_its_name() -> None:
     assert "without a place here" in str(back)
 
 
+class Mixed(nn.Module):
+    """A joint prediction with a parameter, and something that it keeps."""
+
+    def __init__(self, fill: float = 1.0) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((4, 4), fill))
+        self.register_buffer("kept", torch.tensor(fill))
+
+    def forward(self, one: Tensor, two: Tensor) -> Tensor:
+        return one @ self.weight + self.kept * two
+
+
+def mixed(fill: float = 1.0, precision: float = 1.0, **settings: Any) -> PCNetwork:
+    graph = pcgraph.graphs.chain([4, 4, 4, 4])
+    graph.nodes["y"]["combine"] = Mixed(fill)
+    graph.nodes["h1"]["precision"] = [precision] * 4
+    graph.edges["h2", "y"]["role"] = "one"
+    graph.add_edge("h1", "y", role="two", transform=nn.Linear(4, 4, bias=False))
+    return PCNetwork(graph, **settings)
+
+
+def test_a_node_holds_what_its_combine_learns() -> None:
+    """Whatever handles do, they did not do it to the parameters of a combine, which then were nobody's."""
+    net, other = mixed(), mixed(fill=3.0, precision=2.0, seed=1)
+    node, own = net.node("y"), net.combine("y").weight
+    assert sum(who.count for who in (*net.edges(), *net.nodes())) == sum(p.numel() for p in net.parameters())
+    assert node.count == 4 + 16
+    assert "Joint" not in str(net.summary())
+    first = net.parameter_groups({"y": {"lr": 1.0}})[0]
+    assert any(p is own for p in first["params"])
+    node.freeze()
+    assert not own.requires_grad
+    node.unfreeze()
+    assert own.requires_grad
+    report = net.load_from(other)
+    assert report.different == {}
+    assert torch.equal(own, other.combine("y").weight)
+    assert float(net.combine("y").kept) == 3.0
+    assert net.node("h1").energy.precision.tolist() == [1.0] * 4  # declared, and no weight
+
+
+def test_load_from_shares_what_is_shared_there_and_says_so_elsewhere() -> None:
+    """The last of several edges would overwrite what the first had taken over, and the report name both."""
+
+    def tied(*keys: str, seed: int) -> PCNetwork:
+        graph = pcgraph.graphs.chain([4, 4, 4, 4])
+        for edge, key in zip(list(graph.edges), keys):
+            graph.edges[edge]["share"] = key
+        return PCNetwork(graph, seed=seed)
+
+    edges = [("x", "h1"), ("h1", "h2"), ("h2", "y")]
+    for here, there, left in ((("k", "k", "k"), ("a", "b", "b"), edges[1:]), (("k", "k", "l"), ("k", "k", "k"), [])):
+        net, other = tied(*here, seed=0), tied(*there, seed=1)
+        report = net.load_from(other)
+        assert list(report.different) == left
+        assert report.edges == tuple(edge for edge in edges if edge not in left)
+        for edge in report.edges:
+            assert torch.equal(net.weight(*edge), other.weight(*edge))
+    assert "shares a weight with edge 'x' -> 'h1' here" in str(tied("k", "k", seed=0).load_from(tied(seed=1)))
+
+
+def test_load_from_does_not_take_the_parameters_of_another_energy() -> None:
+    """Numbers of one shape may mean something else."""
+    nets = []
+    for energy in (Learned(), type("Other", (Learned,), {})()):
+        graph = pcgraph.graphs.chain([4, 4])
+        graph.nodes["y"]["energy"] = energy
+        nets.append(PCNetwork(graph))
+    assert nets[0].load_from(nets[1]).different == {"y": "it has Learned here, and Other there"}
+
+
 def test_load_from_says_what_differs() -> None:
     graphs = [pcgraph.graphs.chain([4, size, 2]) for size in (3, 5)]
     graphs[0].edges["h1", "y"]["transform"] = nn.Linear(3, 2)
