@@ -387,17 +387,19 @@ def test_copies_keep_what_is_frozen_and_views_go_with_the_network() -> None:
     assert type(pickle.loads(pickle.dumps(net.weight("x", "h1")))) is Tensor
 
 
-def test_fit_takes_groups_and_leaves_what_is_frozen_alone(tmp_path: Any) -> None:
+@pytest.mark.parametrize("separate", [False, True])
+def test_fit_takes_groups_and_leaves_what_is_frozen_alone(tmp_path: Any, separate: bool) -> None:
     """Its checkpoints too: a run that is resumed equals one that was not interrupted."""
     data = [(double(8, 4, seed=s).float(), double(8, 4, seed=s + 9).float()) for s in range(3)]
 
     def run(epochs: int, **more: Any) -> PCNetwork:
         net = chain(*SIZES, seed=2)
         net.edge("h1", "h2").freeze()
-        optimizer = torch.optim.AdamW(net.parameter_groups({("h2", "h3"): {"lr": 1e-4}}), lr=0.01)
+        groups = net.parameter_groups({("h2", "h3"): {"lr": 1e-4}}, separate=separate)
+        optimizer = torch.optim.AdamW(groups, lr=0.01)
         pcgraph.fit(
             net, data, clamp=("x", "y"), init=Forward(), steps=6, optimizer=optimizer, state_optimizer=SGD(0.1),
-            epochs=epochs, progress=False, **more,
+            epochs=epochs, progress=False, accumulate=2, clip=1.0, **more,
         )  # fmt: skip
         return net
 
@@ -407,6 +409,19 @@ def test_fit_takes_groups_and_leaves_what_is_frozen_alone(tmp_path: Any) -> None
     for name, p in named(whole).items():
         assert torch.equal(p, named(resumed)[name])
         assert torch.equal(p, named(begun)[name]) == (name == ("h1", "h2"))
+
+
+def test_a_checkpoint_tells_views_apart(tmp_path: Any) -> None:
+    """What an optimizer keeps of one edge would go on as that of another of its shape."""
+    net = chain(*SIZES, seed=2)
+
+    def made(*edges: int) -> torch.optim.Optimizer:
+        return torch.optim.AdamW([net.edges()[k].weight for k in edges], lr=0.01)
+
+    pcgraph.checkpoints.save(tmp_path, net=net, optimizer=made(0, 1))
+    pcgraph.checkpoints.load(tmp_path).restore(net=net, optimizer=made(0, 1))
+    with pytest.raises(pcgraph.errors.CheckpointError, match=r"linear_4_to_4\[0:1\]"):
+        pcgraph.checkpoints.load(tmp_path).restore(net=net, optimizer=made(1, 0))
 
 
 # -- views ------------------------------------------------------------------------------------------------------------
