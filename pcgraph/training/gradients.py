@@ -13,7 +13,8 @@ from torch import Tensor
 
 from pcgraph.arguments import is_number
 from pcgraph.model import PCNetwork
-from pcgraph.network import MAIN, Bucket, ParameterView
+from pcgraph.network import MAIN, Bucket
+from pcgraph.network.packed import whole
 from pcgraph.network.slots import called
 from pcgraph.optimizers import Following, StateOptimizer
 from pcgraph.plan import NEVER, Plan, arrivals
@@ -220,12 +221,7 @@ def small_gradients(net: PCNetwork, optimizer: torch.optim.Optimizer) -> list[tu
     -------
     list of (where, root mean square of the gradient, eps)
     """
-    eps = {
-        id(p.owner if isinstance(p, ParameterView) else p): _eps(group)
-        for group in optimizer.param_groups
-        if _eps(group)
-        for p in group["params"]
-    }
+    eps = {id(whole(p)): _eps(group) for group in optimizer.param_groups if _eps(group) for p in group["params"]}
     looked = [(what, _rms(gradient), limit) for what, gradient, limit in _gradients(net, eps)]
     numbers = iter(torch.cat([rms for _, rms, _ in looked]).tolist() if looked else ())  # all at once, of a GPU
     found = []

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from pcgraph.errors import ConfigError
 from pcgraph.initializers import Initializer
 from pcgraph.model import PCNetwork
-from pcgraph.network import Network
+from pcgraph.network import Network, ParameterView
 from pcgraph.optimizers import Langevin
 from pcgraph.processes import Group, Part
 from pcgraph.training.fit_arguments import rule_name, rule_settings
@@ -84,7 +84,8 @@ def facts(net: PCNetwork, loader: Iterable[Any], options: FitOptions, state: Tra
     held = {id(p): name for name, p in net.named_parameters()}
     groups = [
         {**{key: value for key, value in group.items() if key != "params"},
-         "params": [held.get(id(p), tuple(p.shape)) for p in group["params"]]}
+         "params": [p.label if isinstance(p, ParameterView) else held.get(id(p), tuple(p.shape))
+                    for p in group["params"]]}
         for group in o.optimizer.param_groups
     ]  # fmt: skip
     described: dict[str, Any] = {
