@@ -352,7 +352,8 @@ class _Drawing:
         if self.net is not None:
             lines += self.weights(u, v, key, slot)
         lines += ["frozen"] * (data.get("trainable") is False)
-        lines += ["shares its weight"] * (data.get("share") is not None)
+        if data.get("share") is not None:
+            lines += ["the transpose of a weight that it shares" if data.get("transpose") else "shares its weight"]
         lines += ["on the cycle that no clamp cuts"] * bad + ["not needed by a free value: its target is clamped"] * cut
         return lines
 
@@ -361,7 +362,7 @@ class _Drawing:
         assert self.net is not None
         number = self.net.structure.edge_number(u, v, key, "main" if slot is None else slot)
         bucket = self.net.structure.buckets[int(self.net.structure.bucket_of[number])]
-        if bucket.kind not in ("linear", "sparse"):
+        if bucket.packed is None:
             return []
         weight = self.net.weight(u, v, key, slot="main" if slot is None else slot)
         return [f"{'×'.join(map(str, weight.shape))} weights: {_size(weight)}"]

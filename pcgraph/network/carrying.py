@@ -58,10 +58,11 @@ def carry(net: Network, other: Network) -> Carried:
     edges: list[Any] = []
     nodes: list[Any] = []
     different: dict[Hashable, str] = {}
+    taken: dict[Any, tuple[str, Tensor]] = {}
     for key, own in here.items():
         if key not in there:
             continue
-        why = _unlike(own, there[key])
+        why = _unlike(own, there[key]) or _taken(own, there[key], taken)
         if why is not None:
             different[_public(key)] = why
             continue
@@ -111,6 +112,18 @@ def _unlike(one: EdgeHandle | NodeHandle, two: EdgeHandle | NodeHandle) -> str |
         if stored[0] is not None and stored[1] is not None and not torch.equal(stored[0], stored[1]):
             return "other entries of the matrix are stored"
     return None
+
+
+def _taken(
+    one: EdgeHandle | NodeHandle, two: EdgeHandle | NodeHandle, taken: dict[Any, tuple[str, Tensor]]
+) -> str | None:
+    """Say why one gets other values already, from what shares them here and does not there; note what it gets."""
+    if not isinstance(one, EdgeHandle) or one.place is None or one.place[1] is None:
+        return None
+    its = two.parameters()[0].detach()
+    its = its.mT if one.weight.transposed else its
+    name, first = taken.setdefault(one.place, (one.name, its))
+    return None if torch.equal(first, its) else f"it shares its weight with {name} here, and has another there"
 
 
 def _entries(edge: EdgeHandle) -> Tensor | None:

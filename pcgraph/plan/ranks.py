@@ -104,6 +104,8 @@ class Ranks:
         s, cut = self.plan.structure, self.cut
         weights = np.zeros(cut.parts, dtype=np.int64)
         for bucket in s.buckets:
+            if bucket.kind == "transposed":  # its weights are another's
+                continue
             first = slice(bucket.start, bucket.stop)
             rows = np.arange(bucket.count) if bucket.weight is None else np.unique(bucket.weight, return_index=True)[1]
             if bucket.kind == "module":
