@@ -92,7 +92,7 @@ class NodeSpec:
         Whether the node has one where it is predicted, one number for each neuron; or the shape of one that neurons
         share. None where nothing is said.
     prior : Tensor or None
-        What a root is predicted as, float64, of the node's shape.
+        What a root, or a slot that no edge feeds, is predicted as, float64, of the node's shape.
     combine : nn.Module or None
         What makes one prediction of all parents; None for their sum.
     """
@@ -477,17 +477,17 @@ def _tied(edges: Edges, nodes: Nodes) -> Edges:
     Raises
     ------
     GraphError
-        No edge feeds a slot.
+        No edge feeds a slot without a prior, or one feeds a slot with it.
     """
     count, ties = len(nodes.names) - len(nodes.owners), len(nodes.owners)
     fed = np.bincount(edges.target, minlength=len(nodes.names))[count:]
-    for k in np.flatnonzero(fed == 0).tolist():
+    constant = np.array([spec.prior is not None for spec in nodes.specs])[nodes.which[count:]]
+    for k in np.flatnonzero((fed == 0) != constant).tolist():
         slot: Any = nodes.names[count + k]
-        raise GraphError(
-            f"the {slot} is fed by no edge: say slot={slot.name!r} on an edge into {slot.node!r}, or take it out of "
-            "slots=",
-            where=slot,
-        )
+        why = "has a prior, which is its prediction, and is fed by an edge: feed another slot"
+        if not constant[k]:
+            why = f"is fed by no edge: say slot={slot.name!r} on an edge into {slot.node!r}, give it a prior"
+        raise GraphError(f"the {slot} {why}, or take it out of slots=", where=slot)
     return replace(
         edges,
         source=np.concatenate([edges.source, nodes.owners]),

@@ -78,7 +78,7 @@ class Structure:
     shared_biases : dict
         Canonical number of a node whose bias neurons share -> the shape of the bias, which broadcasts to the node's.
     priors : dict
-        Canonical number of a root with a prior -> its value.
+        Canonical number of a root, or of a slot, with a prior -> its value.
     inits : dict
         Canonical number of an edge that says how its weights are drawn -> how.
     """
@@ -127,10 +127,10 @@ class Structure:
         self.shared_biases: dict[int, Shape] = {}
         prior = np.array([spec.prior is not None for spec in specs])[which]
         self.priors: dict[int, torch.Tensor] = {i: specs[which[i]].prior for i in np.flatnonzero(prior).tolist()}
-        for i in np.flatnonzero(prior & ~self.is_root).tolist():
+        for i in np.flatnonzero((prior & ~self.is_root)[:count]).tolist():
             raise GraphError(
-                f"node {self.nodes[i]!r} has a prior and incoming edges: a prior is the prediction of a root; "
-                "remove it, or remove the edges",
+                f"node {self.nodes[i]!r} has a prior and incoming edges: a prior is the prediction of a root; beside "
+                "others it is a slot: slots={'decay': {'prior': 0.0, 'precision': 0.1}}; or remove it, or the edges",
                 where=self.nodes[i],
             )
         self.has_energy: NDArray[np.bool_] = ~self.is_root | prior
@@ -142,7 +142,8 @@ class Structure:
     def _find_biases(self, nodes: Nodes, order: NodeOrder, alike: NDArray[np.bool_]) -> None:
         which, alike = nodes.which[order.declared], alike[order.declared]
         said = [spec.bias for spec in nodes.specs]
-        self.has_bias = np.array([bias is not False for bias in said])[which] & ~self.is_root
+        prior = np.array([spec.prior is not None for spec in nodes.specs])[which]
+        self.has_bias = np.array([bias is not False for bias in said])[which] & ~self.is_root & ~prior
         few = [isinstance(bias, tuple) for bias in said]
         silent = np.array([bias is None for bias in said])[which] & alike
         for i in np.flatnonzero((np.array(few)[which] | silent) & self.has_bias).tolist():

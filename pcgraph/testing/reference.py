@@ -113,7 +113,7 @@ def _fed(net: Network) -> dict[tuple[Node, str | None], list[Edge]]:
     for v, data in net.graph.nodes(data=True):
         if (v, None) in into or data.get("prior") is not None:
             found[v, None] = into.get((v, None), [])
-        found.update({(v, slot): into[v, slot] for slot in data.get("slots") or ()})
+        found.update({(v, slot): into.get((v, slot), []) for slot in data.get("slots") or ()})
     return found
 
 
@@ -121,7 +121,7 @@ def _mu(
     net: Network, v: Node, slot: str | None, incoming: list[Edge], states: Mapping[Node, Tensor]
 ) -> Tensor:  # fmt: skip
     if not incoming:
-        prior = torch.as_tensor(net.graph.nodes[v]["prior"], dtype=net.dtype, device=net.device)
+        prior = torch.as_tensor(_declared(net, v, slot)["prior"], dtype=net.dtype, device=net.device)
         return prior.expand(next(iter(states.values())).shape[0], *net.structure.shape(v))
     total: Any = _bias(net, v, slot)
     if slot is None and net.graph.nodes[v].get("combine") is not None:

@@ -275,6 +275,9 @@ def _slots() -> nx.DiGraph:
     graph.nodes["x"]["slots"] = {"down": {"precision": 0.5}}
     graph.nodes["a"]["slots"] = {"down": {"activation": "tanh", "bias": False}, "self": {"precision": 0.3}}
     graph.nodes["b"]["slots"] = {"down": {"energy": "learned_precision"}}
+    for v, said in (("x", {"prior": [0.1, 0.2, -0.3]}), ("a", {"prior": 0.0, "precision": 0.1}),
+                    ("b", {"prior": 1.0, "energy": "huber"})):  # fmt: skip
+        graph.nodes[v]["slots"]["prior"] = said
     nx.add_path(graph, ["x", "a", "b", "y"])
     for u, v, slot in (("a", "x", "down"), ("b", "a", "down"), ("y", "a", "down"), ("a", "a", "self"),
                        ("y", "b", "down"), ("a", "b", "down")):  # fmt: skip
