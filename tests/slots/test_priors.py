@@ -105,9 +105,9 @@ def test_a_lonely_root_with_a_prior_slot_has_no_known_value(level: Any) -> None:
     graph.nodes["alone"]["slots"] = {"decay": {"prior": 1.0}}
     roots = pcgraph.check(graph, {"x"}, level=level).free_roots
     assert [str(root) for root in roots] == (["alone"] if level == "groups" else ["alone[0]", "alone[1]"])
-    assert all(verify(graph, {"x"}, FreeRoot(root), level) for root in roots)
+    assert all(verify(graph, {"x"}, FreeRoot(root), level=level) for root in roots)
     del graph.nodes["alone"]["slots"]
-    assert not any(verify(graph, {"x"}, FreeRoot(root), level) for root in roots)
+    assert not any(verify(graph, {"x"}, FreeRoot(root), level=level) for root in roots)
     graph.nodes["alone"]["slots"] = {"decay": {"prior": 1.0}}
     net = PCNetwork(graph, dtype=torch.float64)
     assert_equal_to_reference(net, {"x": double(3, 2)}, Forward(roots=Zero()), 4, SGD(lr=0.1))
