@@ -125,14 +125,15 @@ class SweepModule(nn.Module):
     def _edge(self, net: Network, e: int, place: dict[int, int]) -> _Edge:
         s = net.structure
         bucket, pattern, row = s.buckets[int(s.bucket_of[e])], "", 0
-        if bucket.kind in ("linear", "sparse"):
-            self.weights[bucket.name], row = net.weights[bucket.name], bucket.row(e)
+        name = bucket.packed or bucket.name
+        if bucket.packed is not None:
+            self.weights[name], row = net.weights[name], bucket.row(e)
         if bucket.kind == "sparse":
             pattern = f"entries_{bucket.name}"
             self.register_buffer(pattern, bucket.pattern(s.groups).to(net.device), persistent=False)
         if bucket.kind in ("module", "joint"):
             self.transforms[bucket.name] = net.edge_modules[bucket.name]
-        return _Edge(place[int(s.source[e])], bucket.kind, bucket.phi, bucket.scale, bucket.name, row, pattern)
+        return _Edge(place[int(s.source[e])], bucket.kind, bucket.phi, bucket.scale, name, row, pattern)
 
     def forward(self, x: Tensor, *more: Tensor) -> Tensor | dict[Node, Tensor]:
         """Compute the wanted nodes.
@@ -185,9 +186,9 @@ class SweepModule(nn.Module):
 
     def _send(self, edge: _Edge, h: Tensor, node: _Node) -> Tensor:
         x: Tensor = edge.phi(h)
-        if edge.kind == "linear":
+        if edge.kind in ("linear", "transposed"):
             weight: Tensor = self.weights[edge.name][edge.row]
-            return nn.functional.linear(x.flatten(1), weight)
+            return nn.functional.linear(x.flatten(1), weight.t() if edge.kind == "transposed" else weight)
         if edge.kind == "module":
             module: nn.Module = self.transforms[edge.name]
             return module(x).flatten(1)  # type: ignore[no-any-return]

@@ -69,6 +69,7 @@ def _of_buckets(structure: Structure) -> dict[str, str]:
         if isinstance(bucket.transform, Joint):
             joint = bucket.transform
             does += f" {type(joint.inner).__name__} {type(joint.combine).__name__} as {', '.join(joint.roles)}"
+        does += "" if bucket.lender is None else f" of {bucket.lender}"
         does += "" if bucket.scale == 1.0 else f" times {bucket.scale!r}"
         rows = range(bucket.count) if bucket.weight is None else bucket.weight.tolist()
         edges = (_owner(structure, i) for i in range(bucket.start, bucket.stop))

@@ -59,7 +59,7 @@ def carry(net: Network, other: Network) -> Carried:
     edges: list[Any] = []
     nodes: list[Any] = []
     different: dict[Hashable, str] = {}
-    taken: dict[object, tuple[object, str]] = {}
+    taken: dict[object, tuple[str, Tensor]] = {}
     for key, own in here.items():
         if key not in there:
             continue
@@ -102,13 +102,15 @@ def _buffers(who: EdgeHandle | NodeHandle) -> list[Tensor]:
 
 
 def _unshared(
-    one: EdgeHandle | NodeHandle, two: EdgeHandle | NodeHandle, taken: dict[object, tuple[object, str]]
-) -> str | None:  # fmt: skip
-    """Say with what it shares a weight here and not there, `taken` being where each has come from; None if nothing."""
+    one: EdgeHandle | NodeHandle, two: EdgeHandle | NodeHandle, taken: dict[object, tuple[str, Tensor]]
+) -> str | None:
+    """Say why one gets other values already, from what shares them here and does not there; note what it gets."""
     for mine, its in zip(one.parameters(), two.parameters()):
-        source, first = taken.setdefault(_spot(mine), (_spot(its), one.name))
-        if source != _spot(its):
-            return f"it shares a weight with {first} here, and not there"
+        turned = isinstance(mine, ParameterView) and mine.transposed
+        values = its.detach().mT if turned else its.detach()
+        name, first = taken.setdefault(_spot(mine), (one.name, values))
+        if not torch.equal(first, values):
+            return f"it shares its weight with {name} here, and has another there"
     return None
 
 

@@ -150,8 +150,8 @@ class EdgeHandle(_Handle):
     def place(self) -> tuple[str, int | None] | None:
         """Return the name of the parameter in which its weight lies, and the row; of a module its name, and None."""
         bucket = self._bucket
-        if bucket.kind in ("linear", "sparse"):
-            return f"weights.{bucket.name}", bucket.row(self.number)
+        if bucket.packed is not None:
+            return f"weights.{bucket.packed}", bucket.row(self.number)
         return (f"edge_modules.{bucket.name}", None) if bucket.kind in ("module", "joint") else None
 
     @property
@@ -187,7 +187,7 @@ class EdgeHandle(_Handle):
         return self._bucket.scale
 
     def parameters(self) -> list[Tensor]:
-        if self._bucket.kind in ("linear", "sparse"):
+        if self._bucket.packed is not None:
             return [self.weight]
         return list(self.transform.parameters()) if self._bucket.kind in ("module", "joint") else []
 
@@ -218,6 +218,10 @@ class EdgeHandle(_Handle):
         s, generator = self.net.structure, torch.Generator().manual_seed(require_seed(seed))
         fan_in, bucket = int(s.fan_in[s.target[self.number]]), self._bucket
         init = read_init(init, bucket.kind, self.where, self.name)
+        if bucket.kind == "transposed":
+            raise GraphError(
+                f"{self.name} has the transpose of another edge's weight: initialize that edge", where=self.where
+            )
         if bucket.kind in ("linear", "sparse"):
             declared = s.inits.get(self.number, "kaiming_uniform")
             drawn = torch.empty(self.weight.shape, dtype=torch.float32, device="cpu")

@@ -79,7 +79,9 @@ def _of_edge(who: EdgeHandle) -> Row:
     bucket = s.buckets[int(s.bucket_of[who.number])]
     weight = "" if place is None or place[1] is None else "x".join(map(str, who.weight.shape))
     notes = [_state(who)] if _state(who) else []
-    if bucket.weight is not None and int((bucket.weight == bucket.row(who.number)).sum()) > 1:
+    if bucket.kind == "transposed":
+        notes.append("transposed")
+    elif bucket.weight is not None and int((bucket.weight == bucket.row(who.number)).sum()) > 1:
         notes.append("shared")
     notes += [] if who.scale == 1.0 else [f"scale {who.scale:g}"]
     notes += [] if who.slot == MAIN else [f"into {who.slot!r}"]

@@ -141,7 +141,8 @@ def unreached(net: PCNetwork, plan: Plan) -> tuple[list[str], int]:
     structure = plan.structure
     learns = np.zeros(len(structure.source), dtype=bool)
     for bucket in structure.buckets:
-        own = [net.weights[bucket.name]] if bucket.name in net.weights else list(bucket.transform.parameters())
+        packed = bucket.packed
+        own = list(bucket.transform.parameters()) if packed is None else [net.weights[packed]]
         learns[bucket.start : bucket.stop] = bucket.trainable and any(p.requires_grad for p in own)
     learns[list(plan.request.frozen_edges)] = False
     learns &= ~_learning(plan)

@@ -187,6 +187,29 @@ def test_freezing_and_unfreezing_on_the_way_is_that_of_parameters_apart(name: st
         assert_same(net, own)
 
 
+@pytest.mark.parametrize("how", ["frozen when the groups are made", "named without settings"])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_steps_are_counted_by_the_piece_without_taking_all_apart(name: str, how: str) -> None:
+    """Adam's bias correction after unfreezing is that of the edge, and all others stay as few tensors as they were."""
+    net = chain(*SIZES, dtype=torch.float64, seed=1)
+    own, edge, node = apart(net), net.edge("h1", "h2"), net.node("h3")
+    first = 0 if how.startswith("frozen") else 2
+    for each in (edge, node) if first == 0 else ():
+        each.freeze()
+    groups = net.parameter_groups(None if first == 0 else {edge: {}, node: {}})
+    assert [len(group["params"]) for group in groups] == [6]  # two packed tensors, each before, at, and after a piece
+    ours, other = (OPTIMIZERS[name](p) for p in (groups, list(own.values())))
+    for step in range(7):
+        for each in (edge, node) if step in (first, 5) else ():
+            each.freeze() if step == first else each.unfreeze()
+        ours.zero_grad()
+        learn(net, step)
+        take(net, own, {edge.where, node.node} if edge.frozen else ())
+        ours.step()
+        other.step()
+        assert_same(net, own)
+
+
 @pytest.mark.parametrize("first", [False, True])
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_an_optimizer_of_whole_tensors_leaves_what_is_frozen_alone(name: str, first: bool) -> None:
