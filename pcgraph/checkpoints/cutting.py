@@ -84,7 +84,7 @@ def network_section(net: PCNetwork, group: Group | None) -> tuple[dict[str, Any]
         if next(rank for rank, theirs in enumerate(everyone) if name in theirs) != _rank(group):
             del share.tensors[name]
     share.all = frozenset(name for theirs in everyone for name in theirs)
-    return {"state": {name: torch.empty(0) for name in sorted(share.all)}}, share
+    return {"state": {name: torch.empty(0, device="cpu") for name in sorted(share.all)}}, share
 
 
 def moved_section(
@@ -122,9 +122,10 @@ def moved_section(
     shapes = {f"net.{name}": shape for name, shape in whole_parameters(net.structure).items()}
     shapes |= {known[id(p)][0]: tuple(p.shape) for p in own if id(p) in known and known[id(p)][1].rows is None}
     settings = [{k: v for k, v in each.items() if k not in ("params", "param_names")} for each in state["param_groups"]]
+    nothing = torch.empty(0, device="cpu")  # in the place of a tensor that the ranks write
     whole = {
         "state": {
-            number[name]: {k: decode(v[1]) if v[0] == "value" else torch.empty(0) for k, v in each.items()}
+            number[name]: {k: decode(v[1]) if v[0] == "value" else nothing for k, v in each.items()}
             for name, each in keeps.items() if each
         },
         "param_groups": [{**each, "params": [number[n] for n in names]} for each, names in zip(settings, groups)],
@@ -227,7 +228,7 @@ def _share_of(
             first = next(r for r, theirs in enumerate(everyone) if key in theirs["keeps"].get(name, {}))
             value = kept.get(j, {}).get(key)
             if kind[0] == "rows":
-                empty = torch.zeros(parameter.shape, dtype=getattr(torch, kind[1]))
+                empty = torch.zeros(parameter.shape, dtype=getattr(torch, kind[1]), device="cpu")
                 share.add(where, empty if value is None else value, place)
             elif kind[0] == "one" and first == rank:
                 share.tensors[where] = value  # type: ignore[assignment]
@@ -261,10 +262,9 @@ class Pieces:
                 raise ValueError("a tensor that is not cut is in several files")
             self.shape: tuple[int, ...] = tuple(first.shape)
             return
-        rows = torch.cat([torch.empty(0, dtype=torch.int64) if r is None else r.long() for r, _ in parts])
-        count = sum(len(t) for _, t in parts)
+        rows, count = torch.cat([r for r, _ in parts if r is not None]), sum(len(t) for _, t in parts)
         alike = all(t.dim() and t.shape[1:] == first.shape[1:] and t.dtype == first.dtype for _, t in parts)
-        if not alike or not torch.equal(rows.sort().values, torch.arange(count)):
+        if not alike or not torch.equal(rows.sort().values, torch.arange(count, device="cpu")):
             raise ValueError("the rows of its files do not make a whole")
         self.shape = (count, *first.shape[1:])
 
@@ -286,9 +286,9 @@ class Pieces:
         if self.parts[0][0] is None:
             return self.parts[0][1][rows]
         found = self.parts[0][1].new_empty(len(rows), *self.shape[1:])
-        where = torch.full((self.shape[0],), -1, dtype=torch.int64)
+        where = torch.full((self.shape[0],), -1, dtype=torch.int64, device="cpu")
         for there, tensor in self.parts:
-            where.fill_(-1)[there] = torch.arange(len(tensor))
+            where.fill_(-1)[there] = torch.arange(len(tensor), device="cpu")
             at = where[rows]
             found[at >= 0] = tensor[at[at >= 0]]
         return found

@@ -205,7 +205,10 @@ def evaluate(
         net.train(was_training)
     if not totals:
         raise ConfigError("there is nothing to evaluate: the loader is empty", key="loader")
-    found = {node: _evaluation(total, samples, measured[node].compute(everyone is not None)) for node, total in totals.items()}
+    found = {
+        node: _evaluation(total, samples, measured[node].compute(everyone is not None))
+        for node, total in totals.items()
+    }
     return found if isinstance(predict, list) else found[targets[0]]
 
 

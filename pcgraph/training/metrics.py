@@ -87,18 +87,20 @@ class Metrics:
 
 @contextmanager
 def _by_itself(metric: Any) -> Iterator[None]:
-    """Keep a metric of torchmetrics from adding up over processes, of which each has told it of all samples."""
-    parts = [part for part in metric.modules() if isinstance(getattr(part, "sync_on_compute", None), bool)] if (
-        isinstance(metric, torch.nn.Module)
-    ) else []  # fmt: skip
-    before = [part.sync_on_compute for part in parts]
+    """Keep a metric of torchmetrics from adding up over processes, each of which has told it of all samples."""
+    parts = list(metric.modules()) if isinstance(metric, torch.nn.Module) else []
+    before = [(part, part.distributed_available_fn) for part in parts if hasattr(part, "distributed_available_fn")]
     try:
-        for part in parts:
-            part.sync_on_compute = False  # type: ignore[assignment]
+        for part, _ in before:
+            part.distributed_available_fn = _never
         yield
     finally:
-        for part, value in zip(parts, before):
-            part.sync_on_compute = value
+        for part, available in before:
+            part.distributed_available_fn = available
+
+
+def _never() -> bool:
+    return False
 
 
 def read_metrics(metrics: Any, predict: tuple[Node, ...], *, several: bool) -> dict[Node, Metrics]:

@@ -10,7 +10,18 @@ import pytest
 import torch
 
 import pcgraph
-from tests.across.training import CASES, Run, alone, compare, trained
+from tests.across.training import (
+    CASES,
+    Run,
+    alone,
+    compare,
+    evaluated,
+    judged,
+    meshed,
+    refused,
+    same_numbers,
+    trained,
+)
 from tests.ranks import Ranks
 
 pytestmark = pytest.mark.filterwarnings("ignore::pcgraph.errors.PCGraphWarning")
@@ -70,13 +81,62 @@ def test_a_run_of_one_process_goes_on_on_several(ranks: Ranks, case: str, tmp_pa
 
 def test_what_ranks_have_saved_is_read_by_one_process(ranks: Ranks, tmp_path: Path) -> None:
     """If it fails, nobody can use on a laptop what a cluster has trained."""
-    together(ranks, 4, "adam", tmp_path)
-    checkpoint = pcgraph.load(tmp_path)
-    one = Run("adam")
-    one.fit()
-    net = checkpoint.net if "unsaved" not in checkpoint._graph else Run("adam").net
-    again = Run("adam")
-    checkpoint.restore(net=again.net, optimizer=again.optimizer, initializer=again.init)
-    assert net.partition is None
-    for name, (_, tensor) in one.tensors().items():
-        torch.testing.assert_close(again.tensors()[name][1], tensor, rtol=1e-12, atol=1e-14)
+    for case in ("adam", "scheduler"):
+        together(ranks, 4, case, tmp_path / case)
+        one, again, checkpoint = Run(case), Run(case), pcgraph.load(tmp_path / case)
+        one.fit()
+        checkpoint.restore(net=again.net, optimizer=again.optimizer, initializer=again.init)
+        for name, (_, tensor) in one.tensors().items():
+            torch.testing.assert_close(again.tensors()[name][1], tensor, rtol=1e-12, atol=1e-14)
+    x = one.loader[0][0]
+    torch.testing.assert_close(checkpoint.net.predict({"x": x}, "y"), one.net.predict({"x": x}, "y"))
+    assert (checkpoint.net.partition, checkpoint.step) == (None, 8)
+
+
+# -- two dimensions ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("case", "given"), [("adamw, average", "net"), ("clip", "mesh"), ("null", "data")])
+def test_two_by_two_ranks_learn_what_one_process_does(ranks: Ranks, case: str, given: str) -> None:
+    """If it fails, whoever cuts a network and its batches as well trains another one."""
+    one = Run(case)
+    told = one.told(one.fit())
+    for found, numbers in ranks.run(meshed, case, None, None, given):
+        compare(found, told)
+        same_numbers(numbers, judged(one))
+
+
+def test_a_run_on_a_mesh_goes_on_on_a_mesh_and_alone(ranks: Ranks, tmp_path: Path) -> None:
+    case, one = "accumulate", alone("accumulate")
+    whole = ranks.run(meshed, case)
+    for parts in ("mesh", "alone"):
+        assert all(found["stopped"] == "callback" for found, _ in ranks.run(meshed, case, tmp_path / parts, 6))
+    for (found, _), (before, _) in zip(ranks.run(meshed, case, tmp_path / "mesh"), whole):
+        compare(found, before, exact=True)
+    compare(alone(case, tmp_path / "alone"), one)
+
+
+@pytest.mark.parametrize(("parts", "shared"), [(2, False), (4, False), (2, True), (4, True)])
+def test_metrics_over_ranks_are_those_of_one_process(ranks: Ranks, parts: int, shared: bool) -> None:
+    """If it fails, a metric counts a part of the samples, or each of them once a rank."""
+    expected = judged(Run("sgd"))
+    for found in ranks.run(evaluated, parts, shared)[:parts]:
+        same_numbers(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ("one dimension", "needs as many processes (found 4)"),
+        ("three dimensions", "found 3 of 2 x 2 x 1 processes, called 'data', 'partition', 'more'"),
+        ("other names", "found 2 of 2 x 2 processes, called 'dp', 'tp'"),
+        ("another size", "found 2 of 1 x 4 processes, called 'data', 'partition', of which 4"),
+        ("without a partition", "DeviceMesh of one dimension (found 2 of 2 x 2 processes"),
+        ("another mesh", "found group=2 of 2 x 2 processes, without names"),
+        ("pcgraph", "version of pcgraph (found 9.0 on ranks 0, 1, and 9.1 on ranks 2, 3)"),
+        ("torch", "version of torch (found 9.0 on ranks 0, 1, and 9.1 on ranks 2, 3)"),
+    ],
+)
+def test_what_does_not_fit_is_refused_on_all_ranks(ranks: Ranks, what: str, said: str) -> None:
+    for text in ranks.run(refused, what):
+        assert said in text, text

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import networkx as nx
 import torch
+import torchmetrics
 from torch import distributed, nn
 
 import pcgraph
@@ -59,7 +61,8 @@ def rich() -> nx.DiGraph:
 #: Name -> graph, and its owners on two and on four ranks; "x" of the first has a rank to itself, without weights.
 GRAPHS: dict[str, tuple[Callable[[], nx.DiGraph], dict[int, dict[str, int]]]] = {
     "chain": (chained, {1: dict.fromkeys(("x", "h1", "h2", "h3", "y"), 0),
-                        2: {"x": 0, "h1": 1, "h2": 0, "h3": 1, "y": 0}, 4: {"x": 0, "h1": 3, "h2": 1, "h3": 2, "y": 1}}),
+                        2: {"x": 0, "h1": 1, "h2": 0, "h3": 1, "y": 0},
+                        4: {"x": 0, "h1": 3, "h2": 1, "h3": 2, "y": 1}}),
     "rich": (rich, {1: dict.fromkeys(("x", "h1", "h2", "h3", "h4", "y"), 0),
                     2: {"x": 0, "h1": 1, "h2": 0, "h3": 1, "h4": 1, "y": 0},
                     4: {"x": 0, "h1": 3, "h2": 1, "h3": 2, "h4": 0, "y": 3}}),
@@ -162,7 +165,7 @@ def _groups() -> dict[int, Any]:
 
 
 def trained(case: str, parts: int, folder: Path | None = None, stop: int | None = None, **more: Any) -> Any:
-    """Train over the first `parts` ranks; others do nothing. With a folder, save in it, and go on from what is there."""
+    """Train over the first `parts` ranks. With a folder, save in it, and go on from what is there."""
     groups(2)
     if distributed.get_rank() >= parts:
         return None
@@ -204,3 +207,100 @@ def compare(found: dict[str, Any], one: dict[str, Any], exact: bool = False) -> 
         expected = expected[rows] if rows is not None and whole is None else expected
         near = {"rtol": 0, "atol": 0} if exact else NEAR
         torch.testing.assert_close(tensor, expected, **near, msg=lambda m, name=name: f"{name}: {m}")
+
+
+# -- two dimensions ---------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def mesh(*shape: int, names: tuple[str, ...] | None = ("data", "partition")) -> Any:
+    """Make a mesh of all ranks."""
+    return distributed.init_device_mesh("cpu", shape, mesh_dim_names=names)
+
+
+def meshed(case: str, folder: Path | None = None, stop: int | None = None, given: str = "net") -> Any:
+    """Train on two by two ranks, where ``fit`` is given the mesh, an axis of it, or nothing."""
+    both = mesh(2, 2)
+    run = Run(case, 2, both)
+    group = {"net": None, "mesh": both, "data": both["data"]}[given]
+    history = run.fit(**kept(folder), **stopping(stop), group=group)
+    return run.told(history), judged(run, group)
+
+
+def judged(run: Run, group: Any = None) -> dict[str, Any]:
+    """Evaluate, with metrics of torchmetrics and one of one's own."""
+    metrics = {
+        "confusion": torchmetrics.ConfusionMatrix(task="multiclass", num_classes=3),
+        "auroc": torchmetrics.AUROC(task="multiclass", num_classes=3),
+        "seen": Seen(),
+    }
+    inference = {"init": pcgraph.Normal(seed=3), "steps": 5, "optimizer": SGD(lr=0.1)}
+    how = inference if run.net.graph.is_multigraph() else {}  # which has a cycle, and no sweep
+    found = pcgraph.evaluate(run.net, run.loader, metrics=metrics, group=group, **how)
+    return {**found.as_dict(), "samples": found.samples, "confusion": found.metrics["confusion"]}
+
+
+class Seen:
+    """A metric of one's own: the sum of all predictions, each weighted by its place."""
+
+    def reset(self) -> None:
+        self.total, self.count = 0.0, 0
+
+    def update(self, predictions: torch.Tensor, targets: torch.Tensor) -> None:
+        places = torch.arange(self.count, self.count + len(targets)).double() + 1
+        self.total += float((places @ predictions.double()).sum())
+        self.count += len(targets)
+
+    def compute(self) -> float:
+        return self.total / self.count
+
+
+def evaluated(parts: int, shared: bool) -> Any:
+    """Evaluate a network that is cut over ranks, or one that every rank has, of which they share the batches."""
+    groups(2)
+    if distributed.get_rank() >= parts:
+        return None
+    run = Run("sgd", 0 if shared else parts, None if shared else groups(parts))
+    return judged(run, groups(parts) if shared else None)
+
+
+def same_numbers(found: dict[str, Any], expected: dict[str, Any]) -> None:
+    assert found.keys() == expected.keys()
+    assert torch.equal(found["confusion"], expected["confusion"])
+    for key, value in expected.items():
+        if key != "confusion":
+            assert math.isclose(found[key], value, rel_tol=1e-12), key
+
+
+# -- what is refused --------------------------------------------------------------------------------------------------
+
+
+def refused(what: str) -> str:
+    """Try what no network over ranks takes, and return what is said of it."""
+    graph, over = chained(), {"x": 0, "h1": 1, "h2": 0, "h3": 1, "y": 0}
+    rank = distributed.get_rank()
+    try:
+        if what == "one dimension":
+            PCNetwork(graph, partition=over, group=mesh(4, names=("partition",)))
+        elif what == "three dimensions":
+            PCNetwork(graph, partition=over, group=mesh(2, 2, 1, names=("data", "partition", "more")))
+        elif what == "other names":
+            PCNetwork(graph, partition=over, group=mesh(2, 2, names=("dp", "tp")))
+        elif what == "another size":
+            PCNetwork(graph, partition=over, group=mesh(1, 4))
+        elif what == "without a partition":
+            pcgraph.evaluate(PCNetwork(graph), [], group=mesh(2, 2))
+        elif what == "another mesh":
+            net = PCNetwork(graph, partition=over, group=mesh(2, 2))
+            pcgraph.evaluate(net, [], group=mesh(2, 2, names=None))
+        elif what in ("pcgraph", "torch"):
+            module = {"pcgraph": pcgraph, "torch": torch}[what]
+            real, module.__version__ = module.__version__, f"9.{rank // 2}"
+            try:
+                new = distributed.new_group(list(range(4)))
+                PCNetwork(graph, partition={**over, "h2": 2, "h3": 3}, group=new)
+            finally:
+                module.__version__ = real
+    except pcgraph.ConfigError as error:
+        return str(error)
+    return "nothing"
