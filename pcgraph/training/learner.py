@@ -185,11 +185,14 @@ class Learner:
         ------
         Diverged
         """
-        wrong = [p for p in self.trained if p.requires_grad and not bool(torch.isfinite(p).all())]
+        names = {id(p): f" ({name})" for name, p in self.net.named_parameters()}
+        learned = (p for p in self.trained if p.requires_grad)
+        wrong = [names.get(id(p), "") for p in learned if not bool(torch.isfinite(p).all())]
+        if self.net.group is not None:  # the ranks that hold it together end together
+            wrong = [name for theirs in self.net.group.gather_data(wrong) for name in theirs]
         if wrong and self.options.check:
-            names = {id(p): f" ({name})" for name, p in self.net.named_parameters()}
             raise Diverged(
-                f"the weights are no longer finite after training step {step}{names.get(id(wrong[0]), '')}: use a "
+                f"the weights are no longer finite after training step {step}{wrong[0]}: use a "
                 f"smaller learning rate{of_half_precision(self.net.dtype)}",
                 step=self.options.steps or 0, node=None, largest=math.nan,
             )  # fmt: skip
