@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from pcgraph.arguments import shown
 from pcgraph.backends import Backend, TorchBackend
 from pcgraph.backends import get as get_backend
 from pcgraph.energies import Energy
 from pcgraph.errors import ConfigError
-from pcgraph.inference import Options
 from pcgraph.network import (
     Carried,
     Cut,
+    Ghosts,
     HandledNetwork,
     Network,
     ParameterView,
@@ -28,10 +27,9 @@ from pcgraph.network import (
     Summary,
     make_part,
 )  # fmt: skip
-from pcgraph.optimizers import SGD, Adam, Following
 from pcgraph.processes import Group, initialised, read_group
 
-__all__ = ["SharedNetwork", "inner_backend", "read_ranks", "require_apart", "require_runs"]
+__all__ = ["SharedNetwork", "inner_backend", "read_ranks", "require_apart"]
 
 Node = Hashable
 ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
@@ -98,30 +96,6 @@ def require_apart(cut: Cut, group: Group, seed: int, like: torch.Tensor) -> None
 def inner_backend(backend: str | Backend) -> Backend:
     """Return what computes one part: torch's own backend, unless another is asked for."""
     return TorchBackend() if backend == "auto" else get_backend(backend)
-
-
-def require_runs(optimizer: object, options: Options, all_move: bool, nudged: bool) -> None:
-    """Refuse what does not run over several ranks yet, before anything does.
-
-    Raises
-    ------
-    ConfigError
-    """
-    why = None
-    if optimizer is not None and type(optimizer) not in (SGD, Adam):
-        why = f"optimizer={shown(optimizer)}: take pcgraph.SGD or pcgraph.Adam"
-    elif isinstance(getattr(optimizer, "lr", None), Following):
-        why = "a rate that follows the curvature: give a number"
-    elif options.stop is not None:
-        why = "duals that stop: leave out stop="
-    elif options.trace == "nodes":
-        why = "trace='nodes': trace=True adds up the energies of all ranks"
-    elif options.states is not None or options.callback is not None:
-        why = "states that are kept or shown on the way: read result.states at the end"
-    elif all_move or nudged:
-        why = "learning rules that carry on or nudge states: take the standard rule"
-    if why is not None:
-        raise ConfigError(f"a network over several ranks does not know {why}", key="partition")
 
 
 class SharedNetwork(HandledNetwork):
@@ -201,12 +175,46 @@ class SharedNetwork(HandledNetwork):
         super().check_parameters() if self._part is None else self.piece.check_parameters()
 
     def differentiable_prediction(self, v: Node, states: Mapping[Node, Tensor]) -> Tensor:
-        self.require_one_process("a rule that predicts by autograd", "take the standard rule")
-        return super().differentiable_prediction(v, states)
+        if self._part is None:
+            return super().differentiable_prediction(v, states)
+        self._require_here(v)
+        return self.piece.differentiable_prediction(v, states)
 
     def node_energy(self, i: int) -> Energy:
-        self.require_one_process("node_energy", "result.node_energy has those of this rank's nodes")
-        return super().node_energy(i)
+        if self._part is None:
+            return super().node_energy(i)
+        self._require_here(self.structure.nodes[i])
+        return self.piece.node_energy(int(self._part.local[i]))
+
+    # -- what is done on all ranks together ---------------------------------------------------------------------------
+
+    def holds(self, v: Node) -> bool:
+        return self._part is None or self._rank_of(v) == self._part.rank
+
+    def spread(self, values: Mapping[Node, Tensor], nodes: Iterable[Node], batch: int) -> dict[Node, Tensor]:
+        return {} if self._ghosts is None else self._ghosts.spread(values, nodes, batch)
+
+    def collect(self, values: Mapping[Node, Tensor], nodes: Iterable[Node], batch: int) -> dict[Node, Tensor]:
+        if self._ghosts is None:
+            return super().collect(values, nodes, batch)
+        return self._ghosts.collect(values, nodes, batch)
+
+    def gather(self, values: Mapping[Node, Tensor], shapes: Mapping[Node, tuple[int, ...]]) -> dict[Node, Tensor]:
+        return super().gather(values, shapes) if self._ghosts is None else self._ghosts.gather(values, shapes)
+
+    def summed(self, tensor: Tensor) -> Tensor:
+        return tensor if self.group is None else self.group.sum(tensor.clone())
+
+    @property
+    def _ghosts(self) -> Ghosts | None:
+        if self._part is None or self.group is None:
+            return None
+        return Ghosts(self._part, self.group, torch.empty(0, dtype=self.dtype, device=self.device))
+
+    def _rank_of(self, v: Node) -> int:
+        assert self._part is not None
+        s = self.structure
+        return int(self._part.cut.owner[s.slots[v] if v in s.slots else s.require_node(v)])
 
     def require_one_process(self, what: str, instead: str) -> None:
         """Refuse, for rooms that compute with whole networks, one that is cut over several ranks.
@@ -224,7 +232,7 @@ class SharedNetwork(HandledNetwork):
     def _require_here(self, v: Node) -> None:
         """Refuse what another rank holds."""
         assert self._part is not None
-        rank = int(self._part.cut.owner[self.structure.require_node(v)])
+        rank = self._rank_of(v)
         if rank != self._part.rank:
             raise ConfigError(
                 f"what leads into {v!r} is on rank {rank}, and this is rank {self._part.rank}: ask there",

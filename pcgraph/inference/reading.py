@@ -49,6 +49,8 @@ class NodeTensors(Mapping[Node, Tensor]):
         own, program = self._structure.declared, reader.program
         numbers = plan.duals.tolist() if kind == "dual" else range(len(own))
         self._nodes = tuple(own[i] for i in numbers if program.holds(i))
+        #: Nodes that other ranks have, where several share the network.
+        self.elsewhere = frozenset(own[i] for i in numbers if not program.holds(i))
 
     def __getitem__(self, node: Node) -> Tensor:
         number, slots = self._structure.number, self._structure.slots

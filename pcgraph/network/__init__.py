@@ -2,6 +2,7 @@
 
 from pcgraph.network.carrying import Carried
 from pcgraph.network.cut import Cut, Partition
+from pcgraph.network.ghosts import Ghosts
 from pcgraph.network.handled import HandledNetwork
 from pcgraph.network.handles import EdgeHandle, NodeHandle
 from pcgraph.network.inits import INITS
@@ -14,6 +15,6 @@ from pcgraph.network.structure import Structure
 from pcgraph.network.summary import Summary
 
 __all__ = [
-    "INITS", "MAIN", "Bucket", "Carried", "Cut", "EdgeHandle", "Group", "HandledNetwork", "Network", "NodeHandle",
-    "ParameterView", "Partition", "Piece", "Segment", "Slot", "Structure", "Summary", "make_part",
+    "INITS", "MAIN", "Bucket", "Carried", "Cut", "EdgeHandle", "Ghosts", "Group", "HandledNetwork", "Network",
+    "NodeHandle", "ParameterView", "Partition", "Piece", "Segment", "Slot", "Structure", "Summary", "make_part",
 ]  # fmt: skip

@@ -115,7 +115,7 @@ def _draw(network: Network, part: Piece, seed: int) -> None:
         row = int(np.searchsorted(packs[name], part.nodes[i]))
         network.biases[network.structure.bias_name(i)][int(network.bias_row[i])] = drawn[name][row]
     for bucket in network.structure.buckets:
-        if bucket.kind == "module":
+        if bucket.kind in ("module", "joint"):
             edge = int(part.edges[bucket.start])
             _take(bucket.transform, s.buckets[int(s.bucket_of[edge])].transform)
 
