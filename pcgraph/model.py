@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pcgraph.arguments import require_count, require_flag, require_number, require_seed, shown
-from pcgraph.backends import Backend, DistributedBackend, Motion, require_by_parts
+from pcgraph.backends import Backend, DistributedBackend, Motion
 from pcgraph.backends import get as get_backend
 from pcgraph.clamps import Clamps, Masked, read_labels
 from pcgraph.coordinates import Errors
@@ -280,7 +280,7 @@ class PCNetwork(SharedNetwork):
         steps = require_count(steps, "steps")
         require_optimizer(self, steps, motion.optimizer)
         if self.partition is not None:
-            require_by_parts(motion.optimizer)
+            DistributedBackend.require_by_parts(motion.optimizer)
         rate = read_duals(duals, motion.optimizer, coordinates)
         if duals is not None and duals.stop is not None:
             options = replace(options, stop=duals.stop)

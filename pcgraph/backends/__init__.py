@@ -6,7 +6,7 @@ A backend of your own is a subclass of :class:`Backend`. Put it into :data:`BACK
 from __future__ import annotations
 
 from pcgraph.backends.base import Backend, Kind, Motion, Program, Which
-from pcgraph.backends.distributed import DistributedBackend, require_by_parts
+from pcgraph.backends.distributed import DistributedBackend
 from pcgraph.backends.settings import keep, keeping, switches
 from pcgraph.backends.torch import TorchBackend
 from pcgraph.backends.traits import Traits, traits_of
@@ -15,7 +15,7 @@ from pcgraph.errors import ConfigError, unknown_name
 
 __all__ = [
     "BACKENDS", "Backend", "DistributedBackend", "Kind", "Motion", "Program", "TorchBackend", "Traits", "TritonBackend",
-    "Which", "get", "keep", "keeping", "require_by_parts", "switches", "traits_of",
+    "Which", "get", "keep", "keeping", "switches", "traits_of",
 ]  # fmt: skip
 
 #: Name -> class. "auto" takes the quickest one here that can compute the network.

@@ -25,6 +25,7 @@ from pcgraph import (
     Errors,
     Following,
     Forward,
+    Langevin,
     Masked,
     Memory,
     Momentum,
@@ -97,6 +98,8 @@ KINDS: dict[str, Kind] = {
     "duals with a tolerance": lambda net, problem: {
         "init": Normal(), "optimizer": Adam(0.1), "duals": Duals(0.2, stop=0.8), "tolerance": 0.3},
     "following": lambda net, problem: {"init": Normal(), "optimizer": SGD(Following(0.3, samples=2, iterations=4))},
+    "langevin": lambda net, problem: {
+        "init": Zero(), "optimizer": Langevin(0.1, 0.5, torch.Generator().manual_seed(problem.seed))},
     "traced": lambda net, problem: {"init": Normal(), "optimizer": SGD(0.1), "trace": Trace(every=2)},
 }  # fmt: skip
 

@@ -71,7 +71,6 @@ def refusals(group: Group) -> None:
 
     refused("sees the variables of one rank alone", lambda: infer(optimizer=Alone()))
     refused("Unknown does not start states", lambda: infer(init=Unknown()))
-    refused("Langevin", lambda: infer(optimizer=pcgraph.Langevin(0.1)))
     refused("has one way to compute", lambda: infer(kernels={"linear_3_to_4": "dense"}))
     refused(
         "fit does not know",

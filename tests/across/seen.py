@@ -161,6 +161,23 @@ def own_classes(group: Group) -> None:
         del results, result
 
 
+def shaken(group: Group) -> None:
+    """Noise stays that of one process where a rank had nothing to move for a while."""
+    net, one = pair(pcgraph.graphs.chain([3, 4, 4, 2], activation="tanh"), group)
+    generators = [torch.Generator().manual_seed(3) for _ in (net, one)]
+    own = [v for v in net.graph if net.partition[v] == 0]
+    for known in ({"x", "y", *own}, {"x", "y"}):  # first all of the first rank's nodes
+        how = {"init": Zero(), "steps": 2}
+        clamps = drawn(one, *sorted(known))
+        if len(clamps) == len(net.graph):
+            continue
+        results = [
+            n.infer(clamps, optimizer=pcgraph.Langevin(0.1, generator=g), **how) for n, g in zip((net, one), generators)
+        ]
+        compare_results(*results)
+        del results
+
+
 def combined(group: Group) -> None:
     """Several parents make one prediction, from wherever they are."""
     for seed in range(3):
@@ -181,5 +198,5 @@ def combined(group: Group) -> None:
 
 
 def main(group: Group) -> None:
-    for part in (curvatures, watched, precisions, going_on, classes, own_classes, combined):
+    for part in (curvatures, watched, precisions, going_on, classes, own_classes, shaken, combined):
         part(group)

@@ -10,36 +10,14 @@ from pcgraph.backends.distributed.program import RankProgram
 from pcgraph.errors import ConfigError
 from pcgraph.initializers import Given
 from pcgraph.network import Network, Piece
-from pcgraph.optimizers import Langevin
 from pcgraph.plan import Plan, local_plan
 from pcgraph.processes import Group
 from pcgraph.solvers import Solver
 
-__all__ = ["DistributedBackend", "require_by_parts"]
+__all__ = ["DistributedBackend"]
 
 #: Plans of this rank that are kept.
 KEPT = 64
-
-
-def require_by_parts(optimizer: object) -> None:
-    """Refuse what cannot move the variables of one rank alone, before anything runs.
-
-    Raises
-    ------
-    ConfigError
-    """
-    if isinstance(optimizer, Langevin):
-        raise ConfigError(
-            f"{shown(optimizer)} draws noise for all nodes at once, and ranks that share a network have some of them: "
-            "take another optimizer, or no partition",
-            key="optimizer",
-        )
-    if isinstance(optimizer, Solver) and not optimizer.sums:
-        raise ConfigError(
-            f"{shown(optimizer)} sees the variables of one rank alone: let it add up by memory['sum'] what it adds up "
-            "over variables, and say sums = True in its class; or take no partition",
-            key="optimizer",
-        )
 
 
 class DistributedBackend(Backend):
@@ -84,7 +62,7 @@ class DistributedBackend(Backend):
             if not isinstance(action, Given):
                 continue
             for relaxation in action.after:
-                require_by_parts(relaxation.optimizer)
+                self.require_by_parts(relaxation.optimizer)
             if action.source.across is None:
                 name = type(action.source).__name__
                 raise ConfigError(
@@ -93,6 +71,21 @@ class DistributedBackend(Backend):
                     key="init",
                 )
         self.inner.check(self.local(plan), self.network)
+
+    @staticmethod
+    def require_by_parts(optimizer: object) -> None:
+        """Refuse what cannot move the variables of one rank alone, before anything runs.
+
+        Raises
+        ------
+        ConfigError
+        """
+        if isinstance(optimizer, Solver) and not optimizer.sums:
+            raise ConfigError(
+                f"{shown(optimizer)} sees the variables of one rank alone: let it add up by memory['sum'] what it adds "
+                "up over variables, and say sums = True in its class; or take no partition",
+                key="optimizer",
+            )
 
     def lower(self, plan: Plan, network: Network, batch: int) -> Program:
         inner = self.inner.lower(self.local(plan), self.network, batch)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import cast
 
 import numpy as np
@@ -18,10 +19,12 @@ import torch
 from torch import Tensor
 
 from pcgraph.backends.base import Kind, Motion, Program, Which
+from pcgraph.backends.motion import Noise
 from pcgraph.clamps import Clamps
 from pcgraph.errors import ConfigError
 from pcgraph.initializers import Block, Context, Initializer, blocks
 from pcgraph.network import Network, Piece
+from pcgraph.optimizers import StateOptimizer
 from pcgraph.plan import Exchange, Plan
 from pcgraph.plan.operations import NONE, Index, Write
 from pcgraph.processes import Group
@@ -89,21 +92,35 @@ class RankProgram(Program):
         self.inner.evaluate(t)
 
     def pull(self, t: int, motion: Motion) -> None:
-        self.inner.pull(t, self._own(motion))
+        self.inner.pull(t, self._own(t, motion))
 
     def move(self, t: int, motion: Motion) -> None:
-        self.inner.move(t, self._own(motion))
+        own = self._own(t, motion)
+        self.inner.move(t, own)
+        self._draw_along(t, own)
 
     def step(self, t: int, motion: Motion) -> None:
         self._total = None
-        self.inner.step(t, self._own(motion))
+        own = self._own(t, motion)
+        self.inner.step(t, own)
+        self._draw_along(t, own)
 
-    def _own(self, motion: Motion) -> Motion:
+    def _draw_along(self, t: int, motion: Motion) -> None:
+        """Where nothing moves here, draw what the others draw: a generator is to be in one place on all ranks."""
+        optimizer = motion.optimizer
+        if len(self.inner.plan.stage(t).move.nodes) or not isinstance(optimizer, StateOptimizer):
+            return
+        if not optimizer.fixes_zero and motion.noise is not None:
+            nothing = torch.empty(0, self.batch, 1, dtype=self.network.dtype, device=self.network.device)
+            memory = {"lr": 1.0, "step": motion.first_step + t, "noise": partial(motion.noise.of, NONE)}
+            optimizer.step(nothing, nothing.clone(), memory)
+
+    def _own(self, t: int, motion: Motion) -> Motion:
         """Return what of a motion is this rank's; it remembers in the same place."""
-        if not motion.nudges:
-            return motion
         own = {int(self.part.local[i]): nudge for i, nudge in motion.nudges.items() if self.holds(i)}
-        return replace(motion, nudges=own)
+        moved = self.plan.stage(t).move.nodes
+        noise = Noise(self.plan.structure, moved, self.batch, motion.part, self.part.nodes)
+        return replace(motion, nudges=own, noise=noise)
 
     def finish(self) -> None:
         """Bring the errors up to date, and the energy, so that nobody waits for others when it is read."""
