@@ -247,7 +247,9 @@ class StateOptimizer:
             Slices of the buffers. `grad` may be overwritten.
         memory : dict
             Kept for this slice from step to step; ``"lr"`` is a float or a tensor that
-            broadcasts against `state`, ``"step"`` the number of steps before this one.
+            broadcasts against `state`, ``"step"`` the number of steps before this one, and
+            ``memory["noise"](generator, state)`` draws standard normal noise, which is the same whatever nodes and
+            samples a process has.
         """
         raise TypeError(f"{type(self).__name__} must define step(state, grad, memory)")
 
@@ -375,12 +377,14 @@ class Langevin(StateOptimizer):
 
     def step(self, state: Tensor, grad: Tensor, memory: dict[str, Any]) -> None:
         lr = memory["lr"]
-        part = memory.get("part")
-        shape = state.shape if part is None else (state.shape[0], part.total, *state.shape[2:])
-        noise = torch.randn(shape, generator=self.generator, dtype=state.dtype, device=state.device)
-        noise = noise if part is None else noise[:, part.rows]
+        draw = memory.get("noise", _noise)
+        noise = draw(self.generator, state)
         size = (2 * self.temperature * lr) ** 0.5
         state.sub_(grad * lr).add_(noise.mul_(size))
 
     def __repr__(self) -> str:
         return f"Langevin(lr={self.lr!r}, temperature={self.temperature:g})"
+
+
+def _noise(generator: torch.Generator | None, like: Tensor) -> Tensor:
+    return torch.randn(like.shape, generator=generator, dtype=like.dtype, device=like.device)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pcgraph.arguments import is_number
 from pcgraph.model import PCNetwork
-from pcgraph.network import MAIN, Bucket, Network, ParameterView
+from pcgraph.network import MAIN, Bucket, Network
 from pcgraph.network.packed import whole
 from pcgraph.network.slots import called
 from pcgraph.optimizers import Following, StateOptimizer
