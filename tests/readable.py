@@ -38,8 +38,8 @@ def alike_in_grey(figure: Figure) -> list[str]:
     for ax in figure.axes:
         lines = [line for line in ax.lines if line.get_visible() and not str(line.get_label()).startswith("_")]
         for one, other in itertools.combinations(lines, 2):
-            signs = [(line.get_marker(), str(line._unscaled_dash_pattern), line.get_fillstyle(),
-                      line.get_markerfacecolor() == "white", line.get_linewidth()) for line in (one, other)]  # fmt: skip
+            signs = [(line.get_marker(), str(line._unscaled_dash_pattern), line.get_fillstyle(), line.get_linewidth(),
+                      line.get_markerfacecolor() == "white") for line in (one, other)]  # fmt: skip
             near = abs(lightness(one.get_color()) - lightness(other.get_color())) < APART
             if signs[0] == signs[1] and near:
                 found.append(f"{one.get_label()!r} and {other.get_label()!r}")
