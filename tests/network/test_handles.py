@@ -605,7 +605,7 @@ def test_load_from_shares_what_is_shared_there_and_says_so_elsewhere() -> None:
         assert report.edges == tuple(edge for edge in edges if edge not in left)
         for edge in report.edges:
             assert torch.equal(net.weight(*edge), other.weight(*edge))
-    assert "shares a weight with edge 'x' -> 'h1' here" in str(tied("k", "k", seed=0).load_from(tied(seed=1)))
+    assert "shares its weight with edge 'x' -> 'h1' here" in str(tied("k", "k", seed=0).load_from(tied(seed=1)))
 
 
 def test_load_from_does_not_take_the_parameters_of_another_energy() -> None:
