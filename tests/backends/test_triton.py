@@ -221,6 +221,18 @@ def test_drawn_graphs(data):
     same(run(graph, "triton", init=init, steps=steps), run(graph, "torch", init=init, steps=steps))
 
 
+def test_biases_that_neurons_share():
+    """Beside nodes of the same shape with a bias for each neuron, and with none."""
+    graph = nx.DiGraph()
+    graph.add_nodes_from([("x", {"shape": 4}), ("y", {"shape": (3, 4)})], activation="tanh")
+    for v, bias in (("a", (3, 1)), ("b", (1, 4)), ("c", True), ("d", False), ("e", (3, 1))):
+        graph.add_node(v, shape=(3, 4), activation="tanh", bias=bias)
+    nx.add_cycle(graph, "abcde")
+    graph.add_edge("x", "a")
+    graph.add_edges_from((v, "y") for v in "bde")
+    same(run(graph, "triton"), run(graph, "torch"))
+
+
 def test_gradients_are_added_to_whatever_is_there():
     net = PCNetwork(mixed(), backend="triton", dtype=DTYPE, device=DEVICE)
     clamps = {v: torch.randn(5, n).to(net.dtype).to(DEVICE) for v, n in (("x", 20), ("y", 10))}

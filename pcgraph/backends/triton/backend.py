@@ -46,8 +46,6 @@ class TritonBackend(TorchBackend):
         reason = unusable(network.device, network.dtype, self.strict)
         if reason is None and plan.measure is not None:
             reason = "error coordinates move along waves, which are not fused"
-        if reason is None and plan.structure.shared_biases:
-            reason = "a bias that neurons share is not fused"
         return reason
 
     def check(self, plan: Plan, network: Network) -> None:

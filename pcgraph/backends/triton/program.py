@@ -486,11 +486,18 @@ class TritonProgram(TorchProgram):
             fused = set(self.places.buckets)
             whole = self._lowered
             mine = [call for call in whole.weights if call.bucket in fused]
-            self._lowered = replace(whole, weights=tuple(c for c in whole.weights if c.bucket not in fused), biases=())
+            shared = list(self.plan.structure.shared_biases)
+            alone: list[list[tuple[int, Rows]]] = [[], []]
+            for g, rows in whole.biases:
+                few = np.isin(self._nodes(g, rows), shared)
+                for part, which in zip(alone, (~few, few)):
+                    part += [(g, numbers(rows)[which])] if which.any() else []
+            weights = tuple(call for call in whole.weights if call.bucket not in fused)
+            self._lowered = replace(whole, weights=weights, biases=tuple(alone[1]))
             super()._gradients()
             self._lowered = whole
             assert self._learn is not None
             self._learn.append(self._keep(
-                ("learn", id(self)), lambda: Learning(self.places, mine, whole.biases)
+                ("learn", id(self)), lambda: Learning(self.places, mine, alone[0])
             ))  # fmt: skip
         return self._learn

@@ -291,9 +291,19 @@ class Places:
         where = [self.offsets(column) for column in columns]
         sigma = np.maximum(self.sigma[nodes], 0)
         # A sum that begins elsewhere has its bias there, unless it is said to be bare.
-        bias = np.where((start != -1) & ((flags & BARE) == 0), -1, self.bias[nodes])
+        bias = np.where((start != -1) & ((flags & BARE) == 0), -1, self._biases_of(nodes))
         rest = [self.offsets(start), self.offsets(bias), sigma, flags, ends[:-1], ends[1:]]
         return np.stack([self.size[nodes], *where, *rest], 1)
+
+    def _biases_of(self, nodes: Index) -> Index:
+        """Return the addresses of biases; of one that neurons share, that of a copy, refreshed for every run."""
+        s, found = self.ws.structure, self.bias[nodes]
+        for k in np.flatnonzero(np.isin(nodes, list(s.shared_biases))).tolist():
+            g, p = s.place(int(nodes[k]))
+            whole = self.ws.bias(g, np.array([p]))
+            assert whole is not None
+            found[k] = whole.data_ptr()
+        return found
 
     def on_device(self, table: Index | np.ndarray[Any, Any]) -> Tensor:
         """Bring a table to the device."""
