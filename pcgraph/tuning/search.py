@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
-from pcgraph.arguments import require_count, require_flag, require_number, require_text, shown
+from pcgraph.arguments import require_count, require_flag, require_number, require_taking, require_text, shown
 from pcgraph.errors import ConfigError, Diverged, PCGraphError
 from pcgraph.training import History
 from pcgraph.training.records import is_larger_better
@@ -27,6 +27,8 @@ __all__ = ["search"]
 
 Train = Callable[[dict[str, Any], Progress], float | History]
 STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "running", "WAITING": "running"}
+#: What is wrong with these is wrong in every trial.
+OF_THE_SEARCH = ("metric", "train")
 REFUSED, WHY, JOB, NOTED = "refused", "why", "job", "measured"
 
 
@@ -90,7 +92,8 @@ def search(
     ConfigError
         An argument is not as it has to be; or the storage holds another search under this name.
     PCGraphError
-        Optuna is not installed; or no trial was complete: the error is then that of the last one.
+        Optuna is not installed; `train` returns something else, or does not measure the metric; or no trial was
+        complete: the error is then that of the last one.
 
     Notes
     -----
@@ -110,6 +113,7 @@ def search(
     """
     if not callable(train) or isinstance(train, type):
         raise ConfigError(f"train is called as train(settings, progress) (found {shown(train)})", key="train")
+    require_taking(train, "train", "settings and a progress", 2)
     distributions = read_space(space)
     trials = require_count(trials, "trials", least=1)
     metric = require_text(metric, "metric")
@@ -248,6 +252,9 @@ class _Search:
             self._mark(trial, WHY, "diverged")
             self._tell(study, trial, state=state.PRUNED)
         except PCGraphError as error:
+            if isinstance(error, ConfigError) and error.key in OF_THE_SEARCH:
+                self._tell(study, trial, state=state.FAIL)
+                raise
             self.error = error
             for key, text in ((REFUSED, True), (WHY, f"{type(error).__name__}: {error}")):
                 self._mark(trial, key, text)
