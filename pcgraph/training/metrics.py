@@ -92,7 +92,7 @@ def _by_itself(metric: Any) -> Iterator[None]:
     before = [(part, part.distributed_available_fn) for part in parts if hasattr(part, "distributed_available_fn")]
     try:
         for part, _ in before:
-            part.distributed_available_fn = _never
+            part.distributed_available_fn = _never  # type: ignore[assignment]
         yield
     finally:
         for part, available in before:
