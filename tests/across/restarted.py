@@ -29,6 +29,14 @@ def main(folder: Path, victim: int, step: int, epochs: int) -> None:
     torch.save(run.tensors(), folder / f"{torch.distributed.get_rank()}.pt")
 
 
+def child(rank: int, size: int, port: int, *arguments: Any) -> None:
+    """Do so as one of the processes that a test has started itself."""
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    torch.set_num_threads(1)
+    with processes.started(timeout=60):
+        main(*arguments)
+
+
 if __name__ == "__main__":
     with processes.started(timeout=30):
         main(Path(sys.argv[1]), *map(int, sys.argv[2:]))

@@ -7,14 +7,11 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import IO
 
 from tests import ROOT
 
-__all__ = ["run", "started"]
+__all__ = ["free_port", "run"]
 
 
 def free_port() -> int:
@@ -23,41 +20,35 @@ def free_port() -> int:
         return int(one.getsockname()[1])
 
 
-@contextmanager
-def started(module: str, processes: int, *arguments: str) -> Iterator[list[tuple[subprocess.Popen[str], IO[str]]]]:
-    """Start ``python -m module arguments`` in so many processes, each with the file of its output; end them at last."""
+def run(module: str, processes: int, *arguments: str, seconds: float = 120) -> list[tuple[int, str]]:
+    """Run ``python -m module arguments`` in so many processes; return the exit status and the output of each."""
     port = free_port()
-    with tempfile.TemporaryDirectory() as folder, ExitStack() as files:
-        found = []
-        for rank in range(processes):
-            file = files.enter_context(open(Path(folder) / str(rank), "w+"))
-            process = subprocess.Popen(
+    with tempfile.TemporaryDirectory() as folder:
+        files = [open(Path(folder) / str(rank), "w+") for rank in range(processes)]  # noqa: SIM115
+        started = [
+            subprocess.Popen(
                 [sys.executable, "-m", module, *arguments],
-                cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, text=True,
+                cwd=ROOT, stdout=files[rank], stderr=subprocess.STDOUT,
                 env={
                     **os.environ, "RANK": str(rank), "WORLD_SIZE": str(processes), "LOCAL_RANK": str(rank),
                     "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1",
                     "PYTHONPATH": str(ROOT),
                 },
-            )  # fmt: skip
-            found.append((process, file))
+            )
+            for rank in range(processes)
+        ]  # fmt: skip
         try:
-            yield found
+            for process in started:
+                process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            pass
         finally:
-            for process, _ in found:
+            for process in started:
                 process.kill()
                 process.wait()
-
-
-def run(module: str, processes: int, *arguments: str, seconds: float = 120) -> list[tuple[int, str]]:
-    """Run ``python -m module arguments`` in so many processes; return the exit status and the output of each."""
-    with started(module, processes, *arguments) as found:
-        with suppress(subprocess.TimeoutExpired):
-            for process, _ in found:
-                process.wait(seconds)
-        for process, _ in found:
-            process.kill()
-            process.wait()
-        for _, file in found:
+        found = []
+        for process, file in zip(started, files):
             file.seek(0)
-        return [(process.returncode, file.read()) for process, file in found]
+            found.append((process.returncode, file.read()))
+            file.close()
+        return found

@@ -5,9 +5,9 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import multiprocessing
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -24,7 +24,8 @@ from pcgraph.checkpoints import writing
 from pcgraph.checkpoints.writing import MANIFEST, NAME
 from pcgraph.errors import CheckpointError
 from tests import ROOT
-from tests.across.start import started
+from tests.across import restarted
+from tests.across.start import free_port
 from tests.across.training import Run, groups
 from tests.ranks import Ranks
 
@@ -125,24 +126,28 @@ def complete(folder: Path) -> list[int]:
 def test_kills_at_random_moments_lose_no_checkpoint(tmp_path: Path, count: int) -> None:
     """If it fails, a run that is killed while it saves loses what it had saved."""
     chance, saved = random.Random(count), tmp_path / "checkpoints"
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.across.restarted"])
     for _ in range(12):
-        before = complete(saved)
-        with started("tests.across.restarted", count, str(tmp_path), "-1", "0", "10000") as processes:
-            begun = time.monotonic()
-            while complete(saved) == before and time.monotonic() < begun + 120:
-                assert all(process.poll() is None for process, _ in processes), processes[0][1].name
-                time.sleep(0.02)
-            time.sleep(chance.random())
-            known = complete(saved)
-            victim = chance.randrange(count)
-            processes[victim][0].send_signal(signal.SIGKILL)
-            for process, _ in processes:
-                process.wait(60)
+        before, port = complete(saved), free_port()
+        ranks = [
+            context.Process(target=restarted.child, args=(rank, count, port, tmp_path, -1, 0, 10_000), daemon=True)
+            for rank in range(count)
+        ]
+        for process in ranks:
+            process.start()
+        begun = time.monotonic()
+        while complete(saved) == before and time.monotonic() < begun + 120:
+            time.sleep(0.02)
+        time.sleep(chance.random() / 2)
+        known = complete(saved)
+        ranks[chance.randrange(count)].kill()
+        for process in ranks:
+            process.join(120)
+            assert process.exitcode, "a rank went on without one that is dead"
         after = complete(saved)
-        assert known
-        assert after
+        assert known != before, "nothing was saved"
         assert after[-1] >= known[-1], "a checkpoint that was complete is gone"
-        assert after[-1] > (before[-1] if before else -1), "nothing was saved"
         for number in after:
             checkpoint, again = pcgraph.load(saved / f"checkpoint-{number:06d}"), Run("adamw, average")
             checkpoint.restore(net=again.net, optimizer=again.optimizer, initializer=again.init)

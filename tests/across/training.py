@@ -10,7 +10,6 @@ from typing import Any
 
 import networkx as nx
 import torch
-import torchmetrics
 from torch import distributed, nn
 
 import pcgraph
@@ -229,6 +228,8 @@ def meshed(case: str, folder: Path | None = None, stop: int | None = None, given
 
 def judged(run: Run, group: Any = None) -> dict[str, Any]:
     """Evaluate, with metrics of torchmetrics and one of one's own."""
+    import torchmetrics  # it takes as long as all else, and few need it
+
     metrics = {
         "confusion": torchmetrics.ConfusionMatrix(task="multiclass", num_classes=3),
         "auroc": torchmetrics.AUROC(task="multiclass", num_classes=3),
