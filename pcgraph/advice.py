@@ -84,12 +84,12 @@ class Advice:
 
     @property
     def infer(self) -> dict[str, Any]:
-        """Keywords for :meth:`pcgraph.PCNetwork.infer`."""
+        """Return keywords for :meth:`pcgraph.PCNetwork.infer`."""
         return {"init": self.init, "steps": self.steps, "optimizer": self.optimizer, "coordinates": self.coordinates}
 
     @property
     def fit(self) -> dict[str, Any]:
-        """Keywords for :func:`pcgraph.fit`."""
+        """Return keywords for :func:`pcgraph.fit`."""
         how = {key: value for key, value in self.infer.items() if key != "optimizer"}
         return {**how, "state_optimizer": self.optimizer, "rule": self.rule}
 
@@ -292,7 +292,9 @@ def _ask(net: PCNetwork, report: Report, target: Node | None, phase: int | None)
 
 
 def _slots(net: PCNetwork) -> list[tuple[Node, str]]:
-    return [(v, name) for v, slots in net.graph.nodes(data="slots") for name in slots or ()]
+    """List the slots that edges feed; those with a prior fill in nothing."""
+    every = ((v, name, said) for v, slots in net.graph.nodes(data="slots") for name, said in (slots or {}).items())
+    return [(v, name) for v, name, said in every if said.get("prior") is None]
 
 
 def _precision(net: PCNetwork, slot: tuple[Node, str]) -> float:

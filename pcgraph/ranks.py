@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,10 +17,10 @@ from pcgraph.backends import Backend, TorchBackend
 from pcgraph.backends import get as get_backend
 from pcgraph.energies import Energy
 from pcgraph.errors import ConfigError
-from pcgraph.inference import Options
 from pcgraph.network import (
     Carried,
     Cut,
+    Ghosts,
     HandledNetwork,
     Network,
     ParameterView,
@@ -32,10 +32,9 @@ from pcgraph.network import (
     make_part,
     places,
 )  # fmt: skip
-from pcgraph.optimizers import SGD, Adam, Following
 from pcgraph.processes import Group, Mesh, asked, initialised, is_mesh, read_group
 
-__all__ = ["SharedNetwork", "inner_backend", "read_ranks", "require_apart", "require_runs"]
+__all__ = ["SharedNetwork", "inner_backend", "read_ranks", "require_apart"]
 
 Node = Hashable
 ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
@@ -116,30 +115,6 @@ def inner_backend(backend: str | Backend) -> Backend:
     return TorchBackend() if backend == "auto" else get_backend(backend)
 
 
-def require_runs(optimizer: object, options: Options, all_move: bool, nudged: bool) -> None:
-    """Refuse what does not run over several ranks yet, before anything does.
-
-    Raises
-    ------
-    ConfigError
-    """
-    why = None
-    if optimizer is not None and type(optimizer) not in (SGD, Adam):
-        why = f"optimizer={shown(optimizer)}: take pcgraph.SGD or pcgraph.Adam"
-    elif isinstance(getattr(optimizer, "lr", None), Following):
-        why = "a rate that follows the curvature: give a number"
-    elif options.stop is not None:
-        why = "duals that stop: leave out stop="
-    elif options.trace == "nodes":
-        why = "trace='nodes': trace=True adds up the energies of all ranks"
-    elif options.states is not None or options.callback is not None:
-        why = "states that are kept or shown on the way: read result.states at the end"
-    elif all_move or nudged:
-        why = "learning rules that carry on or nudge states: take the standard rule"
-    if why is not None:
-        raise ConfigError(f"a network over several ranks does not know {why}", key="partition")
-
-
 class SharedNetwork(HandledNetwork):
     """A network can be cut over ranks: each holds its own nodes and the edges into them, and answers for these."""
 
@@ -174,12 +149,12 @@ class SharedNetwork(HandledNetwork):
 
     @property
     def rank(self) -> int:
-        """The rank of this process among those that share the network; 0 where none do."""
+        """Return the rank of this process among those that share the network; 0 where none do."""
         return 0 if self._part is None else self._part.rank
 
     @property
     def partition(self) -> Partition | None:
-        """Which rank owns each node, if several do; None otherwise."""
+        """Say which rank owns each node, if several do; None otherwise."""
         if self._part is None:
             return None
         owner, names = self._part.cut.owner.tolist(), self.structure.declared
@@ -187,20 +162,16 @@ class SharedNetwork(HandledNetwork):
 
     @property
     def places(self) -> dict[str, Place] | None:
-        """Where each tensor of ``state_dict()`` lies in the network of one process; None where this is one."""
+        """Say where each tensor of ``state_dict()`` lies in the network of one process; None where this is one."""
         if self._part is None:
             return None
         if self._places is None:
             self._places = {f"piece.{name}": place for name, place in places(self._part, self.piece).items()}
         return self._places
 
-    def holds(self, i: int) -> bool:
-        """Say whether this process has the node with canonical number `i`."""
-        return self._part is None or bool(self._part.cut.owner[i] == self._part.rank)
-
     @property
     def whole_edges(self) -> NDArray[np.int64]:
-        """The number in the whole structure of each edge of :attr:`own`."""
+        """Return the number in the whole structure of each edge of :attr:`own`."""
         return np.arange(len(self.structure.source)) if self._part is None else self._part.edges
 
     def sharing(self, group: Any) -> tuple[Group | None, Group | None]:
@@ -272,14 +243,46 @@ class SharedNetwork(HandledNetwork):
         super().check_parameters() if self._part is None else self.piece.check_parameters()
 
     def differentiable_prediction(self, v: Node, states: Mapping[Node, Tensor]) -> Tensor:
-        self.require_one_process("a rule that predicts by autograd", "take the standard rule")
-        return super().differentiable_prediction(v, states)
+        if self._part is None:
+            return super().differentiable_prediction(v, states)
+        self._require_here(v)
+        return self.piece.differentiable_prediction(v, states)
 
     def node_energy(self, i: int) -> Energy:
         if self._part is None:
             return super().node_energy(i)
         self._require_here(self.structure.nodes[int(self.structure.owner[i])])
         return self.piece.node_energy(int(self._part.local[i]))
+
+    # -- what is done on all ranks together ---------------------------------------------------------------------------
+
+    def holds(self, v: Node) -> bool:
+        return self._part is None or self._rank_of(v) == self._part.rank
+
+    def spread(self, values: Mapping[Node, Tensor], nodes: Iterable[Node], batch: int) -> dict[Node, Tensor]:
+        return {} if self._ghosts is None else self._ghosts.spread(values, nodes, batch)
+
+    def collect(self, values: Mapping[Node, Tensor], nodes: Iterable[Node], batch: int) -> dict[Node, Tensor]:
+        if self._ghosts is None:
+            return super().collect(values, nodes, batch)
+        return self._ghosts.collect(values, nodes, batch)
+
+    def gather(self, values: Mapping[Node, Tensor], shapes: Mapping[Node, tuple[int, ...]]) -> dict[Node, Tensor]:
+        return super().gather(values, shapes) if self._ghosts is None else self._ghosts.gather(values, shapes)
+
+    def summed(self, tensor: Tensor) -> Tensor:
+        return tensor if self.group is None else self.group.sum(tensor.clone())
+
+    @property
+    def _ghosts(self) -> Ghosts | None:
+        if self._part is None or self.group is None:
+            return None
+        return Ghosts(self._part, self.group, torch.empty(0, dtype=self.dtype, device=self.device))
+
+    def _rank_of(self, v: Node) -> int:
+        assert self._part is not None
+        s = self.structure
+        return int(self._part.cut.owner[s.slots[v] if v in s.slots else s.require_node(v)])
 
     def require_one_process(self, what: str, instead: str) -> None:
         """Refuse, for rooms that compute with whole networks, one that is cut over several ranks.
@@ -297,7 +300,7 @@ class SharedNetwork(HandledNetwork):
     def _require_here(self, v: Node) -> None:
         """Refuse what another rank holds."""
         assert self._part is not None
-        rank = int(self._part.cut.owner[self.structure.require_node(v)])
+        rank = self._rank_of(v)
         if rank != self._part.rank:
             raise ConfigError(
                 f"what leads into {v!r} is on rank {rank}, and this is rank {self._part.rank}: ask there",

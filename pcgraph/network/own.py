@@ -126,7 +126,7 @@ def _draw(network: Network, part: Piece, seed: int) -> None:
         name, rows = part.bias_rows(nodes)
         network.biases[own].copy_(drawn[name][torch.from_numpy(rows)])
     for bucket in network.structure.buckets:
-        if bucket.kind == "module":
+        if bucket.kind in ("module", "joint"):
             edge = int(part.edges[bucket.start])
             _take(bucket.transform, s.buckets[int(s.bucket_of[edge])].transform)
 

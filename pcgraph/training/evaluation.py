@@ -310,7 +310,7 @@ def correct(y: Tensor, prediction: Tensor) -> tuple[Tensor, Tensor]:
 @torch.no_grad()
 def _energy(net: PCNetwork, node: int, y: Tensor, prediction: Tensor) -> Tensor:
     """Add up ``E(y, prediction)`` of a node over the batch; it is 0 where the node has no energy."""
-    if not net.structure.has_energy[node] or not net.holds(node):
+    if not net.structure.has_energy[node] or not net.holds(net.structure.nodes[node]):
         return torch.zeros((), dtype=torch.float64, device=y.device)
     energy = net.node_energy(node)
     if (

@@ -32,6 +32,7 @@ from pcgraph.inference import read_duals, read_precision, require_optimizer
 from pcgraph.initializers import Forward, Initializer, require_initializer
 from pcgraph.learning.rules import refuse_solver
 from pcgraph.model import PCNetwork
+from pcgraph.network.packed import whole
 from pcgraph.optimizers import StateOptimizer
 from pcgraph.solvers import Solver
 from pcgraph.topology import check_phase
@@ -222,7 +223,7 @@ def read_optimizer(net: PCNetwork, init: Initializer | None, optimizer: Any) -> 
             "another optimizer that moves each number by itself",
             key="optimizer",
         )
-    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    held = {id(whole(p)) for group in optimizer.param_groups for p in group["params"]}
     own = [*net.parameters(), *(() if init is None else init.parameters())]
     if not any(id(p) in held for p in own):
         raise ConfigError(

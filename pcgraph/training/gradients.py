@@ -13,7 +13,8 @@ from torch import Tensor
 
 from pcgraph.arguments import is_number
 from pcgraph.model import PCNetwork
-from pcgraph.network import MAIN, Bucket, Network, ParameterView
+from pcgraph.network import MAIN, Bucket, Network
+from pcgraph.network.packed import whole
 from pcgraph.network.slots import called
 from pcgraph.optimizers import Following, StateOptimizer
 from pcgraph.plan import NEVER, Plan, arrivals
@@ -148,15 +149,16 @@ def unreached(net: PCNetwork, plan: Plan) -> tuple[list[str], int]:
     From forward initialization the first error is at the target, and an inference step carries it one edge further.
     Edges that no number of steps would reach, beside a node that nothing is asked of, do not count.
     """
-    own, whole = net.own, net.whole_edges
-    learns = np.zeros(len(whole), dtype=bool)
+    own, edges = net.own, net.whole_edges
+    learns = np.zeros(len(edges), dtype=bool)
     for bucket in own.structure.buckets:
-        held = [own.weights[bucket.name]] if bucket.name in own.weights else list(bucket.transform.parameters())
+        packed = bucket.packed
+        held = list(bucket.transform.parameters()) if packed is None else [own.weights[packed]]
         learns[bucket.start : bucket.stop] = bucket.trainable and any(p.requires_grad for p in held)
-    learns &= ~mask_of(len(plan.structure.source), plan.request.frozen_edges)[whole] & ~_learning(plan)[whole]
+    learns &= ~mask_of(len(plan.structure.source), plan.request.frozen_edges)[edges] & ~_learning(plan)[edges]
     if not learns.any():
         return [], plan.steps
-    first = _first_errors(plan)[plan.structure.target[whole]]
+    first = _first_errors(plan)[plan.structure.target[edges]]
     learns &= first != NEVER
     if not learns.any():
         return [], plan.steps
@@ -182,8 +184,8 @@ def lost_gradients(net: PCNetwork, plan: Plan) -> list[tuple[str, str, int]]:
     -------
     list of (edge, its target, first step with an error there)
     """
-    own, whole, found = net.own, net.whole_edges, []
-    learning = _learning(plan)[whole]
+    own, numbers, found = net.own, net.whole_edges, []
+    learning = _learning(plan)[numbers]
     first: NDArray[np.int64] | None = None
     for bucket in own.structure.buckets:
         parameter = own.weights.get(bucket.name, None)
@@ -194,7 +196,7 @@ def lost_gradients(net: PCNetwork, plan: Plan) -> list[tuple[str, str, int]]:
             edges = what.edges(row)
             if learning[edges].any():
                 first = _first_errors(plan) if first is None else first
-                target = int(plan.structure.target[whole[edges[0]]])
+                target = int(plan.structure.target[numbers[edges[0]]])
                 found.append((what(row), called(plan.structure.nodes[target]), int(first[target])))
     return sorted(found, key=lambda lost: -lost[2])
 
@@ -231,12 +233,7 @@ def small_gradients(net: Network, optimizer: torch.optim.Optimizer) -> list[tupl
     -------
     list of (where, root mean square of the gradient, eps)
     """
-    eps = {
-        id(p.owner if isinstance(p, ParameterView) else p): _eps(group)
-        for group in optimizer.param_groups
-        if _eps(group)
-        for p in group["params"]
-    }
+    eps = {id(whole(p)): _eps(group) for group in optimizer.param_groups if _eps(group) for p in group["params"]}
     looked = [(what, _rms(gradient), limit) for what, gradient, limit in _gradients(net, eps)]
     numbers = iter(torch.cat([rms for _, rms, _ in looked]).tolist() if looked else ())  # all at once, of a GPU
     found = []

@@ -12,6 +12,7 @@ from pcgraph.errors import ConfigError, Diverged
 from pcgraph.inference.run import of_half_precision
 from pcgraph.learning import InferenceResult, TrainingStep
 from pcgraph.model import PCNetwork
+from pcgraph.network.packed import whole
 from pcgraph.processes import Group, Part
 from pcgraph.training.batches import Batch
 from pcgraph.training.fit_arguments import rule_name
@@ -58,7 +59,7 @@ class Learner:
         self, net: PCNetwork, options: FitOptions, gradients: GradientMonitor, group: Group | None = None
     ) -> None:  # fmt: skip
         self.net, self.options, self.gradients = net, options, gradients
-        held = [p for group in options.optimizer.param_groups for p in group["params"]]
+        held = [whole(p) for group in options.optimizer.param_groups for p in group["params"]]
         self.trained = list({id(p): p for p in (*net.parameters(), *held)}.values())
         self.updates = Updates(
             net, options.optimizer, self.trained, accumulate=options.accumulate, clip=options.clip, ema=options.ema

@@ -88,11 +88,11 @@ class Metrics:
 @contextmanager
 def _by_itself(metric: Any) -> Iterator[None]:
     """Keep a metric of torchmetrics from adding up over processes, each of which has told it of all samples."""
-    parts = list(metric.modules()) if isinstance(metric, torch.nn.Module) else []
+    parts: list[Any] = list(metric.modules()) if isinstance(metric, torch.nn.Module) else []
     before = [(part, part.distributed_available_fn) for part in parts if hasattr(part, "distributed_available_fn")]
     try:
         for part, _ in before:
-            part.distributed_available_fn = _never  # type: ignore[assignment]
+            part.distributed_available_fn = _never
         yield
     finally:
         for part, available in before:

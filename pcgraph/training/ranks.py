@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from pcgraph.errors import ConfigError
 from pcgraph.initializers import Initializer
 from pcgraph.model import PCNetwork
-from pcgraph.network import Network
+from pcgraph.network import Network, ParameterView
 from pcgraph.optimizers import Langevin
 from pcgraph.processes import Group, Part
 from pcgraph.training.fit_arguments import rule_name, rule_settings
@@ -81,7 +81,13 @@ class Averaging:
 def facts(net: PCNetwork, loader: Iterable[Any], options: FitOptions, state: TrainingState) -> dict[str, str]:
     """Describe a run so that two ranks are told apart where they would not learn the same; for :meth:`Group.agree`."""
     o = options
+    held = {id(p): name for name, p in net.named_parameters()}
     groups = [{k: v for k, v in group.items() if not k.startswith("param")} for group in o.optimizer.param_groups]
+    for described_group, group in zip(groups, o.optimizer.param_groups):
+        if net.group is None:  # of a network that is cut, each rank holds its own
+            described_group["params"] = [
+                p.label if isinstance(p, ParameterView) else held.get(id(p), tuple(p.shape)) for p in group["params"]
+            ]
     described: dict[str, Any] = {
         "graph": _graph(net), "dtype": net.dtype,
         "loader's length": length_of(loader), "step to go on from": state.step,
@@ -157,16 +163,30 @@ def _digest(state: Mapping[str, Any]) -> str:
 
 
 @torch.no_grad()
-def level(net: PCNetwork, init: Initializer | None, group: Group) -> None:
-    """Bring all ranks to the tensors of the first, from which rounding may have led them away, and nothing else.
+def level(net: PCNetwork, init: Initializer | None, group: Group | None) -> None:
+    """Bring all ranks to the tensors of the first that holds the same, from which rounding may have led them away.
+
+    Parameters
+    ----------
+    net : PCNetwork
+    init : Initializer or None
+    group : Group or None
+        The ranks that share batches, who hold all the same. Those that hold a network together all have what the
+        initializer learns.
 
     Raises
     ------
     ConfigError
         A rank has gone another way.
     """
-    modules: list[nn.Module] = [net, *([] if init is None else [init])]
-    named = [(name, t) for module in modules for name, t in (*module.named_parameters(), *module.named_buffers())]
+    if group is not None:
+        modules: list[nn.Module] = [net, *([] if init is None else [init])]
+        _level([(n, t) for each in modules for n, t in (*each.named_parameters(), *each.named_buffers())], group)
+    if net.group is not None and init is not None:
+        _level(list(init.named_parameters()), net.group)
+
+
+def _level(named: Sequence[tuple[str, Tensor]], group: Group) -> None:
     apart = torch.zeros(len(named), dtype=torch.bool, device="cpu")
     for i, (_, tensor) in enumerate(named):
         first = group.broadcast(tensor.detach().clone())
