@@ -292,7 +292,9 @@ def _ask(net: PCNetwork, report: Report, target: Node | None, phase: int | None)
 
 
 def _slots(net: PCNetwork) -> list[tuple[Node, str]]:
-    return [(v, name) for v, slots in net.graph.nodes(data="slots") for name in slots or ()]
+    """List the slots that edges feed; those with a prior fill in nothing."""
+    every = ((v, name, said) for v, slots in net.graph.nodes(data="slots") for name, said in (slots or {}).items())
+    return [(v, name) for v, name, said in every if said.get("prior") is None]
 
 
 def _precision(net: PCNetwork, slot: tuple[Node, str]) -> float:

@@ -471,7 +471,7 @@ class PCNetwork(SharedNetwork):
         }  # fmt: skip
         if init is not None and steps is not None:
             result = self.infer(clamps, init=init, steps=steps, check=check, capture=capture, **how)
-            return self._told(target, lambda: result.states[node], result.batch)
+            return self.told(target, lambda: result.states[node], result.batch)
         idle = next((key for key, value in how.items() if value is not None), None)
         if idle is not None:
             raise ConfigError(
@@ -484,9 +484,9 @@ class PCNetwork(SharedNetwork):
         options = Options(check=False, capture=capture)
         with torch.inference_mode(False):
             program, _ = run(self._planner, self._planner.prepared(plan, checked), Motion(), options)
-            return self._told(target, lambda: program.read(target, "state"), checked.batch)
+            return self.told(target, lambda: program.read(target, "state"), checked.batch)
 
-    def _told(self, i: int, read: Callable[[], Tensor], batch: int) -> Tensor:
+    def told(self, i: int, read: Callable[[], Tensor], batch: int) -> Tensor:
         """Return a copy of what the rank that owns a node reads, on all ranks."""
         if self._part is None or self.group is None:
             return read().clone()

@@ -307,7 +307,8 @@ class Adam(StateOptimizer):
     """Moves the states as ``torch.optim.Adam`` does parameters, with one step count for all of them.
 
     A state that an error reaches only at step t has seen zero gradients before: its moments are those of Adam run
-    from the start, and a zero gradient moves nothing.
+    from the start, and a zero gradient moves nothing. Moments of states in half precision are kept in float32, since
+    squares and `eps` are zero in float16.
     """
 
     fixes_zero = True
@@ -322,9 +323,10 @@ class Adam(StateOptimizer):
 
     def step(self, state: Tensor, grad: Tensor, memory: dict[str, Any]) -> None:
         first, second = self.betas
+        wide = torch.float32 if state.dtype in (torch.float16, torch.bfloat16) else state.dtype
         if "mean" not in memory:
-            memory["mean"], memory["square"] = torch.zeros_like(state), torch.zeros_like(state)
-        t = memory["step"] + 1
+            memory["mean"], memory["square"] = (torch.zeros_like(state, dtype=wide) for _ in range(2))
+        t, grad = memory["step"] + 1, grad.to(wide)
         mean = memory["mean"].lerp_(grad, 1 - first)
         square = memory["square"].mul_(second).addcmul_(grad, grad, value=1 - second)
         denominator = torch.sqrt(square, out=grad).div_((1 - second**t) ** 0.5).add_(self.eps)

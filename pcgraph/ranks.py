@@ -7,9 +7,12 @@ import re
 from collections.abc import Hashable, Iterable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
+from pcgraph.arguments import shown
 from pcgraph.backends import Backend, TorchBackend
 from pcgraph.backends import get as get_backend
 from pcgraph.energies import Energy
@@ -23,11 +26,13 @@ from pcgraph.network import (
     ParameterView,
     Partition,
     Piece,
+    Place,
     Structure,
     Summary,
     make_part,
+    places,
 )  # fmt: skip
-from pcgraph.processes import Group, initialised, read_group
+from pcgraph.processes import Group, Mesh, asked, initialised, is_mesh, read_group
 
 __all__ = ["SharedNetwork", "inner_backend", "read_ranks", "require_apart"]
 
@@ -35,17 +40,29 @@ Node = Hashable
 ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
-def read_ranks(structure: Structure, partition: Mapping[Node, int], group: Any) -> tuple[Cut, int, Group | None]:
-    """Read ``partition=`` and ``group=``: who owns what, which rank this is, and the others.
+def read_ranks(
+    structure: Structure, partition: Mapping[Node, int], group: Any
+) -> tuple[Cut, int, Group | None, Mesh | None]:
+    """Read ``partition=`` and ``group=``: who owns what, which rank this is, the others, and the mesh they lie in.
 
     Raises
     ------
     ConfigError
-        The partition is none of this graph, there are more or fewer processes than it has ranks, or none at all.
+        The partition is none of this graph, there are more or fewer processes than it has ranks, or none at all; or
+        the mesh is none of data and partition.
     """
     cut = Cut.make(structure, partition)
+    if is_mesh(group) and group.ndim != 1:
+        mesh = Mesh(group)
+        if mesh.partition.size != cut.parts:
+            raise ConfigError(
+                f'a partition over {cut.parts} ranks needs a mesh whose axis "partition" has as many (found '
+                f"{Mesh.told(group)}, of which {mesh.partition.size} hold a network together)",
+                key="partition",
+            )
+        return cut, mesh.partition.rank, mesh.partition if cut.parts > 1 else None, mesh
     if cut.parts == 1:
-        return cut, 0, None
+        return cut, 0, None, None
     if group is False or (group is None and not initialised()):
         raise ConfigError(
             f"a partition over {cut.parts} ranks needs as many processes (found no process group): start the script "
@@ -60,7 +77,7 @@ def read_ranks(structure: Structure, partition: Mapping[Node, int], group: Any) 
             "parts, or start other processes",
             key="partition",
         )
-    return cut, ranks.rank, ranks
+    return cut, ranks.rank, ranks, None
 
 
 def require_apart(cut: Cut, group: Group, seed: int, like: torch.Tensor) -> None:
@@ -72,6 +89,7 @@ def require_apart(cut: Cut, group: Group, seed: int, like: torch.Tensor) -> None
         Names of nodes are told apart by their address alone, or the ranks differ in graph, partition, seed or dtype.
     """
     s = cut.structure
+    group.require_same_versions()
     names = [repr(node) for node in s.declared]
     nameless = next((name for name in names if ADDRESS.search(name)), None)
     group.agree({"names of nodes": "whole" if nameless is None else f"by value (found {nameless})"})
@@ -89,7 +107,6 @@ def require_apart(cut: Cut, group: Group, seed: int, like: torch.Tensor) -> None
         "partition": hashlib.sha256(repr(cut.owner.tolist()).encode()).hexdigest(),
         "seed": seed,
         "dtype": str(like.dtype),
-        "version of torch": torch.__version__,
     })  # fmt: skip
 
 
@@ -105,6 +122,9 @@ class SharedNetwork(HandledNetwork):
     piece: Network
     _part: Piece | None = None
     group: Group | None = None
+    #: The ranks in two dimensions, where others hold the same parts and share the batches.
+    mesh: Mesh | None = None
+    _places: dict[str, Place] | None = None
     _asked: tuple[Any, Any] = (None, None)
 
     def _build(self, seed: int) -> None:
@@ -113,12 +133,15 @@ class SharedNetwork(HandledNetwork):
         if partition is None:
             super()._build(seed)
             return
-        cut, rank, self.group = read_ranks(self.structure, partition, group)
+        cut, rank, self.group, self.mesh = read_ranks(self.structure, partition, group)
         like = torch.empty(0, dtype=self._like.dtype, device="cpu")
-        if self.group is not None:
-            require_apart(cut, self.group, seed, like)
+        everyone = self.group if self.mesh is None else self.mesh.whole
+        if everyone is not None:
+            require_apart(cut, everyone, seed, like)
         self._hold_nothing()
         self.piece, self._part = make_part(self.graph, cut, rank, seed, like)
+        if next(self.piece.parameters(), None) is None:  # optimizers of torch take no empty list, on no rank
+            self.nothing = nn.Parameter(torch.empty(0, device="cpu"))
 
     @property
     def own(self) -> Network:
@@ -136,6 +159,51 @@ class SharedNetwork(HandledNetwork):
             return None
         owner, names = self._part.cut.owner.tolist(), self.structure.declared
         return Partition(dict(zip(names, owner)), self._part.cut.parts)
+
+    @property
+    def places(self) -> dict[str, Place] | None:
+        """Where each tensor of ``state_dict()`` lies in the network of one process; None where this is one."""
+        if self._part is None:
+            return None
+        if self._places is None:
+            self._places = {f"piece.{name}": place for name, place in places(self._part, self.piece).items()}
+        return self._places
+
+    @property
+    def whole_edges(self) -> NDArray[np.int64]:
+        """The number in the whole structure of each edge of :attr:`own`."""
+        return np.arange(len(self.structure.source)) if self._part is None else self._part.edges
+
+    def sharing(self, group: Any) -> tuple[Group | None, Group | None]:
+        """Read the argument ``group=`` of a run: who shares its batches, and who takes part in it at all.
+
+        Parameters
+        ----------
+        group : Group, ProcessGroup, DeviceMesh, False or None
+            Of a network that is cut over ranks, these are known, and it may be left out; False: nobody shares batches.
+
+        Raises
+        ------
+        ConfigError
+            It is none, or not the group or the mesh of this network.
+        """
+        if self.group is None and self.mesh is None:
+            ranks = read_group(group)
+            return ranks, ranks
+        group, data = asked(group), None if self.mesh is None else self.mesh.data
+        if group is None or (self.mesh is not None and is_mesh(group) and group == self.mesh.device_mesh):
+            return data, self.group if self.mesh is None else self.mesh.whole
+        given = None if is_mesh(group) and group.ndim != 1 else read_group(group)
+        if group is False or (given is not None and self.group is not None and given.ranks == self.group.ranks):
+            return None, self.group
+        if self.mesh is not None and given is not None and data is not None and given.ranks == data.ranks:
+            return data, self.mesh.whole
+        found = Mesh.told(group) if is_mesh(group) else shown(group)
+        raise ConfigError(
+            f"a network that is cut over ranks is trained by these (found group={found}): leave group= out, or make "
+            "the network with this mesh, PCNetwork(graph, partition=..., group=mesh)",
+            key="group",
+        )
 
     def weight(self, u: Node, v: Node, key: Hashable | None = None, *, slot: str | None = None) -> ParameterView:
         if self._part is None:
@@ -183,7 +251,7 @@ class SharedNetwork(HandledNetwork):
     def node_energy(self, i: int) -> Energy:
         if self._part is None:
             return super().node_energy(i)
-        self._require_here(self.structure.nodes[i])
+        self._require_here(self.structure.nodes[int(self.structure.owner[i])])
         return self.piece.node_energy(int(self._part.local[i]))
 
     # -- what is done on all ranks together ---------------------------------------------------------------------------

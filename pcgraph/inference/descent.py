@@ -25,7 +25,8 @@ class Descent:
     Attributes
     ----------
     trace : Tensor or None
-        The energy before each step and after the last, (steps + 1, batch), or of each node (steps + 1, nodes, batch).
+        The energy before each step and after the last, (steps + 1, batch), or of each node (steps + 1, nodes, batch);
+        fewer steps are taken where all samples have reached the tolerance.
     steps : Tensor or None, shape (batch,)
         After how many steps each sample had converged; None where there was no tolerance.
     converged, failed : Tensor or None, shape (batch,)
@@ -113,6 +114,7 @@ class _Watched:
         keeper.see(taken, None)
         self.found.kept = keeper.kept
         if options.trace:
+            del energies[taken:]  # a run that has converged ends where it was looked at last
             energies.append(self._measured(None))
             found = torch.stack(energies)
             self.found.trace = program.summed(found) if options.trace == "nodes" else found
@@ -146,8 +148,9 @@ class _Watched:
             return
         memory = self.motion.memories.setdefault("solver", {})
         memory["energy"], memory["step"], memory["sum"] = self._cost(t), self.motion.first_step + t, program.summed
-        before = program.rows(t, "variable").clone()
-        after = self.solver.propose(before, program.rows(t, "gradient"), memory)
+        before, wide = program.rows(t, "variable").clone(), program.energy_dtype
+        # Curvature from differences of half precision would be rounding, and torch solves no equations in it.
+        after = self.solver.propose(before.to(wide), program.rows(t, "gradient").to(wide), memory).to(before.dtype)
         program.assign(t, torch.where(self.active.unsqueeze(1), after, before) if resting else after)
 
     def _move_going(self, t: int, going: Tensor) -> None:
@@ -170,7 +173,7 @@ class _Watched:
             return
         last, memory = self.program.plan.steps - 1, self.motion.memories.setdefault("solver", {})
         proposed = self.program.rows(last, "variable").clone()
-        chosen = self.solver.finish(proposed, self._cost(None), memory)
+        chosen = self.solver.finish(proposed.to(self.program.energy_dtype), self._cost(None), memory).to(proposed.dtype)
         differs = (chosen != proposed).any(1, keepdim=True).to(torch.uint8)
         if self.program.largest(differs).any():  # on any rank
             self.program.assign(last, torch.where(self.active.unsqueeze(1), chosen, proposed))

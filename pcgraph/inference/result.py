@@ -41,7 +41,8 @@ class InferenceResult:
         their error is zero and their prediction their state. A slot's prediction and error are there as
         ``errors["V1", "down"]``.
     trace : Tensor or None, shape (steps + 1, batch)
-        The energy before each step and after the last, if it was asked for.
+        The energy before each step and after the last, if it was asked for; of as many steps as were taken, where all
+        samples have reached ``tolerance=``.
     node_trace : dict or None
         Node -> (steps + 1, batch): the same for each node with an energy, in the order of the declaration, then for
         each (node, slot), if ``trace="nodes"`` asked for it. It has those of all nodes, on a network that is cut over
@@ -84,6 +85,7 @@ class InferenceResult:
             numbered = (*((v, s.number[v]) for v in program.network.graph), *s.slots.items())
             self.trace, self.node_trace = trace.sum(1), {v: trace[:, i] for v, i in numbered if s.has_energy[i]}
         self._program, self._reader = program, Reader(program)
+        self._place = program.network.dtype, program.network.device
         self._clamped, self._masked = tuple(clamps.values), frozenset(clamps.masked)
         self.states = NodeTensors(self._reader, "state")
         self.predictions = NodeTensors(self._reader, "prediction")
@@ -199,6 +201,11 @@ class InferenceResult:
             raise ConfigError(f"ready must be a function of a parameter (found {shown(ready)})", key="ready")
         net = self._program.network
         net.check_parameters()
+        if (net.dtype, net.device) != self._place:
+            raise ConfigError(
+                f"the network was converted or moved since this inference, from {self._place[0]} on {self._place[1]} "
+                f"to {net.dtype} on {net.device}: run net.infer(...) again"
+            )
         asked = self.plan.request
         if (asked.frozen_edges, asked.frozen_biases) != (net.frozen_edges, net.frozen_biases):
             raise ConfigError(

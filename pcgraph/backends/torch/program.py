@@ -190,8 +190,8 @@ class TorchProgram(Program):
         for call in self._lowered.weights:
             by_bucket.setdefault(call.bucket, []).append(call)
         self._learn = [self._learner(b, calls) for b, calls in by_bucket.items()]
-        names = [self.plan.structure.buckets[b].name for b in by_bucket]
-        self._packed = [ws.net.weights.get(name, None) for name in names]
+        names = [self.plan.structure.buckets[b].packed for b in by_bucket]
+        self._packed = [None if name is None else ws.net.weights[name] for name in names]
         self._learn += [
             self._keep(("bias", group, mark(which)), partial(bias_gradient, ws, group, which))
             for group, which in self._lowered.biases

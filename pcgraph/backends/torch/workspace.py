@@ -189,9 +189,11 @@ class Workspace:
     def weights(self, bucket: Bucket) -> Tensor:
         """Return the packed weights of a bucket times its scale, in the states' dtype.
 
-        It is the parameter itself, or where the scale is not 1 a copy that is refreshed for every run.
+        It is the parameter itself, or where the scale is not 1 a copy that is refreshed for every run. Transposed edges
+        get that of the bucket whose rows they use, not transposed.
         """
-        weight: Tensor = self.net.weights[bucket.name].detach()
+        assert bucket.packed is not None
+        weight: Tensor = self.net.weights[bucket.packed].detach()
         if bucket.scale == 1.0:
             return weight
 
