@@ -273,6 +273,9 @@ class SharedNetwork(HandledNetwork):
     def summed(self, tensor: Tensor) -> Tensor:
         return tensor if self.group is None else self.group.sum(tensor.clone())
 
+    def alike(self, tensor: Tensor) -> Tensor:
+        return tensor if self.group is None else self.group.broadcast(tensor.detach().clone())
+
     @property
     def _ghosts(self) -> Ghosts | None:
         if self._part is None or self.group is None:
