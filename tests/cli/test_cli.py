@@ -23,8 +23,9 @@ from typer.testing import CliRunner, Result
 import pcgraph
 from pcgraph import drawing
 from pcgraph.cli import app
+from pcgraph.cli.experiment import prepare
 from pcgraph.cli.initializers import make_initializer
-from pcgraph.cli.options import options_from, sizes_of
+from pcgraph.cli.options import Options, options_from, sizes_of
 from pcgraph.cli.rules import make_rule
 from pcgraph.data import sources
 from pcgraph.errors import ConfigError
