@@ -84,12 +84,12 @@ class Advice:
 
     @property
     def infer(self) -> dict[str, Any]:
-        """Keywords for :meth:`pcgraph.PCNetwork.infer`."""
+        """Return keywords for :meth:`pcgraph.PCNetwork.infer`."""
         return {"init": self.init, "steps": self.steps, "optimizer": self.optimizer, "coordinates": self.coordinates}
 
     @property
     def fit(self) -> dict[str, Any]:
-        """Keywords for :func:`pcgraph.fit`."""
+        """Return keywords for :func:`pcgraph.fit`."""
         how = {key: value for key, value in self.infer.items() if key != "optimizer"}
         return {**how, "state_optimizer": self.optimizer, "rule": self.rule}
 

@@ -79,7 +79,7 @@ class Following:
 
     @property
     def due(self) -> bool:
-        """Whether a measurement is due before the next run."""
+        """Say whether a measurement is due before the next run."""
         return not self._held and self._runs % self.every == 0
 
     def ran(self) -> None:

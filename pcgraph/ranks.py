@@ -152,12 +152,12 @@ class SharedNetwork(HandledNetwork):
 
     @property
     def rank(self) -> int:
-        """The rank of this process among those that share the network; 0 where none do."""
+        """Return the rank of this process among those that share the network; 0 where none do."""
         return 0 if self._part is None else self._part.rank
 
     @property
     def partition(self) -> Partition | None:
-        """Which rank owns each node, if several do; None otherwise."""
+        """Say which rank owns each node, if several do; None otherwise."""
         if self._part is None:
             return None
         owner, names = self._part.cut.owner.tolist(), self.structure.declared

@@ -28,7 +28,7 @@ Node = Hashable
 
 
 class _Edge(NamedTuple):
-    """An edge: where its source's state is kept, what it does, and by which parameter."""
+    """This is an edge: where its source's state is kept, what it does, and by which parameter."""
 
     source: int
     kind: str
@@ -40,7 +40,7 @@ class _Edge(NamedTuple):
 
 
 class _Node(NamedTuple):
-    """A node: where its state is kept, its shape, what comes in, and where its bias or prior lies."""
+    """This is a node: where its state is kept, its shape, what comes in, and where its bias or prior lies."""
 
     place: int
     shape: tuple[int, ...]

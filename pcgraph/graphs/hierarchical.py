@@ -1,4 +1,4 @@
-"""Hierarchies whose groups are predicted from below and from above, by two errors and not by one sum.
+"""Declare hierarchies whose groups are predicted from below and from above, by two errors and not by one sum.
 
 What comes from below is a group's main prediction, which a sweep follows; what comes from above, and from the group
 itself, are slots, with a precision each (:mod:`pcgraph.network.slots`):

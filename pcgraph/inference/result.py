@@ -20,6 +20,7 @@ from pcgraph.errors import ConfigError, PCGraphWarning
 from pcgraph.inference.descent import Descent, energy_by_node
 from pcgraph.inference.reading import NodeTensors, Reader
 from pcgraph.initializers import Initializer
+from pcgraph.network import every_parameter
 from pcgraph.processes import Part
 
 __all__ = ["InferenceResult"]
@@ -187,7 +188,7 @@ class InferenceResult:
                 "weights or biases were frozen, or unfrozen, since this inference was planned: run net.infer(...) again"
             )
         with torch.inference_mode(False), torch.no_grad():  # what is made lazily here serves ordinary runs later on
-            if self._energies is None and next(net.own.energies.parameters(), None) is not None:
+            if self._energies is None and next(every_parameter(net.own.energies), None) is not None:
                 self._energies, self._energy = energy_by_node(self._program), self._program.energy()
             # Classes of others may raise halfway: then it is as if nothing had been added.
             careful = len(net.own.edge_modules) or len(net.own.energies)
@@ -200,7 +201,7 @@ class InferenceResult:
                 for parameter, gradient in before:
                     parameter.grad = gradient
                 raise
-            for parameter in net.parameters():
+            for parameter in every_parameter(net):
                 if parameter.requires_grad and parameter.grad is None:
                     parameter.grad = torch.zeros_like(parameter)
 

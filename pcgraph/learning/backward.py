@@ -1,4 +1,4 @@
-"""Learning rules that send an error back through predictions as a sweep has left them.
+"""These learning rules send an error back through predictions as a sweep has left them.
 
 * :func:`forward_update`: after any inference, weights learn between the sources as swept and the targets as inferred;
 * :func:`zero_divergence`: Z-IL, each node learns in the step in which the error arrives at it;

@@ -7,7 +7,7 @@ from pcgraph.network.handles import EdgeHandle, NodeHandle
 from pcgraph.network.inits import INITS
 from pcgraph.network.network import Network
 from pcgraph.network.own import Piece, make_part
-from pcgraph.network.packed import ParameterView
+from pcgraph.network.packed import ParameterView, every_parameter
 from pcgraph.network.parts import Bucket, Group, Segment
 from pcgraph.network.slots import MAIN, Slot
 from pcgraph.network.structure import Structure
@@ -15,5 +15,5 @@ from pcgraph.network.summary import Summary
 
 __all__ = [
     "INITS", "MAIN", "Bucket", "Carried", "Cut", "EdgeHandle", "Group", "HandledNetwork", "Network", "NodeHandle",
-    "ParameterView", "Partition", "Piece", "Segment", "Slot", "Structure", "Summary", "make_part",
+    "ParameterView", "Partition", "Piece", "Segment", "Slot", "Structure", "Summary", "every_parameter", "make_part",
 ]  # fmt: skip

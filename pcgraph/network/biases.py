@@ -1,4 +1,4 @@
-"""The node attributes ``bias`` (one for each neuron, none, or one that neurons share) and ``prior``.
+"""Read the node attributes ``bias`` (one for each neuron, none, or one that neurons share) and ``prior``.
 
 What treats all places of an image, or all vertices of a graph, alike no longer does so once each neuron has a bias of
 its own: a network of graph layers then learns the labels of its vertices by heart. ``bias="channel"`` is one for each

@@ -29,7 +29,7 @@ BIAS_INITS = ("kaiming_uniform", "normal", "zeros")
 
 
 class _Handle:
-    """What edges and nodes have in common: parameters that are counted, frozen and drawn."""
+    """Edges and nodes have this in common: parameters that are counted, frozen and drawn."""
 
     def __init__(self, net: Network, number: int) -> None:
         self.net, self.number = net, number
@@ -94,7 +94,7 @@ class _Handle:
 
 
 class EdgeHandle(_Handle):
-    """One edge of a network, as :meth:`pcgraph.PCNetwork.edge` gives it.
+    """This is one edge of a network, as :meth:`pcgraph.PCNetwork.edge` gives it.
 
     Attributes
     ----------
@@ -245,7 +245,7 @@ class EdgeHandle(_Handle):
 
 
 class NodeHandle(_Handle):
-    """One prediction of a node, its main one or a slot, as :meth:`pcgraph.PCNetwork.node` gives it.
+    """This is one prediction of a node, its main one or a slot, as :meth:`pcgraph.PCNetwork.node` gives it.
 
     What it learns by are its bias, and the parameters of its energy, if that has some: these it shares with nodes that
     were declared with the same energy object.

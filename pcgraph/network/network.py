@@ -30,7 +30,7 @@ from pcgraph.network.declaration import show
 from pcgraph.network.draws import draw_parameters
 from pcgraph.network.joint import Joint
 from pcgraph.network.machine import require_bytes, require_place, require_type
-from pcgraph.network.packed import Mask, Packed, ParameterView
+from pcgraph.network.packed import Mask, Packed, ParameterView, every_parameter
 from pcgraph.network.parts import Bucket, Segment
 from pcgraph.network.slots import MAIN, Slot, called
 from pcgraph.network.structure import Structure
@@ -173,8 +173,9 @@ class Network(nn.Module):
                         where=where,
                         found=bucket.name,
                     )
-        for name, parameter in self.named_parameters():
+        for parameter in every_parameter(self):
             if parameter._backward_hooks or parameter._post_accumulate_grad_hooks:
+                name = next(name for name, other in self.named_parameters() if other is parameter)
                 raise GraphError(
                     f"the parameter {name!r} has a gradient hook, which would not be called: gradients here are local, "
                     "and not autograd's; change net.get_parameter(name).grad after backward()",

@@ -274,7 +274,7 @@ class Structure:
 
     @cached_property
     def tokens(self) -> dict[int, int]:
-        """Canonical number of a node that is read by embeddings alone -> how many tokens the smallest of them knows."""
+        """Map each node that embeddings alone read to how many tokens the smallest of them knows."""
         found: dict[int, int] = {}
         for bucket in self.buckets:
             known = bucket.transform.tokens if isinstance(bucket.transform, Embedding) else 0

@@ -136,7 +136,7 @@ class Plan:
         return np.array([i for i, value in self.request.precision if isinstance(value, tuple)], dtype=np.int64)
 
     def precisions(self, t: int) -> tuple[NDArray[np.float64] | None, ...]:
-        """For each segment the precisions of its nodes in step `t` of this run, or None where all are 1."""
+        """Return for each segment the precisions of its nodes in step `t` of this run, or None where all are 1."""
         key = t if len(self.scheduled) else 0
         if key not in self._precisions:
             self._precisions[key] = self._precisions_at(t)

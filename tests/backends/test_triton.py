@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import pcgraph
-from pcgraph import SGD, Adam, Forward, PCNetwork, Zero
+from pcgraph import SGD, Adam, Following, Forward, PCNetwork, Zero
 from pcgraph.activations import ACTIVATIONS
 from pcgraph.errors import ConfigError
 from pcgraph.testing import conformance
@@ -46,8 +46,7 @@ def test_reports_tell_the_interpreter_from_a_card(record_property):
 def test_conformance():
     refused = (
         "error coordinates", "error coordinates on a cycle", "slots and error coordinates",
-        "precisions of each step", "precisions of each step and error coordinates",
-        "precisions of each step from a sweep", "dual variables", "duals that stop",
+        "precisions of each step and error coordinates",
     )  # fmt: skip
     assert conformance.check_backend("triton") == refused
 
@@ -72,7 +71,7 @@ def neurons(count=14, edges=50, seed=0) -> nx.DiGraph:
     return nx.relabel_nodes(graph, {0: "x", 1: "y"})
 
 
-def run(graph, backend, *, init=None, steps=3, optimizer=None, batch=5, seed=0, **keywords):
+def run(graph, backend, *, init=None, steps=3, optimizer=None, batch=5, seed=0, partly=False, **keywords):
     """States, energies and gradients of two runs, of which the second adds to the gradients of the first."""
     net = PCNetwork(graph, seed=0, backend=backend, dtype=DTYPE, device=DEVICE)
     generator = torch.Generator().manual_seed(seed)
@@ -80,6 +79,9 @@ def run(graph, backend, *, init=None, steps=3, optimizer=None, batch=5, seed=0, 
         v: torch.randn(batch, *net.structure.shape(v), generator=generator, dtype=torch.float64).to(DEVICE, net.dtype)
         for v in ("x", "y")
     }  # fmt: skip
+    for v in list(clamps if partly else ()):
+        known = torch.rand(clamps[v].shape, generator=generator) < 0.5
+        clamps[v] = pcgraph.Masked(clamps[v], known.to(DEVICE))
     found = []
     for t in (steps, steps + 2):
         result = net.infer(
@@ -121,11 +123,43 @@ def test_tiles_of_any_size(monkeypatch, tile):
     same(run(mixed(), "triton", batch=19), run(mixed(), "torch", batch=19))
 
 
-@pytest.mark.parametrize(
-    "optimizer", [SGD({"a": 0.1, "b": 0.02, None: 0.05}), SGD(0.05, momentum=0.8), Adam(lr=0.02)], ids=str
-)
-def test_rates_and_optimizers(optimizer):
-    same(run(mixed(), "triton", optimizer=optimizer), run(mixed(), "torch", optimizer=optimizer))
+OPTIMIZERS = {
+    "rates": lambda v: SGD({v: 0.1, None: 0.05}),
+    "following": lambda v: SGD(Following(at_most=0.05)),
+    "momentum": lambda v: SGD(0.05, momentum=0.8),
+    "nesterov": lambda v: SGD({v: 0.1, None: 0.05}, momentum=0.8, nesterov=True),
+    "Adam": lambda v: Adam(lr=0.02),
+    "Adam, rates": lambda v: Adam(lr={v: 0.02, None: 0.01}, betas=(0.8, 0.9), eps=1e-4),
+}
+
+
+@pytest.mark.parametrize(("graph", "node"), [(mixed, "a"), (neurons, 2)], ids=["groups", "scalars"])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_all_descent_is_fused(monkeypatch, name, graph, node):
+    """States move in the launch that completes their gradients, also where some of their neurons are clamped."""
+    keywords = {"init": Forward(fallback=Zero()), "partly": True, "steps": 1}
+    wanted = run(graph(), "torch", optimizer=OPTIMIZERS[name](node), **keywords)
+    monkeypatch.setattr(backends.TorchProgram, "move", None)
+    same(run(graph(), "triton", optimizer=OPTIMIZERS[name](node), **keywords), wanted)
+
+
+@pytest.mark.parametrize("name", ["momentum", "nesterov", "Adam, rates"])
+def test_what_descent_keeps_goes_from_run_to_run(name):
+    """The weights move after every step of one inference."""
+    found = []
+    for backend in ("triton", "torch"):
+        net = PCNetwork(mixed(), seed=0, backend=backend, dtype=DTYPE, device=DEVICE)
+        generator = torch.Generator().manual_seed(0)
+        clamps = {
+            v: torch.randn(4, n, generator=generator, dtype=torch.float64).to(DEVICE, DTYPE)
+            for v, n in (("x", 20), ("y", 10))
+        }
+        weights = torch.optim.SGD(net.parameters(), lr=0.01)
+        result = pcgraph.learning.incremental(
+            net, clamps, init=Zero(), steps=3, optimizer=OPTIMIZERS[name]("a"), weights=weights
+        )
+        found.append([*(result.states[v].clone() for v in "abc"), *(p.detach().clone() for p in net.parameters())])
+    same(*found)
 
 
 @pytest.mark.parametrize(("rows", "edges"), [(1, 8), (4, 2)])

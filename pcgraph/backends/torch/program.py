@@ -255,7 +255,7 @@ class TorchProgram(Program):
     def _stage_at(self, t: int) -> Stage:
         """Return step `t`, without what serves nodes alone that have stopped in every sample."""
         t = min(t, len(self._stages) - 1)
-        if not self._stopped.any():
+        if not self._held:
             return self._stages[t]
         key = t, self._stopped.tobytes()
         if key not in self._fewer:

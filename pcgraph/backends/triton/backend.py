@@ -46,10 +46,6 @@ class TritonBackend(TorchBackend):
         reason = unusable(network.device, network.dtype, self.strict)
         if reason is None and plan.measure is not None:
             reason = "error coordinates move along waves, which are not fused"
-        if reason is None and plan.request.duals is not None:
-            reason = "dual variables are added to errors, which is not fused"
-        if reason is None and len(plan.scheduled):
-            reason = "precisions that are others in each step are not fused"
         if reason is None and plan.structure.shared_biases:
             reason = "a bias that neurons share is not fused"
         return reason

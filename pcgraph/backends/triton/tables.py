@@ -20,8 +20,8 @@ from pcgraph.plan.flow import Mask
 from pcgraph.plan.operations import Index
 
 __all__ = [
-    "ACTIVATIONS", "BARE", "BIAS", "COMPARE", "COPY", "DENSE", "EDGE", "KEEP", "NODE", "NONE", "OWN", "ROW", "SWEEP",
-    "UNALIGNED", "Places", "Tile", "aside", "known", "tile_for",
+    "ACTIVATIONS", "ADAM", "BARE", "BIAS", "COMPARE", "COPY", "DENSE", "EDGE", "KEEP", "MOMENTUM", "NESTEROV", "NODE",
+    "NONE", "OWN", "PLAIN", "ROW", "SHIFT", "SWEEP", "UNALIGNED", "Places", "Tile", "aside", "known", "tile_for",
 ]  # fmt: skip
 
 #: The activations that the kernels know, by their number.
@@ -39,8 +39,10 @@ DENSE, COPY, UNALIGNED, BIAS = 0, 1, 2, 3
 #: The offset of what is not there; any other may be negative.
 NONE = -(2**62)
 #: What a launch does at a node: errors and signals are taken; the state becomes the prediction; what comes in is kept;
-#: the gradient begins with the node's own error; the sum begins elsewhere, without its bias.
-COMPARE, SWEEP, KEEP, OWN, BARE = 1, 2, 4, 8, 16
+#: the gradient begins with the node's own error; the sum begins elsewhere, without its bias; its dual rises.
+COMPARE, SWEEP, KEEP, OWN, BARE, SHIFT = 1, 2, 4, 8, 16, 32
+#: How states move: not at all, their gradients are written; or by descent of one of these kinds.
+PLAIN, MOMENTUM, NESTEROV, ADAM = 1, 2, 3, 4
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Checks of a backend: everything that a program can be asked, on every kind of network, against the slow reference."""
+"""Check a backend: everything that a program can be asked, on every kind of network, against the slow reference."""
 
 from __future__ import annotations
 
@@ -270,7 +270,7 @@ def _scaled(graph: nx.DiGraph) -> nx.DiGraph:
 
 
 def _slots() -> nx.DiGraph:
-    """Feedback apart from what is fed forward: into an input, a hidden node with two slots, beside a parallel edge."""
+    """Declare feedback apart from what is fed forward: into an input, a node with two slots, beside a parallel edge."""
     graph = _nodes(nx.MultiDiGraph(), x=3, a=4, b=4, y=2)
     graph.nodes["x"]["slots"] = {"down": {"precision": 0.5}}
     graph.nodes["a"]["slots"] = {"down": {"activation": "tanh", "bias": False}, "self": {"precision": 0.3}}
