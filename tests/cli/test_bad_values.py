@@ -15,9 +15,9 @@ from typer.testing import CliRunner, Result
 
 import pcgraph
 from pcgraph.cli import app
-from pcgraph.cli.options import FIELDS, Options, flag, options_from, write_config
-from pcgraph.cli.text import as_typed, nodes_named
 from pcgraph.errors import ConfigError
+from pcgraph.experiments.options import FIELDS, Options, flag, options_from, write_config
+from pcgraph.experiments.text import as_typed, nodes_named
 from pcgraph.serialization import write_graph
 
 

@@ -23,12 +23,12 @@ from typer.testing import CliRunner, Result
 import pcgraph
 from pcgraph import drawing
 from pcgraph.cli import app
-from pcgraph.cli.experiment import prepare
-from pcgraph.cli.initializers import make_initializer
-from pcgraph.cli.options import Options, options_from, sizes_of
-from pcgraph.cli.rules import make_rule
 from pcgraph.data import sources
 from pcgraph.errors import ConfigError
+from pcgraph.experiments.experiment import prepare
+from pcgraph.experiments.initializers import make_initializer
+from pcgraph.experiments.options import Options, options_from, sizes_of
+from pcgraph.experiments.rules import make_rule
 from pcgraph.learning import TrainingStep
 from pcgraph.training import EpochRecord, History
 

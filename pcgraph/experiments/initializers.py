@@ -12,9 +12,9 @@ from typing import Any
 
 import networkx as nx
 
-from pcgraph.cli.machine import within_memory
-from pcgraph.cli.text import name_and_options, nodes_named, option_types, plain_value
 from pcgraph.errors import ConfigError, unknown_name
+from pcgraph.experiments.machine import within_memory
+from pcgraph.experiments.text import name_and_options, nodes_named, option_types, plain_value
 from pcgraph.initializers import Amortized, Average, Equilibrium, Forward, Initializer, Memory, Normal, Null, Zero
 from pcgraph.model import PCNetwork
 from pcgraph.topology import Report, Verdict

@@ -15,15 +15,15 @@ import networkx as nx
 import torch
 
 from pcgraph import data, graphs
-from pcgraph.cli.initializers import make_initializer
-from pcgraph.cli.machine import within_memory
-from pcgraph.cli.options import Options, sizes_of
-from pcgraph.cli.rules import frees_target, infers, make_rule, plans
-from pcgraph.cli.text import node_named
 from pcgraph.data import Images
 from pcgraph.data.loading import class_balanced
 from pcgraph.data.sources import CATALOGUE, Source, is_here
 from pcgraph.errors import ConfigError, Diverged, InvalidInitializer, PCGraphWarning, unknown_name
+from pcgraph.experiments.initializers import make_initializer
+from pcgraph.experiments.machine import within_memory
+from pcgraph.experiments.options import Options, sizes_of
+from pcgraph.experiments.rules import frees_target, infers, make_rule, plans
+from pcgraph.experiments.text import node_named
 from pcgraph.initializers import Average, Forward, Initializer, Null
 from pcgraph.learning import Incremental, Nudged, Rule
 from pcgraph.model import PCNetwork
