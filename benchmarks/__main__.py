@@ -74,6 +74,25 @@ def chains(args: argparse.Namespace) -> list[dict]:
     return rows
 
 
+def inferences(args: argparse.Namespace) -> list[dict]:
+    """Error coordinates against backpropagation, and duals against states alone, on the paper's network."""
+    rows = []
+    for steps in args.steps:
+        shared = {"sizes": args.sizes, "batch": args.batch}
+        entries = {
+            kind: here("mlp.ours", steps=steps, inference=kind, **shared) for kind in ("states", "errors", "duals")
+        }
+        entries["backprop"] = here("mlp.backprop", **shared)
+        times = in_turn({name: (c, "step") for name, c in entries.items()}, args.rounds, args.each)
+        for contestant in entries.values():
+            contestant.close()
+        name = f"{'-'.join(map(str, args.sizes))}, batch {args.batch}, T={steps}"
+        for kind, other, limit in (("errors", "backprop", steps + 1.2), ("duals", "states", 1.25)):
+            rows += against(times[kind], {other: times[other]}, f"{name}, {kind}: a training step", {other: limit})
+    print(*rows, sep="\n", flush=True)
+    return rows
+
+
 def random_groups(args: argparse.Namespace) -> list[dict]:
     """Random wiring with cycles."""
     graph = pcgraph.graphs.random_groups(128, 32, 4, seed=0)
@@ -148,7 +167,8 @@ def cold(args: argparse.Namespace) -> list[dict]:
 
 
 PARTS = {
-    "chains": chains, "groups": random_groups, "dense": against_dense, "neurons": neurons, "large": large, "plan": cold,
+    "chains": chains, "inferences": inferences, "groups": random_groups, "dense": against_dense, "neurons": neurons,
+    "large": large, "plan": cold,
 }  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 
 import pcgraph
-from pcgraph import SGD, Forward, PCNetwork
+from pcgraph import SGD, Duals, Errors, Forward, PCNetwork
 from pcgraph.plan.operations import Propagate
 
 
@@ -23,18 +23,21 @@ def data(sizes: list[int], batch: int, device: str) -> tuple[torch.Tensor, torch
     return x.to(device), y.to(device)
 
 
+INFERENCE = {"states": {}, "errors": {"coordinates": Errors()}, "duals": {"duals": Duals(0.5)}}
+
+
 def ours(
-    sizes: list[int], batch: int, steps: int, activation: str = "gelu", device: str = "cpu"
+    sizes: list[int], batch: int, steps: int, activation: str = "gelu", device: str = "cpu", inference: str = "states"
 ) -> Callable[[], object]:
-    """pcgraph's training step, by the public calls."""
+    """pcgraph's training step, by the public calls: by states, by error coordinates or with duals."""
     net = PCNetwork(pcgraph.graphs.chain(sizes, activation=activation), device=device)
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3, fused=True)
     x, y = data(sizes, batch, device)
-    start, states = Forward(), SGD(lr=0.1)
+    start, states, settings = Forward(), SGD(lr=0.1), INFERENCE[inference]
 
     def step() -> None:
         optimizer.zero_grad()
-        net.infer({"x": x, "y": y}, init=start, steps=steps, optimizer=states).backward()
+        net.infer({"x": x, "y": y}, init=start, steps=steps, optimizer=states, **settings).backward()
         optimizer.step()
 
     return step

@@ -116,7 +116,7 @@ def is_number(value: Any) -> bool:
     >>> [is_number(v) for v in (1, 0.5, np.float32(1), torch.tensor(0.5), True, 1j, "1", None)]
     [True, True, True, True, False, False, False, False]
     """
-    if is_integer(value):
+    if type(value) in (int, float) or is_integer(value):
         return True
     if isinstance(value, torch.Tensor):
         return value.dim() == 0 and value.layout == torch.strided and value.is_floating_point() and not value.is_meta

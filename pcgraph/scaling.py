@@ -106,7 +106,7 @@ def mupc(graph: nx.DiGraph, *, gain: float = 1.0) -> nx.DiGraph:
             fan_in = _fan_in(attributes, structure.shape(u), structure.shape(v))
             width = fan_in if fan_in and not twin.out_degree(v) and twin.in_degree(u) else 1
             attributes["scale"] = (gain if fan_in else 1.0) / math.sqrt(max(fan_in, 1) * width * share)
-            if fan_in:
+            if fan_in and not attributes.get("transpose"):
                 attributes["init"] = "normal"
         if into[v]:
             data["bias"] = False

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import networkx as nx
+import numpy as np
 import torch
 
-from pcgraph.arguments import require_path, require_text
+from pcgraph.arguments import is_number, require_path, require_text, shown
 from pcgraph.drawing.declaration import LABELLED, LARGE, headline, neurons
 from pcgraph.drawing.placing import bend, fanned, layout, main_edges, signs
 from pcgraph.drawing.style import BLUE, GREEN, GREY, INK, PAPER, RED, short_name
@@ -160,7 +161,11 @@ def _amount(value: float, top: float) -> tuple[str, str]:
 
 
 def _named(value: object) -> str:
-    """Write what was declared as a person would: a name as it stands, anything else by its class or function."""
+    """Write what was declared as a person would: names and numbers as they stand, else the class or function."""
+    if isinstance(value, bool | list | tuple | torch.Tensor | np.ndarray):
+        return shown(value)
+    if is_number(value):
+        return f"{value:g}"
     return value if isinstance(value, str) else getattr(value, "__name__", type(value).__name__)
 
 
@@ -352,7 +357,8 @@ class _Drawing:
         if self.net is not None:
             lines += self.weights(u, v, key, slot)
         lines += ["frozen"] * (data.get("trainable") is False)
-        lines += ["shares its weight"] * (data.get("share") is not None)
+        if data.get("share") is not None:
+            lines += ["the transpose of a weight that it shares" if data.get("transpose") else "shares its weight"]
         lines += ["on the cycle that no clamp cuts"] * bad + ["not needed by a free value: its target is clamped"] * cut
         return lines
 
@@ -361,7 +367,7 @@ class _Drawing:
         assert self.net is not None
         number = self.net.structure.edge_number(u, v, key, "main" if slot is None else slot)
         bucket = self.net.structure.buckets[int(self.net.structure.bucket_of[number])]
-        if bucket.kind not in ("linear", "sparse"):
+        if bucket.packed is None:
             return []
         weight = self.net.weight(u, v, key, slot="main" if slot is None else slot)
         return [f"{'×'.join(map(str, weight.shape))} weights: {_size(weight)}"]

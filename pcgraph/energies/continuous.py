@@ -1,4 +1,4 @@
-"""Energies of states that may be any real number, by how far they lie from their prediction."""
+"""States that may be any real number cost an energy by how far they lie from their prediction."""
 
 from __future__ import annotations
 

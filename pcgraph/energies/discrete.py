@@ -1,4 +1,4 @@
-"""Energies of classes, of binary neurons and of counts, whose predictions are logits or logarithms of rates."""
+"""Classes, binary neurons and counts have energies of their own; predictions are logits or logarithms of rates."""
 
 from __future__ import annotations
 

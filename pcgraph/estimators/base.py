@@ -1,4 +1,4 @@
-"""What a classifier and a regressor have in common: their parameters, and how a network is made and trained."""
+"""A classifier and a regressor have this in common: their parameters, and how a network is made and trained."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ Optimizer = Callable[[Iterable[torch.nn.Parameter]], torch.optim.Optimizer]
 
 
 class PCEstimator(BaseEstimator):  # type: ignore[misc]
-    """The base of both estimators: parameters, and training on arrays."""
+    """Both estimators extend this class: parameters, and training on arrays."""
 
     def __init__(
         self, graph: nx.DiGraph | None = None, *, hidden: tuple[int, ...] = (64,), activation: str = "relu",

@@ -1,4 +1,4 @@
-"""A classifier of scikit-learn that learns by predictive coding."""
+"""A classifier of scikit-learn learns by predictive coding."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A declaration of transformers: blocks of attention and of two layers, each added to what goes by."""
+"""Declare transformers: blocks of attention and of two layers, each added to what goes by."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hierarchies whose groups are predicted from below and from above, by two errors and not by one sum.
+"""Declare hierarchies whose groups are predicted from below and from above, by two errors and not by one sum.
 
 What comes from below is a group's main prediction, which a sweep follows; what comes from above, and from the group
 itself, are slots, with a precision each (:mod:`pcgraph.network.slots`):
@@ -27,7 +27,7 @@ AREAS = ("V1", "V2", "V4", "IT")
 @sizes_in_one
 def bidirectional(
     sizes: Sequence[Size], *, precision: float = 1.0, feedback: float = 0.001, inside: bool = False,
-    activation: ActivationSpec = "gelu", output_activation: ActivationSpec = "identity",
+    tied: bool = False, activation: ActivationSpec = "gelu", output_activation: ActivationSpec = "identity",
 ) -> nx.DiGraph:  # fmt: skip
     """Declare a chain that predicts both ways: ``x -> h1 -> ... -> y``, and back into a slot ``"down"`` of each group.
 
@@ -42,6 +42,9 @@ def bidirectional(
     inside : bool
         Let predictions be ``W f(h)`` and ``V f(h)``, the activation on the edges out of hidden groups, as the paper
         has it, and not ``f(W h)`` and ``f(V h)``.
+    tied : bool
+        Let what comes from above come through the transposes ``W^T`` of the weights from below, and not through weights
+        V of its own.
     activation, output_activation : str or callable
         Of the hidden groups, and of ``y``. What is predicted of ``x`` is linear.
 
@@ -58,6 +61,7 @@ def bidirectional(
     {'down': {'precision': 0.001, 'activation': 'gelu'}}
     """
     inside, precision = require_flag(inside, "inside"), require_number(precision, "precision", above=0)
+    tied = require_flag(tied, "tied")
     outside: ActivationSpec = "identity" if inside else activation
     graph = chain(sizes, activation=outside, output_activation=output_activation)
     names = list(graph)
@@ -65,6 +69,9 @@ def bidirectional(
         for v in names[1:]:
             graph.nodes[v]["precision"] = precision
     _feed_back(graph, names, require_number(feedback, "feedback", above=0), outside)
+    for low, high in zip(names, names[1:]) if tied else ():
+        graph.edges[low, high]["share"] = graph.edges[high, low]["share"] = f"{low} to {high}"
+        graph.edges[high, low]["transpose"] = True
     if inside:
         for u, _, data in graph.edges(data=True):
             if u not in (names[0], names[-1]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping
+from functools import cached_property
 from typing import Literal
 
 from torch import Tensor
@@ -44,11 +45,22 @@ class NodeTensors(Mapping[Node, Tensor]):
 
     def __init__(self, reader: Reader, kind: Kind | Literal["error"]) -> None:
         self._reader, self._kind = reader, kind
-        plan = reader.program.plan
-        self._structure = plan.structure
-        own, program = self._structure.declared, reader.program
-        numbers = plan.duals.tolist() if kind == "dual" else range(len(own))
-        self._nodes = tuple(own[i] for i in numbers if program.holds(i))
+        self._structure = reader.program.plan.structure
+
+    @cached_property
+    def _nodes(self) -> tuple[Node, ...]:
+        return tuple(v for v, here in self._known if here)
+
+    @cached_property
+    def elsewhere(self) -> frozenset[Node]:
+        """Return the nodes that other ranks have, where several share the network."""
+        return frozenset(v for v, here in self._known if not here)
+
+    @cached_property
+    def _known(self) -> tuple[tuple[Node, bool], ...]:
+        own, program = self._structure.declared, self._reader.program
+        numbers = program.plan.duals.tolist() if self._kind == "dual" else range(len(own))
+        return tuple((own[i], program.holds(i)) for i in numbers)
 
     def __getitem__(self, node: Node) -> Tensor:
         number, slots = self._structure.number, self._structure.slots

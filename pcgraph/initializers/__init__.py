@@ -1,4 +1,4 @@
-"""State initializers: where the free states start (paper, Sections 3 and 4)."""
+"""State initializers say where the free states start (paper, Sections 3 and 4)."""
 
 from pcgraph.initializers.amortized import Amortized
 from pcgraph.initializers.average import Average

@@ -222,7 +222,7 @@ class Nudged:
 
 @dataclass(frozen=True)
 class _Direct:
-    """A rule that goes from inputs and targets to gradients at once, without an inference that ``fit`` would see."""
+    """This rule goes from inputs and targets to gradients at once, without an inference that ``fit`` would see."""
 
     infers = False
     _learn: ClassVar[Callable[..., Tensor]]

@@ -1,4 +1,4 @@
-"""The node attributes ``bias`` (one for each neuron, none, or one that neurons share) and ``prior``.
+"""Read the node attributes ``bias`` (one for each neuron, none, or one that neurons share) and ``prior``.
 
 What treats all places of an image, or all vertices of a graph, alike no longer does so once each neuron has a bias of
 its own: a network of graph layers then learns the labels of its vertices by heart. ``bias="channel"`` is one for each
@@ -62,7 +62,7 @@ def read_bias(value: Any, node: Node, shape: Shape) -> Shape | bool:
 
 
 def read_prior(value: Any, node: Node, shape: Shape) -> torch.Tensor:
-    """Read what a root says of its prior: numbers that broadcast to its shape, in float64.
+    """Read what a root, or a slot, says of its prior: numbers that broadcast to its shape, in float64.
 
     Raises
     ------
@@ -70,17 +70,17 @@ def read_prior(value: Any, node: Node, shape: Shape) -> torch.Tensor:
         They do not, or are not finite.
     """
     read = read_numbers(
-        value, f"the prior of node {node!r}", dtype=torch.float64,
+        value, f"the prior of {called(node)}", dtype=torch.float64,
         refuse=lambda text: GraphError(text, where=node, found=value),
     )  # fmt: skip
     try:
         prior = read.to(torch.float64).expand(shape).clone()
     except RuntimeError:
         raise GraphError(
-            f"the prior of node {node!r} must broadcast to its shape {shape} (found shape {tuple(read.shape)})",
+            f"the prior of {called(node)} must broadcast to its shape {shape} (found shape {tuple(read.shape)})",
             where=node,
             found=value,
         ) from None
     if not torch.isfinite(prior).all():
-        raise GraphError(f"the prior of node {node!r} must be finite", where=node, found=value)
+        raise GraphError(f"the prior of {called(node)} must be finite", where=node, found=value)
     return prior

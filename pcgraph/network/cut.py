@@ -190,9 +190,10 @@ class Cut:
                     key="partition",
                 )
 
-        for b, bucket in enumerate(s.buckets):
-            shares = bucket.weight is not None and bucket.rows < bucket.count
-            module = isinstance(bucket.transform, nn.Module) and bucket.kind == "module"
+        lent = {bucket.lender for bucket in s.buckets} - {None}
+        for bucket in s.buckets:
+            shares = bucket.weight is not None and (bucket.rows < bucket.count or bucket.packed in lent)
+            module = isinstance(bucket.transform, nn.Module) and bucket.kind in ("module", "joint")
             for k in range(bucket.count) if shares or module else ():
                 text = f"the edge {' -> '.join(map(repr, s.edge(bucket.start + k)[:2]))}"
                 rank = int(there[bucket.start + k])
@@ -200,7 +201,7 @@ class Cut:
                     for parameter in bucket.transform.parameters():
                         see(id(parameter), rank, text)
                 elif bucket.weight is not None:
-                    see((b, int(bucket.weight[k])), rank, text)
+                    see((bucket.packed, int(bucket.weight[k])), rank, text)
         for segment in s.segments:
             parameters = [] if segment.energy is None else list(segment.energy.parameters())
             nodes = s.nodes_of(segment)

@@ -37,7 +37,7 @@ Shape = tuple[int, ...]
 
 #: What is said of a prediction and its energy, or of what an edge does; and which predictions there are.
 SAID_OF_NODES = ("shape", "activation", "bias", "energy", "precision", "prior", "combine")
-SAID_OF_EDGES = ("transform", "activation", "trainable", "share", "scale", "init")
+SAID_OF_EDGES = ("transform", "activation", "trainable", "share", "transpose", "scale", "init")
 NODE_ATTRIBUTES = (*SAID_OF_NODES, "slots")
 EDGE_ATTRIBUTES = (*SAID_OF_EDGES, "slot", "role")
 #: The energy of every node that declares none; precisions are kept by node.
@@ -92,7 +92,7 @@ class NodeSpec:
         Whether the node has one where it is predicted, one number for each neuron; or the shape of one that neurons
         share. None where nothing is said.
     prior : Tensor or None
-        What a root is predicted as, float64, of the node's shape.
+        What a root, or a slot that no edge feeds, is predicted as, float64, of the node's shape.
     combine : nn.Module or None
         What makes one prediction of all parents; None for their sum.
     """
@@ -170,7 +170,7 @@ class EdgeSpec:
 
     Attributes
     ----------
-    kind : {"linear", "sparse", "identity", "module", "joint", "tie"}
+    kind : {"linear", "transposed", "sparse", "identity", "module", "joint", "tie"}
         How the network keeps and computes it. A tie is the structure's own: it makes a slot's state that of its node.
     transform : Transform
         f of the source's state.
@@ -213,7 +213,7 @@ def _kind(transform: Transform) -> str:
 
 
 #: Kinds of edges whose transform holds nothing, so that one is as good as another.
-PACKED = ("linear", "identity")
+PACKED = ("linear", "transposed", "identity")
 #: What an edge without attributes is.
 DEFAULT_EDGE = EdgeSpec("linear", Linear(), activations.get(None), True, None)
 TIE = EdgeSpec("tie", Identity(), activations.get(None), False, None)
@@ -240,13 +240,7 @@ def edge_spec(where: tuple[Any, ...], attributes: Mapping[str, Any]) -> EdgeSpec
         phi = activations.get(attributes.get("activation"))
     except GraphError as error:
         raise GraphError(f"{show(where)}: {error}", where=where, found=error.found) from None
-    trainable = attributes.get("trainable", True)
-    if not isinstance(trainable, bool | np.bool_):
-        raise GraphError(
-            f"{show(where)} needs trainable=True or trainable=False (found {shown(trainable)})",
-            where=where,
-            found=trainable,
-        )
+    trainable = _flag(where, "trainable", attributes.get("trainable", True))
     share = attributes.get("share")
     try:
         hash(share)
@@ -255,23 +249,39 @@ def edge_spec(where: tuple[Any, ...], attributes: Mapping[str, Any]) -> EdgeSpec
             f"{show(where)} needs a hashable share key (found {shown(share)})", where=where, found=share
         ) from None
     kind = _kind(transform)
+    if _flag(where, "transpose", attributes.get("transpose", False)):
+        kind = _transposed(where, kind, share)
     scale = _scale(where, attributes.get("scale"))
     init = read_init(attributes.get("init"), kind, where, show(where))
-    return EdgeSpec(kind, transform, phi, bool(trainable), share, scale, init)
+    return EdgeSpec(kind, transform, phi, trainable, share, scale, init)
+
+
+def _flag(where: tuple[Any, ...], name: str, value: Any) -> bool:
+    if isinstance(value, bool | np.bool_):
+        return bool(value)
+    text = f"{show(where)} needs {name}=True or {name}=False (found {shown(value)})"
+    raise GraphError(text, where=where, found=value)
+
+
+def _transposed(where: tuple[Any, ...], kind: str, share: Hashable) -> str:
+    """Return the kind of an edge whose weight is the transpose of another's, if it can be one."""
+    problem = "share= with the key of the edge whose weight it transposes (found none)"
+    if kind != "linear":
+        problem = f"a Linear transform, whose weight a network keeps (found {kind})"
+        problem += "; modules share what is one parameter: conv_transpose.weight = conv.weight" * (kind == "module")
+    elif share is not None:
+        return "transposed"
+    raise GraphError(f"{show(where)} has transpose=True, and needs {problem}", where=where, found=share)
 
 
 def _scale(where: tuple[Any, ...], value: Any) -> float:
-    if value is None:
-        return 1.0
-
     def refuse(text: str) -> GraphError:
         return GraphError(f"{show(where)}: {text}", where=where, found=value)
 
-    scale = require_number(value, "the scale", refuse=refuse)
+    scale = 1.0 if value is None else require_number(value, "the scale", refuse=refuse)
     if scale == 0:
-        raise refuse(
-            f"the scale must not be zero, with which nothing would be sent (found {shown(value)}): remove the edge"
-        )
+        text = f"the scale must not be zero, with which nothing would be sent (found {shown(value)}): remove the edge"
+        raise refuse(text)
     return scale
 
 
@@ -467,17 +477,17 @@ def _tied(edges: Edges, nodes: Nodes) -> Edges:
     Raises
     ------
     GraphError
-        No edge feeds a slot.
+        No edge feeds a slot without a prior, or one feeds a slot with it.
     """
     count, ties = len(nodes.names) - len(nodes.owners), len(nodes.owners)
     fed = np.bincount(edges.target, minlength=len(nodes.names))[count:]
-    for k in np.flatnonzero(fed == 0).tolist():
+    constant = np.array([spec.prior is not None for spec in nodes.specs])[nodes.which[count:]]
+    for k in np.flatnonzero((fed == 0) != constant).tolist():
         slot: Any = nodes.names[count + k]
-        raise GraphError(
-            f"the {slot} is fed by no edge: say slot={slot.name!r} on an edge into {slot.node!r}, or take it out of "
-            "slots=",
-            where=slot,
-        )
+        why = "has a prior, which is its prediction, and is fed by an edge: feed another slot"
+        if not constant[k]:
+            why = f"is fed by no edge: say slot={slot.name!r} on an edge into {slot.node!r}, give it a prior"
+        raise GraphError(f"the {slot} {why}, or take it out of slots=", where=slot)
     return replace(
         edges,
         source=np.concatenate([edges.source, nodes.owners]),

@@ -12,7 +12,7 @@ from pcgraph.arguments import is_number, require_flag, require_number, shown
 from pcgraph.errors import ConfigError, GraphError, nearest
 from pcgraph.network.handles import EdgeHandle, NodeHandle
 from pcgraph.network.network import Network
-from pcgraph.network.packed import Packed, ParameterView
+from pcgraph.network.packed import Mask, Packed, ParameterView
 
 __all__ = ["handle_of", "parameter_groups"]
 
@@ -58,11 +58,13 @@ def parameter_groups(net: Network, settings: Any, separate: Any) -> list[dict[st
         )
     kinds: list[dict[str, Any]] = [{}]
     chosen: dict[tuple[Any, ...], tuple[int, str]] = {}
+    alone: set[tuple[Any, ...]] = set()
     for key, value in (settings or {}).items():
         who = handle_of(net, key)
         read = _read(value, who)
         if read not in kinds:
             kinds.append(read)
+        alone.update(() if read else _places(who))
         for place in _places(who):
             kind, first = chosen.setdefault(place, (kinds.index(read), who.name))
             if kind != kinds.index(read):
@@ -70,8 +72,10 @@ def parameter_groups(net: Network, settings: Any, separate: Any) -> list[dict[st
     found: list[list[Tensor]] = [[] for _ in kinds]
     for packed in (net.weights, net.biases):
         for name, parameter in packed.items():
-            rows = np.array([chosen.get((id(packed), name, row), (0,))[0] for row in range(len(parameter))])
-            for kind, part in _cut(packed, name, rows, separate):
+            places = [(id(packed), name, row) for row in range(len(parameter))]
+            rows = np.array([chosen.get(place, (0,))[0] for place in places])
+            apart = np.array([place in alone for place in places]) if alone else None
+            for kind, part in _cut(packed, name, rows, apart, separate):
                 found[kind].append(part)
     others = {id(p): p for module in (net.edge_modules, net.energies) for p in module.parameters()}
     for number, parameter in others.items():
@@ -108,8 +112,13 @@ def _places(who: Handle) -> Iterator[tuple[Any, ...]]:
             yield (id(parameter),)
 
 
-def _cut(packed: Packed, name: str, kinds: Any, separate: bool) -> Iterator[tuple[int, Tensor]]:
-    """Cut a packed parameter where settings change, and where what is frozen ends; or into all of its rows."""
+def _cut(
+    packed: Packed, name: str, kinds: Any, apart: Mask | None, separate: bool
+) -> Iterator[tuple[int, Tensor]]:  # fmt: skip
+    """Cut a packed parameter where settings change, where what is frozen ends, and around rows that lie apart.
+
+    Or into all of its rows, where `separate` is true.
+    """
     whole, frozen = packed[name], packed.frozen_rows.get(name)
     if separate:
         shape = whole.shape[1:] if name.startswith(("linear", "sparse")) else (whole[0].numel(),)
@@ -117,6 +126,8 @@ def _cut(packed: Packed, name: str, kinds: Any, separate: bool) -> Iterator[tupl
             yield kind, packed.view(name, slice(row, row + 1), tuple(shape))
         return
     label = kinds if frozen is None else 2 * kinds + frozen
+    if apart is not None:
+        label = np.where(apart, -1 - np.arange(len(kinds)), label)
     cuts = np.flatnonzero(np.diff(label)) + 1
     if not len(cuts):
         yield int(kinds[0]), whole

@@ -65,6 +65,11 @@ INITS: dict[str, Fill] = {
 }
 #: They take many weights of one fan-in at once, (edges, out, in).
 BATCHED: tuple[Fill, ...] = (kaiming_uniform, normal, xavier_uniform, zeros)
+#: Kinds of edges that have no weight of their own to draw -> why.
+WITHOUT = {
+    "identity": "its transform hands its source's state on and has none",
+    "transposed": "its weight is the transpose of another edge's, which says it",
+}
 #: They need the matrix, and not its stored entries alone.
 DENSE: tuple[Fill, ...] = (xavier_uniform, orthogonal)
 
@@ -89,10 +94,10 @@ def read_init(value: Any, kind: str, where: tuple[Any, ...], text: str) -> Init 
             found=value,
         )
     if kind not in ("linear", "sparse"):
-        why = "hands its source's state on and has none" if kind == "identity" else "draws its own"
+        why = WITHOUT.get(kind, "its transform draws its own")
         raise GraphError(
-            f"{text} has an init, which says how a network draws weights, but its transform {why}: remove it"
-            + ("" if kind == "identity" else ", or set the weights of the module before it is declared"),
+            f"{text} has an init, which says how a network draws weights, but {why}: remove it"
+            + ("" if kind in WITHOUT else ", or set the weights of the module before it is declared"),
             where=where,
             found=value,
         )

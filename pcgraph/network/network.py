@@ -13,7 +13,7 @@ A node may have further predictions, slots, with an energy each: :mod:`pcgraph.n
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, Self, cast
 
 import networkx as nx
@@ -30,7 +30,7 @@ from pcgraph.network.declaration import show
 from pcgraph.network.draws import draw_parameters
 from pcgraph.network.joint import Joint
 from pcgraph.network.machine import require_bytes, require_place, require_type
-from pcgraph.network.packed import Mask, Packed, ParameterView
+from pcgraph.network.packed import Mask, Packed, ParameterView, every_parameter
 from pcgraph.network.parts import Bucket, Segment
 from pcgraph.network.slots import MAIN, Slot, called
 from pcgraph.network.structure import Structure
@@ -161,8 +161,8 @@ class Network(nn.Module):
         """
         for bucket in self.structure.buckets:
             if not bucket.learns and bucket.multiplies:
-                place = self.weights if bucket.kind in ("linear", "sparse") else self.edge_modules
-                module_or_weight = place[bucket.name]
+                packed = bucket.packed
+                module_or_weight = self.edge_modules[bucket.name] if packed is None else self.weights[packed]
                 own = [module_or_weight] if isinstance(module_or_weight, Tensor) else module_or_weight.parameters()
                 if any(parameter.requires_grad for parameter in own):
                     where = self.structure.edge(bucket.start)
@@ -173,8 +173,9 @@ class Network(nn.Module):
                         where=where,
                         found=bucket.name,
                     )
-        for name, parameter in self.named_parameters():
+        for parameter in every_parameter(self):
             if parameter._backward_hooks or parameter._post_accumulate_grad_hooks:
+                name = next(name for name, other in self.named_parameters() if other is parameter)
                 raise GraphError(
                     f"the parameter {name!r} has a gradient hook, which would not be called: gradients here are local, "
                     "and not autograd's; change net.get_parameter(name).grad after backward()",
@@ -207,8 +208,12 @@ class Network(nn.Module):
         return kept[1]
 
     def _edges_of(self, name: str, mask: Mask) -> Index:
-        bucket = next(bucket for bucket in self.structure.buckets if bucket.name == name)
-        return bucket.start + np.flatnonzero(mask if bucket.weight is None else mask[bucket.weight])
+        found = [
+            b.start + np.flatnonzero(mask if b.weight is None else mask[b.weight])
+            for b in self.structure.buckets
+            if b.packed == name
+        ]
+        return np.concatenate(found)
 
     def _nodes_of(self, name: str, mask: Mask) -> Index:
         own = next(nodes for other, nodes in self.structure.bias_packs() if other == name)
@@ -319,11 +324,11 @@ class Network(nn.Module):
         if bucket.kind in ("identity", "tie", "module"):
             module = self.edge_modules[bucket.name] if bucket.kind == "module" else bucket.transform
             return module(x).flatten(1)  # type: ignore[no-any-return]
-        x, weight = x.flatten(1), self.weights[bucket.name][bucket.row(e)]
+        x, weight = x.flatten(1), self.weights[cast(str, bucket.packed)][bucket.row(e)]
         if e in self.frozen_edges:
             weight = weight.detach()
-        if bucket.kind == "linear":
-            return nn.functional.linear(x, weight)
+        if bucket.dense:
+            return nn.functional.linear(x, weight.t() if bucket.kind == "transposed" else weight)
         source, target = bucket.pattern(self.structure.groups).to(x.device)
         out = x.new_zeros(x.shape[0], self.structure.groups[bucket.target_group].size)
         return out.index_add(1, target, x.index_select(1, source) * weight)
@@ -335,6 +340,7 @@ class Network(nn.Module):
 
         An optimizer takes it as well: it has a ``grad``, and ``requires_grad_(False)`` freezes it.
 
+        Of an edge with ``transpose=True`` it is a transposed view of the weight that it shares.
         Of a SparseLinear edge it holds the stored values, shape (entries,), in the order of its ``entries``. What the
         edge sends is its ``scale`` times the product with the weight.
 
@@ -364,15 +370,16 @@ class Network(nn.Module):
     def edge_weight(self, i: int) -> ParameterView:
         """Return the weight of the edge with canonical number `i`, as :meth:`weight` does."""
         bucket = self.structure.buckets[int(self.structure.bucket_of[i])]
-        if bucket.kind not in ("linear", "sparse"):
+        if bucket.packed is None:
             u, v = self.structure.edge(i)[:2]
             raise GraphError(
                 f"the edge {u!r} -> {v!r} is a {type(bucket.transform).__name__}, which has no dense weight; "
                 "net.transform(u, v) is the transform itself",
                 where=(u, v),
             )
-        row = bucket.row(i)
-        return self.weights.view(bucket.name, slice(row, row + 1), tuple(self.weights[bucket.name].shape[1:]))
+        row, shape = bucket.row(i), tuple(self.weights[bucket.packed].shape[1:])
+        transposed = bucket.kind == "transposed"
+        return self.weights.view(bucket.packed, slice(row, row + 1), shape[::-1] if transposed else shape, transposed)
 
     def bias(self, v: Node, *, slot: str | None = None) -> ParameterView:
         """Return the bias of node `v`, or of a slot of it, as a view; an optimizer takes it as well.
@@ -410,6 +417,26 @@ class Network(nn.Module):
     def own(self) -> Network:
         """Hold the parameters: it is the network itself, or of one that is cut over ranks the part of this rank."""
         return self
+
+    def holds(self, v: Node) -> bool:
+        """Tell whether this process computes the node: of one that is cut over ranks, each computes its own."""
+        return True
+
+    def spread(self, values: Mapping[Node, Tensor], nodes: Iterable[Node], batch: int) -> dict[Node, Tensor]:
+        """Give other ranks what they read of `nodes`; see :class:`~pcgraph.network.ghosts.Ghosts`."""
+        return {}
+
+    def collect(self, values: Mapping[Node, Tensor], nodes: Iterable[Node], batch: int) -> dict[Node, Tensor]:
+        """Add up what several ranks have for `nodes`, each where it is computed."""
+        return {v: values[v] for v in nodes if v in values}
+
+    def gather(self, values: Mapping[Node, Tensor], shapes: Mapping[Node, tuple[int, ...]]) -> dict[Node, Tensor]:
+        """Give every rank the values of all nodes of `shapes`."""
+        return {v: values[v] for v in shapes}
+
+    def summed(self, tensor: Tensor) -> Tensor:
+        """Add up over the ranks that share the network."""
+        return tensor
 
     @property
     def dtype(self) -> torch.dtype:

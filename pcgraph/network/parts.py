@@ -66,7 +66,7 @@ class Bucket:
 
     Attributes
     ----------
-    kind : {"linear", "sparse", "identity", "module", "joint", "tie"}
+    kind : {"linear", "transposed", "sparse", "identity", "module", "joint", "tie"}
     name : str
         Of its parameter, or of its module, in the network.
     source_group, target_group : int
@@ -77,9 +77,11 @@ class Bucket:
     weight : ndarray or None
         Which row of the parameter each edge uses; None where edge i uses row i.
     rows : int
-        Rows of the parameter.
+        Rows of the parameter, if it is the bucket's own.
     scale : float
         The factor of all that the edges send.
+    lender : str or None
+        The name of the bucket whose parameter transposed edges use.
     """
 
     kind: str
@@ -94,6 +96,17 @@ class Bucket:
     weight: Index | None
     rows: int
     scale: float = 1.0
+    lender: str | None = None
+
+    @property
+    def packed(self) -> str | None:
+        """Return the name of the packed parameter in which the weights of the edges lie; None where there is none."""
+        return self.name if self.kind in ("linear", "sparse") else self.lender
+
+    @property
+    def dense(self) -> bool:
+        """Each edge is a product with a matrix."""
+        return self.kind in ("linear", "transposed")
 
     @property
     def count(self) -> int:
@@ -120,9 +133,9 @@ class Bucket:
         return self.trainable and self.multiplies
 
     def entries(self, groups: tuple[Group, ...]) -> int:
-        """Count the weights of one edge that the network keeps."""
+        """Count the weights of one edge that lie packed."""
         a, z = groups[self.source_group], groups[self.target_group]
-        if self.kind == "linear":
+        if self.dense:
             return a.size * z.size
         return self.pattern(groups).shape[1] if self.kind == "sparse" else 0
 

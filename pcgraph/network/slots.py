@@ -3,8 +3,9 @@
     F = sum_v sum_s E_vs(h_v, mu_vs)        s: the main prediction, and each slot of v
 
 A node declares them as ``slots={"down": dict(precision=0.001)}``, and edges say which of its predictions they feed, as
-``slot="down"``. In a structure a slot is a node of its own behind all others: it has the edges that feed it and one
-more, the *tie*, which makes its state that of its node.
+``slot="down"``. A slot with a ``prior`` is fed by no edge: mu_vs is that constant, as in a decay towards zero,
+``slots={"decay": dict(prior=0.0, precision=0.01)}``. In a structure a slot is a node of its own behind all others: it
+has the edges that feed it and one more, the *tie*, which makes its state that of its node.
 """
 
 from __future__ import annotations
@@ -21,10 +22,9 @@ Node = Hashable
 #: What the main prediction is called where a slot is asked for by name.
 MAIN = "main"
 #: What a slot may say of its prediction and its energy; its shape is its node's, and its value that of its edges.
-SLOT_ATTRIBUTES = ("activation", "bias", "energy", "precision")
+SLOT_ATTRIBUTES = ("activation", "bias", "energy", "precision", "prior")
 WHY_NOT = {
     "shape": "it has the shape of its node",
-    "prior": "a prior is the prediction of a root, and a slot is predicted by the edges that feed it",
     "slots": "a slot has none of its own",
     "combine": "only the main prediction of a node may be a joint one",
 }
@@ -87,6 +87,11 @@ def declared_slots(node: Node, attributes: Mapping[str, Any]) -> list[tuple[Slot
         for key in said:
             if key not in SLOT_ATTRIBUTES:
                 _refuse(Slot(node, name), key)
+        more = [key for key in ("activation", "bias") if said.get(key) not in (None, False)]
+        if said.get("prior") is not None and more:
+            slot = Slot(node, name)
+            text = f"the {slot} has a prior, which is its prediction, and says {more[0]!r} of what edges would bring"
+            raise GraphError(f"{text}: take one of the two out", where=slot, found=more[0])
     return [(Slot(node, name), {"shape": attributes.get("shape"), **said}) for name, said in slots.items()]
 
 

@@ -34,6 +34,7 @@ from pcgraph.network.inits import Init
 from pcgraph.network.joint import Joint, JointPrediction, try_joint
 from pcgraph.network.layout import NodeOrder, by_graph_layers, order_nodes
 from pcgraph.network.parts import Bucket, Group, Segment, unused_name
+from pcgraph.network.sharing import Shares, apart, require_transposed
 from pcgraph.network.slots import MAIN, Slot
 from pcgraph.network.trial import Trial
 from pcgraph.transforms import Embedding
@@ -77,7 +78,7 @@ class Structure:
     shared_biases : dict
         Canonical number of a node whose bias neurons share -> the shape of the bias, which broadcasts to the node's.
     priors : dict
-        Canonical number of a root with a prior -> its value.
+        Canonical number of a root, or of a slot, with a prior -> its value.
     inits : dict
         Canonical number of an edge that says how its weights are drawn -> how.
     """
@@ -126,10 +127,10 @@ class Structure:
         self.shared_biases: dict[int, Shape] = {}
         prior = np.array([spec.prior is not None for spec in specs])[which]
         self.priors: dict[int, torch.Tensor] = {i: specs[which[i]].prior for i in np.flatnonzero(prior).tolist()}
-        for i in np.flatnonzero(prior & ~self.is_root).tolist():
+        for i in np.flatnonzero((prior & ~self.is_root)[:count]).tolist():
             raise GraphError(
-                f"node {self.nodes[i]!r} has a prior and incoming edges: a prior is the prediction of a root; "
-                "remove it, or remove the edges",
+                f"node {self.nodes[i]!r} has a prior and incoming edges: a prior is the prediction of a root; beside "
+                "others it is a slot: slots={'decay': {'prior': 0.0, 'precision': 0.1}}; or remove it, or the edges",
                 where=self.nodes[i],
             )
         self.has_energy: NDArray[np.bool_] = ~self.is_root | prior
@@ -141,7 +142,8 @@ class Structure:
     def _find_biases(self, nodes: Nodes, order: NodeOrder, alike: NDArray[np.bool_]) -> None:
         which, alike = nodes.which[order.declared], alike[order.declared]
         said = [spec.bias for spec in nodes.specs]
-        self.has_bias = np.array([bias is not False for bias in said])[which] & ~self.is_root
+        prior = np.array([spec.prior is not None for spec in nodes.specs])[which]
+        self.has_bias = np.array([bias is not False for bias in said])[which] & ~self.is_root & ~prior
         few = [isinstance(bias, tuple) for bias in said]
         silent = np.array([bias is None for bias in said])[which] & alike
         for i in np.flatnonzero((np.array(few)[which] | silent) & self.has_bias).tolist():
@@ -189,24 +191,34 @@ class Structure:
 
     def _lay_out_edges(self, edges: Edges, canonical: Index, trial: Trial) -> None:
         src, dst, count = canonical[edges.source], canonical[edges.target], len(self.groups)
-        label = (edges.which * count + self.group_of[src]) * count + self.group_of[dst]
+        self._keys = edges.keys
+        label = apart(
+            (edges.which * count + self.group_of[src]) * count + self.group_of[dst], edges,
+            lambda i: self._named(int(src[i]), int(dst[i]), edges.keys[i] if edges.keys else None),
+        )  # fmt: skip
         order = np.lexsort((src, dst, label))
         self.source: Index = src[order]
         self.target: Index = dst[order]
         self._declared_position: Index = order
         self.is_tie: NDArray[np.bool_] = order >= len(order) - len(self.slots)
-        self._keys = edges.keys
-        at = np.argsort(order) if edges.inits else order
+        at = np.argsort(order) if edges.inits or edges.shared else order
         self.inits: dict[int, Init] = {int(at[i]): init for i, init in edges.inits.items()}
+        shares = Shares({int(at[i]): key for i, key in edges.shared.items()}, self.inits, self.edge)
         starts = np.flatnonzero(np.diff(label[order], prepend=-1))
         stops = np.append(starts[1:], len(label))
         self.bucket_of: Index = np.repeat(np.arange(len(starts)), stops - starts)
         buckets: list[Bucket] = []
         names: dict[str, int] = {}
-        seen_shares: dict[Hashable, int] = {}
         for b, (start, stop) in enumerate(zip(starts.tolist(), stops.tolist())):
             spec = edges.specs[edges.which[order[start]]]
-            buckets.append(self._bucket(spec, b, start, stop, edges.shared, seen_shares, names))
+            weight: Index | None
+            rows, owner = 0, None
+            if spec.kind == "transposed":
+                first, weight = shares.owner(start, stop)
+                owner = buckets[first]
+            else:
+                weight, rows = shares.rows(b, start, stop)
+            buckets.append(self._bucket(spec, start, stop, weight, rows, owner, names))
             self._try(buckets[-1], trial)
         self.buckets: tuple[Bucket, ...] = tuple(buckets)
         #: Canonical number of a node with a combine -> the numbers of the edges that play roles in it.
@@ -220,8 +232,8 @@ class Structure:
             try_joint(self.nodes[i], self.groups[int(self.group_of[i])].shape, prediction, trial)
 
     def _bucket(
-        self, spec: EdgeSpec, b: int, start: int, stop: int,
-        shared: dict[int, Hashable], seen_shares: dict[Hashable, int], names: dict[str, int],
+        self, spec: EdgeSpec, start: int, stop: int, weight: Index | None, rows: int, owner: Bucket | None,
+        names: dict[str, int],
     ) -> Bucket:  # fmt: skip
         source, target = int(self.group_of[self.source[start]]), int(self.group_of[self.target[start]])
         a, z = self.groups[source], self.groups[target]
@@ -237,10 +249,6 @@ class Structure:
                 where=where,
                 found=found,
             )
-        weight, rows = None, stop - start
-        if shared:
-            keys = [shared.get(int(i)) for i in self._declared_position[start:stop]]
-            weight, rows = self._share(keys, b, start, seen_shares)
         name = f"{spec.kind}_{a.name}_to_{z.name}"
         if not spec.phi.is_identity:
             name += f"_after_{spec.phi.name}"
@@ -249,20 +257,13 @@ class Structure:
         if spec.scale != 1.0:
             name += f"_times_{spec.scale:g}"
         name = "".join(c if c.isalnum() or c == "_" else "_" for c in name)
-        return Bucket(
-            spec.kind,
-            unused_name(name, names),
-            source,
-            target,
-            start,
-            stop,
-            spec.phi,
-            spec.transform,
-            spec.trainable,
-            weight,
-            rows,
-            spec.scale,
-        )
+        bucket = Bucket(
+            spec.kind, unused_name(name, names), source, target, start, stop, spec.phi, spec.transform, spec.trainable,
+            weight, rows, spec.scale, None if owner is None else owner.name,
+        )  # fmt: skip
+        if owner is not None:
+            require_transposed(self.edge(start), bucket, owner, self.groups)
+        return bucket
 
     def _try(self, bucket: Bucket, trial: Trial) -> None:
         where = self.edge(bucket.start)
@@ -273,7 +274,7 @@ class Structure:
 
     @cached_property
     def tokens(self) -> dict[int, int]:
-        """Canonical number of a node that is read by embeddings alone -> how many tokens the smallest of them knows."""
+        """Map each node that embeddings alone read to how many tokens the smallest of them knows."""
         found: dict[int, int] = {}
         for bucket in self.buckets:
             known = bucket.transform.tokens if isinstance(bucket.transform, Embedding) else 0
@@ -286,41 +287,6 @@ class Structure:
         buckets = [self.buckets[int(self.bucket_of[e])] for e in self.joint[i]]
         shapes = [self.groups[b.source_group].shape for b in buckets]
         return JointPrediction([(cast(Joint, b.transform), b.phi, b.scale) for b in buckets], shapes)
-
-    def _share(
-        self, keys: list[Hashable | None], b: int, start: int, seen: dict[Hashable, int]
-    ) -> tuple[Index | None, int]:
-        if all(key is None for key in keys):
-            return None, len(keys)
-        row_of: dict[Hashable, int] = {}
-        first: dict[Hashable, int] = {}
-        weight, rows = [], 0
-        for i, key in enumerate(keys):
-            if key is not None and seen.setdefault(key, b) != b:
-                where = self.edge(start + i)
-                raise GraphError(
-                    f"{show(where)} shares the weight {key!r} with an edge of another transform, shape, activation, "
-                    "scale or trainability, or into another kind of prediction (main, or slot); edges that share a "
-                    "weight must agree in all of them",
-                    where=where,
-                    found=key,
-                )
-            if key is not None and self.inits.get(start + i) != self.inits.get(start + first.setdefault(key, i)):
-                where = self.edge(start + i)
-                raise GraphError(
-                    f"{show(where)} shares the weight {key!r} with {show(self.edge(start + first[key]))}, which has "
-                    "another init; one weight is drawn in one way: give both the same",
-                    where=where,
-                    found=self.inits.get(start + i),
-                )
-            if key is None or key not in row_of:
-                weight.append(rows)
-                if key is not None:
-                    row_of[key] = rows
-                rows += 1
-            else:
-                weight.append(row_of[key])
-        return np.array(weight, dtype=np.int64), rows
 
     def with_modules_of(self, memo: dict[int, Any]) -> Structure:
         """Return the same structure with the modules that :func:`copy.deepcopy` has made, or makes, of its own."""
@@ -336,11 +302,16 @@ class Structure:
 
     def edge(self, i: int) -> tuple[Any, ...]:
         """Return the declared edge ``(u, v)`` or ``(u, v, key)`` with canonical number `i`; of a tie, node and slot."""
-        u, v = self.nodes[self.source[i]], self.nodes[self.target[i]]
         if self.is_tie[i]:
-            return u, v
-        ends = (u, v.node) if isinstance(v, Slot) else (u, v)
-        return ends if self._keys is None else (*ends, self._keys[self._declared_position[i]])
+            return self.nodes[self.source[i]], self.nodes[self.target[i]]
+        key = None if self._keys is None else self._keys[self._declared_position[i]]
+        return self._named(int(self.source[i]), int(self.target[i]), key)
+
+    def _named(self, u: int, v: int, key: Hashable) -> tuple[Any, ...]:
+        """Name an edge as the graph has it, by the canonical numbers of its ends."""
+        target = self.nodes[v]
+        ends = (self.nodes[u], target.node if isinstance(target, Slot) else target)
+        return ends if self._keys is None else (*ends, key)
 
     def slot_name(self, i: int) -> str:
         """Return which of its target's predictions the edge with canonical number `i` feeds: a slot, or "main"."""

@@ -67,7 +67,8 @@ def _of_node(who: NodeHandle) -> Row:
     energy = who.energy
     name = repr(who.node) if who.slot == MAIN else called(who.net.structure.nodes[who.number])
     precision = getattr(energy, "precision", 1.0)
-    said = "" if energy is None else type(energy).__name__ + (f" x {precision:g}" if precision != 1.0 else "")
+    one = isinstance(precision, float) and precision != 1.0  # by neuron, the name of the energy says so
+    said = "" if energy is None else type(energy).__name__ + (f" x {precision:g}" if one else "")
     root = bool(who.net.structure.is_root[who.number])
     shape = "x".join(map(str, who.shape))
     return name, shape, "" if root else who.activation.name, said, f"{who.count:,}" if who.count else "", _state(who)
@@ -78,7 +79,9 @@ def _of_edge(who: EdgeHandle) -> Row:
     bucket = s.buckets[int(s.bucket_of[who.number])]
     weight = "" if place is None or place[1] is None else "x".join(map(str, who.weight.shape))
     notes = [_state(who)] if _state(who) else []
-    if bucket.weight is not None and int((bucket.weight == bucket.row(who.number)).sum()) > 1:
+    if bucket.kind == "transposed":
+        notes.append("transposed")
+    elif bucket.weight is not None and int((bucket.weight == bucket.row(who.number)).sum()) > 1:
         notes.append("shared")
     notes += [] if who.scale == 1.0 else [f"scale {who.scale:g}"]
     notes += [] if who.slot == MAIN else [f"into {who.slot!r}"]

@@ -18,7 +18,7 @@ from pcgraph.plan.compile import Compiler, Stage
 from pcgraph.plan.exchange import Exchanges
 from pcgraph.plan.flow import Flow, Mask
 from pcgraph.plan.operations import Index, Learn, Measure, Operation, Propagate, Pull
-from pcgraph.plan.products import Products, products_of
+from pcgraph.plan.products import Products, joint_products, products_of
 from pcgraph.plan.ranks import Machine, Ranks
 from pcgraph.plan.request import Request
 from pcgraph.plan.smm import SMM, count
@@ -136,7 +136,7 @@ class Plan:
         return np.array([i for i, value in self.request.precision if isinstance(value, tuple)], dtype=np.int64)
 
     def precisions(self, t: int) -> tuple[NDArray[np.float64] | None, ...]:
-        """For each segment the precisions of its nodes in step `t` of this run, or None where all are 1."""
+        """Return for each segment the precisions of its nodes in step `t` of this run, or None where all are 1."""
         key = t if len(self.scheduled) else 0
         if key not in self._precisions:
             self._precisions[key] = self._precisions_at(t)
@@ -223,16 +223,17 @@ class Plan:
     def flops(self, batch: int) -> int:
         """Count the floating-point operations in matrix products for one batch, weight gradients included.
 
-        A module on an edge is run once on tensors without data, and counted as torch counts it. What cannot be run so
-        is in :attr:`uncounted`, and missing here.
+        A module on an edge, and a combine with all edges into its node, is run once on tensors without data, and
+        counted as torch counts it. What cannot be run so is in :attr:`uncounted`, and missing here.
         """
         batch, total = require_count(batch, "batch", least=1), 0
+        modules = self._modules(batch)
         for b, bucket in enumerate(self.structure.buckets):
             init, forward, backward, weights = (
                 int(visits[bucket.start : bucket.stop].sum()) for visits in self._visits.values()
             )
             total += 2 * batch * bucket.entries(self.structure.groups) * (init + forward + backward + weights)
-            known = self._module(b, batch)
+            known = modules.get(b)
             if known is not None:
                 total += (init + forward) * known.forward + backward * known.pull + weights * known.weights
         return total
@@ -240,19 +241,21 @@ class Plan:
     @cached_property
     def uncounted(self) -> tuple[str, ...]:
         """Return the names of buckets of modules, and of joint edges, whose products :meth:`flops` does not know."""
-        buckets = self.structure.buckets
-        return tuple(
-            b.name
-            for i, b in enumerate(buckets)
-            if b.kind == "joint" or (b.kind == "module" and self._module(i, 1) is None)
-        )
+        known = self._modules(1)
+        return tuple(self.structure.buckets[b].name for b in sorted(known) if known[b] is None)
 
-    def _module(self, b: int, batch: int) -> Products | None:
-        bucket, groups = self.structure.buckets[b], self.structure.groups
-        if bucket.kind != "module":
-            return None
-        shapes = groups[bucket.source_group].shape, groups[bucket.target_group].shape
-        return products_of(bucket.transform, *shapes, batch)
+    def _modules(self, batch: int) -> dict[int, Products | None]:
+        """Count what an edge does of each bucket of modules, or of joint edges; None where that is not known."""
+        s = self.structure
+        found: dict[int, Products | None] = {}
+        for b, bucket in enumerate(s.buckets):
+            if bucket.kind == "module":
+                shapes = s.groups[bucket.source_group].shape, s.groups[bucket.target_group].shape
+                found[b] = products_of(bucket.transform, *shapes, batch)
+        for i, edges in s.joint.items():
+            each = joint_products(s.joint_prediction(i), s.groups[int(s.group_of[i])].shape, batch)
+            found |= {int(s.bucket_of[e]): None if each is None else each[k] for k, e in enumerate(edges)}
+        return found
 
     def memory(self, batch: int) -> int:
         """Estimate the bytes that a run needs on the device beside the parameters; the backend does, from shapes.

@@ -1,10 +1,13 @@
-"""Matrix products in modules on edges are counted as torch counts them: each is run once on tensors without data."""
+"""Matrix products in modules on edges are counted as torch counts them: each is run once on tensors without data.
+
+So is what the edges into a node with a combine make together.
+"""
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from pcgraph.network.joint import JointPrediction
 from pcgraph.transforms.base import vjp
 
-__all__ = ["Products", "products_of", "without_data"]
+__all__ = ["Products", "joint_products", "products_of", "without_data"]
 
 Shape = tuple[int, ...]
 
@@ -55,6 +59,39 @@ def products_of(module: nn.Module, shape: Shape, out_shape: Shape, batch: int) -
         return None
 
 
+def joint_products(prediction: JointPrediction, shape: Shape, batch: int) -> Sequence[Products] | None:
+    """Count what the edges into one node do together, an entry each; None where it needs data to run.
+
+    The evaluation, and the gradients of all parameters, stand with the first edge, as backends run them.
+
+    Parameters
+    ----------
+    prediction : JointPrediction
+        With the shapes of its sources.
+    shape : tuple of int
+        That of the node.
+    batch : int
+    """
+    dtype = next((p.dtype for p in prediction.parameters()), torch.get_default_dtype())
+    try:
+        module: Any = without_data(prediction)
+        states = [torch.empty(batch, *s, dtype=dtype, device="meta", requires_grad=True) for s in prediction.shapes]
+        with torch.enable_grad():
+            y, forward = _counted(lambda: module.of(states))
+        signal = torch.empty(batch, *shape, dtype=dtype, device="meta").reshape(y.shape)
+        pulls = [_backward(y, [h], signal) for h in states]
+        weights = _backward(y, [p for p in module.parameters() if p.requires_grad], signal)
+    except Exception:  # whatever a user's module may raise
+        return None
+    return [Products(*((0, pull, 0) if k else (forward, pull, weights))) for k, pull in enumerate(pulls)]
+
+
+def _backward(y: Tensor, wanted: list[Tensor], signal: Tensor) -> int:
+    if not wanted or not y.requires_grad:
+        return 0
+    return _counted(lambda: torch.autograd.grad(y, wanted, signal, retain_graph=True, allow_unused=True))[1]
+
+
 def _run(module: Any, x: Tensor, g: Tensor) -> Products:
     pullback, weight_grad = getattr(module, "pullback", None), getattr(module, "weight_grad", None)
     trained = [p for p in module.parameters() if p.requires_grad]
@@ -62,20 +99,15 @@ def _run(module: Any, x: Tensor, g: Tensor) -> Products:
         leaf = x.requires_grad_()
         y, forward = _counted(lambda: module(leaf))
 
-    def backward(wanted: list[Tensor]) -> int:
-        if not wanted or not y.requires_grad:
-            return 0
-        signal = g.reshape(y.shape)
-        return _counted(lambda: torch.autograd.grad(y, wanted, signal, retain_graph=True, allow_unused=True))[1]
-
+    signal = g.reshape(y.shape)
     with torch.no_grad():
-        pull = backward([leaf]) if pullback is None else _counted(lambda: pullback(g, x))[1]
+        pull = _backward(y, [leaf], signal) if pullback is None else _counted(lambda: pullback(g, x))[1]
         if not trained:
             weights = 0
         elif weight_grad is not None:
             weights = _counted(lambda: weight_grad(g, x))[1]
         else:
-            weights = backward(trained) if pullback is None else _counted(lambda: vjp(module, g, x))[1]
+            weights = _backward(y, trained, signal) if pullback is None else _counted(lambda: vjp(module, g, x))[1]
     return Products(forward, pull, weights)
 
 

@@ -70,8 +70,9 @@ class Ranks:
         s = plan.structure
         self.size: Index = np.array([group.size for group in s.groups])[s.group_of]
         self._entries = np.zeros(len(s.source), dtype=np.int64)
+        modules = plan._modules(1)
         for b, bucket in enumerate(s.buckets):
-            known = plan._module(b, 1)
+            known = modules.get(b)
             entries = bucket.entries(s.groups) if known is None else known.forward // 2
             self._entries[bucket.start : bucket.stop] = entries
 
@@ -104,9 +105,11 @@ class Ranks:
         s, cut = self.plan.structure, self.cut
         weights = np.zeros(cut.parts, dtype=np.int64)
         for bucket in s.buckets:
+            if bucket.kind == "transposed":  # its weights are another's
+                continue
             first = slice(bucket.start, bucket.stop)
             rows = np.arange(bucket.count) if bucket.weight is None else np.unique(bucket.weight, return_index=True)[1]
-            if bucket.kind == "module":
+            if bucket.kind in ("module", "joint"):
                 each = sum(p.numel() for p in bucket.transform.parameters())
             else:
                 each = bucket.entries(s.groups)

@@ -139,6 +139,7 @@ class _Writer:
         times = Counter(id(v) for v in values if isinstance(v, nn.Module))
         shared = [i for i, count in times.items() if count > 1]
         self.instances = {i: k for k, i in enumerate(shared)}
+        _require_own_parameters([v for v in values if isinstance(v, nn.Module)])
         self.edge: Kind = "edge of a multigraph" if graph.is_multigraph() else "edge"
 
     def ends(self, where: tuple[Any, ...]) -> dict[str, Any]:
@@ -208,6 +209,21 @@ class _Writer:
             made = encode(value, key, modules=True)
         number = self.instances.get(id(value))
         return made if number is None else {**made, "instance": number}
+
+
+def _require_own_parameters(modules: list[nn.Module]) -> None:
+    """Refuse two modules with one parameter, which would be read as two."""
+    owner: dict[int, nn.Module] = {}
+    for module in modules:
+        for name, parameter in module.named_parameters():
+            first = owner.setdefault(id(parameter), module)
+            if first is not module:
+                raise GraphError(
+                    f"{type(first).__name__} and {type(module).__name__} in this graph have one parameter, {name!r}, "
+                    "and cannot be saved: they would be read with one each. Save the network with pcgraph.save, and "
+                    "put its weights into one that the same code has made, with pcgraph.load(folder).restore(net=net).",
+                    found=name,
+                )
 
 
 def _name(value: Energy | Transform | Combine) -> str:

@@ -57,18 +57,31 @@ def _transformed(net: Network, u: Node, v: Node, key: Any, data: Mapping[str, An
     x = activations.get(data.get("activation"))(h)
     transform = transforms.get(data.get("transform"))
     shape = net.structure.shape(v)
+    if data.get("transpose", False):
+        carried = x.flatten(1) @ _weight(net, *_shared(net, data["share"]))
+        return carried.reshape(-1, *shape)
     if isinstance(transform, transforms.Linear | transforms.SparseLinear):
-        i = net.structure.edge_number(u, v, key)
-        bucket = net.structure.buckets[int(net.structure.bucket_of[i])]
-        row = i - bucket.start if bucket.weight is None else int(bucket.weight[i - bucket.start])
-        weight = _row(net.weights, bucket.name, row)
+        weight = _weight(net, u, v, key)
         if isinstance(transform, transforms.SparseLinear):
             source, target = transform.entries(net.structure.shape(u), shape).to(net.device)
             dense = weight.new_zeros(math.prod(shape), x.flatten(1).shape[1])
             weight = dense.index_put((target, source), weight)
-        carried: Tensor = x.flatten(1) @ weight.t()
+        carried = x.flatten(1) @ weight.t()
         return carried.reshape(-1, *shape)
     return net.transform(u, v, key)(x)  # type: ignore[no-any-return]
+
+
+def _weight(net: Network, u: Node, v: Node, key: Any) -> Tensor:
+    i = net.structure.edge_number(u, v, key)
+    bucket = net.structure.buckets[int(net.structure.bucket_of[i])]
+    row = i - bucket.start if bucket.weight is None else int(bucket.weight[i - bucket.start])
+    return _row(net.weights, bucket.name, row)
+
+
+def _shared(net: Network, share: Any) -> tuple[Node, Node, Any]:
+    """Return the edge whose weight goes by this key as it is, and not transposed."""
+    found = (e for e in _edges(net) if e[3].get("share") == share and not e[3].get("transpose", False))
+    return next(found)[:3]
 
 
 def _row(packed: Packed, name: str, row: int) -> Tensor:
@@ -100,7 +113,7 @@ def _fed(net: Network) -> dict[tuple[Node, str | None], list[Edge]]:
     for v, data in net.graph.nodes(data=True):
         if (v, None) in into or data.get("prior") is not None:
             found[v, None] = into.get((v, None), [])
-        found.update({(v, slot): into[v, slot] for slot in data.get("slots") or ()})
+        found.update({(v, slot): into.get((v, slot), []) for slot in data.get("slots") or ()})
     return found
 
 
@@ -108,7 +121,7 @@ def _mu(
     net: Network, v: Node, slot: str | None, incoming: list[Edge], states: Mapping[Node, Tensor]
 ) -> Tensor:  # fmt: skip
     if not incoming:
-        prior = torch.as_tensor(net.graph.nodes[v]["prior"], dtype=net.dtype, device=net.device)
+        prior = torch.as_tensor(_declared(net, v, slot)["prior"], dtype=net.dtype, device=net.device)
         return prior.expand(next(iter(states.values())).shape[0], *net.structure.shape(v))
     total: Any = _bias(net, v, slot)
     if slot is None and net.graph.nodes[v].get("combine") is not None:

@@ -205,4 +205,5 @@ def _check_one(graph_or_net: Any, graph: Any, masks: arguments.Masks, level: Lev
         cut = of_neurons(graph, masks, arguments.entries_of(graph_or_net, graph))
     budget = repair if isinstance(repair, Budget) else Budget() if repair else None
     partial = frozenset(node for node, mask in masks.items() if mask is not None)
-    return Report(clamped=frozenset(masks), partial=partial, budget=budget, _graph=cut)
+    by_place = arguments.biased_by_place(graph)
+    return Report(clamped=frozenset(masks), partial=partial, budget=budget, _graph=cut, by_place=by_place)

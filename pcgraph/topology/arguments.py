@@ -9,6 +9,7 @@ from typing import Any
 import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
 from pcgraph.arguments import shown
 from pcgraph.errors import ClampError, GraphError, nearest
@@ -102,6 +103,27 @@ def _known(graph: nx.DiGraph, node: Any, where: str) -> Hashable:
 def has_slots(graph: nx.DiGraph) -> bool:
     """Tell whether some node declares further predictions, so that edges need not feed the main one."""
     return any(data.get("slots") for _, data in graph.nodes(data=True))
+
+
+def biased_by_place(graph: nx.DiGraph) -> tuple[Hashable, ...]:
+    """Find images behind convolutions alone that say nothing of their bias: each place of them has one of its own."""
+    found = []
+    for v, data in graph.nodes(data=True):
+        shape = data.get("shape")
+        if not isinstance(shape, tuple | list) or len(shape) != 3 or "bias" in data:
+            continue
+        into = [said.get("transform") for _, _, said in graph.in_edges(v, data=True) if feeds_main(said)]
+        if into and all(map(_convolves, into)):
+            found.append(v)
+    return tuple(found)
+
+
+def _convolves(transform: Any) -> bool:
+    if isinstance(transform, tuple | list) and transform:
+        transform = transform[0]
+    if isinstance(transform, str):
+        return transform in ("conv2d", "conv_transpose2d")
+    return isinstance(getattr(transform, "module", transform), nn.Conv2d | nn.ConvTranspose2d)
 
 
 def feeds_main(data: Mapping[str, Any]) -> bool:

@@ -23,6 +23,11 @@ def cautions(facts: Facts, staying: Collection[Hashable] = ()) -> tuple[str, ...
         alone = (told(*part) for part in facts.without_data)
         found += [f"independent of the data: no clamped node is connected to {part}" for part in alone]
     found += _leaks(facts, staying)
+    if facts.by_place:
+        found.append(
+            f"a bias for each place of an image: {told(*facts.by_place)}, behind convolutions, which treat all places "
+            "alike; say bias='channel', or bias=False where they have their own, or bias=True if it is meant"
+        )
     if facts.partial:
         parts = told(*sorted(facts.partial, key=name))
         counted = "; counted as free at the level of groups" if facts.level == "groups" else ""

@@ -52,6 +52,8 @@ class CutGraph:
         Of a multigraph, on the level of groups: so many edges of the declaration each edge stands for.
     fed : tuple of (source, target, slot)
         The edges that feed slots, each once, on the level of groups.
+    held : ndarray of bool or None, ``(vertices,)``
+        Belongs to a group with a slot that has a prior, so that it has an error of its own; None where none does.
     """
 
     groups: list[Node]
@@ -66,6 +68,7 @@ class CutGraph:
     full: CutGraph | None = None
     parallel: Index | None = None
     fed: tuple[tuple[Node, Node, str], ...] = ()
+    held: Flags | None = None
 
     @property
     def whole(self) -> CutGraph:
@@ -137,7 +140,7 @@ class CutGraph:
         """These are roots that nothing reads, and that have no slot."""
         found = np.zeros(self.vertices, dtype=bool)
         found[: self.count] = (self.whole.root & (self.whole.out_degree == 0))[: self.count]
-        return found
+        return found if self.held is None else found & ~self.held
 
     @cached_property
     def outgoing(self) -> Adjacency:
@@ -255,7 +258,9 @@ def of_groups(graph: nx.DiGraph, masks: arguments.Masks) -> CutGraph:
     read = [[v for v, data in readers.items() if main(data)] for _, readers in graph.adjacency()]
     whole = _of_groups(graph, masks, [readers for _, readers in graph.adjacency()])
     into = ((*edge[:2], data["slot"]) for edge, data in _edges(graph) if not arguments.feeds_main(data))
-    return replace(_of_groups(graph, masks, read), full=whole, fed=tuple(dict.fromkeys(into)))
+    return replace(
+        _of_groups(graph, masks, read), full=whole, fed=tuple(dict.fromkeys(into)), held=_has_prior_slot(graph)
+    )  # fmt: skip
 
 
 def _of_groups(graph: nx.DiGraph, masks: arguments.Masks, rows: Sequence[Collection[Node]]) -> CutGraph:
@@ -295,7 +300,10 @@ def of_neurons(graph: nx.DiGraph, masks: arguments.Masks, entries: arguments.Ent
     whole = _of_neurons(graph, masks, entries, [edge for edge, _ in edges])
     if not arguments.has_slots(graph):
         return whole
-    return replace(_of_neurons(graph, masks, entries, [edge for edge, main in edges if main]), full=whole)
+    found = _of_neurons(graph, masks, entries, [edge for edge, main in edges if main])
+    held = np.zeros(found.vertices, dtype=bool)
+    held[: found.count] = np.repeat(_has_prior_slot(graph), np.diff(found.offsets))
+    return replace(found, full=whole, held=held)
 
 
 def _of_neurons(
@@ -350,6 +358,11 @@ def _of_neurons(
 
 def _has_prior(graph: nx.DiGraph) -> Flags:
     return np.array([data.get("prior") is not None for _, data in graph.nodes(data=True)], dtype=bool)
+
+
+def _has_prior_slot(graph: nx.DiGraph) -> Flags:
+    said = [data.get("slots") or {} for _, data in graph.nodes(data=True)]
+    return np.array([any(slot.get("prior") is not None for slot in slots.values()) for slots in said], dtype=bool)
 
 
 def _edges(graph: nx.DiGraph) -> Iterator[tuple[tuple[Node, Node, Node], Mapping[str, Any]]]:

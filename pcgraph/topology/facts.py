@@ -43,7 +43,7 @@ class Facts:
 
     Attributes
     ----------
-    clamped, partial, budget
+    clamped, partial, budget, by_place
         As in a report.
     """
 
@@ -51,6 +51,7 @@ class Facts:
     partial: frozenset[Node]
     budget: Budget | None
     _graph: CutGraph = field(repr=False)
+    by_place: tuple[Node, ...] = ()
 
     @property
     def level(self) -> str:

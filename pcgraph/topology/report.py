@@ -42,6 +42,8 @@ class Report(Facts):
         What "node" means below: a group, or a :class:`~pcgraph.topology.Neuron`.
     budget : Budget or None
         Of the search for a repair; None: none is searched.
+    by_place : tuple of node
+        Groups behind convolutions alone that say nothing of their bias, and so have one for each place of an image.
     """
 
     @cached_property

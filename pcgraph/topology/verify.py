@@ -193,6 +193,9 @@ class _Declaration:
         for edge in self.every:
             if self.graph.edges[edge].get("slot") not in (None, "main"):
                 read[edge[1]][...] = True
+        for v, data in self.graph.nodes(data=True):
+            if any(said.get("prior") is not None for said in (data.get("slots") or {}).values()):
+                read[v][...] = True
         return read
 
     def free_root(self, node: Hashable) -> bool:

@@ -162,7 +162,8 @@ class Conv2d(nn.Conv2d, _Convolution):
         `padding` may also be ``"same"`` or ``"valid"``.
     groups : int
     bias : bool
-        One value a channel, beside the bias by neuron of the target node.
+        One value a channel, beside the bias of the target node, which is by neuron unless it says ``bias="channel"``,
+        or False.
     padding_mode : {"zeros", "reflect", "replicate", "circular"}
 
     Examples

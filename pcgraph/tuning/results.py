@@ -26,7 +26,7 @@ def written(value: Any) -> str:
 
 @dataclass(frozen=True)
 class Trial:
-    """One trial of the first stage.
+    """This is one trial of the first stage.
 
     Attributes
     ----------
@@ -52,7 +52,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Finalist:
-    """Settings that were run again with several seeds.
+    """These settings were run again with several seeds.
 
     Attributes
     ----------

@@ -160,7 +160,7 @@ class _Clock:
 
 
 class _Search:
-    """One process of a search: its two studies, and the loop over trials."""
+    """This is one process of a search: its two studies, and the loop over trials."""
 
     def __init__(
         self, train: Train, space: dict[str, Any], metric: str, largest: bool, storage: Any, name: str, tells: bool,

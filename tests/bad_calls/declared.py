@@ -37,6 +37,14 @@ def with_slots(slots: Any, fed: Any = "down") -> pcgraph.PCNetwork:
     return pcgraph.PCNetwork(graph)
 
 
+def tied(transpose: Any) -> pcgraph.PCNetwork:
+    """x -> y and back, by one weight."""
+    graph = pcgraph.graphs.chain([3, 3])
+    graph.edges["x", "y"]["share"] = "a"
+    graph.add_edge("y", "x", share="a", transpose=transpose)
+    return pcgraph.PCNetwork(graph)
+
+
 def combined(combine: Any, role: Any = "one") -> pcgraph.PCNetwork:
     """Two parents of y, which it combines."""
     graph = nx.DiGraph()
@@ -158,6 +166,7 @@ NODES = [
     Argument("edge(trainable=)", lambda v: declared(edge={"trainable": v}), "flag", GraphError),
     Argument("edge(share=)", lambda v: declared(edge={"share": v}), "anything", GraphError,
              bad={"list": [], "dict": {}, "set": set()}, good={"name": "a", "tuple": (1, "a"), "none": None}),
+    Argument("edge(transpose=)", lambda v: tied(v), "flag", GraphError),
     Argument("edge(scale=)", lambda v: declared(edge={"scale": v}), "number", GraphError,
              takes=("none",), bad={"zero": 0.0}, good={"none": None}, refuses=("zero",)),
     Argument("edge(init=)", lambda v: declared(edge={"init": v}), "anything", GraphError,

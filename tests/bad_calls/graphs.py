@@ -61,6 +61,7 @@ GRAPHS = [
     *(Argument(f"graphs.bidirectional({key}=)", lambda v, key=key: made("bidirectional", **{key: v}), "positive number", REFUSED)
       for key in ("precision", "feedback")),
     Argument("graphs.bidirectional(inside=)", lambda v: made("bidirectional", inside=v), "flag", REFUSED),
+    Argument("graphs.bidirectional(tied=)", lambda v: made("bidirectional", tied=v), "flag", REFUSED),
     *(Argument(f"graphs.cortex({key}=)", lambda v, key=key: made("cortex", **{key: v}), "positive number", REFUSED,
                takes=("none",), good=NONE)
       for key in ("feedback", "lateral")),

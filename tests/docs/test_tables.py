@@ -25,6 +25,12 @@ def test_the_table_of_output_energies_is_made_of_its_rows():
     assert script("output_energy").table(rows) in (ROOT / "docs" / "training.md").read_text()
 
 
+def test_the_table_of_biases_behind_convolutions_is_made_of_its_rows():
+    """The default rests on these figures."""
+    rows = list(csv.DictReader((ROOT / "docs" / "figures" / "conv_bias.csv").open()))
+    assert script("conv_bias").table(rows) in (ROOT / "docs" / "api" / "transforms.md").read_text()
+
+
 def test_the_table_of_the_bench_is_made_of_its_rows():
     """Ratios in the text are those that one run of the bench measured."""
     rows = json.loads((ROOT / "docs" / "figures" / "bench.json").read_text())

@@ -28,6 +28,7 @@ EVERY = {
     "residual": lambda: graphs.residual(4, 3, 2),
     "lateral": lambda: graphs.lateral([4, 3, 2], feedback=True),
     "bidirectional": lambda: graphs.bidirectional([4, 3, 3, 2], feedback=0.1),
+    "bidirectional, tied": lambda: graphs.bidirectional([4, 3, 3, 2], tied=True),
     "cortex": lambda: graphs.cortex([4, 3, 3, 2]),
     "fully connected": lambda: graphs.fully_connected({"a": 3, "b": (2, 2)}, self_loops=True, activation="tanh"),
     "random groups": lambda: graphs.random_groups(6, 3, 2),
@@ -81,11 +82,13 @@ def test_a_residual_block_adds_to_what_it_was_given():
 
 
 @pytest.mark.parametrize("inside", [True, False])
-def test_bidirectional_energy_is_the_formula(inside):
+@pytest.mark.parametrize("tied", [True, False])
+def test_bidirectional_energy_is_the_formula(inside, tied):
     """Both sums of squares, written out by hand; the paper has the activation on what predicts."""
     graph = graphs.bidirectional(
-        [4, 3, 5, 2], precision=0.7, feedback=0.2, inside=inside, activation="tanh", output_activation="sigmoid"
-    )
+        [4, 3, 5, 2], precision=0.7, feedback=0.2, inside=inside, tied=tied, activation="tanh",
+        output_activation="sigmoid",
+    )  # fmt: skip
     net = PCNetwork(graph, seed=2, dtype=torch.float64)
     h = {v: double(6, *net.structure.shape(v), seed=i) for i, v in enumerate(graph)}
     found = net.infer({"x": h["x"], "y": h["y"]}, init=net.carry_on(h), steps=0)
@@ -96,7 +99,8 @@ def test_bidirectional_energy_is_the_formula(inside):
         for u, v in pairs:
             hidden = v.startswith("h")
             sent = tanh(h[u]) if inside and u.startswith("h") else h[u]
-            total_in = sent @ net.weight(u, v, slot=slot).t() + net.bias(v, slot=None if slot == "main" else slot)
+            weight = net.weight(v, u) if tied and slot == "down" else net.weight(u, v, slot=slot).t()
+            total_in = sent @ weight + net.bias(v, slot=None if slot == "main" else slot)
             mu = tanh(total_in) if hidden and not inside else torch.sigmoid(total_in) if v == "y" else total_in
             total += precision / 2 * (h[v] - mu).square().sum(1)
     torch.testing.assert_close(found.energy, total, **EXACT)

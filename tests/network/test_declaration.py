@@ -21,7 +21,7 @@ from tests.builders import double
 
 VALUES = {
     "shape": 3, "bias": False, "energy": "laplace", "precision": 2.0, "prior": 0.0, "transform": "identity",
-    "trainable": False, "share": "one", "scale": 0.5, "init": "normal", "slot": "s",
+    "trainable": False, "share": "one", "transpose": True, "scale": 0.5, "init": "normal", "slot": "s",
     "slots": {"s": {}}, "combine": "product", "role": "left",
 }  # fmt: skip
 

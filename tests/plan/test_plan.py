@@ -137,6 +137,59 @@ def test_what_modules_run_is_what_was_announced(name, init, trainable):
     assert "without" not in plan.explain()
 
 
+def attending() -> nx.DiGraph:
+    """An attention in a cycle, with weights of its own on two of its edges, and a gate that is one parent twice."""
+    graph = nx.DiGraph()
+    for v in ("x", "q", "k", "v", "a", "g"):
+        graph.add_node(v, shape=(3, 4), activation="tanh")
+    graph.add_node("y", shape=2)
+    graph.nodes["a"]["combine"], graph.nodes["g"]["combine"] = "attention", "gate"
+    graph.add_edges_from([("x", "q"), ("x", "k"), ("x", "v"), ("g", "y")])
+    graph.add_edge("q", "a", role="query", transform=nn.Linear(4, 4, bias=False))
+    graph.add_edge("k", "a", role="key", scale=0.5)
+    graph.add_edge("v", "a", role="value", transform=nn.Linear(4, 4, bias=False), activation="sigmoid")
+    graph.add_edge("a", "g", role=("gate", "value"))
+    return graph
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("init", [Normal(), Forward()], ids=["normal", "forward"])
+@pytest.mark.parametrize(
+    "make",
+    [attending, lambda: pcgraph.graphs.transformer(5, 4, width=8)],
+    ids=["attention", "transformer"],
+)
+def test_what_joint_predictions_run_is_what_was_announced(make, init, frozen):
+    """A transformer's attention was left out, and explain() said so."""
+    net = PCNetwork(make(), dtype=torch.float64)
+    clamps = {v: torch.randn(5, *net.structure.shape(v), dtype=torch.float64) for v in ("x", "y")}
+    if net.structure.tokens:
+        clamps["x"] = torch.arange(20).reshape(5, 4) % 5
+    if frozen:
+        for module in net.edge_modules.values():
+            module.requires_grad_(False)
+    plan = net.plan(clamps, init=init, steps=3)
+    counter = FlopCounterMode(display=False)
+    counter.mod_tracker = Untracked()
+    with counter:
+        net.infer(clamps, init=init, steps=3, optimizer=SGD(0.01)).backward()
+    assert plan.uncounted == ()
+    assert counter.get_total_flops() == plan.flops(5)
+    assert "without" not in plan.explain()
+
+
+def test_a_combine_that_needs_data_is_named_as_not_counted():
+    class Deciding(nn.Module):
+        def forward(self, one):
+            return one if bool(one.sum() > 0) else 2 * one
+
+    graph = pcgraph.graphs.chain([3, 3])
+    graph.nodes["y"]["combine"], graph.edges["x", "y"]["role"] = Deciding(), "one"
+    plan = PCNetwork(graph).plan({"x", "y"}, init=Forward(), steps=2)
+    assert plan.uncounted == ("joint_3_to_3",)
+    assert "without the modules of joint_3_to_3" in plan.explain()
+
+
 def test_the_groups_of_a_convolution_are_apart():
     """2 x 7 x 7 x 9 entries of each of 3 groups' 2 x 2 channels: as many forward, back, and for the weights."""
     found = products_of(T.Conv2d(6, 6, 3, padding=1, groups=3), (6, 7, 7), (6, 7, 7), 4)

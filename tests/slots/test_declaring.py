@@ -132,7 +132,7 @@ def test_a_root_may_have_slots_alone():
     ("slots", "edge", "says"),
     [
         ({"down": {"shape": 3}}, {"slot": "down"}, r"slot 'down' of node 'b' says 'shape'.*shape of its node"),
-        ({"down": {"prior": 3}}, {"slot": "down"}, r"says 'prior'.*predicted by the edges that feed it"),
+        ({"down": {"prior": 3}}, {"slot": "down"}, r"has a prior, which is its prediction, and is fed by an edge"),
         ({"down": {"precison": 3}}, {"slot": "down"}, r"says 'precison'.*did you mean 'precision'"),
         ({"down": {"note": 3}}, {"slot": "down"}, r"a slot has activation, bias, energy, precision"),
         (

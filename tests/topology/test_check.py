@@ -13,9 +13,11 @@ import networkx as nx
 import pytest
 from rich.console import Console
 from rich.table import Table
+from torch import nn
 
+from pcgraph import transforms
 from pcgraph.errors import ClampError, ConfigError, GraphError, InvalidInitializer, PCGraphError
-from pcgraph.graphs import chain, decoder, figure_9
+from pcgraph.graphs import alexnet, chain, decoder, figure_9, vgg5
 from pcgraph.topology import (
     Budget,
     Clamped,
@@ -215,6 +217,36 @@ class TestWarnings:
 
     def test_connection_counts_either_way(self):
         assert check(nx.DiGraph([("h", "x"), ("h", "g")]), {"x"}).warnings == ()
+
+    @pytest.mark.parametrize(
+        "transform",
+        [
+            ("conv2d", {}),
+            nn.Conv2d(1, 2, 3),
+            transforms.ConvTranspose2d(1, 2, 3),
+            transforms.Module(nn.Conv2d(1, 2, 3)),
+        ],
+        ids=lambda t: type(t).__name__,
+    )
+    def test_a_bias_for_each_place_behind_a_convolution(self, transform):
+        """It breaks what the convolution is for, without a word; said in words, or behind other edges, it is meant."""
+        graph = nx.DiGraph()
+        graph.add_nodes_from([("x", {"shape": (1, 6, 6)}), ("h", {"shape": (2, 4, 4)}), ("y", {"shape": 3})])
+        graph.add_edge("x", "h", transform=transform)
+        graph.add_edge("h", "y")
+        (warning,) = check(graph, {"x"}).warnings
+        assert warning.startswith("a bias for each place of an image: h, behind convolutions")
+        assert "bias='channel'" in warning
+        for bias in ("channel", False, True):
+            graph.nodes["h"]["bias"] = bias
+            assert check(graph, {"x"}).warnings == ()
+        del graph.nodes["h"]["bias"]
+        graph.add_edge("y", "h")
+        assert not any("place" in text for text in check(graph, {"x"}).warnings)
+
+    def test_the_builders_of_images_share_their_biases(self):
+        for graph in (vgg5(), alexnet(hidden=8)):
+            assert check(graph, {"x", "y"}).warnings == ()
 
     def test_nothing_clamped(self):
         assert check(feedback(), ()).warnings == ("nothing is clamped: no state depends on any data",)

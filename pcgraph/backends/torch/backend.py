@@ -109,8 +109,8 @@ class TorchBackend(Backend):
             per_sample, widest = per_sample + lasting, max(widest, passing)
             if bucket.kind == "module":
                 parameters += sum(p.numel() for p in bucket.transform.parameters())
-        copied = (1 if bucket.scale == 1.0 else 2 for bucket in s.buckets)  # a gradient, and scaled weights
-        parameters += sum(n * b.rows * b.entries(s.groups) for n, b in zip(copied, s.buckets)) + sum(
-            len(nodes) * math.prod(s.bias_shape(int(nodes[0]))) for _, nodes in s.bias_packs()
-        )
+        rows = {bucket.name: bucket.rows for bucket in s.buckets}
+        copied = ((b.scale != 1.0) * rows[b.packed or b.name] * b.entries(s.groups) for b in s.buckets)
+        parameters += sum(copied) + sum(b.rows * b.entries(s.groups) for b in s.buckets)  # scaled, and gradients
+        parameters += sum(len(nodes) * math.prod(s.bias_shape(int(nodes[0]))) for _, nodes in s.bias_packs())
         return 4 * (batch * (per_sample + widest) + parameters)

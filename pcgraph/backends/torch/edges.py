@@ -3,6 +3,7 @@
     forward   A[target] += c W phi(H[source])
     pull      E[source] -= phi'(H[source]) * (c W^T S[target])
     weights   dF/dW      = -c S[target] phi(H[source])^T, averaged over the batch    (paper, Eq 4, sign corrected)
+              dF/dW      = -c phi(H[source]) S[target]^T for an edge whose weight is W^T
 
 c is the scale of the bucket's edges: products read weights that are multiplied by it once a run.
 
@@ -44,6 +45,15 @@ class EdgeRows:
 
     def weight(self, ws: Workspace) -> Tensor:
         """Return (edges, out, in): a view where the rows are neighbours, else a copy, refreshed for every run."""
+        found = self._rows(ws)
+        return found.mT if self.transposed else found
+
+    @property
+    def transposed(self) -> bool:
+        """Each edge multiplies by the transpose of its row."""
+        return self.bucket.kind == "transposed"
+
+    def _rows(self, ws: Workspace) -> Tensor:
         packed = ws.packed(self.bucket)
         where = rows(self.row) if _ascending(self.row) else self.row
         if isinstance(where, slice):
@@ -115,9 +125,12 @@ def dense_weights(ws: Workspace, call: SendBack) -> Learn:
     """Bind one outer product for one edge."""
     edge = EdgeRows(ws, call)
     h = ws.h(edge.source_group)[int(edge.source[0])]
-    s, row = ws.s(edge.target_group)[int(edge.target[0])].t(), int(edge.row[0])
-    way = products(ws, edge.weight(ws)[0])
-    return way.learn(row, lambda: s, carried(ws, edge.bucket, lambda: h))
+    s, row = ws.s(edge.target_group)[int(edge.target[0])], int(edge.row[0])
+    way, states = products(ws, edge.weight(ws)[0]), carried(ws, edge.bucket, lambda: h)
+    if edge.transposed:
+        return way.learn(row, lambda: states().t(), lambda: s)
+    signal = s.t()
+    return way.learn(row, lambda: signal, states)
 
 
 # -- many edges in one batched product --------------------------------------------------------------------------------
@@ -221,13 +234,15 @@ def _batched_weights(ws: Workspace, edges: EdgeRows) -> Learn:
     states = carried(ws, edges.bucket, _gather(ws, ws.h(edges.source_group), edges.source, "source"))
     way = products(ws, ws.packed(edges.bucket))
 
-    def sent() -> Tensor:
-        return signals().transpose(1, 2)
+    left, right = (states, signals) if edges.transposed else (signals, states)
+
+    def turned() -> Tensor:
+        return left().transpose(1, 2)
 
     where = rows(edges.row) if _ascending(edges.row) else edges.row
     if isinstance(where, slice):
-        return way.learn(where, sent, states)
-    index, add, product = torch.from_numpy(edges.row).to(ws.device), adder(ws, edges.row), way.product(sent, states)
+        return way.learn(where, turned, right)
+    index, add, product = torch.from_numpy(edges.row).to(ws.device), adder(ws, edges.row), way.product(turned, right)
 
     def scattered(grad: Tensor, scale: float, beta: float) -> None:
         if beta:

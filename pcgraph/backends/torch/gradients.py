@@ -35,9 +35,10 @@ def packed(bind: Callable[[Workspace, SendBack], Learn]) -> Callable[[Workspace,
     """
 
     def gradient(ws: Workspace, bucket: Bucket, calls: list[SendBack]) -> Gradient:
-        parameter: nn.Parameter = ws.net.weights[bucket.name]
+        assert bucket.packed is not None
+        parameter: nn.Parameter = ws.net.weights[bucket.packed]
         learns = [bind(ws, call) for call in calls]
-        written = np.zeros(bucket.rows, dtype=np.int64)
+        written = np.zeros(len(parameter), dtype=np.int64)
         for call in calls:
             edges = numbers(call.edges) - bucket.start
             np.add.at(written, edges if bucket.weight is None else bucket.weight[edges], 1)

@@ -8,6 +8,8 @@
     dense               one matrix product an edge: a single edge, or one of ``Traits.large_edge`` weights or more
     batched             one batched product for all edges of the bucket: everything else
 
+Transposed edges go by dense, batched or sparse as others do, and read the rows of another bucket's parameter.
+
 The rule looks at shapes and counts, never at a clock, so that a network is computed in the same way each time. A large
 product keeps every core of a CPU busy alone, and batching it gains nothing; small ones drown in overhead one by one.
 """
@@ -137,7 +139,7 @@ def chosen(structure: Structure, traits: Traits, pins: Mapping[str, str]) -> tup
     for name in pins:
         if name not in known:
             raise ConfigError(unknown_name("bucket", name, known), key=name)
-        if known[name] != "linear":
+        if known[name] not in ("linear", "transposed"):
             raise ConfigError(f"the bucket {name!r} holds {known[name]} edges, which have one kernel only", key=name)
     return tuple(choose(structure, bucket, traits, pins.get(bucket.name)) for bucket in structure.buckets)
 
@@ -150,7 +152,7 @@ def choose(structure: Structure, bucket: Bucket, traits: Traits, pin: str | None
     ConfigError
         A pin that names no kernel, or one that cannot compute this bucket.
     """
-    if bucket.kind != "linear":
+    if not bucket.dense:
         return KERNELS["entries" if bucket.kind == "sparse" else bucket.kind]
     a, z = structure.groups[bucket.source_group].size, structure.groups[bucket.target_group].size
     scalar = a == z == 1

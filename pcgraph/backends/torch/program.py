@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from pcgraph.backends.base import Kind, Motion, Program, Which
+from pcgraph.backends.motion import Noise
 from pcgraph.backends.settings import keep
 from pcgraph.backends.torch import nodes, onednn
 from pcgraph.backends.torch.calls import Call, Give, MoveRows, Send, SendBack, Trade, mark, numbers
@@ -189,8 +190,8 @@ class TorchProgram(Program):
         for call in self._lowered.weights:
             by_bucket.setdefault(call.bucket, []).append(call)
         self._learn = [self._learner(b, calls) for b, calls in by_bucket.items()]
-        names = [self.plan.structure.buckets[b].name for b in by_bucket]
-        self._packed = [ws.net.weights.get(name, None) for name in names]
+        names = [self.plan.structure.buckets[b].packed for b in by_bucket]
+        self._packed = [None if name is None else ws.net.weights[name] for name in names]
         self._learn += [
             self._keep(("bias", group, mark(which)), partial(bias_gradient, ws, group, which))
             for group, which in self._lowered.biases
@@ -255,7 +256,7 @@ class TorchProgram(Program):
     def _stage_at(self, t: int) -> Stage:
         """Return step `t`, without what serves nodes alone that have stopped in every sample."""
         t = min(t, len(self._stages) - 1)
-        if not self._stopped.any():
+        if not self._held:
             return self._stages[t]
         key = t, self._stopped.tobytes()
         if key not in self._fewer:
@@ -305,13 +306,17 @@ class TorchProgram(Program):
     def move(self, t: int, motion: Motion) -> None:
         optimizer = motion.optimizer
         assert isinstance(optimizer, StateOptimizer)
+        noise = motion.noise
+        if noise is None:
+            noise = Noise(self.plan.structure, self.plan.stage(t).move.nodes, self.batch, motion.part)
         for k, move in enumerate(self._stages[min(t, len(self._stages) - 1)].moves):
             memory = motion.memories.setdefault((move.group, k), {})
             if move not in self._rates:
                 self._rates[move] = self._rate(move, optimizer)
             memory["lr"], memory["step"] = self._rates[move], motion.first_step + t
-            memory["part"] = motion.part
+            memory["noise"] = partial(noise.of, move.nodes)
             move.step(optimizer, memory)
+            del memory["noise"]  # it is good for this step alone
         if self._masks and not optimizer.fixes_zero:
             self._hold()
 

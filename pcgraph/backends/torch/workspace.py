@@ -21,7 +21,7 @@ from torch import Tensor
 from pcgraph.backends.settings import autocast_of, switches
 from pcgraph.backends.torch.calls import Rows, numbers, rows
 from pcgraph.backends.traits import Traits, traits_of
-from pcgraph.network import Bucket, Network
+from pcgraph.network import Bucket, Network, every_parameter
 
 __all__ = ["Bound", "Step", "Workspace", "reader", "writer"]
 
@@ -79,7 +79,7 @@ class Workspace:
 
     def _marks(self) -> tuple[object, ...]:
         net = self.net
-        return net.dtype, net.device, *switches(self.device), *(p.data_ptr() for p in net.parameters())
+        return net.dtype, net.device, *switches(self.device), *(p.data_ptr() for p in every_parameter(net))
 
     @property
     def stale(self) -> bool:
@@ -189,9 +189,11 @@ class Workspace:
     def weights(self, bucket: Bucket) -> Tensor:
         """Return the packed weights of a bucket times its scale, in the states' dtype.
 
-        It is the parameter itself, or where the scale is not 1 a copy that is refreshed for every run.
+        It is the parameter itself, or where the scale is not 1 a copy that is refreshed for every run. Transposed edges
+        get that of the bucket whose rows they use, not transposed.
         """
-        weight: Tensor = self.net.weights[bucket.name].detach()
+        assert bucket.packed is not None
+        weight: Tensor = self.net.weights[bucket.packed].detach()
         if bucket.scale == 1.0:
             return weight
 

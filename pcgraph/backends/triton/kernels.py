@@ -32,6 +32,8 @@ _EDGE = tl.constexpr(len(tables.EDGE))
 _TILE = tl.constexpr(2 + len(tables.NODE) + len(tables.EDGE))
 _ROW = tl.constexpr(len(tables.ROW))
 _COMPARE, _SWEEP, _KEEP, _OWN = (tl.constexpr(flag) for flag in (tables.COMPARE, tables.SWEEP, tables.KEEP, tables.OWN))
+_ENERGY = tl.constexpr(tables.ENERGY)
+_MOMENTUM, _NESTEROV, _ADAM = (tl.constexpr(kind) for kind in (tables.MOMENTUM, tables.NESTEROV, tables.ADAM))
 _COPY, _UNALIGNED, _BIAS = tl.constexpr(tables.COPY), tl.constexpr(tables.UNALIGNED), tl.constexpr(tables.BIAS)
 
 
@@ -44,7 +46,7 @@ def _tanh(a):
 
 @triton.jit
 def _sigma(a, code, KNOWN: tl.constexpr):
-    """The activation with this number, one of those whose bits are set in `KNOWN`."""
+    """Compute the activation with this number, one of those whose bits are set in `KNOWN`."""
     m = a
     if KNOWN & 2:
         if code == 1:
@@ -81,7 +83,7 @@ def _sigma(a, code, KNOWN: tl.constexpr):
 
 @triton.jit
 def _slope(a, m, code, KNOWN: tl.constexpr):
-    """The derivative of the activation with this number, at `a`, where it is `m`."""
+    """Compute the derivative of the activation with this number, at `a`, where it is `m`."""
     d = a * 0.0 + 1.0
     if KNOWN & 2:
         if code == 1:
@@ -119,8 +121,60 @@ def _slope(a, m, code, KNOWN: tl.constexpr):
 
 
 @triton.jit
+def _logs(x, mn):
+    """Compute the logarithm of the softmax of each row, of which the neurons `mn` are there."""
+    x = tl.where(mn[None, :], x, -1e30)
+    x -= tl.max(x, 1)[:, None]
+    return x - tl.log(tl.sum(tl.exp(x), 1))[:, None]
+
+
+@triton.jit
+def _errors(h, mu, code, facts, mn, ENERGIES: tl.constexpr):
+    """Compute dE/dh and -dE/dmu of the energy with this number, one of those whose bits are set in `ENERGIES`."""
+    own = h - mu
+    sent = own
+    if ENERGIES & 2:
+        if code == 1:
+            one = own * 0.0 + 1.0 / tl.load(facts)
+            own = tl.where(own > 0, one, tl.where(own < 0, -one, own * 0.0))
+            sent = own
+    if ENERGIES & 4:
+        if code == 2:
+            most = own * 0.0 + tl.load(facts)
+            own = tl.minimum(tl.maximum(own, -most), most)
+            sent = own
+    if ENERGIES & 8:
+        if code == 3:
+            own = tl.load(facts) * own / (tl.load(facts + 1) + own * own)
+            sent = own
+    if ENERGIES & 16:
+        if code == 4:
+            own, sent = -mu, h - 1.0 / (1.0 + tl.exp(-mu))
+    if ENERGIES & 32:
+        if code == 5:
+            own, sent = -mu, h - tl.exp(mu)
+    if ENERGIES & 64:
+        if code == 6:
+            own = own * 0.0
+            sent = own
+    if ENERGIES & 128:
+        if code == 7:
+            logs = _logs(mu, mn)
+            own = tl.where(mn[None, :], -logs, 0.0 * mu)
+            sent = h - tl.sum(h, 1)[:, None] * tl.exp(logs)
+    if ENERGIES & 256:
+        if code == 8:
+            ours, theirs = _logs(h, mn), _logs(mu, mn)
+            shares = tl.exp(ours)
+            apart = tl.where(mn[None, :], ours - theirs, 0.0 * mu)
+            own = shares * (apart - tl.sum(shares * apart, 1)[:, None])
+            sent = shares - tl.exp(theirs)
+    return own, sent
+
+
+@triton.jit
 def _whole(number, ALIGN: tl.constexpr):
-    """The number itself, which is a multiple of `ALIGN`, written so that the compiler sees it.
+    """Return the number itself, which is a multiple of `ALIGN`, written so that the compiler sees it.
 
     ``tl.multiple_of`` would say it of every use of the number, those elsewhere included.
     """
@@ -205,7 +259,7 @@ def _edges(acc, P, W, row, edges, low, high, own, across, rm, rn, mm, mn,
 
 @triton.jit
 def _at(cell, EVEN: tl.constexpr):
-    """An offset of a table, of which it is known whether it is a multiple of four."""
+    """Return an offset of a table, of which it is known whether it is a multiple of four."""
     offset = tl.load(cell)
     if EVEN:
         offset = _whole(offset, 4)
@@ -213,11 +267,12 @@ def _at(cell, EVEN: tl.constexpr):
 
 
 @triton.jit(do_not_specialize=["batch", "show"])
-def predict(P, W, tiles, edges, batch, show, precisions,
-            KNOWN: tl.constexpr, PHI: tl.constexpr, SINGLE: tl.constexpr, MIXED: tl.constexpr, COPIES: tl.constexpr,
+def predict(P, W, tiles, edges, batch, show, precisions, duals, facts,
+            DUAL: tl.constexpr, ENERGIES: tl.constexpr, KNOWN: tl.constexpr,
+            PHI: tl.constexpr, SINGLE: tl.constexpr, MIXED: tl.constexpr, COPIES: tl.constexpr,
             EVEN: tl.constexpr, PRECISE: tl.constexpr, ALIGN: tl.constexpr, ACC: tl.constexpr,
             BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, DOT: tl.constexpr):
-    """One tile of what comes into one node, and of its errors, or of its state.
+    """Compute one tile of what comes into one node, and of its errors, or of its state.
 
     `KNOWN` holds the bits of the nodes' activations; `show` says whether predictions are written.
     """
@@ -249,21 +304,59 @@ def predict(P, W, tiles, edges, batch, show, precisions,
     if flags & _SWEEP:
         tl.store(P + own + place, mu, mask=ok)
     elif flags & _COMPARE:
-        error = h - mu
+        residual = h - mu
+        error, sent = _errors(h, mu, flags >> _ENERGY, facts + 2 * entry, mn, ENERGIES)
         if PRECISE:
-            error *= tl.load(precisions + entry)
+            precision = tl.load(precisions + entry)
+            error *= precision
+            sent *= precision
+        if DUAL:
+            dual, rate = tl.load(duals + 2 * entry), tl.load(duals + 2 * entry + 1)
+            shifts = (rm < tl.where(dual != _NONE, batch, 0))[:, None] & mn[None, :]
+            shift = residual * tl.load(P + rate + place, mask=shifts, other=0.0)
+            shift += tl.load(P + dual + place, mask=shifts, other=0.0)
+            tl.store(P + dual + place, shift, mask=shifts)
+            error += shift
+            sent += shift
         tl.store(P + _at(row + 4, EVEN) + place, error, mask=ok)
-        tl.store(P + _at(row + 5, EVEN) + place, error * _slope(acc, mu, code, KNOWN), mask=ok)
+        tl.store(P + _at(row + 5, EVEN) + place, sent * _slope(acc, mu, code, KNOWN), mask=ok)
         if show:
             tl.store(P + _at(row + 3, EVEN) + place, mu, mask=ok)
 
 
-@triton.jit(do_not_specialize=["batch"])
-def pull(P, W, tiles, edges, batch, rates,
-         MOVE: tl.constexpr, TURNED: tl.constexpr, PHI: tl.constexpr, SINGLE: tl.constexpr, MIXED: tl.constexpr,
+@triton.jit
+def _way(gradient, mean, square, ok, numbers, MOVE: tl.constexpr):
+    """Return the way along which a state moves at its rate, and bring what is kept from step to step up to date.
+
+    `mean` and `square` are the places of what is kept. `numbers` holds the momentum, or Adam's first beta; its second
+    one; eps; and what both moments are divided by in this step.
+    """
+    way = gradient
+    if MOVE == _MOMENTUM or MOVE == _NESTEROV:  # noqa: SIM109 (Triton knows no `in`)
+        momentum = tl.load(numbers)
+        kept = tl.load(mean, mask=ok, other=0.0) * momentum + gradient
+        tl.store(mean, kept, mask=ok)
+        way = kept
+        if MOVE == _NESTEROV:
+            way = gradient + momentum * kept
+    if MOVE == _ADAM:
+        first, second, eps = tl.load(numbers), tl.load(numbers + 1), tl.load(numbers + 2)
+        kept = tl.load(mean, mask=ok, other=0.0)
+        kept += (1.0 - first) * (gradient - kept)
+        tl.store(mean, kept, mask=ok)
+        size = tl.load(square, mask=ok, other=0.0) * second + (1.0 - second) * gradient * gradient
+        tl.store(square, size, mask=ok)
+        way = kept / tl.load(numbers + 3) / (tl.sqrt(size) / tl.load(numbers + 4) + eps)
+    return way
+
+
+@triton.jit(do_not_specialize=["batch", "kept"])
+def pull(P, W, tiles, edges, batch, rates, moments, kept, numbers, spots,
+         MOVE: tl.constexpr, ALL: tl.constexpr, MASKED: tl.constexpr,
+         TURNED: tl.constexpr, PHI: tl.constexpr, SINGLE: tl.constexpr, MIXED: tl.constexpr,
          COPIES: tl.constexpr, EVEN: tl.constexpr, ALIGN: tl.constexpr, ACC: tl.constexpr,
          BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, DOT: tl.constexpr):
-    """One tile of the gradient of one node's state, which moves along it where `MOVE` is true, or is written."""
+    """Compute one tile of the gradient of one node's state, which moves along it if `MOVE` is true, or is written."""
     tile = tiles + tl.program_id(0) * _TILE
     row = tile + 2
     entry, first, size = tl.load(tile), tl.load(tile + 1).to(tl.int32), tl.load(row).to(tl.int32)
@@ -277,14 +370,19 @@ def pull(P, W, tiles, edges, batch, rates,
     place = rm[:, None] * size + rn[None, :]
     owned = tl.where((flags & _OWN) != 0, batch, 0)
     gradient = tl.load(P + mine + place, mask=(rm < owned)[:, None] & mn[None, :], other=0.0)
-    if MOVE:
+    if MOVE != 0:
         h = tl.load(P + own + place, mask=ok, other=0.0)
-        rate = tl.load(rates + entry)
+        rate = tl.load(rates if ALL else rates + entry)
     acc = tl.zeros((BM, BN), ACC)
     gradient -= _edges(acc, P, W, row + _NODE, edges, low, high, own, size, rm, rn, mm, mn,
                        True, TURNED, PHI, SINGLE, MIXED, COPIES, ALIGN, BK, DOT)
-    if MOVE:
-        tl.store(P + own + place, h - rate * gradient, mask=ok)
+    if MOVE != 0 and MASKED:
+        spot = tl.load(spots + 2 * entry + 1)
+        known = (rm < tl.where(spot != _NONE, batch, 0))[:, None] & mn[None, :]
+        gradient *= tl.load(P + spot + place, mask=known, other=1.0)
+    if MOVE != 0:
+        mean = moments + tl.load(spots + 2 * entry) + place
+        tl.store(P + own + place, h - rate * _way(gradient, mean, mean + kept, ok, numbers, MOVE), mask=ok)
     else:
         tl.store(P + mine + place, gradient, mask=ok)
 
@@ -307,10 +405,10 @@ def _scalars(acc, P, W, edges, low, high, rb, mb, BE: tl.constexpr):
 
 
 @triton.jit(do_not_specialize=["count", "batch", "code", "show"])
-def predict_scalars(P, W, nodes, edges, precisions, count, batch, code, show,
-                    KNOWN: tl.constexpr, PRECISE: tl.constexpr, ACC: tl.constexpr,
+def predict_scalars(P, W, nodes, edges, precisions, duals, count, batch, code, show,
+                    DUAL: tl.constexpr, KNOWN: tl.constexpr, PRECISE: tl.constexpr, ACC: tl.constexpr,
                     BR: tl.constexpr, BE: tl.constexpr, BB: tl.constexpr):
-    """What comes into some nodes of one neuron each, and their errors or states: all have one activation, `code`."""
+    """Compute what comes into some nodes of one neuron each, their errors or states: all have one activation."""
     entry = tl.program_id(0) * BR + tl.arange(0, BR)
     rb = tl.program_id(1) * BB + tl.arange(0, BB)
     live, mb = entry < count, rb < batch
@@ -328,8 +426,17 @@ def predict_scalars(P, W, nodes, edges, precisions, count, batch, code, show,
     tl.store(P + h[:, None] + rb[None, :], mu, mask=((flags & _SWEEP) != 0)[:, None] & mb[None, :])
     ok = ((flags & _COMPARE) != 0)[:, None] & mb[None, :]
     error = tl.load(P + h[:, None] + rb[None, :], mask=ok, other=0.0) - mu
+    residual = error
     if PRECISE:
         error *= tl.load(precisions + entry, mask=live, other=1.0)[:, None]
+    if DUAL:
+        dual = tl.load(duals + 2 * entry, mask=live, other=_NONE)
+        rate = tl.load(duals + 2 * entry + 1, mask=live, other=0)
+        shifts = ok & (dual != _NONE)[:, None]
+        shift = residual * tl.load(P + rate[:, None] + rb[None, :], mask=shifts, other=0.0)
+        shift += tl.load(P + dual[:, None] + rb[None, :], mask=shifts, other=0.0)
+        tl.store(P + dual[:, None] + rb[None, :], shift, mask=shifts)
+        error += shift
     e, s = tl.load(row + 4, mask=live, other=0), tl.load(row + 5, mask=live, other=0)
     tl.store(P + e[:, None] + rb[None, :], error, mask=ok)
     tl.store(P + s[:, None] + rb[None, :], error * _slope(acc, mu, code, KNOWN), mask=ok)
@@ -338,10 +445,11 @@ def predict_scalars(P, W, nodes, edges, precisions, count, batch, code, show,
         tl.store(P + m[:, None] + rb[None, :], mu, mask=ok)
 
 
-@triton.jit(do_not_specialize=["count", "batch"])
-def pull_scalars(P, W, nodes, edges, rates, count, batch, MOVE: tl.constexpr, ACC: tl.constexpr,
+@triton.jit(do_not_specialize=["count", "batch", "kept"])
+def pull_scalars(P, W, nodes, edges, rates, moments, kept, numbers, spots, count, batch,
+                 MOVE: tl.constexpr, ALL: tl.constexpr, MASKED: tl.constexpr, ACC: tl.constexpr,
                  BR: tl.constexpr, BE: tl.constexpr, BB: tl.constexpr):
-    """The gradients of some nodes of one neuron each, which move along them where `MOVE` is true, or are written."""
+    """Compute the gradients of some nodes of one neuron each: these move along them, or they are written."""
     entry = tl.program_id(0) * BR + tl.arange(0, BR)
     rb = tl.program_id(1) * BB + tl.arange(0, BB)
     live, mb = entry < count, rb < batch
@@ -353,10 +461,16 @@ def pull_scalars(P, W, nodes, edges, rates, count, batch, MOVE: tl.constexpr, AC
     e = tl.load(row + 4, mask=live, other=0)
     ok = live[:, None] & mb[None, :]
     gradient += tl.load(P + e[:, None] + rb[None, :], mask=((flags & _OWN) != 0)[:, None] & ok, other=0.0)
-    if MOVE:
+    if MOVE != 0:
+        if MASKED:
+            spot = tl.load(spots + 2 * entry + 1, mask=live, other=_NONE)
+            known = (spot != _NONE)[:, None] & mb[None, :]
+            gradient *= tl.load(P + spot[:, None] + rb[None, :], mask=known, other=1.0)
         h = P + tl.load(row + 1, mask=live, other=0)[:, None] + rb[None, :]
-        rate = tl.load(rates + entry, mask=live, other=0.0)
-        tl.store(h, tl.load(h, mask=ok, other=0.0) - rate[:, None] * gradient, mask=ok)
+        rate = tl.load(rates + entry * (0 if ALL else 1), mask=live, other=0.0)
+        mean = moments + tl.load(spots + 2 * entry, mask=live, other=0)[:, None] + rb[None, :]
+        way = _way(gradient, mean, mean + kept, ok, numbers, MOVE)
+        tl.store(h, tl.load(h, mask=ok, other=0.0) - rate[:, None] * way, mask=ok)
     else:
         tl.store(P + e[:, None] + rb[None, :], gradient, mask=ok)
 
@@ -365,7 +479,7 @@ def pull_scalars(P, W, nodes, edges, rates, count, batch, MOVE: tl.constexpr, AC
 def learn(P, G, tiles, rows, edges, places, factors, batch,
           ADD: tl.constexpr, PHI: tl.constexpr, HALF: tl.constexpr, MIXED: tl.constexpr, ALIGN: tl.constexpr,
           ACC: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, DOT: tl.constexpr):
-    """One tile of the gradient of one weight, summed over the edges that share it, or some neurons' of one bias.
+    """Compute one tile of the gradient of one weight, summed over the edges that share it, or some of one bias.
 
     `places` says where each gradient lies from `G`, and `factors` what the sum is multiplied by. It is written, or
     where `ADD` is true added to what is there.

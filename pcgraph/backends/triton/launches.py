@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -14,11 +15,11 @@ from pcgraph.backends.settings import keep
 from pcgraph.backends.torch.calls import Rows, SendBack, numbers
 from pcgraph.backends.torch.workspace import Workspace
 from pcgraph.backends.triton import kernels
-from pcgraph.backends.triton.tables import BIAS, DENSE, EDGE, UNALIGNED, Places, Tile
+from pcgraph.backends.triton.tables import BIAS, DENSE, EDGE, NONE, UNALIGNED, Places, Tile
 from pcgraph.network import Bucket
 from pcgraph.plan.operations import Index
 
-__all__ = ["Learning", "Predict", "PredictScalars", "Pull", "PullScalars"]
+__all__ = ["Descent", "Learning", "Predict", "PredictScalars", "Pull", "PullScalars"]
 
 _LANGUAGE = {
     torch.float32: language.float32, torch.float64: language.float64, torch.bfloat16: language.bfloat16,
@@ -36,6 +37,25 @@ def precision_of(ws: Workspace) -> str:
     return "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "tf32x3"
 
 
+@dataclass(frozen=True, eq=False)
+class Descent:
+    """States move along their gradients in this way.
+
+    Attributes
+    ----------
+    kind : int
+        ``PLAIN`` or another kind of descent.
+    moments : Tensor, shape (1 or 2, neurons)
+        What is kept of all nodes that ever move, from step to step.
+    numbers : Tensor, shape (5,)
+        The numbers of this kind of descent; see the kernel.
+    """
+
+    kind: int
+    moments: Tensor
+    numbers: Tensor
+
+
 def _size(tile: Tile) -> dict[str, int]:
     return {
         "BM": tile.samples, "BN": tile.neurons, "BK": tile.inner, "num_warps": tile.warps, "num_stages": tile.stages
@@ -43,7 +63,7 @@ def _size(tile: Tile) -> dict[str, int]:
 
 
 class _Tiled:
-    """What launches over tiles of nodes have in common: tables, the grid, and what is compiled in."""
+    """All launches over tiles of nodes have this in common: tables, the grid, and what is compiled in."""
 
     def __init__(
         self, places: Places, nodes: Index, flags: Index, start: Index, keep: Index, edges: Index, back: bool
@@ -60,7 +80,7 @@ class _Tiled:
 
 
 class Predict(_Tiled):
-    """What comes into nodes, and their errors or states, in one launch.
+    """This launch computes what comes into nodes, and their errors or states.
 
     Parameters
     ----------
@@ -74,41 +94,88 @@ class Predict(_Tiled):
         The address at which each sum is kept, where it is.
     edges : ndarray of int64
         What is added up.
-    precisions : ndarray of float64 or None
-        Of the nodes; None where all are 1.
+    precisions : ndarray of float64, shape (1 or steps + 1, nodes), or None
+        Of the nodes, in each step; None where all are 1.
+    duals : ndarray of int64, shape (nodes, 2)
+        The address of each dual and of its rate, or -1.
     """
 
     def __init__(
         self, places: Places, nodes: Index, flags: Index, start: Index, keep: Index, edges: Index,
-        precisions: NDArray[np.float64] | None,
+        precisions: NDArray[np.float64] | None, duals: Index,
     ) -> None:  # fmt: skip
         super().__init__(places, nodes, flags, start, keep, edges, False)
-        self.precisions = _precisions(places, precisions)
-        self.options |= {"KNOWN": places.sigmas, "PRECISE": precisions is not None}
+        self.error = _Error(places, precisions, duals)
+        self.facts = places.on_device(places.facts[nodes]).to(places.ws.dtype)
+        self.options |= {"KNOWN": places.sigmas, "ENERGIES": places.energies, **self.error.kind}
 
-    def __call__(self, show: bool) -> None:
-        """Launch it; `show` says whether predictions are written too."""
+    def __call__(self, show: bool, t: int = 0) -> None:
+        """Launch it; `show` says whether predictions are written too, and `t` which precisions count."""
         kernels.predict[self.grid](
-            self.anchor, self.weights, *self.tables, self.batch, int(show), self.precisions, **self.options
-        )
-
-
-class Pull(_Tiled):
-    """The gradients of nodes, and their moves, in one launch."""
-
-    def __init__(self, places: Places, nodes: Index, flags: Index, edges: Index) -> None:
-        super().__init__(places, nodes, flags, np.full(len(nodes), -1), places.a[nodes], edges, True)
-
-    def __call__(self, rates: Tensor | None) -> None:
-        """Launch it: the states move by these rates, (nodes,), or without them the gradients are written."""
-        kernels.pull[self.grid](
-            self.anchor, self.weights, *self.tables, self.batch, self.anchor if rates is None else rates,
-            MOVE=rates is not None, **self.options,
+            self.anchor, self.weights, *self.tables, self.batch, int(show), *self.error.tensors(t), self.facts,
+            **self.options,
         )  # fmt: skip
 
 
+class Pull(_Tiled):
+    """This launch computes the gradients of nodes, and moves them."""
+
+    def __init__(self, places: Places, nodes: Index, flags: Index, edges: Index, spots: Index) -> None:
+        super().__init__(places, nodes, flags, np.full(len(nodes), -1), places.a[nodes], edges, True)
+        self.moving = _Moving(places, spots)
+
+    def __call__(self, descent: Descent | None, rates: Tensor | None = None) -> None:
+        """Launch it: the states move at these rates, (nodes,) or one for all, or else the gradients are written."""
+        kernels.pull[self.grid](
+            self.anchor, self.weights, *self.tables, self.batch, *self.moving.tensors(descent, rates),
+            **self.moving.kind(descent, rates), **self.options,
+        )  # fmt: skip
+
+
+class _Error:
+    """Both kernels that take errors take this: how much each counts, and the duals that are added to them."""
+
+    def __init__(self, places: Places, precisions: NDArray[np.float64] | None, duals: Index) -> None:
+        self.precisions = [places.anchor]
+        if precisions is not None:
+            self.precisions = list(places.on_device(precisions).to(places.ws.dtype))
+        self.duals = places.on_device(places.offsets(duals))
+        self.kind = {"PRECISE": precisions is not None, "DUAL": bool((duals != -1).any())}
+
+    def tensors(self, t: int) -> tuple[Tensor, Tensor]:
+        """Return the precisions of step `t`, and where the duals lie."""
+        return self.precisions[min(t, len(self.precisions) - 1)], self.duals
+
+
+class _Moving:
+    """Both kernels that move states take this: where what is kept of a node lies, and which neurons are free.
+
+    Parameters
+    ----------
+    places : Places
+    spots : ndarray of int64, shape (nodes, 2)
+        See :meth:`TritonProgram._spots`.
+    """
+
+    def __init__(self, places: Places, spots: Index) -> None:
+        self.anchor, self.spots = places.anchor, places.on_device(spots)
+        self.masked = bool((spots[:, 1] != NONE).any())
+
+    def tensors(self, descent: Descent | None, rates: Tensor | None) -> tuple[Tensor, Tensor, int, Tensor, Tensor]:
+        """Return rates, moments, how far the second ones lie from the first, numbers, and where all lies."""
+        if descent is None or rates is None:
+            return self.anchor, self.anchor, 0, self.anchor, self.spots
+        apart = (len(descent.moments) - 1) * descent.moments.shape[1]
+        return rates, descent.moments, apart, descent.numbers, self.spots
+
+    def kind(self, descent: Descent | None, rates: Tensor | None) -> dict[str, int | bool]:
+        """Return what is compiled in."""
+        move = 0 if descent is None else descent.kind
+        return {"MOVE": move, "ALL": rates is not None and rates.dim() == 0, "MASKED": self.masked}
+
+
 class _Scalars:
-    """What launches over nodes of one neuron have in common."""
+    """All launches over nodes of one neuron have this in common."""
 
     def __init__(
         self, places: Places, nodes: Index, flags: Index, start: Index, keep: Index, edges: Index, back: bool
@@ -133,44 +200,41 @@ class _Scalars:
 
 
 class PredictScalars(_Scalars):
-    """The same as :class:`Predict`, for nodes of one neuron that have one activation."""
+    """This launch does what :class:`Predict` does, for nodes of one neuron that have one activation."""
 
     def __init__(
         self, places: Places, nodes: Index, flags: Index, start: Index, keep: Index, edges: Index,
-        precisions: NDArray[np.float64] | None,
+        precisions: NDArray[np.float64] | None, duals: Index,
     ) -> None:  # fmt: skip
         super().__init__(places, nodes, flags, start, keep, edges, False)
-        self.precisions, self.code = _precisions(places, precisions), int(max(places.sigma[nodes[0]], 0))
-        self.options |= {"KNOWN": places.sigmas, "PRECISE": precisions is not None}
+        self.error, self.code = _Error(places, precisions, duals), int(max(places.sigma[nodes[0]], 0))
+        self.options |= {"KNOWN": places.sigmas, **self.error.kind}
 
-    def __call__(self, show: bool) -> None:
-        """Launch it; `show` says whether predictions are written too."""
+    def __call__(self, show: bool, t: int = 0) -> None:
+        """Launch it; `show` says whether predictions are written too, and `t` which precisions count."""
         kernels.predict_scalars[self.grid](
-            self.anchor, self.weights, *self.tables, self.precisions, self.count, self.batch, self.code, int(show),
-            **self.options,
+            self.anchor, self.weights, *self.tables, *self.error.tensors(t), self.count, self.batch, self.code,
+            int(show), **self.options,
         )  # fmt: skip
 
 
 class PullScalars(_Scalars):
-    """The same as :class:`Pull`, for nodes of one neuron."""
+    """This launch does what :class:`Pull` does, for nodes of one neuron."""
 
-    def __init__(self, places: Places, nodes: Index, flags: Index, edges: Index) -> None:
+    def __init__(self, places: Places, nodes: Index, flags: Index, edges: Index, spots: Index) -> None:
         super().__init__(places, nodes, flags, np.full(len(nodes), -1), places.a[nodes], edges, True)
+        self.moving = _Moving(places, spots)
 
-    def __call__(self, rates: Tensor | None) -> None:
-        """Launch it: the states move by these rates, (nodes,), or without them the gradients are written."""
+    def __call__(self, descent: Descent | None, rates: Tensor | None = None) -> None:
+        """Launch it: the states move at these rates, (nodes,) or one for all, or else the gradients are written."""
         kernels.pull_scalars[self.grid](
-            self.anchor, self.weights, *self.tables, self.anchor if rates is None else rates, self.count, self.batch,
-            MOVE=rates is not None, **self.options,
+            self.anchor, self.weights, *self.tables, *self.moving.tensors(descent, rates), self.count, self.batch,
+            **self.moving.kind(descent, rates), **self.options,
         )  # fmt: skip
 
 
-def _precisions(places: Places, precisions: NDArray[np.float64] | None) -> Tensor:
-    return places.anchor if precisions is None else places.on_device(precisions).to(places.ws.dtype)
-
-
 class Learning:
-    """The gradients of weights and biases in one launch.
+    """This launch computes the gradients of weights and biases.
 
     Gradients that are made anew are views of one tensor, so that where they lie is known before there are any.
 
@@ -243,7 +307,7 @@ class Learning:
 
 
 class _Bound:
-    """The same for one choice of the parameters that learn."""
+    """This is the launch for one choice of the parameters that learn."""
 
     #: Gradients begin at multiples of so many numbers.
     ALIGN = 128

@@ -34,9 +34,25 @@ from pcgraph.backends.torch.lowering import Calls, Lowered
 from pcgraph.backends.torch.program import Given, Stage, TorchProgram
 from pcgraph.backends.torch.workspace import Step, Workspace
 from pcgraph.backends.traits import Traits
-from pcgraph.backends.triton.launches import Learning, Predict, PredictScalars, Pull, PullScalars
-from pcgraph.backends.triton.tables import BARE, COMPARE, KEEP, OWN, SWEEP, Places
-from pcgraph.optimizers import SGD, Following
+from pcgraph.backends.triton.launches import Descent, Learning, Predict, PredictScalars, Pull, PullScalars
+from pcgraph.backends.triton.tables import (
+    ADAM,
+    BARE,
+    COMPARE,
+    ENERGY,
+    KEEP,
+    MOMENTUM,
+    NESTEROV,
+    NONE,
+    OWN,
+    PLAIN,
+    SHIFT,
+    SWEEP,
+    Places,
+)  # fmt: skip
+from pcgraph.clamps import Clamps
+from pcgraph.initializers import Context
+from pcgraph.optimizers import SGD, Adam, Following
 from pcgraph.plan import Plan
 from pcgraph.plan.flow import Mask
 from pcgraph.plan.operations import Index
@@ -67,6 +83,11 @@ class TritonProgram(TorchProgram):
         self.places: Places = ws.cache[key]
         self.count = len(plan.structure.nodes)
         self.kept = self._kept(lowered)
+        self.duals = self._duals()
+        #: The step whose precisions count.
+        self._t = 0
+        self.neurons, self.spots = self._spots(lowered)
+        self._numbers: dict[tuple[float, ...], Tensor] = {}
         self._rate_tables: dict[tuple[Any, ...], list[Tensor]] = {}
         super().__init__(plan, ws, lowered, kernels)
 
@@ -80,9 +101,9 @@ class TritonProgram(TorchProgram):
 
     def _own(self, call: CompareRows | ActivateRows) -> bool:
         """Tell whether the kernels do what is done at these nodes."""
-        segment = self.plan.structure.segments[call.segment]
-        known = bool((self.places.sigma[self._segment_nodes(call)[:1]] >= 0).all())
-        return known and (isinstance(call, ActivateRows) or segment.gaussian)
+        nodes = self._segment_nodes(call)[:1]
+        priced = isinstance(call, ActivateRows) or bool((self.places.energy[nodes] >= 0).all())
+        return priced and bool((self.places.sigma[nodes] >= 0).all())
 
     def _kept(self, lowered: Lowered) -> Mask:
         """Find the nodes whose incoming sum must be in memory: a stage reads it as an earlier one left it."""
@@ -97,6 +118,35 @@ class TritonProgram(TorchProgram):
             for errors in stage.errors:
                 nodes = self._segment_nodes(errors)
                 found[nodes] |= ~fresh[nodes] | (not self._own(errors))
+        return found
+
+    def _spots(self, lowered: Lowered) -> tuple[int, Index]:
+        """Find where what descent keeps of nodes lies, and which of their neurons are free: (neurons, (nodes, 2)).
+
+        The first is counted from the beginning of a tensor for all that ever moves, the second is an offset as others.
+        """
+        places, spots = self.places, np.full((self.count, 2), NONE)
+        moved = [self._nodes(call.group, call.rows) for stage in lowered.stages for call in stage.moves]
+        nodes = np.unique(np.concatenate(moved)) if moved else np.zeros(0, dtype=np.int64)
+        ends = np.cumsum(places.size[nodes] * self.ws.batch)
+        spots[nodes, 0] = ends - places.size[nodes] * self.ws.batch
+        masked = np.array(sorted(self.plan.request.masked), dtype=np.int64)
+        self._free: dict[int, Tensor] = {}
+        if len(masked):
+            key, sizes = ("free", masked.tobytes()), places.size[masked] * self.ws.batch
+            if key not in self.ws.cache:
+                self.ws.cache[key] = self.ws.empty(int(sizes.sum()))
+            self._free = dict(zip(masked.tolist(), self.ws.cache[key].split(sizes.tolist())))
+            spots[masked, 1] = places.offsets(np.array([free.data_ptr() for free in self._free.values()]))
+        return int(ends[-1]) if len(ends) else 0, spots
+
+    def _duals(self) -> Index:
+        """Find where the dual of each node lies, and its rate: addresses, or -1."""
+        s, found = self.plan.structure, np.full((self.count, 2), -1)
+        for g in np.unique(s.group_of[self.plan.duals]).tolist():
+            own = self.plan.duals[s.group_of[self.plan.duals] == g]
+            for column, buffer in enumerate((self.ws.dual(g), self.ws.r(g))):
+                found[own, column] = self.places.address(s.position[own], buffer)
         return found
 
     # -- binding ------------------------------------------------------------------------------------------------------
@@ -117,7 +167,7 @@ class TritonProgram(TorchProgram):
         calls : iterable of Call
         flags : ndarray of int64, shape (nodes,)
             What the launch does at each node; nodes that get something are in it as well.
-        precisions : ndarray of float64, shape (nodes,), optional
+        precisions : ndarray of float64, shape (1 or steps + 1, nodes), optional
         start, keep : ndarray of int64, shape (nodes,), optional
             Addresses at which sums have begun, or -1; and where they are kept, if not among what comes in.
         """
@@ -166,10 +216,11 @@ class TritonProgram(TorchProgram):
         busy = touched & ~(there & ~fresh & self._bare(every) & (flags == KEEP))
         launches: list[Predict | PredictScalars] = []
         for kind, nodes in self._kinds(np.flatnonzero(busy)):
-            own = None if precisions is None or (precisions[nodes] == 1.0).all() else precisions[nodes]
+            own = None if precisions is None or (precisions[:, nodes] == 1.0).all() else precisions[:, nodes]
+            duals = np.where((flags[nodes] & SHIFT)[:, None] != 0, self.duals[nodes], -1)
             mine = every[np.isin(s.target[every], nodes)]
             which = PredictScalars if kind >= 0 else Predict
-            launches.append(self._launch(which, nodes, flags[nodes], start[nodes], keep[nodes], mine, own))
+            launches.append(self._launch(which, nodes, flags[nodes], start[nodes], keep[nodes], mine, own, duals))
         return steps, launches
 
     def _freshened(
@@ -290,17 +341,16 @@ class TritonProgram(TorchProgram):
 
     def _stage(self, calls: Calls) -> Fused:
         s = self.plan.structure
-        flags, precisions = np.zeros(self.count, dtype=np.int64), np.ones(self.count)
+        flags, precisions = np.zeros(self.count, dtype=np.int64), self._precisions(calls)
         compared = np.zeros(self.count, dtype=bool)
         beside = [call for call in calls.errors if not self._own(call)]
         for call in calls.errors:
             nodes = self._segment_nodes(call)
             compared[nodes] = True
-            flags[nodes] = COMPARE if self._own(call) else KEEP
-            if call.precision is not None:
-                precisions[nodes] = call.precision
+            fused = COMPARE | (SHIFT if call.dual else 0) | (self.places.energy[nodes] << ENERGY)
+            flags[nodes] = fused if self._own(call) else KEEP
         before, predict = self._forward(calls.forward, flags, precisions)
-        forward: list[Step] = [*before, *(partial(launch, show=True) for launch in predict)]
+        forward: list[Step] = [*before, *(self._shown(launch) for launch in predict)]
         errors = self._all(beside)
 
         mixed = np.zeros(self.count, dtype=bool)
@@ -324,11 +374,32 @@ class TritonProgram(TorchProgram):
         place[nodes] = np.arange(len(nodes))
         for kind, some in self._kinds(nodes, by_sigma=False):
             mine = every[np.isin(s.source[every], some)]
-            launch = self._launch(PullScalars if kind >= 0 else Pull, some, own[some], mine)
+            launch = self._launch(PullScalars if kind >= 0 else Pull, some, own[some], mine, self.spots[some])
             release.append((place[some], launch))
         pulled: list[Step] = [*aside, *(partial(launch, None) for _, launch in release)]
         moves = [self._move(call) for call in calls.moves]
         return Fused(forward, errors, clear, pulled, moves, before, predict, aside, release)
+
+    def _shown(self, launch: Predict | PredictScalars) -> Step:
+        return lambda: launch(show=True, t=self._t)
+
+    def _precisions(self, calls: Calls) -> NDArray[np.float64]:
+        """Return how much the error of each node counts, (1, nodes), or where that changes (steps + 1, nodes)."""
+        scheduled = [call for call in calls.errors if call.scheduled]
+        found = np.ones((self.plan.steps + 1 if scheduled else 1, self.count))
+        for call in calls.errors:
+            if call.precision is not None:
+                found[:, self._segment_nodes(call)] = call.precision
+        for call in scheduled:
+            segment = self.plan.structure.segments[call.segment]
+            for t, row in enumerate(found):
+                own = self.plan.precisions(t)[call.segment]
+                row[self._segment_nodes(call)] = 1.0 if own is None else own[numbers(call.rows) - segment.start]
+        return found
+
+    def _weigh(self, t: int) -> None:
+        super()._weigh(t)
+        self._t = t
 
     def _clear(self, call: Call, mixed: Mask) -> list[Step]:
         assert isinstance(call, ZeroGradient)
@@ -337,30 +408,59 @@ class TritonProgram(TorchProgram):
     # -- running ------------------------------------------------------------------------------------------------------
 
     def step(self, t: int, motion: Motion) -> None:
-        """Take a step in two launches, where nothing but plain descent moves whole states."""
+        """Take a step in two launches, where nothing moves states but a descent that the kernels know."""
         stage = self._stages[min(t, len(self._stages) - 1)]
         assert isinstance(stage, Fused)
+        self._weigh(t)
         for step in stage.before:
             step()
         for predict in stage.predict:
-            predict(show=False)
+            predict(show=False, t=t)
         for step in stage.errors:
             step()
         self._now = self._last = t
-        optimizer = motion.optimizer
-        plain = type(optimizer) is SGD and optimizer.stateless and not isinstance(optimizer.lr, Following)
-        plain = plain and not motion.nudges and not self._masks
-        if not plain:
+        descent = None if motion.nudges else self._descent(t, motion)
+        if descent is None:
             self.pull(t, motion)
             self.move(t, motion)
             return
         for step in (*stage.clear, *stage.back):
             step()
-        for rates, (_, release) in zip(self._rates_of(stage, optimizer), stage.release):
-            release(rates)
+        for rates, (_, release) in zip(self._rates_of(stage, motion.optimizer), stage.release):
+            release(descent, rates)
+
+    def start(self, clamps: Clamps, context: Context) -> None:
+        super().start(clamps, context)
+        for i, known in zip(clamps.masked, self._masks):
+            self._free[i].view(known.free.shape).copy_(known.free)
+
+    def _descent(self, t: int, motion: Motion) -> Descent | None:
+        """Return how the kernels move states in step `t`; None where they do not know how."""
+        optimizer = motion.optimizer
+        if type(optimizer) is SGD:
+            kind = PLAIN if optimizer.stateless else NESTEROV if optimizer.nesterov else MOMENTUM
+            numbers: tuple[float, ...] = (optimizer.momentum,)
+        elif type(optimizer) is Adam:
+            kind, (first, second), now = ADAM, optimizer.betas, motion.first_step + t + 1
+            numbers = (first, second, optimizer.eps, 1 - first**now, (1 - second**now) ** 0.5)
+        else:
+            return None
+        if kind == PLAIN:
+            return Descent(kind, self.places.anchor.view(1, -1), self.places.anchor)
+        if numbers not in self._numbers:
+            while len(self._numbers) > self.ws.traits.rate_sets * (self.plan.steps + 1):
+                del self._numbers[next(iter(self._numbers))]
+            self._numbers[numbers] = torch.tensor(numbers, dtype=self.ws.dtype, device=self.ws.device)
+        memory = motion.memories.setdefault(("fused", self.spots[:, 0].tobytes()), {})
+        if "moments" not in memory:
+            rows = 2 if kind == ADAM else 1
+            memory["moments"] = torch.zeros(rows, self.neurons, dtype=self.ws.dtype, device=self.ws.device)
+        return Descent(kind, memory["moments"], keep(self._numbers[numbers]))
 
     def _rates_of(self, stage: Fused, optimizer: Any) -> list[Tensor]:
-        """Return the rates of the nodes of each launch."""
+        """Return the rates of the nodes of each launch, or one for all where it follows the curvature."""
+        if isinstance(optimizer.lr, Following):
+            return [optimizer.lr.on(self.ws.dtype, self.ws.device)] * len(stage.release)
         for move in stage.moves:
             if move not in self._rates:
                 self._rates[move] = self._rate(move, optimizer)
@@ -388,11 +488,18 @@ class TritonProgram(TorchProgram):
             fused = set(self.places.buckets)
             whole = self._lowered
             mine = [call for call in whole.weights if call.bucket in fused]
-            self._lowered = replace(whole, weights=tuple(c for c in whole.weights if c.bucket not in fused), biases=())
+            shared = list(self.plan.structure.shared_biases)
+            alone: list[list[tuple[int, Rows]]] = [[], []]
+            for g, rows in whole.biases:
+                few = np.isin(self._nodes(g, rows), shared)
+                for part, which in zip(alone, (~few, few)):
+                    part += [(g, numbers(rows)[which])] if which.any() else []
+            weights = tuple(call for call in whole.weights if call.bucket not in fused)
+            self._lowered = replace(whole, weights=weights, biases=tuple(alone[1]))
             super()._gradients()
             self._lowered = whole
             assert self._learn is not None
             self._learn.append(self._keep(
-                ("learn", id(self)), lambda: Learning(self.places, mine, whole.biases)
+                ("learn", id(self)), lambda: Learning(self.places, mine, alone[0])
             ))  # fmt: skip
         return self._learn

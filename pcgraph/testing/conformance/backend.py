@@ -1,4 +1,4 @@
-"""Checks of a backend: everything that a program can be asked, on every kind of network, against the slow reference."""
+"""Check a backend: everything that a program can be asked, on every kind of network, against the slow reference."""
 
 from __future__ import annotations
 
@@ -116,6 +116,8 @@ def _cases() -> Iterator[_Case]:
     yield _Case("single neurons", _neurons, Zero)
     yield _Case("kinds of nodes", _kinds_of_nodes, lambda: Normal(std=0.3))
     yield _Case("shared and frozen weights", _shared)
+    yield _Case("transposed weights", _transposed)
+    yield _Case("transposed weights from a draw", _transposed, lambda: Normal(std=0.3), SGD(lr=0.05, momentum=0.5), 5)
     yield _Case("edge activations and identities", _edge_activations, lambda: Normal(std=0.3))
     yield _Case("stored entries", _entries, lambda: Normal(std=0.3))
     yield _Case("modules", _modules, lambda: Normal(std=0.3))
@@ -147,7 +149,7 @@ def _cases() -> Iterator[_Case]:
     yield _Case("duals that stop", chain, Forward, SGD(lr=0.2), 9, duals=Duals(0.5, stop=0.7))
     yield _Case("a tolerance", chain, Forward, SGD(lr=0.2), 5, tolerance=1e-9)
     for name, graph in (("neurons", _neurons), ("weights", _shared), ("identities", _edge_activations),
-                        ("entries", _entries), ("modules", _modules)):  # fmt: skip
+                        ("entries", _entries), ("modules", _modules), ("transposed", _transposed)):  # fmt: skip
         yield _Case(f"scaled {name}", lambda graph=graph: _scaled(graph()), lambda: Normal(std=0.3))  # type: ignore[misc]
 
 
@@ -209,6 +211,19 @@ def _shared() -> nx.DiGraph:
     return graph
 
 
+def _transposed() -> nx.DiGraph:
+    """Declare feedback through transposed weights: one, several, one weight twice, of a slot, and a frozen one."""
+    graph = _nodes(nx.DiGraph(), x=3, a=4, b=4, c=4, d=4, y=2)
+    graph.nodes["x"]["slots"] = {"down": {}}
+    for k, (u, v) in enumerate((("x", "a"), ("a", "b"), ("b", "c"), ("c", "d"), ("d", "y"))):
+        graph.add_edge(u, v, share=k)
+        graph.add_edge(v, u, share=k, transpose=True, activation="tanh" if u == "d" else None)
+    graph.edges["c", "d"]["share"] = graph.edges["d", "c"]["share"] = 1
+    graph.edges["a", "x"]["slot"] = "down"
+    graph.edges["y", "d"]["trainable"] = graph.edges["d", "y"]["trainable"] = False
+    return graph
+
+
 def _edge_activations() -> nx.DiGraph:
     graph = _nodes(nx.DiGraph(), x=3, a=3, b=3, y=3)
     graph.add_edge("x", "a", activation="gelu")
@@ -255,11 +270,14 @@ def _scaled(graph: nx.DiGraph) -> nx.DiGraph:
 
 
 def _slots() -> nx.DiGraph:
-    """Feedback apart from what is fed forward: into an input, a hidden node with two slots, beside a parallel edge."""
+    """Declare feedback apart from what is fed forward: into an input, a node with two slots, beside a parallel edge."""
     graph = _nodes(nx.MultiDiGraph(), x=3, a=4, b=4, y=2)
     graph.nodes["x"]["slots"] = {"down": {"precision": 0.5}}
     graph.nodes["a"]["slots"] = {"down": {"activation": "tanh", "bias": False}, "self": {"precision": 0.3}}
     graph.nodes["b"]["slots"] = {"down": {"energy": "learned_precision"}}
+    for v, said in (("x", {"prior": [0.1, 0.2, -0.3]}), ("a", {"prior": 0.0, "precision": 0.1}),
+                    ("b", {"prior": 1.0, "energy": "huber"})):  # fmt: skip
+        graph.nodes[v]["slots"]["prior"] = said
     nx.add_path(graph, ["x", "a", "b", "y"])
     for u, v, slot in (("a", "x", "down"), ("b", "a", "down"), ("y", "a", "down"), ("a", "a", "self"),
                        ("y", "b", "down"), ("a", "b", "down")):  # fmt: skip

@@ -1,4 +1,4 @@
-"""Checks of an energy."""
+"""Check an energy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks of an initializer."""
+"""Check an initializer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks of a state optimizer."""
+"""Check a state optimizer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks of a transform."""
+"""Check a transform."""
 
 from __future__ import annotations
 
