@@ -14,7 +14,16 @@ import torch
 
 from pcgraph.arguments import is_number, shown
 from pcgraph.drawing.placing import (
-    HIGH, WIDE, along, bend, fanned, heights, is_target, layout, main_edges, signs,
+    HIGH,
+    WIDE,
+    along,
+    bend,
+    fanned,
+    heights,
+    is_target,
+    layout,
+    main_edges,
+    signs,
 )  # fmt: skip
 from pcgraph.drawing.style import (
     BLUE,

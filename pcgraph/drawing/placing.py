@@ -12,7 +12,7 @@ import networkx as nx
 from pcgraph.topology import Report, check_phase
 from pcgraph.topology.arguments import feeds_main
 
-__all__ = ["HIGH", "WIDE", "Signs", "bend", "fanned", "heights", "is_target", "layout", "main_edges", "along", "signs"]
+__all__ = ["HIGH", "WIDE", "Signs", "along", "bend", "fanned", "heights", "is_target", "layout", "main_edges", "signs"]
 
 Node = Hashable
 Point = tuple[float, float]
@@ -156,64 +156,6 @@ def along(start: Point, stop: Point, rad: float, t: float = 0.5) -> Point:
     """Return the place on matplotlib's arc of this curvature after the part `t` of the way, by default its middle."""
     (x, y), (x2, y2), out = start, stop, 2 * t * (1 - t) * rad
     return x + (x2 - x) * t + out * (y2 - y) * HIGH / WIDE, y + (y2 - y) * t - out * (x2 - x) * WIDE / HIGH
-
-
-def heights() -> dict[Node, float]:
-        return {v: (len(nodes) - 1) / 2 - i for nodes in columns.values() for i, v in enumerate(nodes)}
-
-    for turn in range(ROUNDS):
-        forwards = turn % 2 == 0
-        for c in sorted(columns, reverse=not forwards):
-            height = heights()
-
-            def mean(v: Node, forwards: bool = forwards, c: int = c, height: dict[Node, float] = height) -> float:
-                near = [*declared.predecessors(v), *declared.successors(v)]
-                beside = [height[u] for u in near if (column[u] < c if forwards else column[u] > c)]
-                return sum(beside) / len(beside) if beside else height[v]
-
-            columns[c].sort(key=mean, reverse=True)
-
-
-def _clear(start: Point, stop: Point, rad: float, others: list[Point]) -> bool:
-    """Say whether matplotlib's arc of this curvature (a quadratic Bézier curve) keeps clear of the other nodes."""
-    (x, y), (x2, y2) = ((p[0] * WIDE, p[1] * HIGH) for p in (start, stop))
-    middle = (x + x2) / 2 + rad * (y2 - y), (y + y2) / 2 - rad * (x2 - x)
-    for i in range(1, 24):
-        t = i / 24
-        px = (1 - t) ** 2 * x + 2 * t * (1 - t) * middle[0] + t * t * x2
-        py = (1 - t) ** 2 * y + 2 * t * (1 - t) * middle[1] + t * t * y2
-        if any(math.hypot(px - a * WIDE, py - b * HIGH) < 0.28 for a, b in others):
-            return False
-    return True
-
-
-def is_target(v: Node, main: nx.DiGraph, fixed: Set[Node]) -> bool:
-    """Say whether a node is clamped and predicted, and predicts nothing; an input that is predicted is an input."""
-    return v in fixed and bool(main.in_degree(v)) and not main.out_degree(v)
-
-
-def fanned(first: float, i: int, length: float) -> float:
-    """Bend the i-th of several parallel edges: ever further out, or to both sides of one that is straight."""
-    apart = 0.17 / max(1.0, length)
-    return first + math.copysign(apart * i, first) if first else apart * ((i + 1) // 2) * (1 if i % 2 else -1)
-
-
-def bend(declared: nx.DiGraph, u: Node, v: Node, place: dict[Node, Point]) -> float:
-    """Find the least curvature with which an edge meets no other node, bowed apart from an edge the other way."""
-    (x, y), (x2, y2) = place[u], place[v]
-    both = declared.has_edge(v, u)
-    outwards = -1 if y + y2 >= 0 else 1
-    sizes = [0.2, 0.32, 0.45, 0.6] if both or x2 <= x else [0.0, 0.15, 0.28, 0.42, 0.56]
-    signs = [1] if both or x2 <= x else [outwards, -outwards]
-    tries = [sign * size for size in sizes for sign in signs]
-    others = [p for w, p in place.items() if w not in (u, v)]
-    return next((rad for rad in tries if _clear((x, y), (x2, y2), rad, others)), tries[-1])
-
-
-def middle(start: Point, stop: Point, rad: float) -> Point:
-    """Return the middle of matplotlib's arc of this curvature."""
-    (x, y), (x2, y2) = start, stop
-    return (x + x2) / 2 + rad / 2 * (y2 - y) * HIGH / WIDE, (y + y2) / 2 - rad / 2 * (x2 - x) * WIDE / HIGH
 
 
 def heights(place: dict[Node, Point], bends: dict[tuple[Node, Node], float]) -> tuple[float, float]:
