@@ -182,8 +182,9 @@ def level(net: PCNetwork, init: Initializer | None, group: Group | None) -> None
     if group is not None:
         modules: list[nn.Module] = [net, *([] if init is None else [init])]
         _level([(n, t) for each in modules for n, t in (*each.named_parameters(), *each.named_buffers())], group)
-    if net.group is not None and init is not None:
-        _level(list(init.named_parameters()), net.group)
+    learned = [] if init is None else list(init.named_parameters())
+    if net.group is not None and learned:
+        _level(learned, net.group)
 
 
 def _level(named: Sequence[tuple[str, Tensor]], group: Group) -> None:
