@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +24,6 @@ from tests.across.training import (
 from tests.ranks import Ranks
 
 pytestmark = pytest.mark.filterwarnings("ignore::pcgraph.errors.PCGraphWarning")
-
-
-@pytest.fixture(scope="module")
-def ranks() -> Iterator[Ranks]:
-    with Ranks(4) as started:
-        yield started
 
 
 def together(ranks: Ranks, parts: int, *arguments: Any, **more: Any) -> list[Any]:
