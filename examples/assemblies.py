@@ -22,6 +22,7 @@ from torch import Tensor
 
 import pcgraph
 from pcgraph import data
+from pcgraph.drawing import style
 
 ASSEMBLIES, PIXELS_SEEN, WITHIN = 5, 8, 4  # inside an assembly edges are four times as likely as from one to another
 PIXELS, CLASSES = [("pixel", i) for i in range(64)], [("class", i) for i in range(10)]
@@ -100,20 +101,22 @@ def table(rows: list[dict]) -> str:
 
 def picture(graph: nx.DiGraph, rows: list[dict], path: Path) -> None:
     """Which neuron predicts which, in a small network of the same kind; and accuracy and cost over the edges."""
-    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(15, 4.6), layout="constrained")
+    figure, axes = plt.subplot_mosaic("mr;mc", figsize=(9, 6.4), width_ratios=(5, 4), layout="constrained")
+    left, middle, right = axes["m"], axes["r"], axes["c"]
     place = {v: i for i, v in enumerate([*PIXELS, *(v for v in graph if isinstance(v, int)), *CLASSES])}
     edges = np.array([(place[u], place[v]) for u, v in graph.edges]).T
-    left.plot(*edges, ",", color="#222222")
-    left.set(xlabel="from neuron", ylabel="to neuron", title=f"the same at {len(graph)} neurons, with feedback")
+    left.plot(*edges, ",", color=style.INK)
+    left.set(xlabel="from neuron", ylabel="to neuron", title=f"the same at {len(graph)} neurons,\nwith feedback")
     left.invert_yaxis()
     left.set_aspect("equal")
-    for recurrence, colour, marker in zip(KEPT, ("#0072B2", "#E69F00", "#D55E00"), "os^"):
+    for i, recurrence in enumerate(KEPT):
+        own = style.look(i) | {"linestyle": "none"}
         found = [row for row in rows if row["recurrence"] == recurrence]
         at = [float(row["edges"]) / 1000 for row in found]
-        middle.plot(at, [float(row["accuracy"]) for row in found], marker, color=colour)
-        right.plot(at, [float(row["mflop"]) for row in found], marker, color=colour, label=recurrence)
-    middle.set(xscale="log", ylabel="accuracy on unseen digits (%)", title="one mark a seed")
-    right.set(xscale="log", yscale="log", ylabel="MFLOP a sample, in training", title="cost")
+        middle.plot(at, [float(row["accuracy"]) for row in found], **own)
+        right.plot(at, [float(row["mflop"]) for row in found], **own, label=recurrence)
+    middle.set(xscale="log", ylabel="unseen digits told (%)", title="accuracy, one mark a seed")
+    right.set(xscale="log", yscale="log", ylabel="MFLOP a sample", title="cost in training")
     right.legend(title="recurrence", frameon=False)
     for axis in (middle.xaxis, right.xaxis, right.yaxis):
         axis.set_major_locator(LogLocator(subs=(1, 2, 5)))

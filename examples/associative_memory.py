@@ -29,12 +29,13 @@ from torch import Tensor
 
 import pcgraph
 from pcgraph import data, drawing
+from pcgraph.drawing import style
 
 START = pcgraph.Forward(fallback=pcgraph.Zero())
 NOISE = (0.0, 0.1)  # standard deviations, of what is added to the pixels of a cue
 RECALLED = 0.01  # an image counts as recalled if the mean squared error of its missing half is below this
 ENOUGH = 0.02  # energy a sample at which learning ends
-COLOURS = {"one group": "#0072B2", "with hidden": "#D55E00"}
+MEMORIES = ("one group", "with hidden")
 
 
 def declare(memory: str, pixels: int) -> nx.DiGraph:
@@ -148,16 +149,17 @@ def completions(nets: dict[str, pcgraph.PCNetwork], images: Tensor, steps: int, 
 def capacity(rows: list[dict], path: Path) -> None:
     """How many images are recalled, and with which error, against the number stored."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
-    for memory, colour in COLOURS.items():
-        for noise, style in zip(NOISE, ("o-", "s--")):
+    for i, memory in enumerate(MEMORIES):
+        for j, noise in enumerate(NOISE):
+            own = style.look(2 * i + j) | {"markersize": 5}
             mine = [row for row in rows if (row["memory"], row["noise"]) == (memory, noise)]
             label = memory + ("" if noise == 0 else f", noise {noise:g}")
             at = [row["stored"] for row in mine]
-            left.plot(at, [row["recalled"] * row["stored"] / 100 for row in mine], style, color=colour, label=label)
-            right.plot(at, [row["missing_half"] for row in mine], style, color=colour)
+            left.plot(at, [row["recalled"] * row["stored"] / 100 for row in mine], **own, label=label)
+            right.plot(at, [row["missing_half"] for row in mine], **own)
     left.plot(at, at, ":", color="grey", label="all")
     left.set(xlabel="images stored", ylabel="images recalled")
-    left.legend(frameon=False, fontsize=8)
+    left.legend(frameon=False, fontsize=style.SMALL)
     right.axhline(RECALLED, color="grey", linewidth=0.8, linestyle=":")
     right.set(xlabel="images stored", ylabel="mean squared error, missing half", yscale="log")
     for ax in (left, right):
@@ -191,7 +193,7 @@ def main() -> None:
     shown = counts[len(counts) // 2]
     rows, nets = [], {}
     for stored in counts:
-        for memory in COLOURS:
+        for memory in MEMORIES:
             begun = time.perf_counter()
             net = store(memory, images[:stored], epochs)
             seconds = round(time.perf_counter() - begun, 1)

@@ -131,6 +131,7 @@ def rivals() -> dict[str, Callable[[], Learn]]:
     return {
         "backprop": backprop,
         "errors, T = 5": local(5, steady(0.005, True), coordinates=Errors()),
+        "errors, T = 5, up to 0.001": local(5, steady(0.001, True), coordinates=Errors()),
         "Average, T = 7": local(7, steady(0.01, True), by_class),
         "Average, T = 7, up to 0.03": local(7, steady(0.03, True), by_class),
     }
@@ -197,6 +198,7 @@ WORKS = {
         {
             "backprop": backprop,
             "errors, T = 5": local(5, steady(0.01, True), coordinates=Errors()),
+            "errors, T = 5, up to 0.001": local(5, steady(0.001, True), coordinates=Errors()),
             "errors, T = 5, up to 0.1": local(5, steady(0.1, True), coordinates=Errors()),
             "PC-ALM, T = 10": local(10, steady(0.05, True), duals=Duals(1.0)),
             "PC-ALM, T = 10, up to 0.2": local(10, steady(0.2, True), duals=Duals(0.5)),

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch_geometric import nn as pyg
 
 import pcgraph
+from pcgraph.drawing import style
 from pcgraph.transforms import GraphLayer
 
 KARATE = nx.karate_club_graph()
@@ -141,30 +142,34 @@ def table(rows: list[dict]) -> str:
 
 
 def picture(rows: list[dict], answer: Tensor, known: Tensor, path: Path) -> None:
-    """What one network answers, on the graph; and every split of every layer, for all three."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(13, 5.5), width_ratios=(3, 2), layout="constrained")
+    """What one network answers, on the graph; and every split of every layer, for each way to learn."""
+    figure, (upper, lower) = plt.subplots(2, 1, figsize=(8, 9), height_ratios=(5, 4), layout="constrained")
     place = nx.spring_layout(KARATE, seed=1)
-    nx.draw_networkx_edges(KARATE, place, ax=left, edge_color="lightgrey")
-    wrong = answer.argmax(1) != CLUB
+    nx.draw_networkx_edges(KARATE, place, ax=upper, edge_color="lightgrey")
     for shape, shown in (("s", known), ("o", ~known)):
         members = shown.nonzero().flatten().tolist()
-        rims = ["black" if wrong[m] else "white" for m in members]
-        nx.draw_networkx_nodes(
-            KARATE, place, members, ax=left, node_shape=shape, node_color=answer[members, 1].tolist(), vmin=0, vmax=1,
-            cmap="coolwarm", edgecolors=rims, linewidths=2.5,
+        drawn = nx.draw_networkx_nodes(
+            KARATE, place, members, ax=upper, node_shape=shape, node_color=answer[members, 1].tolist(), vmin=0, vmax=1,
+            cmap=style.MAP, edgecolors=style.INK,
         )  # fmt: skip
-    left.set_title("one split: squares were known, colours are the answers, black rims are wrong", fontsize=10)
-    left.axis("off")
-    for i, (rule, colour) in enumerate(zip(RULES, ("#D55E00", "#E69F00", "#9A9A9A", "#0072B2"))):
+    wrong = (answer.argmax(1) != CLUB).nonzero().flatten().tolist()
+    across, up = zip(*(place[member] for member in wrong)) if wrong else ((), ())
+    upper.plot(across, up, "X", color=style.RED, markeredgecolor="white", markersize=11)
+    figure.colorbar(drawn, ax=upper, label="answer: 0 for one club, 1 for the other", shrink=0.7)
+    upper.set_title("one split: squares were known, crosses are wrong")
+    upper.axis("off")
+    for i, rule in enumerate(RULES):
+        own = style.look(i) | {"linestyle": "none"}
         for j, name in enumerate(LAYERS):
             found = torch.tensor([float(row[rule.__name__]) for row in rows if row["layer"] == name])
             at = j + 0.2 * (i - 1.5)
-            right.plot([at] * len(found), found, "o", color=colour, alpha=0.15)
-            label = rule.__name__.replace("_", " ") if j == 0 else None
-            right.plot(at, found.mean(), "_", color=colour, markersize=14, markeredgewidth=3, label=label)
-    right.set_xticks(range(len(LAYERS)), list(LAYERS))
-    right.set(ylabel="accuracy on members not known (%)", title="a dot a split, a bar the mean")
-    right.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.06), ncols=4)
+            lower.plot([at] * len(found), found, **own, markersize=5, alpha=0.2)
+            lower.plot(at, found.mean(), "_", color="white", markersize=17, markeredgewidth=6)
+            lower.plot(at, found.mean(), "_", color=style.INK, markersize=15, markeredgewidth=3)
+        lower.plot([], [], **own, label=rule.__name__.replace("_", " "))
+    lower.set_xticks(range(len(LAYERS)), list(LAYERS))
+    lower.set(ylabel="accuracy on members not known (%)", title="a mark a split, a bar the mean")
+    lower.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=4)
     figure.savefig(path, dpi=110)
 
 

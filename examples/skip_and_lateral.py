@@ -22,6 +22,7 @@ import torch
 
 import pcgraph
 from pcgraph import data, drawing
+from pcgraph.drawing import style
 
 PHASES = {"training": {"x", "y"}, "test": {"x"}}
 EDGES = {  # added in this order
@@ -110,18 +111,19 @@ def table(rows: list[dict]) -> str:
 
 def picture(rows: list[dict], pixels: int, path: Path) -> None:
     """The five graphs as they are at test time, and beside each what it learned."""
-    figure, axes = plt.subplots(len(EDGES), 2, figsize=(12, 11), width_ratios=(3, 2), layout="constrained")
+    figure, axes = plt.subplots(len(EDGES), 2, figsize=(9, 12), width_ratios=(3, 2), layout="constrained")
     for (name, graph), (left, right) in zip(stages(pixels), axes):
         drawing.graph(graph, PHASES["test"], ax=left, title="")
-        left.set_title(name, loc="left", fontsize=11)
-        for height, (rule, colour) in enumerate(zip(RULES, ("#D55E00", "#0072B2"))):
+        left.set_title(name, loc="left")
+        left.get_legend().set_visible(left is axes[-1, 0])
+        for height, rule in enumerate(RULES):
             found = [float(row["accuracy"]) for row in rows if (row["graph"], row["rule"]) == (name, rule)]
-            right.plot(found, [-height] * len(found), "o", color=colour)
+            right.plot(found, [-height] * len(found), **style.look(height) | {"linestyle": "none"})
         right.axvline(10, color="grey", linewidth=0.8, linestyle=":")
         right.set(xlim=(0, 100), ylim=(-1.6, 0.6))
-        right.set_yticks((0, -1), [f"y {rule} in training" for rule in RULES])
+        right.set_yticks((0, -1), [f"y {rule}\nin training" for rule in RULES])
         right.spines[["top", "right", "left"]].set_visible(False)
-    right.set_xlabel("test accuracy (%), one dot a seed; dotted: chance")
+    right.set_xlabel("test accuracy (%), a mark a seed;\ndotted: chance")
     figure.savefig(path, dpi=110)
 
 

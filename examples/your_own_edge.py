@@ -20,6 +20,7 @@ from torch.nn import functional
 
 import pcgraph
 from pcgraph import data, energies, initializers, optimizers, transforms
+from pcgraph.drawing import style
 from pcgraph.errors import BrokenPromise
 from pcgraph.testing import conformance
 
@@ -184,14 +185,14 @@ def train(own: bool, epochs: int) -> tuple[pcgraph.PCNetwork, list[float]]:
 def picture(net: pcgraph.PCNetwork, curves: dict[str, list[float]], path: Path) -> None:
     """Accuracies, and the learned receptive fields of one channel at their 36 places."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")
-    for (name, values), style in zip(curves.items(), ("-", "--")):
-        left.plot(range(1, len(values) + 1), [100 * v for v in values], style, label=name)
+    for i, (name, values) in enumerate(curves.items()):
+        left.plot(range(1, len(values) + 1), [100 * v for v in values], **style.look(i), label=name)
     left.set(xlabel="epoch", ylabel="accuracy on unseen digits (%)")
-    left.legend()
+    left.legend(loc="lower right", fontsize=style.SMALL)
     fields = net.transform("x", "h").weight.detach()[:, 0].view(6, 6, 3, 3)
     tiles = functional.pad(fields, (0, 1, 0, 1), value=float("nan")).permute(0, 2, 1, 3).reshape(24, 24)
     bound = fields.abs().max().item()
-    shown = right.imshow(tiles[:-1, :-1].numpy(), cmap="RdBu", vmin=-bound, vmax=bound)
+    shown = right.imshow(tiles[:-1, :-1].numpy(), cmap=style.MAP, vmin=-bound, vmax=bound)
     right.set(title="receptive fields of channel 0, by place", xticks=[], yticks=[])
     figure.colorbar(shown, ax=right, label="weight")
     figure.savefig(path, dpi=120)

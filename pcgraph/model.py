@@ -38,7 +38,7 @@ from pcgraph.optimizers import StateOptimizer
 from pcgraph.plan import Plan, Request
 from pcgraph.processes import Part
 from pcgraph.pyg import to_data
-from pcgraph.ranks import SharedNetwork, inner_backend, require_runs
+from pcgraph.ranks import SharedNetwork, inner_backend
 from pcgraph.solvers import Solver
 from pcgraph.sweeps import SweepModule, read_nodes, require_eager
 
@@ -280,12 +280,10 @@ class PCNetwork(SharedNetwork):
         steps = require_count(steps, "steps")
         require_optimizer(self, steps, motion.optimizer)
         if self.partition is not None:
-            require_runs(motion.optimizer, options, all_move, bool(motion.nudges))
+            DistributedBackend.require_by_parts(motion.optimizer)
         rate = read_duals(duals, motion.optimizer, coordinates)
         if duals is not None and duals.stop is not None:
             options = replace(options, stop=duals.stop)
-            if self._part is not None:
-                require_runs(None, options, False, False)
         weights = read_precision(self.structure, precision, steps, motion.optimizer)
         checked = Clamps.check(self, clamps, finite=options.check)
         labels = read_labels(self, labels, checked.batch)
@@ -340,7 +338,6 @@ class PCNetwork(SharedNetwork):
             Of the first direction.
         """
         require_count(iterations, "iterations", least=1)
-        self.require_one_process("curvature", "measure it on one process")
         weights, seed = read_precision(self.structure, precision), require_seed(seed)
         checked = Clamps.check(self, clamps)
         labels = read_labels(self, labels, checked.batch)
@@ -421,8 +418,10 @@ class PCNetwork(SharedNetwork):
         return SweepModule(self, known, asked, single)
 
     def carry_on(self, states: Mapping[Node, Tensor]) -> States:
-        """Return an initializer that starts from `states`. All of them share one plan."""
-        return States(states)
+        """Return an initializer that starts from `states`, of a rank's own nodes; all of them share one plan."""
+        found = States(states)
+        found.elsewhere = frozenset(v for v in self.structure.declared if not self.holds(v))
+        return found
 
     def predict(
         self, clamps: Mapping[Node, Tensor | Masked], node: Node, *, init: Initializer | None = None,
@@ -472,7 +471,7 @@ class PCNetwork(SharedNetwork):
         }  # fmt: skip
         if init is not None and steps is not None:
             result = self.infer(clamps, init=init, steps=steps, check=check, capture=capture, **how)
-            return self._told(target, lambda: result.states[node], result.batch)
+            return self.told(target, lambda: result.states[node], result.batch)
         idle = next((key for key, value in how.items() if value is not None), None)
         if idle is not None:
             raise ConfigError(
@@ -485,9 +484,9 @@ class PCNetwork(SharedNetwork):
         options = Options(check=False, capture=capture)
         with torch.inference_mode(False):
             program, _ = run(self._planner, self._planner.prepared(plan, checked), Motion(), options)
-            return self._told(target, lambda: program.read(target, "state"), checked.batch)
+            return self.told(target, lambda: program.read(target, "state"), checked.batch)
 
-    def _told(self, i: int, read: Callable[[], Tensor], batch: int) -> Tensor:
+    def told(self, i: int, read: Callable[[], Tensor], batch: int) -> Tensor:
         """Return a copy of what the rank that owns a node reads, on all ranks."""
         if self._part is None or self.group is None:
             return read().clone()

@@ -247,7 +247,9 @@ class StateOptimizer:
             Slices of the buffers. `grad` may be overwritten.
         memory : dict
             Kept for this slice from step to step; ``"lr"`` is a float or a tensor that
-            broadcasts against `state`, ``"step"`` the number of steps before this one.
+            broadcasts against `state`, ``"step"`` the number of steps before this one, and
+            ``memory["noise"](generator, state)`` draws standard normal noise, which is the same whatever nodes and
+            samples a process has.
         """
         raise TypeError(f"{type(self).__name__} must define step(state, grad, memory)")
 
@@ -305,7 +307,8 @@ class Adam(StateOptimizer):
     """Moves the states as ``torch.optim.Adam`` does parameters, with one step count for all of them.
 
     A state that an error reaches only at step t has seen zero gradients before: its moments are those of Adam run
-    from the start, and a zero gradient moves nothing.
+    from the start, and a zero gradient moves nothing. Moments of states in half precision are kept in float32, since
+    squares and `eps` are zero in float16.
     """
 
     fixes_zero = True
@@ -320,9 +323,10 @@ class Adam(StateOptimizer):
 
     def step(self, state: Tensor, grad: Tensor, memory: dict[str, Any]) -> None:
         first, second = self.betas
+        wide = torch.float32 if state.dtype in (torch.float16, torch.bfloat16) else state.dtype
         if "mean" not in memory:
-            memory["mean"], memory["square"] = torch.zeros_like(state), torch.zeros_like(state)
-        t = memory["step"] + 1
+            memory["mean"], memory["square"] = (torch.zeros_like(state, dtype=wide) for _ in range(2))
+        t, grad = memory["step"] + 1, grad.to(wide)
         mean = memory["mean"].lerp_(grad, 1 - first)
         square = memory["square"].mul_(second).addcmul_(grad, grad, value=1 - second)
         denominator = torch.sqrt(square, out=grad).div_((1 - second**t) ** 0.5).add_(self.eps)
@@ -373,12 +377,14 @@ class Langevin(StateOptimizer):
 
     def step(self, state: Tensor, grad: Tensor, memory: dict[str, Any]) -> None:
         lr = memory["lr"]
-        part = memory.get("part")
-        shape = state.shape if part is None else (state.shape[0], part.total, *state.shape[2:])
-        noise = torch.randn(shape, generator=self.generator, dtype=state.dtype, device=state.device)
-        noise = noise if part is None else noise[:, part.rows]
+        draw = memory.get("noise", _noise)
+        noise = draw(self.generator, state)
         size = (2 * self.temperature * lr) ** 0.5
         state.sub_(grad * lr).add_(noise.mul_(size))
 
     def __repr__(self) -> str:
         return f"Langevin(lr={self.lr!r}, temperature={self.temperature:g})"
+
+
+def _noise(generator: torch.Generator | None, like: Tensor) -> Tensor:
+    return torch.randn(like.shape, generator=generator, dtype=like.dtype, device=like.device)

@@ -4,50 +4,65 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from pcgraph.arguments import shown
 from pcgraph.backends import Backend, TorchBackend
 from pcgraph.backends import get as get_backend
 from pcgraph.energies import Energy
 from pcgraph.errors import ConfigError
-from pcgraph.inference import Options
 from pcgraph.network import (
     Carried,
     Cut,
+    Ghosts,
     HandledNetwork,
     Network,
     ParameterView,
     Partition,
     Piece,
+    Place,
     Structure,
     Summary,
     make_part,
+    places,
 )  # fmt: skip
-from pcgraph.optimizers import SGD, Adam, Following
-from pcgraph.processes import Group, initialised, read_group
+from pcgraph.processes import Group, Mesh, asked, initialised, is_mesh, read_group
 
-__all__ = ["SharedNetwork", "inner_backend", "read_ranks", "require_apart", "require_runs"]
+__all__ = ["SharedNetwork", "inner_backend", "read_ranks", "require_apart"]
 
 Node = Hashable
 ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
-def read_ranks(structure: Structure, partition: Mapping[Node, int], group: Any) -> tuple[Cut, int, Group | None]:
-    """Read ``partition=`` and ``group=``: who owns what, which rank this is, and the others.
+def read_ranks(
+    structure: Structure, partition: Mapping[Node, int], group: Any
+) -> tuple[Cut, int, Group | None, Mesh | None]:
+    """Read ``partition=`` and ``group=``: who owns what, which rank this is, the others, and the mesh they lie in.
 
     Raises
     ------
     ConfigError
-        The partition is none of this graph, there are more or fewer processes than it has ranks, or none at all.
+        The partition is none of this graph, there are more or fewer processes than it has ranks, or none at all; or
+        the mesh is none of data and partition.
     """
     cut = Cut.make(structure, partition)
+    if is_mesh(group) and group.ndim != 1:
+        mesh = Mesh(group)
+        if mesh.partition.size != cut.parts:
+            raise ConfigError(
+                f'a partition over {cut.parts} ranks needs a mesh whose axis "partition" has as many (found '
+                f"{Mesh.told(group)}, of which {mesh.partition.size} hold a network together)",
+                key="partition",
+            )
+        return cut, mesh.partition.rank, mesh.partition if cut.parts > 1 else None, mesh
     if cut.parts == 1:
-        return cut, 0, None
+        return cut, 0, None, None
     if group is False or (group is None and not initialised()):
         raise ConfigError(
             f"a partition over {cut.parts} ranks needs as many processes (found no process group): start the script "
@@ -62,7 +77,7 @@ def read_ranks(structure: Structure, partition: Mapping[Node, int], group: Any) 
             "parts, or start other processes",
             key="partition",
         )
-    return cut, ranks.rank, ranks
+    return cut, ranks.rank, ranks, None
 
 
 def require_apart(cut: Cut, group: Group, seed: int, like: torch.Tensor) -> None:
@@ -74,6 +89,7 @@ def require_apart(cut: Cut, group: Group, seed: int, like: torch.Tensor) -> None
         Names of nodes are told apart by their address alone, or the ranks differ in graph, partition, seed or dtype.
     """
     s = cut.structure
+    group.require_same_versions()
     names = [repr(node) for node in s.declared]
     nameless = next((name for name in names if ADDRESS.search(name)), None)
     group.agree({"names of nodes": "whole" if nameless is None else f"by value (found {nameless})"})
@@ -91,37 +107,12 @@ def require_apart(cut: Cut, group: Group, seed: int, like: torch.Tensor) -> None
         "partition": hashlib.sha256(repr(cut.owner.tolist()).encode()).hexdigest(),
         "seed": seed,
         "dtype": str(like.dtype),
-        "version of torch": torch.__version__,
     })  # fmt: skip
 
 
 def inner_backend(backend: str | Backend) -> Backend:
     """Return what computes one part: torch's own backend, unless another is asked for."""
     return TorchBackend() if backend == "auto" else get_backend(backend)
-
-
-def require_runs(optimizer: object, options: Options, all_move: bool, nudged: bool) -> None:
-    """Refuse what does not run over several ranks yet, before anything does.
-
-    Raises
-    ------
-    ConfigError
-    """
-    why = None
-    if optimizer is not None and type(optimizer) not in (SGD, Adam):
-        why = f"optimizer={shown(optimizer)}: take pcgraph.SGD or pcgraph.Adam"
-    elif isinstance(getattr(optimizer, "lr", None), Following):
-        why = "a rate that follows the curvature: give a number"
-    elif options.stop is not None:
-        why = "duals that stop: leave out stop="
-    elif options.trace == "nodes":
-        why = "trace='nodes': trace=True adds up the energies of all ranks"
-    elif options.states is not None or options.callback is not None:
-        why = "states that are kept or shown on the way: read result.states at the end"
-    elif all_move or nudged:
-        why = "learning rules that carry on or nudge states: take the standard rule"
-    if why is not None:
-        raise ConfigError(f"a network over several ranks does not know {why}", key="partition")
 
 
 class SharedNetwork(HandledNetwork):
@@ -131,6 +122,9 @@ class SharedNetwork(HandledNetwork):
     piece: Network
     _part: Piece | None = None
     group: Group | None = None
+    #: The ranks in two dimensions, where others hold the same parts and share the batches.
+    mesh: Mesh | None = None
+    _places: dict[str, Place] | None = None
     _asked: tuple[Any, Any] = (None, None)
 
     def _build(self, seed: int) -> None:
@@ -139,12 +133,15 @@ class SharedNetwork(HandledNetwork):
         if partition is None:
             super()._build(seed)
             return
-        cut, rank, self.group = read_ranks(self.structure, partition, group)
+        cut, rank, self.group, self.mesh = read_ranks(self.structure, partition, group)
         like = torch.empty(0, dtype=self._like.dtype, device="cpu")
-        if self.group is not None:
-            require_apart(cut, self.group, seed, like)
+        everyone = self.group if self.mesh is None else self.mesh.whole
+        if everyone is not None:
+            require_apart(cut, everyone, seed, like)
         self._hold_nothing()
         self.piece, self._part = make_part(self.graph, cut, rank, seed, like)
+        if next(self.piece.parameters(), None) is None:  # optimizers of torch take no empty list, on no rank
+            self.nothing = nn.Parameter(torch.empty(0, device="cpu"))
 
     @property
     def own(self) -> Network:
@@ -162,6 +159,51 @@ class SharedNetwork(HandledNetwork):
             return None
         owner, names = self._part.cut.owner.tolist(), self.structure.declared
         return Partition(dict(zip(names, owner)), self._part.cut.parts)
+
+    @property
+    def places(self) -> dict[str, Place] | None:
+        """Where each tensor of ``state_dict()`` lies in the network of one process; None where this is one."""
+        if self._part is None:
+            return None
+        if self._places is None:
+            self._places = {f"piece.{name}": place for name, place in places(self._part, self.piece).items()}
+        return self._places
+
+    @property
+    def whole_edges(self) -> NDArray[np.int64]:
+        """The number in the whole structure of each edge of :attr:`own`."""
+        return np.arange(len(self.structure.source)) if self._part is None else self._part.edges
+
+    def sharing(self, group: Any) -> tuple[Group | None, Group | None]:
+        """Read the argument ``group=`` of a run: who shares its batches, and who takes part in it at all.
+
+        Parameters
+        ----------
+        group : Group, ProcessGroup, DeviceMesh, False or None
+            Of a network that is cut over ranks, these are known, and it may be left out; False: nobody shares batches.
+
+        Raises
+        ------
+        ConfigError
+            It is none, or not the group or the mesh of this network.
+        """
+        if self.group is None and self.mesh is None:
+            ranks = read_group(group)
+            return ranks, ranks
+        group, data = asked(group), None if self.mesh is None else self.mesh.data
+        if group is None or (self.mesh is not None and is_mesh(group) and group == self.mesh.device_mesh):
+            return data, self.group if self.mesh is None else self.mesh.whole
+        given = None if is_mesh(group) and group.ndim != 1 else read_group(group)
+        if group is False or (given is not None and self.group is not None and given.ranks == self.group.ranks):
+            return None, self.group
+        if self.mesh is not None and given is not None and data is not None and given.ranks == data.ranks:
+            return data, self.mesh.whole
+        found = Mesh.told(group) if is_mesh(group) else shown(group)
+        raise ConfigError(
+            f"a network that is cut over ranks is trained by these (found group={found}): leave group= out, or make "
+            "the network with this mesh, PCNetwork(graph, partition=..., group=mesh)",
+            key="group",
+        )
 
     def weight(self, u: Node, v: Node, key: Hashable | None = None, *, slot: str | None = None) -> ParameterView:
         if self._part is None:
@@ -201,12 +243,46 @@ class SharedNetwork(HandledNetwork):
         super().check_parameters() if self._part is None else self.piece.check_parameters()
 
     def differentiable_prediction(self, v: Node, states: Mapping[Node, Tensor]) -> Tensor:
-        self.require_one_process("a rule that predicts by autograd", "take the standard rule")
-        return super().differentiable_prediction(v, states)
+        if self._part is None:
+            return super().differentiable_prediction(v, states)
+        self._require_here(v)
+        return self.piece.differentiable_prediction(v, states)
 
     def node_energy(self, i: int) -> Energy:
-        self.require_one_process("node_energy", "result.node_energy has those of this rank's nodes")
-        return super().node_energy(i)
+        if self._part is None:
+            return super().node_energy(i)
+        self._require_here(self.structure.nodes[int(self.structure.owner[i])])
+        return self.piece.node_energy(int(self._part.local[i]))
+
+    # -- what is done on all ranks together ---------------------------------------------------------------------------
+
+    def holds(self, v: Node) -> bool:
+        return self._part is None or self._rank_of(v) == self._part.rank
+
+    def spread(self, values: Mapping[Node, Tensor], nodes: Iterable[Node], batch: int) -> dict[Node, Tensor]:
+        return {} if self._ghosts is None else self._ghosts.spread(values, nodes, batch)
+
+    def collect(self, values: Mapping[Node, Tensor], nodes: Iterable[Node], batch: int) -> dict[Node, Tensor]:
+        if self._ghosts is None:
+            return super().collect(values, nodes, batch)
+        return self._ghosts.collect(values, nodes, batch)
+
+    def gather(self, values: Mapping[Node, Tensor], shapes: Mapping[Node, tuple[int, ...]]) -> dict[Node, Tensor]:
+        return super().gather(values, shapes) if self._ghosts is None else self._ghosts.gather(values, shapes)
+
+    def summed(self, tensor: Tensor) -> Tensor:
+        return tensor if self.group is None else self.group.sum(tensor.clone())
+
+    @property
+    def _ghosts(self) -> Ghosts | None:
+        if self._part is None or self.group is None:
+            return None
+        return Ghosts(self._part, self.group, torch.empty(0, dtype=self.dtype, device=self.device))
+
+    def _rank_of(self, v: Node) -> int:
+        assert self._part is not None
+        s = self.structure
+        return int(self._part.cut.owner[s.slots[v] if v in s.slots else s.require_node(v)])
 
     def require_one_process(self, what: str, instead: str) -> None:
         """Refuse, for rooms that compute with whole networks, one that is cut over several ranks.
@@ -224,7 +300,7 @@ class SharedNetwork(HandledNetwork):
     def _require_here(self, v: Node) -> None:
         """Refuse what another rank holds."""
         assert self._part is not None
-        rank = int(self._part.cut.owner[self.structure.require_node(v)])
+        rank = self._rank_of(v)
         if rank != self._part.rank:
             raise ConfigError(
                 f"what leads into {v!r} is on rank {rank}, and this is rank {self._part.rank}: ask there",

@@ -33,6 +33,8 @@ class Solver(ABC):
     """
 
     fixes_zero: bool = False
+    #: Whether it adds up by ``memory["sum"]`` whatever it adds up over variables, so that it may see those of one rank.
+    sums: bool = False
     #: A solver remembers, so that what has moved once may move again without a gradient.
     stateless: bool = False
 
@@ -46,7 +48,8 @@ class Solver(ABC):
             Neither is to be changed.
         memory : dict
             Kept from step to step. ``memory["energy"]`` is the energy of each sample, (batch,), and
-            ``memory["step"]`` the number of steps before this one.
+            ``memory["step"]`` the number of steps before this one. ``memory["sum"]`` adds up a tensor over the ranks,
+            where several share the network, and each has some of the variables.
         """
 
     def finish(self, variables: Tensor, energy: Tensor, memory: dict[str, Any]) -> Tensor:
@@ -58,8 +61,14 @@ class Solver(ABC):
         return None
 
 
-def _dot(a: Tensor, b: Tensor) -> Tensor:
-    return (a * b).sum(1)
+def _dot(a: Tensor, b: Tensor, memory: dict[str, Any]) -> Tensor:
+    return _over_ranks((a * b).sum(1), memory)
+
+
+def _over_ranks(tensor: Tensor, memory: dict[str, Any]) -> Tensor:
+    """Add up what ranks have found of their own variables."""
+    found: Tensor = memory["sum"](tensor) if "sum" in memory else tensor
+    return found
 
 
 def _above(energy: Tensor, value: Tensor) -> Tensor:
@@ -86,6 +95,7 @@ class LBFGS(Solver):
     """
 
     fixes_zero = True
+    sums = True
 
     def __init__(self, history: int = 10, lr: float = 0.1, decrease: float = 1e-4, halvings: int = 20) -> None:
         self.history = require_count(history, "history", least=1)
@@ -107,7 +117,7 @@ class LBFGS(Solver):
         memory["gradient"] = torch.where(wide, gradient, memory["gradient"])
         memory["value"] = torch.where(better, energy, memory["value"])
         memory["direction"] = torch.where(wide, self._direction(memory), memory["direction"])
-        memory["slope"] = _dot(memory["direction"], memory["gradient"])
+        memory["slope"] = _dot(memory["direction"], memory["gradient"], memory)
         memory["length"] = torch.where(better, torch.ones_like(energy), memory["length"] / 2)
         memory["failed"] = memory["failed"] | (memory["length"] < 0.5**self.halvings)
         reach = torch.where(memory["failed"], torch.zeros_like(energy), memory["length"])
@@ -140,8 +150,9 @@ class LBFGS(Solver):
     def _remember(self, variables: Tensor, gradient: Tensor, better: Tensor, memory: dict[str, Any]) -> None:
         """Keep the newest pair of each sample that has moved, where its curvature is positive."""
         step, change = variables - memory["point"], gradient - memory["gradient"]
-        product, square = _dot(step, change), _dot(change, change)
-        good = better & (product > 1e-10 * (_dot(step, step) * square).sqrt()) & (square > 0)
+        dots = torch.stack([(step * change).sum(1), change.square().sum(1), step.square().sum(1)])
+        product, square, length = _over_ranks(dots, memory)
+        good = better & (product > 1e-10 * (length * square).sqrt()) & (square > 0)
         slot = (memory["next"] % self.history, torch.arange(len(better), device=better.device))
         for kept, new in (("steps", step), ("changes", change)):
             memory[kept][slot] = torch.where(good.unsqueeze(1), new, memory[kept][slot])
@@ -157,14 +168,14 @@ class LBFGS(Solver):
         slots = [((memory["next"] - 1 - k) % self.history, samples) for k in range(self.history)]
         factors = []
         for slot in slots:
-            factor = memory["inverse"][slot] * _dot(memory["steps"][slot], q)
+            factor = memory["inverse"][slot] * _dot(memory["steps"][slot], q, memory)
             q = q - factor.unsqueeze(1) * memory["changes"][slot]
             factors.append(factor)
         q = q * memory["scale"].unsqueeze(1)
         for slot, factor in zip(reversed(slots), reversed(factors)):
-            back = memory["inverse"][slot] * _dot(memory["changes"][slot], q)
+            back = memory["inverse"][slot] * _dot(memory["changes"][slot], q, memory)
             q = q + (factor - back).unsqueeze(1) * memory["steps"][slot]
-        downhill = _dot(q, memory["gradient"]) > 0
+        downhill = _dot(q, memory["gradient"], memory) > 0
         return -torch.where(downhill.unsqueeze(1), q, self.lr * memory["gradient"])
 
     def __repr__(self) -> str:
@@ -187,6 +198,7 @@ class Anderson(Solver):
     """
 
     fixes_zero = True
+    sums = True
 
     def __init__(self, lr: float = 0.1, history: int = 5, damping: float = 1.0, ridge: float = 1e-10) -> None:
         self.lr, self.history = require_number(lr, "lr", above=0), require_count(history, "history", least=1)
@@ -207,11 +219,12 @@ class Anderson(Solver):
             memory["changes"][:, rose] = 0.0
         memory["variables"], memory["last"], memory["value"] = variables.clone(), step, energy
         changes = memory["changes"].transpose(0, 1)  # (batch, history, variables)
-        gram = changes @ changes.mT
+        products = changes @ torch.cat([changes, step.unsqueeze(1)], 1).mT
+        gram, onto = torch.split(_over_ranks(products, memory), [self.history, 1], 2)
         mean = gram.diagonal(dim1=1, dim2=2).mean(1).clamp(min=torch.finfo(gram.dtype).tiny)
         ridge = max(self.ridge, 16 * torch.finfo(gram.dtype).eps)  # less is lost in rounding, and leaves it to chance
         gram = gram + (ridge * mean).view(-1, 1, 1) * torch.eye(self.history, dtype=gram.dtype, device=gram.device)
-        weights: Tensor = torch.linalg.lstsq(gram, changes @ step.unsqueeze(2)).solution
+        weights: Tensor = torch.linalg.lstsq(gram, onto).solution
         mixed: Tensor = (memory["moves"].transpose(0, 1) + changes).mT @ weights
         return variables + self.damping * (step - mixed.squeeze(2))
 
@@ -233,6 +246,7 @@ class Momentum(Solver):
     """
 
     fixes_zero = True
+    sums = True
 
     def __init__(self, lr: float, momentum: float = 0.9) -> None:
         self.lr = require_number(lr, "lr", above=0)
@@ -241,7 +255,7 @@ class Momentum(Solver):
     def propose(self, variables: Tensor, gradient: Tensor, memory: dict[str, Any]) -> Tensor:
         velocity = -self.lr * gradient
         if "velocity" in memory:
-            downhill = (_dot(memory["velocity"], gradient) <= 0).unsqueeze(1)
+            downhill = (_dot(memory["velocity"], gradient, memory) <= 0).unsqueeze(1)
             velocity = velocity + self.momentum * downhill * memory["velocity"]
         memory["velocity"] = velocity
         return variables + velocity

@@ -9,8 +9,8 @@ network's parameters and computes the same with torch's operations alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable
-from typing import Any, NamedTuple, cast
+from collections.abc import Callable, Hashable, Iterable
+from typing import Any, NamedTuple, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -54,7 +54,8 @@ class SweepModule(nn.Module):
     """It maps the states of given nodes to those of wanted ones, by a sweep over what lies between.
 
     ``net.as_module("x", "y")`` makes one. Its parameters are the network's own tensors: what the network learns, it has
-    learned; ``copy.deepcopy(module)`` is one that stands alone.
+    learned, and it moves and is converted with the network alone. ``copy.deepcopy(module)`` is one that stands alone.
+    A network to which other tensors are given (``load_state_dict(..., assign=True)``) makes another module.
 
     Attributes
     ----------
@@ -85,6 +86,30 @@ class SweepModule(nn.Module):
         self.weights, self.biases, self.transforms = nn.ParameterDict(), nn.ParameterDict(), nn.ModuleDict()
         self._nodes = tuple(self._node(net, s.number[v], place) for v in self.order)
         self._wanted = tuple(place[s.number[v]] for v in wanted)
+        #: Whether the parameters are the network's, and no copies.
+        self._lent = True
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Stand alone, as a copy."""
+        super().__setstate__({**state, "_lent": False})  # type: ignore[no-untyped-call]
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Convert or move all parameters, for ``to()`` and its like.
+
+        Raises
+        ------
+        ConfigError
+            They are the network's, which would not know of it.
+        """
+        for tensor in (*self.parameters(), *self.buffers()):
+            new = fn(tensor[:0])
+            if self._lent and (new.dtype, new.device) != (tensor.dtype, tensor.device):
+                raise ConfigError(
+                    "the parameters of this module are the network's own, and are converted and moved with it: call "
+                    "net.to(...), or copy.deepcopy(module).to(...) for one that stands alone"
+                )
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
 
     def _node(self, net: Network, i: int, place: dict[int, int]) -> _Node:
         s = net.structure
@@ -143,7 +168,8 @@ class SweepModule(nn.Module):
         if node.bias is not None:
             total = self.biases[node.bias[0]][node.bias[1]].expand(node.shape).flatten()
         elif node.prior is not None:
-            total = self.get_buffer(node.prior).flatten()
+            prior = self.get_buffer(node.prior).flatten()
+            total = prior if (like := next(self.parameters(), None)) is None else prior.to(like)
         joint = bool(node.edges) and node.edges[0].kind == "joint"
         for edge in node.edges[:1] if joint else node.edges:
             sent = self._combine(node, states) if joint else self._send(edge, states[edge.source], node)
@@ -169,8 +195,9 @@ class SweepModule(nn.Module):
         x = x.flatten(1)
         if edge.kind != "sparse":
             return x
-        source, target = self.get_buffer(edge.pattern)
-        sent: Tensor = x.index_select(1, source) * self.weights[edge.name][edge.row]
+        weight = self.weights[edge.name][edge.row]
+        source, target = self.get_buffer(edge.pattern).to(weight.device)
+        sent: Tensor = x.index_select(1, source) * weight
         return sent.new_zeros(x.shape[0], math.prod(node.shape)).index_add(1, target, sent)
 
     @property

@@ -222,3 +222,22 @@ def test_the_summary_has_a_line_for_each_node_and_edge() -> None:
     short = net.summary(most=2)
     assert len(short.nodes) == len(short.edges) == 2
     assert "5 more nodes and 6 more edges" in str(short)
+
+
+# -- moved and converted ----------------------------------------------------------------------------------------------
+
+
+def test_it_is_converted_with_its_network_and_not_without() -> None:
+    """module.float() left a network of float32 weights and float64 states; net.float() a module of both."""
+    net = everything()
+    module, x = net.as_module("x", ["a", "y"]), double(5, 1, 4, 4)
+    for convert in (nn.Module.float, nn.Module.half, lambda m: m.to("meta"), lambda m: nn.Sequential(m).float()):
+        with pytest.raises(ConfigError, match=r"the network's own.*copy.deepcopy\(module\)"):
+            convert(module)
+    assert module.double().eval() is module
+    alone = copy.deepcopy(module).float()
+    assert alone(x.float())["y"].dtype == torch.float32
+    torch.testing.assert_close(module(x)["y"], net.predict({"x": x}, "y"))
+    net.float()
+    for v in ("a", "y"):
+        torch.testing.assert_close(module(x.float())[v], net.predict({"x": x.float()}, v))

@@ -13,7 +13,7 @@ import torch
 from torch_geometric.data import Data
 
 from pcgraph import drawing, graphs
-from pcgraph.drawing.style import COLOURS, GREY
+from pcgraph.drawing.style import COLOURS, GREY, INK
 
 HERE = Path(__file__).parent / "graphs"
 
@@ -47,7 +47,7 @@ def plain(name: str) -> None:
 
 
 def figure_9() -> None:
-    figure, axes = plt.subplots(1, 2, figsize=(11, 3.4), layout="constrained")
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
     for ax, which in zip(axes, ("top", "bottom"), strict=True):
         drawing.graph(graphs.figure_9(which), {0}, ax=ax, title=f'figure_9("{which}")')
     figure.savefig(HERE / "figure_9.png", dpi=150)
@@ -66,11 +66,11 @@ def assemblies() -> None:
     inside = [block[u] == block[v] for u, v in graph.edges]
     nx.draw_networkx(
         graph, place, ax=left, node_size=45, arrowsize=6, with_labels=False, width=0.8,
-        node_color=[COLOURS[block[v]] for v in graph], edge_color=[GREY if same else "#222222" for same in inside],
+        node_color=[COLOURS[block[v]] for v in graph], edge_color=[GREY if same else INK for same in inside],
     )  # fmt: skip
     left.axis("off")
     left.set_title("assemblies([14, 14, 14], within=0.25, between=0.015)", fontsize=10)
-    right.spy(nx.to_numpy_array(graph, weight=None), markersize=3, color="#222222")
+    right.spy(nx.to_numpy_array(graph, weight=None), markersize=3, color=INK)
     right.set(xlabel="target neuron", ylabel="source neuron")
     right.xaxis.tick_bottom()
     figure.savefig(HERE / "assemblies.png", dpi=130)

@@ -21,28 +21,21 @@ import torch
 
 import pcgraph
 from pcgraph.data.sources import CATALOGUE, is_here
-from pcgraph.drawing.style import DASHES, MARKS
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 from rows import Store
 
 __all__ = [
-    "FIGURES", "MISSING", "NOT_RUN", "Clock", "Store", "arguments", "available", "look", "mean_error", "mean_of",
+    "FIGURES", "MISSING", "NOT_RUN", "Clock", "Store", "arguments", "available", "mean_error", "mean_of",
     "percent", "provenance", "save", "table", "versions",
 ]  # fmt: skip
 
 ROOT = Path(__file__).resolve().parents[2]
 FIGURES = ROOT / "docs" / "figures" / "paper"
 """Where the committed rows and pictures are."""
-LOOKS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#222222")
 NOT_RUN = "not run: data not available here"
 MISSING = "missing"
-
-
-def look(k: int) -> dict[str, Any]:
-    """The k-th line of a picture has a colour, a mark and dashes of its own: a grey print tells them apart, too."""
-    return {"color": LOOKS[k % len(LOOKS)], "marker": MARKS[k % len(MARKS)], "ls": DASHES[k % len(DASHES)]}
 
 
 def arguments(doc: str | None, name: str, **more: dict[str, Any]) -> argparse.Namespace:

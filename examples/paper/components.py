@@ -24,11 +24,12 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import networkx as nx
 import torch
-from common import Store, arguments, look, save, table, versions
+from common import Store, arguments, save, table, versions
 from torch import Tensor
 
 import pcgraph
 from pcgraph import SGD, Forward, PCNetwork, data
+from pcgraph.drawing.style import SMALL, look
 from pcgraph.initializers import Initializer
 
 Batch = tuple[Tensor, Tensor]
@@ -248,7 +249,7 @@ def draw(path: Path, rows: list[dict[str, str]]) -> None:
     ticks = [t for t in (0.5, 1, 2, 4, 8, 16, 32) if t <= 2 * top]
     ax.set_yticks(ticks, [f"{t:g}×" for t in ticks])
     ax.minorticks_off()
-    ax.legend(frameon=False, fontsize=8)
+    ax.legend(frameon=False, fontsize=SMALL)
     figure.savefig(path, dpi=130)
     plt.close(figure)
 

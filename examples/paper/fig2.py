@@ -17,9 +17,11 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 from classifier import Records, Run, work
-from common import MISSING, arguments, look, mean_of, save, table
+from common import MISSING, arguments, mean_of, save, table
 from fig6 import per_update
 from grid import Setting
+
+from pcgraph.drawing.style import SMALL, look
 
 __all__ = ["FULL", "QUICK", "Cells", "draw", "make_table"]
 
@@ -126,7 +128,7 @@ def draw(folder: Path, quick: bool = False, seeds: tuple[int, ...] = (0, 1, 2)) 
     right.minorticks_off()
     for axes in (left, right):
         if axes.lines:
-            axes.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.16))
+            axes.legend(frameon=False, fontsize=SMALL, loc="upper center", bbox_to_anchor=(0.5, -0.16))
     figure.savefig(folder / "fig2.png", dpi=130)
     plt.close(figure)
 

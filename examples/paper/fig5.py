@@ -17,10 +17,12 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 from classifier import Records, Run, work
-from common import MISSING, arguments, look, percent, save, table
+from common import MISSING, arguments, percent, save, table
 from grid import MLP
 from search import FULL, QUICK, Search
 from table1 import go, runs_of
+
+from pcgraph.drawing.style import SMALL, look
 
 __all__ = ["draw", "make_table"]
 
@@ -72,7 +74,7 @@ def draw(folder: Path, quick: bool = False, seeds: tuple[int, ...] = (0, 1, 2)) 
             label = f"{fraction:.0%} of the data"
             axes.errorbar(list(found), means, spread, ms=4, capsize=2, **look(k), label=label)
         axes.set(title=method, xlabel="inference steps T in training", xticks=MLP.steps)
-        axes.legend(frameon=False, fontsize=8, loc="lower right")
+        axes.legend(frameon=False, fontsize=SMALL, loc="lower right")
     panels[0].set_ylabel("test accuracy (%)")
     figure.savefig(folder / "fig5.png", dpi=130)
     plt.close(figure)

@@ -19,13 +19,14 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import torch
 from classifier import Records, Run, initializer, make
-from common import MISSING, NOT_RUN, arguments, look, save, table
+from common import MISSING, NOT_RUN, arguments, save, table
 from grid import METHODS, Setting
 from matplotlib.ticker import NullFormatter
 from search import FULL, QUICK, Search
 from table1 import go, runs_of
 
 from pcgraph import SGD, data
+from pcgraph.drawing.style import SMALL, look
 
 __all__ = ["draw", "make_table", "per_update", "to_error"]
 
@@ -123,7 +124,7 @@ def draw(folder: Path, quick: bool = False, seeds: tuple[int, ...] = (0, 1, 2)) 
     right.xaxis.set_minor_formatter(NullFormatter())
     for axes in (left, right):
         if axes.lines:
-            axes.legend(frameon=False, fontsize=8)
+            axes.legend(frameon=False, fontsize=SMALL)
     figure.savefig(folder / "fig6.png", dpi=130)
     plt.close(figure)
 

@@ -41,8 +41,10 @@ import torch
 from common import MISSING, ROOT, Store, arguments, save, table, versions
 from decoder import ALPHAS, METHODS, STABLE, STEPS, Problem, Setting, Trained, errors, make, train
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 
 from pcgraph import SGD
+from pcgraph.drawing.style import DASHES, INK, look
 
 __all__ = [
     "FULL", "QUICK", "Cell", "Plan", "Records", "claim_table", "draw", "grid_table", "rate_table", "rival_table", "run",
@@ -57,7 +59,8 @@ EVERYWHERE = ("Zero", "Normal", MEMORY)
 LIMIT = 0.14
 """Of the pictures: half as much again as the error of the mean image."""
 CHECKPOINTS = ROOT / "runs" / "paper" / "fig7"
-COLOURS = dict(zip(METHODS, ("#0072B2", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#E69F00"), strict=True))
+LOOKS = {method: look(k) for k, method in enumerate(METHODS)}
+"""A method has a colour and a mark; the dashes are those of T_train."""
 
 
 @dataclass(frozen=True)
@@ -382,17 +385,21 @@ def update_table(records: Records) -> str:
     return table(["method", "weight maps", "T_train", "SMMs", "ms"], rows)
 
 
+def own(cell: Cell, plan: Plan) -> dict[str, Any]:
+    """What the line of a cell looks like; the largest T_train is drawn through."""
+    dash = DASHES[(len(plan.steps) - 1 - plan.steps.index(cell.t_train)) % len(DASHES)]
+    return LOOKS[cell.method] | {"linestyle": dash, "ms": 4, "lw": 1.2}
+
+
 def draw_over_t_eval(ax: Axes, records: Records, plan: Plan, cells: list[Cell]) -> None:
-    """Test errors after the first stage, darker for a larger T_train."""
+    """Test errors after the first stage."""
     for cell in cells:
         key = cell.key | {"epochs": plan.stages[0]}
         found = [values(records.errors, "test", **key, t_eval=t) for t in plan.steps]
         if all(found) and all(math.isfinite(v) for each in found for v in each):
             spread = [statistics.stdev(each) if len(each) > 1 else 0 for each in found]
-            strength = 0.25 + 0.75 * (plan.steps.index(cell.t_train) + 1) / len(plan.steps)
             ax.errorbar(
-                plan.steps, [statistics.mean(each) for each in found], spread, fmt="o-", ms=3, lw=1.2, capsize=2,
-                color=COLOURS[cell.method], alpha=strength, label=f"{cell.method}, {cell.t_train}",
+                plan.steps, [statistics.mean(each) for each in found], spread, **own(cell, plan), capsize=2
             )  # fmt: skip
     ax.set(xlabel="T_eval", xscale="log", ylim=(0, LIMIT))
     ax.set_xticks(plan.steps, [str(t) for t in plan.steps])
@@ -408,31 +415,30 @@ def draw_over_epochs(ax: Axes, records: Records, plan: Plan, cells: list[Cell], 
         full = {e: statistics.mean(v) for e, v in sorted(by_epoch.items()) if len(v) == seeds}
         if not full:
             continue
-        style = "o--" if cell.t_train == plan.ends[0] else "o-"
-        ax.plot(list(full), list(full.values()), style, ms=2.5, lw=1.2, color=COLOURS[cell.method],
-                label=f"{cell.method}, {cell.t_train}")  # fmt: skip
+        ax.plot(list(full), list(full.values()), **own(cell, plan))
     ax.set(xlabel="epoch", ylim=(0, LIMIT))
     ax.xaxis.get_major_locator().set_params(integer=True)
 
 
 def draw(path: Path, records: Records, plan: Plan, seeds: int = 3) -> None:
-    """The paper's three methods and the ablation over T_eval, and curves over epochs; a row for each reading."""
-    figure, axes = plt.subplots(2, 3, figsize=(13, 9.6), layout="constrained")
-    titles = (f"the paper's three, {plan.stages[0]} epochs", "the root's start", "T_eval = T_train, over epochs")
-    for row, maps in zip(axes, (3, 4), strict=True):
+    """The paper's three methods and the ablation over T_eval, and curves over epochs; a column for each reading."""
+    figure, axes = plt.subplots(3, 2, figsize=(9, 11), layout="constrained")
+    titles = (f"the paper's three, {plan.stages[0]} epochs", "the root's start", "T_eval = T_train")
+    for column, maps in zip(axes.T, (3, 4), strict=True):
         cells = plan.grid(maps)
-        draw_over_t_eval(row[0], records, plan, [c for c in cells if c.method in EVERYWHERE])
-        draw_over_t_eval(row[1], records, plan, [c for c in cells if c.method in ABLATION and c.t_train in plan.ends])
+        draw_over_t_eval(column[0], records, plan, [c for c in cells if c.method in EVERYWHERE])
+        ablation = [c for c in cells if c.method in ABLATION and c.t_train in plan.ends]
+        draw_over_t_eval(column[1], records, plan, ablation)
         ends = [c for c in cells if c.method in EVERYWHERE and c.t_train in plan.ends]
-        draw_over_epochs(row[2], records, plan, ends, seeds)
-        row[0].set_ylabel("test error a pixel")
-        row[2].set_ylabel("validation error a pixel")
-        for ax, title in zip(row, titles, strict=True):
-            ax.set_title(f"{maps} weight maps: {title}", fontsize=10)
+        draw_over_epochs(column[2], records, plan, ends, seeds)
+        for ax, title, judged in zip(column, titles, ("test", "test", "validation"), strict=True):
+            ax.set(title=f"{maps} weight maps: {title}", ylabel=f"{judged} error a pixel")
             ax.grid(alpha=0.25)
-            if ax.get_legend_handles_labels()[0]:
-                below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.14), "ncols": 2}
-                ax.legend(frameon=False, fontsize=7, title="method, T_train", title_fontsize=7, **below)
+    shown = [m for m in METHODS if m in {*EVERYWHERE, *ABLATION}]
+    signs = [(method, LOOKS[method] | {"linestyle": "none"}) for method in shown]
+    signs += [(f"T_train = {t}", own(Cell(MEMORY, t), plan) | {"color": INK, "marker": None}) for t in plan.steps]
+    handles = [Line2D([], [], label=label, **look) for label, look in signs]
+    figure.legend(handles=handles, frameon=False, ncols=3, handlelength=3.5, loc="outside lower center")
     figure.savefig(path, dpi=110)
     plt.close(figure)
 

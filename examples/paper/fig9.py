@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 
 import pcgraph
 from pcgraph import SGD, Forward, PCNetwork, Zero, drawing
+from pcgraph.drawing.style import SMALL, look
 from pcgraph.graphs import figure_9
 
 Array = NDArray[np.float64]
@@ -223,27 +224,30 @@ def number_table(rows: list[dict[str, str]]) -> str:
 
 def picture(path: Path) -> None:
     """Both graphs as the checker sees them, some laps round the cycle, and the energy while the engine infers."""
-    figure, axes = plt.subplots(2, 2, figsize=(13, 7), layout="constrained", height_ratios=(2.4, 3.5))
+    figure, axes = plt.subplots(2, 2, figsize=(9, 6.6), layout="constrained", height_ratios=(2.4, 3.5))
     for ax, which in zip(axes[0], ("top", "bottom"), strict=True):
         drawing.graph(figure_9(which), {0}, ax=ax)
+        ax.set_title(ax.get_title().replace(": ", ":\n"))
     marks = (0, *np.unique(np.geomspace(1, 3000, 25).astype(int)).tolist())
     shown = {
-        "identity, all weights ½": (Case("bottom", "identity", 0.5), "#0072B2"),
-        "tanh, drawn": (Case("bottom", "tanh"), "#009E73"),
-        "relu, all weights 1: no state without error": (Case("bottom", "relu", 1.0), "#D55E00"),
+        "identity, all weights ½": Case("bottom", "identity", 0.5),
+        "tanh, drawn": Case("bottom", "tanh"),
+        "relu, all weights 1: no state without error": Case("bottom", "relu", 1.0),
     }
-    for label, (case, colour) in shown.items():
+    for k, (label, case) in enumerate(shown.items()):
         weights = case.weights(5)
         for i, values in enumerate(laps(case, weights, 12).T):
-            axes[1, 0].plot(values, "o-", color=colour, markersize=3, linewidth=1, label=None if i else label)
+            axes[1, 0].plot(values, **look(k), markersize=4, linewidth=1, label=None if i else label)
         for i, energy in enumerate(energies(case, weights, marks).T):
             line = np.maximum(energy, 1e-17)
-            axes[1, 1].plot(np.maximum(marks, 0.7), line, color=colour, linewidth=1, label=None if i else label)
+            axes[1, 1].plot(
+                np.maximum(marks, 0.7), line, **look(k) | {"marker": None}, linewidth=1, label=None if i else label
+            )
     axes[1, 0].set(xlabel="laps round the cycle", ylabel="value of node 1", title="pushed round the cycle")
     axes[1, 0].set_ylim(-2, 6)
     axes[1, 1].set(xlabel="inference steps", ylabel="energy", title="inference", xscale="log", yscale="log")
     axes[1, 1].set_ylim(1e-17, 10)
-    axes[1, 0].legend(frameon=False, fontsize=8)
+    axes[1, 0].legend(frameon=False, fontsize=SMALL)
     for ax in axes[1]:
         ax.spines[["top", "right"]].set_visible(False)
         ax.grid(alpha=0.25)

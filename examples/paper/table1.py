@@ -20,9 +20,11 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 from classifier import Records, Run, work
-from common import MISSING, NOT_RUN, arguments, available, look, mean_error, percent, save, table
+from common import MISSING, NOT_RUN, arguments, available, mean_error, percent, save, table
 from grid import METHODS, MLP, Setting
 from search import FULL, QUICK, Search, chosen, search_for
+
+from pcgraph.drawing.style import SMALL, look
 
 __all__ = ["PAPER", "draw", "make_table", "runs_of"]
 
@@ -158,7 +160,7 @@ def draw(folder: Path, quick: bool = False, seeds: tuple[int, ...] = (0, 1, 2)) 
     axes.set(ylabel="test accuracy (%)", xlabel="training data", title=dataset)
     axes.set_xticks(range(len(MLP.fractions)), [f"{f:.0%}" for f in MLP.fractions])
     if axes.containers:
-        figure.legend(frameon=False, fontsize=7, ncols=3, loc="outside lower center")
+        figure.legend(frameon=False, fontsize=SMALL, ncols=3, loc="outside lower center")
     figure.savefig(folder / "table1.png", dpi=130)
     plt.close(figure)
 

@@ -24,10 +24,12 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 from classifier import Records, make, sets, update_of
-from common import MISSING, NOT_RUN, Store, arguments, available, look, mean_of, save, table, versions
+from common import MISSING, NOT_RUN, Store, arguments, available, mean_of, save, table, versions
 from fig6 import setting_of, whole_runs
 from search import FULL, QUICK, Search, search_for
 from table1 import go, runs_of
+
+from pcgraph.drawing.style import look
 
 __all__ = ["READINGS", "draw", "make_table", "reached"]
 

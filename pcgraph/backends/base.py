@@ -168,6 +168,19 @@ class Program(ABC):
         """Tell whether node `i` is computed here: where ranks share a network, some are not."""
         return True
 
+    def summed(self, tensor: Tensor) -> Tensor:
+        """Add up, over the ranks that share the network, what each has computed of its own nodes."""
+        return tensor
+
+    def largest(self, tensor: Tensor) -> Tensor:
+        """Take the largest over the ranks that share the network."""
+        return tensor
+
+    def columns(self, t: int) -> tuple[Index | None, int]:
+        """Say which columns of the rows of the whole network :meth:`rows` has (None: all), and how many there are."""
+        s = self.plan.structure
+        return None, int(sum(s.groups[int(s.group_of[i])].size for i in self.plan.stage(t).move.nodes))
+
     def hold(self, held: Tensor) -> None:
         """Keep duals from moving, and gradients at zero after :meth:`pull`, until the end of the run.
 

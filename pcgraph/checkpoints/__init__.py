@@ -7,6 +7,10 @@ A folder holds the last few checkpoints, each a folder of its own: ``checkpoint-
 * ``state.json``: everything that is no tensor;
 * ``manifest.json``: format, version, step, and size and SHA-256 of every file.
 
+Of a network that is cut over ranks, each rank writes files of its own, ``network_0.safetensors`` and so on, in which
+its rows of the tensors lie, and beside each tensor which rows of the whole these are. Nothing else in a checkpoint
+knows of the partition, so that any number of ranks, or one process, reads it.
+
 What is loaded is loaded whole or not at all, and into the nodes and edges that it was saved from, by name: a network
 whose nodes were declared in another order is refused. One process at a time writes into a folder.
 
@@ -18,10 +22,11 @@ from pcgraph.checkpoints.checkpoint import Checkpoint
 from pcgraph.checkpoints.generators import check_generators, generators_state, set_generators
 from pcgraph.checkpoints.lock import FolderLock
 from pcgraph.checkpoints.reading import exists, load
+from pcgraph.checkpoints.saving import save, write
 from pcgraph.checkpoints.transaction import Transaction
-from pcgraph.checkpoints.writing import VERSION, save
+from pcgraph.checkpoints.writing import VERSION
 
 __all__ = [
     "VERSION", "Checkpoint", "FolderLock", "Transaction", "check_generators", "exists", "generators_state", "load",
-    "save", "set_generators",
+    "save", "set_generators", "write",
 ]  # fmt: skip

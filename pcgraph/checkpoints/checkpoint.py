@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable, Mapping
+import math
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from pcgraph.arguments import require_flag, require_instance, shown
+from pcgraph.checkpoints.cutting import Pieces, local_moved, local_network
 from pcgraph.checkpoints.fits import MALFORMED
 from pcgraph.checkpoints.generators import generators_state, set_generators
 from pcgraph.checkpoints.owners import initializer_parts, named_parameters, row_owners
@@ -22,7 +24,7 @@ from pcgraph.errors import CheckpointError, ConfigError, GraphError
 from pcgraph.initializers import Initializer
 from pcgraph.initializers.remember import Remembering
 from pcgraph.model import PCNetwork
-from pcgraph.network import Structure
+from pcgraph.network import Structure, whole_parameters
 from pcgraph.network.declaration import EDGE_ATTRIBUTES, NODE_ATTRIBUTES
 from pcgraph.serialization import decode, graph_from_data, graph_to_data
 
@@ -48,7 +50,7 @@ class Checkpoint:
     epoch: int
     _graph: dict[str, Any] = field(repr=False)
     _data: dict[str, Any] = field(repr=False)
-    _tensors: dict[str, dict[str, Tensor]] = field(repr=False)
+    _tensors: dict[str, dict[str, Pieces]] = field(repr=False)
 
     @property
     def parts(self) -> frozenset[str]:
@@ -85,7 +87,7 @@ class Checkpoint:
         """Refuse a graph with more weights than the checkpoint holds, before room is made for them."""
         structure = Structure(graph)
         needed = sum(b.rows * b.entries(structure.groups) for b in structure.buckets)
-        found = sum(tensor.numel() for tensor in self._tensors.get("network", {}).values())
+        found = sum(math.prod(tensor.shape) for tensor in self._tensors.get("network", {}).values())
         if needed > found:
             raise GraphError(f"it has {needed} weights, and the checkpoint has {found} numbers for it")
 
@@ -107,8 +109,8 @@ class Checkpoint:
                 f"the checkpoint {self.path} has no {part} (found {', '.join(sorted(self.parts))})", path=self.path
             )
         try:
-            own = {name: tensor.clone() for name, tensor in self._tensors.get(part, {}).items()}  # optimizers keep them
-            return decode(self._data[part]["state"], own)
+            whole = {name: tensor.whole() for name, tensor in self._tensors.get(part, {}).items()}
+            return decode(self._data[part]["state"], whole)
         except MALFORMED as error:
             raise CheckpointError(
                 f"the {part} of the checkpoint {self.path} is malformed: {type(error).__name__}: {error}",
@@ -161,11 +163,11 @@ class Checkpoint:
         """Do as :meth:`restore`, as a part of something larger that is done as a whole or not at all."""
         if net is not None:
             self._check_network(net)
-            self._give(transaction, "network", net)
+            whole = net.places is None
+            self._give(transaction, "network", net, None if whole else lambda state: local_network(state, net))
             net.train(self._data["facts"]["training"])
         if optimizer is not None:
-            self._check_optimizer(optimizer, net, initializer)
-            self._give(transaction, "optimizer", optimizer)
+            self.give_moved(transaction, "optimizer", optimizer, net, initializer)
         if initializer is not None:
             self._check_initializer(initializer)
             self._give(transaction, "initializer", initializer)
@@ -176,13 +178,49 @@ class Checkpoint:
             if part is not None:
                 self._give(transaction, name, part)
 
-    def _give(self, transaction: Transaction, name: str, part: Any) -> None:
-        state = self.state(name)
+    def give_moved(
+        self, transaction: Transaction, name: str, moved: Any, net: PCNetwork | None, initializer: Initializer | None
+    ) -> None:  # fmt: skip
+        """Give an optimizer its state, or whatever else keeps something of each parameter."""
+        if net is None or net.places is None:
+            if name == "optimizer":
+                self._check_optimizer(moved, net, initializer)
+            self._give(transaction, name, moved)
+            return
+        parameters = self._data.get(name, {}).get("parameters", [])
+        self._give(transaction, name, moved, lambda state: local_moved(state, parameters, moved, net, initializer))
+
+    def cut_list(
+        self, values: Sequence[Tensor | None], moved: Any, net: PCNetwork, initializer: Initializer | None
+    ) -> dict[str, Any]:  # fmt: skip
+        """Take a rank's own rows of tensors that one process has kept, one for each parameter or None."""
+        shapes = {f"net.{name}": shape for name, shape in whole_parameters(net.structure).items()}
+        others = [p for p in self._data.get("optimizer", {}).get("parameters", []) if p["name"] not in shapes]
+        parameters = [*({"name": name, "shape": list(shape)} for name, shape in shapes.items()), *others]
+        kept = {i: {"gradient": Pieces([(None, t)])} for i, t in enumerate(values) if t is not None}
+        state = {"state": kept, "param_groups": [{"params": list(range(len(parameters)))}]}
+        return local_moved(state, parameters, moved, net, initializer)
+
+    def _give(
+        self, transaction: Transaction, name: str, part: Any, cut: Callable[[Any], Any] | None = None
+    ) -> None:  # fmt: skip
+        """Give a part its state; where it is of one rank, that is `cut` out of the state of the whole."""
+        state = self.state(name) if cut is None else self._in_pieces(name)
         self._check_class(name, part)
         try:
-            transaction.load(part, state)
+            transaction.load(part, state if cut is None else cut(state))
         except Exception as error:  # whatever a user's own class raises, the checkpoint is what it is about
             raise self._unfit(name, str(error)) from error
+
+    def _in_pieces(self, part: str) -> Any:
+        """Give the state of a part with Pieces in the place of its tensors, which have not been read yet."""
+        if part not in self.parts:
+            self.state(part)  # says what is there
+        try:
+            pieces: Any = self._tensors.get(part, {})
+            return decode(self._data[part]["state"], pieces)
+        except MALFORMED as error:
+            raise self._unfit(part, f"{type(error).__name__}: {error}") from error
 
     def _unfit(self, name: str, why: str) -> CheckpointError:
         return CheckpointError(

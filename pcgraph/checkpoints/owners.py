@@ -20,7 +20,7 @@ import torch
 from pcgraph.activations import Activation
 from pcgraph.initializers import Initializer
 from pcgraph.model import PCNetwork
-from pcgraph.network import MAIN, Slot, Structure
+from pcgraph.network import MAIN, ParameterView, Slot, Structure
 from pcgraph.network.joint import Joint
 
 __all__ = ["initializer_parts", "named_parameters", "row_owners"]
@@ -114,7 +114,11 @@ def named_parameters(
     names = {id(p): f"{prefix}.{name}" for prefix, part in owners for name, p in part.named_parameters()}
     held = (p for group in optimizer.param_groups for p in group["params"])
     return [
-        {"name": names.get(id(p)), "shape": list(p.shape), "keeps": sorted(map(str, optimizer.state.get(p, {})))}
+        {
+            "name": p.label if isinstance(p, ParameterView) else names.get(id(p)),
+            "shape": list(p.shape),
+            "keeps": sorted(map(str, optimizer.state.get(p, {}))),
+        }
         for p in held
     ]
 

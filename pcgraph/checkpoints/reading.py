@@ -14,6 +14,7 @@ import torch
 
 from pcgraph.arguments import require_count, require_flag, require_path, shown
 from pcgraph.checkpoints.checkpoint import Checkpoint
+from pcgraph.checkpoints.cutting import ROWS, Pieces
 from pcgraph.checkpoints.fits import MALFORMED
 from pcgraph.checkpoints.writing import FORMAT, MANIFEST, NAME, VERSION, digest, numbered
 from pcgraph.errors import CheckpointError
@@ -22,8 +23,12 @@ __all__ = ["exists", "load"]
 
 #: What a file of a checkpoint is called.
 FILE = re.compile(r"[A-Za-z0-9_]{1,80}\.(json|safetensors)")
+#: What one rank's file of a section is called, in a checkpoint of several.
+OF_A_RANK = re.compile(r"([a-z]+)_\d{1,7}\.safetensors")
 #: The largest step, epoch and size of a file; and that of a manifest.
 LARGEST, LONGEST = 2**63 - 1, 2**24
+#: So much of a file is read at once.
+CHUNK = 2**22
 
 
 def exists(folder: str | Path) -> bool:
@@ -69,7 +74,11 @@ def load(folder: str | Path) -> Checkpoint:
 
 def _read(path: Path) -> Checkpoint:
     manifest = _read_manifest(path)
-    files = {name: _read_file(path, name, facts) for name, facts in manifest["files"].items()}
+    listed = manifest["files"]
+    own = {name: match[1] for name in listed if "ranks" in manifest and (match := OF_A_RANK.fullmatch(name))}
+    files = {name: _read_file(path, name, facts) for name, facts in listed.items() if name not in own}
+    for name in own:
+        _check_file(path, name, listed[name])
     current = path
     try:
         current = path / "graph.json"
@@ -81,9 +90,18 @@ def _read(path: Path) -> Checkpoint:
             if name.endswith(".safetensors"):
                 current = path / name
                 tensors[name.removesuffix(".safetensors")] = safetensors.torch.load(files[name])
+        pieces: dict[str, dict[str, list[tuple[torch.Tensor | None, torch.Tensor]]]] = {}
+        for name, part in own.items():
+            current = path / name
+            found = safetensors.torch.load_file(current)  # it stays in the file until it is asked for
+            for key in [key for key in found if not key.endswith(ROWS)]:
+                pieces.setdefault(part, {}).setdefault(key, []).append((found.get(key + ROWS), found[key]))
+        joined = {part: {key: Pieces(parts) for key, parts in each.items()} for part, each in pieces.items()}
     except (*MALFORMED, safetensors.SafetensorError) as error:
         raise _refused(current, f"it is malformed ({error})") from error
-    return Checkpoint(path, manifest["step"], manifest["epoch"], graph, data, tensors)
+    for part, each in tensors.items():
+        joined.setdefault(part, {}).update({key: Pieces([(None, tensor)]) for key, tensor in each.items()})
+    return Checkpoint(path, manifest["step"], manifest["epoch"], graph, data, joined)
 
 
 def _refused(path: Path, why: str) -> CheckpointError:
@@ -183,6 +201,8 @@ def _check_manifest(manifest: dict[str, Any]) -> None:
     for key in ("step", "epoch"):
         require_count(manifest[key], key, most=LARGEST)
     files = _mapping(manifest["files"], '"files"')
+    if "ranks" in manifest:
+        require_count(manifest["ranks"], "ranks", least=1)
     missing = {"graph.json", "state.json"} - files.keys()
     if missing:
         raise ValueError(f"it does not name {sorted(missing)[0]}")
@@ -194,11 +214,29 @@ def _check_manifest(manifest: dict[str, Any]) -> None:
             raise ValueError(f"the SHA-256 of {name} is a text (found {shown(facts['sha256'])})")
 
 
+def _check_file(folder: Path, name: str, facts: dict[str, Any]) -> None:
+    """Check a file piece by piece, which may be larger than the memory."""
+    path, done, found = folder / name, 0, hashlib.sha256()
+    _bytes(path, 0)  # that it is a plain file of this folder
+    try:
+        with open(path, "rb") as stream:
+            while piece := stream.read(CHUNK):
+                found.update(piece)
+                done += len(piece)
+    except OSError as error:
+        raise _refused(path, str(error)) from error
+    _require_whole(path, done, found.hexdigest(), facts)
+
+
 def _read_file(folder: Path, name: str, facts: dict[str, Any]) -> bytes:
     path = folder / name
     data = _bytes(path, facts["bytes"] + 1)
-    if len(data) < facts["bytes"]:
-        raise _refused(path, f"it is truncated ({len(data)} of {facts['bytes']} bytes)")
-    if len(data) != facts["bytes"] or hashlib.sha256(data).hexdigest() != facts["sha256"]:
-        raise _refused(path, "it was altered: its SHA-256 is not the one in the manifest")
+    _require_whole(path, len(data), hashlib.sha256(data).hexdigest(), facts)
     return data
+
+
+def _require_whole(path: Path, size: int, found: str, facts: dict[str, Any]) -> None:
+    if size < facts["bytes"]:
+        raise _refused(path, f"it is truncated ({size} of {facts['bytes']} bytes)")
+    if size != facts["bytes"] or found != facts["sha256"]:
+        raise _refused(path, "it was altered: its SHA-256 is not the one in the manifest")

@@ -1,4 +1,4 @@
-"""Checkpoints are written whole, or not at all."""
+"""The files of a checkpoint are made and written; it gets its name when all of them are there."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import os
 import re
 import secrets
 import shutil
-import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +18,16 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from pcgraph.arguments import require_count, require_instance, require_path
-from pcgraph.checkpoints.generators import generators_state
-from pcgraph.checkpoints.lock import FolderLock
-from pcgraph.checkpoints.owners import initializer_parts, named_parameters, row_owners
-from pcgraph.errors import CheckpointError, ConfigError, GraphError, PCGraphWarning
-from pcgraph.initializers import Initializer
-from pcgraph.model import PCNetwork
-from pcgraph.serialization import encode, graph_to_data
+from pcgraph.errors import CheckpointError, ConfigError
+from pcgraph.serialization import encode
 from pcgraph.serialization.files import patiently
 
-__all__ = ["FORMAT", "MANIFEST", "NAME", "VERSION", "digest", "numbered", "save"]
+__all__ = [
+    "FORMAT", "MANIFEST", "NAME", "VERSION", "Incoming", "digest", "files_of", "numbered", "state_of",
+    "tensors_file",
+]  # fmt: skip
 
-FORMAT, VERSION = "pcgraph.checkpoint", 1
+FORMAT, VERSION = "pcgraph.checkpoint", 2
 MANIFEST = "manifest.json"
 NAME = re.compile(r"checkpoint-(\d{6,})")
 INCOMING, OUTGOING = ".incoming-", ".outgoing-"
@@ -38,109 +35,17 @@ DEEPEST = 100
 """Levels of lists and mappings that a state may have."""
 
 
-def save(
-    folder: str | Path, net: PCNetwork, *, optimizer: Any = None, initializer: Initializer | None = None,
-    loader: Any = None, scheduler: Any = None, step: int = 0, epoch: int = 0, extra: Any = None, keep: int = 2,
-) -> Path:  # fmt: skip
-    """Write a checkpoint into `folder`, beside the one before it.
-
-    Parameters
-    ----------
-    folder : str or Path
-        It is made if need be. Give each run its own.
-    net : PCNetwork
-    optimizer : torch.optim.Optimizer, optional
-    initializer : Initializer, optional
-        What it remembers and what it has learned.
-    loader : object, optional
-        With ``state_dict()``, such as pcgraph's batches: where in the data it stands.
-    scheduler : torch.optim.lr_scheduler.LRScheduler, optional
-    step, epoch : int
-    extra : object, optional
-        Anything of numbers, strings, lists, tuples, mappings and tensors.
-    keep : int
-        How many checkpoints stay, this one included.
-
-    Returns
-    -------
-    Path
-        The checkpoint's own folder.
-
-    Raises
-    ------
-    CheckpointError
-        It cannot be written (a full disk, a read-only folder), or another process is writing into the folder; `path` is
-        the file. The checkpoints before it are untouched.
-    ConfigError
-        Something in the states cannot be saved; the message names it.
-
-    Warns
-    -----
-    PCGraphWarning
-        The graph holds something without a name, a Python function say. All else is saved, and
-        :meth:`Checkpoint.restore` needs a network made by the same code.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> import pcgraph
-    >>> net = PCNetwork(pcgraph.graphs.chain([4, 3, 2]), seed=1)
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     path = save(folder, net, step=10)
-    ...     again = pcgraph.checkpoints.load(folder).net
-    >>> path.name, torch.equal(again.weight("x", "h1"), net.weight("x", "h1"))
-    ('checkpoint-000000', True)
-    """
-    require_instance(net, "net", PCNetwork, "pcgraph.PCNetwork(graph)")
-    net.require_one_process("save", "net.state_dict() has the parameters of this rank; keep one file for each")
-    if initializer is not None:
-        require_instance(initializer, "initializer", Initializer, "pcgraph.Null()")
-    keep = require_count(keep, "keep", least=1)
-    counts = {"step": require_count(step, "step", most=2**63 - 1), "epoch": require_count(epoch, "epoch")}
-    folder = require_path(folder, "folder")
-    sections = {
-        name: _state_of(name, part)
-        for name, part in (
-            ("optimizer", optimizer), ("initializer", initializer), ("loader", loader), ("scheduler", scheduler)
-        )
-        if part is not None
-    }  # fmt: skip
-    if isinstance(optimizer, torch.optim.Optimizer):
-        sections["optimizer"]["parameters"] = named_parameters(optimizer, net, initializer)
-    if isinstance(initializer, Initializer):
-        sections["initializer"]["parts"] = initializer_parts(initializer)
-    sections["network"] = {"state": dict(net.state_dict())}
-    sections["generators"] = {"state": generators_state(net.device)}
-    sections["extra"] = {"state": extra}
-    facts = {
-        "dtype": str(net.dtype).removeprefix("torch."), "training": net.training, "rows": row_owners(net.structure)
-    }  # fmt: skip
-    files = _files(_graph_data(net), sections, facts)
-    with FolderLock(folder):
-        return _write_all(folder, files, counts, keep)
-
-
-def _state_of(name: str, part: Any) -> dict[str, Any]:
+def state_of(name: str, part: Any) -> dict[str, Any]:
     if isinstance(part, type) or not callable(getattr(part, "state_dict", None)):
         raise ConfigError(f"the {name} cannot be saved: a {type(part).__name__} has no state_dict()", key=name)
     return {"class": type(part).__name__, "state": part.state_dict()}
 
 
-def _graph_data(net: PCNetwork) -> dict[str, Any]:
-    try:
-        return graph_to_data(net.graph)
-    except GraphError as error:
-        warnings.warn(
-            f"the graph is not in the checkpoint: {error} The parameters are, and load(folder).restore(net=...) puts "
-            "them into a network that the same code has made.",
-            PCGraphWarning,
-            stacklevel=3,
-        )
-        return {"unsaved": str(error)}
-
-
-def _files(graph: dict[str, Any], sections: dict[str, dict[str, Any]], facts: dict[str, Any]) -> dict[str, bytes]:
-    """Make the contents of all files but the manifest."""
+def files_of(
+    graph: dict[str, Any], sections: Mapping[str, dict[str, Any]], facts: dict[str, Any],
+    elsewhere: Mapping[str, frozenset[str]] | None = None,
+) -> dict[str, bytes]:  # fmt: skip
+    """Make the contents of all files but the manifest, without the tensors that are written `elsewhere`."""
     files, texts = {"graph.json": _json(graph)}, [f'"facts": {json.dumps(facts)}']
     for name, section in sections.items():
         tensors: dict[str, Tensor] = {}
@@ -149,8 +54,9 @@ def _files(graph: dict[str, Any], sections: dict[str, dict[str, Any]], facts: di
             if _depth(state) > DEEPEST:
                 raise ValueError(f"it is nested more than {DEEPEST} deep")
             texts.append(f'"{name}": {json.dumps({**section, "state": state}, allow_nan=False)}')
-            if tensors:
-                files[f"{name}.safetensors"] = safetensors.torch.save(_own(tensors))
+            here = {key: t for key, t in tensors.items() if key not in (elsewhere or {}).get(name, ())}
+            if here:
+                files[f"{name}.safetensors"] = tensors_file(here)
         except (ValueError, TypeError, KeyError, RuntimeError, safetensors.SafetensorError) as error:
             raise ConfigError(f"the {name} cannot be saved: {error}", key=name) from error
     return {**files, "state.json": ("{" + ", ".join(texts) + "}\n").encode()}
@@ -175,6 +81,11 @@ def _encode_state(state: Any, tensors: dict[str, Tensor]) -> Any:
     return encode(state, "state", tensors)
 
 
+def tensors_file(tensors: dict[str, Tensor]) -> bytes:
+    """Make the contents of a file of tensors."""
+    return safetensors.torch.save(_own(tensors))
+
+
 def _own(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Bring tensors to the CPU, contiguous, no two in one memory."""
     result: dict[str, Tensor] = {}
@@ -192,41 +103,74 @@ def _json(data: Any) -> bytes:
     return (json.dumps(data, allow_nan=False) + "\n").encode()
 
 
-def _write_all(folder: Path, files: dict[str, bytes], facts: dict[str, Any], keep: int) -> Path:
-    current, before = folder, numbered(folder)
-    incoming: Path | None = None
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _sweep(folder)
-        made = folder / f"{INCOMING}{os.getpid()}-{secrets.token_hex(4)}"
-        made.mkdir()
-        incoming = made
-        for name, data in {**files, MANIFEST: _manifest(files, facts)}.items():
-            current = made / name
-            _write(current, data)
-        current = folder
-        _flush(made)
-        final = _rename(folder, made)
-        incoming = None
-        _flush(folder)
-    except OSError as error:
-        still = f" The checkpoint before it, {before[-1]}, is untouched." if before else ""
-        where = folder / current.name if current != folder else folder
-        raise CheckpointError(
-            f"the checkpoint cannot be written to {where}: {error.strerror or error}. Free some space, or give a "
-            f"folder that can be written to.{still}",
-            path=where,
-        ) from error
-    finally:
-        if incoming is not None:
-            shutil.rmtree(incoming, ignore_errors=True)
-    _prune(folder, keep)
-    return final
+class Incoming:
+    """A checkpoint comes into being under a temporary name, and gets its own when it is complete.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the checkpoints; it is made if need be.
+    name : str, optional
+        That of an incoming checkpoint which another process has begun, and this one writes into.
+
+    Raises
+    ------
+    CheckpointError
+        It cannot be written; those before it are untouched. This holds for all that it does.
+    """
+
+    def __init__(self, folder: Path, name: str | None = None) -> None:
+        self.folder, self.name = folder, name or f"{INCOMING}{os.getpid()}-{secrets.token_hex(4)}"
+        self.before, self.path = numbered(folder), folder / self.name
+        if name is None:
+            with self._refusing(folder):
+                folder.mkdir(parents=True, exist_ok=True)
+                _sweep(folder)
+                self.path.mkdir()
+        elif not self.path.is_dir():
+            raise CheckpointError(
+                f"the checkpoint cannot be written to {folder}: this process does not see there what rank 0 has begun. "
+                "Give a folder that all ranks share.",
+                path=folder,
+            )
+
+    def write(self, files: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:
+        """Write files, and return what the manifest says of them."""
+        for name, data in files.items():
+            with self._refusing(self.folder / name):
+                _write(self.path / name, data)
+        return {n: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for n, data in files.items()}
+
+    def complete(self, listed: Mapping[str, Any], facts: Mapping[str, Any], keep: int) -> Path:
+        """Write the manifest of all `listed` files, give the checkpoint its name, and remove the oldest."""
+        self.write({MANIFEST: _manifest(listed, facts)})
+        with self._refusing(self.folder):
+            _flush(self.path)
+            final = _rename(self.folder, self.path)
+            _flush(self.folder)
+        _prune(self.folder, keep)
+        return final
+
+    def drop(self) -> None:
+        """Remove it, where it was not completed."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    @contextmanager
+    def _refusing(self, folder: Path) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            still = f" The checkpoint before it, {self.before[-1]}, is untouched." if self.before else ""
+            raise CheckpointError(
+                f"the checkpoint cannot be written to {folder}: {error.strerror or error}. Free some space, or give a "
+                f"folder that can be written to.{still}",
+                path=folder,
+            ) from error
 
 
-def _manifest(files: dict[str, bytes], facts: dict[str, Any]) -> bytes:
-    listed = {name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in files.items()}
-    manifest = {"format": FORMAT, "version": VERSION, "torch": torch.__version__, **facts, "files": listed}
+def _manifest(listed: Mapping[str, Any], facts: Mapping[str, Any]) -> bytes:
+    version = VERSION if "ranks" in facts else 1  # of one process, older versions read it as well
+    manifest = {"format": FORMAT, "version": version, "torch": torch.__version__, **facts, "files": dict(listed)}
     return (json.dumps({**manifest, "sha256": digest(manifest)}, indent=1) + "\n").encode()
 
 

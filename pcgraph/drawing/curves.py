@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 from pcgraph.arguments import require_choice, require_count, require_text
 from pcgraph.drawing.style import (
     BLUE,
-    COLOURS,
-    DASHES,
     INK,
-    MARKS,
     RED,
+    SMALL,
     as_it_is,
+    look,
     plain_decimals,
     pyplot,
     require_picture,
@@ -97,18 +96,17 @@ def learning_curve(
     left, right = axes[0, 0], axes[0, -1]
     for i, (name, records) in enumerate(measured.items()):
         at = _places(records, over, smm[name] if isinstance(smm, Mapping) and name in smm else smm)
-        colour = COLOURS[i % len(COLOURS)] if several else INK
-        look = _look(i)
-        left.plot(at, [r.energy for r in records], **look, color=colour, label=as_it_is(name) or None)
+        own = look(i) | {"markersize": 4} | ({} if several else {"color": INK})
+        left.plot(at, [r.energy for r in records], **own, label=as_it_is(name) or None)
         if judged_too:
-            _accuracies(right, at, records, name, look | {"color": colour} if several else None, judged)
+            _accuracies(right, at, records, name, own if several else None, judged)
             right.set(xlabel=AXES[over], ylabel="accuracy (%)", title="accuracy")
     if several:
-        left.legend(frameon=False, fontsize=8)
+        left.legend(frameon=False, fontsize=SMALL)
     left.set(xlabel=AXES[over], ylabel="energy a sample, after inference", yscale="log", title="energy in training")
     plain_decimals(left.yaxis, [r.energy for records in measured.values() for r in records if r.energy is not None])
     if judged_too:
-        right.legend(frameon=False, loc="best", fontsize=8)
+        right.legend(frameon=False, loc="best", fontsize=SMALL)
     for ax in axes[0]:
         if over == "epochs":
             whole_numbers(ax.xaxis)
@@ -117,11 +115,6 @@ def learning_curve(
     figure.suptitle(title)
     save(figure, path)
     return figure
-
-
-def _look(i: int) -> dict[str, Any]:
-    """Give the i-th line a mark and dashes of its own, so that a grey print tells it apart, too."""
-    return {"marker": MARKS[i % len(MARKS)], "linestyle": DASHES[i % len(DASHES)], "markersize": 4}
 
 
 def _places(records: list[EpochRecord], over: str, smm: Any) -> list[float]:
@@ -135,16 +128,16 @@ def _places(records: list[EpochRecord], over: str, smm: Any) -> list[float]:
 
 
 def _accuracies(
-    ax: Any, at: list[float], records: list[EpochRecord], name: str, look: dict[str, Any] | None, judged: str
+    ax: Any, at: list[float], records: list[EpochRecord], name: str, own: dict[str, Any] | None, judged: str
 ) -> None:
     """Draw both accuracies of a single run; of several, where each has one look, draw the one that matters."""
     found = [
-        ("training (sampled batches)", [record.accuracy for record in records], _look(1) | {"color": BLUE}),
-        (judged, [record.validation.get("accuracy") for record in records], _look(0) | {"color": RED}),
+        ("training (sampled batches)", [record.accuracy for record in records], look(1) | {"color": BLUE}),
+        (judged, [record.validation.get("accuracy") for record in records], look(0) | {"color": RED}),
     ]
-    shown = [(label, [(x, 100 * y) for x, y in zip(at, values) if y is not None], own) for label, values, own in found]
+    shown = [(label, [(x, 100 * y) for x, y in zip(at, values) if y is not None], one) for label, values, one in found]
     shown = [each for each in shown if each[1]]
-    for label, points, own in shown if look is None else shown[-1:]:
-        who = label if look is None else f"{name}, {label}"
+    for label, points, one in shown if own is None else shown[-1:]:
+        who = label if own is None else f"{name}, {label}"
         last = f"{as_it_is(who)}, {points[-1][1]:.1f} % at the end"
-        ax.plot(*zip(*points), **(look or own), label=last)
+        ax.plot(*zip(*points), **(own or one | {"markersize": 4}), label=last)

@@ -13,7 +13,18 @@ import numpy as np
 import torch
 
 from pcgraph.arguments import is_number, shown
-from pcgraph.drawing.placing import HIGH, WIDE, bend, fanned, is_target, layout, main_edges, signs
+from pcgraph.drawing.placing import (
+    HIGH,
+    WIDE,
+    along,
+    bend,
+    fanned,
+    heights,
+    is_target,
+    layout,
+    main_edges,
+    signs,
+)  # fmt: skip
 from pcgraph.drawing.style import (
     BLUE,
     DIM,
@@ -22,6 +33,7 @@ from pcgraph.drawing.style import (
     INK,
     PAPER,
     RED,
+    SMALL,
     as_it_is,
     pyplot,
     require_picture,
@@ -38,6 +50,7 @@ if TYPE_CHECKING:
 __all__ = ["draw", "graph", "headline", "neurons"]
 
 Node = Hashable
+Point = tuple[float, float]
 
 LARGE = 60
 """Nodes are drawn small where there are more of them than this."""
@@ -100,13 +113,16 @@ def graph(
 def draw(declared: nx.DiGraph, report: Report, ax: Axes | None = None, title: str | None = None) -> Axes:
     """Draw a declaration whose report, of groups, is at hand; see :func:`graph`."""
     columns, place = layout(declared, report)
+    bends = {(u, v): _bent(declared, u, v, place) for u, v in dict.fromkeys(declared.edges()) if u != v}
+    low, high = heights(place, bends)
     if ax is None:
         scale = 1.0 if len(declared) <= LARGE else 0.55
-        across, down = (max(spots) - min(spots) + 1 for spots in zip(*place.values()))
+        xs = [x for x, _ in place.values()]
+        across, down = max(xs) - min(xs) + 1, high - low + 1
         size = (max(3.2, scale * WIDE * across + 0.8), max(2.4, scale * HIGH * down + 1.3))
         _, ax = pyplot().subplots(figsize=size, layout="constrained")
-    _Picture(ax, declared, report, place).draw(columns)
-    ax.set_title(as_it_is(headline(report)) if title is None else title, fontsize=10)
+    _Picture(ax, declared, report, place, bends).draw(columns, low, high)
+    ax.set_title(as_it_is(headline(report)) if title is None else title, fontsize=11)
     return ax
 
 
@@ -116,6 +132,14 @@ def headline(report: Report) -> str:
         return f"Forward() is not possible: {report.sweep().witness}"
     who = "Forward()" if report.proposition_3_2 else "Forward(fallback=…)"
     return f"{who} is possible: {listing(report.order, ', then ', 6) or 'no node is free'}"
+
+
+def _bent(declared: nx.DiGraph, u: Node, v: Node, place: dict[Node, Point]) -> float:
+    """Bend an edge round the other nodes; where there are many, only as much as tells its direction."""
+    if len(place) <= LARGE:
+        return bend(declared, u, v, place)
+    x, x2 = place[u][0], place[v][0]
+    return 0.25 if x2 <= x else -0.12 if abs(x2 - x) > 1 else 0.0
 
 
 def _polar(radius: float, angle: float) -> tuple[float, float]:
@@ -155,11 +179,14 @@ def roles_of(data: Mapping[str, Any]) -> list[str]:
 class _Picture:
     """Draws one declaration into one axes."""
 
-    def __init__(self, ax: Axes, declared: nx.DiGraph, report: Report, place: dict[Node, tuple[float, float]]) -> None:
+    def __init__(
+        self, ax: Axes, declared: nx.DiGraph, report: Report, place: dict[Node, Point],
+        bends: dict[tuple[Node, Node], float],
+    ) -> None:  # fmt: skip
         self.ax = ax
         self.declared, self.main = declared, main_edges(declared)
         self.report = report
-        self.place = place
+        self.place, self.bends = place, bends
         self.full = len(place) <= LARGE
         self.radius = 13.0 if self.full else 5.0 if len(place) <= LABELLED else 3.5
         found = signs(declared, report)
@@ -172,7 +199,8 @@ class _Picture:
         shapes = [declared.nodes[v].get("shape") for v in declared]
         self.counted = len(shapes) <= COUNTED and any(shape not in (None, 1, (1,)) for shape in shapes)
 
-    def draw(self, columns: dict[int, list[Node]]) -> None:
+    def draw(self, columns: dict[int, list[Node]], low: float, high: float) -> None:
+        """Draw edges, nodes, slots and depths, between the lowest and the highest place that is taken."""
         between: dict[tuple[Node, Node], list[dict[str, Any]]] = defaultdict(list)
         for u, v, data in self.declared.edges(data=True):
             between[u, v].append(data)
@@ -180,10 +208,11 @@ class _Picture:
             self.edges(u, v, parallel)
         self.nodes()
         self.slots()
-        self.depths(columns)
-        xs, ys = zip(*self.place.values())
+        self.depths(columns, low - 0.75)
+        xs = [x for x, _ in self.place.values()]
         self.ax.set_xlim(min(xs) - 0.75, max(xs) + 0.6)
-        self.ax.set_ylim(min(ys) - 1.15, max(ys) + 0.85)
+        above = 0.65 if self.angle or nx.number_of_selfloops(self.declared) else 0.4
+        self.ax.set_ylim(low - 1.15, high + above)
         self.ax.axis("off")
         self.legend()
 
@@ -205,7 +234,7 @@ class _Picture:
         width = self.ax.get_position().width * self.ax.figure.get_figure(root=True).get_figwidth()
         self.ax.legend(
             handles=shown, loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=len(shown) if width > 5 else 2,
-            fontsize=8, frameon=False, handlelength=2.2, borderaxespad=0.2,
+            fontsize=SMALL, frameon=False, handlelength=2.2, borderaxespad=0.2,
         )  # fmt: skip
 
     def nodes(self) -> None:
@@ -224,17 +253,20 @@ class _Picture:
         inside = self.full and len(text) <= 3
         self.ax.annotate(
             as_it_is(text), (x, y), xytext=(0, 0 if inside else -self.radius - 2), textcoords="offset points",
-            ha="center", va="center" if inside else "top", fontsize=10 if self.full else 7,
+            ha="center", va="center" if inside else "top", fontsize=11 if self.full else SMALL,
             color=RED if bad else INK, zorder=5 if bad else 4,
             bbox={"boxstyle": "square,pad=0.1", "color": PAPER, "alpha": 0.8 if bad and not inside else 0.0},
         )  # fmt: skip
         data = self.declared.nodes[v]
-        below = [neurons(data["shape"])] if self.counted and data.get("shape") is not None else []
+        below = []
+        if self.counted and data.get("shape") is not None:
+            counted = neurons(data["shape"])
+            below = [counted.split()[0] if "×" in counted else counted]  # which is wide enough without a word
         below += [named(data["combine"])] if self.full and data.get("combine") is not None else []
         if below:
             self.ax.annotate(
                 as_it_is("\n".join(below)), (x, y), xytext=(0, -self.radius - (3 if inside else 14)),
-                textcoords="offset points", ha="center", va="top", fontsize=8, color=INK, zorder=4,
+                textcoords="offset points", ha="center", va="top", fontsize=SMALL, color=INK, zorder=4,
                 bbox={"boxstyle": "square,pad=0.05", "color": PAPER, "alpha": 0.8},
             )  # fmt: skip
 
@@ -250,7 +282,7 @@ class _Picture:
                 self.ax.annotate(
                     as_it_is(short_name(slot)), self.place[v], xytext=_polar(self.radius + 6, angle),
                     textcoords="offset points", ha="left" if across > 1 else "right" if across < -1 else "center",
-                    va="bottom" if up > 0 else "top", fontsize=6.5, color=GREEN, zorder=4,
+                    va="bottom" if up > 0 else "top", fontsize=SMALL, color=GREEN, zorder=4,
                 )  # fmt: skip
 
     def beside(self, across: float, up: float) -> Any:
@@ -260,7 +292,7 @@ class _Picture:
     def edges(self, u: Node, v: Node, parallel: list[dict[str, Any]]) -> None:
         """Draw each of the parallel edges from one node to another, bowed apart, with its scale and its role."""
         (x, y), (x2, y2) = self.place[u], self.place[v]
-        first = self.bend(u, v) if u != v else 0.0
+        first = self.bends.get((u, v), 0.0)
         for i, data in enumerate(parallel):
             slot, roles = None if feeds_main(data) else data["slot"], ", ".join(roles_of(data))
             style, end = self.style(u, v, slot), self.end(v, slot)
@@ -274,11 +306,9 @@ class _Picture:
                 "", (x2, y2), xycoords=end, xytext=(x, y), textcoords="data", arrowprops=style | apart,
                 zorder=2 if style["color"] == RED else 1,
             )  # fmt: skip
-            bow = rad * (y2 - y) * HIGH / WIDE, -rad * (x2 - x) * WIDE / HIGH
             both = bool(roles and scale_of(data))
             for text, t in ((scale_of(data), 0.36 if both else 0.5), (roles, 0.6 if both else 0.5)):
-                out = 2 * t * (1 - t)
-                self.written(text, x + (x2 - x) * t + out * bow[0], y + (y2 - y) * t + out * bow[1], 0.0)
+                self.written(text, *along((x, y), (x2, y2), rad, t), 0.0)
 
     def style(self, u: Node, v: Node, slot: str | None) -> dict[str, Any]:
         """Choose what an edge looks like: what forbids a sweep is red, and what feeds a slot green."""
@@ -300,15 +330,9 @@ class _Picture:
         if text and self.full:
             self.ax.annotate(
                 as_it_is(text), (x, y), xytext=(0, up), textcoords="offset points", ha="center", va="center",
-                fontsize=6.5, color=INK, zorder=3, bbox={"boxstyle": "square,pad=0.05", "color": PAPER, "alpha": 0.85},
+                fontsize=SMALL, color=INK, zorder=3,
+                bbox={"boxstyle": "square,pad=0.05", "color": PAPER, "alpha": 0.85},
             )  # fmt: skip
-
-    def bend(self, u: Node, v: Node) -> float:
-        """Bend an edge round the other nodes; where there are many, only as much as tells its direction."""
-        if self.full:
-            return bend(self.declared, u, v, self.place)
-        x, x2 = self.place[u][0], self.place[v][0]
-        return 0.25 if x2 <= x else -0.12 if abs(x2 - x) > 1 else 0.0
 
     def loop(self, v: Node, style: dict[str, Any], size: float, slot: str | None) -> None:
         """Draw a self-loop above the node, or out to its slot, in points, so that it is round at every scale."""
@@ -320,11 +344,10 @@ class _Picture:
         at = self.place[v]
         self.ax.annotate("", at, xycoords=stop, xytext=at, textcoords=start, arrowprops=loop, zorder=2)
 
-    def depths(self, columns: dict[int, list[Node]]) -> None:
+    def depths(self, columns: dict[int, list[Node]], low: float) -> None:
         """Write below each column the depth that its free nodes share."""
-        low = min(y for _, y in self.place.values()) - 0.75
         self.ax.text(
-            min(x for x, _ in self.place.values()) - 0.5, low, "depth", ha="center", va="top", fontsize=8, color=DIM
+            min(x for x, _ in self.place.values()) - 0.5, low, "depth", ha="center", va="top", fontsize=SMALL, color=DIM
         )
         for nodes in columns.values():
             found = {self.report.depth[v] for v in nodes if v not in self.fixed} or {
@@ -334,7 +357,7 @@ class _Picture:
             cut = all(is_target(v, self.main, self.fixed) for v in nodes)
             xs = [self.place[v][0] for v in nodes]
             middle = (min(xs) + max(xs)) / 2
-            self.ax.text(middle, low, "target" if cut else text, ha="center", va="top", fontsize=8, color=DIM)
+            self.ax.text(middle, low, "target" if cut else text, ha="center", va="top", fontsize=SMALL, color=DIM)
 
 
 def _line() -> Any:

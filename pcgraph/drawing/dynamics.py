@@ -12,7 +12,20 @@ from torch import Tensor
 
 from pcgraph.arguments import require_choice, require_count, require_number, require_path, shown
 from pcgraph.drawing.results import laid_out, limits_of
-from pcgraph.drawing.style import COLOURS, GREY, INK, MAP, PAPER, as_it_is, pyplot, require_picture, save, short_name
+from pcgraph.drawing.style import (
+    COLOURS,
+    GREY,
+    INK,
+    MAP,
+    PAPER,
+    SMALL,
+    as_it_is,
+    look,
+    pyplot,
+    require_picture,
+    save,
+    short_name,
+)  # fmt: skip
 from pcgraph.errors import ConfigError
 from pcgraph.learning import InferenceResult
 from pcgraph.serialization.files import write_whole
@@ -94,11 +107,16 @@ def trajectories(
     if ax is None:
         _, ax = pyplot().subplots(figsize=(5, 3.2), layout="constrained")
     for k, i in enumerate(which):
-        ax.plot(result.trace_steps, chosen[:, i], color=COLOURS[k % len(COLOURS)], label=str(i), linewidth=1.2)
+        ax.plot(result.trace_steps, chosen[:, i], **look(k), label=str(i), linewidth=1.2, markersize=4, markevery=0.1)
     ax.set(xlabel="inference steps taken", ylabel=f"{kind} of {as_it_is(short_name(node))}", title=title)
     if len(which) <= LINES:
         ax.legend(
-            frameon=False, fontsize=7, title="neuron", title_fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5)
+            frameon=False,
+            fontsize=SMALL,
+            title="neuron",
+            title_fontsize=SMALL,
+            loc="center left",
+            bbox_to_anchor=(1, 0.5),
         )
     _finish(ax, path)
     return ax
@@ -155,7 +173,7 @@ def phase(
         pyplot().Line2D([], [], marker="o", linestyle="", color=INK, fillstyle=fill, label=label)
         for fill, label in (("none", "start"), ("full", "end"))
     ]
-    ax.legend(handles=ends, frameon=False, fontsize=8)
+    ax.legend(handles=ends, frameon=False, fontsize=SMALL)
     ax.set(xlabel=x_label, ylabel=y_label, title=title)
     _finish(ax, path)
     return ax
@@ -214,7 +232,7 @@ def errors(
         _, ax = pyplot().subplots(figsize=(6, min(12.0, max(2.2, 0.28 * len(rows) + 1.0))), layout="constrained")
     image = ax.imshow(rows, aspect="auto", cmap=colours, vmin=low, vmax=high, interpolation="nearest")
     if node is None:
-        ax.set_yticks(range(len(kept)), [as_it_is(short_name(v)) for v in kept], fontsize=8)
+        ax.set_yticks(range(len(kept)), [as_it_is(short_name(v)) for v in kept], fontsize=SMALL)
     else:
         ax.set_ylabel("neuron")
     steps, every = result.trace_steps, max(1, len(result.trace_steps) // 8)
@@ -278,7 +296,7 @@ def animate(
     for step, pictures in zip(result.trace_steps, frames):
         for image, picture in zip(drawn, pictures):
             image.set_data(_scaled(picture, low, high))
-        figure.suptitle(f"{title + ', ' * bool(title)}after {step} steps", fontsize=9)
+        figure.suptitle(f"{title + ', ' * bool(title)}after {step} steps", fontsize=SMALL)
         figure.canvas.draw()
         film.append(_frame(figure, Image))
     plt.close(figure)

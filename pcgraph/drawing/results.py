@@ -17,6 +17,7 @@ from pcgraph.drawing.style import (
     MAP,
     PALE,
     PAPER,
+    SMALL,
     as_it_is,
     pyplot,
     require_picture,
@@ -99,9 +100,7 @@ def energy(result: InferenceResult, path: str | Path | None = None, *, ax: Axes 
     norm = LogNorm(top / 10**DECADES, top, clip=True)
     image = ax.imshow(shown, aspect="auto", cmap=colours, norm=norm, interpolation="nearest")
     every = max(1, math.ceil(len(nodes) / NAMED))
-    ax.set_yticks(
-        range(0, len(nodes), every), [as_it_is(short_name(v)) for v in nodes[::every]], fontsize=8 if every == 1 else 6
-    )
+    ax.set_yticks(range(0, len(nodes), every), [as_it_is(short_name(v)) for v in nodes[::every]], fontsize=SMALL)
     whole_numbers(ax.xaxis)
     kinds = (("exactly zero", values == 0.0), ("negative", values < 0.0), ("not finite", ~finite))
     grey = " or ".join(kind for kind, where in kinds if bool(where.any()))
@@ -146,7 +145,7 @@ def trace(result: InferenceResult, path: str | Path | None = None, *, ax: Axes |
     ax.plot(steps, values.mean(1).numpy(), color="#0072B2", label="mean of the batch")
     ax.set(xlabel="inference steps taken", ylabel="energy a sample", title=title)
     whole_numbers(ax.xaxis)
-    ax.legend(frameon=False, fontsize=8)
+    ax.legend(frameon=False, fontsize=SMALL)
     ax.spines[["top", "right"]].set_visible(False)
     ax.grid(alpha=0.25)
     save(ax.figure, path)
@@ -212,7 +211,7 @@ def images(
             for side in ax.spines.values():
                 side.set_color(GREY)
         label = as_it_is(str(label)) + (f"\n{low:.3g} to {high:.3g}" if limits == "rows" else "")
-        line[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=9)
+        line[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=SMALL)
     figure.suptitle(title)
     figure.set_facecolor(PAPER)
     save(figure, path)

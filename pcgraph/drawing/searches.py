@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pcgraph.arguments import require_instance
-from pcgraph.drawing.style import COLOURS, GREY, INK, RED, as_it_is, pyplot, require_picture, save, whole_numbers
+from pcgraph.drawing.style import COLOURS, GREY, INK, RED, SMALL, as_it_is, pyplot, require_picture, save, whole_numbers
 from pcgraph.errors import ConfigError
 from pcgraph.tuning import SearchResult
 from pcgraph.tuning.results import written
@@ -82,7 +82,7 @@ def _over_time(ax: Any, found: SearchResult) -> None:
     if pruned:
         ax.plot(*zip(*pruned), "x", markersize=5, color=GREY, label="pruned, last value")
     ax.set(xlabel="trial", ylabel=as_it_is(found.metric), title="trials")
-    ax.legend(frameon=False, fontsize=7)
+    ax.legend(frameon=False, fontsize=SMALL)
     whole_numbers(ax.xaxis)
 
 
@@ -98,7 +98,7 @@ def _over_setting(ax: Any, found: SearchResult, setting: str) -> None:
     else:
         names = sorted({written(v) for v in values})
         places = [names.index(written(v)) for v in values]
-        ax.set_xticks(range(len(names)), [as_it_is(name) for name in names], rotation=20, ha="right", fontsize=7)
+        ax.set_xticks(range(len(names)), [as_it_is(name) for name in names], rotation=20, ha="right", fontsize=SMALL)
         ax.set_xlim(-0.5, len(names) - 0.5)
     ax.plot(places, [t.value for t in shown], "o", markersize=4, color=COLOURS[0], alpha=0.7)
     ax.plot(places[:1], [t.value for t in shown[:1]], "o", markersize=9, fillstyle="none", color=RED)
@@ -112,6 +112,6 @@ def _finalists(ax: Any, found: SearchResult) -> None:
         ax.plot([i + 1] * len(values), values, "o", markersize=4, color=COLOURS[0], alpha=0.7)
         ax.plot(i + 1, finalist.mean, "_", markersize=16, markeredgewidth=2.5, color=RED)
     ax.set(xlabel="finalist", ylabel=as_it_is(found.metric), title="finalists: a dot a seed, a bar the mean")
-    ax.title.set_fontsize(9)
+    ax.title.set_fontsize(SMALL)
     ax.set_xlim(0.5, len(found.finalists) + 0.5)
     whole_numbers(ax.xaxis)

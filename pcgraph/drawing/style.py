@@ -25,7 +25,9 @@ __all__ = [
     "PALE",
     "PAPER",
     "RED",
+    "SMALL",
     "as_it_is",
+    "look",
     "plain_decimals",
     "pyplot",
     "require_picture",
@@ -42,6 +44,8 @@ DIM = "#666666"
 MARKS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)))
 """Lines that differ in colour differ in mark and dash as well, for a reader of a grey print."""
+SMALL = 9.0
+"""Nothing is written smaller than this, in points; a picture for a page is some 9 inches wide at most."""
 MAP = "cividis"
 """Amounts are drawn in this map: it is even in lightness, and the same to colour-blind readers."""
 PALE = "#CFE3F0"
@@ -55,6 +59,15 @@ def pyplot() -> Any:
     except ImportError as error:
         raise PCGraphError("pictures need matplotlib (not found): pip install pcgraph[plot]") from error
     return plt
+
+
+def look(k: int) -> dict[str, Any]:
+    """Give the k-th line of a picture a colour, a mark and dashes of its own: a grey print tells them apart, too."""
+    return {
+        "color": COLOURS[k % len(COLOURS)],
+        "marker": MARKS[k % len(MARKS)],
+        "linestyle": DASHES[k % len(DASHES)],
+    }
 
 
 def as_it_is(text: str) -> str:

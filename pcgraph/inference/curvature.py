@@ -36,7 +36,8 @@ def largest_curvature(
     iterations : int
         Of the power iteration, each with two gradients; at most.
     direction : Tensor or None, shape (batch, variables)
-        Where it begins; a draw from `seed` if None or of another shape.
+        Where it begins; a draw from `seed` if None or of another shape. On a network that is cut over ranks, all of
+        them have the whole of it.
     seed : int
     settled : float
         It ends where the largest of all samples has changed by no more than this part of it.
@@ -53,14 +54,16 @@ def largest_curvature(
     program.start(clamps, context)
     program.evaluate(0)
     begun = program.rows(1, "variable").clone()
-    part = context.part
-    if direction is None or direction.shape != begun.shape or direction.dtype != begun.dtype:
+    part, (own, width) = context.part, program.columns(1)
+    if direction is None or direction.shape != (len(begun), width) or direction.dtype != begun.dtype:
         generator = torch.Generator().manual_seed(seed)
-        shape = begun.shape if part is None else (part.total, begun.shape[1])
-        drawn = torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
+        rows = len(begun) if part is None else part.total
+        drawn = torch.randn(rows, width, generator=generator, dtype=torch.float32, device="cpu")
         direction = (drawn if part is None else drawn[part.rows]).to(begun)
+    columns = None if own is None else torch.from_numpy(own).to(begun.device)
+    direction = direction if columns is None else direction[:, columns]
     largest = begun.abs().max() if begun.numel() else begun.new_zeros(())
-    largest = largest if part is None else part.largest(largest)
+    largest = program.largest(largest if part is None else part.largest(largest))
     shift = SHIFT.get(begun.dtype, 1e-2) * max(1.0, float(largest))
 
     def gradient(variables: Tensor) -> Tensor:
@@ -69,12 +72,17 @@ def largest_curvature(
         program.pull(1, motion)
         return program.rows(1, "gradient").clone()
 
+    def length(variables: Tensor) -> Tensor:
+        return program.summed(variables.square().sum(1)).sqrt()
+
     curvature = begun.new_zeros(clamps.batch)
     for _ in range(iterations):
-        direction = direction / direction.norm(dim=1, keepdim=True).clamp(min=torch.finfo(begun.dtype).tiny)
+        direction = direction / length(direction).unsqueeze(1).clamp(min=torch.finfo(begun.dtype).tiny)
         above, below = gradient(begun + shift * direction), gradient(begun - shift * direction)
         direction = (above - below) / (2 * shift)
-        before, curvature = curvature, direction.norm(dim=1)
+        before, curvature = curvature, length(direction)
         if settled and float((curvature.amax() - before.amax()).abs()) <= settled * float(curvature.amax()):
             break
+    if columns is not None:
+        direction = program.summed(direction.new_zeros(len(begun), width).index_copy_(1, columns, direction))
     return curvature, direction

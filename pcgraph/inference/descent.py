@@ -25,7 +25,8 @@ class Descent:
     Attributes
     ----------
     trace : Tensor or None
-        The energy before each step and after the last, (steps + 1, batch), or of each node (steps + 1, nodes, batch).
+        The energy before each step and after the last, (steps + 1, batch), or of each node (steps + 1, nodes, batch);
+        fewer steps are taken where all samples have reached the tolerance.
     steps : Tensor or None, shape (batch,)
         After how many steps each sample had converged; None where there was no tolerance.
     converged, failed : Tensor or None, shape (batch,)
@@ -113,8 +114,10 @@ class _Watched:
         keeper.see(taken, None)
         self.found.kept = keeper.kept
         if options.trace:
+            del energies[taken:]  # a run that has converged ends where it was looked at last
             energies.append(self._measured(None))
-            self.found.trace = torch.stack(energies)
+            found = torch.stack(energies)
+            self.found.trace = program.summed(found) if options.trace == "nodes" else found
         if options.tolerance is not None:
             self.found.steps, self.found.converged = self.steps, ~self.active
         return self.found
@@ -144,9 +147,10 @@ class _Watched:
                 program.assign(t, torch.where(self.active.unsqueeze(1), program.rows(t, "variable"), before))
             return
         memory = self.motion.memories.setdefault("solver", {})
-        memory["energy"], memory["step"] = self._cost(t), self.motion.first_step + t
-        before = program.rows(t, "variable").clone()
-        after = self.solver.propose(before, program.rows(t, "gradient"), memory)
+        memory["energy"], memory["step"], memory["sum"] = self._cost(t), self.motion.first_step + t, program.summed
+        before, wide = program.rows(t, "variable").clone(), program.energy_dtype
+        # Curvature from differences of half precision would be rounding, and torch solves no equations in it.
+        after = self.solver.propose(before.to(wide), program.rows(t, "gradient").to(wide), memory).to(before.dtype)
         program.assign(t, torch.where(self.active.unsqueeze(1), after, before) if resting else after)
 
     def _move_going(self, t: int, going: Tensor) -> None:
@@ -169,8 +173,9 @@ class _Watched:
             return
         last, memory = self.program.plan.steps - 1, self.motion.memories.setdefault("solver", {})
         proposed = self.program.rows(last, "variable").clone()
-        chosen = self.solver.finish(proposed, self._cost(None), memory)
-        if not torch.equal(chosen, proposed):
+        chosen = self.solver.finish(proposed.to(self.program.energy_dtype), self._cost(None), memory).to(proposed.dtype)
+        differs = (chosen != proposed).any(1, keepdim=True).to(torch.uint8)
+        if self.program.largest(differs).any():  # on any rank
             self.program.assign(last, torch.where(self.active.unsqueeze(1), chosen, proposed))
             self.program.finish()
         self.found.failed = self.solver.failed(memory)
@@ -178,10 +183,14 @@ class _Watched:
     def _cost(self, t: int | None) -> Tensor:
         """Compute what is minimised, (batch,): the energy, and what nudges add to it."""
         cost = self.program.energy(t)
+        if not self.motion.nudges:
+            return cost
+        pulled = torch.zeros_like(cost)
         for i, (target, strength) in self.motion.nudges.items():
-            miss = self.program.read(i, "state") - target
-            cost = cost + 0.5 * strength * miss.flatten(1).square().sum(1)
-        return cost
+            if self.program.holds(i):
+                miss = self.program.read(i, "state") - target
+                pulled += 0.5 * strength * miss.flatten(1).square().sum(1)
+        return cost + self.program.summed(pulled)
 
 
 def energy_by_node(program: Program, t: int | None = None) -> Tensor:

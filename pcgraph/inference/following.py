@@ -70,9 +70,12 @@ def _begun(
         program, _ = run(planner, prepared, Motion(), Options(check=False))
     names = planner.net.structure.declared
     free = [i for i in range(len(names)) if i not in checked.values]
+    here = [i for i in free if program.holds(i)]
     few = Clamps(
         count,
         {i: first(value) for i, value in checked.values.items()},
         {i: (first(value), first(mask)) for i, (value, mask) in checked.masked.items()},
     )
-    return few, States({names[i]: first(program.read(i, "state")).clone() for i in free})
+    begun = States({names[i]: first(program.read(i, "state")).clone() for i in here})
+    begun.elsewhere = frozenset(names[i] for i in free).difference(begun.states)
+    return few, begun

@@ -49,9 +49,18 @@ class NodeTensors(Mapping[Node, Tensor]):
 
     @cached_property
     def _nodes(self) -> tuple[Node, ...]:
+        return tuple(v for v, here in self._known if here)
+
+    @cached_property
+    def elsewhere(self) -> frozenset[Node]:
+        """Return the nodes that other ranks have, where several share the network."""
+        return frozenset(v for v, here in self._known if not here)
+
+    @cached_property
+    def _known(self) -> tuple[tuple[Node, bool], ...]:
         own, program = self._structure.declared, self._reader.program
         numbers = program.plan.duals.tolist() if self._kind == "dual" else range(len(own))
-        return tuple(own[i] for i in numbers if program.holds(i))
+        return tuple((own[i], program.holds(i)) for i in numbers)
 
     def __getitem__(self, node: Node) -> Tensor:
         number, slots = self._structure.number, self._structure.slots

@@ -35,10 +35,13 @@ def _relax_all(
     planner: Planner, after: tuple[Relaxation, ...], context: Context, precision: Precision
 ) -> Relaxed:  # fmt: skip
     known = {v: h for v, h in context.clamps.items() if v not in after[0].release}
+    settled: frozenset[Node] = frozenset(known)
     residual = 0.0
     for relaxation in after:
-        states, left = _relax(planner, relaxation, known, context, precision)
+        states, left = _relax(planner, relaxation, settled, known, context, precision)
         known.update(states)
+        known.update(context.network.spread(states, relaxation.nodes, context.batch))
+        settled = settled.union(relaxation.nodes)
         residual = max(residual, left)
     if context.part is not None:
         left_anywhere = torch.tensor([residual], dtype=torch.float64, device=context.network.device)
@@ -47,23 +50,32 @@ def _relax_all(
 
 
 def _relax(
-    planner: Planner, relaxation: Relaxation, known: dict[Node, Tensor], context: Context, precision: Precision
-) -> tuple[dict[Node, Tensor], float]:
+    planner: Planner, relaxation: Relaxation, settled: frozenset[Node], known: dict[Node, Tensor], context: Context,
+    precision: Precision,
+) -> tuple[dict[Node, Tensor], float]:  # fmt: skip
     """Relax some nodes given all that they read, as if nothing read them.
+
+    Parameters
+    ----------
+    settled : frozenset of nodes
+        Clamps, and what was relaxed before.
+    known : dict
+        Their states, (batch, *shape), as far as this process has or reads them.
 
     Returns
     -------
     dict
-        Node -> its state, (batch, *shape).
+        Node -> its state, (batch, *shape), of those that are computed here.
     float
         The largest gradient that is left.
     """
     number = context.network.structure.number
     numbered = {number[v]: h for v, h in known.items()}
-    plan = planner.part(frozenset(numbered), relaxation, precision)
+    plan = planner.part(frozenset(number[v] for v in settled), relaxation, precision)
     program = planner.program(plan, context.batch)
     own = Context(context.batch, dict(known), None, context.network, plan.initializers)
     options = Options(check=False, tolerance=relaxation.tolerance)
     seen = descend(program, Clamps(context.batch, numbered, {}), own, Motion(relaxation.optimizer), options)
     left = 0.0 if seen.residual is None else float(seen.residual.max())
-    return {v: program.read(number[v], "state").clone() for v in relaxation.nodes}, left
+    here = [v for v in relaxation.nodes if program.holds(number[v])]
+    return {v: program.read(number[v], "state").clone() for v in here}, left

@@ -6,7 +6,7 @@ dF/dW_uv = -s_v phi_uv(h_u)^T        dF/db_v = -s_v        averaged over the bat
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 
 import numpy as np
 import torch
@@ -41,13 +41,15 @@ class InferenceResult:
         their error is zero and their prediction their state. A slot's prediction and error are there as
         ``errors["V1", "down"]``.
     trace : Tensor or None, shape (steps + 1, batch)
-        The energy before each step and after the last, if it was asked for.
+        The energy before each step and after the last, if it was asked for; of as many steps as were taken, where all
+        samples have reached ``tolerance=``.
     node_trace : dict or None
         Node -> (steps + 1, batch): the same for each node with an energy, in the order of the declaration, then for
-        each (node, slot), if ``trace="nodes"`` asked for it.
+        each (node, slot), if ``trace="nodes"`` asked for it. It has those of all nodes, on a network that is cut over
+        ranks on each rank.
     state_trace, error_trace : dict or None
         Node -> (kept, batch, *shape): states, and errors ``h - mu``, after ``trace_steps`` steps, of the nodes that
-        ``trace="states"`` or :class:`pcgraph.Trace` asked for.
+        ``trace="states"`` or :class:`pcgraph.Trace` asked for, as far as this rank has them.
     trace_steps : tuple of int
         After how many steps each of them was kept; the last is the end.
     duals : mapping
@@ -83,6 +85,7 @@ class InferenceResult:
             numbered = (*((v, s.number[v]) for v in program.network.graph), *s.slots.items())
             self.trace, self.node_trace = trace.sum(1), {v: trace[:, i] for v, i in numbered if s.has_energy[i]}
         self._program, self._reader = program, Reader(program)
+        self._place = program.network.dtype, program.network.device
         self._clamped, self._masked = tuple(clamps.values), frozenset(clamps.masked)
         self.states = NodeTensors(self._reader, "state")
         self.predictions = NodeTensors(self._reader, "prediction")
@@ -93,6 +96,22 @@ class InferenceResult:
     def peek(self, node: Node) -> Tensor:
         """Return the state of a node as a view that is valid until the network runs again; initializers use it."""
         return self._program.read(self.plan.structure.require_node(node), "state")
+
+    def gathered(self, nodes: Iterable[Node]) -> dict[Node, Tensor]:
+        """Return the states of some nodes, (batch, *shape), wherever they are computed.
+
+        Where ranks share the network, all of them ask, for the same nodes.
+        """
+        s, own = self.plan.structure, {}
+        shapes = {v: (self.batch, *s.shape(v)) for v in nodes}
+        for v in shapes:
+            if self._program.holds(s.number[v]):
+                own[v] = self.peek(v)
+        return self.gather(own, shapes)
+
+    def gather(self, values: Mapping[Node, Tensor], shapes: Mapping[Node, tuple[int, ...]]) -> dict[Node, Tensor]:
+        """Return the values of all nodes of `shapes`, given those of the nodes that are computed here."""
+        return self._program.network.gather(values, shapes)
 
     @property
     def batch(self) -> int:
@@ -182,6 +201,11 @@ class InferenceResult:
             raise ConfigError(f"ready must be a function of a parameter (found {shown(ready)})", key="ready")
         net = self._program.network
         net.check_parameters()
+        if (net.dtype, net.device) != self._place:
+            raise ConfigError(
+                f"the network was converted or moved since this inference, from {self._place[0]} on {self._place[1]} "
+                f"to {net.dtype} on {net.device}: run net.infer(...) again"
+            )
         asked = self.plan.request
         if (asked.frozen_edges, asked.frozen_biases) != (net.frozen_edges, net.frozen_biases):
             raise ConfigError(

@@ -71,7 +71,8 @@ class InferenceStep:
     steps : int
         How many will be, at most.
     states, predictions, errors : mapping
-        Node -> (batch, *shape), copied when they are asked for.
+        Node -> (batch, *shape), copied when they are asked for. On a network that is cut over ranks, those of this
+        rank's nodes; the function is called on all ranks.
     """
 
     def __init__(self, program: Program, step: int, t: int | None) -> None:
@@ -81,6 +82,8 @@ class InferenceStep:
             NodeTensors(reader, "state"), NodeTensors(reader, "prediction"), NodeTensors(reader, "error"),
         )  # fmt: skip
         self._program, self._t = program, t
+        if self.states.elsewhere:  # ranks add it up together, whether or not all of them ask
+            self.energy  # noqa: B018
 
     @cached_property
     def energy(self) -> Tensor:
@@ -101,6 +104,7 @@ class Keeper:
         self.program, self.trace, self.callback = program, trace, callback
         s = program.plan.structure
         names = () if trace is None else tuple(program.network.graph) if trace.nodes is None else trace.nodes
+        names = tuple(v for v in names if program.holds(s.number[v]))
         self.numbers = {v: s.number[v] for v in names}
         self.steps: list[int] = []
         self.states: dict[Node, list[Tensor]] = {v: [] for v in names}

@@ -72,6 +72,8 @@ class Amortized(Initializer):
     ('h1', 'h0')
     """
 
+    across = "nodes"
+
     def __init__(
         self, net: Network, given: Node, *, modules: Mapping[Node, nn.Module] | None = None,
         activation: str | Callable[[Tensor], Tensor] = "tanh", seed: int = 0,
@@ -175,8 +177,8 @@ class Amortized(Initializer):
         free = tuple(v for v in self.nodes if v in result.free_nodes)
         if free:
             known = result.clamped_values
-            wanted = {*free, *(self.source[v] for v in free), self.given}
-            states = {v: known[v] if v in known else result.peek(v) for v in wanted}
+            wanted = dict.fromkeys((*free, *(self.source[v] for v in free), self.given))
+            states = {**known, **result.gathered(v for v in wanted if v not in known)}
             self.loss(states, free).backward()  # type: ignore[no-untyped-call]
 
     def keeps(self) -> tuple[Hashable, ...]:

@@ -53,6 +53,8 @@ class Average(Remembering):
     of depth at most m are swept for all samples.
     """
 
+    across = "blocks"
+
     def __init__(
         self, by: Node | None = "y", forward_depth: int = 0, otherwise: Initializer | None = None,
         *, classes: int | None = None,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -168,6 +168,10 @@ class Initializer(nn.Module):
     #: Whether :meth:`init` and :meth:`observe` start the same work for every batch, read and write nothing but tensors
     #: that stay where they are, and never wait for the device, so that they can be recorded as a CUDA graph.
     capturable: bool = False
+    #: How ranks that share a network let :meth:`init` write: "nodes", each its own, one by one; "blocks", the blocks of
+    #: one process, of which each rank keeps its own nodes, so that draws are the same; None, not at all. Either
+    #: promises that what a node gets does not depend on the states of others.
+    across: Literal["nodes", "blocks"] | None = None
     #: Sequential matrix products that :meth:`init` takes, for the count of :attr:`pcgraph.Plan.smm`.
     products: int = 0
 
@@ -178,6 +182,8 @@ class Initializer(nn.Module):
             cls.writes_zeros = False
         if "capturable" not in cls.__dict__:
             cls.capturable = False
+        if "across" not in cls.__dict__:
+            cls.across = None
         if "plan_key" not in cls.__dict__:
             cls.plan_key = Initializer.plan_key  # type: ignore[method-assign]
 

@@ -20,6 +20,7 @@ __all__ = ["Normal", "States", "Zero"]
 class Zero(Initializer):
     """Starts every free state at zero (I_0). Admitted by every graph."""
 
+    across = "nodes"
     writes_zeros = True
     capturable = True
 
@@ -45,6 +46,8 @@ class Normal(Initializer):
         The draw depends on the seed and on how many results this initializer has observed: the same batch twice
         without a ``backward()`` in between starts from the same states, and evaluation disturbs nothing.
     """
+
+    across = "blocks"
 
     def __init__(self, mean: float = 0.0, std: float = 1.0, *, seed: int = 0) -> None:
         super().__init__()
@@ -78,7 +81,8 @@ class States(Initializer):
     Parameters
     ----------
     states : mapping
-        Node -> Tensor or array (batch, *shape), for every free node at least. They are not copied and not saved.
+        Node -> Tensor or array (batch, *shape), for every free node at least; where ranks share a network,
+        ``result.states`` of each rank will do. They are not copied and not saved.
 
     Notes
     -----
@@ -86,6 +90,8 @@ class States(Initializer):
     count of steps: two inferences of T steps, the second from the states of the first, end where one of 2T does with
     plain SGD alone.
     """
+
+    across = "nodes"
 
     def __init__(self, states: Mapping[Hashable, Tensor]) -> None:
         super().__init__()
@@ -95,10 +101,12 @@ class States(Initializer):
                 key="states",
             )
         self.states = states
+        #: Nodes whose states other ranks have, as a result's of a network that is cut over ranks says.
+        self.elsewhere: frozenset[Hashable] = getattr(states, "elsewhere", frozenset())
 
     @property
     def plan_key(self) -> Hashable:
-        return (type(self), frozenset(self.states))
+        return (type(self), self.elsewhere.union(self.states))
 
     def requirement(self, report: Report) -> Verdict:
         known = set(report.nodes)
@@ -107,7 +115,7 @@ class States(Initializer):
             why = f"names the node {unknown[0]!r}, which the graph does not have{did_you_mean(unknown[0], known)}"
             some = ", ".join(map(repr, report.nodes[:8]))
             return Verdict(False, why, None, f"Name nodes of the graph: {some}.", "States(…)")
-        missing = [v for v in report.free if v not in self.states]
+        missing = [v for v in report.free if v not in self.states and v not in self.elsewhere]
         if missing:
             return Verdict(
                 False, f"needs a state for every free node (found none for {missing[0]!r})", None,

@@ -45,6 +45,8 @@ class Equilibrium(Initializer):
         The largest gradient left by the last free phase; 0 where a sweep was taken.
     """
 
+    across = "nodes"
+
     def __init__(
         self, release: Iterable[Node], steps: int = 200, optimizer: StateOptimizer | Solver | None = None, *,
         tolerance: float = 1e-4,

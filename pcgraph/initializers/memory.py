@@ -67,6 +67,7 @@ class Memory(Initializer):
     """
 
     products = 3
+    across = "nodes"
 
     def __init__(
         self, net: Network, nodes: Iterable[Node] | None = None, *, patterns: int = 24, heads: int = 16,
@@ -257,19 +258,26 @@ class Memory(Initializer):
 
     def observe(self, result: Any) -> None:
         """Keep the first fit, and add the gradient of Eq 9 to ``.grad`` of the memory's parameters."""
+        free = [v for v in self.nodes if v in result.free_nodes]
         if not self._fitted:
-            with torch.no_grad():
-                for i, values in self._pending.items():
-                    self.values[int(i)].copy_(values)
-            self._fitted = True
-            self.fitted.fill_(True)  # type: ignore[operator]
-            self._pending = {}
-        free = result.free_nodes
-        targets = {v: result.peek(v) for v in self.nodes if v in free}
+            self._keep_fit(result, free)
+        targets = result.gathered(free)
         if not targets:
             return
         with torch.enable_grad():
             self.loss(result.clamped_values, targets).backward()  # type: ignore[no-untyped-call]
+
+    @torch.no_grad()
+    def _keep_fit(self, result: Any, free: list[Node]) -> None:
+        """Take what was fitted to each node, wherever that is computed."""
+        indices = {v: self.nodes.index(v) for v in free}
+        fitted = {v: self._pending.get(str(i), self.values[i]) for v, i in indices.items()}
+        shapes = {v: tuple(self.values[i].shape) for v, i in indices.items()}
+        for v, values in result.gather(fitted, shapes).items():
+            self.values[indices[v]].copy_(values)
+        self._fitted = True
+        self.fitted.fill_(True)  # type: ignore[operator]
+        self._pending = {}
 
     def _load_from_state_dict(self, *args: Any) -> None:
         super()._load_from_state_dict(*args)

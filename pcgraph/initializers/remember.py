@@ -116,6 +116,8 @@ class Null(Remembering):
     learned (``result.backward()``) are remembered, so that a validation pass in between changes nothing.
     """
 
+    across = "blocks"
+
     def __init__(self, first: Initializer | None = None) -> None:
         super().__init__()
         given = Forward(fallback=Zero()) if first is None else first

@@ -22,6 +22,7 @@ from pcgraph.energies import Energy, Gaussian
 from pcgraph.errors import ClampError, ConfigError
 from pcgraph.inference import InferenceResult, require_optimizer
 from pcgraph.initializers import Forward
+from pcgraph.learning.swept import Swept
 from pcgraph.model import PCNetwork
 from pcgraph.optimizers import Following, StateOptimizer
 from pcgraph.topology import check as check_graph
@@ -58,13 +59,16 @@ def forward_update(net: PCNetwork, clamps: Mapping[Node, Tensor | Masked], resul
     require_instance(result, "result", InferenceResult, "net.infer(...)")
     if result.learned:
         raise ConfigError("the network has learned from this result already; run net.infer(...) again")
-    swept = dict(net.infer(clamps, init=Forward(), steps=0, check=False).states)
     s, asked = net.structure, dict(result.plan.request.precision)
+    swept = dict(net.infer(clamps, init=Forward(), steps=0, check=False).states)
+    swept.update(net.spread(swept, s.declared, result.batch))
     inferred = dict(result.states)
     with torch.enable_grad():
         total = torch.zeros(result.batch, dtype=net.dtype, device=net.device)
         for i in np.flatnonzero(s.has_energy).tolist():
             owner, given = s.nodes[int(s.owner[i])], asked.get(i)
+            if not net.holds(owner):
+                continue
             mu = net.differentiable_prediction(s.nodes[i], swept)
             last = given[-1] if isinstance(given, tuple) else given
             energy: Energy = net.node_energy(i) if last is None else Gaussian(last)
@@ -112,28 +116,30 @@ def zero_divergence(
     Backpropagation in Predictive Coding Networks" (NeurIPS 2020).
     """
     require_instance(net, "net", PCNetwork, "pcgraph.PCNetwork(graph)")
-    _given(net, inputs, targets, check)
+    _, wanted = _given(net, inputs, targets, check)
     s, arrival = net.structure, _arrivals(net, set(inputs), list(targets))
     rates = {v: 1.0 / _precision(net, v) for v in arrival if v not in targets}
     states = dict(net.infer({**inputs, **targets}, init=Forward(), steps=0, check=False).states)
-    loss = torch.zeros(0, device=net.device)
+    states.update(net.spread(states, s.declared, wanted.batch))
+    loss = torch.zeros(wanted.batch, dtype=net.dtype, device=net.device)
     for t in range(max(arrival.values()) + 1):
         # What has learned need not move on, and what the target does not hear of has no error to send.
-        now = [v for v, late in arrival.items() if late == t and s.has_energy[s.number[v]]]
+        now = [v for v, late in arrival.items() if late == t and s.has_energy[s.number[v]] and net.holds(v)]
         ahead = [v for v, late in arrival.items() if late == t + 1]
         with torch.enable_grad():
-            states.update({v: states[v].detach().requires_grad_() for v in ahead})
+            states.update({v: states[v].detach().requires_grad_() for v in ahead if v in states})
             energies = [
                 net.node_energy(s.number[v]).energy(states[v].detach(), net.differentiable_prediction(v, states))
                 for v in now
             ]
-            total = torch.stack(energies).sum(0)
+            total = torch.stack(energies).sum(0) if energies else torch.zeros_like(loss)
             _backward(net, total.sum(), scale=1 / len(total))
         if t == 0:
-            loss = total.detach()
-        for v in ahead:
-            back = states[v].grad
-            states[v] = states[v].detach() if back is None else states[v].detach() - rates[v] * back
+            loss = net.summed(total.detach())
+        grads = {v: states[v].grad for v in ahead if v in states}
+        back = net.collect({v: g for v, g in grads.items() if g is not None}, ahead, wanted.batch)
+        states.update({v: states[v].detach() - rates[v] * g for v, g in back.items()})
+        states.update(net.spread(states, ahead, wanted.batch))
     return loss
 
 
@@ -186,44 +192,38 @@ def fixed_predictions(
     known, wanted = _given(net, inputs, targets, check)
     s = net.structure
     inputs, targets = ({s.nodes[i]: h for i, h in given.values.items()} for given in (known, wanted))
-    order = [v for v in check_graph(net.graph, inputs, repair=False).order or () if v not in inputs]
-    with torch.enable_grad():
-        leaves = dict(inputs)
-        mu: dict[Node, Tensor] = {}
-        for v in order:
-            mu[v] = net.differentiable_prediction(v, leaves)
-            leaves[v] = mu[v].detach().requires_grad_()
-    held = [v for v in mu if s.has_energy[s.number[v]]]
-    free = [v for v in order if v not in targets]
-    h = {v: targets[v] if v in targets else leaves[v].detach().clone() for v in order}
-    memories: dict[Node, dict[str, object]] = {v: {"lr": optimizer.rate(v)} if steps else {} for v in free}
-    energies = {v: net.node_energy(s.number[v]) for v in held}
+    swept = Swept(net, inputs, known.batch)
+    mu = swept.mu
+    h = {v: targets[v] if v in targets else mu[v].detach().clone() for v in mu}
+    free = [v for level in swept.levels for v in level if v not in targets]
+    memories: dict[Node, dict[str, object]] = {
+        v: {"lr": optimizer.rate(v)} if steps else {} for v in free if net.holds(v)
+    }
+    energies = {v: net.node_energy(s.number[v]) for v in mu if s.has_energy[s.number[v]]}
 
     def errors() -> dict[Node, tuple[Tensor, Tensor]]:
-        return {v: energies[v].error(h[v], mu[v].detach()) for v in held}
+        return {v: energy.error(h[v], mu[v].detach()) for v, energy in energies.items()}
 
-    reached = [v for v in held if mu[v].requires_grad]
-    for t in range(steps if free and reached else 0):
+    for t in range(steps if free else 0):
         found = errors()
-        outputs, sent = [mu[v] for v in reached], [-found[v][1] for v in reached]
-        back = torch.autograd.grad(
-            outputs, [leaves[v] for v in free], sent, retain_graph=True, allow_unused=True, materialize_grads=True
-        )
-        for v, g in zip(free, back):
-            gradient = g + found[v][0] if v in found else g
-            memories[v]["step"] = t
+        back = swept.back({v: -sent for v, (_, sent) in found.items()}, free)
+        for v, memory in memories.items():
+            gradient = back.get(v, torch.zeros_like(h[v]))
+            gradient = gradient + found[v][0] if v in found else gradient
+            memory["step"] = t
             row = h[v].reshape(1, known.batch, -1).clone()
-            optimizer.step(row, gradient.reshape(1, known.batch, -1).clone(), memories[v])
+            optimizer.step(row, gradient.reshape(1, known.batch, -1).clone(), memory)
             h[v] = row.reshape(h[v].shape)
-    found = errors()
-    outputs, sent = [mu[v] for v in reached], [-found[v][1] / known.batch for v in reached]
+    sent = {v: -sent / known.batch for v, (_, sent) in errors().items() if mu[v].requires_grad}
     parameters = [p for p in net.parameters() if p.requires_grad]
-    if outputs and parameters:
-        torch.autograd.backward(outputs, sent, inputs=parameters)
+    if sent and parameters:
+        torch.autograd.backward([mu[v] for v in sent], list(sent.values()), inputs=parameters)
+    total = torch.zeros(known.batch, dtype=net.dtype, device=net.device)
     with torch.enable_grad():
-        total = torch.stack([energies[v].energy(h[v].detach(), mu[v].detach()) for v in held]).sum(0)
+        for v, energy in energies.items():
+            total = total + energy.energy(h[v].detach(), mu[v].detach())
         _backward(net, total.mean())
-    return total.detach()
+    return net.summed(total.detach())
 
 
 # -- what they share --------------------------------------------------------------------------------------------------

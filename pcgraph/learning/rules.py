@@ -10,7 +10,7 @@ For :func:`pcgraph.fit` they are objects: :mod:`pcgraph.learning.fitting`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Any, Literal
 
 import torch
@@ -22,6 +22,7 @@ from pcgraph.clamps import Clamps, Masked
 from pcgraph.errors import ClampError, ConfigError, Diverged
 from pcgraph.inference import InferenceResult, Options
 from pcgraph.initializers import Forward, Initializer
+from pcgraph.learning.swept import Swept
 from pcgraph.model import PCNetwork
 from pcgraph.optimizers import StateOptimizer
 from pcgraph.solvers import Solver
@@ -186,7 +187,7 @@ def phases(
         )  # fmt: skip
         result.accumulate(factor / strength)
         if b == 0 or sign == "centred":
-            found.append(_cost(result, pulled))
+            found.append(_cost(net, result, pulled))
     return torch.stack(found).mean(0), result
 
 
@@ -221,9 +222,13 @@ def _targets(
 
 
 @torch.no_grad()
-def _cost(result: InferenceResult, targets: Mapping[int, Tensor]) -> Tensor:
-    names = result.plan.structure.nodes
-    return sum(0.5 * (result.peek(names[i]) - t).flatten(1).square().sum(1) for i, t in targets.items())  # type: ignore[return-value]
+def _cost(net: PCNetwork, result: InferenceResult, targets: Mapping[int, Tensor]) -> Tensor:
+    names = net.structure.nodes
+    cost = torch.zeros(result.batch, dtype=net.dtype, device=net.device)
+    for i, target in targets.items():
+        if net.holds(names[i]):
+            cost += 0.5 * (result.peek(names[i]) - target).flatten(1).square().sum(1)
+    return net.summed(cost)
 
 
 def _require_network(net: object) -> None:
@@ -298,15 +303,38 @@ def backprop(
             raise ClampError(f"backpropagation has targets that are predicted, and {name!r} is {why}", node=name)
     report = check_graph(net.graph, inputs, repair=False)
     report.verdicts["forward"].require()
+    if net.partition is not None:
+        loss = _backprop_over_ranks(net, checked, wanted)
+    else:
+        loss = _backprop(net, checked, wanted, report.order or ())
+    for parameter in net.parameters():
+        if parameter.requires_grad and parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+    return loss
+
+
+def _backprop(net: PCNetwork, checked: Clamps, wanted: Clamps, order: Iterable[Node]) -> Tensor:
+    """Backpropagate through one graph of autograd, from the losses to all inputs."""
     with torch.enable_grad():
         states = {**{net.structure.nodes[i]: h for i, h in checked.values.items()}}
-        for v in report.order or ():
+        for v in order:
             states[v] = net.differentiable_prediction(v, states)
         loss = torch.zeros(checked.batch, dtype=net.dtype, device=net.device)
         for i, target in wanted.values.items():
             loss = loss + net.node_energy(i).energy(target, states[net.structure.nodes[i]])
-        loss.mean().backward()  # type: ignore[no-untyped-call]
-    for parameter in net.parameters():
-        if parameter.requires_grad and parameter.grad is None:
-            parameter.grad = torch.zeros_like(parameter)
+        if loss.requires_grad:
+            loss.mean().backward()  # type: ignore[no-untyped-call]
     return loss.detach()
+
+
+def _backprop_over_ranks(net: PCNetwork, checked: Clamps, wanted: Clamps) -> Tensor:
+    """Backpropagate node by node, since a graph of autograd ends where a process does."""
+    names = net.structure.nodes
+    swept = Swept(net, {names[i]: h for i, h in checked.values.items()}, checked.batch)
+    with torch.enable_grad():
+        loss = torch.zeros(checked.batch, dtype=net.dtype, device=net.device)
+        for i, target in wanted.values.items():
+            if net.holds(names[i]):
+                loss = loss + net.node_energy(i).energy(target, swept.leaves[names[i]])
+        swept.backpropagate(loss.mean())
+    return net.summed(loss.detach())

@@ -2,6 +2,7 @@
 
 from pcgraph.network.carrying import Carried
 from pcgraph.network.cut import Cut, Partition
+from pcgraph.network.ghosts import Ghosts
 from pcgraph.network.handled import HandledNetwork
 from pcgraph.network.handles import EdgeHandle, NodeHandle
 from pcgraph.network.inits import INITS
@@ -9,11 +10,13 @@ from pcgraph.network.network import Network
 from pcgraph.network.own import Piece, make_part
 from pcgraph.network.packed import ParameterView, every_parameter
 from pcgraph.network.parts import Bucket, Group, Segment
+from pcgraph.network.places import Place, places, whole_parameters
 from pcgraph.network.slots import MAIN, Slot
 from pcgraph.network.structure import Structure
 from pcgraph.network.summary import Summary
 
 __all__ = [
-    "INITS", "MAIN", "Bucket", "Carried", "Cut", "EdgeHandle", "Group", "HandledNetwork", "Network", "NodeHandle",
-    "ParameterView", "Partition", "Piece", "Segment", "Slot", "Structure", "Summary", "every_parameter", "make_part",
+    "INITS", "MAIN", "Bucket", "Carried", "Cut", "EdgeHandle", "Ghosts", "Group", "HandledNetwork", "Network",
+    "NodeHandle", "ParameterView", "Partition", "Piece", "Place", "Segment", "Slot", "Structure", "Summary",
+    "every_parameter", "make_part", "places", "whole_parameters",
 ]  # fmt: skip

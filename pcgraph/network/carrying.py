@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from pcgraph.network.handles import EdgeHandle, NodeHandle, handles_of
 from pcgraph.network.network import Network
+from pcgraph.network.packed import ParameterView
 
 __all__ = ["Carried", "carry"]
 
@@ -58,11 +59,11 @@ def carry(net: Network, other: Network) -> Carried:
     edges: list[Any] = []
     nodes: list[Any] = []
     different: dict[Hashable, str] = {}
-    taken: dict[Any, tuple[str, Tensor]] = {}
+    taken: dict[object, tuple[str, Tensor]] = {}
     for key, own in here.items():
         if key not in there:
             continue
-        why = _unlike(own, there[key]) or _taken(own, there[key], taken)
+        why = _unlike(own, there[key]) or _unshared(own, there[key], taken)
         if why is not None:
             different[_public(key)] = why
             continue
@@ -78,10 +79,8 @@ def carry(net: Network, other: Network) -> Carried:
 def _named(net: Network) -> Iterator[tuple[Key, EdgeHandle | NodeHandle]]:
     """Yield the edges and nodes that have something to learn, by a name that is the same in every network."""
     for who in handles_of(net):
-        if isinstance(who, EdgeHandle) and (who.count or _buffers(who)):
-            yield ("edge", *who.where), who
-        elif isinstance(who, NodeHandle) and who.count:
-            yield ("node", who.node, who.slot), who
+        if who.count or _buffers(who):
+            yield (("edge", *who.where) if isinstance(who, EdgeHandle) else ("node", who.node, who.slot)), who
 
 
 def _public(key: Key) -> Any:
@@ -91,9 +90,35 @@ def _public(key: Key) -> Any:
     return key[1] if key[2] == "main" else key[1:]
 
 
+def _modules(who: EdgeHandle | NodeHandle) -> list[nn.Module]:
+    modules = (who.transform,) if isinstance(who, EdgeHandle) else (who.energy, who.combine)
+    return [module for module in modules if module is not None]
+
+
 def _buffers(who: EdgeHandle | NodeHandle) -> list[Tensor]:
-    module = who.transform if isinstance(who, EdgeHandle) else who.energy
-    return list(module.buffers()) if isinstance(module, nn.Module) else []
+    """Return the buffers that are saved: others, as declared precisions by neuron, are of this declaration."""
+    found = [t for module in _modules(who) for t in module.state_dict(keep_vars=True).values()]
+    return [t for t in found if isinstance(t, Tensor) and not isinstance(t, nn.Parameter)]
+
+
+def _unshared(
+    one: EdgeHandle | NodeHandle, two: EdgeHandle | NodeHandle, taken: dict[object, tuple[str, Tensor]]
+) -> str | None:
+    """Say why one gets other values already, from what shares them here and does not there; note what it gets."""
+    for mine, its in zip(one.parameters(), two.parameters()):
+        turned = isinstance(mine, ParameterView) and mine.transposed
+        values = its.detach().mT if turned else its.detach()
+        name, first = taken.setdefault(_spot(mine), (one.name, values))
+        if not torch.equal(first, values):
+            return f"it shares its weight with {name} here, and has another there"
+    return None
+
+
+def _spot(parameter: Tensor) -> object:
+    """Return where a parameter lies, equal for those who share it."""
+    if isinstance(parameter, ParameterView):
+        return id(parameter.packed), parameter.packed_name, parameter.rows.start
+    return id(parameter)
 
 
 def _unlike(one: EdgeHandle | NodeHandle, two: EdgeHandle | NodeHandle) -> str | None:
@@ -104,6 +129,10 @@ def _unlike(one: EdgeHandle | NodeHandle, two: EdgeHandle | NodeHandle) -> str |
             return f"it is a {kinds[0]} here, and a {kinds[1]} there"
         if one.slot != two.slot:
             return f"it feeds {one.slot!r} here, and {two.slot!r} there"
+    elif len(one.parameters()) > bool(one.place):  # what it learns beside a bias is of an energy or a combine
+        names = [" and ".join(type(module).__name__ for module in _modules(who)) for who in (one, two)]
+        if names[0] != names[1]:
+            return f"it has {names[0]} here, and {names[1]} there"
     shapes = [[tuple(t.shape) for t in (*who.parameters(), *_buffers(who))] for who in (one, two)]
     if shapes[0] != shapes[1]:
         return f"its shape is {_listed(shapes[0])} here, and {_listed(shapes[1])} there"
@@ -112,18 +141,6 @@ def _unlike(one: EdgeHandle | NodeHandle, two: EdgeHandle | NodeHandle) -> str |
         if stored[0] is not None and stored[1] is not None and not torch.equal(stored[0], stored[1]):
             return "other entries of the matrix are stored"
     return None
-
-
-def _taken(
-    one: EdgeHandle | NodeHandle, two: EdgeHandle | NodeHandle, taken: dict[Any, tuple[str, Tensor]]
-) -> str | None:
-    """Say why one gets other values already, from what shares them here and does not there; note what it gets."""
-    if not isinstance(one, EdgeHandle) or one.place is None or one.place[1] is None:
-        return None
-    its = two.parameters()[0].detach()
-    its = its.mT if one.weight.transposed else its
-    name, first = taken.setdefault(one.place, (one.name, its))
-    return None if torch.equal(first, its) else f"it shares its weight with {name} here, and has another there"
 
 
 def _entries(edge: EdgeHandle) -> Tensor | None:

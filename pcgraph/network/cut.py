@@ -193,7 +193,7 @@ class Cut:
         lent = {bucket.lender for bucket in s.buckets} - {None}
         for bucket in s.buckets:
             shares = bucket.weight is not None and (bucket.rows < bucket.count or bucket.packed in lent)
-            module = isinstance(bucket.transform, nn.Module) and bucket.kind == "module"
+            module = isinstance(bucket.transform, nn.Module) and bucket.kind in ("module", "joint")
             for k in range(bucket.count) if shares or module else ():
                 text = f"the edge {' -> '.join(map(repr, s.edge(bucket.start + k)[:2]))}"
                 rank = int(there[bucket.start + k])

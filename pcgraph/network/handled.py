@@ -49,7 +49,7 @@ class HandledNetwork(Network):
         return EdgeHandle(self, self.structure.edge_number(u, v, key, slot))
 
     def node(self, v: Node, *, slot: str | None = None) -> NodeHandle:
-        """Return one node, or a slot of it: its bias, and what its energy learns, as :meth:`edge` gives an edge.
+        """Return one node, or a slot of it: its bias, and what its energy and its combine learn.
 
         Parameters
         ----------
@@ -85,7 +85,8 @@ class HandledNetwork(Network):
         ----------
         settings : mapping, optional
             An edge ``(u, v)`` or ``(u, v, key)``, a node, or a handle of one -> options of the optimizer, such as
-            ``{"lr": 0.01, "weight_decay": 0.0}``. Those of a node are for its bias, and what its energy learns.
+            ``{"lr": 0.01, "weight_decay": 0.0}``. Those of a node are for its bias, and what its energy
+            and its combine learn.
             Equal settings make one group; all that is not named comes last, with the optimizer's own. ``{}`` leaves an
             edge or a node there as well, as a piece of its own: of what is frozen and unfrozen on the way an optimizer
             then counts the steps exactly, as it does of what is frozen when the groups are made.
@@ -121,7 +122,8 @@ class HandledNetwork(Network):
         """Take over the weights and biases of another network, wherever edges and nodes have the same names and shapes.
 
         The graph may have grown, or lost nodes: what has no counterpart stays as it was drawn, and the report says so.
-        Modules of edges and parameters of energies are taken over as well; what is frozen stays frozen.
+        Modules of edges and parameters of energies and combines are taken over as well; what is frozen stays frozen.
+        Edges that share a weight here take over what those of the other network share, and nothing where they differ.
 
         Parameters
         ----------

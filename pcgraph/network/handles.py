@@ -6,7 +6,7 @@ from collections.abc import Hashable, Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pcgraph.activations import Activation
 from pcgraph.arguments import require_seed, shown
@@ -166,8 +166,9 @@ class EdgeHandle(_Handle):
 
     @property
     def transform(self) -> Transform:
-        """Return f of the edge; a module is the network's own."""
-        return self._bucket.transform
+        """Return f of the edge; a module is the network's own, and the combine of its target is the node's."""
+        transform = self._bucket.transform
+        return transform.inner if isinstance(transform, Joint) else transform
 
     @property
     def transform_name(self) -> str:
@@ -181,12 +182,6 @@ class EdgeHandle(_Handle):
         return self._bucket.phi
 
     @property
-    def _module(self) -> Transform:
-        """Return what the edge itself does; the combine of its target is the node's."""
-        transform = self._bucket.transform
-        return transform.inner if isinstance(transform, Joint) else transform
-
-    @property
     def scale(self) -> float:
         """Return the fixed factor of what the edge sends."""
         return self._bucket.scale
@@ -194,7 +189,7 @@ class EdgeHandle(_Handle):
     def parameters(self) -> list[Tensor]:
         if self._bucket.packed is not None:
             return [self.weight]
-        return list(self._module.parameters()) if self._bucket.kind in ("module", "joint") else []
+        return list(self.transform.parameters()) if self._bucket.kind in ("module", "joint") else []
 
     def unfreeze(self) -> None:
         if not self._bucket.trainable and self.parameters():
@@ -233,9 +228,10 @@ class EdgeHandle(_Handle):
             fill_weight(declared if init is None else init, drawn, generator, fan_in, self.where)
             self.weight.copy_(drawn)
         elif (
-            bucket.kind in ("module", "joint") and type(self._module).reset_parameters is not Transform.reset_parameters
+            bucket.kind in ("module", "joint")
+            and type(self.transform).reset_parameters is not Transform.reset_parameters
         ):
-            self._module.reset_parameters(generator, fan_in or None)
+            self.transform.reset_parameters(generator, fan_in or None)
         else:
             raise GraphError(
                 f"{self.name} has {'a module that does not say' if self.count else 'no weights, and nothing says'} how "
@@ -247,8 +243,8 @@ class EdgeHandle(_Handle):
 class NodeHandle(_Handle):
     """This is one prediction of a node, its main one or a slot, as :meth:`pcgraph.PCNetwork.node` gives it.
 
-    What it learns by are its bias, and the parameters of its energy, if that has some: these it shares with nodes that
-    were declared with the same energy object.
+    What it learns by are its bias, and the parameters of its energy and of its combine, if these have some: they are
+    shared with nodes that were declared with the same object.
 
     Attributes
     ----------
@@ -297,6 +293,11 @@ class NodeHandle(_Handle):
         return self.net.node_energy(self.number) if self.net.structure.has_energy[self.number] else None
 
     @property
+    def combine(self) -> nn.Module | None:
+        """Return what makes one prediction of all its parents; None where it is a sum over edges."""
+        return self.net.combine(self.node) if self.number in self.net.structure.joint else None
+
+    @property
     def place(self) -> tuple[str, int] | None:
         """Return the name of the parameter in which its bias lies, and the row; None if it has no bias."""
         found = self.net.bias_place(self.node, self.slot)
@@ -314,8 +315,7 @@ class NodeHandle(_Handle):
 
     def parameters(self) -> list[Tensor]:
         bias: list[Tensor] = [] if self.place is None else [self.bias]
-        energy = self.energy
-        return bias if energy is None else [*bias, *energy.parameters()]
+        return [*bias, *(p for own in (self.energy, self.combine) if own is not None for p in own.parameters())]
 
     @torch.no_grad()
     def initialize(self, init: Init | None = None, *, seed: int = 0) -> None:

@@ -13,7 +13,7 @@ A node may have further predictions, slots, with an energy each: :mod:`pcgraph.n
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, Self, cast
 
 import networkx as nx
@@ -417,6 +417,26 @@ class Network(nn.Module):
     def own(self) -> Network:
         """Hold the parameters: it is the network itself, or of one that is cut over ranks the part of this rank."""
         return self
+
+    def holds(self, v: Node) -> bool:
+        """Tell whether this process computes the node: of one that is cut over ranks, each computes its own."""
+        return True
+
+    def spread(self, values: Mapping[Node, Tensor], nodes: Iterable[Node], batch: int) -> dict[Node, Tensor]:
+        """Give other ranks what they read of `nodes`; see :class:`~pcgraph.network.ghosts.Ghosts`."""
+        return {}
+
+    def collect(self, values: Mapping[Node, Tensor], nodes: Iterable[Node], batch: int) -> dict[Node, Tensor]:
+        """Add up what several ranks have for `nodes`, each where it is computed."""
+        return {v: values[v] for v in nodes if v in values}
+
+    def gather(self, values: Mapping[Node, Tensor], shapes: Mapping[Node, tuple[int, ...]]) -> dict[Node, Tensor]:
+        """Give every rank the values of all nodes of `shapes`."""
+        return {v: values[v] for v in shapes}
+
+    def summed(self, tensor: Tensor) -> Tensor:
+        """Add up over the ranks that share the network."""
+        return tensor
 
     @property
     def dtype(self) -> torch.dtype:

@@ -18,6 +18,7 @@ from pcgraph.network.adjacency import Index
 from pcgraph.network.cut import Cut
 from pcgraph.network.draws import draw_parameters
 from pcgraph.network.network import Network
+from pcgraph.network.parts import Bucket
 from pcgraph.network.structure import Structure
 
 __all__ = ["Piece", "make_part"]
@@ -54,6 +55,21 @@ class Piece:
         self.local = _turned(self.nodes, len(s.nodes))
         self.local_edge = _turned(self.edges, len(s.source))
         self.own: NDArray[np.bool_] = cut.owner[self.nodes] == rank
+
+    def weight_rows(self, bucket: Bucket) -> tuple[Bucket, Index]:
+        """Return the bucket of the whole in which a bucket's edges lie, and which row of its weight each row is."""
+        s, edges = self.cut.structure, self.edges[bucket.start : bucket.stop]
+        whole = s.buckets[int(s.bucket_of[edges[0]])]
+        rows: Index = np.empty(bucket.rows, dtype=np.int64)
+        own = np.arange(bucket.count) if bucket.weight is None else bucket.weight
+        rows[own] = edges - whole.start if whole.weight is None else whole.weight[edges - whole.start]
+        return whole, rows
+
+    def bias_rows(self, nodes: Index) -> tuple[str, Index]:
+        """Return the packed bias of the whole in which those of one packed tensor here lie, and its rows."""
+        s, there = self.cut.structure, self.nodes[nodes]
+        name = s.bias_name(int(there[0]))
+        return name, np.searchsorted(dict(s.bias_packs())[name], there)
 
 
 def _turned(numbers: Index, count: int) -> Index:
@@ -102,20 +118,15 @@ def _draw(network: Network, part: Piece, seed: int) -> None:
     """Draw as one process does, and keep the rows of the part."""
     s, drawn = part.cut.structure, _Drawn(part.cut.structure)
     draw_parameters(s, drawn, drawn, seed)
-    for name, weight in network.weights.items():
-        bucket = next(b for b in network.structure.buckets if b.name == name)
-        local = np.arange(bucket.count) if bucket.weight is None else bucket.weight
-        first = part.edges[bucket.start : bucket.stop]
-        whole = s.buckets[int(s.bucket_of[first[0]])]
-        rows = first - whole.start if whole.weight is None else whole.weight[first - whole.start]
-        weight[torch.from_numpy(local)] = drawn[whole.name][torch.from_numpy(rows)]
-    packs = dict(s.bias_packs())
-    for i in np.flatnonzero(network.bias_row >= 0).tolist():
-        name = s.bias_name(int(part.nodes[i]))
-        row = int(np.searchsorted(packs[name], part.nodes[i]))
-        network.biases[network.structure.bias_name(i)][int(network.bias_row[i])] = drawn[name][row]
     for bucket in network.structure.buckets:
-        if bucket.kind == "module":
+        if bucket.name in network.weights:
+            there, rows = part.weight_rows(bucket)
+            network.weights[bucket.name].copy_(drawn[there.name][torch.from_numpy(rows)])
+    for own, nodes in network.structure.bias_packs():
+        name, rows = part.bias_rows(nodes)
+        network.biases[own].copy_(drawn[name][torch.from_numpy(rows)])
+    for bucket in network.structure.buckets:
+        if bucket.kind in ("module", "joint"):
             edge = int(part.edges[bucket.start])
             _take(bucket.transform, s.buckets[int(s.bucket_of[edge])].transform)
 

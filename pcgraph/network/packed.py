@@ -21,7 +21,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 from pcgraph.arguments import require_flag
 from pcgraph.errors import GraphError
 
-__all__ = ["Mask", "Packed", "ParameterView", "every_parameter"]
+__all__ = ["Mask", "Packed", "ParameterView", "every_parameter", "whole"]
 
 Mask = NDArray[np.bool_]
 
@@ -224,6 +224,11 @@ class ParameterView(Tensor):
         return found
 
     @property
+    def label(self) -> str:
+        """Name the packed parameter and the rows of it."""
+        return f"{self.packed_name}[{self.rows.start}:{self.rows.stop}]"
+
+    @property
     def rows(self) -> range:
         """Return the rows of the packed parameter that it shows."""
         return range(*self._rows.indices(len(self.packed[self.packed_name])))
@@ -283,6 +288,11 @@ class ParameterView(Tensor):
 
     def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
         return repr(self.detach())
+
+
+def whole(parameter: nn.Parameter | ParameterView) -> nn.Parameter:
+    """Return the packed parameter that one is a view of, and any other as it is."""
+    return parameter.owner if isinstance(parameter, ParameterView) else parameter
 
 
 # -- what is frozen in part, an optimizer's step leaves alone ---------------------------------------------------------

@@ -67,7 +67,8 @@ def _of_node(who: NodeHandle) -> Row:
     energy = who.energy
     name = repr(who.node) if who.slot == MAIN else called(who.net.structure.nodes[who.number])
     precision = getattr(energy, "precision", 1.0)
-    said = "" if energy is None else type(energy).__name__ + (f" x {precision:g}" if precision != 1.0 else "")
+    one = isinstance(precision, float) and precision != 1.0  # by neuron, the name of the energy says so
+    said = "" if energy is None else type(energy).__name__ + (f" x {precision:g}" if one else "")
     root = bool(who.net.structure.is_root[who.number])
     shape = "x".join(map(str, who.shape))
     return name, shape, "" if root else who.activation.name, said, f"{who.count:,}" if who.count else "", _state(who)

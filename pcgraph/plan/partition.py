@@ -92,7 +92,7 @@ def weights_of(structure: Structure, balance: str) -> Index:
     total = own * (ELEMENTWISE if balance == "flops" else 5)
     for bucket in s.buckets:
         entries = bucket.entries(s.groups)
-        if bucket.kind == "module":
+        if bucket.kind in ("module", "joint"):
             entries = sum(p.numel() for p in bucket.transform.parameters())
         # Forward and back in every step; a weight, and its gradient.
         np.add.at(total, s.target[bucket.start : bucket.stop], (4 if balance == "flops" else 2) * entries)

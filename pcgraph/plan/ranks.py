@@ -109,7 +109,7 @@ class Ranks:
                 continue
             first = slice(bucket.start, bucket.stop)
             rows = np.arange(bucket.count) if bucket.weight is None else np.unique(bucket.weight, return_index=True)[1]
-            if bucket.kind == "module":
+            if bucket.kind in ("module", "joint"):
                 each = sum(p.numel() for p in bucket.transform.parameters())
             else:
                 each = bucket.entries(s.groups)

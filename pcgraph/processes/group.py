@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
-from contextvars import ContextVar
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
@@ -23,14 +23,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from pcgraph.arguments import require_number, shown
+from pcgraph.arguments import require_number
 from pcgraph.errors import ConfigError, RankFailed
 
 if TYPE_CHECKING:
     from torch._C._distributed_c10d import Store
     from torch.distributed import ProcessGroup, Work
 
-__all__ = ["Group", "at_hand", "initialised", "read_group", "started", "started_by_torchrun", "telling"]
+__all__ = ["TIMEOUT", "Group", "first_line", "initialised", "started_by_torchrun"]
 
 #: Seconds between two looks at what other ranks have said of themselves.
 LOOK = 1.0
@@ -44,6 +44,8 @@ SHOWN = 60
 
 #: How many groups were made of each process group, by its name.
 _made: dict[str, int] = {}
+#: Names of the process groups whose ranks have compared their versions.
+_compared: set[str] = set()
 
 
 def initialised() -> bool:
@@ -71,6 +73,9 @@ class Group:
         The default is all ranks.
     timeout : float
         Seconds that a rank waits for the others before it asks who is still there, and fails.
+    within : Group, optional
+        A larger group, of which these ranks are some: a rank that is lost there is lost to these, too, and is named
+        as that one numbers it.
 
     Attributes
     ----------
@@ -85,7 +90,9 @@ class Group:
         There is no process group, or this process is not in it.
     """
 
-    def __init__(self, process_group: ProcessGroup | None = None, *, timeout: float = TIMEOUT) -> None:
+    def __init__(
+        self, process_group: ProcessGroup | None = None, *, timeout: float = TIMEOUT, within: Group | None = None
+    ) -> None:  # fmt: skip
         from torch import distributed
 
         self.timeout = require_number(timeout, "timeout", above=0)
@@ -102,6 +109,7 @@ class Group:
         if self.rank < 0:
             raise ConfigError("this process is not in the process group that was given", key="group")
         self.step: int | None = None
+        self._within = within
         #: The numbers of the group's ranks among all, which point-to-point calls of torch take.
         self.ranks: tuple[int, ...] = tuple(distributed.get_process_group_ranks(self.process_group))
         name = self.process_group.group_name
@@ -175,7 +183,7 @@ class Group:
                 received, sent, list(into), list(out), group=self.process_group, async_op=True
             )  # fmt: skip
         except RuntimeError as error:
-            raise self._lost(_first_line(error)) from error
+            raise self._lost(first_line(error)) from error
         self.wait(work)
         return received
 
@@ -231,16 +239,35 @@ class Group:
         """
         own = {name: value if isinstance(value, str) else repr(value) for name, value in facts.items()}
         everyone = self.gather_data(own)
-        first = everyone[0]
-        for rank, theirs in enumerate(everyone):
-            for name in dict.fromkeys((*first, *theirs)):
-                here, there = (_short(found.get(name, "nothing"), first, theirs, name) for found in (first, theirs))
-                if first.get(name) != theirs.get(name):
-                    raise ConfigError(
-                        f"all ranks need the same {name} (found {here} on rank 0, and {there} on rank {rank}): start "
-                        "the same script with the same arguments on all of them",
-                        key=name,
-                    )
+        for name in dict.fromkeys(name for theirs in everyone for name in theirs):
+            found: dict[str, list[int]] = {}
+            for rank, theirs in enumerate(everyone):
+                found.setdefault(theirs.get(name, "nothing"), []).append(rank)
+            if len(found) > 1:
+                first, other = [*found][:2]
+                texts = (_short(first, other), *(_short(text, first) for text in [*found][1:]))
+                each = ", and ".join(f"{text} on {_named(ranks)}" for text, ranks in zip(texts, found.values()))
+                raise ConfigError(
+                    f"all ranks need the same {name} (found {each}): start the same script with the same arguments on "
+                    "all of them",
+                    key=name,
+                )
+
+    def require_same_versions(self) -> None:
+        """Compare the versions of pcgraph and of torch on all ranks, once for each process group.
+
+        Raises
+        ------
+        ConfigError
+            They differ; it names what each rank has.
+        """
+        name = self.process_group.group_name
+        if name not in _compared:
+            self.agree({
+                "version of pcgraph": sys.modules["pcgraph"].__version__,
+                "version of torch": str(torch.__version__),
+            })  # fmt: skip
+            _compared.add(name)
 
     def _small(self, tensor: Tensor) -> Tensor:
         """Move what comes from the host to where the group can send it from."""
@@ -271,7 +298,7 @@ class Group:
                 return
             except RuntimeError as error:
                 if not _timed_out(error):
-                    raise self._lost(_first_line(error)) from error
+                    raise self._lost(first_line(error)) from error
             self.look()
             if time.monotonic() > until:
                 raise self._lost(f"no answer in {self.timeout:g} s")
@@ -283,6 +310,9 @@ class Group:
         ------
         RankFailed
         """
+        if self._within is not None:
+            self._within.look()
+            return
         told = self._read("failed")
         if told is not None:
             rank, step, why = told
@@ -308,6 +338,8 @@ class Group:
 
     def _lost(self, why: str) -> RankFailed:
         """Call the roll: name those who do not answer."""
+        if self._within is not None:
+            return self._within._lost(why)
         self._asked = True
         try:
             self.look()
@@ -359,141 +391,28 @@ class Group:
         """Say that the process is gone which keeps the store: rank 0, unless torchrun does itself."""
         own = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
         ranks = () if own or self.leads else (0,)
-        return self._failed(ranks, self.step, f"the store of the process group does not answer ({_first_line(error)})")
+        return self._failed(ranks, self.step, f"the store of the process group does not answer ({first_line(error)})")
 
 
-#: The group of the run that is at hand: False where it is one process by itself, None where there is no run.
-_at_hand: ContextVar[Group | bool | None] = ContextVar("group", default=None)
-
-
-@contextmanager
-def at_hand(group: Group | None) -> Iterator[None]:
-    """Let what is called in this block with ``group=None`` take this group; None is this process alone."""
-    token = _at_hand.set(False if group is None else group)
-    try:
-        yield
-    finally:
-        _at_hand.reset(token)
-
-
-def read_group(group: Any) -> Group | None:
-    """Read the argument ``group=``: what was given, or what this process has; None for a process alone.
-
-    Parameters
-    ----------
-    group : Group, ProcessGroup, False or None
-        None: that of the run at hand; else all ranks, where there is a process group. False: this process alone,
-        whatever there is.
-
-    Raises
-    ------
-    ConfigError
-        It is none of these; or torchrun has started several processes, and they have no process group.
-    """
-    if group is None:
-        group = _at_hand.get()
-    if group is False:
-        return None
-    if isinstance(group, Group):
-        return group if group.size > 1 else None
-    if group is None:
-        if initialised():
-            return read_group(Group())
-        count = started_by_torchrun()
-        if count > 1:
-            raise ConfigError(
-                f"torchrun has started {count} processes, and they have no process group (found none that is "
-                "initialised): call torch.distributed.init_process_group() first, or give group=False to let each "
-                "process work alone",
-                key="group",
-            )
-        return None
-    if initialised():
-        from torch.distributed import ProcessGroup
-
-        if isinstance(group, ProcessGroup):
-            return read_group(Group(group))
-    raise ConfigError(
-        f"group= is a pcgraph.processes.Group or a process group of torch.distributed (found {shown(group)}); None "
-        "takes all ranks, and False this process alone",
-        key="group",
-    )
-
-
-@contextmanager
-def telling(group: Group | None) -> Iterator[None]:
-    """Tell the other ranks, if there are any, of an error that leaves this block; see :meth:`Group.telling`."""
-    with nullcontext() if group is None else group.telling():
-        yield
-
-
-@contextmanager
-def started(device: torch.device | str = "cpu", *, timeout: float = TIMEOUT) -> Iterator[Group | None]:
-    """Make a process group of the processes that torchrun has started, and take it down again.
-
-    Each start by ``torchrun --max-restarts`` has keys of its own in torchrun's store, where torch itself would find
-    addresses of processes that are dead.
-
-    Parameters
-    ----------
-    device : torch.device or str
-        What networks are on: NCCL joins processes on GPUs, gloo all others.
-    timeout : float
-        As for :class:`Group`.
-
-    Yields
-    ------
-    Group or None
-        None where there is one process.
-
-    Raises
-    ------
-    ConfigError
-        The other processes do not come.
-    """
-    if initialised() or started_by_torchrun() == 1:
-        yield read_group(None)
-        return
-    from torch import distributed
-
-    gpu = torch.device(device).type == "cuda"
-    try:
-        wait = timedelta(seconds=timeout)
-        store, rank, size = next(distributed.rendezvous("env://", timeout=wait))  # type: ignore[attr-defined]
-        own = distributed.PrefixStore(  # type: ignore[attr-defined]
-            f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store
-        )
-        distributed.init_process_group(
-            "cpu:gloo,cuda:nccl" if gpu else "gloo", store=own, rank=rank, world_size=size, timeout=wait
-        )  # fmt: skip
-    except (RuntimeError, ValueError) as error:
-        raise ConfigError(
-            f"the {started_by_torchrun()} processes that torchrun has started do not find each other: "
-            f"{_first_line(error)}",
-            key="group",
-        ) from error
-    try:
-        group = Group(timeout=timeout)
-        yield group
-        group.barrier()  # the first may keep the store, and goes last
-    finally:
-        distributed.destroy_process_group()
-
-
-def _short(text: str, first: Mapping[str, str], other: Mapping[str, str], name: str) -> str:
-    """Cut a text that is too long to where two of them begin to differ."""
-    one, two = first.get(name, "nothing"), other.get(name, "nothing")
-    if max(len(one), len(two)) <= SHOWN:
+def _short(text: str, other: str) -> str:
+    """Cut a text that is too long to where it begins to differ from another."""
+    if max(len(text), len(other)) <= SHOWN:
         return text
-    same = next((i for i, (a, b) in enumerate(zip(one, two)) if a != b), min(len(one), len(two)))
+    same = next((i for i, (a, b) in enumerate(zip(text, other)) if a != b), min(len(text), len(other)))
     begin = max(0, same - SHOWN // 3)
     piece = text[begin : begin + SHOWN]
     return ("…" if begin else "") + piece + ("…" if begin + SHOWN < len(text) else "")
+
+
+def _named(ranks: Sequence[int]) -> str:
+    """Name some ranks, and of very many the first."""
+    listed = ", ".join(map(str, ranks[:8])) + (", …" if len(ranks) > 8 else "")
+    return f"rank{'s' if len(ranks) > 1 else ''} {listed}"
 
 
 def _timed_out(error: Exception) -> bool:
     return "operation timed out" in str(error).lower()
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     return str(error).strip().partition("\n")[0].partition(". This is typically")[0]

@@ -115,7 +115,7 @@ def clamps(
         if name == "y" and known is not None:
             if value.shape[:2] != known.shape:
                 raise ClampError("mask= says which vertices are known, and y has no row for each vertex", node="y")
-            value = value * known.view(*known.shape, *[1] * (value.dim() - 2)).to(value.dtype)
+            value = torch.where(known.view(*known.shape, *[1] * (value.dim() - 2)), value, 0.0)  # may be NaN there
         found[name] = value
     return found
 

@@ -109,6 +109,12 @@ def check_targets(net: Network, predict: Any) -> tuple[Node, ...]:
         The list is empty, or names a node twice.
     """
     if not isinstance(predict, list):
+        if isinstance(predict, tuple) and not _is_node(net, predict) and all(_is_node(net, node) for node in predict):
+            raise ConfigError(
+                f"predict= takes several nodes as a list, since a tuple may be a node (found {predict!r}): give "
+                f"predict={list(predict)!r}",
+                key="predict",
+            )
         net.structure.require_node(predict, ClampError)
         return (predict,)
     for node in predict:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pcgraph.checkpoints import Checkpoint, FolderLock, Transaction, exists, generators_state, load, save
+from pcgraph.checkpoints import Checkpoint, FolderLock, Transaction, exists, generators_state, load, save, write
 from pcgraph.errors import CheckpointError, ConfigError
 from pcgraph.model import PCNetwork
 from pcgraph.optimizers import Following
@@ -18,7 +18,7 @@ from pcgraph.training.loader_position import LoaderPosition, has_state
 from pcgraph.training.options import FitOptions
 from pcgraph.training.records import EpochRecord, metric_of
 from pcgraph.training.state import TrainingState
-from pcgraph.training.updates import Updates
+from pcgraph.training.updates import HeldGradients, Updates
 
 __all__ = ["Checkpointing"]
 
@@ -46,7 +46,8 @@ class Checkpointing:
         self.net, self.options, self.state = net, options, state
         self.position, self.gradients, self.updates = position, gradients, updates
         self.folder = options.checkpoint
-        self._lock = None if self.folder is None else FolderLock(self.folder)
+        leads = net.group is None or net.group.leads  # of ranks that write together, the first holds the folder
+        self._lock = FolderLock(self.folder) if self.folder is not None and leads else None
         self._saved: tuple[int, int] | None = None
 
     def __enter__(self) -> Checkpointing:
@@ -104,10 +105,13 @@ class Checkpointing:
         moment = (state.epoch, state.batch)
         if self.folder is None or moment == self._saved:
             return
-        save(
-            self.folder, self.net, optimizer=options.optimizer, initializer=options.init, scheduler=self._scheduler,
-            step=state.step, epoch=state.epoch, extra=self._run_state(),
-        )  # fmt: skip
+        parts = {"optimizer": options.optimizer, "initializer": options.init, "scheduler": self._scheduler}
+        extra = self._run_state()
+        if self.net.places is not None:  # each rank holds gradients of its own parameters
+            parts["held"] = HeldGradients(self.updates)
+            extra["updates"]["held"] = None
+        counts, given = {"step": state.step, "epoch": state.epoch}, {k: v for k, v in parts.items() if v is not None}
+        write(self.folder, self.net, given, counts, extra, keep=2)
         self._saved = moment
 
     @property
@@ -151,11 +155,17 @@ class Checkpointing:
         if self._rate is not None:
             transaction.load(self._rate, saved["state_rate"])
 
-    def _restore_updates(self, saved: dict[str, Any], transaction: Transaction) -> None:
+    def _restore_updates(self, checkpoint: Checkpoint, saved: dict[str, Any], transaction: Transaction) -> None:
         """Restore what is held between updates, and the average of the weights; older runs held nothing."""
-        if "updates" in saved or self.updates.ema is not None:
-            nothing = {"held": [None] * len(self.updates.trained), "batches": 0, "samples": 0}
-            transaction.load(self.updates, saved.get("updates", nothing))
+        if "updates" not in saved and self.updates.ema is None:
+            return
+        updates = saved.get("updates", {"held": None, "batches": 0, "samples": 0})
+        mine, whole = HeldGradients(self.updates), self.net.places is None
+        transaction.load(self.updates, updates if whole else {**updates, "held": None})
+        if "held" in checkpoint.parts:
+            checkpoint.give_moved(transaction, "held", mine, self.net, self.options.init)
+        elif not whole and updates["held"] is not None:
+            mine.load_state_dict(checkpoint.cut_list(updates["held"], mine, self.net, self.options.init))
 
     def _rule_state(self) -> dict[str, Any]:
         rule: Any = self.options.rule
@@ -234,7 +244,7 @@ class Checkpointing:
         for scheduler, one in zip(options.schedulers, each):
             transaction.load(scheduler, one)
         self._restore_rate(saved, checkpoint.path, transaction)
-        self._restore_updates(saved, transaction)
+        self._restore_updates(checkpoint, saved, transaction)
         if "rule_state" in saved:
             transaction.load(options.rule, saved["rule_state"])
         if saved["validation"] is not None and has_state(options.validate):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import torch
@@ -18,13 +19,14 @@ from pcgraph.inference import require_optimizer
 from pcgraph.initializers import Initializer, require_initializer
 from pcgraph.model import PCNetwork
 from pcgraph.optimizers import StateOptimizer
-from pcgraph.processes import Group, read_group, telling
+from pcgraph.processes import Group, telling
 from pcgraph.solvers import Solver
 from pcgraph.training.batches import Batch, check_names, check_targets, is_one_hot, read_batch, take
 from pcgraph.training.metrics import read_metrics
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
+    from torch.distributed.device_mesh import DeviceMesh
 
 __all__ = ["Evaluation", "correct", "evaluate", "require_loader"]
 
@@ -76,7 +78,7 @@ def evaluate(
     optimizer: StateOptimizer | Solver | None = None, coordinates: Errors | None = None, tolerance: float | None = None,
     precision: Mapping[Any, float] | None = None, stop: Callable[[], bool] | None = None, check: bool = True,
     capture: bool | Literal["auto"] = False, metrics: Mapping[Any, Any] | None = None,
-    group: Group | ProcessGroup | Literal[False] | None = None,
+    group: Group | ProcessGroup | DeviceMesh | Literal[False] | None = None,
 ) -> dict[Node, Evaluation]: ...  # fmt: skip
 @overload
 def evaluate(
@@ -85,7 +87,7 @@ def evaluate(
     coordinates: Errors | None = None, tolerance: float | None = None,
     precision: Mapping[Any, float] | None = None, stop: Callable[[], bool] | None = None, check: bool = True,
     capture: bool | Literal["auto"] = False, metrics: Mapping[Any, Any] | None = None,
-    group: Group | ProcessGroup | Literal[False] | None = None,
+    group: Group | ProcessGroup | DeviceMesh | Literal[False] | None = None,
 ) -> Evaluation: ...  # fmt: skip
 def evaluate(
     net: PCNetwork, loader: Iterable[Any], *, given: Node | Sequence[Node | None] | None = None,
@@ -93,7 +95,7 @@ def evaluate(
     optimizer: StateOptimizer | Solver | None = None, coordinates: Errors | None = None, tolerance: float | None = None,
     precision: Mapping[Any, float] | None = None, stop: Callable[[], bool] | None = None, check: bool = True,
     capture: bool | Literal["auto"] = False, metrics: Mapping[Any, Any] | None = None,
-    group: Group | ProcessGroup | Literal[False] | None = None,
+    group: Group | ProcessGroup | DeviceMesh | Literal[False] | None = None,
 ) -> Evaluation | dict[Node, Evaluation]:  # fmt: skip
     """Predict `predict` from `given`, and compare.
 
@@ -122,9 +124,9 @@ def evaluate(
         Name -> metric of torchmetrics, or anything with ``update(predictions, targets)``, ``compute()`` and
         ``reset()``; of several targets node -> such a mapping. They are reset first. Predictions have shape
         (batch, *shape); targets are classes, shape (batch,), where they are one-hot, and else the rows themselves.
-        They see whole batches, so that several processes that share each batch have to evaluate by themselves, with
-        ``group=False``.
-    group : Group, torch.distributed.ProcessGroup or False, optional
+        They see whole batches, where several processes share each, too: all ranks get the same answer, and what a
+        metric of torchmetrics would add up over processes itself is not added up again.
+    group : Group, torch.distributed.ProcessGroup, DeviceMesh or False, optional
         The processes that share every batch, as for :func:`pcgraph.fit`; all ranks get the same answer.
 
     Returns
@@ -167,13 +169,7 @@ def evaluate(
         require_optimizer(net, steps or 0, optimizer)
     if stop is not None and not callable(stop):
         raise ConfigError(f"stop must be a function of no arguments (found {shown(stop)})", key="stop")
-    if isinstance(net, PCNetwork):
-        net.require_one_process("evaluate", "net.predict gives all ranks the answer")
-    ranks = read_group(group)
-    if metrics is not None and ranks is not None:
-        raise ConfigError(
-            f"metrics= see whole batches, which {ranks.size} processes share: evaluate with group=False", key="metrics"
-        )
+    ranks, everyone = net.sharing(group)
     measured = read_metrics(metrics, targets, several=isinstance(predict, list))
     how: dict[str, Any] = {
         "init": init, "steps": steps, "optimizer": optimizer, "coordinates": coordinates, "tolerance": tolerance,
@@ -184,7 +180,9 @@ def evaluate(
     was_training = net.training
     net.eval()
     try:
-        with telling(ranks):
+        with telling(everyone):
+            if everyone is not None:
+                everyone.require_same_versions()
             for item in loader:
                 whole = read_batch(net, item, (*names, *targets) if names else (), check=check)
                 batch = whole if ranks is None else take(whole, ranks)
@@ -196,17 +194,21 @@ def evaluate(
                     if batch.part is not None and not batch.part.count:
                         sums = torch.zeros_like(sums)
                     totals[node] = totals[node] + sums if node in totals else sums
-                    measured[node].update(prediction, wanted[node])
+                    measured[node].update(prediction, wanted[node], batch.part)
                 samples, batches = samples + whole.size, batches + 1
-                if stop is not None and _stops(stop, ranks):
+                if stop is not None and _stops(stop, everyone):
                     break
-            if ranks is not None:
-                totals = {node: _added(total, samples, batches, ranks) for node, total in totals.items()}
+            if everyone is not None:
+                _require_alike(samples, batches, everyone)
+                totals = {node: _added(total, net.group, ranks) for node, total in totals.items()}
     finally:
         net.train(was_training)
     if not totals:
         raise ConfigError("there is nothing to evaluate: the loader is empty", key="loader")
-    found = {node: _evaluation(total, samples, measured[node].compute()) for node, total in totals.items()}
+    found = {
+        node: _evaluation(total, samples, measured[node].compute(everyone is not None))
+        for node, total in totals.items()
+    }
     return found if isinstance(predict, list) else found[targets[0]]
 
 
@@ -222,8 +224,8 @@ def _predictions(
 ) -> dict[Node, Tensor]:
     """Predict all targets: by one inference where it is by inference, else each by its sweep."""
     if len(targets) > 1 and how["init"] is not None and how["steps"] is not None:
-        states = net.infer(clamps, **how).states
-        return {node: states[node] for node in targets}
+        found = net.infer(clamps, **how)
+        return {node: net.told(net.structure.number[node], partial(found.peek, node), found.batch) for node in targets}
     return {node: net.predict(clamps, node, **how) for node in targets}
 
 
@@ -231,10 +233,9 @@ def _stops(stop: Callable[[], bool], group: Group | None) -> bool:
     return stop() if group is None else group.any(stop())[0]
 
 
-def _added(total: Tensor, samples: int, batches: int, group: Group) -> Tensor:
-    """Add up what the ranks have counted, who have gone through the same batches."""
-    found = group.gather_numbers([samples, batches, *total.tolist()])
-    for rank, (other, several) in enumerate(found[:, :2].tolist()):
+def _require_alike(samples: int, batches: int, group: Group) -> None:
+    """Refuse ranks that have gone through different batches."""
+    for rank, (other, several) in enumerate(group.gather_numbers([samples, batches]).tolist()):
         if (other, several) != (samples, batches):
             raise ConfigError(
                 f"all ranks evaluate on the same, whole batches, and each takes its part of them (found {samples} "
@@ -242,7 +243,14 @@ def _added(total: Tensor, samples: int, batches: int, group: Group) -> Tensor:
                 "leave out a DistributedSampler",
                 key="loader",
             )
-    return found[:, 2:].sum(0)
+
+
+def _added(total: Tensor, partition: Group | None, data: Group | None) -> Tensor:
+    """Add up what the ranks have counted: the energy by the rank that has the node, and all of it over the samples."""
+    if partition is not None:
+        energy = partition.gather_numbers([float(total[3])]).sum().to(total.device)
+        total = torch.cat([total[:3], energy.view(1)])
+    return total if data is None else data.gather_numbers(total.tolist()).sum(0)
 
 
 def require_loader(loader: Any, key: str) -> None:
@@ -302,7 +310,7 @@ def correct(y: Tensor, prediction: Tensor) -> tuple[Tensor, Tensor]:
 @torch.no_grad()
 def _energy(net: PCNetwork, node: int, y: Tensor, prediction: Tensor) -> Tensor:
     """Add up ``E(y, prediction)`` of a node over the batch; it is 0 where the node has no energy."""
-    if not net.structure.has_energy[node]:
+    if not net.structure.has_energy[node] or not net.holds(net.structure.nodes[node]):
         return torch.zeros((), dtype=torch.float64, device=y.device)
     energy = net.node_energy(node)
     if (

@@ -32,6 +32,7 @@ from pcgraph.inference import read_duals, read_precision, require_optimizer
 from pcgraph.initializers import Forward, Initializer, require_initializer
 from pcgraph.learning.rules import refuse_solver
 from pcgraph.model import PCNetwork
+from pcgraph.network.packed import whole
 from pcgraph.optimizers import StateOptimizer
 from pcgraph.solvers import Solver
 from pcgraph.topology import check_phase
@@ -195,6 +196,10 @@ def read_descent(
     return Descent(coordinates, tolerance, duals, precision)
 
 
+#: Optimizers that look at a tensor as a whole, where others move each of its numbers by itself.
+WHOLE = ("Adafactor", "Muon")
+
+
 def read_optimizer(net: PCNetwork, init: Initializer | None, optimizer: Any) -> torch.optim.Optimizer:
     """Read the optimizer of the weights: one that ``step()`` alone moves, with numbers for settings."""
     if not isinstance(optimizer, torch.optim.Optimizer):
@@ -212,7 +217,13 @@ def read_optimizer(net: PCNetwork, init: Initializer | None, optimizer: Any) -> 
         )
     if isinstance(optimizer, torch.optim.SparseAdam):
         raise ConfigError("SparseAdam needs sparse gradients, and those here are dense: take Adam", key="optimizer")
-    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    if net.group is not None and name in WHOLE:
+        raise ConfigError(
+            f"{name} looks at a tensor as a whole, of which each of {net.group.size} ranks has a part: take AdamW, or "
+            "another optimizer that moves each number by itself",
+            key="optimizer",
+        )
+    held = {id(whole(p)) for group in optimizer.param_groups for p in group["params"]}
     own = [*net.parameters(), *(() if init is None else init.parameters())]
     if not any(id(p) in held for p in own):
         raise ConfigError(

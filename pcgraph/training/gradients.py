@@ -13,11 +13,13 @@ from torch import Tensor
 
 from pcgraph.arguments import is_number
 from pcgraph.model import PCNetwork
-from pcgraph.network import MAIN, Bucket, ParameterView
+from pcgraph.network import MAIN, Bucket, Network
+from pcgraph.network.packed import whole
 from pcgraph.network.slots import called
 from pcgraph.optimizers import Following, StateOptimizer
 from pcgraph.plan import NEVER, Plan, arrivals
 from pcgraph.plan.flow import mask_of
+from pcgraph.processes import Group
 from pcgraph.solvers import Solver
 
 __all__ = ["GradientMonitor", "lost_gradients", "small_gradients", "unreached"]
@@ -65,7 +67,17 @@ class GradientMonitor:
         if self.lose and self._plan is not None and self._plan.measure is None:
             self._lost = lost_gradients(self.net, self._plan)
         if self.vanish:
-            self._small = small_gradients(self.net, self.optimizer)
+            self._small = small_gradients(self.net.own, self.optimizer)
+
+    def share(self, group: Group) -> None:
+        """Put together what all ranks of a network have found, each in its part."""
+        everyone = group.gather_data([self._missed, self._lost, self._small])
+        missed = [found for found, _, _ in everyone if found]
+        if missed:
+            names = [name for each, _, _ in missed for name in each]
+            self._missed = names, missed[0][1], max(needed for _, _, needed in missed)
+        self._lost = sorted((tuple(one) for _, lost, _ in everyone for one in lost), key=lambda one: -one[2])
+        self._small = [tuple(one) for _, _, small in everyone for one in small]
 
     def said(self, step: int) -> list[str]:
         """Say what is wrong after a training step, each thing once a run."""
@@ -137,22 +149,20 @@ def unreached(net: PCNetwork, plan: Plan) -> tuple[list[str], int]:
     From forward initialization the first error is at the target, and an inference step carries it one edge further.
     Edges that no number of steps would reach, beside a node that nothing is asked of, do not count.
     """
-    structure = plan.structure
-    learns = np.zeros(len(structure.source), dtype=bool)
-    for bucket in structure.buckets:
+    own, edges = net.own, net.whole_edges
+    learns = np.zeros(len(edges), dtype=bool)
+    for bucket in own.structure.buckets:
         packed = bucket.packed
-        own = list(bucket.transform.parameters()) if packed is None else [net.weights[packed]]
-        learns[bucket.start : bucket.stop] = bucket.trainable and any(p.requires_grad for p in own)
-    learns[list(plan.request.frozen_edges)] = False
-    learns &= ~_learning(plan)
+        held = list(bucket.transform.parameters()) if packed is None else [own.weights[packed]]
+        learns[bucket.start : bucket.stop] = bucket.trainable and any(p.requires_grad for p in held)
+    learns &= ~mask_of(len(plan.structure.source), plan.request.frozen_edges)[edges] & ~_learning(plan)[edges]
     if not learns.any():
         return [], plan.steps
-    first = _first_errors(plan)
-    learns &= first[structure.target] != NEVER
+    first = _first_errors(plan)[plan.structure.target[edges]]
+    learns &= first != NEVER
     if not learns.any():
         return [], plan.steps
-    needed = int(first[structure.target[learns]].max())
-    return [_edge(net, int(e)) for e in np.flatnonzero(learns)], needed
+    return [_edge(own, int(e)) for e in np.flatnonzero(learns)], int(first[learns].max())
 
 
 def _first_errors(plan: Plan) -> NDArray[np.int64]:
@@ -174,19 +184,20 @@ def lost_gradients(net: PCNetwork, plan: Plan) -> list[tuple[str, str, int]]:
     -------
     list of (edge, its target, first step with an error there)
     """
-    learning, found = _learning(plan), []
+    own, numbers, found = net.own, net.whole_edges, []
+    learning = _learning(plan)[numbers]
     first: NDArray[np.int64] | None = None
-    for bucket in net.structure.buckets:
-        parameter = net.weights.get(bucket.name, None)
+    for bucket in own.structure.buckets:
+        parameter = own.weights.get(bucket.name, None)
         if parameter is None or parameter.grad is None or parameter.grad.layout != torch.strided:
             continue
-        what = _Where(net, f"weights.{bucket.name}", bucket if parameter.shape[0] <= ROWS else None)
+        what = _Where(own, f"weights.{bucket.name}", bucket if parameter.shape[0] <= ROWS else None)
         for row in (~parameter.grad.flatten(1).any(1)).nonzero().flatten().tolist() if what.bucket else ():
             edges = what.edges(row)
             if learning[edges].any():
                 first = _first_errors(plan) if first is None else first
-                target = int(net.structure.target[edges[0]])
-                found.append((what(row), called(net.structure.nodes[target]), int(first[target])))
+                target = int(plan.structure.target[numbers[edges[0]]])
+                found.append((what(row), called(plan.structure.nodes[target]), int(first[target])))
     return sorted(found, key=lambda lost: -lost[2])
 
 
@@ -197,14 +208,14 @@ def _learning(plan: Plan) -> Mask:
     return found
 
 
-def _edge(net: PCNetwork, number: int) -> str:
+def _edge(net: Network, number: int) -> str:
     u, v = net.structure.edge(number)[:2]
     slot = net.structure.slot_name(number)
     return f"{u!r} -> {v!r}" + (f" (slot {slot!r})" if slot != MAIN else "")
 
 
 @torch.no_grad()
-def small_gradients(net: PCNetwork, optimizer: torch.optim.Optimizer) -> list[tuple[str, float, float]]:
+def small_gradients(net: Network, optimizer: torch.optim.Optimizer) -> list[tuple[str, float, float]]:
     """Find parameters whose gradients are below the optimizer's eps, so that its steps shrink or vanish.
 
     Adam divides by ``sqrt(v) + eps``, which is a step of full size only while the gradients' root mean square is well
@@ -214,19 +225,15 @@ def small_gradients(net: PCNetwork, optimizer: torch.optim.Optimizer) -> list[tu
 
     Parameters
     ----------
-    net : PCNetwork
+    net : Network
+        That holds the parameters.
     optimizer : torch.optim.Optimizer
 
     Returns
     -------
     list of (where, root mean square of the gradient, eps)
     """
-    eps = {
-        id(p.owner if isinstance(p, ParameterView) else p): _eps(group)
-        for group in optimizer.param_groups
-        if _eps(group)
-        for p in group["params"]
-    }
+    eps = {id(whole(p)): _eps(group) for group in optimizer.param_groups if _eps(group) for p in group["params"]}
     looked = [(what, _rms(gradient), limit) for what, gradient, limit in _gradients(net, eps)]
     numbers = iter(torch.cat([rms for _, rms, _ in looked]).tolist() if looked else ())  # all at once, of a GPU
     found = []
@@ -249,13 +256,13 @@ def _rms(gradient: Tensor) -> Tensor:
     return gradient.reshape(rows, -1).double().square().mean(1).sqrt()
 
 
-def _gradients(net: PCNetwork, eps: dict[int, float]) -> Iterator[tuple[_Where, Tensor, float]]:
+def _gradients(net: Network, eps: dict[int, float]) -> Iterator[tuple[_Where, Tensor, float]]:
     buckets = {bucket.name: bucket for bucket in net.structure.buckets}
     for name, parameter in net.named_parameters():
         if parameter.grad is None or id(parameter) not in eps or parameter.grad.layout != torch.strided:
             continue
         bucket = buckets.get(name.removeprefix("weights.")) if name.startswith("weights.") else None
-        what = _Where(net, name, bucket if parameter.shape[0] <= ROWS else None)
+        what = _Where(net, name, None if bucket is None or parameter.shape[0] > ROWS else bucket)
         gradient = parameter.grad if bucket is not None else parameter.grad.unsqueeze(0)
         yield what, gradient, eps[id(parameter)]
 
@@ -264,7 +271,7 @@ def _gradients(net: PCNetwork, eps: dict[int, float]) -> Iterator[tuple[_Where, 
 class _Where:
     """Names a row of a packed parameter."""
 
-    net: PCNetwork
+    net: Network
     name: str
     bucket: Bucket | None
 

@@ -12,6 +12,7 @@ from pcgraph.errors import ConfigError, Diverged
 from pcgraph.inference.run import of_half_precision
 from pcgraph.learning import InferenceResult, TrainingStep
 from pcgraph.model import PCNetwork
+from pcgraph.network.packed import whole
 from pcgraph.processes import Group, Part
 from pcgraph.training.batches import Batch
 from pcgraph.training.fit_arguments import rule_name
@@ -58,7 +59,7 @@ class Learner:
         self, net: PCNetwork, options: FitOptions, gradients: GradientMonitor, group: Group | None = None
     ) -> None:  # fmt: skip
         self.net, self.options, self.gradients = net, options, gradients
-        held = [p for group in options.optimizer.param_groups for p in group["params"]]
+        held = [whole(p) for group in options.optimizer.param_groups for p in group["params"]]
         self.trained = list({id(p): p for p in (*net.parameters(), *held)}.values())
         self.updates = Updates(
             net, options.optimizer, self.trained, accumulate=options.accumulate, clip=options.clip, ema=options.ema
@@ -184,11 +185,14 @@ class Learner:
         ------
         Diverged
         """
-        wrong = [p for p in self.trained if p.requires_grad and not bool(torch.isfinite(p).all())]
+        names = {id(p): f" ({name})" for name, p in self.net.named_parameters()}
+        learned = (p for p in self.trained if p.requires_grad)
+        wrong = [names.get(id(p), "") for p in learned if not bool(torch.isfinite(p).all())]
+        if self.net.group is not None:  # the ranks that hold it together end together
+            wrong = [name for theirs in self.net.group.gather_data(wrong) for name in theirs]
         if wrong and self.options.check:
-            names = {id(p): f" ({name})" for name, p in self.net.named_parameters()}
             raise Diverged(
-                f"the weights are no longer finite after training step {step}{names.get(id(wrong[0]), '')}: use a "
+                f"the weights are no longer finite after training step {step}{wrong[0]}: use a "
                 f"smaller learning rate{of_half_precision(self.net.dtype)}",
                 step=self.options.steps or 0, node=None, largest=math.nan,
             )  # fmt: skip

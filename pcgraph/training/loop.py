@@ -32,7 +32,7 @@ from pcgraph.training.learner import Learner
 from pcgraph.training.loader_position import LoaderPosition, length_of
 from pcgraph.training.logs import ProgressBar, open_log
 from pcgraph.training.options import FitOptions, doubts
-from pcgraph.training.ranks import facts, level
+from pcgraph.training.ranks import facts, held_facts, level
 from pcgraph.training.records import EpochRecord, History, StepRecord, metric_of
 from pcgraph.training.stability import PASSED, StabilityMonitor
 from pcgraph.training.state import TrainingState
@@ -60,11 +60,11 @@ class Trainer:
     """
 
     def __init__(self, net: PCNetwork, loader: Iterable[Any], options: FitOptions) -> None:
-        self.group, self.given = options.group, options
-        if self.group is not None and not self.group.leads:  # one rank shows and writes
-            options = replace(
-                options, progress=False, log=None, tensorboard=None, checkpoint=None, checkpoint_every=None
-            )  # fmt: skip
+        self.group, self.everyone, self.given = options.group, options.everyone, options
+        if self.everyone is not None and not self.everyone.leads:  # one rank shows
+            options = replace(options, progress=False, log=None, tensorboard=None)
+        if self.group is not None and not self.group.leads:  # and of those that hold the same, one writes
+            options = replace(options, checkpoint=None, checkpoint_every=None)
         self.net, self.loader, self.options = net, loader, options
         self.state = TrainingState()
         self.gradients = GradientMonitor(net, options.optimizer, options.state_optimizer)
@@ -111,8 +111,12 @@ class Trainer:
         """Go on where a checkpoint was written, say what is doubtful, and begin the logs."""
         if self.options.resume is not None:
             self.checkpoints.restore(self.options.resume)
-        if self.group is not None:
-            self.group.agree(facts(self.net, self.loader, self.given, self.state))
+        if self.everyone is not None:
+            alike = facts(self.net, self.loader, self.given, self.state)
+            held = held_facts(self.net, self.given)  # by those that hold the same
+            self.everyone.agree({**alike, **({} if self.net.group is not None else held)})
+            if self.group is not None and self.net.group is not None:
+                self.group.agree(held)
         for text in doubts(self.given, self.state.epoch, self._is_enough()):
             self._warn(text)
         for log in self.logs:
@@ -142,13 +146,13 @@ class Trainer:
         state = self.state
         state.exact = False
         item = self._draw(batches)
-        if self.group is None and item is END:
+        if self.everyone is None and item is END:
             return False
         batch = None if item is END else read_batch(
             self.net, item, self.options.layout.entries, check=self.options.check
         )  # fmt: skip
-        if self.group is not None:
-            batch = self._shared(batch, self.group)
+        if self.everyone is not None:
+            batch = self._shared(batch, self.everyone)
         if batch is None:
             return False
         measured = state.batch % self.measure_every == 0 or state.batch + 1 == self.length
@@ -165,7 +169,9 @@ class Trainer:
         state.count_step(batch.total, energy, accuracy)
         self.learner.consistent = True
         seen = self.stability.after() if measured and seen is None else seen
-        for text in (*self._rise(rise), *self.gradients.said(state.step)):
+        if self.net.group is not None and measured:
+            self.gradients.share(self.net.group)
+        for text in (*self._rise(rise), *(self.gradients.said(state.step) if measured else ())):
             self._warn(text)
         if seen and not self._has_told(PASSED) and not self._has_told(INCREASED):
             for text in self.stability.said(state.step):
@@ -224,7 +230,7 @@ class Trainer:
                 f"{group.step}): seed the loader's generator alike on all ranks, and leave out a DistributedSampler",
                 key="loader",
             )
-        return None if batch is None else take(batch, group)
+        return batch if batch is None or self.group is None else take(batch, self.group)
 
     def _asked(self) -> bool:
         """Say whether this process was told to stop."""
@@ -245,7 +251,7 @@ class Trainer:
             self._record(record)
         if self._call(record):
             self.history.stopped = "callback"
-        if self.interrupts.asked and self.group is None:  # ranks stop together, before the next step
+        if self.interrupts.asked and self.everyone is None:  # ranks stop together, before the next step
             self.history.stopped = INTERRUPTED
         return not self.history.stopped
 
@@ -258,9 +264,10 @@ class Trainer:
         before = state.before_validation = self.checkpoints.taken_down()
         validation = self._validate()
         asked = self.interrupts.asked
+        if self.everyone is not None:
+            validation = self.everyone.gather_data(validation)[0]
+            (asked,) = self.everyone.any(asked)
         if self.group is not None:
-            validation = self.group.gather_data(validation)[0]
-            (asked,) = self.group.any(asked)
             level(self.net, self.options.init, self.group)
         if asked:
             set_generators(before["generators"], self.net.device)
@@ -313,6 +320,9 @@ class Trainer:
         self.history.stopped = told
         error.history = self.history  # type: ignore[attr-defined]
         if folder is None or isinstance(error, CheckpointError):
+            return
+        if self.net.group is not None:  # to save takes all ranks, and this error may be of one
+            error.add_note(f"The last checkpoint is in {folder}.")
             return
         if not self.learner.consistent:
             error.add_note(f"It came in the middle of an update; the last checkpoint is in {folder}.")
@@ -436,13 +446,13 @@ class Trainer:
         """Tell the callbacks; returns whether one of them wants the run to stop."""
         answers = [callback(record) for callback in self.options.callbacks]
         found = any(answer is True for answer in answers)
-        return found if self.group is None or not self.options.callbacks else self.group.any(found)[0]
+        return found if self.everyone is None or not self.options.callbacks else self.everyone.any(found)[0]
 
     def _warn(self, text: str) -> None:
         """Warn in the name of whoever called ``fit``."""
         if text not in self.history.warnings:
             self.history.warnings.append(text)
-        if self.group is not None and not self.group.leads:
+        if self.everyone is not None and not self.everyone.leads:
             return
         level, frame = 1, sys._getframe()
         while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("pcgraph.training"):

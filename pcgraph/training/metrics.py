@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from pcgraph.arguments import shown
 from pcgraph.errors import ConfigError
+from pcgraph.processes import Part
 from pcgraph.training.batches import is_one_hot
 
 __all__ = ["Metrics", "read_metrics"]
@@ -32,8 +34,8 @@ class Metrics:
         for metric in metrics.values():
             metric.reset()
 
-    def update(self, prediction: Tensor, target: Tensor) -> None:
-        """Tell every metric of a batch.
+    def update(self, prediction: Tensor, target: Tensor, part: Part | None = None) -> None:
+        """Tell every metric of a batch; where these are a part of its rows, of all rows that the ranks have.
 
         Raises
         ------
@@ -42,6 +44,8 @@ class Metrics:
         """
         if not self.metrics:
             return
+        if part is not None:
+            prediction, target = part.join(prediction), part.join(target)
         if self._classes is None:
             for metric in self.metrics.values():
                 if isinstance(metric, torch.nn.Module):
@@ -66,10 +70,37 @@ class Metrics:
                     key="metrics",
                 ) from error
 
-    def compute(self) -> dict[str, Any]:
-        """Compute all of them: a number where there is one, else what the metric gives."""
-        found = {name: metric.compute() for name, metric in self.metrics.items()}
+    def compute(self, told_all: bool = False) -> dict[str, Any]:
+        """Compute all of them: a number where there is one, else what the metric gives.
+
+        Parameters
+        ----------
+        told_all : bool
+            Whether each of several processes has told its metrics of all samples.
+        """
+        with ExitStack() as stack:
+            for metric in self.metrics.values() if told_all else ():
+                stack.enter_context(_by_itself(metric))
+            found = {name: metric.compute() for name, metric in self.metrics.items()}
         return {k: float(v) if isinstance(v, Tensor) and v.numel() == 1 else v for k, v in found.items()}
+
+
+@contextmanager
+def _by_itself(metric: Any) -> Iterator[None]:
+    """Keep a metric of torchmetrics from adding up over processes, each of which has told it of all samples."""
+    parts: list[Any] = list(metric.modules()) if isinstance(metric, torch.nn.Module) else []
+    before = [(part, part.distributed_available_fn) for part in parts if hasattr(part, "distributed_available_fn")]
+    try:
+        for part, _ in before:
+            part.distributed_available_fn = _never
+        yield
+    finally:
+        for part, available in before:
+            part.distributed_available_fn = available
+
+
+def _never() -> bool:
+    return False
 
 
 def read_metrics(metrics: Any, predict: tuple[Node, ...], *, several: bool) -> dict[Node, Metrics]:

@@ -56,6 +56,8 @@ class FitOptions:
         Also where one was given.
     group : Group or None
         The ranks that share every batch; None where one process has all of it.
+    everyone : Group or None
+        All ranks of the run, those that hold one network together among them; None where there is one.
     """
 
     layout: BatchLayout
@@ -84,6 +86,7 @@ class FitOptions:
     check: bool
     capture: bool | str
     group: Group | None
+    everyone: Group | None
     clip: float | None
     accumulate: int
     ema: AveragedModel | None
@@ -96,8 +99,8 @@ class FitOptions:
         predict: Any, validate: Any, scheduler: Any, scheduler_each: Any,
         early_stopping: Any, metric: Any, callbacks: Any, checkpoint: Any, checkpoint_every: Any, resume: Any,
         on_interrupt: Any, progress: Any, log: Any, tensorboard: Any, measure_every: Any,
-        curvature_every: Any, check: Any, capture: Any, group: Group | None, clip: Any, accumulate: Any, ema: Any,
-        autocast: Any,
+        curvature_every: Any, check: Any, capture: Any, group: Group | None, everyone: Group | None,
+        clip: Any, accumulate: Any, ema: Any, autocast: Any,
     ) -> FitOptions:  # fmt: skip
         """Read the arguments of ``fit``, and refuse what cannot work.
 
@@ -136,8 +139,8 @@ class FitOptions:
             tensorboard=read_path(tensorboard, "tensorboard"),
             measure_every=require_count(measure_every, "measure_every", least=1),
             curvature_every=require_count(curvature_every, "curvature_every"), check=require_flag(check, "check"),
-            capture=capture, group=group, clip=read_clip(clip), accumulate=read_accumulate(accumulate, rule),
-            ema=read_ema(net, ema), autocast=read_autocast(net, autocast),
+            capture=capture, group=group, everyone=everyone, clip=read_clip(clip),
+            accumulate=read_accumulate(accumulate, rule), ema=read_ema(net, ema), autocast=read_autocast(net, autocast),
         )  # fmt: skip
 
     def judged(self, net: PCNetwork) -> PCNetwork:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from pcgraph.errors import ConfigError
 from pcgraph.initializers import Initializer
 from pcgraph.model import PCNetwork
-from pcgraph.network import Network
+from pcgraph.network import Network, ParameterView
 from pcgraph.optimizers import Langevin
 from pcgraph.processes import Group, Part
 from pcgraph.training.fit_arguments import rule_name, rule_settings
@@ -22,7 +22,7 @@ from pcgraph.training.loader_position import length_of
 from pcgraph.training.options import FitOptions
 from pcgraph.training.state import TrainingState
 
-__all__ = ["Averaging", "facts", "level"]
+__all__ = ["Averaging", "facts", "held_facts", "level"]
 
 #: Where an object lies, which says nothing in another process.
 ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
@@ -82,13 +82,14 @@ def facts(net: PCNetwork, loader: Iterable[Any], options: FitOptions, state: Tra
     """Describe a run so that two ranks are told apart where they would not learn the same; for :meth:`Group.agree`."""
     o = options
     held = {id(p): name for name, p in net.named_parameters()}
-    groups = [
-        {**{key: value for key, value in group.items() if key != "params"},
-         "params": [held.get(id(p), tuple(p.shape)) for p in group["params"]]}
-        for group in o.optimizer.param_groups
-    ]  # fmt: skip
+    groups = [{k: v for k, v in group.items() if not k.startswith("param")} for group in o.optimizer.param_groups]
+    for described_group, group in zip(groups, o.optimizer.param_groups):
+        if net.group is None:  # of a network that is cut, each rank holds its own
+            described_group["params"] = [
+                p.label if isinstance(p, ParameterView) else held.get(id(p), tuple(p.shape)) for p in group["params"]
+            ]
     described: dict[str, Any] = {
-        "version of torch": torch.__version__, "graph": _graph(net), "dtype": net.dtype,
+        "graph": _graph(net), "dtype": net.dtype,
         "loader's length": length_of(loader), "step to go on from": state.step,
         "init": o.init, "steps": o.steps, "rule": (rule_name(o.rule), rule_settings(o.rule)),
         "state_optimizer": _settings(o.state_optimizer), "axes of inference": o.descent.settings,
@@ -100,8 +101,6 @@ def facts(net: PCNetwork, loader: Iterable[Any], options: FitOptions, state: Tra
         "checkpoint_every": o.checkpoint_every, "resume": o.resume, "validate": type(o.validate).__name__,
         "number of callbacks": len(o.callbacks),
     }  # fmt: skip
-    states = [net.state_dict(), {} if o.init is None else o.init.state_dict()]
-    described["seed (the weights)"], described["what the initializer remembers"] = map(_digest, states)
     if isinstance(o.state_optimizer, Langevin):
         generator = o.state_optimizer.generator
         drawn = torch.get_rng_state() if generator is None else generator.get_state()
@@ -109,14 +108,25 @@ def facts(net: PCNetwork, loader: Iterable[Any], options: FitOptions, state: Tra
     return {name: value if name == "graph" else ADDRESS.sub("", _text(value)) for name, value in described.items()}
 
 
+def held_facts(net: PCNetwork, options: FitOptions) -> dict[str, str]:
+    """Describe what a rank holds, which is the same on all that hold the same nodes."""
+    o = options
+    held = {id(p): name for name, p in net.named_parameters()}
+    moved = [[held.get(id(p), tuple(p.shape)) for p in group["params"]] for group in o.optimizer.param_groups]
+    return {
+        "parameters (and their names)": _text(list(held.values())), "parameters of the optimizer": _text(moved),
+        "seed (the weights)": _digest(net.state_dict()),
+        "what the initializer remembers": _digest({} if o.init is None else o.init.state_dict()),
+    }  # fmt: skip
+
+
 def _graph(net: Network) -> str:
     """Write all nodes and edges down in the order in which their parameters lie."""
     s = net.structure
     nodes = [f"{name!r}: {_attributes(net.graph.nodes[name])}" for name in s.declared]
     edges = [f"{u!r} -> {v!r}: {_attributes(a)}" for u, v, a in net.graph.edges(data=True)]
-    names = [tensor for tensor, _ in net.named_parameters()]
     return f"{net.graph.number_of_nodes()} nodes, {net.graph.number_of_edges()} edges; " + "; ".join(
-        [*nodes, *sorted(edges), *names]
+        [*nodes, *sorted(edges)]
     )
 
 

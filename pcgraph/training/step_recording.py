@@ -57,8 +57,8 @@ class StepRecording:
         self.net, self.options, self.trained = net, options, trained
         self._clear, self._changing = clear, changing
         reason = _obstacle(net, options) if options.capture else None
-        if reason is None and options.group is not None:
-            reason = "the gradients are averaged over several processes in the middle of a step: leave capture= out"
+        if reason is None and options.everyone is not None:
+            reason = "several processes wait for each other in the middle of a step: leave capture= out"
         if reason is not None and options.capture is True:
             raise capturable.refuse(reason)
         self.possible = bool(options.capture) and reason is None

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch.optim.swa_utils import AveragedModel
 
+from pcgraph.arguments import require_instance
 from pcgraph.coordinates import Errors
 from pcgraph.duals import Duals
 from pcgraph.initializers import Initializer
 from pcgraph.learning import Rule
 from pcgraph.model import PCNetwork
 from pcgraph.optimizers import StateOptimizer
-from pcgraph.processes import Group, at_hand, read_group, telling
+from pcgraph.processes import Group, at_hand, telling
 from pcgraph.solvers import Solver
 from pcgraph.training.early_stopping import EarlyStopping
 from pcgraph.training.fit_arguments import Callback, Scheduler, Validate
@@ -25,6 +26,7 @@ from pcgraph.training.records import History
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
+    from torch.distributed.device_mesh import DeviceMesh
 
 __all__ = ["fit"]
 
@@ -46,7 +48,7 @@ def fit(
     tensorboard: str | Path | None = None, measure_every: int = 20, curvature_every: int = 500,
     check: bool = True, capture: bool | Literal["auto"] = False, clip: float | None = None, accumulate: int = 1,
     ema: AveragedModel | None = None, autocast: torch.dtype | None = None,
-    group: Group | ProcessGroup | Literal[False] | None = None,
+    group: Group | ProcessGroup | DeviceMesh | Literal[False] | None = None,
 ) -> History:  # fmt: skip
     """Train a network: infer, take the local gradients, step; epoch after epoch. Other rules by `rule`.
 
@@ -164,11 +166,12 @@ def fit(
     autocast : torch.dtype, optional
         ``torch.bfloat16`` or ``torch.float16``: the run stands under :func:`torch.autocast`, so that dense products
         are taken in half precision. Weights, states, errors and energies stay in float32, so that no scaler is needed.
-    group : Group, torch.distributed.ProcessGroup or False, optional
+    group : Group, torch.distributed.ProcessGroup, DeviceMesh or False, optional
         The processes that share every batch; the default is all ranks, where torch.distributed is initialised, as
         under torchrun. Each rank calls ``fit`` with the same arguments and a loader of the same, whole batches, takes
         its part of each, and learns what one process would. The first shows progress and writes logs and checkpoints;
         callbacks are called on all ranks, with the result of the rank's own part. False: this process trains alone.
+        A network that is cut over ranks knows them, and its mesh, where others share the batches: leave it out.
 
     Returns
     -------
@@ -204,12 +207,11 @@ def fit(
     >>> history.stopped, len(history), history.epochs[-1].energy < history.epochs[0].energy
     ('finished', 5, True)
     """
-    if isinstance(net, PCNetwork):
-        net.require_one_process(
-            "fit", "write the loop with net.infer, result.backward and optimizer.step, the same on all ranks"
-        )
-    ranks = read_group(group)
-    with at_hand(ranks), telling(ranks):
+    require_instance(net, "net", PCNetwork, "pcgraph.PCNetwork(graph)")
+    ranks, everyone = net.sharing(group)
+    with at_hand(ranks), telling(everyone):
+        if everyone is not None:
+            everyone.require_same_versions()
         options = FitOptions.read(
             net, loader, clamp=clamp, init=init, steps=steps, optimizer=optimizer, state_optimizer=state_optimizer,
             coordinates=coordinates, tolerance=tolerance, duals=duals, precision=precision, rule=rule, epochs=epochs,
@@ -217,7 +219,7 @@ def fit(
             scheduler_each=scheduler_each, early_stopping=early_stopping, metric=metric, callbacks=callbacks,
             checkpoint=checkpoint, checkpoint_every=checkpoint_every, resume=resume, on_interrupt=on_interrupt,
             progress=progress, log=log, tensorboard=tensorboard, measure_every=measure_every,
-            curvature_every=curvature_every, check=check, capture=capture, group=ranks, clip=clip,
+            curvature_every=curvature_every, check=check, capture=capture, group=ranks, everyone=everyone, clip=clip,
             accumulate=accumulate, ema=ema, autocast=autocast,
         )  # fmt: skip
         return Trainer(net, loader, options).run()

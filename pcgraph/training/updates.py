@@ -18,8 +18,9 @@ from pcgraph.arguments import require_count, require_instance, require_number, s
 from pcgraph.errors import ConfigError
 from pcgraph.learning import Incremental, Rule
 from pcgraph.model import PCNetwork
+from pcgraph.processes import Group
 
-__all__ = ["Updates", "read_accumulate", "read_autocast", "read_clip", "read_ema"]
+__all__ = ["HeldGradients", "Updates", "read_accumulate", "read_autocast", "read_clip", "read_ema"]
 
 HALVES = (torch.bfloat16, torch.float16)
 
@@ -73,7 +74,17 @@ class Updates:
         """Shorten all gradients together to the norm `clip`, if they are longer."""
         if self.clip is not None:
             held = [p for group in self.optimizer.param_groups for p in group["params"]]
-            torch.nn.utils.clip_grad_norm_(held, self.clip)
+            if self.net.group is None:
+                torch.nn.utils.clip_grad_norm_(held, self.clip)
+            else:
+                torch.nn.utils.clip_grads_with_norm_(held, self.clip, self._norm(held, self.net.group))
+
+    def _norm(self, held: Sequence[Tensor], group: Group) -> Tensor:
+        """Compute the norm of all gradients of a network over ranks, of which each has those of its part."""
+        own = {id(p) for p in self.net.parameters()}
+        counted = [p.grad for p in held if p.grad is not None and (id(p) in own or group.leads)]
+        square = torch.nn.utils.get_total_norm(counted).to(self.net.device, torch.float64).square()
+        return group.sum(square).sqrt()
 
     def step(self) -> None:
         """Step the optimizer, and let the average follow."""
@@ -101,7 +112,7 @@ class Updates:
                 "the run was begun " + ("without" if self.ema is not None else "with") + " ema=: give it as it was",
                 key="ema",
             )
-        held = list(state["held"])
+        held = [None] * len(self.trained) if state["held"] is None else list(state["held"])
         shapes = [None if part is None else tuple(part.shape) for part in held]
         if len(held) != len(self.trained) or any(
             shape is not None and shape != tuple(p.shape) for shape, p in zip(shapes, self.trained)
@@ -112,6 +123,35 @@ class Updates:
             self.ema.load_state_dict(state["ema"])
         self._held = [None if part is None else part.to(p) for part, p in zip(held, self.trained)]
         self.batches, self.samples = batches, samples
+
+
+class HeldGradients:
+    """What is held between two updates looks to a checkpoint as an optimizer's state does, parameter by parameter.
+
+    Parameters
+    ----------
+    updates : Updates
+    """
+
+    def __init__(self, updates: Updates) -> None:
+        self.updates = updates
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """Give the parameters."""
+        return [{"params": list(self.updates.trained)}]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Give the gradient that is held of each parameter."""
+        held = {i: {"gradient": part} for i, part in enumerate(self.updates._held) if part is not None}
+        return {"state": held, "param_groups": [{"params": list(range(len(self.updates.trained)))}]}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Hold what :meth:`state_dict` gave."""
+        kept = state["state"]
+        self.updates._held = [
+            kept[i]["gradient"].to(p) if i in kept else None for i, p in enumerate(self.updates.trained)
+        ]
 
 
 # -- the arguments ----------------------------------------------------------------------------------------------------

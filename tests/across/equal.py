@@ -1,12 +1,7 @@
-"""What every rank of a test runs: many networks over the ranks, each held against the same network in one process.
-
-``python -m tests.across.equal first count`` under the environment that torchrun sets.
-"""
+"""Inference over the ranks on many networks, each held against the same network in one process."""
 
 from __future__ import annotations
 
-import copy
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -14,31 +9,107 @@ import networkx as nx
 import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from torch import Tensor, distributed
+from hypothesis.strategies import SearchStrategy
+from torch import Tensor
 
 import pcgraph
-from pcgraph import SGD, Adam, Average, Duals, Errors, Forward, Masked, Normal, Null, PCNetwork, Zero
+from pcgraph import (
+    LBFGS,
+    SGD,
+    Adam,
+    Amortized,
+    Anderson,
+    Average,
+    Duals,
+    Equilibrium,
+    Errors,
+    Following,
+    Forward,
+    Langevin,
+    Masked,
+    Memory,
+    Momentum,
+    Normal,
+    Null,
+    PCNetwork,
+    PerNode,
+    Trace,
+    Zero,
+)
 from pcgraph.plan import verify
 from pcgraph.processes import Group
 from pcgraph.testing.strategies import Problem, digraphs, problems
 
 EXACT = {"rtol": 1e-12, "atol": 1e-13}
-#: Name -> what to run; initializers are made anew for each network, since some remember.
-KINDS: dict[str, Callable[[], dict[str, Any]]] = {
-    "zero": lambda: {"init": Zero(), "optimizer": SGD(0.1)},
-    "normal": lambda: {"init": Normal(seed=3), "optimizer": SGD(0.1, momentum=0.5)},
-    "forward": lambda: {"init": Forward(fallback=Normal(), roots=Normal()), "optimizer": SGD(0.1)},
-    "null": lambda: {"init": Null(first=Forward(fallback=Zero())), "optimizer": SGD(0.1)},
-    "average": lambda: {"init": Average(by=None, classes=2), "optimizer": SGD(0.1)},
-    "adam": lambda: {"init": Zero(), "optimizer": Adam(0.1)},
-    "errors": lambda: {"init": Forward(fallback=Normal(), roots=Normal()), "optimizer": SGD(0.1),
-                       "coordinates": Errors(keep="repair")},
-    "duals": lambda: {"init": Normal(), "optimizer": SGD(0.1), "duals": Duals(0.1)},
-    "tolerance": lambda: {"init": Normal(), "optimizer": SGD(0.1), "tolerance": 0.05, "trace": True},
+Kind = Callable[[PCNetwork, Problem], dict[str, Any]]
+
+
+def observed(problem: Problem) -> list[Any]:
+    """Name what is known wholly: initializers that start from something read it."""
+    return [v for v in sorted(problem.clamped) if v not in problem.masked]
+
+
+def recalled(net: PCNetwork, problem: Problem) -> pcgraph.initializers.Initializer:
+    """A small memory of whatever is not observed; zero where nothing is, or everything."""
+    known = observed(problem)
+    rest = [v for v in net.graph if v not in known]
+    if not known or not rest:
+        return Zero()
+    return Memory(net, rest, observed=known, patterns=3, heads=2, embed_dim=4, beta=2.0, ridge=1.0)
+
+
+def guessed(net: PCNetwork, problem: Problem) -> pcgraph.initializers.Initializer:
+    known = [v for v in observed(problem) if net.graph.degree(v)]
+    near = known and any(u != known[0] for u in (*net.graph.pred[known[0]], *net.graph.succ[known[0]]))
+    return Amortized(net, known[0]) if near else Zero()
+
+
+def by_node(net: PCNetwork, problem: Problem) -> pcgraph.initializers.Initializer:
+    some = iter((Normal(seed=2), recalled(net, problem), Zero(), Null(first=Zero())))
+    return PerNode(dict(zip(sorted(net.graph), some)), default=Forward(fallback=Normal()))
+
+
+#: Name -> what to run on a network; initializers are made anew for each, since some remember.
+KINDS: dict[str, Kind] = {
+    "zero": lambda net, problem: {"init": Zero(), "optimizer": SGD(0.1)},
+    "normal": lambda net, problem: {"init": Normal(seed=3), "optimizer": SGD(0.1, momentum=0.5)},
+    "forward": lambda net, problem: {"init": Forward(fallback=Normal(), roots=Normal()), "optimizer": SGD(0.1)},
+    "null": lambda net, problem: {"init": Null(first=Forward(fallback=Zero())), "optimizer": SGD(0.1)},
+    "average": lambda net, problem: {"init": Average(by=None, classes=2), "optimizer": SGD(0.1)},
+    "adam": lambda net, problem: {"init": Zero(), "optimizer": Adam(0.1)},
+    "errors": lambda net, problem: {"init": Forward(fallback=Normal(), roots=Normal()), "optimizer": SGD(0.1),
+                                    "coordinates": Errors(keep="repair")},
+    "duals": lambda net, problem: {"init": Normal(), "optimizer": SGD(0.1), "duals": Duals(0.1)},
+    "tolerance": lambda net, problem: {"init": Normal(), "optimizer": SGD(0.1), "tolerance": 0.05, "trace": True},
+    "lbfgs": lambda net, problem: {"init": Normal(), "optimizer": LBFGS(history=2)},
+    "anderson": lambda net, problem: {"init": Zero(), "optimizer": Anderson(0.1, ridge=1e-3), "tolerance": 0.05},
+    "momentum": lambda net, problem: {
+        "init": Normal(), "optimizer": Momentum(0.1), "coordinates": Errors(keep="repair")},
+    "memory": lambda net, problem: {"init": recalled(net, problem), "optimizer": SGD(0.1)},
+    "amortized": lambda net, problem: {"init": guessed(net, problem), "optimizer": SGD(0.1)},
+    "equilibrium": lambda net, problem: {
+        "init": Equilibrium(sorted(problem.clamped)[:1], 5), "optimizer": SGD(0.1)},
+    "settled": lambda net, problem: {
+        "init": Equilibrium(sorted(problem.clamped)[:1], 4, LBFGS()), "optimizer": SGD(0.1)},
+    "by node": lambda net, problem: {"init": by_node(net, problem), "optimizer": SGD(0.1)},
+    "swept average": lambda net, problem: {
+        "init": Average(by=None, classes=3, forward_depth=1, otherwise=Normal()), "optimizer": SGD(0.1)},
+    "duals that stop": lambda net, problem: {"init": Normal(), "optimizer": SGD(0.1), "duals": Duals(0.2, stop=0.8)},
+    "duals with a tolerance": lambda net, problem: {
+        "init": Normal(), "optimizer": Adam(0.1), "duals": Duals(0.2, stop=0.8), "tolerance": 0.3},
+    "following": lambda net, problem: {"init": Normal(), "optimizer": SGD(Following(0.3, samples=2, iterations=4))},
+    "langevin": lambda net, problem: {
+        "init": Zero(), "optimizer": Langevin(0.1, 0.5, torch.Generator().manual_seed(problem.seed))},
+    "traced": lambda net, problem: {"init": Normal(), "optimizer": SGD(0.1), "trace": Trace(every=2)},
 }  # fmt: skip
 
 
-def drawn(count: int, parts: int) -> list[tuple[Problem, int]]:
+def inferred(parts: int) -> SearchStrategy[tuple[Problem, int]]:
+    graphs = digraphs(min_nodes=parts, max_nodes=7, slots=True)
+    return st.tuples(problems(graphs=graphs, clamps="some", masks=True, rich=True), st.integers(0, 4))
+
+
+def drawn(count: int, parts: int, cases: SearchStrategy[tuple[Problem, int]]) -> list[tuple[Problem, int]]:
     """Draw problems with enough nodes, the same in every process: nothing runs while they are drawn."""
     found: list[tuple[Problem, int]] = []
 
@@ -46,13 +117,10 @@ def drawn(count: int, parts: int) -> list[tuple[Problem, int]]:
         max_examples=count, derandomize=True, database=None, deadline=None, phases=(Phase.generate,),
         suppress_health_check=list(HealthCheck),
     )  # fmt: skip
-    @given(
-        problems(graphs=digraphs(min_nodes=parts, max_nodes=7, slots=True), clamps="some", masks=True, rich=True),
-        st.integers(0, 4),
-    )
-    def draw(problem: Problem, steps: int) -> None:
-        if len(problem.graph) >= parts:
-            found.append((problem, steps))
+    @given(cases)
+    def draw(case: tuple[Problem, int]) -> None:
+        if len(case[0].graph) >= parts:
+            found.append(case)
 
     draw()
     return found
@@ -75,13 +143,14 @@ def compare(name: str, problem: Problem, steps: int, group: Group) -> None:
         for more in ({"partition": partition, "group": group}, {})
     )
     same_weights(net, one)
-    what, alone = KINDS[name](), KINDS[name]()
+    what, alone = (KINDS[name](n, problem) for n in (net, one))
     if "coordinates" in what and problem.masked:
         del what["coordinates"], alone["coordinates"]
-    labels = torch.tensor([0, 1, 0]) if name == "average" else None
-    optimizers = [torch.optim.Adam(n.parameters(), 0.05) for n in (net, one) if list(n.parameters())]
+    learning = [[*n.parameters(), *how["init"].parameters()] for n, how in ((net, what), (one, alone))]
+    optimizers = [torch.optim.Adam(parameters, 0.05) for parameters in learning if parameters]
     for batch in range(2):
         clamps = values(one, problem, batch)
+        labels = torch.tensor([0, 1 + (name == "swept average") * batch, 0]) if "average" in name else None
         results = [
             n.infer(clamps, steps=steps, labels=labels, **how) for n, how in ((net, what), (one, alone))
         ]  # fmt: skip
@@ -92,6 +161,7 @@ def compare(name: str, problem: Problem, steps: int, group: Group) -> None:
             result.accumulate()
             result.remember()
         same_weights(net, one, gradients=True)
+        same_learned(what["init"], alone["init"])
         for optimizer in optimizers:
             optimizer.step()
         same_weights(net, one)
@@ -107,8 +177,31 @@ def compare_results(ours: Any, theirs: Any) -> None:
         torch.testing.assert_close(found, theirs.node_energy[node], **EXACT)
     if theirs.trace is not None:
         torch.testing.assert_close(ours.trace, theirs.trace, **EXACT)
+    if theirs.steps is not None:
         assert torch.equal(ours.steps, theirs.steps)
         assert torch.equal(ours.converged, theirs.converged)
+    if theirs.state_trace is not None:
+        compare_traces(ours, theirs)
+    assert ours.moves == theirs.moves
+    if theirs.failed is not None:
+        assert torch.equal(ours.failed, theirs.failed)
+
+
+def compare_traces(ours: Any, theirs: Any) -> None:
+    """Energies are known on all ranks; states and errors where they are computed."""
+    assert set(ours.node_trace) == set(theirs.node_trace)
+    assert set(ours.state_trace) == set(ours.states)
+    assert ours.trace_steps == theirs.trace_steps
+    for kind in ("node_trace", "state_trace", "error_trace"):
+        for node, found in getattr(ours, kind).items():
+            torch.testing.assert_close(found, getattr(theirs, kind)[node], **EXACT)
+
+
+def same_learned(ours: torch.nn.Module, theirs: torch.nn.Module) -> None:
+    """What an initializer learns is the same on all ranks."""
+    for (name, found), wanted in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(found, wanted, **EXACT, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(found.grad, wanted.grad, **EXACT, msg=lambda text, name=name: f"{name}: {text}")
 
 
 def values(net: PCNetwork, problem: Problem, batch: int) -> dict[Any, Any]:
@@ -156,109 +249,16 @@ def same_weights(net: PCNetwork, one: PCNetwork, gradients: bool = False) -> Non
         )
 
 
-def main(first: int, count: int) -> None:
-    distributed.init_process_group("gloo")
-    torch.set_num_threads(1)
-    group = Group(timeout=20)
-    names = list(KINDS)
-    done = 0
-    with group.telling():
-        for k, (problem, steps) in enumerate(drawn(count, group.size)):
-            name = names[(first + k) % len(names)]
-            try:
-                compare(name, problem, steps, group)
-            except Exception as error:
-                error.add_note(
-                    f"{name}, {steps} steps, case {k}: {problem!r}, {split(problem.graph, group.size, problem.seed)}"
-                )
-                raise
-            done += 1
-        predictions(group)
-        refusals(group)
-    print(f"rank {group.rank}: {done} networks are the same")
-    group.barrier()  # the first keeps the store, and goes last
-    del group
-    distributed.destroy_process_group()
-
-
-def predictions(group: Group) -> None:
-    """A sweep goes across ranks, and all know the answer, to the bit."""
-    graph = pcgraph.graphs.chain([3, 4, 5, 4, 2], activation="tanh")
-    partition = split(graph, group.size, 1)
-    net, one = (
-        PCNetwork(graph, seed=1, dtype=torch.float64, **more) for more in ({"partition": partition, "group": group}, {})
-    )
-    x = torch.randn(4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    found = net.predict({"x": x}, "y")
-    torch.testing.assert_close(found, one.predict({"x": x}, "y"), **EXACT)
-    assert all(torch.equal(found, other) for other in group.gather(found))
-    settings = {"init": Zero(), "steps": 3, "optimizer": SGD(0.1)}
-    torch.testing.assert_close(
-        net.predict({"x": x}, "h2", **settings), one.predict({"x": x}, "h2", **settings), **EXACT
-    )
-
-
-def refusals(group: Group) -> None:
-    """What does not work over ranks is refused on all of them, before anything runs, and the ranks go on."""
-    graph = pcgraph.graphs.chain([3, 4, 5, 4, 2], activation="tanh")
-    partition = {v: k % group.size for k, v in enumerate(graph)}
-    net = PCNetwork(graph, dtype=torch.float64, partition=partition, group=group)
-    clamps = {"x": torch.ones(2, 3, dtype=torch.float64), "y": torch.ones(2, 2, dtype=torch.float64)}
-
-    def refused(words: str, call: Callable[[], object], kind: type[Exception] = pcgraph.ConfigError) -> None:
+def main(first: int, count: int, group: Group) -> int:
+    """Hold so many cases against one process; return how many."""
+    names, cases = list(KINDS), drawn(count, group.size, inferred(group.size))
+    for k, (problem, steps) in enumerate(cases):
+        name = names[(first + k) % len(names)]
         try:
-            call()
-        except kind as error:
-            said = str(error)
-        else:
-            raise AssertionError(f"not refused: {words}")
-        assert words in said, f"{words!r} is not in {said}"
-
-    def infer(**more: Any) -> Any:
-        return net.infer(clamps, **{"init": Zero(), "steps": 2, "optimizer": SGD(0.1), **more})
-
-    refused("LBFGS", lambda: infer(optimizer=pcgraph.LBFGS()))
-    refused("Langevin", lambda: infer(optimizer=pcgraph.Langevin(0.1)))
-    refused("Memory does not start states", lambda: infer(init=pcgraph.Memory(net, heads=1)))
-    refused("trace='nodes'", lambda: infer(trace="nodes"))
-    refused("duals that stop", lambda: infer(duals=Duals(0.1, stop=0.1)))
-    refused("has one way to compute", lambda: infer(kernels={"linear_3_to_4": "dense"}))
-    refused("curvature", lambda: net.curvature(clamps, init=Zero()))
-    refused(
-        "fit does not know",
-        lambda: pcgraph.fit(
-            net,
-            [(clamps["x"], clamps["y"])],
-            init=Zero(),
-            steps=1,
-            state_optimizer=SGD(0.1),
-            optimizer=torch.optim.SGD(net.parameters(), 0.1),
-        ),
-    )
-    refused("evaluate does not know", lambda: pcgraph.evaluate(net, [(clamps["x"], clamps["y"])]))
-    refused("save does not know", lambda: pcgraph.save("never", net))
-    refused("summary does not know", net.summary)
-    refused("load_from does not know", lambda: net.load_from(PCNetwork(graph, dtype=torch.float64)))
-    refused("as_module does not know", lambda: net.as_module(["x"], ["y"]))
-    refused("copying does not know", lambda: copy.deepcopy(net))
-    here = next(v for v, r in partition.items() if r == group.rank)
-    away = next(v for v, r in partition.items() if r != group.rank)
-    result = infer()
-    assert set(result.states) == {v for v, r in partition.items() if r == group.rank}
-    assert here in result.states
-    assert away not in result.states
-    refused("on another rank", lambda: result.states[away], KeyError)
-    into = next((u, v) for u, v in graph.edges if partition[v] != group.rank)
-    refused("on rank", lambda: net.weight(*into))
-    refused("needs as many processes", lambda: PCNetwork(graph, partition=dict.fromkeys(graph, 0) | {"y": 1, "h1": 2}))
-    refused("group", lambda: PCNetwork(graph, partition=partition, group=False))
-    refused("seed", lambda: PCNetwork(graph, seed=group.rank, partition=partition))
-    other = pcgraph.graphs.chain([3, 4 + group.rank, 5, 4, 2])
-    refused("graph", lambda: PCNetwork(other, partition=partition))
-    nameless = nx.relabel_nodes(graph, {"h1": object()})
-    owners = {v: partition.get(v, partition["h1"]) if isinstance(v, str) else partition["h1"] for v in nameless}
-    refused("name", lambda: PCNetwork(nameless, partition=owners))
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]))
+            compare(name, problem, steps, group)
+        except Exception as error:
+            error.add_note(
+                f"{name}, {steps} steps, case {k}: {problem!r}, {split(problem.graph, group.size, problem.seed)}"
+            )
+            raise
+    return len(cases)

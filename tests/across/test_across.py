@@ -11,10 +11,18 @@ from pcgraph.errors import ConfigError
 from tests.across.start import run
 
 
-@pytest.mark.parametrize(("processes", "first", "count"), [(2, 0, 27), (4, 3, 9)])
+@pytest.mark.parametrize(
+    ("processes", "first", "count"),
+    [
+        (2, 0, 44),
+        (4, 11, 12),
+        pytest.param(2, 1, 440, marks=pytest.mark.slow),
+        pytest.param(4, 2, 220, marks=pytest.mark.slow),
+    ],
+)
 def test_ranks_compute_what_one_process_does(processes: int, first: int, count: int) -> None:
     """If it fails, whoever outgrows one machine gets another network than on one."""
-    for rank, (status, text) in enumerate(run("tests.across.equal", processes, str(first), str(count))):
+    for rank, (status, text) in enumerate(run("tests.across", processes, str(first), str(count), seconds=600)):
         assert status == 0, text
         assert f"rank {rank}: " in text
 

@@ -51,14 +51,14 @@ EXEMPT: dict[str, str] = {
         "topology.FreeCycle", "topology.FreeRoot", "topology.GraphCycle", "topology.GraphOrder", "topology.Leak",
         "topology.Neuron", "topology.NotSupplied", "topology.Nothing", "topology.PhaseReport", "topology.Repair",
         "topology.Report(*", "drawing.Svg", "topology.Sweep", "topology.SweepOrder", "topology.UnclampedRoot", "topology.Verdict",
-        "network.Bucket", "network.Cut", "network.Piece", "plan.Exchange", "plan.Ranks", "network.Group", "network.Segment", "network.Slot", "network.Structure",
+        "network.Bucket", "network.Cut", "network.Ghosts", "network.Piece", "plan.Exchange", "plan.Ranks", "network.Group", "network.Segment", "network.Slot", "network.Structure",
         "network.Carried", "network.Summary", "network.EdgeHandle", "network.NodeHandle", "network.ParameterView", "serialization.Unsaveable",
         "tuning.Finalist", "tuning.Progress", "tuning.SearchResult", "tuning.Trial",
         "initializers.Relaxed", "initializers.Context", "initializers.Block",
     ), MADE),
     **dict.fromkeys((
         "backends.Backend", "backends.Motion", "backends.Program", "backends.Traits", "backends.get", "backends.traits_of",
-        "backends.TorchBackend", "backends.DistributedBackend", "plan.local_plan", "backends.TritonBackend", "backends.keep", "backends.keeping", "backends.switches", "plan.Request", "plan.arrivals", "plan.make_plan", "plan.verify",
+        "backends.TorchBackend", "backends.DistributedBackend", "backends.require_by_parts", "plan.local_plan", "backends.TritonBackend", "backends.keep", "backends.keeping", "backends.switches", "plan.Request", "plan.arrivals", "plan.make_plan", "plan.verify",
     ), BACKEND),
     **dict.fromkeys((
         "initializers.Given", "initializers.Layout", "initializers.Relaxation", "initializers.Swept", "initializers.blocks",

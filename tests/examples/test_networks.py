@@ -98,7 +98,7 @@ def test_a_hundred_images_are_completed_from_their_upper_halves():
     """Both memories, in the committed rows: below 0.01 over the missing half, and so over the whole image."""
     with (ROWS / "associative_memory.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["noise"] == "0.0" and int(row["stored"]) >= 100]
-    for memory in script("associative_memory").COLOURS:
+    for memory in script("associative_memory").MEMORIES:
         row = next(row for row in rows if row["memory"] == memory)
         assert (row["data"], row["stored"]) == ("fashion-mnist", "100")
         assert float(row["whole_image"]) < float(row["missing_half"]) < 0.01
@@ -131,7 +131,7 @@ def test_inference_ends_at_the_least_squares_solution():
     assert torch.equal(found[:, :32], cues[:, :32])
     assert torch.allclose(example.on_the_flat(images, images), images, atol=1e-5)
     reports = [pcgraph.check(example.declare(memory, 64), {"image": pcgraph.Masked(cues, example.upper_half(64))})
-               for memory in example.COLOURS]  # fmt: skip
+               for memory in example.MEMORIES]  # fmt: skip
     assert not any(report.theorem_1 for report in reports)
 
 

@@ -11,7 +11,7 @@ import torch
 import pcgraph
 from pcgraph import SGD, Equilibrium, Forward, PCNetwork, Zero
 from pcgraph.errors import ConfigError
-from tests.builders import double
+from tests.builders import chain, clamps_of, double
 
 
 def pair(batch=4):
@@ -106,3 +106,14 @@ def test_an_equilibrium_that_was_used_can_be_sent_and_holds_no_batch(again):
     second = net.infer(pair(), init=again(init), **kw)
     for v, h in second.states.items():
         torch.testing.assert_close(h, states[v])
+
+
+def test_a_result_of_before_a_conversion_is_refused():
+    """Its buffers have another type than the weights: torch's own error came from the middle of the gradients."""
+    net = chain(4, 5, 3)
+    result = net.infer(clamps_of(net), init=Forward(), steps=3, optimizer=SGD(0.1))
+    net.double()
+    with pytest.raises(ConfigError, match="converted or moved since this inference, from torch.float32 on cpu"):
+        result.backward()
+    net.float()
+    result.backward()

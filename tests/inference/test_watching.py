@@ -81,6 +81,8 @@ def test_a_run_that_converges_is_kept_to_its_end() -> None:
     assert 10 < taken < 500
     assert result.trace_steps == (*range(0, taken, 10), taken)
     assert torch.equal(result.state_trace["h1"][-1], result.states["h1"])
+    assert result.trace.shape == (taken + 1, 5)  # the end was there twice
+    assert torch.equal(result.trace[-1], result.energy)
 
 
 def test_a_partial_clamp_is_kept_as_it_is() -> None:

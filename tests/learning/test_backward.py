@@ -70,6 +70,19 @@ def test_zil_is_backpropagation(name):
     assert_same(found, gradients(net))
 
 
+@pytest.mark.parametrize("rule", [backprop, zero_divergence])
+def test_where_nothing_learns_the_loss_is_told_all_the_same(rule):
+    graph = pcgraph.graphs.chain([3, 4, 2], activation="tanh")
+    for _, _, edge in graph.edges(data=True):
+        edge["trainable"] = False
+    for v in ("h1", "y"):
+        graph.nodes[v]["bias"] = False
+    net, x, y = problem(graph)
+    loss = rule(net, x, y)
+    mu = net.predict(x, "y")
+    torch.testing.assert_close(loss, 0.5 * (y["y"] - mu).square().sum(1))
+
+
 @pytest.mark.parametrize("name", [*GRAPHS, "skip"])
 def test_fixed_predictions_are_backpropagation(name):
     """With the rate 1 / precision after as many steps as the longest path has edges, also where paths differ."""

@@ -263,6 +263,26 @@ def test_what_is_frozen_is_out_of_the_plan_and_its_gradient_is_zero() -> None:
         torch.testing.assert_close(found.view(p.shape), expected, rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.parametrize("frozen", range(1, 2**5))
+def test_whichever_edges_are_frozen_the_others_alone_have_a_gradient(frozen: int) -> None:
+    """Products for many edges take in neighbours that are not asked for, and one of these may be frozen."""
+    graph = nx.MultiDiGraph()
+    for v, shape in {"a": 3, "b": 3, "c": 4, "y": 4}.items():
+        graph.add_node(v, shape=shape, activation="tanh")
+    graph.add_edges_from([("a", "c"), ("b", "c"), ("a", "y"), ("a", "y"), ("b", "y")])
+    net = PCNetwork(graph, dtype=torch.float64)
+    edges = net.edges()
+    for k, edge in enumerate(edges):
+        if frozen >> k & 1:
+            edge.freeze()
+    assert_equal_to_reference(net, clamps_of(net, 6, nodes=("a", "b", "c", "y")), Forward(), 2, SGD(0.1))
+    net.zero_grad()
+    net.infer(clamps_of(net, 6, nodes=("a", "b", "c", "y")), init=Forward(), steps=2, optimizer=SGD(0.1)).backward()
+    packed = net.weights["linear_3_to_4"].grad
+    moved = [packed is not None and bool(packed[edge.place[1]].any()) for edge in edges]
+    assert moved == [not frozen >> k & 1 for k in range(5)]
+
+
 def _place(net: PCNetwork, name: Any) -> tuple[str, int]:
     return (net.edge(*name) if isinstance(name, tuple) else net.node(name)).place
 
@@ -390,17 +410,19 @@ def test_copies_keep_what_is_frozen_and_views_go_with_the_network() -> None:
     assert type(pickle.loads(pickle.dumps(net.weight("x", "h1")))) is Tensor
 
 
-def test_fit_takes_groups_and_leaves_what_is_frozen_alone(tmp_path: Any) -> None:
+@pytest.mark.parametrize("separate", [False, True])
+def test_fit_takes_groups_and_leaves_what_is_frozen_alone(tmp_path: Any, separate: bool) -> None:
     """Its checkpoints too: a run that is resumed equals one that was not interrupted."""
     data = [(double(8, 4, seed=s).float(), double(8, 4, seed=s + 9).float()) for s in range(3)]
 
     def run(epochs: int, **more: Any) -> PCNetwork:
         net = chain(*SIZES, seed=2)
         net.edge("h1", "h2").freeze()
-        optimizer = torch.optim.AdamW(net.parameter_groups({("h2", "h3"): {"lr": 1e-4}}), lr=0.01)
+        groups = net.parameter_groups({("h2", "h3"): {"lr": 1e-4}}, separate=separate)
+        optimizer = torch.optim.AdamW(groups, lr=0.01)
         pcgraph.fit(
             net, data, clamp=("x", "y"), init=Forward(), steps=6, optimizer=optimizer, state_optimizer=SGD(0.1),
-            epochs=epochs, progress=False, **more,
+            epochs=epochs, progress=False, accumulate=2, clip=1.0, **more,
         )  # fmt: skip
         return net
 
@@ -410,6 +432,19 @@ def test_fit_takes_groups_and_leaves_what_is_frozen_alone(tmp_path: Any) -> None
     for name, p in named(whole).items():
         assert torch.equal(p, named(resumed)[name])
         assert torch.equal(p, named(begun)[name]) == (name == ("h1", "h2"))
+
+
+def test_a_checkpoint_tells_views_apart(tmp_path: Any) -> None:
+    """What an optimizer keeps of one edge would go on as that of another of its shape."""
+    net = chain(*SIZES, seed=2)
+
+    def made(*edges: int) -> torch.optim.Optimizer:
+        return torch.optim.AdamW([net.edges()[k].weight for k in edges], lr=0.01)
+
+    pcgraph.checkpoints.save(tmp_path, net=net, optimizer=made(0, 1))
+    pcgraph.checkpoints.load(tmp_path).restore(net=net, optimizer=made(0, 1))
+    with pytest.raises(pcgraph.errors.CheckpointError, match=r"linear_4_to_4\[0:1\]"):
+        pcgraph.checkpoints.load(tmp_path).restore(net=net, optimizer=made(1, 0))
 
 
 # -- views ------------------------------------------------------------------------------------------------------------
@@ -510,6 +545,77 @@ def test_load_from_takes_over_what_has_its_name() -> None:
     back = small.load_from(grown)
     assert set(back.left) == set(report.new)
     assert "without a place here" in str(back)
+
+
+class Mixed(nn.Module):
+    """A joint prediction with a parameter, and something that it keeps."""
+
+    def __init__(self, fill: float = 1.0) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((4, 4), fill))
+        self.register_buffer("kept", torch.tensor(fill))
+
+    def forward(self, one: Tensor, two: Tensor) -> Tensor:
+        return one @ self.weight + self.kept * two
+
+
+def mixed(fill: float = 1.0, precision: float = 1.0, **settings: Any) -> PCNetwork:
+    graph = pcgraph.graphs.chain([4, 4, 4, 4])
+    graph.nodes["y"]["combine"] = Mixed(fill)
+    graph.nodes["h1"]["precision"] = [precision] * 4
+    graph.edges["h2", "y"]["role"] = "one"
+    graph.add_edge("h1", "y", role="two", transform=nn.Linear(4, 4, bias=False))
+    return PCNetwork(graph, **settings)
+
+
+def test_a_node_holds_what_its_combine_learns() -> None:
+    """Whatever handles do, they did not do it to the parameters of a combine, which then were nobody's."""
+    net, other = mixed(), mixed(fill=3.0, precision=2.0, seed=1)
+    node, own = net.node("y"), net.combine("y").weight
+    assert sum(who.count for who in (*net.edges(), *net.nodes())) == sum(p.numel() for p in net.parameters())
+    assert node.count == 4 + 16
+    assert "Joint" not in str(net.summary())
+    first = net.parameter_groups({"y": {"lr": 1.0}})[0]
+    assert any(p is own for p in first["params"])
+    node.freeze()
+    assert not own.requires_grad
+    node.unfreeze()
+    assert own.requires_grad
+    report = net.load_from(other)
+    assert report.different == {}
+    assert torch.equal(own, other.combine("y").weight)
+    assert float(net.combine("y").kept) == 3.0
+    assert net.node("h1").energy.precision.tolist() == [1.0] * 4  # declared, and no weight
+
+
+def test_load_from_shares_what_is_shared_there_and_says_so_elsewhere() -> None:
+    """The last of several edges would overwrite what the first had taken over, and the report name both."""
+
+    def tied(*keys: str, seed: int) -> PCNetwork:
+        graph = pcgraph.graphs.chain([4, 4, 4, 4])
+        for edge, key in zip(list(graph.edges), keys):
+            graph.edges[edge]["share"] = key
+        return PCNetwork(graph, seed=seed)
+
+    edges = [("x", "h1"), ("h1", "h2"), ("h2", "y")]
+    for here, there, left in ((("k", "k", "k"), ("a", "b", "b"), edges[1:]), (("k", "k", "l"), ("k", "k", "k"), [])):
+        net, other = tied(*here, seed=0), tied(*there, seed=1)
+        report = net.load_from(other)
+        assert list(report.different) == left
+        assert report.edges == tuple(edge for edge in edges if edge not in left)
+        for edge in report.edges:
+            assert torch.equal(net.weight(*edge), other.weight(*edge))
+    assert "shares its weight with edge 'x' -> 'h1' here" in str(tied("k", "k", seed=0).load_from(tied(seed=1)))
+
+
+def test_load_from_does_not_take_the_parameters_of_another_energy() -> None:
+    """Numbers of one shape may mean something else."""
+    nets = []
+    for energy in (Learned(), type("Other", (Learned,), {})()):
+        graph = pcgraph.graphs.chain([4, 4])
+        graph.nodes["y"]["energy"] = energy
+        nets.append(PCNetwork(graph))
+    assert nets[0].load_from(nets[1]).different == {"y": "it has Learned here, and Other there"}
 
 
 def test_load_from_says_what_differs() -> None:

@@ -9,8 +9,10 @@ from typing import Any
 import networkx as nx
 import numpy as np
 import pytest
+import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 import pcgraph
 from pcgraph import SGD, Adam, Duals, Errors, Forward, Normal, Partition, PCNetwork, Zero
@@ -63,6 +65,24 @@ for edge in (("x", "h1"), ("h2", "y")):
     SHARED.edges[edge]["share"] = "w"
 
 
+def gated(inner: nn.Module | None, combine: nn.Module) -> nx.DiGraph:
+    """Two nodes, h1 and y, that combine what they get by one module, or by edges with one."""
+    graph = pcgraph.graphs.chain([4, 4, 4, 4])
+    for v, source in (("h1", "x"), ("y", "h2")):
+        graph.nodes[v]["combine"] = combine
+        graph.edges[source, v].update(role=("gate", "value"), **({} if inner is None else {"transform": inner}))
+    return graph
+
+
+class Weighted(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(4))
+
+    def forward(self, gate: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        return gate.sigmoid() * self.weight * value
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
@@ -79,6 +99,8 @@ for edge in (("x", "h1"), ("h2", "y")):
         (lambda: cut({**TWO, "hh1": 1}), "names the node .hh1.*; did you mean .h1."),
         (lambda: cut({"x": 0, "h1": 0, "y": 1}), "has no rank for the node 'h2'"),
         (lambda: cut(TWO, SHARED), "share a weight"),
+        (lambda: cut(TWO, gated(None, Weighted())), "share a weight"),
+        (lambda: cut(TWO, gated(nn.Linear(4, 4, bias=False), pcgraph.combines.Gate())), "share a weight"),
         (lambda: plan_of(PCNetwork(pcgraph.graphs.chain([4, 4, 4, 4]))).explain(TWO, machine=3), "machine"),
         (lambda: Machine(flops=0), "flops"),
         (lambda: Machine(latency=-1), "latency"),

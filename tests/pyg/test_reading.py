@@ -75,6 +75,13 @@ def test_rows_that_are_not_known_cost_and_teach_nothing() -> None:
         torch.testing.assert_close(parameter.grad, gradient, **EXACT)
 
 
+def test_values_that_are_not_known_may_be_nan() -> None:
+    """That is what a table writes where it has nothing, and NaN times nothing is NaN."""
+    data = Data(x=torch.ones(3, 2), y=torch.tensor([[1.0], [torch.nan], [2.0]]), edge_index=torch.tensor([[0], [1]]))
+    known = clamps(data, mask=torch.tensor([True, False, True]))
+    assert known["y"].tolist() == [[[1.0], [0.0], [2.0]]]
+
+
 def test_accuracy_counts_the_rows_of_a_mask() -> None:
     answer = torch.eye(3)[torch.tensor([[0, 0, 1, 0]])]
     assert accuracy(answer, DATA, "train_mask") == 1

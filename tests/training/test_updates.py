@@ -265,3 +265,9 @@ def test_an_evaluation_is_equal_to_itself() -> None:
 def test_several_targets_need_values_of_each() -> None:
     with pytest.raises(ClampError, match="targets of 'z'"):
         evaluate(forked(), [{"x": X, "y": Y}], predict=["y", "z"])
+
+
+def test_a_tuple_of_targets_is_told_to_be_a_list() -> None:
+    """A tuple may be a node, so that it cannot stand for several; nobody knows that before it is said."""
+    with pytest.raises(ConfigError, match=r"give predict=\['y', 'z'\]"):
+        evaluate(forked(), BOTH, predict=("y", "z"))

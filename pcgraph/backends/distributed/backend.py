@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
+from pcgraph.arguments import shown
 from pcgraph.backends.base import Backend, Program
 from pcgraph.backends.distributed.program import RankProgram
 from pcgraph.errors import ConfigError
-from pcgraph.initializers import Average, Forward, Given, Initializer, Normal, Null, PerNode, States, Zero
+from pcgraph.initializers import Given
 from pcgraph.network import Network, Piece
 from pcgraph.plan import Plan, local_plan
 from pcgraph.processes import Group
+from pcgraph.solvers import Solver
 
 __all__ = ["DistributedBackend"]
 
-#: Initializers of which a rank can compute its own nodes, and nothing else than these.
-BY_NODE = (Zero, Normal, Forward, States, Null, Average, PerNode)
 #: Plans of this rank that are kept.
 KEPT = 64
 
@@ -45,7 +45,7 @@ class DistributedBackend(Backend):
             )
         self.inner, self.part, self.network, self.group = inner, part, network, group
         self.moves_errors, self.moves_duals = inner.moves_errors, inner.moves_duals
-        self.moves_precisions = inner.moves_precisions
+        self.moves_precisions, self.combines = inner.moves_precisions, inner.combines
         self._plans: OrderedDict[Plan, Plan] = OrderedDict()
 
     def local(self, plan: Plan) -> Plan:
@@ -59,21 +59,33 @@ class DistributedBackend(Backend):
     def check(self, plan: Plan, network: Network) -> None:
         super().check(plan, network)
         for action in plan.layout.actions:
-            if isinstance(action, Given):
-                self._require_by_node(action.source)
-                if action.after:
-                    raise self._refuse(f"{type(action.source).__name__}, which relaxes parts of the graph before,")
+            if not isinstance(action, Given):
+                continue
+            for relaxation in action.after:
+                self.require_by_parts(relaxation.optimizer)
+            if action.source.across is None:
+                name = type(action.source).__name__
+                raise ConfigError(
+                    f"{name} does not start states on several ranks (found across = None): say in its class how "
+                    'ranks let it write, as in across = "nodes" if it writes each node by itself, or use no partition',
+                    key="init",
+                )
         self.inner.check(self.local(plan), self.network)
 
-    def _require_by_node(self, initializer: Initializer) -> None:
-        if type(initializer) not in BY_NODE:
-            raise self._refuse(f"{type(initializer).__name__}")
+    @staticmethod
+    def require_by_parts(optimizer: object) -> None:
+        """Refuse what cannot move the variables of one rank alone, before anything runs.
 
-    def _refuse(self, who: str) -> ConfigError:
-        known = ", ".join(kind.__name__ for kind in BY_NODE)
-        return ConfigError(
-            f"{who} does not start states on several ranks yet: take one of {known}, or no partition", key="init"
-        )
+        Raises
+        ------
+        ConfigError
+        """
+        if isinstance(optimizer, Solver) and not optimizer.sums:
+            raise ConfigError(
+                f"{shown(optimizer)} sees the variables of one rank alone: let it add up by memory['sum'] what it adds "
+                "up over variables, and say sums = True in its class; or take no partition",
+                key="optimizer",
+            )
 
     def lower(self, plan: Plan, network: Network, batch: int) -> Program:
         inner = self.inner.lower(self.local(plan), self.network, batch)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import cast
 
 import numpy as np
@@ -18,12 +19,14 @@ import torch
 from torch import Tensor
 
 from pcgraph.backends.base import Kind, Motion, Program, Which
+from pcgraph.backends.motion import Noise
 from pcgraph.clamps import Clamps
 from pcgraph.errors import ConfigError
 from pcgraph.initializers import Block, Context, Initializer, blocks
 from pcgraph.network import Network, Piece
+from pcgraph.optimizers import StateOptimizer
 from pcgraph.plan import Exchange, Plan
-from pcgraph.plan.operations import Index, Write
+from pcgraph.plan.operations import NONE, Index, Write
 from pcgraph.processes import Group
 
 __all__ = ["RankProgram"]
@@ -89,14 +92,35 @@ class RankProgram(Program):
         self.inner.evaluate(t)
 
     def pull(self, t: int, motion: Motion) -> None:
-        self.inner.pull(t, motion)
+        self.inner.pull(t, self._own(t, motion))
 
     def move(self, t: int, motion: Motion) -> None:
-        self.inner.move(t, motion)
+        own = self._own(t, motion)
+        self.inner.move(t, own)
+        self._draw_along(t, own)
 
     def step(self, t: int, motion: Motion) -> None:
         self._total = None
-        self.inner.step(t, motion)
+        own = self._own(t, motion)
+        self.inner.step(t, own)
+        self._draw_along(t, own)
+
+    def _draw_along(self, t: int, motion: Motion) -> None:
+        """Where nothing moves here, draw what the others draw: a generator is to be in one place on all ranks."""
+        optimizer = motion.optimizer
+        if len(self.inner.plan.stage(t).move.nodes) or not isinstance(optimizer, StateOptimizer):
+            return
+        if not optimizer.fixes_zero and motion.noise is not None:
+            nothing = torch.empty(0, self.batch, 1, dtype=self.network.dtype, device=self.network.device)
+            memory = {"lr": 1.0, "step": motion.first_step + t, "noise": partial(motion.noise.of, NONE)}
+            optimizer.step(nothing, nothing.clone(), memory)
+
+    def _own(self, t: int, motion: Motion) -> Motion:
+        """Return what of a motion is this rank's; it remembers in the same place."""
+        own = {int(self.part.local[i]): nudge for i, nudge in motion.nudges.items() if self.holds(i)}
+        moved = self.plan.stage(t).move.nodes
+        noise = Noise(self.plan.structure, moved, self.batch, motion.part, self.part.nodes)
+        return replace(motion, nudges=own, noise=noise)
 
     def finish(self) -> None:
         """Bring the errors up to date, and the energy, so that nobody waits for others when it is read."""
@@ -146,8 +170,11 @@ class RankProgram(Program):
         counts = np.bincount(peers, weights=size * self.batch, minlength=cut.parts).astype(int)
         return [_neighbours(part) for part in found], counts.tolist()
 
-    def _sum(self, tensor: Tensor) -> Tensor:
-        return tensor if self.group is None else self.group.sum(tensor)
+    def summed(self, tensor: Tensor) -> Tensor:
+        return tensor if self.group is None else self.group.sum(tensor.clone())
+
+    def largest(self, tensor: Tensor) -> Tensor:
+        return tensor if self.group is None else self.group.largest(tensor.clone())
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
@@ -202,14 +229,20 @@ class RankProgram(Program):
         """Sum the energies over all nodes of all ranks; at the end of a run that is done already."""
         if self._total is not None and t is None:
             return self._total.clone()
-        return self._sum(self.inner.energy(t))
+        return self.summed(self.inner.energy(t))
 
     def finite(self) -> bool:
         return bool(torch.isfinite(self.energy()).all())
 
     def residual(self, t: int, clamps: Clamps) -> Tensor:
-        found = self.inner.residual(t, self._own_clamps)
-        return found if self.group is None else self.group.largest(found)
+        return self.largest(self.inner.residual(t, self._own_clamps))
+
+    def settled(self, ratio: float, clamps: Clamps) -> Tensor:
+        """Tell it of the nodes of all ranks, which decide together what is left to do."""
+        own = self.inner.settled(ratio, self._own_clamps)
+        found = torch.zeros(len(self.plan.structure.nodes), self.batch, dtype=torch.uint8, device=own.device)
+        found[torch.from_numpy(self.part.nodes).to(own.device)] = own.to(torch.uint8)  # a ghost has no dual here
+        return self.largest(found).to(torch.bool)
 
     def gradients(self, scale: float) -> None:
         self.inner.gradients(scale)
@@ -225,6 +258,17 @@ class RankProgram(Program):
 
     def per_variable(self, t: int, nodes: Tensor) -> Tensor:
         return self.inner.per_variable(t, nodes[torch.from_numpy(self.part.nodes).to(nodes.device)])
+
+    def columns(self, t: int) -> tuple[Index | None, int]:
+        s, width = self.plan.structure, 0
+        first = np.full(len(s.nodes), -1, dtype=np.int64)
+        size = np.array([group.size for group in s.groups])[s.group_of]
+        for part in self._variables(t):
+            first[part] = width + np.concatenate([[0], np.cumsum(size[part])[:-1]])
+            width += int(size[part].sum())
+        own = [self.part.nodes[i] for part in self.inner._variables(t) for i in part.tolist()]
+        found = [np.arange(first[i], first[i] + size[i]) for i in own]
+        return (np.concatenate(found) if found else NONE), width
 
     def hold(self, held: Tensor) -> None:
         self.inner.hold(held[torch.from_numpy(self.part.nodes).to(held.device)])
@@ -247,7 +291,8 @@ def _neighbours(part: Index) -> slice | Index:
 class _Here:
     """An initializer writes the nodes of one rank, in blocks of the whole network.
 
-    Whole blocks are written, of which what lies here is kept: a draw is of a block, and must be the same on any rank.
+    One that writes by blocks writes whole ones, of which what lies here is kept: a draw is of a block, and must be the
+    same on any rank.
     """
 
     def __init__(self, op: Write, source: Initializer, context: Context, part: Piece) -> None:
@@ -265,7 +310,7 @@ class _Here:
                 self._write(whole, numbers[wanted] - whole.number, torch.from_numpy(wanted), out)
 
     def _write(self, whole: Block, rows: Index, wanted: Tensor, out: Tensor) -> None:
-        if type(self.source).__name__ == "States":  # it has no others than those of its rank
+        if self.source.across == "nodes":
             for k, row in zip(wanted.tolist(), rows.tolist()):
                 number, start = whole.number + row, whole.start + row
                 one = Block((whole.nodes[row],), whole.shape, whole.group, start, start + 1, number)

@@ -423,7 +423,8 @@ class _Lowering:
         stages = tuple(self.stage(plan.stage(t), t) for t in range(min(plan.steps, distinct)))
         final = self.stage(plan.final, plan.steps, final=True)
         learning = mask_of(len(self.level), plan.learn.edges)
-        weights = tuple(self.backs(learning, mask_of(self.count, plan.final.compare.nodes)))
+        # A frozen edge between others has a signal as they have, and is not to learn along with them.
+        weights = tuple(self.backs(learning, np.zeros(self.count, dtype=bool)))
         biases = tuple(self.by_group_rows(mask_of(self.count, plan.learn.nodes)))
         begun = tuple(begun for _, begun in self.lasting.values())
         return Lowered(tuple(self.prologue()), stages, final, weights, biases, begun)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from pcgraph.backends.base import Kind, Motion, Program, Which
+from pcgraph.backends.motion import Noise
 from pcgraph.backends.settings import keep
 from pcgraph.backends.torch import nodes, onednn
 from pcgraph.backends.torch.calls import Call, Give, MoveRows, Send, SendBack, Trade, mark, numbers
@@ -305,13 +306,17 @@ class TorchProgram(Program):
     def move(self, t: int, motion: Motion) -> None:
         optimizer = motion.optimizer
         assert isinstance(optimizer, StateOptimizer)
+        noise = motion.noise
+        if noise is None:
+            noise = Noise(self.plan.structure, self.plan.stage(t).move.nodes, self.batch, motion.part)
         for k, move in enumerate(self._stages[min(t, len(self._stages) - 1)].moves):
             memory = motion.memories.setdefault((move.group, k), {})
             if move not in self._rates:
                 self._rates[move] = self._rate(move, optimizer)
             memory["lr"], memory["step"] = self._rates[move], motion.first_step + t
-            memory["part"] = motion.part
+            memory["noise"] = partial(noise.of, move.nodes)
             move.step(optimizer, memory)
+            del memory["noise"]  # it is good for this step alone
         if self._masks and not optimizer.fixes_zero:
             self._hold()
 

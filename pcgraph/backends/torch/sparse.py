@@ -4,8 +4,9 @@ Both directions have a matrix of their own, stored by rows, since a product with
 spread over rows. Weight gradients are taken at the stored entries; nothing of size targets x sources is ever made.
 
 Products are those of torch's CSR matrices. On a CPU these sum each row in order; cuSPARSE may add in any, so that under
-``torch.use_deterministic_algorithms`` other devices use :func:`pcgraph.backends.torch.sums.bags`. Autocast leaves all
-this alone: there are no CSR products in half precision on a CPU.
+``torch.use_deterministic_algorithms`` other devices use :func:`pcgraph.backends.torch.sums.bags`. There are no CSR
+products in half precision on a CPU, which uses these as well then, and nowhere a sampled one: the weights of a network
+in half precision learn by products in float32. Autocast leaves all this alone.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ __all__ = [
     "scalar_pull",
     "scalar_weights",
 ]
+
+HALVES = (torch.float16, torch.bfloat16)
 
 
 class _Matrix:
@@ -85,6 +88,9 @@ class _Matrix:
         """
         matrix, where = self.matrix, rows(self.at) if (np.diff(self.at) > 0).all() else self.at
         put = _into_slice(where) if isinstance(where, slice) else _into_places(ws, where)
+        if ws.dtype in HALVES:
+            ones, shape = torch.ones_like(self.values, dtype=torch.float32), (matrix.shape[0], matrix.shape[1])
+            matrix = csr(ws, self.pointer, self.columns, ones, shape)
 
         if len(self.columns) > matrix.numel():  # so many parallel edges are more than sampled_addmm can take
             row = np.repeat(np.arange(len(matrix)), np.diff(self.pointer))
@@ -94,7 +100,9 @@ class _Matrix:
             )
 
         def learn(grad: Tensor, s: Tensor, x: Tensor, scale: float, beta: float) -> None:
-            put(grad, torch.sparse.sampled_addmm(matrix, s, x.t(), beta=0.0, alpha=-scale).values(), beta)
+            s, x = s.to(matrix.dtype), x.to(matrix.dtype)
+            product = torch.sparse.sampled_addmm(matrix, s, x.t(), beta=0.0, alpha=-scale)
+            put(grad, product.values().to(grad.dtype), beta)
 
         return learn
 
@@ -122,7 +130,7 @@ def _into_places(ws: Workspace, where: Index) -> Callable[[Tensor, Tensor, float
 
 
 def _summed_by_rows(ws: Workspace) -> bool:
-    return ws.device.type == "cpu" or not ws.deterministic
+    return ws.dtype not in HALVES if ws.device.type == "cpu" else not ws.deterministic
 
 
 def _flat(buffer: Tensor) -> Tensor:

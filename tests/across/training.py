@@ -1,0 +1,306 @@
+"""What the ranks of a test train, and a process alone with them: networks, settings, and how results are compared."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import networkx as nx
+import torch
+import torchmetrics
+from torch import distributed, nn
+
+import pcgraph
+from pcgraph import SGD, PCNetwork
+from pcgraph.energies import Gaussian
+from tests.builders import double
+
+#: How near several processes must come to one.
+NEAR = {"rtol": 1e-12, "atol": 1e-14}
+STEPS = 3
+
+
+class Learned(Gaussian):
+    """A Gaussian energy with a learned precision."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.log = nn.Parameter(torch.zeros((), dtype=torch.float64))
+
+    def energy(self, h: torch.Tensor, mu: torch.Tensor) -> torch.Tensor:
+        return 0.5 * self.log.exp() * (h - mu).flatten(1).square().sum(1) - 0.5 * self.log * h[0].numel()
+
+    def error(self, h: torch.Tensor, mu: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        e = self.log.exp() * (h - mu)
+        return e, -e
+
+
+def chained() -> nx.DiGraph:
+    return pcgraph.graphs.chain([5, 6, 6, 6, 3], activation="tanh")
+
+
+def rich() -> nx.DiGraph:
+    """A cycle, a skip edge, a slot, a module, shared weights, frozen ones, and an energy that learns."""
+    graph = nx.MultiDiGraph(pcgraph.graphs.chain([5, 6, 6, 6, 6, 3], activation="tanh"))
+    graph.add_edge("h3", "h2")
+    with torch.random.fork_rng():  # a module brings its own weights, here the same in every process
+        torch.manual_seed(0)
+        graph.add_edge("h1", "h4", transform=nn.Sequential(nn.Linear(6, 6), nn.LayerNorm(6)).double())
+    graph.add_edge("x", "h2", trainable=False)
+    graph.add_edge("h1", "h3", share="one")
+    graph.add_edge("h2", "h3", share="one")
+    graph.nodes["h1"]["slots"] = {"down": {"precision": 0.5}}
+    graph.add_edge("h2", "h1", slot="down")
+    graph.nodes["h4"]["energy"] = Learned()
+    return graph
+
+
+#: Name -> graph, and its owners on two and on four ranks; "x" of the first has a rank to itself, without weights.
+GRAPHS: dict[str, tuple[Callable[[], nx.DiGraph], dict[int, dict[str, int]]]] = {
+    "chain": (chained, {1: dict.fromkeys(("x", "h1", "h2", "h3", "y"), 0),
+                        2: {"x": 0, "h1": 1, "h2": 0, "h3": 1, "y": 0},
+                        4: {"x": 0, "h1": 3, "h2": 1, "h3": 2, "y": 1}}),
+    "rich": (rich, {1: dict.fromkeys(("x", "h1", "h2", "h3", "h4", "y"), 0),
+                    2: {"x": 0, "h1": 1, "h2": 0, "h3": 1, "h4": 1, "y": 0},
+                    4: {"x": 0, "h1": 3, "h2": 1, "h3": 2, "h4": 0, "y": 3}}),
+}  # fmt: skip
+
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "sgd": functools.partial(torch.optim.SGD, lr=0.05, momentum=0.9, weight_decay=0.01),
+    "adam": functools.partial(torch.optim.Adam, lr=0.01),
+    "adamw": functools.partial(torch.optim.AdamW, lr=0.01, weight_decay=0.1),
+}
+
+#: What is trained, and how. Batches have 8, 8, 8 and 5 samples, but where the initializer wants them alike.
+CASES: dict[str, dict[str, Any]] = {
+    "sgd": {"optimizer": "sgd"},
+    "adam": {"optimizer": "adam", "graph": "rich", "init": "zero"},
+    "adamw, average": {"optimizer": "adamw", "init": "average"},
+    "null": {"optimizer": "sgd", "init": "null", "sizes": (8, 8, 8, 8)},
+    "clip": {"optimizer": "sgd", "graph": "rich", "init": "normal", "clip": 0.05},
+    "accumulate": {"optimizer": "adamw", "accumulate": 3},
+    "errors": {"optimizer": "adam", "coordinates": pcgraph.Errors()},
+    "scheduler": {"optimizer": "adamw", "scheduler": True, "tolerance": 0.01},
+}
+INITS: dict[str, Callable[[], pcgraph.Initializer]] = {
+    "forward": pcgraph.Forward, "zero": pcgraph.Zero, "normal": lambda: pcgraph.Normal(seed=3),
+    "average": pcgraph.Average, "null": pcgraph.Null,
+}  # fmt: skip
+
+
+class Run:
+    """All that a run consists of, made anew.
+
+    Parameters
+    ----------
+    case : str
+    parts : int
+        Over so many ranks; 0 for a network of one process.
+    group : Group, ProcessGroup, DeviceMesh, optional
+    """
+
+    def __init__(self, case: str, parts: int = 0, group: Any = None) -> None:
+        how = dict(CASES[case])
+        make, owners = GRAPHS[how.pop("graph", "chain")]
+        over = {"partition": owners[parts], "group": group} if parts else {}
+        self.net = PCNetwork(make(), seed=0, dtype=torch.float64, **over)
+        self.init = INITS[how.pop("init", "forward")]()
+        self.optimizer = OPTIMIZERS[how.pop("optimizer")](self.net.parameters())
+        sizes = how.pop("sizes", (8, 8, 8, 5))
+        self.loader = [(double(n, 5, seed=i), (torch.arange(n) + i) % 3) for i, n in enumerate(sizes)]
+        if how.pop("scheduler", False):
+            how["scheduler"] = torch.optim.lr_scheduler.StepLR(self.optimizer, 1, gamma=0.5)
+        self.how = how
+
+    def fit(self, epochs: int = 2, **more: Any) -> pcgraph.training.History:
+        return pcgraph.fit(
+            self.net, self.loader, init=self.init, steps=STEPS, state_optimizer=SGD(lr=0.1), optimizer=self.optimizer,
+            epochs=epochs, curvature_every=0, measure_every=1, progress=False, **{**self.how, **more},
+        )  # fmt: skip
+
+    def told(self, history: pcgraph.training.History) -> dict[str, Any]:
+        """Give what there is to compare: all in the names of the whole network."""
+        steps = [(r.samples, r.energy, r.accuracy) for r in history.steps]
+        found = {
+            "steps": steps, "warnings": sorted(history.warnings), "rank": self.net.rank, "stopped": history.stopped,
+            "tensors": self.tensors(),
+        }  # fmt: skip
+        return found
+
+    def tensors(self) -> dict[str, tuple[Any, torch.Tensor]]:
+        """Map each tensor that this process has, and what the optimizer keeps of it, to its rows and values."""
+        found: dict[str, tuple[Any, torch.Tensor]] = {}
+        places, names = self.net.places, {id(p): name for name, p in self.net.named_parameters()}
+        for name, tensor in self.net.state_dict().items():
+            if places is None:
+                found[name] = (None, tensor.clone())
+            elif name in places:
+                found[places[name].name] = (places[name].rows, tensor.clone())
+        for parameter, kept in self.optimizer.state.items():
+            name = names[id(parameter)]
+            if places is not None and name not in places:
+                continue
+            place = None if places is None else places[name]
+            for key, value in kept.items():
+                if isinstance(value, torch.Tensor):
+                    rows = None if place is None or not value.dim() else place.rows
+                    found[f"{key} of {name if place is None else place.name}"] = (rows, value.clone())
+        for name, value in self.init.state_dict().items():
+            found[f"init {name}"] = (None, value.clone())
+        return found
+
+
+def groups(count: int) -> Any:
+    """Make a group of the first ranks, the same one each time."""
+    return _groups()[count]
+
+
+@functools.cache
+def _groups() -> dict[int, Any]:
+    size = distributed.get_world_size()
+    return {count: distributed.new_group(list(range(count))) for count in (2, 4) if count <= size}
+
+
+def trained(case: str, parts: int, folder: Path | None = None, stop: int | None = None, **more: Any) -> Any:
+    """Train over the first `parts` ranks. With a folder, save in it, and go on from what is there."""
+    groups(2)
+    if distributed.get_rank() >= parts:
+        return None
+    run = Run(case, parts, groups(parts))
+    history = run.fit(**kept(folder), **stopping(stop), **more)
+    return run.told(history)
+
+
+def alone(case: str, folder: Path | None = None, stop: int | None = None, parts: int = 0, **more: Any) -> Any:
+    """Train in this process."""
+    run = Run(case, parts)
+    return run.told(run.fit(**kept(folder), **stopping(stop), group=False, **more))
+
+
+def kept(folder: Path | None) -> dict[str, Any]:
+    if folder is None:
+        return {}
+    return {"checkpoint": folder, "resume": folder if pcgraph.checkpoints.exists(folder) else None}
+
+
+def stopping(step: int | None) -> dict[str, Any]:
+    return {} if step is None else {"callbacks": lambda r: r.kind == "step" and r.step == step}
+
+
+def compare(found: dict[str, Any], one: dict[str, Any], exact: bool = False) -> None:
+    """Hold what a rank has against one process."""
+    for key in ("stopped", "warnings"):
+        assert found[key] == one[key], key
+    assert len(found["steps"]) == len(one["steps"])
+    for ours, theirs in zip(found["steps"], one["steps"]):
+        assert ours[0] == theirs[0]
+        torch.testing.assert_close(ours[1], theirs[1], rtol=0 if exact else 1e-12, atol=0 if exact else 1e-14)
+        assert ours[2] == theirs[2]
+    for name, (rows, tensor) in found["tensors"].items():
+        whole, expected = one["tensors"][name]
+        if name.startswith("init group_"):  # each rank has its own nodes
+            own = (tensor.flatten(1) != 0).any(1)
+            tensor, expected = tensor[own], expected[own]
+        expected = expected[rows] if rows is not None and whole is None else expected
+        near = {"rtol": 0, "atol": 0} if exact else NEAR
+        torch.testing.assert_close(tensor, expected, **near, msg=lambda m, name=name: f"{name}: {m}")
+
+
+# -- two dimensions ---------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def mesh(*shape: int, names: tuple[str, ...] | None = ("data", "partition")) -> Any:
+    """Make a mesh of all ranks."""
+    return distributed.init_device_mesh("cpu", shape, mesh_dim_names=names)
+
+
+def meshed(case: str, folder: Path | None = None, stop: int | None = None, given: str = "net") -> Any:
+    """Train on two by two ranks, where ``fit`` is given the mesh, an axis of it, or nothing."""
+    both = mesh(2, 2)
+    run = Run(case, 2, both)
+    group = {"net": None, "mesh": both, "data": both["data"]}[given]
+    history = run.fit(**kept(folder), **stopping(stop), group=group)
+    return run.told(history), judged(run, group)
+
+
+def judged(run: Run, group: Any = None) -> dict[str, Any]:
+    """Evaluate, with metrics of torchmetrics and one of one's own."""
+    metrics = {
+        "confusion": torchmetrics.ConfusionMatrix(task="multiclass", num_classes=3),
+        "auroc": torchmetrics.AUROC(task="multiclass", num_classes=3),
+        "seen": Seen(),
+    }
+    inference = {"init": pcgraph.Normal(seed=3), "steps": 5, "optimizer": SGD(lr=0.1)}
+    how = inference if run.net.graph.is_multigraph() else {}  # which has a cycle, and no sweep
+    found = pcgraph.evaluate(run.net, run.loader, metrics=metrics, group=group, **how)
+    return {**found.as_dict(), "samples": found.samples, "confusion": found.metrics["confusion"]}
+
+
+class Seen:
+    """A metric of one's own: the sum of all predictions, each weighted by its place."""
+
+    def reset(self) -> None:
+        self.total, self.count = 0.0, 0
+
+    def update(self, predictions: torch.Tensor, targets: torch.Tensor) -> None:
+        places = torch.arange(self.count, self.count + len(targets)).double() + 1
+        self.total += float((places @ predictions.double()).sum())
+        self.count += len(targets)
+
+    def compute(self) -> float:
+        return self.total / self.count
+
+
+def evaluated(parts: int, shared: bool) -> Any:
+    """Evaluate a network that is cut over ranks, or one that every rank has, of which they share the batches."""
+    groups(2)
+    if distributed.get_rank() >= parts:
+        return None
+    run = Run("sgd", 0 if shared else parts, None if shared else groups(parts))
+    return judged(run, groups(parts) if shared else None)
+
+
+def same_numbers(found: dict[str, Any], expected: dict[str, Any]) -> None:
+    assert found.keys() == expected.keys()
+    assert torch.equal(found["confusion"], expected["confusion"])
+    for key, value in expected.items():
+        if key != "confusion":
+            assert math.isclose(found[key], value, rel_tol=1e-12), key
+
+
+# -- what is refused --------------------------------------------------------------------------------------------------
+
+
+def refused(what: str) -> str:
+    """Try what no network over ranks takes, and return what is said of it."""
+    graph, over = chained(), {"x": 0, "h1": 1, "h2": 0, "h3": 1, "y": 0}
+    rank = distributed.get_rank()
+    try:
+        if what == "one dimension":
+            PCNetwork(graph, partition=over, group=mesh(4, names=("partition",)))
+        elif what == "three dimensions":
+            PCNetwork(graph, partition=over, group=mesh(2, 2, 1, names=("data", "partition", "more")))
+        elif what == "other names":
+            PCNetwork(graph, partition=over, group=mesh(2, 2, names=("dp", "tp")))
+        elif what == "another size":
+            PCNetwork(graph, partition=over, group=mesh(1, 4))
+        elif what == "without a partition":
+            pcgraph.evaluate(PCNetwork(graph), [], group=mesh(2, 2))
+        elif what == "another mesh":
+            net = PCNetwork(graph, partition=over, group=mesh(2, 2))
+            pcgraph.evaluate(net, [], group=mesh(2, 2, names=None))
+        elif what in ("pcgraph", "torch"):
+            module = {"pcgraph": pcgraph, "torch": torch}[what]
+            real, module.__version__ = module.__version__, f"9.{rank // 2}"
+            try:
+                new = distributed.new_group(list(range(4)))
+                PCNetwork(graph, partition={**over, "h2": 2, "h3": 3}, group=new)
+            finally:
+                module.__version__ = real
+    except pcgraph.ConfigError as error:
+        return str(error)
+    return "nothing"
