@@ -258,10 +258,11 @@ class _Picture:
             bbox={"boxstyle": "square,pad=0.1", "color": PAPER, "alpha": 0.8 if bad and not inside else 0.0},
         )  # fmt: skip
         data = self.declared.nodes[v]
-        below = [named(data["combine"])] if self.full and data.get("combine") is not None else []
+        below = []
         if self.counted and data.get("shape") is not None:
             counted = neurons(data["shape"])
-            below.insert(0, counted.split()[0] if "×" in counted else counted)  # which is wide enough without a word
+            below = [counted.split()[0] if "×" in counted else counted]  # which is wide enough without a word
+        below += [named(data["combine"])] if self.full and data.get("combine") is not None else []
         if below:
             self.ax.annotate(
                 as_it_is("\n".join(below)), (x, y), xytext=(0, -self.radius - (3 if inside else 14)),

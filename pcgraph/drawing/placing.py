@@ -153,7 +153,7 @@ def bend(declared: nx.DiGraph, u: Node, v: Node, place: dict[Node, Point]) -> fl
 
 
 def along(start: Point, stop: Point, rad: float, t: float = 0.5) -> Point:
-    """Return the place on matplotlib's arc of this curvature after the part `t` of the way, by default its middle."""
+    """Return a place on matplotlib's arc of this curvature: its middle, or that part of the way."""
     (x, y), (x2, y2), out = start, stop, 2 * t * (1 - t) * rad
     return x + (x2 - x) * t + out * (y2 - y) * HIGH / WIDE, y + (y2 - y) * t - out * (x2 - x) * WIDE / HIGH
 

@@ -214,8 +214,8 @@ def test_roles_stand_on_their_edges():
     assert {*written, "gate, value"} <= found.keys()
     assert len({found[text] for text in written}) == 4
     assert all(place["a"][0] < found[text][0] < place["b"][0] for text in written)
-    assert "2×4 neurons\nattention" in found
-    assert "2×4 neurons\ngate" in found
+    assert "2×4\nattention" in found
+    assert "2×4\ngate" in found
     graph.add_nodes_from(range(100), shape=1)
     assert "query" not in {t.get_text() for t in drawing.graph(graph, {"a"}).texts}
 
