@@ -95,6 +95,7 @@ RUNS = [
     *((graph, "states") for graph in GRAPHS),
     ("feedback in sums", "Equilibrium"),
     ("feedback in sums", "Nudged(0.5), 20 steps"),
+    ("feedback among hidden groups", "Equilibrium"),
     ("feedback among hidden groups", "hybrid coordinates"),
 ]
 
