@@ -131,6 +131,7 @@ def rivals() -> dict[str, Callable[[], Learn]]:
     return {
         "backprop": backprop,
         "errors, T = 5": local(5, steady(0.005, True), coordinates=Errors()),
+        "errors, T = 5, up to 0.001": local(5, steady(0.001, True), coordinates=Errors()),
         "Average, T = 7": local(7, steady(0.01, True), by_class),
         "Average, T = 7, up to 0.03": local(7, steady(0.03, True), by_class),
     }

@@ -149,13 +149,14 @@ def advise(
     report = check_phase(net.graph, clamps, repair=False)
     target = _target(net, clamps, predict, report)
     leaks = [leak for leak in report.leaks if leak.nodes[0] == target]
-    rule, ruled = _rule(leaks)
-    init, why_init = _initializer(report, target, bool(leaks))
-    coordinates, why_coordinates = _coordinates(report, bool(leaks))
-    rate, steps, why_steps = _pace(report, coordinates, bool(leaks))
-    optimizer = _phases() if leaks else SGD(lr=Following(rate))
+    rule, ruled = _rule(leaks, _feedback(report, target))
+    pulled = isinstance(rule, Nudged)
+    init, why_init = _initializer(report, target, pulled)
+    coordinates, why_coordinates = _coordinates(report, pulled)
+    rate, steps, why_steps = _pace(report, coordinates, pulled)
+    optimizer = _phases() if pulled else SGD(lr=Following(rate))
     measured = _measured(net, clamps, init, coordinates, rate, steps)
-    predict_how, asked = _ask(net, report, target, steps if leaks else None)
+    predict_how, asked = _ask(net, report, target, steps if pulled else None)
     choices = (
         Choice("initializer", _shown(init), why_init),
         Choice("coordinates", repr(coordinates) if coordinates else "states", why_coordinates),
@@ -179,12 +180,28 @@ def _target(net: PCNetwork, clamps: Any, predict: Node | None, report: Report) -
     return found[-1] if found else None
 
 
-def _rule(leaks: list[Any]) -> tuple[Rule, tuple[Choice, ...]]:
-    if not leaks:
+def _feedback(report: Report, target: Node | None) -> tuple[Node, ...]:
+    """Find free nodes that predict each other in sums, and of which some are further than an edge from the target."""
+    near = {u for u, v in report.main_edges if v == target}
+    loops = [part for part in report.components if len(part) > 1 and not part <= near]
+    return tuple(sorted(loops[0], key=str)) if loops and target is not None else ()
+
+
+def _rule(leaks: list[Any], loop: tuple[Node, ...]) -> tuple[Rule, tuple[Choice, ...]]:
+    if not leaks and not loop:
         return Standard(), ()
     reason = (
-        f"{leaks[0]}: a clamped target would help to predict itself, so it pulls and is not fixed. Better, if the "
-        "graph may change: put what comes from the target into slots (slot= on these edges)"
+        f"{told(*loop)} predict each other: with the target fixed they come to agree with it and with each other, and "
+        "little error is left for what leads to them, so it pulls. Better, if the graph may change: put what comes "
+        "back into slots (slot= on these edges)"
+    )
+    reason = (
+        reason
+        if not leaks
+        else (
+            f"{leaks[0]}: a clamped target would help to predict itself, so it pulls and is not fixed. Better, if the "
+            "graph may change: put what comes from the target into slots (slot= on these edges)"
+        )
     )
     return Nudged(strength=STRENGTH), (Choice("rule", repr(Nudged(strength=STRENGTH)), reason),)
 

@@ -108,6 +108,21 @@ def test_every_named_activation_on_nodes_and_edges(name):
     same(run(graph, "triton"), run(graph, "torch"))
 
 
+@pytest.mark.parametrize("energy", [*tables.ENERGIES, pcgraph.energies.LearnedPrecision], ids=lambda e: e.__name__)
+def test_every_named_energy(energy):
+    """On a small node, on one whose neurons do not fit a tile, and on single neurons."""
+    graph = mixed()
+    graph.add_node("wide", shape=40)
+    graph.add_edge("a", "wide")
+    for v in ("b", "c", "y", "wide"):
+        graph.nodes[v]["energy"] = energy()
+    same(run(graph, "triton", steps=1), run(graph, "torch", steps=1))
+    if energy not in (pcgraph.energies.CrossEntropy, pcgraph.energies.KL):
+        graph = neurons()
+        graph.nodes["y"]["energy"] = graph.nodes[3]["energy"] = energy()
+        same(run(graph, "triton", steps=1), run(graph, "torch", steps=1))
+
+
 @pytest.mark.parametrize("turns", [False, True])
 @pytest.mark.parametrize("heavy", [float("inf"), 400.0, 0.0])
 def test_what_is_left_to_cublas_and_what_is_transposed(monkeypatch, turns, heavy):
@@ -221,6 +236,18 @@ def test_drawn_graphs(data):
     same(run(graph, "triton", init=init, steps=steps), run(graph, "torch", init=init, steps=steps))
 
 
+def test_biases_that_neurons_share():
+    """Beside nodes of the same shape with a bias for each neuron, and with none."""
+    graph = nx.DiGraph()
+    graph.add_nodes_from([("x", {"shape": 4}), ("y", {"shape": (3, 4)})], activation="tanh")
+    for v, bias in (("a", (3, 1)), ("b", (1, 4)), ("c", True), ("d", False), ("e", (3, 1))):
+        graph.add_node(v, shape=(3, 4), activation="tanh", bias=bias)
+    nx.add_cycle(graph, "abcde")
+    graph.add_edge("x", "a")
+    graph.add_edges_from((v, "y") for v in "bde")
+    same(run(graph, "triton"), run(graph, "torch"))
+
+
 def test_gradients_are_added_to_whatever_is_there():
     net = PCNetwork(mixed(), backend="triton", dtype=DTYPE, device=DEVICE)
     clamps = {v: torch.randn(5, n).to(net.dtype).to(DEVICE) for v, n in (("x", 20), ("y", 10))}
@@ -327,11 +354,11 @@ def test_auto_never_interprets():
 
 def test_explain_says_what_runs_beside_the_kernels():
     graph = mixed()
-    graph.add_node("d", shape=4, activation=torch.sin, energy=pcgraph.energies.Laplace())
+    graph.add_node("d", shape=4, activation=torch.sin, energy=pcgraph.energies.LearnedPrecision())
     graph.add_edge("a", "d", transform=torch.nn.Linear(32, 4, bias=False))
     text = PCNetwork(graph, backend="triton", device=DEVICE).plan(["x", "y"], init=Zero(), steps=2).explain()
     assert "backend: fused kernels, two launches a step" in text
     assert "32_to_32: 3 edges, batched, fused" in text
     assert "beside the fused kernels: module edges" in text
     assert "activations that run beside them: sin" in text
-    assert "energies that run beside them: Laplace" in text
+    assert "energies that run beside them: LearnedPrecision" in text

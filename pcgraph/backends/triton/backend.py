@@ -15,7 +15,7 @@ from pcgraph.backends.torch.lowering import lower
 from pcgraph.backends.torch.program import TorchProgram
 from pcgraph.backends.torch.workspace import Workspace
 from pcgraph.backends.traits import TRITON, traits_of
-from pcgraph.backends.triton.tables import aside, known
+from pcgraph.backends.triton.tables import aside, known, priced
 from pcgraph.errors import ConfigError
 from pcgraph.network import Network
 from pcgraph.plan import Plan
@@ -26,8 +26,8 @@ __all__ = ["TritonBackend"]
 class TritonBackend(TorchBackend):
     """This backend computes dense edges, activations, errors and moves in fused kernels, two launches a step.
 
-    What the kernels do not know (modules, callables, other energies than the Gaussian, CSR matrices, very large
-    layers) runs beside them, as :class:`~pcgraph.backends.TorchBackend` runs it.
+    What the kernels do not know (modules, callables, energies of users' own, learned ones or such as sum over a large
+    node, CSR matrices, very large layers) runs beside them, as :class:`~pcgraph.backends.TorchBackend` runs it.
 
     Parameters
     ----------
@@ -46,8 +46,6 @@ class TritonBackend(TorchBackend):
         reason = unusable(network.device, network.dtype, self.strict)
         if reason is None and plan.measure is not None:
             reason = "error coordinates move along waves, which are not fused"
-        if reason is None and plan.structure.shared_biases:
-            reason = "a bias that neurons share is not fused"
         return reason
 
     def check(self, plan: Plan, network: Network) -> None:
@@ -86,7 +84,7 @@ class TritonBackend(TorchBackend):
             lines[at] += ", fused" if beside is None else f", beside the fused kernels: {beside}"
             at += 1
         odd = sorted({segment.activation.name for segment in s.segments if not segment.is_root and known(segment) < 0})
-        own = sorted({type(x.energy).__name__ for x in s.segments if x.energy is not None and not x.gaussian})
+        own = sorted({type(x.energy).__name__ for x in s.segments if priced(x, s.groups[x.group].size) < 0})
         lines += [f"  activations that run beside them: {', '.join(odd)}"] if odd else []
         lines += [f"  energies that run beside them: {', '.join(own)}"] if own else []
         return ("backend: fused kernels, two launches a step", *lines)

@@ -32,6 +32,7 @@ _EDGE = tl.constexpr(len(tables.EDGE))
 _TILE = tl.constexpr(2 + len(tables.NODE) + len(tables.EDGE))
 _ROW = tl.constexpr(len(tables.ROW))
 _COMPARE, _SWEEP, _KEEP, _OWN = (tl.constexpr(flag) for flag in (tables.COMPARE, tables.SWEEP, tables.KEEP, tables.OWN))
+_ENERGY = tl.constexpr(tables.ENERGY)
 _MOMENTUM, _NESTEROV, _ADAM = (tl.constexpr(kind) for kind in (tables.MOMENTUM, tables.NESTEROV, tables.ADAM))
 _COPY, _UNALIGNED, _BIAS = tl.constexpr(tables.COPY), tl.constexpr(tables.UNALIGNED), tl.constexpr(tables.BIAS)
 
@@ -117,6 +118,58 @@ def _slope(a, m, code, KNOWN: tl.constexpr):
         if code == 10:
             d = tl.where(a > 20.0, d, 1.0 / (1.0 + tl.exp(-tl.minimum(a, 20.0))))
     return d
+
+
+@triton.jit
+def _logs(x, mn):
+    """Compute the logarithm of the softmax of each row, of which the neurons `mn` are there."""
+    x = tl.where(mn[None, :], x, -1e30)
+    x -= tl.max(x, 1)[:, None]
+    return x - tl.log(tl.sum(tl.exp(x), 1))[:, None]
+
+
+@triton.jit
+def _errors(h, mu, code, facts, mn, ENERGIES: tl.constexpr):
+    """Compute dE/dh and -dE/dmu of the energy with this number, one of those whose bits are set in `ENERGIES`."""
+    own = h - mu
+    sent = own
+    if ENERGIES & 2:
+        if code == 1:
+            one = own * 0.0 + 1.0 / tl.load(facts)
+            own = tl.where(own > 0, one, tl.where(own < 0, -one, own * 0.0))
+            sent = own
+    if ENERGIES & 4:
+        if code == 2:
+            most = own * 0.0 + tl.load(facts)
+            own = tl.minimum(tl.maximum(own, -most), most)
+            sent = own
+    if ENERGIES & 8:
+        if code == 3:
+            own = tl.load(facts) * own / (tl.load(facts + 1) + own * own)
+            sent = own
+    if ENERGIES & 16:
+        if code == 4:
+            own, sent = -mu, h - 1.0 / (1.0 + tl.exp(-mu))
+    if ENERGIES & 32:
+        if code == 5:
+            own, sent = -mu, h - tl.exp(mu)
+    if ENERGIES & 64:
+        if code == 6:
+            own = own * 0.0
+            sent = own
+    if ENERGIES & 128:
+        if code == 7:
+            logs = _logs(mu, mn)
+            own = tl.where(mn[None, :], -logs, 0.0 * mu)
+            sent = h - tl.sum(h, 1)[:, None] * tl.exp(logs)
+    if ENERGIES & 256:
+        if code == 8:
+            ours, theirs = _logs(h, mn), _logs(mu, mn)
+            shares = tl.exp(ours)
+            apart = tl.where(mn[None, :], ours - theirs, 0.0 * mu)
+            own = shares * (apart - tl.sum(shares * apart, 1)[:, None])
+            sent = shares - tl.exp(theirs)
+    return own, sent
 
 
 @triton.jit
@@ -214,8 +267,9 @@ def _at(cell, EVEN: tl.constexpr):
 
 
 @triton.jit(do_not_specialize=["batch", "show"])
-def predict(P, W, tiles, edges, batch, show, precisions, duals, DUAL: tl.constexpr,
-            KNOWN: tl.constexpr, PHI: tl.constexpr, SINGLE: tl.constexpr, MIXED: tl.constexpr, COPIES: tl.constexpr,
+def predict(P, W, tiles, edges, batch, show, precisions, duals, facts,
+            DUAL: tl.constexpr, ENERGIES: tl.constexpr, KNOWN: tl.constexpr,
+            PHI: tl.constexpr, SINGLE: tl.constexpr, MIXED: tl.constexpr, COPIES: tl.constexpr,
             EVEN: tl.constexpr, PRECISE: tl.constexpr, ALIGN: tl.constexpr, ACC: tl.constexpr,
             BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, DOT: tl.constexpr):
     """Compute one tile of what comes into one node, and of its errors, or of its state.
@@ -250,10 +304,12 @@ def predict(P, W, tiles, edges, batch, show, precisions, duals, DUAL: tl.constex
     if flags & _SWEEP:
         tl.store(P + own + place, mu, mask=ok)
     elif flags & _COMPARE:
-        error = h - mu
-        residual = error
+        residual = h - mu
+        error, sent = _errors(h, mu, flags >> _ENERGY, facts + 2 * entry, mn, ENERGIES)
         if PRECISE:
-            error *= tl.load(precisions + entry)
+            precision = tl.load(precisions + entry)
+            error *= precision
+            sent *= precision
         if DUAL:
             dual, rate = tl.load(duals + 2 * entry), tl.load(duals + 2 * entry + 1)
             shifts = (rm < tl.where(dual != _NONE, batch, 0))[:, None] & mn[None, :]
@@ -261,8 +317,9 @@ def predict(P, W, tiles, edges, batch, show, precisions, duals, DUAL: tl.constex
             shift += tl.load(P + dual + place, mask=shifts, other=0.0)
             tl.store(P + dual + place, shift, mask=shifts)
             error += shift
+            sent += shift
         tl.store(P + _at(row + 4, EVEN) + place, error, mask=ok)
-        tl.store(P + _at(row + 5, EVEN) + place, error * _slope(acc, mu, code, KNOWN), mask=ok)
+        tl.store(P + _at(row + 5, EVEN) + place, sent * _slope(acc, mu, code, KNOWN), mask=ok)
         if show:
             tl.store(P + _at(row + 3, EVEN) + place, mu, mask=ok)
 

@@ -106,13 +106,15 @@ class Predict(_Tiled):
     ) -> None:  # fmt: skip
         super().__init__(places, nodes, flags, start, keep, edges, False)
         self.error = _Error(places, precisions, duals)
-        self.options |= {"KNOWN": places.sigmas, **self.error.kind}
+        self.facts = places.on_device(places.facts[nodes]).to(places.ws.dtype)
+        self.options |= {"KNOWN": places.sigmas, "ENERGIES": places.energies, **self.error.kind}
 
     def __call__(self, show: bool, t: int = 0) -> None:
         """Launch it; `show` says whether predictions are written too, and `t` which precisions count."""
         kernels.predict[self.grid](
-            self.anchor, self.weights, *self.tables, self.batch, int(show), *self.error.tensors(t), **self.options
-        )
+            self.anchor, self.weights, *self.tables, self.batch, int(show), *self.error.tensors(t), self.facts,
+            **self.options,
+        )  # fmt: skip
 
 
 class Pull(_Tiled):

@@ -39,6 +39,7 @@ from pcgraph.backends.triton.tables import (
     ADAM,
     BARE,
     COMPARE,
+    ENERGY,
     KEEP,
     MOMENTUM,
     NESTEROV,
@@ -100,9 +101,9 @@ class TritonProgram(TorchProgram):
 
     def _own(self, call: CompareRows | ActivateRows) -> bool:
         """Tell whether the kernels do what is done at these nodes."""
-        segment = self.plan.structure.segments[call.segment]
-        known = bool((self.places.sigma[self._segment_nodes(call)[:1]] >= 0).all())
-        return known and (isinstance(call, ActivateRows) or segment.gaussian)
+        nodes = self._segment_nodes(call)[:1]
+        priced = isinstance(call, ActivateRows) or bool((self.places.energy[nodes] >= 0).all())
+        return priced and bool((self.places.sigma[nodes] >= 0).all())
 
     def _kept(self, lowered: Lowered) -> Mask:
         """Find the nodes whose incoming sum must be in memory: a stage reads it as an earlier one left it."""
@@ -346,7 +347,8 @@ class TritonProgram(TorchProgram):
         for call in calls.errors:
             nodes = self._segment_nodes(call)
             compared[nodes] = True
-            flags[nodes] = COMPARE | (SHIFT if call.dual else 0) if self._own(call) else KEEP
+            fused = COMPARE | (SHIFT if call.dual else 0) | (self.places.energy[nodes] << ENERGY)
+            flags[nodes] = fused if self._own(call) else KEEP
         before, predict = self._forward(calls.forward, flags, precisions)
         forward: list[Step] = [*before, *(self._shown(launch) for launch in predict)]
         errors = self._all(beside)
@@ -486,11 +488,18 @@ class TritonProgram(TorchProgram):
             fused = set(self.places.buckets)
             whole = self._lowered
             mine = [call for call in whole.weights if call.bucket in fused]
-            self._lowered = replace(whole, weights=tuple(c for c in whole.weights if c.bucket not in fused), biases=())
+            shared = list(self.plan.structure.shared_biases)
+            alone: list[list[tuple[int, Rows]]] = [[], []]
+            for g, rows in whole.biases:
+                few = np.isin(self._nodes(g, rows), shared)
+                for part, which in zip(alone, (~few, few)):
+                    part += [(g, numbers(rows)[which])] if which.any() else []
+            weights = tuple(call for call in whole.weights if call.bucket not in fused)
+            self._lowered = replace(whole, weights=weights, biases=tuple(alone[1]))
             super()._gradients()
             self._lowered = whole
             assert self._learn is not None
             self._learn.append(self._keep(
-                ("learn", id(self)), lambda: Learning(self.places, mine, whole.biases)
+                ("learn", id(self)), lambda: Learning(self.places, mine, alone[0])
             ))  # fmt: skip
         return self._learn

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pcgraph.activations import Activation
@@ -15,13 +17,15 @@ from pcgraph.backends.torch.calls import Rows, numbers
 from pcgraph.backends.torch.kernels import Kernel
 from pcgraph.backends.torch.workspace import Workspace
 from pcgraph.backends.traits import Traits
+from pcgraph.energies import KL, Bernoulli, CrossEntropy, Energy, Gaussian, Huber, Laplace, Poisson, StudentT, Zero
 from pcgraph.network import Bucket, Segment, Structure
 from pcgraph.plan.flow import Mask
 from pcgraph.plan.operations import Index
 
 __all__ = [
-    "ACTIVATIONS", "ADAM", "BARE", "BIAS", "COMPARE", "COPY", "DENSE", "EDGE", "KEEP", "MOMENTUM", "NESTEROV", "NODE",
-    "NONE", "OWN", "PLAIN", "ROW", "SHIFT", "SWEEP", "UNALIGNED", "Places", "Tile", "aside", "known", "tile_for",
+    "ACTIVATIONS", "ADAM", "BARE", "BIAS", "COMPARE", "COPY", "DENSE", "EDGE", "ENERGIES", "ENERGY", "KEEP",
+    "MOMENTUM", "NESTEROV", "NODE", "NONE", "OWN", "PLAIN", "ROW", "SHIFT", "SWEEP", "UNALIGNED", "Places", "Tile",
+    "aside", "known", "priced", "tile_for",
 ]  # fmt: skip
 
 #: The activations that the kernels know, by their number.
@@ -41,8 +45,36 @@ NONE = -(2**62)
 #: What a launch does at a node: errors and signals are taken; the state becomes the prediction; what comes in is kept;
 #: the gradient begins with the node's own error; the sum begins elsewhere, without its bias; its dual rises.
 COMPARE, SWEEP, KEEP, OWN, BARE, SHIFT = 1, 2, 4, 8, 16, 32
+#: Above these bits of the flags stands the number of the node's energy.
+ENERGY = 8
 #: How states move: not at all, their gradients are written; or by descent of one of these kinds.
 PLAIN, MOMENTUM, NESTEROV, ADAM = 1, 2, 3, 4
+
+
+#: The energies that the kernels know, by their number, and what they know of each: two numbers. The last ones are sums
+#: over a node, which has to fit one tile.
+ENERGIES: dict[type[Energy], Callable[[Any], tuple[float, float]]] = {
+    Gaussian: lambda e: (0.0, 0.0),  # its precision stands elsewhere
+    Laplace: lambda e: (e.scale, 0.0),
+    Huber: lambda e: (e.delta, 0.0),
+    StudentT: lambda e: (e.dof + 1, e.dof * e.scale**2),
+    Bernoulli: lambda e: (0.0, 0.0),
+    Poisson: lambda e: (0.0, 0.0),
+    Zero: lambda e: (0.0, 0.0),
+    CrossEntropy: lambda e: (0.0, 0.0),
+    KL: lambda e: (0.0, 0.0),
+}
+
+
+def priced(segment: Segment, size: int, most: int = 32) -> int:
+    """Return the number of the energy of a segment, or -1 where no kernel computes it for nodes of so many neurons."""
+    energy = segment.energy
+    if energy is None or segment.gaussian:
+        return 0
+    whole = type(energy) in (CrossEntropy, KL)
+    if type(energy) not in ENERGIES or (whole and (size > most or getattr(energy, "by_row", False))):
+        return -1
+    return list(ENERGIES).index(type(energy))
 
 
 @dataclass(frozen=True)
@@ -146,9 +178,11 @@ class Places:
         ]  # fmt: skip
         tiled = self.fused & ~self.scalar
         self.tile = tile_for(traits, self.size[~self.alone], ws.batch)
+        #: The number of each node's energy, -1 where it is taken beside the kernels; and what they know of it.
+        self.energy, self.facts = self._energies()
         ends = (self.size[end[tiled]].max(initial=1) for end in (s.source, s.target))
         self.single = bool(max(ends) <= self.tile.inner)
-        self.sigmas, self.phis = _bits(self.sigma), _bits(self.phi[tiled])
+        self.sigmas, self.phis, self.energies = _bits(self.sigma), _bits(self.phi[tiled]), _bits(self.energy)
 
     def _alone(self) -> Mask:
         """Find the nodes of the kernels for scalars: none but scalar edges of theirs are fused; others are not so."""
@@ -167,6 +201,19 @@ class Places:
         for ends in (s.source, s.target):
             alone[ends[self.scalar]] = True
         return alone
+
+    def _energies(self) -> tuple[Index, NDArray[np.float64]]:
+        s = self.ws.structure
+        sizes = [s.groups[x.group].size for x in s.segments]
+        codes = np.array([priced(x, size, min(32, self.tile.neurons)) for x, size in zip(s.segments, sizes)])
+        none = (0.0, 0.0)
+        facts = np.array([
+            ENERGIES[type(x.energy)](x.energy) if code > 0 and x.energy is not None else none
+            for x, code in zip(s.segments, codes)
+        ]).reshape(-1, 2)  # fmt: skip
+        found = codes[s.segment_of]
+        found[self.alone & (found != 0)] = -1
+        return found, facts[s.segment_of]
 
     def _biases(self) -> Index:
         s, found = self.ws.structure, np.full(len(self.size), -1, dtype=np.int64)
@@ -291,9 +338,19 @@ class Places:
         where = [self.offsets(column) for column in columns]
         sigma = np.maximum(self.sigma[nodes], 0)
         # A sum that begins elsewhere has its bias there, unless it is said to be bare.
-        bias = np.where((start != -1) & ((flags & BARE) == 0), -1, self.bias[nodes])
+        bias = np.where((start != -1) & ((flags & BARE) == 0), -1, self._biases_of(nodes))
         rest = [self.offsets(start), self.offsets(bias), sigma, flags, ends[:-1], ends[1:]]
         return np.stack([self.size[nodes], *where, *rest], 1)
+
+    def _biases_of(self, nodes: Index) -> Index:
+        """Return the addresses of biases; of one that neurons share, that of a copy, refreshed for every run."""
+        s, found = self.ws.structure, self.bias[nodes]
+        for k in np.flatnonzero(np.isin(nodes, list(s.shared_biases))).tolist():
+            g, p = s.place(int(nodes[k]))
+            whole = self.ws.bias(g, np.array([p]))
+            assert whole is not None
+            found[k] = whole.data_ptr()
+        return found
 
     def on_device(self, table: Index | np.ndarray[Any, Any]) -> Tensor:
         """Bring a table to the device."""
