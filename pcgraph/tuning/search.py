@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pcgraph.arguments import require_count, require_flag, require_number, require_text, shown
+from pcgraph.arguments import require_count, require_flag, require_number, require_taking, require_text, shown
 from pcgraph.errors import ConfigError, Diverged, PCGraphError
 from pcgraph.training import History
 from pcgraph.training.records import is_larger_better
@@ -30,6 +30,8 @@ Train = Callable[[dict[str, Any], Progress], float | History]
 #: What is not said, neither here nor in a table of settings.
 DEFAULTS = {"trials": 20, "epochs": 1, "finalists": 0, "seeds": 3, "storage": None, "name": "search", "timeout": None}
 STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "running", "WAITING": "running"}
+#: What is wrong with these is wrong in every trial.
+OF_THE_SEARCH = ("metric", "train")
 REFUSED, WHY, JOB, NOTED = "refused", "why", "job", "measured"
 
 
@@ -97,7 +99,8 @@ def search(
     ConfigError
         An argument is not as it has to be; or the storage holds another search under this name.
     PCGraphError
-        Optuna is not installed; or no trial was complete: the error is then that of the last one.
+        Optuna is not installed; `train` returns something else, or does not measure the metric; or no trial was
+        complete: the error is then that of the last one.
 
     Notes
     -----
@@ -120,6 +123,8 @@ def search(
     if not callable(train) or isinstance(train, type):
         train, space, final, more = _of_settings(train, space)
         given, final_epochs = {**more, **given}, final if final_epochs is None else final_epochs
+    else:
+        require_taking(train, "train", "settings and a progress", 2)
     if space is None:
         raise ConfigError("a function needs a space, as in {'lr': [1e-3, 1e-2]} (found none)", key="space")
     trials, epochs, finalists, seeds, storage, name, timeout = ({**DEFAULTS, **given}[key] for key in DEFAULTS)
@@ -277,6 +282,9 @@ class _Search:
             self._mark(trial, WHY, "diverged")
             self._tell(study, trial, state=state.PRUNED)
         except PCGraphError as error:
+            if isinstance(error, ConfigError) and error.key in OF_THE_SEARCH:
+                self._tell(study, trial, state=state.FAIL)
+                raise
             self.error = error
             for key, text in ((REFUSED, True), (WHY, f"{type(error).__name__}: {error}")):
                 self._mark(trial, key, text)
