@@ -16,13 +16,13 @@ from pcgraph.arguments import is_number, shown
 from pcgraph.drawing.placing import (
     HIGH,
     WIDE,
-    along,
     bend,
     fanned,
     heights,
     is_target,
     layout,
     main_edges,
+    middle,
     signs,
 )  # fmt: skip
 from pcgraph.drawing.style import (
@@ -164,10 +164,10 @@ def named(value: object) -> str:
     return value if isinstance(value, str) else getattr(value, "__name__", type(value).__name__)
 
 
-def scale_of(data: Mapping[str, Any]) -> str:
+def scale_of(data: Mapping[str, Any]) -> list[str]:
     """Write the factor of what an edge sends; nothing where it is 1."""
     scale = data.get("scale")
-    return "" if scale is None or float(scale) == 1.0 else f"×{float(scale):.3g}"
+    return [] if scale is None or float(scale) == 1.0 else [f"×{float(scale):.3g}"]
 
 
 def roles_of(data: Mapping[str, Any]) -> list[str]:
@@ -294,21 +294,20 @@ class _Picture:
         (x, y), (x2, y2) = self.place[u], self.place[v]
         first = self.bends.get((u, v), 0.0)
         for i, data in enumerate(parallel):
-            slot, roles = None if feeds_main(data) else data["slot"], ", ".join(roles_of(data))
+            slot, text = None if feeds_main(data) else data["slot"], "\n".join([*scale_of(data), *roles_of(data)])
             style, end = self.style(u, v, slot), self.end(v, slot)
             if u == v:
                 self.loop(v, style, 1 + 0.6 * i, slot)
-                self.written(f"{scale_of(data)} {roles}".strip(), x, y, 1.8 * self.radius * (1 + 0.6 * i))
+                self.written(text, x, y, 1.8 * self.radius * (1 + 0.6 * i))
                 continue
-            rad = fanned(first, i, math.hypot(x2 - x, y2 - y))
+            wide = 1.6 if len(parallel) > 1 and any(map(roles_of, parallel)) else 1.0  # room for what is written
+            rad = first + wide * (fanned(first, i, math.hypot(x2 - x, y2 - y)) - first)
             apart = {"connectionstyle": f"arc3,rad={rad:.3f}"}
             self.ax.annotate(
                 "", (x2, y2), xycoords=end, xytext=(x, y), textcoords="data", arrowprops=style | apart,
                 zorder=2 if style["color"] == RED else 1,
             )  # fmt: skip
-            both = bool(roles and scale_of(data))
-            for text, t in ((scale_of(data), 0.36 if both else 0.5), (roles, 0.6 if both else 0.5)):
-                self.written(text, *along((x, y), (x2, y2), rad, t), 0.0)
+            self.written(text, *middle((x, y), (x2, y2), rad), 0.0)
 
     def style(self, u: Node, v: Node, slot: str | None) -> dict[str, Any]:
         """Choose what an edge looks like: what forbids a sweep is red, and what feeds a slot green."""

@@ -210,9 +210,9 @@ def test_roles_stand_on_their_edges():
     ax = drawing.graph(graph, {"a"})
     place = drawing.layout(graph, check_phase(graph, {"a"}))[1]
     found = {t.get_text(): t.xy for t in ax.texts if isinstance(t, Annotation)}
-    written = ["query", "key", "value", "×0.5"]
-    assert {*written, "gate, value"} <= found.keys()
-    assert len({found[text] for text in written}) == 4
+    written = ["query", "×0.5\nkey", "value"]
+    assert {*written, "gate\nvalue"} <= found.keys()
+    assert len({found[text] for text in written}) == 3
     assert all(place["a"][0] < found[text][0] < place["b"][0] for text in written)
     assert "2×4\nattention" in found
     assert "2×4\ngate" in found
