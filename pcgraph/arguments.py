@@ -13,6 +13,7 @@ pcgraph.errors.ConfigError: steps must be a positive integer (found 2.5)
 
 from __future__ import annotations
 
+import inspect
 import math
 import numbers
 import os
@@ -44,6 +45,7 @@ __all__ = [
     "require_room",
     "require_seed",
     "require_shape",
+    "require_taking",
     "require_text",
     "shown",
     "tensor_of",
@@ -222,6 +224,24 @@ def require_shape(value: Any, key: str, *, refuse: Refuse | None = None) -> tupl
     if sizes and all(is_integer(size) and 0 < int(size) < LARGEST for size in sizes):
         return tuple(int(size) for size in sizes)
     raise _error(refuse, key, f"{key} must be a positive integer or a tuple of them (found {shown(value)})")
+
+
+def require_taking(function: Callable[..., Any], key: str, given: str, count: int) -> None:
+    """Look whether a function can be called with `count` arguments, which `given` names, as far as it says.
+
+    Raises
+    ------
+    ConfigError
+    """
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # it does not say
+        return
+    try:
+        signature.bind(*[object()] * count)
+    except TypeError as error:
+        name = getattr(function, "__name__", type(function).__name__)
+        raise ConfigError(f"{key}= is called with {given}, and {name} takes {signature}: {error}", key=key) from None
 
 
 def require_text(value: Any, key: str, *, refuse: Refuse | None = None) -> str:

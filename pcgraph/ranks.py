@@ -162,7 +162,7 @@ class SharedNetwork(HandledNetwork):
 
     @property
     def places(self) -> dict[str, Place] | None:
-        """Where each tensor of ``state_dict()`` lies in the network of one process; None where this is one."""
+        """Say where each tensor of ``state_dict()`` lies in the network of one process; None where this is one."""
         if self._part is None:
             return None
         if self._places is None:
@@ -171,7 +171,7 @@ class SharedNetwork(HandledNetwork):
 
     @property
     def whole_edges(self) -> NDArray[np.int64]:
-        """The number in the whole structure of each edge of :attr:`own`."""
+        """Return the number in the whole structure of each edge of :attr:`own`."""
         return np.arange(len(self.structure.source)) if self._part is None else self._part.edges
 
     def sharing(self, group: Any) -> tuple[Group | None, Group | None]:
@@ -272,6 +272,9 @@ class SharedNetwork(HandledNetwork):
 
     def summed(self, tensor: Tensor) -> Tensor:
         return tensor if self.group is None else self.group.sum(tensor.clone())
+
+    def alike(self, tensor: Tensor) -> Tensor:
+        return tensor if self.group is None else self.group.broadcast(tensor.detach().clone())
 
     @property
     def _ghosts(self) -> Ghosts | None:

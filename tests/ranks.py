@@ -35,7 +35,8 @@ class Ranks:
     def __init__(self, size: int) -> None:
         self.size = size
         self.store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-        context = multiprocessing.get_context("spawn")
+        context = multiprocessing.get_context("forkserver")  # which imports torch once for all
+        context.set_forkserver_preload(["pcgraph", "torch.distributed"])
         self.pipes, self.processes = [], []
         for rank in range(size):
             mine, theirs = context.Pipe()

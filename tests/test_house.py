@@ -27,8 +27,8 @@ ROOMS = (
     "errors", "deprecation", "arguments", "processes", "notebook", "activations", "registry", "transforms", "energies",
     "combines", "graphs", "network", "clamps", "optimizers", "solvers", "topology", "coordinates", "duals", "scaling",
     "schedules", "pyg", "sweeps", "initializers", "plan", "backends", "inference", "ranks", "model", "learning",
-    "rates", "advice", "serialization", "checkpoints", "training", "tuning", "estimators", "data", "drawing", "cli",
-    "testing",
+    "rates", "advice", "serialization", "checkpoints", "training", "estimators", "data", "experiments", "tuning",
+    "drawing", "cli", "testing",
 )  # fmt: skip
 """A room imports only rooms before it, for types too. ``testing`` is last, and may import all but the command.
 
@@ -45,6 +45,7 @@ EXTRAS = {
     "optuna": "an installation may lack it, and only a search needs it",
     "triton": "only machines with a GPU have it",
     "pymetis": "an installation may lack it (the extra parts)",
+    "pcgraph.tuning.settings": "it brings images, and only a search over the settings of pcgraph train needs it",
     "pcgraph.backends.triton.program": "it brings triton, and only a network that is computed by it needs it",
     "torch.utils.flop_counter": "it brings triton, where there is one, and only a count of products needs it",
     "torch.distributed": "only a network that is cut over processes needs it; not every build of torch has it",

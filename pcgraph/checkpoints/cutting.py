@@ -155,9 +155,7 @@ def unite(initializer: Initializer, net: PCNetwork) -> dict[str, Tensor]:
             if name in partition and full in state:
                 state[full][(partition[name] != group.rank).to(state[full].device)] = 0
                 group.sum(state[full])
-    group.agree(
-        {"what the initializer keeps": {n: (tuple(t.shape), float(t.double().sum())) for n, t in state.items()}}
-    )
+    group.agree({"what the initializer keeps": {name: tuple(tensor.shape) for name, tensor in state.items()}})
     return state
 
 

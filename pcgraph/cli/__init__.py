@@ -22,12 +22,12 @@ from typer.core import TyperGroup
 
 from pcgraph import __version__, drawing
 from pcgraph.cli.demo import demo
-from pcgraph.cli.initializers import verdict_on
-from pcgraph.cli.machine import within_memory
 from pcgraph.cli.searching import search
-from pcgraph.cli.text import as_typed, nodes_named, split_at, unescaped
 from pcgraph.cli.train import train, wide_console
 from pcgraph.errors import ConfigError, PCGraphError
+from pcgraph.experiments.initializers import verdict_on
+from pcgraph.experiments.machine import within_memory
+from pcgraph.experiments.text import as_typed, nodes_named, split_at, unescaped
 from pcgraph.serialization import read_graph
 from pcgraph.topology import Budget, PhaseReport, Report, check_phase, check_phases
 

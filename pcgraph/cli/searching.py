@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import warnings
-from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,22 +9,10 @@ import typer
 from rich.console import Console
 
 from pcgraph import drawing, tuning
-from pcgraph.cli.experiment import Experiment, load_splits, prepare, rehearse
-from pcgraph.cli.options import Options, idle, options_from, plain_settings, read_toml, write_config
-from pcgraph.data import Images
-from pcgraph.errors import ConfigError, PCGraphWarning, unknown_name
-from pcgraph.model import PCNetwork
-from pcgraph.training import Evaluation, History, evaluate, fit
-from pcgraph.tuning import Progress
-from pcgraph.tuning.space import read_space
+from pcgraph.experiments.options import write_config
+from pcgraph.tuning.settings import Settings
 
 __all__ = ["search"]
-
-HELD_BACK = 0.2
-"""The part of the training set that judges trials, unless the file says otherwise."""
-FIXED = ("epochs", "seed", "validation", "out", "device")
-"""Settings that no space varies: other keys say them, or trials with others could not be compared."""
-KEYS = ("trials", "epochs", "finalists", "seeds", "storage", "name", "timeout")
 
 
 def search(
@@ -50,7 +34,7 @@ def search(
 
     Called again it goes on, and called on several machines with one storage they share the trials.
     """
-    plan = _Plan.read(config, {"storage": storage, "trials": trials})
+    plan = Settings.read(config, {"storage": storage, "trials": trials})
     place = out or Path("runs") / config.stem
     asked: dict[str, Any] = {"storage": str(place / "search.db"), "name": config.stem, **plan.search}
     found = tuning.search(plan.train, plan.space, final_epochs=plan.base["epochs"], retry=retry, **asked)
@@ -62,96 +46,3 @@ def search(
         write_config(place / "best.toml", plan.options(found.best))
         console.print(f"Train with the best by: pcgraph train --config {place / 'best.toml'}", markup=False)
     console.print(f"Report, tables and picture: {place}", markup=False)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Plan:
-    """What a file asks for: settings that are fixed, a space over others, and how to search."""
-
-    base: Mapping[str, Any]
-    space: Mapping[str, Any]
-    search: Mapping[str, Any]
-
-    @classmethod
-    def read(cls, path: Path, given: Mapping[str, Any]) -> _Plan:
-        """Read the file, and try every value that the space names, before anything is trained.
-
-        Raises
-        ------
-        PCGraphError
-            Of the kind that says what is wrong.
-        """
-        found = read_toml(path)
-        space, search = found.pop("space", None), found.pop("search", {})
-        if not isinstance(space, dict) or not isinstance(search, dict):
-            raise ConfigError(f"{path} needs a table [space], and may have a table [search]", key="space")
-        space = {key.replace("-", "_"): entry for key, entry in space.items()}
-        for key in space:
-            if key in FIXED:
-                raise ConfigError(
-                    f"{path}: {key} is not searched for: it stands beside the space, or in [search]", key=key
-                )
-        known = [field.name for field in dataclasses.fields(Options)]
-        for key, names in (*((key, known) for key in space), *((key, KEYS) for key in search)):
-            if key not in names:
-                raise ConfigError(f"{path}: {unknown_name('setting', key, names)}", key=key)
-        base = {"validation": HELD_BACK, **plain_settings(path, found)}
-        both = next((key for key in space if key in base), None)
-        if both is not None:
-            raise ConfigError(f"{path}: {both} stands in [space] and outside of it", key=both)
-        if not base["validation"]:
-            raise ConfigError(
-                f"{path}: validation = 0 would choose by the test set, which then tells nothing: leave it out, or hold "
-                f"back a part of the training set, as in validation = {HELD_BACK}",
-                key="validation",
-            )
-        chosen = {key: value for key, value in given.items() if value is not None}
-        made = cls(base, space, {**search, **chosen})
-        return made._tried(path)
-
-    def _tried(self, path: Path) -> _Plan:
-        """Prepare what is fixed with the first value of each entry, and with each other value of one at a time."""
-        values = {key: _ends(path, key, each) for key, each in read_space(self.space).items()}
-        first = {key: each[0] for key, each in values.items()}
-        for key, each in values.items():
-            for value in each:
-                prepare(self.options({**first, key: value}))
-        base = self.options(first)
-        rehearse(prepare(base))
-        epochs = {"epochs": base.epochs}
-        return dataclasses.replace(self, base={**self.base, **epochs}, search={**epochs, **self.search})
-
-    def options(self, settings: Mapping[str, Any]) -> Options:
-        """Make the options of one run; what a rule of the space has no use for is left out."""
-        chosen = {**self.base, **settings}
-        unused = idle(Options(rule=str(chosen.get("rule", Options.rule)), test_init=str(chosen.get("test_init", ""))))
-        return options_from({key: value for key, value in chosen.items() if key not in unused or key not in self.space})
-
-    def train(self, settings: dict[str, Any], progress: Progress) -> History:
-        """Train with some settings; only runs of finalists look at the test set, of which the report tells."""
-        o = self.options(settings)
-        experiment = prepare(o)
-        splits = load_splits(experiment)
-        loader = splits.train.batches(o.batch_size, seed=o.seed, stream_aligned=o.stream_aligned)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", PCGraphWarning)  # of trials that go badly there are many
-            history = fit(
-                experiment.net, loader, **experiment.in_training, epochs=o.epochs, callbacks=progress, progress=False,
-                validate=partial(_judged, experiment, splits.judge),
-            )  # fmt: skip
-        if progress.final:
-            progress.note("test_accuracy", _judged(experiment, splits.test, experiment.net)["accuracy"])
-        return history
-
-
-def _ends(path: Path, key: str, distribution: Any) -> list[Any]:
-    """List the values that are to be tried of one setting, of the kind that it has: all choices, or both ends."""
-    choices = getattr(distribution, "choices", None)
-    values = list(choices) if choices is not None else [distribution.low, distribution.high]
-    return [plain_settings(path, {key: value})[key] for value in values]
-
-
-def _judged(experiment: Experiment, images: Images, net: PCNetwork) -> dict[str, float]:
-    found: Evaluation = evaluate(net, images.batches(1000, shuffle=False), **experiment.at_test)
-    assert found.accuracy is not None  # targets are one-hot rows
-    return {"accuracy": found.accuracy}

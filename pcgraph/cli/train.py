@@ -15,10 +15,10 @@ from rich.console import Console
 
 from pcgraph import drawing
 from pcgraph.checkpoints import exists, load
-from pcgraph.cli.experiment import Experiment, Splits, dry_run, load_splits, prepare, rehearse
-from pcgraph.cli.options import Options, flag, options_from, write_config
 from pcgraph.data import Images
 from pcgraph.errors import CheckpointError, ConfigError, PCGraphWarning
+from pcgraph.experiments.experiment import Experiment, Splits, dry_run, load_splits, prepare, rehearse
+from pcgraph.experiments.options import Options, flag, options_from, write_config
 from pcgraph.model import PCNetwork
 from pcgraph.processes import Group, started, telling
 from pcgraph.training import Evaluation, History, evaluate, fit

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import networkx as nx
+import numpy as np
+import torch
 
+from pcgraph.arguments import is_number, shown
 from pcgraph.drawing.placing import (
     HIGH,
     WIDE,
+    along,
     bend,
     fanned,
     heights,
     is_target,
     layout,
     main_edges,
-    middle,
     signs,
 )  # fmt: skip
 from pcgraph.drawing.style import (
@@ -71,8 +74,9 @@ def graph(
     strongly connected components with a cycle, and what comes after them, follow in the order of the condensation. A
     clamped node that predicts nothing stands right of what predicts it. Edges into clamped nodes are dashed, since a
     sweep does not use them; the offending cycle and the roots without a value are red. Parallel edges lie side by
-    side; on up to 60 nodes an edge bears its scale, where that is not 1. A slot is a diamond on the rim of its node, on
-    up to 60 nodes with its name, and the edges that feed it end there; columns follow main predictions alone. A legend
+    side; on up to 60 nodes an edge bears its scale, where that is not 1, and the role that it plays in a joint
+    prediction. A slot is a diamond on the rim of its node, on up to 60 nodes with its name, and the edges that feed it
+    end there; columns follow main predictions alone. Below a node that combines stands how. A legend
     says so, of what there is. Up to 30 nodes bear the number of their neurons, unless each has one.
 
     Parameters
@@ -149,6 +153,29 @@ def neurons(shape: Any) -> str:
     return f"{'×'.join(map(str, sizes))} neuron{'' if sizes == (1,) else 's'}"
 
 
+def named(value: object) -> str:
+    """Write what was declared as a person would: names and numbers as they stand, else the class or function."""
+    if isinstance(value, tuple | list) and value and isinstance(value[0], str):
+        value = value[0]  # of a name with arguments
+    if isinstance(value, bool | list | tuple | torch.Tensor | np.ndarray):
+        return shown(value)
+    if is_number(value):
+        return f"{value:g}"
+    return value if isinstance(value, str) else getattr(value, "__name__", type(value).__name__)
+
+
+def scale_of(data: Mapping[str, Any]) -> str:
+    """Write the factor of what an edge sends; nothing where it is 1."""
+    scale = data.get("scale")
+    return "" if scale is None or float(scale) == 1.0 else f"×{float(scale):.3g}"
+
+
+def roles_of(data: Mapping[str, Any]) -> list[str]:
+    """List the roles that an edge plays in a joint prediction."""
+    role = data.get("role")
+    return [] if role is None else [role] if isinstance(role, str) else list(role)
+
+
 class _Picture:
     """Draws one declaration into one axes."""
 
@@ -174,10 +201,9 @@ class _Picture:
 
     def draw(self, columns: dict[int, list[Node]], low: float, high: float) -> None:
         """Draw edges, nodes, slots and depths, between the lowest and the highest place that is taken."""
-        between: dict[tuple[Node, Node], list[tuple[str | None, float]]] = defaultdict(list)
+        between: dict[tuple[Node, Node], list[dict[str, Any]]] = defaultdict(list)
         for u, v, data in self.declared.edges(data=True):
-            scale = data.get("scale")
-            between[u, v].append((None if feeds_main(data) else data["slot"], 1.0 if scale is None else float(scale)))
+            between[u, v].append(data)
         for (u, v), parallel in between.items():
             self.edges(u, v, parallel)
         self.nodes()
@@ -231,13 +257,16 @@ class _Picture:
             color=RED if bad else INK, zorder=5 if bad else 4,
             bbox={"boxstyle": "square,pad=0.1", "color": PAPER, "alpha": 0.8 if bad and not inside else 0.0},
         )  # fmt: skip
-        shape = self.declared.nodes[v].get("shape")
-        if self.counted and shape is not None:
-            counted = neurons(shape)
-            counted = counted.split()[0] if "×" in counted else counted  # which is wide enough without a word
+        data = self.declared.nodes[v]
+        below = []
+        if self.counted and data.get("shape") is not None:
+            counted = neurons(data["shape"])
+            below = [counted.split()[0] if "×" in counted else counted]  # which is wide enough without a word
+        below += [named(data["combine"])] if self.full and data.get("combine") is not None else []
+        if below:
             self.ax.annotate(
-                counted, (x, y), xytext=(0, -self.radius - (3 if inside else 14)), textcoords="offset points",
-                ha="center", va="top", fontsize=SMALL, color=INK, zorder=4,
+                as_it_is("\n".join(below)), (x, y), xytext=(0, -self.radius - (3 if inside else 14)),
+                textcoords="offset points", ha="center", va="top", fontsize=SMALL, color=INK, zorder=4,
                 bbox={"boxstyle": "square,pad=0.05", "color": PAPER, "alpha": 0.8},
             )  # fmt: skip
 
@@ -260,15 +289,16 @@ class _Picture:
         """Return the coordinates of the data, moved by so many points."""
         return _offset_copy()(self.ax.transData, fig=self.ax.figure, x=across, y=up, units="points")
 
-    def edges(self, u: Node, v: Node, parallel: list[tuple[str | None, float]]) -> None:
-        """Draw each of the parallel edges from one node to another, bowed apart: the slot that it feeds, its scale."""
+    def edges(self, u: Node, v: Node, parallel: list[dict[str, Any]]) -> None:
+        """Draw each of the parallel edges from one node to another, bowed apart, with its scale and its role."""
         (x, y), (x2, y2) = self.place[u], self.place[v]
         first = self.bends.get((u, v), 0.0)
-        for i, (slot, scale) in enumerate(parallel):
+        for i, data in enumerate(parallel):
+            slot, roles = None if feeds_main(data) else data["slot"], ", ".join(roles_of(data))
             style, end = self.style(u, v, slot), self.end(v, slot)
             if u == v:
                 self.loop(v, style, 1 + 0.6 * i, slot)
-                self.factor(scale, x, y, 1.8 * self.radius * (1 + 0.6 * i))
+                self.written(f"{scale_of(data)} {roles}".strip(), x, y, 1.8 * self.radius * (1 + 0.6 * i))
                 continue
             rad = fanned(first, i, math.hypot(x2 - x, y2 - y))
             apart = {"connectionstyle": f"arc3,rad={rad:.3f}"}
@@ -276,7 +306,9 @@ class _Picture:
                 "", (x2, y2), xycoords=end, xytext=(x, y), textcoords="data", arrowprops=style | apart,
                 zorder=2 if style["color"] == RED else 1,
             )  # fmt: skip
-            self.factor(scale, *middle((x, y), (x2, y2), rad), 0.0)
+            both = bool(roles and scale_of(data))
+            for text, t in ((scale_of(data), 0.36 if both else 0.5), (roles, 0.6 if both else 0.5)):
+                self.written(text, *along((x, y), (x2, y2), rad, t), 0.0)
 
     def style(self, u: Node, v: Node, slot: str | None) -> dict[str, Any]:
         """Choose what an edge looks like: what forbids a sweep is red, and what feeds a slot green."""
@@ -293,11 +325,11 @@ class _Picture:
         """Return the coordinates in which an edge ends at its node's place: that of the slot, or of the node."""
         return "data" if slot is None else self.beside(*_polar(self.radius, self.angle[v, slot]))
 
-    def factor(self, scale: float, x: float, y: float, up: float) -> None:
-        """Write the factor of what an edge sends onto it, so many points above a place."""
-        if scale != 1.0 and self.full:
+    def written(self, text: str, x: float, y: float, up: float) -> None:
+        """Write onto an edge, so many points above a place: the factor of what it sends, or its role."""
+        if text and self.full:
             self.ax.annotate(
-                f"×{scale:.3g}", (x, y), xytext=(0, up), textcoords="offset points", ha="center", va="center",
+                as_it_is(text), (x, y), xytext=(0, up), textcoords="offset points", ha="center", va="center",
                 fontsize=SMALL, color=INK, zorder=3,
                 bbox={"boxstyle": "square,pad=0.05", "color": PAPER, "alpha": 0.85},
             )  # fmt: skip

@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import networkx as nx
-import numpy as np
 import torch
 
-from pcgraph.arguments import is_number, require_path, require_text, shown
-from pcgraph.drawing.declaration import LABELLED, LARGE, headline, neurons
+from pcgraph.arguments import require_path, require_text
+from pcgraph.drawing.declaration import LABELLED, LARGE, headline, named, neurons, roles_of
 from pcgraph.drawing.placing import bend, fanned, layout, main_edges, signs
 from pcgraph.drawing.style import BLUE, GREEN, GREY, INK, PAPER, RED, short_name
 from pcgraph.errors import ConfigError
@@ -160,15 +159,6 @@ def _amount(value: float, top: float) -> tuple[str, str]:
     return AMOUNTS[step], PAPER if step < 5 else INK
 
 
-def _named(value: object) -> str:
-    """Write what was declared as a person would: names and numbers as they stand, else the class or function."""
-    if isinstance(value, bool | list | tuple | torch.Tensor | np.ndarray):
-        return shown(value)
-    if is_number(value):
-        return f"{value:g}"
-    return value if isinstance(value, str) else getattr(value, "__name__", type(value).__name__)
-
-
 class _Drawing:
     """Writes one declaration as SVG."""
 
@@ -242,8 +232,8 @@ class _Drawing:
         data = self.declared.nodes[v]
         shape = data.get("shape")
         lines = [name(v) + ("" if shape is None else f": {neurons(shape)}")]
-        declared = [f"{key} {_named(data[key])}" for key in ("activation", "energy") if data.get(key) is not None]
-        declared += [f"{key} {data[key]}" for key in ("precision", "prior") if data.get(key) is not None]
+        keys = ("activation", "energy", "combine", "precision", "prior")
+        declared = [f"{key} {named(data[key])}" for key in keys if data.get(key) is not None]
         lines += [", ".join(declared)] * bool(declared)
         lines.append(self.verdict(v))
         if self.net is not None and self.net.bias_place(v) is not None:
@@ -288,7 +278,7 @@ class _Drawing:
             fill = GREEN if self.energies is None else _amount(self.energies.get((v, slot), 0.0), self.top)[0]
             declared = self.declared.nodes[v]["slots"][slot]
             parts = declared.items() if isinstance(declared, Mapping) else ()
-            told = [f"{name(v)}, slot {slot}: a further prediction", *(f"{key} {_named(each)}" for key, each in parts)]
+            told = [f"{name(v)}, slot {slot}: a further prediction", *(f"{key} {named(each)}" for key, each in parts)]
             told += self.energy((v, slot))
             tip = _clean("\n".join(map(str, told)))
             yield (
@@ -323,8 +313,19 @@ class _Drawing:
         told = _clean("\n".join(self.of_edge(u, v, key, data, slot, bad, cut)))
         return (
             f'<g class="edge"><title>{told}</title><path class="hit" d="{d}"/><path class="line" d="{d}" fill="none" '
-            f'stroke="{colour}" stroke-width="{width}"{dash} marker-end="url(#{self.arrow[colour]})"/></g>'
+            f'stroke="{colour}" stroke-width="{width}"{dash} marker-end="url(#{self.arrow[colour]})"/>'
+            f"{self.role(u, v, data, rad)}</g>"
         )
+
+    def role(self, u: Node, v: Node, data: dict[str, Any], rad: float) -> str:
+        """Write the role that an edge plays in a joint prediction onto it."""
+        if not (self.full and u != v and roles_of(data)):
+            return ""
+        (x, y), (x2, y2) = self.place[u], self.place[v]
+        at = (x + x2) / 2 - rad / 2 * (y2 - y), (y + y2) / 2 + rad / 2 * (x2 - x) + 3
+        text = _clean(", ".join(roles_of(data)))
+        halo = f"paint-order:stroke;stroke:{PAPER};stroke-width:4px"
+        return f'<text class="small" x="{at[0]:.1f}" y="{at[1]:.1f}" text-anchor="middle" style="{halo}">{text}</text>'
 
     def curve(self, u: Node, v: Node, slot: str | None, rad: float) -> str:
         (x, y), (x2, y2) = self.place[u], self.place[v] if slot is None else self.rim(v, slot)
@@ -347,13 +348,14 @@ class _Drawing:
     ) -> list[str]:
         """Say what is known of an edge."""
         lines = [f"{name(u)} → {name(v)}" + ("" if slot is None else f", slot {slot}")]
+        lines += [f"role {', '.join(roles_of(data))}"] * bool(roles_of(data))
         transform = data.get("transform")
         if self.net is not None:
             transform = self.net.transform(u, v, key, slot="main" if slot is None else slot)
-        lines += [_named(transform)] * (transform is not None)
+        lines += [named(transform)] * (transform is not None)
         scale, activation = data.get("scale"), data.get("activation")
         lines += [f"scale {scale}"] * (scale is not None and scale != 1)
-        lines += [f"activation {_named(activation)} on what it sends"] * (activation is not None)
+        lines += [f"activation {named(activation)} on what it sends"] * (activation is not None)
         if self.net is not None:
             lines += self.weights(u, v, key, slot)
         lines += ["frozen"] * (data.get("trainable") is False)

@@ -12,7 +12,7 @@ import networkx as nx
 from pcgraph.topology import Report, check_phase
 from pcgraph.topology.arguments import feeds_main
 
-__all__ = ["HIGH", "WIDE", "Signs", "bend", "fanned", "heights", "is_target", "layout", "main_edges", "middle", "signs"]
+__all__ = ["HIGH", "WIDE", "Signs", "along", "bend", "fanned", "heights", "is_target", "layout", "main_edges", "signs"]
 
 Node = Hashable
 Point = tuple[float, float]
@@ -152,16 +152,16 @@ def bend(declared: nx.DiGraph, u: Node, v: Node, place: dict[Node, Point]) -> fl
     return next((rad for rad in tries if _clear((x, y), (x2, y2), rad, others)), tries[-1])
 
 
-def middle(start: Point, stop: Point, rad: float) -> Point:
-    """Return the middle of matplotlib's arc of this curvature."""
-    (x, y), (x2, y2) = start, stop
-    return (x + x2) / 2 + rad / 2 * (y2 - y) * HIGH / WIDE, (y + y2) / 2 - rad / 2 * (x2 - x) * WIDE / HIGH
+def along(start: Point, stop: Point, rad: float, t: float = 0.5) -> Point:
+    """Return a place on matplotlib's arc of this curvature: its middle, or that part of the way."""
+    (x, y), (x2, y2), out = start, stop, 2 * t * (1 - t) * rad
+    return x + (x2 - x) * t + out * (y2 - y) * HIGH / WIDE, y + (y2 - y) * t - out * (x2 - x) * WIDE / HIGH
 
 
 def heights(place: dict[Node, Point], bends: dict[tuple[Node, Node], float]) -> tuple[float, float]:
     """Return the lowest and the highest place that a node takes, or an edge that is bent so."""
     reached = [y for _, y in place.values()]
-    reached += [middle(place[u], place[v], rad)[1] for (u, v), rad in bends.items()]
+    reached += [along(place[u], place[v], rad)[1] for (u, v), rad in bends.items()]
     return min(reached), max(reached)
 
 

@@ -113,6 +113,15 @@ class InferenceResult:
         """Return the values of all nodes of `shapes`, given those of the nodes that are computed here."""
         return self._program.network.gather(values, shapes)
 
+    def learn_from(self, loss: Tensor, parameters: Iterable[nn.Parameter]) -> None:
+        """Add the gradients of a loss that all ranks have computed to those of parameters that all of them have."""
+        learning = [p for p in parameters if p.requires_grad]
+        grads = torch.autograd.grad(loss, learning, allow_unused=True) if learning else ()
+        for parameter, found in zip(learning, grads):
+            if found is not None:
+                grad = self._program.network.alike(found)
+                parameter.grad = grad.clone() if parameter.grad is None else parameter.grad.add_(grad)
+
     @property
     def batch(self) -> int:
         """Return the number of samples."""

@@ -179,7 +179,7 @@ class Amortized(Initializer):
             known = result.clamped_values
             wanted = dict.fromkeys((*free, *(self.source[v] for v in free), self.given))
             states = {**known, **result.gathered(v for v in wanted if v not in known)}
-            self.loss(states, free).backward()  # type: ignore[no-untyped-call]
+            result.learn_from(self.loss(states, free), self.maps.parameters())
 
     def keeps(self) -> tuple[Hashable, ...]:
         """Name the nodes that have a map, in the order of the maps, and where they start."""

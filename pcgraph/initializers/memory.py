@@ -265,7 +265,7 @@ class Memory(Initializer):
         if not targets:
             return
         with torch.enable_grad():
-            self.loss(result.clamped_values, targets).backward()  # type: ignore[no-untyped-call]
+            result.learn_from(self.loss(result.clamped_values, targets), self.parameters())
 
     @torch.no_grad()
     def _keep_fit(self, result: Any, free: list[Node]) -> None:

@@ -24,7 +24,7 @@ MEANT = {"learning_rate": "lr", "rate": "lr", "decay": "weight_decay", "wd": "we
 
 
 def handle_of(net: Network, key: Any) -> Handle:
-    """Read what names an edge or a node: a handle, ``(u, v)``, ``(u, v, key)``, or a node.
+    """Read what names an edge or a node: a handle, ``(u, v)``, ``(u, v, key)``, a node, or ``(node, slot)``.
 
     Raises
     ------
@@ -36,15 +36,18 @@ def handle_of(net: Network, key: Any) -> Handle:
             raise GraphError(f"{key.name} is of another network: ask this one, by net.edge(u, v) or net.node(v)")
         return key
     try:
-        number: int | None = net.structure.number.get(key)
+        number: int | None = net.structure.number.get(key, net.structure.slots.get(key))
     except TypeError:
         number = None
     ends = isinstance(key, tuple) and len(key) in (2, 3)
     if number is not None and ends and net.graph.has_edge(*key[:2]):
-        raise GraphError(f"{key!r} is a node, and an edge as well: write net.node({key!r}) or net.edge(...)", where=key)
+        kind = "node" if key in net.structure.number else "slot"
+        raise GraphError(
+            f"{key!r} is a {kind}, and an edge as well: write net.node({key!r}) or net.edge(...)", where=key
+        )
     if number is None and ends:
         return EdgeHandle(net, net.structure.edge_number(*key))
-    return NodeHandle(net, net.structure.require_node(key))
+    return NodeHandle(net, net.structure.require_node(key) if number is None else number)
 
 
 def parameter_groups(net: Network, settings: Any, separate: Any) -> list[dict[str, Any]]:

@@ -84,9 +84,9 @@ class HandledNetwork(Network):
         Parameters
         ----------
         settings : mapping, optional
-            An edge ``(u, v)`` or ``(u, v, key)``, a node, or a handle of one -> options of the optimizer, such as
-            ``{"lr": 0.01, "weight_decay": 0.0}``. Those of a node are for its bias, and what its energy
-            and its combine learn.
+            An edge ``(u, v)`` or ``(u, v, key)``, a node, a slot ``(node, slot)``, or a handle of one -> options of the
+            optimizer, such as ``{"lr": 0.01, "weight_decay": 0.0}``. Those of a node are for its bias, and what its
+            energy and its combine learn.
             Equal settings make one group; all that is not named comes last, with the optimizer's own. ``{}`` leaves an
             edge or a node there as well, as a piece of its own: of what is frozen and unfrozen on the way an optimizer
             then counts the steps exactly, as it does of what is frozen when the groups are made.

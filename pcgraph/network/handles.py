@@ -31,8 +31,20 @@ BIAS_INITS = ("kaiming_uniform", "normal", "zeros")
 class _Handle:
     """Edges and nodes have this in common: parameters that are counted, frozen and drawn."""
 
+    net: Network
+    number: int
+
     def __init__(self, net: Network, number: int) -> None:
         self.net, self.number = net, number
+
+    def __setattr__(self, name: str, value: object) -> None:
+        """Refuse what would be kept in the handle alone, and change nothing of the network."""
+        if name not in ("net", "number"):
+            raise AttributeError(
+                f"a handle has no {name} to be set: write into its weight or bias, as in handle.weight.copy_(...), "
+                "freeze() and unfreeze() it, and give settings of an optimizer by net.parameter_groups({...})"
+            )
+        super().__setattr__(name, value)
 
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and isinstance(other, _Handle) and self._key == other._key

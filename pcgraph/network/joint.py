@@ -100,7 +100,7 @@ def try_joint(node: Any, shape: Shape, prediction: JointPrediction, trial: Trial
                 raise GraphError(f"several edges play the role {role!r}: each role is played by one", found=role)
         require_roles(joints[0].combine, tuple(roles))
         whole = Module(prediction)
-        made = whole.output_shape(neurons)
+        made = _made(prediction, whole, neurons)
     except GraphError as error:
         raise GraphError(f"node {node!r}: {error}", where=node, found=error.found) from error
     if made != shape:
@@ -111,6 +111,21 @@ def try_joint(node: Any, shape: Shape, prediction: JointPrediction, trial: Trial
             found=made,
         )
     trial.transform(f"node {node!r}", node, whole, neurons, shape)
+
+
+def _made(prediction: JointPrediction, whole: Module, neurons: Shape) -> Shape:
+    """Return the shape that a combine makes; it is named with what each role brings where it does not take that."""
+    try:
+        return whole.output_shape(neurons)
+    except GraphError as error:
+        joints = cast(list[Joint], list(prediction.edges))
+        pairs = list(zip(joints, prediction.shapes))
+        brought = ", ".join(f"{role} {joint.output_shape(s)}" for joint, s in pairs for role in joint.roles)
+        raise GraphError(
+            f"its combine {type(joints[0].combine).__name__} does not take what the edges bring ({brought}): "
+            f"{error if isinstance(error.found, nn.Module) else error.__cause__ or error}",
+            found=error.found,
+        ) from error
 
 
 def roles_of(value: Any, text: str, where: Any) -> tuple[str, ...]:

@@ -438,6 +438,10 @@ class Network(nn.Module):
         """Add up over the ranks that share the network."""
         return tensor
 
+    def alike(self, tensor: Tensor) -> Tensor:
+        """Return the first rank's of what all have computed, and rounding may have made different."""
+        return tensor
+
     @property
     def dtype(self) -> torch.dtype:
         """The states have this type, and so have, as a rule, the parameters."""

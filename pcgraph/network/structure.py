@@ -383,11 +383,15 @@ class Structure:
     def require_prediction(self, node: Node, slot: str | None = None) -> int:
         """Return the canonical number under which a node's main prediction (None, or "main"), or a slot of it, goes.
 
+        A slot may be asked for as ``(node, slot)``, too, which is what results call it.
+
         Raises
         ------
         GraphError
             There is no such node, or no such slot; with the nearest name.
         """
+        if slot is None and self._is_slot(node) and node not in self.number:
+            return self.slots[node]
         i = self.require_node(node)
         if slot is None or slot == MAIN:
             return i
@@ -405,9 +409,19 @@ class Structure:
             return self.number[node]
         except (KeyError, TypeError):
             guess = nearest(node, [n for n in self.nodes if isinstance(n, str)]) if isinstance(node, str) else None
-            some = ", ".join(map(repr, self.nodes[:12])) + (", …" if len(self.nodes) > 12 else "")
+            some = ", ".join(map(repr, self.declared[:12])) + (", …" if len(self.declared) > 12 else "")
             hint = f"; did you mean {guess!r}?" if guess else f" (found {some})"
+            if isinstance(node, list):
+                hint = ": name one node, and no list of them"
+            elif self._is_slot(node):
+                hint = f": it is a slot of {node[0]!r}, and has no state of its own"  # type: ignore[index]
             raise error(f"there is no node {shown(node)} in the graph{hint}") from None
+
+    def _is_slot(self, node: Any) -> bool:
+        try:
+            return node in self.slots
+        except TypeError:
+            return False
 
     def shape(self, node: Node) -> Shape:
         """Return the shape of a node's state, without the batch."""

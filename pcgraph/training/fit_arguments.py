@@ -23,6 +23,7 @@ from pcgraph.arguments import (
     require_instance,
     require_number,
     require_path,
+    require_taking,
     shown,
 )
 from pcgraph.coordinates import Errors
@@ -93,7 +94,7 @@ def read_rule(rule: Any) -> learning.Rule:
             f"rule= is one of pcgraph.learning's rules, or a function of a TrainingStep (found {found}): {way}",
             key="rule",
         )
-    _require_one_argument(rule, "rule", "a TrainingStep")
+    require_taking(rule, "rule", "a TrainingStep alone", 1)
     chosen: learning.Rule = rule
     return chosen
 
@@ -286,7 +287,7 @@ def read_callbacks(given: Any) -> tuple[Callback, ...]:
             raise ConfigError(
                 f"callbacks= is a function of a record, or several (found {shown(callback)}{made})", key="callbacks"
             )
-        _require_one_argument(callback, "callbacks", "a record")
+        require_taking(callback, "callbacks", "a record alone", 1)
     return found
 
 
@@ -295,7 +296,7 @@ def read_validate(net: PCNetwork, validate: Any, layout: BatchLayout, epochs: in
     if validate is None:
         return None
     if callable(validate) and not isinstance(validate, type):
-        _require_one_argument(validate, "validate", "the network")
+        require_taking(validate, "validate", "the network alone", 1)
         return validate  # type: ignore[no-any-return]
     if isinstance(validate, type):
         raise ConfigError(
@@ -306,20 +307,6 @@ def read_validate(net: PCNetwork, validate: Any, layout: BatchLayout, epochs: in
     loader = read_loader(validate, epochs, "validate")
     _check_sweep(net, layout)
     return loader
-
-
-def _require_one_argument(function: Any, key: str, what: str) -> None:
-    try:
-        signature = inspect.signature(function)
-    except (TypeError, ValueError):  # it does not say
-        return
-    try:
-        signature.bind(object())
-    except TypeError as error:
-        name = getattr(function, "__name__", type(function).__name__)
-        raise ConfigError(
-            f"{key}= is called with {what} alone, and {name} takes {signature}: {error}", key=key
-        ) from None
 
 
 def _check_sweep(net: PCNetwork, layout: BatchLayout) -> None:

@@ -267,8 +267,7 @@ class Trainer:
         if self.everyone is not None:
             validation = self.everyone.gather_data(validation)[0]
             (asked,) = self.everyone.any(asked)
-        if self.group is not None:
-            level(self.net, self.options.init, self.group)
+        level(self.net, self.options.init, self.group)
         if asked:
             set_generators(before["generators"], self.net.device)
             self.history.stopped = INTERRUPTED

@@ -163,16 +163,31 @@ def _digest(state: Mapping[str, Any]) -> str:
 
 
 @torch.no_grad()
-def level(net: PCNetwork, init: Initializer | None, group: Group) -> None:
-    """Bring all ranks to the tensors of the first, from which rounding may have led them away, and nothing else.
+def level(net: PCNetwork, init: Initializer | None, group: Group | None) -> None:
+    """Bring all ranks to the tensors of the first that holds the same, from which rounding may have led them away.
+
+    Parameters
+    ----------
+    net : PCNetwork
+    init : Initializer or None
+    group : Group or None
+        The ranks that share batches, who hold all the same. Those that hold a network together all have what the
+        initializer learns.
 
     Raises
     ------
     ConfigError
         A rank has gone another way.
     """
-    modules: list[nn.Module] = [net, *([] if init is None else [init])]
-    named = [(name, t) for module in modules for name, t in (*module.named_parameters(), *module.named_buffers())]
+    if group is not None:
+        modules: list[nn.Module] = [net, *([] if init is None else [init])]
+        _level([(n, t) for each in modules for n, t in (*each.named_parameters(), *each.named_buffers())], group)
+    learned = [] if init is None else list(init.named_parameters())
+    if net.group is not None and learned:
+        _level(learned, net.group)
+
+
+def _level(named: Sequence[tuple[str, Tensor]], group: Group) -> None:
     apart = torch.zeros(len(named), dtype=torch.bool, device="cpu")
     for i, (_, tensor) in enumerate(named):
         first = group.broadcast(tensor.detach().clone())

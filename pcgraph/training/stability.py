@@ -55,8 +55,8 @@ class Seen(NamedTuple):
 class StabilityMonitor:
     """Measures the curvature of the energy every few hundred steps, and says where the rate is too large.
 
-    It looks at runs of the rule Standard whose states move by SGD, in single or double precision, of networks that one
-    process holds; a rate that follows the curvature has measured it already.
+    It looks at runs of the rule Standard whose states move by SGD, in single or double precision; a rate that follows
+    the curvature has measured it already.
 
     Attributes
     ----------
@@ -71,7 +71,7 @@ class StabilityMonitor:
         optimizer = options.state_optimizer
         self._sgd = optimizer if isinstance(optimizer, SGD) else None
         followed = self._sgd is not None and isinstance(self._sgd.lr, Following)
-        looks = type(options.rule) is Standard and net.dtype in (torch.float32, torch.float64) and net.group is None
+        looks = type(options.rule) is Standard and net.dtype in (torch.float32, torch.float64)
         self._every = options.curvature_every if looks and options.steps and self._sgd and not followed else 0
 
     def look(self, batch: Batch, step: int, records: Sequence[StepRecord]) -> Seen | None:

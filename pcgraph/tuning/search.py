@@ -13,9 +13,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 
-from pcgraph.arguments import require_count, require_flag, require_number, require_text, shown
+from pcgraph.arguments import require_count, require_flag, require_number, require_taking, require_text, shown
 from pcgraph.errors import ConfigError, Diverged, PCGraphError
 from pcgraph.training import History
 from pcgraph.training.records import is_larger_better
@@ -26,47 +27,55 @@ from pcgraph.tuning.space import optuna, patiently, read_space, read_storage, sp
 __all__ = ["search"]
 
 Train = Callable[[dict[str, Any], Progress], float | History]
+#: What is not said, neither here nor in a table of settings.
+DEFAULTS = {"trials": 20, "epochs": 1, "finalists": 0, "seeds": 3, "storage": None, "name": "search", "timeout": None}
 STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "running", "WAITING": "running"}
+#: What is wrong with these is wrong in every trial.
+OF_THE_SEARCH = ("metric", "train")
 REFUSED, WHY, JOB, NOTED = "refused", "why", "job", "measured"
 
 
 def search(
-    train: Train, space: Mapping[str, Any], *, trials: int = 20, metric: str = "accuracy", largest: bool | None = None,
-    epochs: int = 1, finalists: int = 0, seeds: int = 3, final_epochs: int | None = None, seed: int = 0,
-    storage: Any = None, name: str = "search", sampler: Any = None, pruner: Any = None, timeout: float | None = None,
+    train: Train | str | Path | Mapping[str, Any], space: Mapping[str, Any] | None = None, *, trials: int | None = None,
+    metric: str = "accuracy", largest: bool | None = None, epochs: int | None = None, finalists: int | None = None,
+    seeds: int | None = None, final_epochs: int | None = None, seed: int = 0, storage: Any = None,
+    name: str | None = None, sampler: Any = None, pruner: Any = None, timeout: float | None = None,
     retry: bool = False, progress: bool = True,
 ) -> SearchResult:  # fmt: skip
     """Search for the settings with which training goes best, on Optuna (the extra ``search``).
 
     Parameters
     ----------
-    train : callable
-        Called as ``train(settings, progress)``. `settings` has a value for each name of `space`, and beside them
-        ``"epochs"`` and ``"seed"``. It returns the number that counts, or what :func:`pcgraph.fit` returned, whose last
-        epoch counts. Given to ``fit`` as ``callbacks=progress``, `progress` tells of each epoch, so that trials that go
-        badly are pruned.
-    space : mapping
-        Setting -> a list of values; or ``{"low": …, "high": …}``, with ``"log": True`` or a ``"step"``, of whole
-        numbers if both ends are; or one of ``optuna.distributions``.
-    trials : int
-        Of the first stage, in all, those that were pruned, diverged or were refused and those of other processes
-        included. Each process ends the trial that it is in, so that several may run some more.
+    train : callable, str, Path or mapping
+        Settings of ``pcgraph train`` with a table "space" and one "search", in a TOML file or as a mapping: what
+        ``pcgraph search`` takes. What is given here goes over its table "search". Or a function, called as
+        ``train(settings, progress)``: `settings` has a value for each name of `space`, and beside them ``"epochs"`` and
+        ``"seed"``. It returns the number that counts, or what :func:`pcgraph.fit` returned, whose last epoch counts.
+        Given to ``fit`` as ``callbacks=progress``, `progress` tells of each epoch, so that trials that go badly are
+        pruned.
+    space : mapping, optional
+        Of a function: setting -> a list of values; or ``{"low": …, "high": …}``, with ``"log": True`` or a ``"step"``,
+        of whole numbers if both ends are; or one of ``optuna.distributions``.
+    trials : int, optional
+        Of the first stage, in all (20 by default), those that were pruned, diverged or were refused and those of other
+        processes included. Each process ends the trial that it is in, so that several may run some more.
     metric : str
         What counts: a name of validation's numbers, or ``"energy"`` or ``"accuracy"`` of training.
     largest : bool, optional
         Whether larger is better; by default for accuracies alone.
-    epochs, final_epochs : int
-        ``settings["epochs"]`` in the first stage and for finalists, where it is the same by default.
-    finalists, seeds : int
-        So many of the best settings are run again with so many seeds, other ones than the first stage's: the best of
-        many trials is partly the luckiest. 0 finalists: there is no second stage.
+    epochs, final_epochs : int, optional
+        ``settings["epochs"]`` in the first stage (1 by default) and for finalists, where it is the same by default; of
+        settings of ``pcgraph train`` finalists have their epochs.
+    finalists, seeds : int, optional
+        So many of the best settings are run again with so many seeds (3 by default), other ones than the first
+        stage's: the best of many trials is partly the luckiest. 0 finalists, the default: there is no second stage.
     seed : int
         ``settings["seed"]`` of the first stage; finalists get the next ones. The sampler's draws follow from it.
     storage : str, Path or optuna.storages.BaseStorage, optional
         A file ending in .db (SQLite, for processes of one machine) or .journal (a journal, also for machines with a
         common file system), or a URL. With the same one and the same `name`, the search goes on. None: in memory.
-    name : str
-        Of the search in its storage.
+    name : str, optional
+        Of the search in its storage; "search" by default.
     sampler : optuna.samplers.BaseSampler, optional
         What draws settings; TPE by default.
     pruner : optuna.pruners.BasePruner, optional
@@ -90,7 +99,8 @@ def search(
     ConfigError
         An argument is not as it has to be; or the storage holds another search under this name.
     PCGraphError
-        Optuna is not installed; or no trial was complete: the error is then that of the last one.
+        Optuna is not installed; `train` returns something else, or does not measure the metric; or no trial was
+        complete: the error is then that of the last one.
 
     Notes
     -----
@@ -108,8 +118,16 @@ def search(
     >>> found.best, found.value
     ({'x': 2}, 0.0)
     """
+    given = {"trials": trials, "epochs": epochs, "finalists": finalists, "seeds": seeds, "storage": storage}
+    given = {key: v for key, v in {**given, "name": name, "timeout": timeout}.items() if v is not None}
     if not callable(train) or isinstance(train, type):
-        raise ConfigError(f"train is called as train(settings, progress) (found {shown(train)})", key="train")
+        train, space, final, more = _of_settings(train, space)
+        given, final_epochs = {**more, **given}, final if final_epochs is None else final_epochs
+    else:
+        require_taking(train, "train", "settings and a progress", 2)
+    if space is None:
+        raise ConfigError("a function needs a space, as in {'lr': [1e-3, 1e-2]} (found none)", key="space")
+    trials, epochs, finalists, seeds, storage, name, timeout = ({**DEFAULTS, **given}[key] for key in DEFAULTS)
     distributions = read_space(space)
     trials = require_count(trials, "trials", least=1)
     metric = require_text(metric, "metric")
@@ -127,6 +145,22 @@ def search(
         if finalists:
             run.second(finalists, [seed + 1 + i for i in range(seeds)], final_epochs, retry)
         return run.result()
+
+
+def _of_settings(train: Any, space: Any) -> tuple[Train, Mapping[str, Any], int, Mapping[str, Any]]:
+    """Read settings of ``pcgraph train``: how to train, the space, epochs of finalists, and the table of the search."""
+    from pcgraph.tuning.settings import Settings
+
+    if not isinstance(train, str | Path | Mapping):
+        raise ConfigError(
+            "train is called as train(settings, progress), or is a TOML file or a mapping of settings of pcgraph train "
+            f"(found {shown(train)})",
+            key="train",
+        )
+    if space is not None:
+        raise ConfigError("the space stands in the settings: leave space= out, or give a function", key="space")
+    read = Settings.read(train, {})
+    return read.train, read.space, int(read.base["epochs"]), read.search
 
 
 def _of(given: Any, key: str, module: str, base: str) -> Any:
@@ -248,6 +282,9 @@ class _Search:
             self._mark(trial, WHY, "diverged")
             self._tell(study, trial, state=state.PRUNED)
         except PCGraphError as error:
+            if isinstance(error, ConfigError) and error.key in OF_THE_SEARCH:
+                self._tell(study, trial, state=state.FAIL)
+                raise
             self.error = error
             for key, text in ((REFUSED, True), (WHY, f"{type(error).__name__}: {error}")):
                 self._mark(trial, key, text)

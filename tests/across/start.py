@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests import ROOT
 
-__all__ = ["run"]
+__all__ = ["free_port", "run"]
 
 
 def free_port() -> int:

@@ -10,11 +10,10 @@ from typing import Any
 
 import networkx as nx
 import torch
-import torchmetrics
 from torch import distributed, nn
 
 import pcgraph
-from pcgraph import SGD, PCNetwork
+from pcgraph import SGD, PCNetwork, learning
 from pcgraph.energies import Gaussian
 from tests.builders import double
 
@@ -84,10 +83,23 @@ CASES: dict[str, dict[str, Any]] = {
     "accumulate": {"optimizer": "adamw", "accumulate": 3},
     "errors": {"optimizer": "adam", "coordinates": pcgraph.Errors()},
     "scheduler": {"optimizer": "adamw", "scheduler": True, "tolerance": 0.01},
+    "memory": {"optimizer": "adam", "init": "memory", "clip": 0.5},
+    "amortized": {"optimizer": "sgd", "init": "amortized"},
+    "incremental": {"optimizer": "sgd", "rule": learning.Incremental()},
+    "nudged": {"optimizer": "sgd", "rule": learning.Nudged()},
+    "backprop": {"optimizer": "adam", "rule": learning.Backprop()},
+    "following": {"optimizer": "sgd", "state": "following", "curvature_every": 2},
+    "duals": {"optimizer": "sgd", "duals": pcgraph.Duals(rate=0.1)},
 }
-INITS: dict[str, Callable[[], pcgraph.Initializer]] = {
-    "forward": pcgraph.Forward, "zero": pcgraph.Zero, "normal": lambda: pcgraph.Normal(seed=3),
-    "average": pcgraph.Average, "null": pcgraph.Null,
+#: What moves the states, where it is not SGD at 0.1.
+STATES: dict[str, Callable[[], Any]] = {
+    "sgd": lambda: SGD(lr=0.1), "following": lambda: SGD(lr=pcgraph.Following(0.5, every=2, samples=4)),
+}  # fmt: skip
+INITS: dict[str, Callable[[PCNetwork], pcgraph.Initializer]] = {
+    "forward": lambda net: pcgraph.Forward(), "zero": lambda net: pcgraph.Zero(),
+    "normal": lambda net: pcgraph.Normal(seed=3), "average": lambda net: pcgraph.Average(),
+    "null": lambda net: pcgraph.Null(), "amortized": lambda net: pcgraph.Amortized(net, "x"),
+    "memory": lambda net: pcgraph.Memory(net, patterns=4, heads=2, embed_dim=4, beta=2.0),
 }  # fmt: skip
 
 
@@ -107,23 +119,25 @@ class Run:
         make, owners = GRAPHS[how.pop("graph", "chain")]
         over = {"partition": owners[parts], "group": group} if parts else {}
         self.net = PCNetwork(make(), seed=0, dtype=torch.float64, **over)
-        self.init = INITS[how.pop("init", "forward")]()
-        self.optimizer = OPTIMIZERS[how.pop("optimizer")](self.net.parameters())
+        self.init = INITS[how.pop("init", "forward")](self.net)
+        self.optimizer = OPTIMIZERS[how.pop("optimizer")]([*self.net.parameters(), *self.init.parameters()])
         sizes = how.pop("sizes", (8, 8, 8, 5))
         self.loader = [(double(n, 5, seed=i), (torch.arange(n) + i) % 3) for i, n in enumerate(sizes)]
         if how.pop("scheduler", False):
             how["scheduler"] = torch.optim.lr_scheduler.StepLR(self.optimizer, 1, gamma=0.5)
+        if getattr(how.get("rule"), "infers", True):
+            how |= {"init": self.init, "steps": STEPS, "state_optimizer": STATES[how.pop("state", "sgd")]()}
         self.how = how
 
     def fit(self, epochs: int = 2, **more: Any) -> pcgraph.training.History:
         return pcgraph.fit(
-            self.net, self.loader, init=self.init, steps=STEPS, state_optimizer=SGD(lr=0.1), optimizer=self.optimizer,
-            epochs=epochs, curvature_every=0, measure_every=1, progress=False, **{**self.how, **more},
+            self.net, self.loader, optimizer=self.optimizer, epochs=epochs, measure_every=1, progress=False,
+            **{"curvature_every": 0, **self.how, **more},
         )  # fmt: skip
 
     def told(self, history: pcgraph.training.History) -> dict[str, Any]:
         """Give what there is to compare: all in the names of the whole network."""
-        steps = [(r.samples, r.energy, r.accuracy) for r in history.steps]
+        steps = [(r.samples, r.energy, r.accuracy, r.curvature) for r in history.steps]
         found = {
             "steps": steps, "warnings": sorted(history.warnings), "rank": self.net.rank, "stopped": history.stopped,
             "tensors": self.tensors(),
@@ -134,6 +148,7 @@ class Run:
         """Map each tensor that this process has, and what the optimizer keeps of it, to its rows and values."""
         found: dict[str, tuple[Any, torch.Tensor]] = {}
         places, names = self.net.places, {id(p): name for name, p in self.net.named_parameters()}
+        names |= {id(p): f"init {name}" for name, p in self.init.named_parameters()}
         for name, tensor in self.net.state_dict().items():
             if places is None:
                 found[name] = (None, tensor.clone())
@@ -141,9 +156,9 @@ class Run:
                 found[places[name].name] = (places[name].rows, tensor.clone())
         for parameter, kept in self.optimizer.state.items():
             name = names[id(parameter)]
-            if places is not None and name not in places:
+            if name == "nothing":
                 continue
-            place = None if places is None else places[name]
+            place = None if places is None else places.get(name)
             for key, value in kept.items():
                 if isinstance(value, torch.Tensor):
                     rows = None if place is None or not value.dim() else place.rows
@@ -199,6 +214,8 @@ def compare(found: dict[str, Any], one: dict[str, Any], exact: bool = False) -> 
         assert ours[0] == theirs[0]
         torch.testing.assert_close(ours[1], theirs[1], rtol=0 if exact else 1e-12, atol=0 if exact else 1e-14)
         assert ours[2] == theirs[2]
+        assert (ours[3] is None) == (theirs[3] is None)
+        assert ours[3] is None or math.isclose(ours[3], theirs[3], rel_tol=0 if exact else 1e-7)
     for name, (rows, tensor) in found["tensors"].items():
         whole, expected = one["tensors"][name]
         if name.startswith("init group_"):  # each rank has its own nodes
@@ -229,6 +246,8 @@ def meshed(case: str, folder: Path | None = None, stop: int | None = None, given
 
 def judged(run: Run, group: Any = None) -> dict[str, Any]:
     """Evaluate, with metrics of torchmetrics and one of one's own."""
+    import torchmetrics  # it takes as long as all else, and few need it
+
     metrics = {
         "confusion": torchmetrics.ConfusionMatrix(task="multiclass", num_classes=3),
         "auroc": torchmetrics.AUROC(task="multiclass", num_classes=3),

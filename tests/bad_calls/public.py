@@ -51,7 +51,7 @@ EXEMPT: dict[str, str] = {
         "topology.FreeCycle", "topology.FreeRoot", "topology.GraphCycle", "topology.GraphOrder", "topology.Leak",
         "topology.Neuron", "topology.NotSupplied", "topology.Nothing", "topology.PhaseReport", "topology.Repair",
         "topology.Report(*", "drawing.Svg", "topology.Sweep", "topology.SweepOrder", "topology.UnclampedRoot", "topology.Verdict",
-        "network.Bucket", "network.Cut", "network.Ghosts", "network.Piece", "plan.Exchange", "plan.Ranks", "network.Group", "network.Segment", "network.Slot", "network.Structure",
+        "network.Bucket", "network.Cut", "network.Ghosts", "network.Piece", "network.Place", "plan.Exchange", "plan.Ranks", "network.Group", "network.Segment", "network.Slot", "network.Structure",
         "network.Carried", "network.Summary", "network.EdgeHandle", "network.NodeHandle", "network.ParameterView", "serialization.Unsaveable",
         "tuning.Finalist", "tuning.Progress", "tuning.SearchResult", "tuning.Trial",
         "initializers.Relaxed", "initializers.Context", "initializers.Block",
@@ -71,7 +71,7 @@ EXEMPT: dict[str, str] = {
     ), BASE),
     **dict.fromkeys((
         "checkpoints.FolderLock", "checkpoints.Transaction", "checkpoints.check_generators", "checkpoints.generators_state",
-        "checkpoints.set_generators", "network.every_parameter", "network.make_part", "inference.Options", "inference.Planner", "inference.read_duals", "inference.read_precision", "inference.read_trace", "inference.read_callback", "inference.InferenceStep",
+        "checkpoints.set_generators", "checkpoints.write", "network.every_parameter", "network.make_part", "network.places", "network.whole_parameters", "inference.Options", "inference.Planner", "inference.read_duals", "inference.read_precision", "inference.read_trace", "inference.read_callback", "inference.InferenceStep",
         "inference.require_optimizer", "inference.run", "serialization.decode", "serialization.encode", "drawing.layout",
         "PCNetwork.run", "InferenceResult.group_states",
     ), INSIDE),

@@ -15,9 +15,9 @@ from typer.testing import CliRunner, Result
 
 import pcgraph
 from pcgraph.cli import app
-from pcgraph.cli.options import FIELDS, Options, flag, options_from, write_config
-from pcgraph.cli.text import as_typed, nodes_named
 from pcgraph.errors import ConfigError
+from pcgraph.experiments.options import FIELDS, Options, flag, options_from, write_config
+from pcgraph.experiments.text import as_typed, nodes_named
 from pcgraph.serialization import write_graph
 
 
@@ -90,7 +90,8 @@ STARTS = [
     "memory:patterns=4000000000000", f"memory:embed_dim={2**60}", "memory:beta=nan", "memory:ridge=0",
     "memory:nodes=zzz", "memory:nodes=+", "equilibrium", "equilibrium:release=", "equilibrium:release=+",
     "equilibrium:release=zzz", "equilibrium:release=y,optimizer=sgd", "equilibrium:release=y,steps=0",
-    "equilibrium:release=y,tolerance=0",
+    "equilibrium:release=y,tolerance=0", "amortized", "amortized:given=zzz", "amortized:given=x+y", "amortized:given=",
+    "amortized:given=x,activation=zzz", "amortized:given=x,seed=abc", "amortized:given=x,modules=1",
 ]  # fmt: skip
 BAD |= {"init": ["", *STARTS], "test_init": STARTS}
 

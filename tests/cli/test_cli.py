@@ -23,11 +23,12 @@ from typer.testing import CliRunner, Result
 import pcgraph
 from pcgraph import drawing
 from pcgraph.cli import app
-from pcgraph.cli.initializers import make_initializer
-from pcgraph.cli.options import options_from, sizes_of
-from pcgraph.cli.rules import make_rule
 from pcgraph.data import sources
 from pcgraph.errors import ConfigError
+from pcgraph.experiments.experiment import prepare
+from pcgraph.experiments.initializers import make_initializer
+from pcgraph.experiments.options import Options, options_from, sizes_of
+from pcgraph.experiments.rules import make_rule
 from pcgraph.learning import TrainingStep
 from pcgraph.training import EpochRecord, History
 
@@ -492,12 +493,23 @@ def test_a_cyclic_graph_needs_a_way_to_answer(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "init",
     ["zero", "normal:std=0.1", "null:first=zero", "average:forward_depth=1", "memory:patterns=8,heads=4,embed_dim=8",
-     "equilibrium:release=y,steps=5", "forward:roots=zero"],
+     "equilibrium:release=y,steps=5", "forward:roots=zero", "amortized:given=x,activation=gelu"],
 )  # fmt: skip
 def test_every_initializer_can_be_named(init: str) -> None:
     """Null needs equal batches: 1437 digits in batches of 479."""
     done = run("train", "--init", init, "--epochs", 1, "--batch-size", 479, "--steps", 2)
     assert done.exit_code == 0, done.output
+
+
+def test_a_guess_that_is_learned_is_trained_from_a_file_and_asked_at_test(tmp_path: Path) -> None:
+    """A test that started from an untrained guess would say nothing of hybrid predictive coding."""
+    said = 'init = "amortized:given=x"\ntest_init = "amortized:given=x"\ntest_steps = 2\nepochs = 1\nsteps = 2\n'
+    (tmp_path / "run.toml").write_text(said + 'graph = "64-8-10"\nbatch_size = 200\n')
+    done = run("train", "--config", tmp_path / "run.toml", "--out", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    for init, same in (("amortized:given=x", True), ("average", True), ("null:first=zero", False)):
+        made = prepare(Options(graph="64-8-10", init=init, test_init=init, batch_size=479))
+        assert (made.test_init is made.init) == same
 
 
 @pytest.mark.slow

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+import pcgraph
 from pcgraph.cli import app
-from pcgraph.cli.options import read_config
+from pcgraph.errors import ConfigError
+from pcgraph.experiments.options import read_config
 
 BASE = {"data": "digits", "fraction": 0.2, "graph": "64-16-10", "epochs": 2, "batch_size": 20}
 SPACE = {"lr": {"low": 1e-4, "high": 1e-1, "log": True}, "rule": ["standard", "backprop"], "steps": [2, 4]}
@@ -58,6 +60,22 @@ def test_it_searches_goes_on_and_writes_what_train_reads(tmp_path: Path) -> None
     assert trained.exit_code == 0, trained.output
 
 
+def test_python_and_the_command_search_alike(tmp_path: Path) -> None:
+    """One file is one search, whoever calls it; what is given in the call goes over its table."""
+    path = file(tmp_path, BASE, {"lr": [1e-3, 1e-2]}, {"trials": 3, "epochs": 1, "storage": str(tmp_path / "py.db")})
+    mapping = {**BASE, "space": {"lr": [1e-3, 1e-2]}, "search": {"trials": 9, "epochs": 1, "finalists": 1}}
+    found = pcgraph.search(path, progress=False)
+    same = pcgraph.search(mapping, trials=3, finalists=0, progress=False)
+    done = run(path, "--out", tmp_path / "out", "--storage", tmp_path / "cli.db")
+    assert done.exit_code == 0, done.output
+    rows = list(csv.DictReader((tmp_path / "out" / "trials.csv").open()))
+    values = [[trial.value for trial in each.trials] for each in (found, same)]
+    assert values[0] == values[1] == [float(row["value"]) for row in rows]
+    assert (tmp_path / "py.db").exists()
+    with pytest.raises(ConfigError, match="the space stands in the settings"):
+        pcgraph.search(mapping, {"lr": [1.0]})
+
+
 def test_the_test_set_chooses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A choice by the test set makes its accuracy a promise that new images do not keep."""
     seen: list[int] = []
@@ -66,7 +84,7 @@ def test_the_test_set_chooses_nothing(tmp_path: Path, monkeypatch: pytest.Monkey
         seen.append(len(images))
         return {"accuracy": 0.5}
 
-    monkeypatch.setattr("pcgraph.cli.searching._judged", judged)
+    monkeypatch.setattr("pcgraph.tuning.settings._judged", judged)
     path = file(tmp_path, BASE, {"lr": [0.1, 0.01]}, {"trials": 2, "finalists": 1, "seeds": 1})
     assert run(path, "--out", tmp_path / "out").exit_code == 0
     held_back, test = seen[0], seen[-1]
@@ -99,7 +117,7 @@ def test_what_cannot_work_is_refused_before_anything_is_trained(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, base: Any, space: Any, search: Any, said: str
 ) -> None:
     """A space with one impossible value would otherwise fail when it is drawn, hours later."""
-    monkeypatch.setattr("pcgraph.cli.searching.load_splits", lambda experiment: pytest.fail("it has begun"))
+    monkeypatch.setattr("pcgraph.tuning.settings.load_splits", lambda experiment: pytest.fail("it has begun"))
     fixed = {key: value for key, value in (BASE | base).items() if value is not None}
     done = run(file(tmp_path, fixed, space, search), "--out", tmp_path / "out")
     assert done.exit_code == 2, done.output

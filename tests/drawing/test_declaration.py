@@ -199,6 +199,27 @@ def test_factors_stand_on_their_edges():
     assert not any(t.get_text().startswith("×") for t in drawing.graph(graph, {"a"}).texts)
 
 
+def test_roles_stand_on_their_edges():
+    """Which parent is the key and which the value decides what a joint prediction is; parallel edges have one each."""
+    graph = nx.MultiDiGraph()
+    graph.add_nodes_from(["a", "b", "y"], shape=(2, 4))
+    graph.nodes["b"]["combine"], graph.nodes["y"]["combine"] = "attention", ("gate", {})
+    for role in ("query", "key", "value"):
+        graph.add_edge("a", "b", role=role, **({"scale": 0.5} if role == "key" else {}))
+    graph.add_edge("b", "y", role=("gate", "value"))
+    ax = drawing.graph(graph, {"a"})
+    place = drawing.layout(graph, check_phase(graph, {"a"}))[1]
+    found = {t.get_text(): t.xy for t in ax.texts if isinstance(t, Annotation)}
+    written = ["query", "key", "value", "×0.5"]
+    assert {*written, "gate, value"} <= found.keys()
+    assert len({found[text] for text in written}) == 4
+    assert all(place["a"][0] < found[text][0] < place["b"][0] for text in written)
+    assert "2×4\nattention" in found
+    assert "2×4\ngate" in found
+    graph.add_nodes_from(range(100), shape=1)
+    assert "query" not in {t.get_text() for t in drawing.graph(graph, {"a"}).texts}
+
+
 def feedback():
     """An image, two areas and a class, with feedback and a loop in slots, and a slot beside a main parallel edge."""
     graph = nx.MultiDiGraph()

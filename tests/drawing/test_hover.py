@@ -63,6 +63,19 @@ def test_the_verdict_of_each_node_is_said():
     assert any("x: 3 neurons" in text and "a root without a value" in text for text in texts)
 
 
+def test_roles_and_combines_are_told_and_written():
+    graph = nx.DiGraph()
+    graph.add_nodes_from(["a", "b"], shape=3)
+    graph.add_node("y", shape=3, combine=("gate", {}), precision=0.5)
+    graph.add_edge("a", "y", role="gate")
+    graph.add_edge("b", "y", role="value")
+    page = drawing.svg(graph, {"a", "b"})
+    assert any("combine gate, precision 0.5" in text for text in told(page, "node"))
+    written = {next(iter(g.iter(f"{SVG}text"))).text for _, g in parts(page, "edge")}
+    assert written == {"gate", "value"}
+    assert {text.splitlines()[1] for text in told(page, "edge")} == {"role gate", "role value"}
+
+
 def test_the_weights_of_a_network_are_told():
     """Whoever looks for a dead or an exploded edge reads it off the picture."""
     net = pcgraph.PCNetwork(chain([3, 4, 2], activation="tanh"), seed=0)

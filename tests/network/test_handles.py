@@ -710,3 +710,38 @@ def quiet() -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         yield
+
+
+# -- plausible mistakes -----------------------------------------------------------------------------------------------
+
+
+def test_a_slot_goes_by_the_name_that_results_give_it() -> None:
+    """result.errors and precision= say ("V1", "down"); handles did not know it, and said that there is no such node."""
+    net = PCNetwork(pcgraph.graphs.cortex([16, 8, 4]), seed=0)
+    assert net.node(("V1", "down")) == net.node("V1", slot="down")
+    assert net.bias(("V1", "down")).shape == (8,)
+    first = net.parameter_groups({("V1", "down"): {"lr": 0.5}})[0]
+    assert [p.numel() for p in first["params"]] == [8]
+    clamps = {("V1", "down"): torch.zeros(2, 8)}
+    with pytest.raises(pcgraph.ClampError, match="it is a slot of 'V1', and has no state of its own"):
+        net.infer(clamps, init=Forward(), steps=1, optimizer=SGD(0.1))
+    with pytest.raises(
+        GraphError, match=r"no node 'V9' in the graph \(found 'class', 'V1', 'image'\)|did you mean 'V1'"
+    ):
+        net.node("V9")
+
+
+@pytest.mark.parametrize("name", ["lr", "weight", "frozen", "requires_grad", "grad"])
+def test_a_handle_takes_no_attributes(name: str) -> None:
+    """A rate that is set on an edge would be kept there, and change nothing."""
+    net = chain(*SIZES)
+    for who in (net.edge("h1", "h2"), net.node("h1")):
+        with pytest.raises(AttributeError, match=f"no {name} to be set.*parameter_groups"):
+            setattr(who, name, 0.1)
+        assert copy.copy(who) == who
+        assert pickle.loads(pickle.dumps(who)).name == who.name
+
+
+def test_a_list_of_nodes_is_none() -> None:
+    with pytest.raises(pcgraph.ClampError, match="name one node, and no list of them"):
+        chain(*SIZES).predict({"x": torch.zeros(2, 4)}, ["h1", "y"])

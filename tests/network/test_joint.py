@@ -283,3 +283,15 @@ def test_a_plan_that_makes_a_part_of_what_a_node_combines_is_refused():
     less = replace(plan.begin, edges=edges[edges != into[0]])
     with pytest.raises(AssertionError, match="makes a part of what 'm' combines, and not all of it"):
         verify(replace(plan, begin=less))
+
+
+def test_shapes_that_do_not_go_together_are_told_by_role():
+    """Torch's error was about a tensor of all parents side by side, and a module that nobody has declared."""
+    graph = nx.DiGraph()
+    graph.add_node("x", shape=4)
+    graph.add_node("z", shape=3)
+    graph.add_node("g", shape=3, combine="gate")
+    graph.add_edge("x", "g", role="gate")
+    graph.add_edge("z", "g", role="value")
+    with pytest.raises(GraphError, match=r"node 'g': its combine Gate does not take .*\(gate \(4,\), value \(3,\)\)"):
+        PCNetwork(graph)

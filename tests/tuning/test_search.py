@@ -198,9 +198,26 @@ def test_an_error_of_the_users_own_ends_the_search_and_does_not_count(tmp_path: 
     assert Counter(t.state for t in found.trials) == {"complete": 10, "failed": 1}
 
 
-def test_what_is_not_measured_or_returned_is_said() -> None:
+def test_what_is_not_measured_or_returned_is_said_by_the_first_trial(tmp_path: Path) -> None:
+    """A misspelt metric is so in every trial: all of them were trained before it was said."""
+    called = []
+
+    def train(settings: dict[str, Any], progress: Progress) -> Any:
+        called.append(settings)
+        net = pcgraph.PCNetwork(pcgraph.graphs.chain([2, 2]))
+        return pcgraph.fit(
+            net, [(torch.ones(2, 2), torch.ones(2, 2))], init=pcgraph.Forward(), steps=0, callbacks=progress,
+            optimizer=torch.optim.SGD(net.parameters(), lr=0.1), progress=False,
+        )  # fmt: skip
+
     with pytest.raises(ConfigError, match="train returns a number, or the history of fit"):
-        find(lambda settings, progress: None)
+        find(lambda settings, progress: called.append(settings))
+    assert len(called) == 1
+    with pytest.raises(ConfigError, match="does not measure 'acuracy'"):
+        find(train, metric="acuracy", storage=tmp_path / "s.db")
+    assert len(called) == 2
+    with pytest.raises(ConfigError, match=r"train= is called with settings and a progress, and .*takes \(settings\)"):
+        find(lambda settings: 1.0)
 
 
 # -- one storage, called again and by several -------------------------------------------------------------------------

@@ -12,10 +12,10 @@ from typing import Any
 
 import networkx as nx
 
-from pcgraph.cli.machine import within_memory
-from pcgraph.cli.text import name_and_options, nodes_named, option_types, plain_value
 from pcgraph.errors import ConfigError, unknown_name
-from pcgraph.initializers import Average, Equilibrium, Forward, Initializer, Memory, Normal, Null, Zero
+from pcgraph.experiments.machine import within_memory
+from pcgraph.experiments.text import name_and_options, nodes_named, option_types, plain_value
+from pcgraph.initializers import Amortized, Average, Equilibrium, Forward, Initializer, Memory, Normal, Null, Zero
 from pcgraph.model import PCNetwork
 from pcgraph.topology import Report, Verdict
 
@@ -29,8 +29,15 @@ INITIALIZERS: dict[str, type[Initializer]] = {
     "average": Average,
     "memory": Memory,
     "equilibrium": Equilibrium,
+    "amortized": Amortized,
 }
 """The command line knows initializers by these names."""
+
+NEEDED: dict[type[Initializer], tuple[str, str]] = {
+    Equilibrium: ("release", "the targets that its first phase releases, as in equilibrium:release=y"),
+    Amortized: ("given", "the clamped node from which it guesses, as in amortized:given=x"),
+}
+"""What an initializer cannot do without, by the name of the option."""
 
 
 def make_initializer(text: str, on: PCNetwork | nx.DiGraph | None = None) -> Initializer:
@@ -42,7 +49,7 @@ def make_initializer(text: str, on: PCNetwork | nx.DiGraph | None = None) -> Ini
         A name, and options of the class of that name. An initializer among the options is named only; several nodes
         are joined by ``+``.
     on : PCNetwork or nx.DiGraph, optional
-        The network, which Memory takes, or the graph; node names are looked up in it.
+        The network, which Memory and Amortized take, or the graph; node names are looked up in it.
 
     Raises
     ------
@@ -55,14 +62,13 @@ def make_initializer(text: str, on: PCNetwork | nx.DiGraph | None = None) -> Ini
     kind = INITIALIZERS[name]
     types = option_types(name, options, kind)
     arguments = {key: _value(types[key], key, value, on) for key, value in options.items()}
-    if kind is Memory:
+    if kind in (Memory, Amortized):
         if not isinstance(on, PCNetwork):
-            raise ConfigError("memory is made for a network; here there is only a graph", key="init")
+            raise ConfigError(f"{name} is made for a network; here there is only a graph", key="init")
         arguments["net"] = on
-    if kind is Equilibrium and "release" not in arguments:
-        raise ConfigError(
-            "equilibrium needs the targets that its first phase releases, as in equilibrium:release=y", key="release"
-        )
+    needed, what = NEEDED.get(kind, ("", ""))
+    if needed and needed not in arguments:
+        raise ConfigError(f"{name} needs {what}", key=needed)
     with within_memory(f"the initializer {text}", "init"):
         return kind(**arguments)
 
@@ -90,4 +96,6 @@ def verdict_on(text: str, report: Report, graph: nx.DiGraph) -> Verdict:
     name, options = name_and_options(text, "initializer", "init")
     if name == "memory" and not options:
         return report.verdicts["memory"]
+    if name == "amortized":
+        return report.verdict(make_initializer(text, PCNetwork(graph)))
     return report.verdict(make_initializer(text, graph))

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pcgraph.cli.machine import require_device
-from pcgraph.cli.rules import infers, make_rule
-from pcgraph.cli.text import LARGEST
 from pcgraph.data.sources import canonical
 from pcgraph.errors import ConfigError, unknown_name
+from pcgraph.experiments.machine import require_device
+from pcgraph.experiments.rules import infers, make_rule
+from pcgraph.experiments.text import LARGEST
 
 __all__ = [
     "Options",
@@ -192,8 +192,8 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is not TOML: {problem}", key="config") from problem
 
 
-def plain_settings(path: Path, found: Mapping[str, Any]) -> dict[str, Any]:
-    """Read settings of a file by their names; hyphens and underscores in keys mean the same.
+def plain_settings(path: str | Path, found: Mapping[str, Any]) -> dict[str, Any]:
+    """Read settings, of a file or of what `path` says, by their names; hyphens and underscores in keys mean the same.
 
     Raises
     ------
@@ -212,7 +212,7 @@ def plain_settings(path: Path, found: Mapping[str, Any]) -> dict[str, Any]:
     return chosen
 
 
-def _of_kind(path: Path, key: str, value: Any, kind: str) -> Any:
+def _of_kind(path: str | Path, key: str, value: Any, kind: str) -> Any:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if kind == "float" and number:
         return float(value) if isinstance(value, float) or abs(value) <= LARGEST else math.inf

@@ -11,8 +11,8 @@ from dataclasses import replace
 
 import torch
 
-from pcgraph.cli.text import name_and_options, option_types, plain_value
 from pcgraph.errors import ConfigError, unknown_name
+from pcgraph.experiments.text import name_and_options, option_types, plain_value
 from pcgraph.initializers import Initializer, States
 from pcgraph.learning import Backprop, Incremental, Nudged, Rule, Standard
 from pcgraph.model import PCNetwork

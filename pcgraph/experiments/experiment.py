@@ -15,15 +15,15 @@ import networkx as nx
 import torch
 
 from pcgraph import data, graphs
-from pcgraph.cli.initializers import make_initializer
-from pcgraph.cli.machine import within_memory
-from pcgraph.cli.options import Options, sizes_of
-from pcgraph.cli.rules import frees_target, infers, make_rule, plans
-from pcgraph.cli.text import node_named
 from pcgraph.data import Images
 from pcgraph.data.loading import class_balanced
 from pcgraph.data.sources import CATALOGUE, Source, is_here
 from pcgraph.errors import ConfigError, Diverged, InvalidInitializer, PCGraphWarning, unknown_name
+from pcgraph.experiments.initializers import make_initializer
+from pcgraph.experiments.machine import within_memory
+from pcgraph.experiments.options import Options, sizes_of
+from pcgraph.experiments.rules import frees_target, infers, make_rule, plans
+from pcgraph.experiments.text import node_named
 from pcgraph.initializers import Average, Forward, Initializer, Null
 from pcgraph.learning import Incremental, Nudged, Rule
 from pcgraph.model import PCNetwork
@@ -170,7 +170,7 @@ def prepare(options: Options) -> Experiment:
         _fits_batches(init, options, len(stand_in.train))
     else:
         reports["training"].verdict(Forward()).require()
-    test_init = _test_init(options, net, reports)
+    test_init = _test_init(options, net, reports, init)
     made = Experiment(options, source, given, target, net, rule, init, test_init, reports, stand_in)
     if not made.parameters:
         raise ConfigError("there is nothing to train: no edge of the graph has a trainable weight", key="graph")
@@ -276,8 +276,12 @@ def _fits_batches(init: Initializer, s: Options, images: int) -> None:
         )
 
 
-def _test_init(options: Options, net: PCNetwork, reports: PhaseReport) -> Initializer | None:
+def _test_init(
+    options: Options, net: PCNetwork, reports: PhaseReport, init: Initializer | None
+) -> Initializer | None:  # fmt: skip
     """Make the initializer at test time; None where a sweep answers.
+
+    Named as in training it is the same, with all that it has learned; but for Null, which knows batches by their size.
 
     Raises
     ------
@@ -285,7 +289,10 @@ def _test_init(options: Options, net: PCNetwork, reports: PhaseReport) -> Initia
         No sweep answers, and none was named.
     """
     if options.test_init:
-        init = make_initializer(options.test_init, net)
+        learned = init is not None and not any(isinstance(part, Null) for part in init.modules())
+        if options.test_init != options.init or not learned:
+            init = make_initializer(options.test_init, net)
+        assert init is not None
         reports["test"].verdict(init).require()
         return init
     verdict = reports["test"].verdict(Forward())
