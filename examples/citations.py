@@ -10,7 +10,8 @@ twenty known documents a class as in Planetoid, and the same layers with the sam
 Published numbers are on Cora and its like, which are not here, so that these cannot be compared with them.
 
 References: B. Byiringiro, T. Salvatori, T. Lukasiewicz, "Robust Graph Representation Learning via Predictive Coding",
-2022; Z. Yang, W. Cohen, R. Salakhutdinov, "Revisiting Semi-Supervised Learning with Graph Embeddings", 2016.
+2022, with code at github.com/bbyiringiro/pc-graphgym; Z. Yang, W. Cohen, R. Salakhutdinov, "Revisiting Semi-Supervised
+Learning with Graph Embeddings", 2016.
 """
 
 import argparse

@@ -90,12 +90,12 @@ def draw(path: Path, problem: Problem, found: dict[Cell, tuple[Tensor, int]]) ->
     )  # fmt: skip
     figure.subplots_adjust(top=1 - 0.3 / (0.75 * len(lines) + 0.3))
     for row, (label, images) in zip(axes, lines, strict=True):
-        row[0].text(-0.1, 0.5, label, transform=row[0].transAxes, ha="right", va="center", fontsize=7)
+        row[0].text(-0.1, 0.5, label, transform=row[0].transAxes, ha="right", va="center", fontsize=8)
         for ax, image in zip(row, images, strict=True):
             ax.imshow(image.view(side, side).numpy(), cmap="gray", vmin=0, vmax=1)
             ax.axis("off")
     for ax, name in zip(axes[0], classes, strict=True):
-        ax.set_title(name, fontsize=7)
+        ax.set_title(name, fontsize=8)
     figure.savefig(path, dpi=130)
     plt.close(figure)
 
