@@ -14,8 +14,8 @@ from tests.across.start import run
 @pytest.mark.parametrize(
     ("processes", "first", "count"),
     [
-        (2, 0, 44),
-        (4, 11, 12),
+        (2, 0, 24),
+        (4, 11, 8),
         pytest.param(2, 1, 440, marks=pytest.mark.slow),
         pytest.param(4, 2, 220, marks=pytest.mark.slow),
     ],
