@@ -22,6 +22,7 @@ import triton
 import triton.language as tl
 
 from pcgraph.backends.triton import tables
+from pcgraph.backends.triton.functions import errors, sigma, slope
 
 __all__ = ["learn", "predict", "predict_scalars", "pull", "pull_scalars"]
 
@@ -35,141 +36,6 @@ _COMPARE, _SWEEP, _KEEP, _OWN = (tl.constexpr(flag) for flag in (tables.COMPARE,
 _ENERGY = tl.constexpr(tables.ENERGY)
 _MOMENTUM, _NESTEROV, _ADAM = (tl.constexpr(kind) for kind in (tables.MOMENTUM, tables.NESTEROV, tables.ADAM))
 _COPY, _UNALIGNED, _BIAS = tl.constexpr(tables.COPY), tl.constexpr(tables.UNALIGNED), tl.constexpr(tables.BIAS)
-
-
-@triton.jit
-def _tanh(a):
-    z = tl.exp(-2.0 * tl.abs(a))
-    t = (1.0 - z) / (1.0 + z)
-    return tl.where(a < 0, -t, t)
-
-
-@triton.jit
-def _sigma(a, code, KNOWN: tl.constexpr):
-    """Compute the activation with this number, one of those whose bits are set in `KNOWN`."""
-    m = a
-    if KNOWN & 2:
-        if code == 1:
-            m = tl.maximum(a, 0.0)
-    if KNOWN & 4:
-        if code == 2:
-            m = tl.where(a > 0, a, 0.01 * a)
-    if KNOWN & 8:
-        if code == 3:
-            m = _tanh(a)
-    if KNOWN & 16:
-        if code == 4:
-            m = 1.0 / (1.0 + tl.exp(-a))
-    if KNOWN & 32:
-        if code == 5:
-            m = 0.5 * a * (1.0 + tl.erf(a * 0.7071067811865476))
-    if KNOWN & 64:
-        if code == 6:
-            m = 0.5 * a * (1.0 + _tanh(0.7978845608028654 * (a + 0.044715 * a * a * a)))
-    if KNOWN & 128:
-        if code == 7:
-            m = tl.where(a > 0, a, tl.exp(tl.minimum(a, 0.0)) - 1.0)
-    if KNOWN & 256:
-        if code == 8:
-            m = a / (1.0 + tl.exp(-a))
-    if KNOWN & 512:
-        if code == 9:
-            m = tl.minimum(tl.maximum(a, -1.0), 1.0)
-    if KNOWN & 1024:
-        if code == 10:
-            m = tl.where(a > 20.0, a, tl.log(1.0 + tl.exp(tl.minimum(a, 20.0))))
-    return m
-
-
-@triton.jit
-def _slope(a, m, code, KNOWN: tl.constexpr):
-    """Compute the derivative of the activation with this number, at `a`, where it is `m`."""
-    d = a * 0.0 + 1.0
-    if KNOWN & 2:
-        if code == 1:
-            d = tl.where(a > 0, d, 0.0)
-    if KNOWN & 4:
-        if code == 2:
-            d = tl.where(a > 0, d, 0.01)
-    if KNOWN & 8:
-        if code == 3:
-            d = 1.0 - m * m
-    if KNOWN & 16:
-        if code == 4:
-            d = m * (1.0 - m)
-    if KNOWN & 32:
-        if code == 5:
-            d = 0.5 * (1.0 + tl.erf(a * 0.7071067811865476)) + a * tl.exp(-0.5 * a * a) * 0.3989422804014327
-    if KNOWN & 64:
-        if code == 6:
-            t = _tanh(0.7978845608028654 * (a + 0.044715 * a * a * a))
-            d = 0.5 * (1.0 + t) + 0.5 * a * (1.0 - t * t) * 0.7978845608028654 * (1.0 + 0.134145 * a * a)
-    if KNOWN & 128:
-        if code == 7:
-            d = tl.where(a > 0, d, tl.exp(tl.minimum(a, 0.0)))
-    if KNOWN & 256:
-        if code == 8:
-            t = 1.0 / (1.0 + tl.exp(-a))
-            d = t * (1.0 + a * (1.0 - t))
-    if KNOWN & 512:
-        if code == 9:
-            d = tl.where((a > -1.0) & (a < 1.0), d, 0.0)
-    if KNOWN & 1024:
-        if code == 10:
-            d = tl.where(a > 20.0, d, 1.0 / (1.0 + tl.exp(-tl.minimum(a, 20.0))))
-    return d
-
-
-@triton.jit
-def _logs(x, mn):
-    """Compute the logarithm of the softmax of each row, of which the neurons `mn` are there."""
-    x = tl.where(mn[None, :], x, -1e30)
-    x -= tl.max(x, 1)[:, None]
-    return x - tl.log(tl.sum(tl.exp(x), 1))[:, None]
-
-
-@triton.jit
-def _errors(h, mu, code, facts, mn, ENERGIES: tl.constexpr):
-    """Compute dE/dh and -dE/dmu of the energy with this number, one of those whose bits are set in `ENERGIES`."""
-    own = h - mu
-    sent = own
-    if ENERGIES & 2:
-        if code == 1:
-            one = own * 0.0 + 1.0 / tl.load(facts)
-            own = tl.where(own > 0, one, tl.where(own < 0, -one, own * 0.0))
-            sent = own
-    if ENERGIES & 4:
-        if code == 2:
-            most = own * 0.0 + tl.load(facts)
-            own = tl.minimum(tl.maximum(own, -most), most)
-            sent = own
-    if ENERGIES & 8:
-        if code == 3:
-            own = tl.load(facts) * own / (tl.load(facts + 1) + own * own)
-            sent = own
-    if ENERGIES & 16:
-        if code == 4:
-            own, sent = -mu, h - 1.0 / (1.0 + tl.exp(-mu))
-    if ENERGIES & 32:
-        if code == 5:
-            own, sent = -mu, h - tl.exp(mu)
-    if ENERGIES & 64:
-        if code == 6:
-            own = own * 0.0
-            sent = own
-    if ENERGIES & 128:
-        if code == 7:
-            logs = _logs(mu, mn)
-            own = tl.where(mn[None, :], -logs, 0.0 * mu)
-            sent = h - tl.sum(h, 1)[:, None] * tl.exp(logs)
-    if ENERGIES & 256:
-        if code == 8:
-            ours, theirs = _logs(h, mn), _logs(mu, mn)
-            shares = tl.exp(ours)
-            apart = tl.where(mn[None, :], ours - theirs, 0.0 * mu)
-            own = shares * (apart - tl.sum(shares * apart, 1)[:, None])
-            sent = shares - tl.exp(theirs)
-    return own, sent
 
 
 @triton.jit
@@ -188,7 +54,7 @@ def _slice(acc, x, w, at, width, down, mm, mn, code, PHI: tl.constexpr, DOT: tl.
     a = tl.load(x + at[None, :], mask=mm[:, None] & mk[None, :], other=0.0)
     b = tl.load(w + at[:, None] * down, mask=mk[:, None] & mn[None, :], other=0.0)
     if PHI:
-        a = _sigma(a, code, PHI)
+        a = sigma(a, code, PHI)
     return tl.dot(a.to(b.dtype), b, acc, input_precision=DOT, out_dtype=acc.dtype)
 
 
@@ -231,7 +97,7 @@ def _edges(acc, P, W, row, edges, low, high, own, across, rm, rn, mm, mn,
         if COPIES and kind == _COPY:
             x = tl.load(P + far + rm[:, None] * width + rn[None, :], mask=ok, other=0.0)
             if PHI != 0 and not BACK:
-                x = _sigma(x, code, PHI)
+                x = sigma(x, code, PHI)
             part += x
         elif MIXED and kind == _UNALIGNED:
             if TURNED:
@@ -250,7 +116,7 @@ def _edges(acc, P, W, row, edges, low, high, own, across, rm, rn, mm, mn,
                                 rm, rn, mm, mn, code, 0 if BACK else PHI, SINGLE, BK, DOT)
         if BACK and PHI != 0:
             h = tl.load(P + own + rm[:, None] * across + rn[None, :], mask=ok, other=0.0)
-            acc += part * _slope(h, _sigma(h, code, PHI), code, PHI)
+            acc += part * slope(h, sigma(h, code, PHI), code, PHI)
         else:
             acc = part
         far, width, weight, code, kind = far_, width_, weight_, code_, kind_
@@ -300,12 +166,12 @@ def predict(P, W, tiles, edges, batch, show, precisions, duals, facts,
         acc += tl.load(P + start + place, mask=ok, other=0.0)
     if flags & _KEEP:
         tl.store(P + _at(row + 2, EVEN) + place, acc, mask=ok)
-    mu = _sigma(acc, code, KNOWN)
+    mu = sigma(acc, code, KNOWN)
     if flags & _SWEEP:
         tl.store(P + own + place, mu, mask=ok)
     elif flags & _COMPARE:
         residual = h - mu
-        error, sent = _errors(h, mu, flags >> _ENERGY, facts + 2 * entry, mn, ENERGIES)
+        error, sent = errors(h, mu, flags >> _ENERGY, facts + 2 * entry, mn, ENERGIES)
         if PRECISE:
             precision = tl.load(precisions + entry)
             error *= precision
@@ -319,7 +185,7 @@ def predict(P, W, tiles, edges, batch, show, precisions, duals, facts,
             error += shift
             sent += shift
         tl.store(P + _at(row + 4, EVEN) + place, error, mask=ok)
-        tl.store(P + _at(row + 5, EVEN) + place, sent * _slope(acc, mu, code, KNOWN), mask=ok)
+        tl.store(P + _at(row + 5, EVEN) + place, sent * slope(acc, mu, code, KNOWN), mask=ok)
         if show:
             tl.store(P + _at(row + 3, EVEN) + place, mu, mask=ok)
 
@@ -422,7 +288,7 @@ def predict_scalars(P, W, nodes, edges, precisions, duals, count, batch, code, s
     acc += tl.load(P + bias, mask=bias != _NONE, other=0.0)[:, None]
     a, h = tl.load(row + 2, mask=live, other=0), tl.load(row + 1, mask=live, other=0)
     tl.store(P + a[:, None] + rb[None, :], acc, mask=((flags & _KEEP) != 0)[:, None] & mb[None, :])
-    mu = _sigma(acc, code, KNOWN)
+    mu = sigma(acc, code, KNOWN)
     tl.store(P + h[:, None] + rb[None, :], mu, mask=((flags & _SWEEP) != 0)[:, None] & mb[None, :])
     ok = ((flags & _COMPARE) != 0)[:, None] & mb[None, :]
     error = tl.load(P + h[:, None] + rb[None, :], mask=ok, other=0.0) - mu
@@ -439,7 +305,7 @@ def predict_scalars(P, W, nodes, edges, precisions, duals, count, batch, code, s
         error += shift
     e, s = tl.load(row + 4, mask=live, other=0), tl.load(row + 5, mask=live, other=0)
     tl.store(P + e[:, None] + rb[None, :], error, mask=ok)
-    tl.store(P + s[:, None] + rb[None, :], error * _slope(acc, mu, code, KNOWN), mask=ok)
+    tl.store(P + s[:, None] + rb[None, :], error * slope(acc, mu, code, KNOWN), mask=ok)
     if show:
         m = tl.load(row + 3, mask=live, other=0)
         tl.store(P + m[:, None] + rb[None, :], mu, mask=ok)
@@ -532,7 +398,7 @@ def _weight(P, G, edges, low, high, out, width, first, second, place, factor, co
             x = tl.load(s + at[None, :] * out + ro[:, None], mask=mo[:, None] & mb[None, :], other=0.0)
             y = tl.load(h + at[:, None] * width + ri[None, :], mask=mb[:, None] & mi[None, :], other=0.0)
             if PHI != 0:
-                y = _sigma(y, code, PHI)
+                y = sigma(y, code, PHI)
             if HALF is not None:
                 x, y = x.to(HALF), y.to(HALF)
             acc = tl.dot(x, y, acc, input_precision=DOT, out_dtype=acc.dtype)
