@@ -507,7 +507,11 @@ def test_a_guess_that_is_learned_is_trained_from_a_file_and_asked_at_test(tmp_pa
     (tmp_path / "run.toml").write_text(said + 'graph = "64-8-10"\nbatch_size = 200\n')
     done = run("train", "--config", tmp_path / "run.toml", "--out", tmp_path / "out")
     assert done.exit_code == 0, done.output
-    for init, same in (("amortized:given=x", True), ("memory:patterns=8,heads=4", True), ("null:first=zero", False)):
+    for init, same in (
+        ("amortized:given=x", True),
+        ("memory:observed=x,patterns=8,heads=4", True),
+        ("null:first=zero", False),
+    ):
         made = prepare(Options(graph="64-8-10", init=init, test_init=init, batch_size=479))
         assert (made.test_init is made.init) == same
 
