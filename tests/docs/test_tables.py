@@ -83,5 +83,12 @@ def test_what_the_text_says_of_depth_is_what_the_rows_say():
     held = following["state rate 0.05"] + following["T = 6, half the data"]
     assert all(max(curve) - curve[-1] <= 0.2 for curve in held)
     assert any(max(curve) - curve[-1] > 5 for curve in following["learning rate 1e-3"])
+    further = [r for r in rows if r["method"] == "following rate up to 0.05"]
+    curves = [list(map(float, r["accuracy"].split())) for r in further]
+    assert len(curves) == 3
+    assert all(max(curve) - curve[-1] <= 0.12 for curve in curves)
+    back, errors = last("convolutions", "backprop"), last("convolutions", "errors, T = 5, up to 0.001")
+    assert len(back) == len(errors) == 3
+    assert all(errors[seed] > back[seed] - 0.5 for seed in back)
     stopped = [float(r["moves"]) for r in rows if r["method"] == "PC-ALM, nodes stop"]
     assert max(stopped) < 0.6
