@@ -36,7 +36,7 @@ class Ranks:
         self.size = size
         self.store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
         context = multiprocessing.get_context("forkserver")  # which imports torch once for all
-        context.set_forkserver_preload(["pcgraph", "torch.distributed"])
+        context.set_forkserver_preload(["pcgraph", "torch.distributed", "torch._dynamo"])  # which optimizers import
         self.pipes, self.processes = [], []
         for rank in range(size):
             mine, theirs = context.Pipe()

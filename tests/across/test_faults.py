@@ -127,7 +127,7 @@ def test_kills_at_random_moments_lose_no_checkpoint(tmp_path: Path, count: int) 
     """If it fails, a run that is killed while it saves loses what it had saved."""
     chance, saved = random.Random(count), tmp_path / "checkpoints"
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.across.restarted"])
+    context.set_forkserver_preload(["tests.across.restarted", "torch._dynamo"])
     for _ in range(12):
         before, port = complete(saved), free_port()
         ranks = [
