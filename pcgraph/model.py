@@ -286,6 +286,7 @@ class PCNetwork(SharedNetwork):
             options = replace(options, stop=duals.stop)
         weights = read_precision(self.structure, precision, steps, motion.optimizer)
         checked = Clamps.check(self, clamps, finite=options.check)
+        self.require_same_batch(checked)
         labels = read_labels(self, labels, checked.batch)
         if steps:
             follow(

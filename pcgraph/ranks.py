@@ -15,14 +15,17 @@ from torch import Tensor, nn
 from pcgraph.arguments import shown
 from pcgraph.backends import Backend, TorchBackend
 from pcgraph.backends import get as get_backend
+from pcgraph.clamps import Clamps
 from pcgraph.energies import Energy
-from pcgraph.errors import ConfigError
+from pcgraph.errors import ClampError, ConfigError
 from pcgraph.network import (
     Carried,
     Cut,
+    EdgeHandle,
     Ghosts,
     HandledNetwork,
     Network,
+    NodeHandle,
     ParameterView,
     Partition,
     Piece,
@@ -231,6 +234,28 @@ class SharedNetwork(HandledNetwork):
             return super().frozen_biases
         return frozenset(self._part.nodes[sorted(self.piece.frozen_biases)].tolist())
 
+    def edge(self, u: Node, v: Node, key: Hashable | None = None, *, slot: str | None = None) -> EdgeHandle:
+        self.require_one_process("edge", "net.weight(u, v) is there on the rank that holds v")
+        return super().edge(u, v, key, slot=slot)
+
+    def node(self, v: Node, *, slot: str | None = None) -> NodeHandle:
+        self.require_one_process("node", "net.bias(v) is there on the rank that holds v")
+        return super().node(v, slot=slot)
+
+    def edges(self) -> tuple[EdgeHandle, ...]:
+        self.require_one_process("edges", "net.weight(u, v) is there on the rank that holds v")
+        return super().edges()
+
+    def nodes(self) -> tuple[NodeHandle, ...]:
+        self.require_one_process("nodes", "net.bias(v) is there on the rank that holds v")
+        return super().nodes()
+
+    def parameter_groups(
+        self, settings: Mapping[Any, Mapping[str, Any]] | None = None, *, separate: bool = False
+    ) -> list[dict[str, Any]]:
+        self.require_one_process("parameter_groups", "give the optimizer net.parameters()")
+        return super().parameter_groups(settings, separate=separate)
+
     def load_from(self, other: Network) -> Carried:
         self.require_one_process("load_from", "load net.state_dict() of the same rank")
         return super().load_from(other)
@@ -275,6 +300,25 @@ class SharedNetwork(HandledNetwork):
 
     def alike(self, tensor: Tensor) -> Tensor:
         return tensor if self.group is None else self.group.broadcast(tensor.detach().clone())
+
+    def require_same_batch(self, clamps: Clamps) -> None:
+        """Refuse, on all ranks that share the network, batches of which the sizes or the sums differ.
+
+        Raises
+        ------
+        ClampError
+        """
+        if self.group is None:
+            return
+        known = {**clamps.values, **{i: values for i, (values, _) in clamps.masked.items()}}
+        mark = sum((i + 1) * float(t.sum(dtype=torch.float64)) for i, t in sorted(known.items()))
+        found = self.group.gather_numbers([clamps.batch, mark]).nan_to_num()
+        if not (found == found[0]).all():
+            sizes = ", ".join(f"{int(size)} samples of sum {total:.6g}" for size, total in found.tolist())
+            raise ClampError(
+                f"ranks that share a network get the same batch (found {sizes}, by rank): shuffle by the same seed "
+                "on each of them"
+            )
 
     @property
     def _ghosts(self) -> Ghosts | None:

@@ -69,6 +69,9 @@ def refusals(group: Group) -> None:
     def infer(**more: Any) -> Any:
         return net.infer(clamps, **{"init": Zero(), "steps": 2, "optimizer": SGD(0.1), **more})
 
+    for other in (torch.ones(2 + group.rank, 3), torch.full((2, 3), 1.0 + group.rank)):
+        batch = {"x": other.double(), "y": torch.ones(len(other), 2, dtype=torch.float64)}
+        refused("the same batch", lambda batch=batch: net.infer(batch, init=Zero(), steps=0), pcgraph.ClampError)
     refused("sees the variables of one rank alone", lambda: infer(optimizer=Alone()))
     refused("Unknown does not start states", lambda: infer(init=Unknown()))
     refused("has one way to compute", lambda: infer(kernels={"linear_3_to_4": "dense"}))
@@ -84,6 +87,11 @@ def refusals(group: Group) -> None:
         ),
     )
     refused("summary does not know", net.summary)
+    for name, call in {
+        "edge": lambda: net.edge("x", "h1"), "node": lambda: net.node("y"), "edges": net.edges, "nodes": net.nodes,
+        "parameter_groups": lambda: net.parameter_groups({("x", "h1"): {"lr": 0.1}}),
+    }.items():  # fmt: skip
+        refused(f"{name} does not know", call)
     refused("load_from does not know", lambda: net.load_from(PCNetwork(graph, dtype=torch.float64)))
     refused("as_module does not know", lambda: net.as_module(["x"], ["y"]))
     refused("copying does not know", lambda: copy.deepcopy(net))
