@@ -206,7 +206,8 @@ def _whole_groups(everyone: Sequence[list[list[str]]], net: PCNetwork) -> list[l
     found = []
     for groups in zip(*everyone):
         names = list(dict.fromkeys(name for each in groups for name in each))
-        first = next((each[0] in order for each in groups if each), True)  # the network's, or the initializer's
+        both = (each for each in groups if len({name in order for name in each}) == 2)  # a rank may have no weights
+        first = next((each[0] in order for each in both), True)  # the network's come first, or the initializer's
         found.append(sorted(names, key=lambda n, first=first: ((n in order) != first, order.get(n, 0))))  # type: ignore[misc]
     return found
 
