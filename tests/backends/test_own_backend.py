@@ -243,7 +243,7 @@ class Stale(EdgeProgram):
         (Forgets, "states of"),
         (Freezes, "gradient of"),
         (Stale, "predictions of|errors of|energy"),
-        (Ties, r"\(slots\)"),
+        (Ties, r"\((transposed weights|slots)\)"),
         (Holds, r"states of .* \(slots\)"),
         (Declared, "precisions of one run"),
         (Late, "precisions of each step"),

@@ -43,7 +43,7 @@ MUTANTS = [
     fault("a copy shares its energies", STRUCTURE, "segment if segment.gaussian else replace", "segment if True else replace", "copies"),
     fault("transposed edges lie together whatever they transpose", "network/sharing", "pairs = np.stack([label[mine], label[[", "pairs = np.stack([label[mine], label[mine], 0 * label[[", "transposed"),
     fault("a transposed edge learns where its weight does not", "network/sharing", "elif own.trainable != owner.trainable:", "elif False:", "transposed"),
-    fault("what shares a weight gets the last one", "network/carrying", "return None if torch.equal(first, its) else", "return None if True else", "transposed"),
+    fault("what shares a weight gets the last one", "network/carrying", "if not torch.equal(first, values):", "if False:", "transposed"),
     fault("a transposed view has its gradient as it lies", PACKED, "return _seen(packed[self._rows], self.shape, self.transposed)", "return packed[self._rows].view(self.shape)", "transposed"),
     fault("two modules with one parameter are written", "serialization/writing", "if first is not module:", "if False:", "transposed"),
     fault("a parameter can be taken away", PACKED, "    def __delitem__(self, name: str) -> None:\n        _refuse(name)\n\n\nclass Packed", "    pass\n\n\nclass Packed", "declaration"),

@@ -542,14 +542,14 @@ def test_a_damaged_checkpoint_is_not_gone_on_from(tmp_path: Path) -> None:
 def test_checkpoints_come_when_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before the first step, every so many steps, after each epoch."""
     steps: list[int] = []
-    real = pcgraph.training.checkpointing.save
+    real = pcgraph.training.checkpointing.write
 
-    def spy(folder: Path, *args: Any, **settings: Any) -> Path:
+    def spy(folder: Path, net: Any, parts: Any, counts: dict[str, int], *args: Any, **settings: Any) -> Any:
         if Path(folder).name != "best":
-            steps.append(settings["step"])
-        return real(folder, *args, **settings)
+            steps.append(counts["step"])
+        return real(folder, net, parts, counts, *args, **settings)
 
-    monkeypatch.setattr(pcgraph.training.checkpointing, "save", spy)
+    monkeypatch.setattr(pcgraph.training.checkpointing, "write", spy)
     Setting().fit(checkpoint=tmp_path, checkpoint_every=4, epochs=2)
     assert steps == [0, 4, 6, 8, 12, 12]
 
