@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -145,5 +146,7 @@ def started(device: torch.device | str = "cpu", *, timeout: float = TIMEOUT) -> 
         group = Group(timeout=timeout)
         yield group
         group.barrier()  # the first may keep the store, and goes last
+        del group
     finally:
+        gc.collect()  # a network is part of a cycle, and its group is to end here, not when the interpreter does
         distributed.destroy_process_group()
