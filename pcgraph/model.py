@@ -17,7 +17,7 @@ from pcgraph.backends import get as get_backend
 from pcgraph.clamps import Clamps, Masked, read_labels
 from pcgraph.coordinates import Errors
 from pcgraph.duals import Duals
-from pcgraph.errors import ClampError, ConfigError, OutOfMemory
+from pcgraph.errors import ClampError, ConfigError
 from pcgraph.inference import (
     InferenceResult,
     InferenceStep,
@@ -25,17 +25,16 @@ from pcgraph.inference import (
     Planner,
     Trace,
     read_callback,
-    read_duals,
     read_precision,
+    read_request,
     read_trace,
-    require_optimizer,
     run,
 )  # fmt: skip
 from pcgraph.inference.capturable import require_mode
 from pcgraph.inference.following import curvature_at, follow
 from pcgraph.initializers import Initializer, States
 from pcgraph.optimizers import StateOptimizer
-from pcgraph.plan import Plan, Request
+from pcgraph.plan import Plan
 from pcgraph.processes import Part
 from pcgraph.pyg import to_data
 from pcgraph.ranks import SharedNetwork, inner_backend
@@ -161,14 +160,9 @@ class PCNetwork(SharedNetwork):
         known, partly = (
             frozenset(self.structure.require_node(n, ClampError) for n in group) for group in (clamped, masked)
         )  # fmt: skip
-        steps = require_count(steps, "steps")
-        require_optimizer(self, 0, optimizer)
-        kept = self._planner.kept(coordinates, known, partly)
-        weights = read_precision(self.structure, precision, steps, optimizer)
-        request = Request.make(
-            known, partly, steps, optimizer, pins=kernels, kept=kept, precision=weights,
-            duals=read_duals(duals, optimizer, coordinates), frozen_edges=self.frozen_edges,
-            frozen_biases=self.frozen_biases,
+        request = read_request(
+            self._planner, known, partly, require_count(steps, "steps"), optimizer, needed=False,
+            coordinates=coordinates, precision=precision, duals=duals, kernels=kernels,
         )  # fmt: skip
         return self._planner.plan(request, init)
 
@@ -278,44 +272,22 @@ class PCNetwork(SharedNetwork):
         """
         require_eager()
         steps = require_count(steps, "steps")
-        require_optimizer(self, steps, motion.optimizer)
-        if self.partition is not None:
-            DistributedBackend.require_by_parts(motion.optimizer)
-        rate = read_duals(duals, motion.optimizer, coordinates)
-        if duals is not None and duals.stop is not None:
-            options = replace(options, stop=duals.stop)
-        weights = read_precision(self.structure, precision, steps, motion.optimizer)
         checked = Clamps.check(self, clamps, finite=options.check)
         self.require_same_batch(checked)
         labels = read_labels(self, labels, checked.batch)
-        if steps:
-            follow(
-                self._planner,
-                checked,
-                motion.optimizer,
-                init,
-                labels,
-                coordinates,
-                read_precision(self.structure, precision),
-            )
-        request = Request.make(
-            checked.clamped, frozenset(checked.masked), steps, motion.optimizer, nudged=frozenset(motion.nudges),
-            all_move=all_move, pins=kernels,
-            kept=self._planner.kept(coordinates, checked.clamped, frozenset(checked.masked)), precision=weights,
-            duals=rate, frozen_edges=self.frozen_edges, frozen_biases=self.frozen_biases,
+        request = read_request(
+            self._planner, checked.clamped, frozenset(checked.masked), steps, motion.optimizer,
+            coordinates=coordinates, precision=precision, duals=duals, kernels=kernels,
+            nudged=frozenset(motion.nudges), all_move=all_move,
         )  # fmt: skip
+        if steps:
+            weights = read_precision(self.structure, precision)
+            follow(self._planner, checked, motion.optimizer, init, labels, coordinates, weights)
         prepared = self._planner.prepare(request, checked, init, labels)
         motion.part = self._planner.rows
-        try:
-            with torch.inference_mode(False):
-                program, seen = run(self._planner, prepared, motion, options)
-        except torch.OutOfMemoryError as error:
-            estimate = prepared.plan.memory(checked.batch)
-            raise OutOfMemory(
-                f"the device ran out of memory; this plan needs about {estimate / 2**30:.3g} GiB beside the parameters "
-                f"at batch {checked.batch}: take a smaller batch, or smaller groups ({error})",
-                estimate=estimate,
-            ) from error
+        if duals is not None:
+            options = replace(options, stop=duals.stop)
+        program, seen = run(self._planner, prepared, motion, options)
         return InferenceResult(program, checked, init, labels, seen, self._planner.rows)
 
     def curvature(
@@ -483,8 +455,8 @@ class PCNetwork(SharedNetwork):
         checked = Clamps.check(self, clamps, finite=require_flag(check, "check"))
         plan = self._planner.prediction(checked.clamped, frozenset(checked.masked), target)
         options = Options(check=False, capture=capture)
+        program, _ = run(self._planner, self._planner.prepared(plan, checked), Motion(), options)
         with torch.inference_mode(False):
-            program, _ = run(self._planner, self._planner.prepared(plan, checked), Motion(), options)
             return self.told(target, lambda: program.read(target, "state"), checked.batch)
 
     def told(self, i: int, read: Callable[[], Tensor], batch: int) -> Tensor:

@@ -7,15 +7,18 @@ import struct
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import pcgraph
 from pcgraph import SGD, Initializer, PCNetwork
+from pcgraph.energies import Gaussian
 from pcgraph.optimizers import StateOptimizer
 from pcgraph.testing import reference
 from pcgraph.training import History
@@ -136,6 +139,21 @@ def assert_equal_to_reference(net, clamps, init, steps, optimizer, *, tolerance=
 # -- runs, files and scripts ------------------------------------------------------------------------------------------
 
 
+class Learned(Gaussian):
+    """A Gaussian energy with a learned precision."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.log = nn.Parameter(torch.zeros((), dtype=torch.float64))
+
+    def energy(self, h: torch.Tensor, mu: torch.Tensor) -> torch.Tensor:
+        return 0.5 * self.log.exp() * (h - mu).flatten(1).square().sum(1) - 0.5 * self.log * h[0].numel()
+
+    def error(self, h: torch.Tensor, mu: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        e = self.log.exp() * (h - mu)
+        return e, -e
+
+
 def same(one: dict[str, Tensor], two: dict[str, Tensor]) -> bool:
     """Say whether two mappings hold the same tensors under the same names, to the last bit."""
     return one.keys() == two.keys() and all(torch.equal(one[k], two[k]) for k in one)
@@ -157,4 +175,12 @@ def script(name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, ROOT / "examples" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
+
+
+def quick_example(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """Run ``examples/<name>.py`` by its command for the shortest of trials, with all that it leaves in a folder."""
+    monkeypatch.setattr(sys, "argv", [name, "--quick", "--out", str(folder)])
+    module = script(name)
+    module.main()
     return module

@@ -8,13 +8,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import networkx as nx
 
 from pcgraph.errors import ConfigError, unknown_name
 from pcgraph.experiments.machine import within_memory
-from pcgraph.experiments.text import name_and_options, nodes_named, option_types, plain_value
+from pcgraph.experiments.text import class_named, name_and_options, nodes_named, plain_value
 from pcgraph.initializers import Amortized, Average, Equilibrium, Forward, Initializer, Memory, Normal, Null, Zero
 from pcgraph.model import PCNetwork
 from pcgraph.topology import Report, Verdict
@@ -56,12 +57,8 @@ def make_initializer(text: str, on: PCNetwork | nx.DiGraph | None = None) -> Ini
     ConfigError
         An unknown name or option, with the nearest one, or a value that the class refuses.
     """
-    name, options = name_and_options(text, "initializer", "init")
-    if name not in INITIALIZERS:
-        raise ConfigError(unknown_name("initializer", name, INITIALIZERS), key="init")
+    name, arguments = class_named(text, "initializer", "init", INITIALIZERS, partial(_value, on))
     kind = INITIALIZERS[name]
-    types = option_types(name, options, kind)
-    arguments = {key: _value(types[key], key, value, on) for key, value in options.items()}
     if kind in (Memory, Amortized):
         if not isinstance(on, PCNetwork):
             raise ConfigError(f"{name} is made for a network; here there is only a graph", key="init")
@@ -73,7 +70,7 @@ def make_initializer(text: str, on: PCNetwork | nx.DiGraph | None = None) -> Ini
         return kind(**arguments)
 
 
-def _value(types: set[str], key: str, text: str, on: PCNetwork | nx.DiGraph | None) -> Any:
+def _value(on: PCNetwork | nx.DiGraph | None, types: set[str], key: str, text: str) -> Any:
     if "Initializer" in types:
         return make_initializer(text, on)
     if not types & {"Node", "Iterable[Node]"}:

@@ -11,8 +11,7 @@ from dataclasses import replace
 
 import torch
 
-from pcgraph.errors import ConfigError, unknown_name
-from pcgraph.experiments.text import name_and_options, option_types, plain_value
+from pcgraph.experiments.text import class_named, plain_value
 from pcgraph.initializers import Initializer, States
 from pcgraph.learning import Backprop, Incremental, Nudged, Rule, Standard
 from pcgraph.model import PCNetwork
@@ -38,11 +37,8 @@ def make_rule(text: str) -> Rule:
     ConfigError
         An unknown name or option, with the nearest one, or a value that the rule refuses.
     """
-    name, options = name_and_options(text, "rule", "rule")
-    if name not in RULES:
-        raise ConfigError(unknown_name("rule", name, RULES), key="rule")
-    types = option_types(name, options, RULES[name])
-    return RULES[name](**{key: plain_value(types[key], key, value) for key, value in options.items()})
+    name, options = class_named(text, "rule", "rule", RULES, plain_value)
+    return RULES[name](**options)
 
 
 def infers(rule: Rule) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import math
 import re
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Any
 
 import networkx as nx
@@ -19,10 +19,10 @@ from pcgraph.errors import ConfigError, unknown_name
 __all__ = [
     "LARGEST",
     "as_typed",
+    "class_named",
     "name_and_options",
     "node_named",
     "nodes_named",
-    "option_types",
     "plain_value",
     "split_at",
 ]
@@ -112,6 +112,39 @@ def name_and_options(text: str, what: str, key: str) -> tuple[str, dict[str, str
             raise ConfigError(f"the option {option!r} stands twice in {text!r}", key=key)
         options[option] = value[0]
     return name.lower().replace("_", "-"), options
+
+
+def class_named(
+    text: str, what: str, key: str, known: Mapping[str, Callable[..., Any]], read: Callable[[set[str], str, str], Any]
+) -> tuple[str, dict[str, Any]]:  # fmt: skip
+    """Find what the name in ``NAME:option=value,…`` stands for, and read the options that it is made with.
+
+    Parameters
+    ----------
+    text, what, key
+        As for :func:`name_and_options`.
+    known : mapping
+        Name -> class.
+    read : callable
+        Called with the types of an option, the option, and its text; returns its value.
+
+    Returns
+    -------
+    str
+        The name, which is among the known ones.
+    dict
+        Option -> value.
+
+    Raises
+    ------
+    ConfigError
+        An unknown name or option, with the nearest one.
+    """
+    name, options = name_and_options(text, what, key)
+    if name not in known:
+        raise ConfigError(unknown_name(what, name, known), key=key)
+    types = option_types(name, options, known[name])
+    return name, {option: read(types[option], option, value) for option, value in options.items()}
 
 
 def option_types(name: str, options: Iterable[str], kind: Callable[..., Any]) -> dict[str, set[str]]:

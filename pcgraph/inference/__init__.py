@@ -1,10 +1,10 @@
 """Inference runs a plan on a batch, and leaves a result behind."""
 
 from pcgraph.inference.capture import Recorder
-from pcgraph.inference.duals import read_duals
 from pcgraph.inference.options import Options
-from pcgraph.inference.planner import Planner, require_optimizer
+from pcgraph.inference.planner import Planner
 from pcgraph.inference.precision import read_precision
+from pcgraph.inference.request import read_duals, read_request, require_optimizer
 from pcgraph.inference.result import InferenceResult
 from pcgraph.inference.run import run
 from pcgraph.inference.watching import InferenceStep, Trace, read_callback, read_trace
@@ -19,6 +19,7 @@ __all__ = [
     "read_callback",
     "read_duals",
     "read_precision",
+    "read_request",
     "read_trace",
     "require_optimizer",
     "run",

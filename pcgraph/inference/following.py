@@ -66,8 +66,7 @@ def _begun(
 
     request = Request.make(checked.clamped, frozenset(checked.masked), 0, None, precision=weights)
     prepared = planner.prepare(request, checked, init, labels)
-    with torch.inference_mode(False):
-        program, _ = run(planner, prepared, Motion(), Options(check=False))
+    program, _ = run(planner, prepared, Motion(), Options(check=False))
     names = planner.net.structure.declared
     free = [i for i in range(len(names)) if i not in checked.values]
     here = [i for i in free if program.holds(i)]

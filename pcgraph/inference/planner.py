@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, TypeGuard
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,13 +18,11 @@ from pcgraph.coordinates import Errors
 from pcgraph.errors import ConfigError, InvalidInitializer
 from pcgraph.initializers import Context, Given, Initializer, Layout, Relaxation, Swept, Zero, require
 from pcgraph.network import Cut, Network
-from pcgraph.optimizers import StateOptimizer
 from pcgraph.plan import Plan, Precision, Request, make_plan
 from pcgraph.processes import Part
-from pcgraph.solvers import Solver
 from pcgraph.topology import Report, check
 
-__all__ = ["Planner", "Prepared", "require_optimizer"]
+__all__ = ["Planner", "Prepared"]
 
 Node = Hashable
 
@@ -243,45 +241,3 @@ def _swapped(sources: tuple[Initializer, ...], first: Initializer, now: Initiali
         return sources
     pairs = {id(a): b for a, b in zip(first.all_parts(), now.all_parts(), strict=True)}
     return tuple(pairs.get(id(source), source) for source in sources)
-
-
-def require_optimizer(
-    net: Network, steps: int, optimizer: object, key: str = "optimizer"
-) -> StateOptimizer | Solver | None:
-    """Read what moves the states of a network; without steps it may be missing.
-
-    Parameters
-    ----------
-    net : Network
-    steps : int
-    optimizer : object
-    key : str
-        What the argument is called.
-
-    Raises
-    ------
-    ConfigError
-        It is missing, or of another kind, or has rates for nodes that the network does not have.
-    """
-    if optimizer is None and not steps:
-        return None
-    if not isinstance(optimizer, StateOptimizer | Solver):
-        who = f"{steps} inference steps need" if steps else "states are moved by"
-        raise ConfigError(
-            f"{who} a state optimizer, as in {key}=pcgraph.SGD(lr=0.1) (found {_brief(optimizer)})",
-            key=key,
-        )
-    if isinstance(optimizer, StateOptimizer):
-        optimizer.require_fit(net.structure.number, net.dtype)
-    return optimizer
-
-
-def _brief(optimizer: object) -> str:
-    if isinstance(optimizer, torch.optim.Optimizer):
-        return f"torch.optim.{type(optimizer).__name__}, which moves weights: states need one of pcgraph's"
-    made = f"; write {optimizer.__name__}(...)" if _is_one_of_ours(optimizer) else ""
-    return f"{shown(optimizer)}{made}"
-
-
-def _is_one_of_ours(kind: object) -> TypeGuard[type]:
-    return isinstance(kind, type) and issubclass(kind, StateOptimizer | Solver)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pcgraph.backends import Motion, Program
 from pcgraph.clamps import Clamps
-from pcgraph.errors import Diverged
+from pcgraph.errors import Diverged, OutOfMemory
 from pcgraph.inference.capturable import capturing
 from pcgraph.inference.capture import Recorder
 from pcgraph.inference.descent import Descent, descend
@@ -37,6 +37,7 @@ class _Running:
     """A program is lent to it while it runs, since an initializer or a module may run the network meanwhile."""
 
 
+@torch.inference_mode(False)
 @torch.no_grad()
 def run(planner: Planner, prepared: Prepared, motion: Motion, options: Options) -> tuple[Program, Descent]:
     """Run a plan on a batch.
@@ -52,7 +53,22 @@ def run(planner: Planner, prepared: Prepared, motion: Motion, options: Options) 
     ------
     Diverged
         The energy is not finite at the end.
+    OutOfMemory
+        The device has run out of memory; the message has the plan's estimate.
     """
+    try:
+        return _run(planner, prepared, motion, options)
+    except torch.OutOfMemoryError as error:
+        batch = prepared.clamps.batch
+        estimate = prepared.plan.memory(batch)
+        raise OutOfMemory(
+            f"the device ran out of memory; this plan needs about {estimate / 2**30:.3g} GiB beside the parameters "
+            f"at batch {batch}: take a smaller batch, or smaller groups ({error})",
+            estimate=estimate,
+        ) from error
+
+
+def _run(planner: Planner, prepared: Prepared, motion: Motion, options: Options) -> tuple[Program, Descent]:
     plan, clamps, context = prepared.plan, prepared.clamps, prepared.context
     found = relaxed(planner, plan, context)
     context = replace(context, relaxed=found) if found else context

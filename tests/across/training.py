@@ -14,27 +14,11 @@ from torch import distributed, nn
 
 import pcgraph
 from pcgraph import SGD, PCNetwork, learning
-from pcgraph.energies import Gaussian
-from tests.builders import double
+from tests.builders import Learned, double
 
 #: How near several processes must come to one.
 NEAR = {"rtol": 1e-12, "atol": 1e-14}
 STEPS = 3
-
-
-class Learned(Gaussian):
-    """A Gaussian energy with a learned precision."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.log = nn.Parameter(torch.zeros((), dtype=torch.float64))
-
-    def energy(self, h: torch.Tensor, mu: torch.Tensor) -> torch.Tensor:
-        return 0.5 * self.log.exp() * (h - mu).flatten(1).square().sum(1) - 0.5 * self.log * h[0].numel()
-
-    def error(self, h: torch.Tensor, mu: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        e = self.log.exp() * (h - mu)
-        return e, -e
 
 
 def chained() -> nx.DiGraph:

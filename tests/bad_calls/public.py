@@ -71,7 +71,7 @@ EXEMPT: dict[str, str] = {
     ), BASE),
     **dict.fromkeys((
         "checkpoints.FolderLock", "checkpoints.Transaction", "checkpoints.check_generators", "checkpoints.generators_state",
-        "checkpoints.set_generators", "checkpoints.write", "network.every_parameter", "network.make_part", "network.places", "network.whole_parameters", "inference.Options", "inference.Planner", "inference.read_duals", "inference.read_precision", "inference.read_trace", "inference.read_callback", "inference.InferenceStep",
+        "checkpoints.set_generators", "checkpoints.write", "network.every_parameter", "network.make_part", "network.places", "network.whole_parameters", "inference.Options", "inference.Planner", "inference.read_duals", "inference.read_precision", "inference.read_request", "inference.read_trace", "inference.read_callback", "inference.InferenceStep",
         "inference.require_optimizer", "inference.run", "serialization.decode", "serialization.encode", "drawing.layout",
         "PCNetwork.run", "InferenceResult.group_states",
     ), INSIDE),

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import csv
-import sys
 
 import pytest
 import torch
 
 from tests import ROOT
-from tests.builders import script
+from tests.builders import quick_example, script
 
 ROWS = ROOT / "docs" / "figures" / "examples" / "counts_and_votes.csv"
 
@@ -20,8 +19,7 @@ def committed():
 
 
 def test_it_runs_quickly_and_leaves_tables_and_picture(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["counts_and_votes", "--quick", "--out", str(tmp_path)])
-    script("counts_and_votes").main()
+    quick_example("counts_and_votes", tmp_path, monkeypatch)
     said = capsys.readouterr().out
     assert "| poisson |" in said
     assert "| kl |" in said

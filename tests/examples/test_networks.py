@@ -12,7 +12,7 @@ import torch
 import pcgraph
 from pcgraph import data
 from tests import ROOT
-from tests.builders import script
+from tests.builders import quick_example, script
 
 ROWS = ROOT / "docs" / "figures" / "examples"
 NAMES = ("classify", "skip_and_lateral", "associative_memory", "query_any_way", "assemblies", "graph_neural_network",
@@ -22,8 +22,7 @@ NAMES = ("classify", "skip_and_lateral", "associative_memory", "query_any_way", 
 @pytest.mark.parametrize("name", NAMES)
 def test_each_runs_and_leaves_a_picture(name, tmp_path, monkeypatch):
     """The first thing that a newcomer does is to run them."""
-    monkeypatch.setattr(sys, "argv", [name, "--quick", "--out", str(tmp_path)])
-    script(name).main()
+    quick_example(name, tmp_path, monkeypatch)
     picture = (tmp_path / f"{name}.png").read_bytes()
     assert picture.startswith(b"\x89PNG")
     assert len(picture) > 10_000
@@ -31,8 +30,7 @@ def test_each_runs_and_leaves_a_picture(name, tmp_path, monkeypatch):
 
 def test_a_network_is_grown_frozen_watched_and_exported(tmp_path, monkeypatch, capsys):
     """It shows single edges and nodes, traces of states, and the way out of the library."""
-    monkeypatch.setattr(sys, "argv", ["grow_freeze_export", "--quick", "--out", str(tmp_path)])
-    script("grow_freeze_export").main()
+    quick_example("grow_freeze_export", tmp_path, monkeypatch)
     said = capsys.readouterr().out
     assert "frozen weights unchanged: True" in said
     assert "exported module agrees: True" in said

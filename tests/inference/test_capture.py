@@ -11,6 +11,7 @@ import torch
 import pcgraph
 from pcgraph import SGD, Adam, Average, Following, Forward, Normal, PCNetwork, Zero
 from pcgraph.backends import Motion, traits_of
+from pcgraph.backends.torch.program import TorchProgram
 from pcgraph.clamps import Clamps
 from pcgraph.errors import ConfigError, OutOfMemory
 from pcgraph.inference import Recorder
@@ -518,7 +519,9 @@ def test_out_of_memory_says_what_was_needed(monkeypatch):
     def full(*arguments):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr("pcgraph.model.run", full)
+    monkeypatch.setattr(TorchProgram, "start", full)
     with pytest.raises(OutOfMemory, match="smaller batch") as caught:
         net.infer(batch(net), **kw)
     assert caught.value.estimate == net.plan({"x", "y"}, init=kw["init"], steps=1, optimizer=kw["optimizer"]).memory(4)
+    with pytest.raises(OutOfMemory, match="smaller batch"):
+        net.predict({"x": batch(net)["x"]}, "y")

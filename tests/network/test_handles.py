@@ -68,6 +68,19 @@ def take(net: PCNetwork, own: dict[Any, nn.Parameter], stays: Any = ()) -> None:
         own[name].grad = None if name in stays else p.grad.clone().view(own[name].shape)
 
 
+def step_both(
+    net: PCNetwork, own: dict[Any, nn.Parameter], ours: torch.optim.Optimizer, other: torch.optim.Optimizer, step: int,
+    rests: tuple[Any, ...] = (),
+) -> None:  # fmt: skip
+    """Learn one batch on both sides, and compare; an edge or node that rests and is frozen learns on neither."""
+    ours.zero_grad()
+    learn(net, step)
+    take(net, own, {getattr(each, "where", None) or each.node for each in rests if each.frozen})
+    ours.step()
+    other.step()
+    assert_same(net, own)
+
+
 # -- settings of their own --------------------------------------------------------------------------------------------
 
 
@@ -84,12 +97,7 @@ def test_groups_move_as_parameters_that_lie_apart(name: str, separate: bool) -> 
     theirs.append({"params": [p for key, p in own.items() if key not in said]})
     ours, other = (OPTIMIZERS[name](groups) for groups in (net.parameter_groups(said, separate=separate), theirs))
     for step in range(4):
-        ours.zero_grad()
-        learn(net, step)
-        take(net, own)
-        ours.step()
-        other.step()
-        assert_same(net, own)
+        step_both(net, own, ours, other, step)
 
 
 def test_equal_settings_make_one_group_and_neighbours_one_tensor() -> None:
@@ -179,12 +187,7 @@ def test_freezing_and_unfreezing_on_the_way_is_that_of_parameters_apart(name: st
         if step in (2, 5):
             for each in (edge, node):
                 each.freeze() if step == 2 else each.unfreeze()
-        ours.zero_grad()
-        learn(net, step)
-        take(net, own, {edge.where, node.node} if edge.frozen else ())
-        ours.step()
-        other.step()
-        assert_same(net, own)
+        step_both(net, own, ours, other, step, (edge, node))
 
 
 @pytest.mark.parametrize("how", ["frozen when the groups are made", "named without settings"])
@@ -202,12 +205,7 @@ def test_steps_are_counted_by_the_piece_without_taking_all_apart(name: str, how:
     for step in range(7):
         for each in (edge, node) if step in (first, 5) else ():
             each.freeze() if step == first else each.unfreeze()
-        ours.zero_grad()
-        learn(net, step)
-        take(net, own, {edge.where, node.node} if edge.frozen else ())
-        ours.step()
-        other.step()
-        assert_same(net, own)
+        step_both(net, own, ours, other, step, (edge, node))
 
 
 @pytest.mark.parametrize("first", [False, True])
@@ -225,12 +223,7 @@ def test_an_optimizer_of_whole_tensors_leaves_what_is_frozen_alone(name: str, fi
             node.freeze()
             rows = [(net.get_parameter(place), row) for place, row in (edge.place, node.place)]
             kept = [state[p][row].clone() for p, row in rows for state in _states(ours, p)]
-        ours.zero_grad()
-        learn(net, step)
-        take(net, own, {edge.where, node.node} if edge.frozen else ())
-        ours.step()
-        other.step()
-        assert_same(net, own)
+        step_both(net, own, ours, other, step, (edge, node))
         if kept:
             assert all(
                 torch.equal(a, b[p][row])

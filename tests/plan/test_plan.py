@@ -112,6 +112,18 @@ class Untracked:
         pass
 
 
+def assert_counted(net, clamps, init):
+    """Assert that torch counts as many products in a run and its gradients as the plan has announced."""
+    plan = net.plan(clamps, init=init, steps=3)
+    counter = FlopCounterMode(display=False)
+    counter.mod_tracker = Untracked()
+    with counter:
+        net.infer(clamps, init=init, steps=3, optimizer=SGD(0.01)).backward()
+    assert plan.uncounted == ()
+    assert counter.get_total_flops() == plan.flops(5)
+    assert "without" not in plan.explain()
+
+
 @pytest.mark.parametrize("trainable", [True, False])
 @pytest.mark.parametrize("init", [Normal(), Forward()], ids=["normal", "forward"])
 @pytest.mark.parametrize("name", MODULES)
@@ -127,14 +139,7 @@ def test_what_modules_run_is_what_was_announced(name, init, trainable):
     graph.add_edges_from([("x", "h"), ("m", "y")])
     net = PCNetwork(graph, dtype=torch.float64)
     clamps = {v: torch.randn(5, *net.structure.shape(v), dtype=torch.float64) for v in ("x", "y")}
-    plan = net.plan(clamps, init=init, steps=3)
-    counter = FlopCounterMode(display=False)
-    counter.mod_tracker = Untracked()
-    with counter:
-        net.infer(clamps, init=init, steps=3, optimizer=SGD(0.01)).backward()
-    assert plan.uncounted == ()
-    assert counter.get_total_flops() == plan.flops(5)
-    assert "without" not in plan.explain()
+    assert_counted(net, clamps, init)
 
 
 def attending() -> nx.DiGraph:
@@ -168,14 +173,7 @@ def test_what_joint_predictions_run_is_what_was_announced(make, init, frozen):
     if frozen:
         for module in net.edge_modules.values():
             module.requires_grad_(False)
-    plan = net.plan(clamps, init=init, steps=3)
-    counter = FlopCounterMode(display=False)
-    counter.mod_tracker = Untracked()
-    with counter:
-        net.infer(clamps, init=init, steps=3, optimizer=SGD(0.01)).backward()
-    assert plan.uncounted == ()
-    assert counter.get_total_flops() == plan.flops(5)
-    assert "without" not in plan.explain()
+    assert_counted(net, clamps, init)
 
 
 def test_a_combine_that_needs_data_is_named_as_not_counted():

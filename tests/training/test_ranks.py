@@ -13,8 +13,7 @@ from torch import nn
 
 import pcgraph
 from pcgraph import SGD, PCNetwork, learning
-from pcgraph.energies import Gaussian
-from tests.builders import double
+from tests.builders import Learned, double
 from tests.ranks import Ranks
 
 pytestmark = pytest.mark.filterwarnings("ignore::pcgraph.errors.PCGraphWarning")
@@ -111,21 +110,6 @@ def precise() -> PCNetwork:
     graph = pcgraph.graphs.chain([5, 7, 3], activation="tanh")
     graph.nodes["h1"]["energy"] = Learned()
     return PCNetwork(graph, seed=0, dtype=torch.float64)
-
-
-class Learned(Gaussian):
-    """A Gaussian energy with a learned precision."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.log = nn.Parameter(torch.zeros((), dtype=torch.float64))
-
-    def energy(self, h: torch.Tensor, mu: torch.Tensor) -> torch.Tensor:
-        return 0.5 * self.log.exp() * (h - mu).flatten(1).square().sum(1) - 0.5 * self.log * h[0].numel()
-
-    def error(self, h: torch.Tensor, mu: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        e = self.log.exp() * (h - mu)
-        return e, -e
 
 
 def convolved() -> PCNetwork:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -15,11 +14,12 @@ from pcgraph.backends.settings import keep
 from pcgraph.backends.torch.calls import Rows, SendBack, numbers
 from pcgraph.backends.torch.workspace import Workspace
 from pcgraph.backends.triton import kernels
+from pcgraph.backends.triton.descent import Descent
 from pcgraph.backends.triton.tables import BIAS, DENSE, EDGE, NONE, UNALIGNED, Places, Tile
 from pcgraph.network import Bucket
 from pcgraph.plan.operations import Index
 
-__all__ = ["Descent", "Learning", "Predict", "PredictScalars", "Pull", "PullScalars"]
+__all__ = ["Learning", "Predict", "PredictScalars", "Pull", "PullScalars"]
 
 _LANGUAGE = {
     torch.float32: language.float32, torch.float64: language.float64, torch.bfloat16: language.bfloat16,
@@ -35,25 +35,6 @@ def precision_of(ws: Workspace) -> str:
     if ws.dtype != torch.float32:
         return "ieee"
     return "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "tf32x3"
-
-
-@dataclass(frozen=True, eq=False)
-class Descent:
-    """States move along their gradients in this way.
-
-    Attributes
-    ----------
-    kind : int
-        ``PLAIN`` or another kind of descent.
-    moments : Tensor, shape (1 or 2, neurons)
-        What is kept of all nodes that ever move, from step to step.
-    numbers : Tensor, shape (5,)
-        The numbers of this kind of descent; see the kernel.
-    """
-
-    kind: int
-    moments: Tensor
-    numbers: Tensor
 
 
 def _size(tile: Tile) -> dict[str, int]:
@@ -154,7 +135,7 @@ class _Moving:
     ----------
     places : Places
     spots : ndarray of int64, shape (nodes, 2)
-        See :meth:`TritonProgram._spots`.
+        See :class:`~pcgraph.backends.triton.descent.Descents`.
     """
 
     def __init__(self, places: Places, spots: Index) -> None:

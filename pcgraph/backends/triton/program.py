@@ -8,12 +8,10 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from pcgraph.backends.base import Motion
-from pcgraph.backends.settings import keep
 from pcgraph.backends.torch.calls import (
     ActivateRows,
     Call,
@@ -34,25 +32,21 @@ from pcgraph.backends.torch.lowering import Calls, Lowered
 from pcgraph.backends.torch.program import Given, Stage, TorchProgram
 from pcgraph.backends.torch.workspace import Step, Workspace
 from pcgraph.backends.traits import Traits
-from pcgraph.backends.triton.launches import Descent, Learning, Predict, PredictScalars, Pull, PullScalars
+from pcgraph.backends.triton.descent import Descents
+from pcgraph.backends.triton.launches import Learning, Predict, PredictScalars, Pull, PullScalars
 from pcgraph.backends.triton.tables import (
-    ADAM,
     BARE,
     COMPARE,
     ENERGY,
     KEEP,
-    MOMENTUM,
-    NESTEROV,
-    NONE,
     OWN,
-    PLAIN,
     SHIFT,
     SWEEP,
     Places,
 )  # fmt: skip
 from pcgraph.clamps import Clamps
 from pcgraph.initializers import Context
-from pcgraph.optimizers import SGD, Adam, Following
+from pcgraph.optimizers import Following
 from pcgraph.plan import Plan
 from pcgraph.plan.flow import Mask
 from pcgraph.plan.operations import Index
@@ -86,9 +80,8 @@ class TritonProgram(TorchProgram):
         self.duals = self._duals()
         #: The step whose precisions count.
         self._t = 0
-        self.neurons, self.spots = self._spots(lowered)
-        self._numbers: dict[tuple[float, ...], Tensor] = {}
-        self._rate_tables: dict[tuple[Any, ...], list[Tensor]] = {}
+        moved = [self._nodes(call.group, call.rows) for stage in lowered.stages for call in stage.moves]
+        self.descents = Descents(self.places, plan, moved)
         super().__init__(plan, ws, lowered, kernels)
 
     # -- which nodes --------------------------------------------------------------------------------------------------
@@ -119,26 +112,6 @@ class TritonProgram(TorchProgram):
                 nodes = self._segment_nodes(errors)
                 found[nodes] |= ~fresh[nodes] | (not self._own(errors))
         return found
-
-    def _spots(self, lowered: Lowered) -> tuple[int, Index]:
-        """Find where what descent keeps of nodes lies, and which of their neurons are free: (neurons, (nodes, 2)).
-
-        The first is counted from the beginning of a tensor for all that ever moves, the second is an offset as others.
-        """
-        places, spots = self.places, np.full((self.count, 2), NONE)
-        moved = [self._nodes(call.group, call.rows) for stage in lowered.stages for call in stage.moves]
-        nodes = np.unique(np.concatenate(moved)) if moved else np.zeros(0, dtype=np.int64)
-        ends = np.cumsum(places.size[nodes] * self.ws.batch)
-        spots[nodes, 0] = ends - places.size[nodes] * self.ws.batch
-        masked = np.array(sorted(self.plan.request.masked), dtype=np.int64)
-        self._free: dict[int, Tensor] = {}
-        if len(masked):
-            key, sizes = ("free", masked.tobytes()), places.size[masked] * self.ws.batch
-            if key not in self.ws.cache:
-                self.ws.cache[key] = self.ws.empty(int(sizes.sum()))
-            self._free = dict(zip(masked.tolist(), self.ws.cache[key].split(sizes.tolist())))
-            spots[masked, 1] = places.offsets(np.array([free.data_ptr() for free in self._free.values()]))
-        return int(ends[-1]) if len(ends) else 0, spots
 
     def _duals(self) -> Index:
         """Find where the dual of each node lies, and its rate: addresses, or -1."""
@@ -374,7 +347,7 @@ class TritonProgram(TorchProgram):
         place[nodes] = np.arange(len(nodes))
         for kind, some in self._kinds(nodes, by_sigma=False):
             mine = every[np.isin(s.source[every], some)]
-            launch = self._launch(PullScalars if kind >= 0 else Pull, some, own[some], mine, self.spots[some])
+            launch = self._launch(PullScalars if kind >= 0 else Pull, some, own[some], mine, self.descents.spots[some])
             release.append((place[some], launch))
         pulled: list[Step] = [*aside, *(partial(launch, None) for _, launch in release)]
         moves = [self._move(call) for call in calls.moves]
@@ -419,7 +392,7 @@ class TritonProgram(TorchProgram):
         for step in stage.errors:
             step()
         self._now = self._last = t
-        descent = None if motion.nudges else self._descent(t, motion)
+        descent = None if motion.nudges else self.descents.of(t, motion)
         if descent is None:
             self.pull(t, motion)
             self.move(t, motion)
@@ -431,31 +404,7 @@ class TritonProgram(TorchProgram):
 
     def start(self, clamps: Clamps, context: Context) -> None:
         super().start(clamps, context)
-        for i, known in zip(clamps.masked, self._masks):
-            self._free[i].view(known.free.shape).copy_(known.free)
-
-    def _descent(self, t: int, motion: Motion) -> Descent | None:
-        """Return how the kernels move states in step `t`; None where they do not know how."""
-        optimizer = motion.optimizer
-        if type(optimizer) is SGD:
-            kind = PLAIN if optimizer.stateless else NESTEROV if optimizer.nesterov else MOMENTUM
-            numbers: tuple[float, ...] = (optimizer.momentum,)
-        elif type(optimizer) is Adam:
-            kind, (first, second), now = ADAM, optimizer.betas, motion.first_step + t + 1
-            numbers = (first, second, optimizer.eps, 1 - first**now, (1 - second**now) ** 0.5)
-        else:
-            return None
-        if kind == PLAIN:
-            return Descent(kind, self.places.anchor.view(1, -1), self.places.anchor)
-        if numbers not in self._numbers:
-            while len(self._numbers) > self.ws.traits.rate_sets * (self.plan.steps + 1):
-                del self._numbers[next(iter(self._numbers))]
-            self._numbers[numbers] = torch.tensor(numbers, dtype=self.ws.dtype, device=self.ws.device)
-        memory = motion.memories.setdefault(("fused", self.spots[:, 0].tobytes()), {})
-        if "moments" not in memory:
-            rows = 2 if kind == ADAM else 1
-            memory["moments"] = torch.zeros(rows, self.neurons, dtype=self.ws.dtype, device=self.ws.device)
-        return Descent(kind, memory["moments"], keep(self._numbers[numbers]))
+        self.descents.free((i, known.free) for i, known in zip(clamps.masked, self._masks))
 
     def _rates_of(self, stage: Fused, optimizer: Any) -> list[Tensor]:
         """Return the rates of the nodes of each launch, or one for all where it follows the curvature."""
@@ -464,19 +413,8 @@ class TritonProgram(TorchProgram):
         for move in stage.moves:
             if move not in self._rates:
                 self._rates[move] = self._rate(move, optimizer)
-        rates = [self._rates[move] for move in stage.moves]
-        key = (stage, *(r if isinstance(r, float) else r.data_ptr() for r in rates))
-        if key not in self._rate_tables:
-            while len(self._rate_tables) > self.ws.traits.rate_sets * len(self._stages):
-                del self._rate_tables[next(iter(self._rate_tables))]
-            each = [
-                torch.full((len(move.nodes),), r, dtype=self.ws.dtype, device=self.ws.device)
-                if isinstance(r, float) else r.flatten()
-                for move, r in zip(stage.moves, rates)
-            ]  # fmt: skip
-            whole = torch.cat(each) if each else self.ws.empty(0)
-            self._rate_tables[key] = [whole[self.ws.index(place)] for place, _ in stage.release]
-        return [keep(rates) for rates in self._rate_tables[key]]
+        rates = [(self._rates[move], len(move.nodes)) for move in stage.moves]
+        return self.descents.rates(stage, rates, [place for place, _ in stage.release])
 
     def _learned(self) -> list[int]:
         return [b for b in super()._learned() if b not in self.places.buckets]
