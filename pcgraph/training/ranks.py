@@ -36,7 +36,9 @@ ROUNDING = 1e-3
 
 
 class Averaging:
-    """Averages gradients over the samples of all ranks; each travels as soon as it is complete.
+    """Averages gradients over the samples of all ranks; those that are complete travel while others are computed.
+
+    They travel together, so many bytes at a time: every message costs the same again, however short it is.
 
     Parameters
     ----------
@@ -45,24 +47,42 @@ class Averaging:
         Those that learn, in the same order on all ranks.
     """
 
+    #: That of torch's DistributedDataParallel.
+    BYTES = 25 * 2**20
+
     def __init__(self, group: Group, parameters: Sequence[nn.Parameter]) -> None:
         self.group, self.parameters = group, parameters
         self._part: Part | None = None
-        self._begun: dict[nn.Parameter, Any] = {}
+        self._taken: set[nn.Parameter] = set()
+        self._waiting: list[Tensor] = []
+        self._sent: list[tuple[list[Tensor], Tensor, Any]] = []
         self._done = False
 
     def begin(self, part: Part | None) -> None:
         """Begin anew, with gradients that are means over this part of a batch."""
-        self._part, self._begun, self._done = part, {}, False
+        self._part, self._done = part, False
+        self._taken, self._waiting, self._sent = set(), [], []
 
     def ready(self, parameter: nn.Parameter) -> None:
-        """Take a gradient that is complete, and begin to send it."""
+        """Take a gradient that is complete, and begin to send it as soon as there is enough to send."""
         gradient = parameter.grad
-        if self._part is None or gradient is None or parameter in self._begun:
+        if self._part is None or gradient is None or parameter in self._taken:
             return
         # What does not count may be anything, infinite too.
         gradient.mul_(self._part.weight) if self._part.count else gradient.zero_()
-        self._begun[parameter] = self.group.begin_sum(gradient)
+        self._taken.add(parameter)
+        if self._waiting and self._waiting[0].dtype != gradient.dtype:
+            self._send()
+        self._waiting.append(gradient)
+        if sum(g.numel() for g in self._waiting) * gradient.element_size() >= self.BYTES:
+            self._send()
+
+    def _send(self) -> None:
+        """Begin to send what waits, in one tensor."""
+        gradients, self._waiting = self._waiting, []
+        if gradients:
+            together = gradients[0] if len(gradients) == 1 else torch.cat([g.reshape(-1) for g in gradients])
+            self._sent.append((gradients, together, self.group.begin_sum(together)))
 
     def finish(self) -> None:
         """Average what is not yet averaged, and wait for all of it; a second call does nothing."""
@@ -70,9 +90,13 @@ class Averaging:
             return
         for parameter in self.parameters:
             self.ready(parameter)
-        for work in self._begun.values():
+        self._send()
+        for gradients, together, work in self._sent:
             self.group.wait(work)
-        self._begun, self._done = {}, True
+            if len(gradients) > 1:
+                for gradient, sums in zip(gradients, torch.split(together, [g.numel() for g in gradients])):
+                    gradient.copy_(sums.view_as(gradient))
+        self._taken, self._sent, self._done = set(), [], True
 
 
 # -- what the ranks have to agree on ----------------------------------------------------------------------------------
