@@ -185,7 +185,7 @@ def test_scalar_neurons(monkeypatch, rows, edges):
     same(run(neurons(), "triton"), run(neurons(), "torch"))
 
 
-@pytest.mark.parametrize(("graph", "node"), [(mixed, "a"), (neurons, 2)], ids=["groups", "scalars"])
+@pytest.mark.parametrize(("graph", "node"), [(mixed, "a"), (neurons, 5)], ids=["groups", "scalars"])
 def test_duals_and_precisions_of_a_run(graph, node):
     keywords = {"duals": pcgraph.Duals(rate=0.3), "precision": {node: 2.5}}
     same(run(graph(), "triton", **keywords), run(graph(), "torch", **keywords))
