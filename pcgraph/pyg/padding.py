@@ -2,8 +2,8 @@
 
 The edges of a graph are then no part of the network, but a value of its node ``"adj"``, which a layer takes by its
 role: torch_geometric's dense layers, ``forward(x, adj, mask)``, are combines as they stand. A layer makes rows zero
-that the mask leaves out, so that what is predicted there is the same whatever the weights are: a state that starts there has
-no error, moves nothing and teaches nothing, and a graph in a batch has the states and gradients that it has alone.
+that the mask leaves out, and what is predicted there is the same whatever the weights are: a state that starts there
+has no error, moves nothing and teaches nothing. So a graph in a batch has the states and gradients that it has alone.
 """
 
 from __future__ import annotations
