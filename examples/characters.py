@@ -86,8 +86,11 @@ def picture(rows: list[dict], tokens: int, path: Path) -> None:
             label = rule if seed == 0 else None
             axes.plot([r["step"] for r in own], [r["perplexity"] for r in own], dash, color=colour, label=label)
     axes.axhline(tokens, color="grey", linewidth=1)
-    axes.annotate("a guess among all characters", (0, tokens), (4, 4), textcoords="offset points", color="grey")
+    place = {"xytext": (-4, -14), "textcoords": "offset points", "ha": "right", "color": "#555555"}
+    axes.annotate("a guess among all characters", (max(row["step"] for row in rows), tokens), **place)
     axes.set(xlabel="steps of training", ylabel="perplexity on unseen text", yscale="log")
+    axes.set_yticks([12, 15, 20, 30, 40, 50], [12, 15, 20, 30, 40, 50])
+    axes.minorticks_off()
     axes.legend(frameon=False)
     figure.savefig(path, dpi=110)
 

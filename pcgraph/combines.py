@@ -25,11 +25,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pcgraph.arguments import require_count, require_flag, shown
+from pcgraph.arguments import require_choice, require_count, require_flag, shown
 from pcgraph.errors import GraphError
 from pcgraph.registry import Named, Registry
 
-__all__ = ["COMBINES", "Attention", "Combine", "Gate", "Product", "from_config", "get", "name_of", "require_roles"]
+__all__ = [
+    "COMBINES", "Attention", "Combine", "Gate", "Product", "Readout", "from_config", "get", "name_of", "require_roles",
+]  # fmt: skip
 
 
 class Combine(Named):
@@ -119,9 +121,52 @@ class Attention(Combine):
         return f"heads={self.heads}, causal={self.causal}"
 
 
+class Readout(Combine):
+    """The rows that a mask keeps become one: their mean, sum or largest, feature by feature.
+
+    The rows ``x`` are (batch, rows, features), and ``mask``, (batch, rows), is 1 where a row counts and 0 elsewhere. So
+    a graph of any number of vertices gets an answer as a whole: see :func:`pcgraph.pyg.padded`. Of no rows at all it is
+    zero.
+
+    Parameters
+    ----------
+    reduce : {"mean", "sum", "max"}
+
+    Examples
+    --------
+    >>> x = torch.tensor([[[1.0, 2.0], [3.0, 6.0], [9.0, 9.0]]])
+    >>> Readout()(x=x, mask=torch.tensor([[1.0, 1.0, 0.0]]))
+    tensor([[2., 4.]])
+    """
+
+    def __init__(self, reduce: str = "mean") -> None:
+        super().__init__()
+        self.reduce = require_choice(reduce, "reduce", ("mean", "sum", "max"), refuse=GraphError)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        if x.dim() != 3 or mask.shape != x.shape[:2]:
+            raise GraphError(
+                "Readout needs x of shape (rows, features) and a mask of shape (rows,) (found "
+                f"{tuple(x.shape[1:])} and {tuple(mask.shape[1:])})",
+                found=tuple(x.shape[1:]),
+            )
+        kept = mask.unsqueeze(2)
+        if self.reduce == "max":
+            found = x.masked_fill(kept == 0, -torch.inf).amax(1)
+            return found.masked_fill((mask == 0).all(1, keepdim=True), 0.0)
+        total = (x * kept).sum(1)
+        return total / kept.sum(1).clamp(min=1) if self.reduce == "mean" else total
+
+    def config(self) -> dict[str, Any]:
+        return {"reduce": self.reduce}
+
+    def extra_repr(self) -> str:
+        return f"reduce={self.reduce!r}"
+
+
 #: The combines that have a name. Add your own class, with a ``config()`` if it takes arguments, and graphs with it can
 #: be saved.
-COMBINES: dict[str, type[Combine]] = {"product": Product, "gate": Gate, "attention": Attention}
+COMBINES: dict[str, type[Combine]] = {"product": Product, "gate": Gate, "attention": Attention, "readout": Readout}
 _REGISTRY = Registry("combine", Combine, "pcgraph.combines.COMBINES", COMBINES, " or an nn.Module instance")
 
 

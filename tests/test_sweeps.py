@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import shutil
+import sysconfig
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -139,6 +141,26 @@ def test_it_leaves_the_library(way: Callable[..., Callable[[Tensor], Tensor]], t
     for batch, seed in ((5, 1), (7, 2)):
         x = double(batch, 1, 4, 4, seed=seed).float()
         torch.testing.assert_close(out(x).detach(), module(x).detach(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.skipif(
+    shutil.which("g++") is None or not (Path(sysconfig.get_paths()["include"]) / "Python.h").exists(),
+    reason="inductor writes C++ for Python, and g++ or Python.h is missing",
+)
+def test_it_is_compiled_by_what_torch_takes_by_default() -> None:
+    """Answers and gradients by inductor, for batches of two sizes; ``aot_eager`` above only tells that it is traced."""
+    graph = pcgraph.graphs.chain([4, 6, 3], activation="tanh")
+    graph.add_edge("x", "y", scale=0.5)
+    module = PCNetwork(graph, seed=0).as_module("x", "y")
+    out = torch.compile(module, fullgraph=True, dynamic=True)
+    for batch in (5, 7):
+        x = double(batch, 4, seed=batch).float().requires_grad_()
+        parts = [x, *module.parameters()]
+        for one, two in zip(
+            torch.autograd.grad(out(x).square().sum(), parts), torch.autograd.grad(module(x).square().sum(), parts)
+        ):
+            torch.testing.assert_close(one, two, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(out(x), module(x), rtol=1e-5, atol=1e-6)
 
 
 def test_gradients_by_sample() -> None:

@@ -15,7 +15,7 @@ from pcgraph.errors import ClampError, nearest
 if TYPE_CHECKING:
     from torch_geometric.data import Batch, Data, HeteroData
 
-__all__ = ["KnownRows", "accuracy", "clamps", "is_data"]
+__all__ = ["KnownRows", "accuracy", "clamps", "is_data", "one_hot", "read_mask", "require_entry"]
 
 Node = Hashable
 
@@ -102,7 +102,7 @@ def clamps(
             raise ClampError("of HeteroData features alone are read, by layers: leave by= and mask= out")
         return {("x", kind): _rows(data[kind], "x", 1) for kind in data.node_types if "x" in data[kind]}
     graphs = _graphs(data)
-    known = None if mask is None else _mask(data, mask, graphs)
+    known = None if mask is None else read_mask(data, mask, graphs)
     if by == "vertices":
         x = _rows(data, "x", graphs)
         every = torch.ones(x.shape[1], dtype=torch.bool, device="cpu") if known is None else known.all(0).cpu()
@@ -111,7 +111,7 @@ def clamps(
     for name in [n for n in ("x", "y") if getattr(data, n, None) is not None] if names is None else names:
         value = _rows(data, name, graphs)
         if name == "y" and not value.is_floating_point():
-            value = _one_hot(value, count)
+            value = one_hot(value, count)
         if name == "y" and known is not None:
             if value.shape[:2] != known.shape:
                 raise ClampError("mask= says which vertices are known, and y has no row for each vertex", node="y")
@@ -139,19 +139,32 @@ def _graphs(data: Any) -> int:
         raise ClampError(
             f"the graphs of a batch need the same vertices and edges, since a GraphLayer is bound to them (found "
             f"{count} graphs of {int(sizes.min())} to {int(sizes.max())} vertices, {index.shape[1]} edges in all): "
-            "make a network for each graph, or one of the union of all, whose batch is one"
+            "pad them by pcgraph.pyg.padded, for a network with nodes 'adj' and 'mask', or make a network of the union "
+            "of all"
         )
     return count
 
 
-def _rows(data: Any, name: Any, graphs: int) -> Tensor:
-    """Read one entry as (graphs, vertices, ...), or as (graphs, ...) where it belongs to whole graphs."""
+def require_entry(data: Any, name: Any) -> Tensor:
+    """Return the entry of this name, which is a tensor with rows.
+
+    Raises
+    ------
+    ClampError
+        There is none.
+    """
     value = data[name] if name in data else None  # noqa: SIM401  # HeteroData's parts have no get
     if not isinstance(value, Tensor) or value.dim() == 0:
         known = ", ".join(map(str, data.keys()))
         guess = nearest(name, list(map(str, data.keys()))) if isinstance(name, str) else None
         hint = f": did you mean {guess!r}?" if guess else ""
         raise ClampError(f"the graph has no tensor {name!r} (found {known}){hint}", node=name)
+    return value
+
+
+def _rows(data: Any, name: Any, graphs: int) -> Tensor:
+    """Read one entry as (graphs, vertices, ...), or as (graphs, ...) where it belongs to whole graphs."""
+    value = require_entry(data, name)
     vertices = int(data.num_nodes or 0)
     if value.shape[0] == vertices:
         return value.reshape(graphs, vertices // graphs, *value.shape[1:])
@@ -164,7 +177,7 @@ def _rows(data: Any, name: Any, graphs: int) -> Tensor:
     )
 
 
-def _mask(data: Any, mask: str | Tensor, graphs: int) -> Tensor:
+def read_mask(data: Any, mask: str | Tensor, graphs: int) -> Tensor:
     value = data[mask] if isinstance(mask, str) and mask in data else mask
     if isinstance(value, str):
         masks = [key for key in data.keys() if str(key).endswith("mask")]  # noqa: SIM118
@@ -175,7 +188,7 @@ def _mask(data: Any, mask: str | Tensor, graphs: int) -> Tensor:
     return value.reshape(graphs, -1)
 
 
-def _one_hot(value: Tensor, classes: int | None) -> Tensor:
+def one_hot(value: Tensor, classes: int | None) -> Tensor:
     least, most = (int(value.min()), int(value.max())) if value.numel() else (0, 0)
     count = most + 1 if classes is None else classes
     if least < 0 or most >= count:
@@ -211,7 +224,7 @@ def accuracy(answer: Tensor, data: Any, mask: str | Tensor | None = None) -> flo
     y = _rows(data, "y", graphs)
     if not isinstance(answer, Tensor) or answer.dim() != 3 or answer.shape[:2] != y.shape:
         raise ClampError(f"an answer has shape ({y.shape[0]}, {y.shape[-1]}, classes) (found {shown(answer)})")
-    known = torch.ones_like(y, dtype=torch.bool) if mask is None else _mask(data, mask, graphs)
+    known = torch.ones_like(y, dtype=torch.bool) if mask is None else read_mask(data, mask, graphs)
     if not bool(known.any()):
         raise ClampError("the mask holds no vertex, so that there is nothing to measure")
     right = answer.argmax(-1) == y.to(answer.device)

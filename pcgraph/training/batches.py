@@ -2,7 +2,8 @@
 
 The rule, the same for training and for evaluation:
 
-* A graph of torch_geometric, or a batch of graphs, is read by :func:`pcgraph.pyg.clamps`: its entries by the names.
+* A graph of torch_geometric, or a batch of graphs, is read by :func:`pcgraph.pyg.clamps`: its entries by the names; or
+  by :func:`pcgraph.pyg.padded`, where ``"adj"`` is among them.
 * A mapping names its nodes itself; an entry ``"labels"`` that is no node holds the classes.
 * A tuple or list has as many entries as there are names, in their order. One more entry, of whole numbers with shape
   (batch,), holds the classes. The entry of the name None is not used, that of ``"labels"``, if it is no node, holds the
@@ -26,7 +27,7 @@ from pcgraph.clamps import WHOLE, Masked, read_tensor
 from pcgraph.errors import ClampError, ConfigError
 from pcgraph.network import Network
 from pcgraph.processes import Group, Part
-from pcgraph.pyg import clamps, is_data
+from pcgraph.pyg import clamps, is_data, padded
 
 __all__ = [
     "LABELS", "Batch", "BatchLayout", "check_names", "check_targets", "is_one_hot", "mark", "one_hot", "read_batch",
@@ -35,6 +36,7 @@ __all__ = [
 
 Node = Hashable
 LABELS = "labels"
+PADDED = "adj"
 DEFAULT = ("x", "y")
 
 
@@ -189,7 +191,8 @@ def read_batch(net: Network, batch: Any, names: tuple[Node | None, ...], *, chec
         The batch has another number of entries, or labels that are out of range.
     """
     classes = net.structure.shape("y")[-1] if _is_node(net, "y") else None
-    entries = list(_entries(batch, names, classes))
+    padding = is_data(batch) and PADDED in names and PADDED not in batch
+    entries = list(_padded(batch, net, names) if padding else _entries(batch, names, classes))
     clamps: dict[Node, Tensor | Masked] = {}
     labels: Tensor | None = None
     for name, value in entries:
@@ -203,6 +206,10 @@ def read_batch(net: Network, batch: Any, names: tuple[Node | None, ...], *, chec
     if not clamps:
         raise ClampError("the batch clamps no node: give at least one a value, as in {'x': x}")
     return Batch(clamps, labels)
+
+
+def _padded(batch: Any, net: Network, names: tuple[Node | None, ...]) -> Iterable[tuple[Node | None, Any]]:
+    return padded(batch, net, names=[name for name in names if name is not None and name != LABELS]).items()
 
 
 def _entries(

@@ -148,6 +148,8 @@ NODES = [
              GraphError, bad={"other": ("key", "value"), "none of them": ()}, good={"all": ("gate", "value")}),
     Argument("combines.Attention(heads=)", combines.Attention, "positive count", GraphError),
     Argument("combines.Attention(causal=)", lambda v: combines.Attention(causal=v), "flag", GraphError),
+    Argument("combines.Readout(reduce=)", combines.Readout, "choice", GraphError,
+             good={"mean": "mean", "sum": "sum", "max": "max"}),
     Argument("PCNetwork.combine(v=)", lambda v: combined("product", "one").combine(v), "anything", GraphError,
              bad={"unknown": "w", "number": 3, "none": None, "list": ["y"], "of a sum": "x"}, good={"node": "y"}),
     Argument("node(slots=)", with_slots, "anything", GraphError,

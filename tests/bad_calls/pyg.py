@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+import networkx as nx
 import torch
 from torch_geometric.data import Data, HeteroData
 
+import pcgraph
 from pcgraph import pyg
 from pcgraph.errors import ClampError, ConfigError, GraphError
 from tests.bad_calls.kinds import NO_OBJECT, NONE, Argument
 
 RING = torch.tensor([[0, 1], [1, 0]])
 DATA = Data(x=torch.ones(2, 3), y=torch.tensor([0, 1]), edge_index=RING, train_mask=torch.tensor([True, False]))
+WHOLE = Data(x=torch.ones(2, 3), y=torch.tensor([1]), edge_index=RING, train_mask=torch.tensor([True, False]))
 ANSWER = torch.ones(1, 2, 2)
 
 
@@ -25,6 +28,19 @@ def hetero() -> HeteroData:
 
 def declared(**changed: Any) -> Any:
     return pyg.from_hetero(hetero(), **{"target": "b", "classes": 2, **changed})
+
+
+def padding(y: Any = 2) -> pcgraph.PCNetwork:
+    """What takes graphs of up to three vertices."""
+    graph = nx.DiGraph()
+    for name, shape in {"x": (3, 3), "adj": (3, 3), "mask": 3, "h": (3, 2), "y": y}.items():
+        graph.add_node(name, shape=shape)
+    graph.add_edges_from([("x", "h"), ("h", "y")])
+    return pcgraph.PCNetwork(graph)
+
+
+def padded(**changed: Any) -> Any:
+    return pyg.padded(**{"data": WHOLE, "net": padding(), **changed})
 
 
 def relation(**changed: Any) -> Any:
@@ -43,6 +59,23 @@ PYG = [
     Argument("pyg.clamps(names=)", lambda v: pyg.clamps(DATA, names=v), "anything", ClampError,
              bad={"unknown": ("z",), "unknown among them": ("x", "z"), "number": 3, "number among them": (3,), "text": "x"},
              good={"one": ("x",), "none": None}),
+    Argument("pyg.padded(data=)", lambda v: padded(data=v), "anything", ClampError,
+             bad={**NO_OBJECT, **NONE, "class": Data, "several kinds": hetero(), "empty": Data(),
+                  "larger": Data(x=torch.ones(4, 3), edge_index=RING),
+                  "of other vertices": Data(x=torch.ones(2, 3), edge_index=RING + 1)}, good={"one": WHOLE}),
+    Argument("pyg.padded(net=)", lambda v: padded(net=v), "anything", (ClampError, ConfigError),
+             bad={**NO_OBJECT, **NONE, "class": pcgraph.PCNetwork,
+                  "without edges": pcgraph.PCNetwork(pcgraph.graphs.chain([3, 2]))}, good={"one": padding()}),
+    Argument("pyg.padded(names=)", lambda v: padded(names=v), "anything", ClampError,
+             bad={"unknown": ("z",), "unknown among them": ("x", "z"), "number": 3, "number among them": (3,), "text": "x",
+                  "no entry": ("h",)},
+             good={"one": ("x",), "none": None}),
+    Argument("pyg.padded(mask=)", lambda v: padded(data=DATA, net=padding((3, 2)), mask=v), "anything", ClampError,
+             bad={"unknown": "test_mask", "number": 3, "whole numbers": torch.tensor([0, 1]), "of one": torch.ones(1) > 0},
+             good={"name": "train_mask", "tensor": torch.ones(2) > 0, "none": None}),
+    Argument("pyg.padded(still=)", lambda v: padded(still=v), "anything", ClampError,
+             bad={"unknown": ("z",), "number": 3, "none": None, "text": "h", "of no rows": ("y",)},
+             good={"one": ("h",), "nothing": ()}),
     Argument("pyg.accuracy(answer=)", lambda v: pyg.accuracy(v, DATA), "anything", ClampError,
              bad={**NO_OBJECT, **NONE, "other shape": torch.ones(1, 3, 2)}, good={"one": ANSWER}),
     Argument("pyg.accuracy(data=)", lambda v: pyg.accuracy(ANSWER, v), "anything", ClampError, bad={**NO_OBJECT, **NONE},

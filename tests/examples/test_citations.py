@@ -22,6 +22,24 @@ def test_it_runs_quickly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
     example.main()
     assert "| GCNConv |" in capsys.readouterr().out
     assert (tmp_path / "citations.csv").exists()
+    assert (tmp_path / "citations_published.csv").exists()
+
+
+def test_the_authors_network_is_one_network_however_it_is_written() -> None:
+    """A sweep through states, with one module on four edges, and its parts one after the other; and what it learns."""
+    example = script("citations")
+    data = example.split(example.citation_graph(), 0, most=True)
+    torch.manual_seed(0)
+    parts = example.published(data)
+    net = example.published_network(parts, data)
+    answer = example.published_answer(parts, data)
+    torch.testing.assert_close(net.predict({"x": data.x[None]}, "y")[0], answer, rtol=1e-4, atol=1e-5)
+    assert {p.numel() for p in net.parameters()} == {p.numel() for part in parts for p in part.parameters()}
+    assert sum(p.numel() for p in net.parameters()) == sum(p.numel() for part in parts for p in part.parameters())
+    assert data.train_mask.sum() == 315
+    assert not (
+        data.train_mask & data.val_mask | data.train_mask & data.test_mask | data.val_mask & data.test_mask
+    ).any()
 
 
 def test_no_document_says_its_class_by_name_and_no_split_overlaps() -> None:
@@ -39,6 +57,13 @@ def test_no_document_says_its_class_by_name_and_no_split_overlaps() -> None:
     masks = torch.stack([cut.train_mask, cut.val_mask, cut.test_mask]).int()
     assert (masks.sum(0) == 1).all()
     assert not torch.equal(example.split(data, 1).train_mask, cut.train_mask)
+
+
+def test_the_table_of_the_authors_settings_is_made_of_committed_rows() -> None:
+    example = script("citations")
+    rows = example.Store(ROWS.with_name("citations_published.csv"), []).rows
+    assert {row["set-up"] for row in rows} == {"two layers", "the authors' code"}
+    assert example.published_table(rows) in (ROOT / "docs" / "examples.md").read_text()
 
 
 def test_the_table_in_the_text_is_made_of_committed_rows_and_within_three_points_of_backprop() -> None:
