@@ -1,6 +1,6 @@
 """Do learning rates carry over to wider and deeper networks? Test accuracy by rate, with muPC's factors and without.
 
-    python examples/scaling.py --out runs/scaling          # the table of docs/scaling.md; resumes where it was stopped
+    python examples/scaling.py --out runs/scaling          # the table of docs/api/scaling.md; resumes where it ended
     python examples/scaling.py --quick                     # digits, small networks, one seed: seconds
 
 Residual networks with one map a block learn by predictive coding, one epoch on a part of Fashion-MNIST: as many

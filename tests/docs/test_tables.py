@@ -59,6 +59,16 @@ def test_the_table_of_depth_is_made_of_its_rows():
     assert script("depth").table(rows) in (ROOT / "docs" / "depth.md").read_text()
 
 
+def test_one_learning_rate_serves_networks_of_any_size():
+    """By the rows of every size, rate and seed: with muPC's factors the best rate is the same."""
+    rows = list(csv.DictReader((ROOT / "docs" / "figures" / "scaling.csv").open()))
+    example = script("scaling")
+    assert len(rows) == 3 * len(example.SIZES) * sum(map(len, example.RATES.values()))
+    assert example.table(rows) in (ROOT / "docs" / "api" / "scaling.md").read_text()
+    assert {example.best(rows, "muPC", size) for size in example.SIZES} == {0.1}
+    assert len({example.best(rows, "default", size) for size in example.SIZES}) == 3
+
+
 def last(work: str, method: str) -> dict[str, float]:
     """Return the accuracy after the last epoch of each seed."""
     rows = csv.DictReader((ROOT / "docs" / "figures" / "depth.csv").open())
