@@ -25,7 +25,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from pcgraph.errors import ConfigError, nearest
+from pcgraph.errors import ConfigError, nearest, said_by
 
 __all__ = [
     "LARGEST",
@@ -394,7 +394,7 @@ def read_numbers(
             return tensor
         problem = "is not dense, or holds no real numbers"
     except (TypeError, ValueError, RuntimeError, OverflowError, NotImplementedError) as error:
-        problem = (str(error).splitlines() or [type(error).__name__])[0]
+        problem = said_by(error)
     raise _error(refuse, key, f"{key} must be a tensor or an array of numbers (found {shown(value)}: {problem})")
 
 

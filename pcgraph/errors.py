@@ -180,6 +180,17 @@ class BrokenPromise(PCGraphError, AssertionError):
         self.remedy = remedy
 
 
+def said_by(error: BaseException) -> str:
+    """Give what somebody else's error says in one line, for a message of ours; the name of its class if it is silent.
+
+    Examples
+    --------
+    >>> said_by(ValueError("two\n  lines")), said_by(StopIteration())
+    ('two lines', 'StopIteration')
+    """
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
     """Find the known name that is most like `name`, in any case of letters, or None if none is alike.
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Hashable, Iterable
 
 import networkx as nx
 
-from pcgraph.arguments import require_count, require_number
+from pcgraph.arguments import read_names, require_count, require_number
 from pcgraph.errors import ClampError, GraphError
 from pcgraph.topology import check
 
@@ -91,7 +91,7 @@ def _schedule(graph: nx.DiGraph, inputs: Iterable[Node], steps: int, weight: Cal
     """Give each predicted node ``weight(t - arrival)`` for each step, and 1 for the end."""
     if isinstance(inputs, str):
         raise ClampError(f"inputs is a collection of nodes, as in {{{inputs!r}}} (found {inputs!r})")
-    known = frozenset(inputs)
+    known = frozenset(read_names(inputs, "inputs", refuse=ClampError))
     report = check(graph, known, repair=False)  # refuses nodes that are not there
     if report.graph_cycle is not None:
         path = " → ".join(map(repr, [*report.graph_cycle, report.graph_cycle[0]]))

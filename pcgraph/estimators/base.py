@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Any
 
 import networkx as nx
@@ -14,8 +13,16 @@ import torch
 from numpy.typing import NDArray
 
 from pcgraph import graphs
-from pcgraph.arguments import require_choice, require_count, require_flag, require_number, shown
-from pcgraph.errors import ConfigError, PCGraphError, PCGraphWarning
+from pcgraph.arguments import (
+    is_integer,
+    require_choice,
+    require_count,
+    require_flag,
+    require_number,
+    require_taking,
+    shown,
+)
+from pcgraph.errors import ConfigError, PCGraphError
 from pcgraph.initializers import Forward, Initializer
 from pcgraph.learning import Rule
 from pcgraph.model import PCNetwork
@@ -72,7 +79,7 @@ class PCEstimator(BaseEstimator):  # type: ignore[misc]
 
     def _train(self, x: NDArray[Any], y: NDArray[Any]) -> None:
         """Make the network and train it on rows of numbers; nothing is kept if that fails."""
-        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        seed = self._seed()
         batch = require_count(self.batch_size, "batch_size", least=1)
         require_number(self.lr, "lr", above=0)
         require_number(self.state_lr, "state_lr", above=0)
@@ -84,31 +91,56 @@ class PCEstimator(BaseEstimator):  # type: ignore[misc]
         moves = SGD(lr=self.state_lr) if self.state_optimizer is None else copy.deepcopy(self.state_optimizer)
         inference: dict[str, Any] = {"init": init, "steps": self.steps, "state_optimizer": moves} if infers else {}
         own = [*net.parameters(), *(init.parameters() if infers and isinstance(init, Initializer) else ())]
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", PCGraphWarning)  # they are in the history
-            history = fit(
-                net, _Rows(inputs, targets, batch, seed), clamp=(self.input, self.target), rule=self.rule,
-                optimizer=self._optimizer(own), epochs=self.epochs, clip=self.clip, progress=self.progress,
-                **inference,
-            )  # fmt: skip
+        history = fit(
+            net, _Rows(inputs, targets, batch, seed), clamp=(self.input, self.target), rule=self.rule,
+            optimizer=self._optimizer(own), epochs=self.epochs, clip=self.clip, progress=self.progress, **inference,
+        )  # fmt: skip
         self.net_, self.history_, self.n_iter_ = net, history, len(history.epochs)
 
     net_: PCNetwork
     history_: History
 
+    def _seed(self) -> int:
+        """Draw the seed of everything from `random_state`, as scikit-learn understands it."""
+        state = self.random_state
+        try:
+            if isinstance(state, bool | np.bool_):
+                raise ValueError("a flag is no seed")
+            return int(check_random_state(int(state) if is_integer(state) else state).randint(2**31 - 1))
+        except ValueError as error:
+            raise ConfigError(
+                f"random_state must be None, a RandomState of NumPy or a seed from 0 to 2**32 - 1 "
+                f"(found {shown(state)})",
+                key="random_state",
+            ) from error
+
+    def _names(self) -> dict[str, Any]:
+        """Return the nodes that are clamped, by the key that names them."""
+        names = {"input": self.input, "target": self.target}
+        for key, name in names.items():
+            if name is None or not isinstance(name, Hashable):
+                raise ConfigError(f"{key} must be the name of a node, as in {key}='x' (found {shown(name)})", key=key)
+        if self.input == self.target:
+            raise ConfigError(f"input and target must be two nodes (found {shown(self.input)} for both)", key="target")
+        return names
+
     def _network(self, inputs: int, outputs: int, seed: int) -> PCNetwork:
         """Make the network: a chain, or that of the graph, which has to fit the data and to have a sweep."""
+        names = self._names()
         dtype = DTYPES[require_choice(self.dtype, "dtype", DTYPES)]
         if self.graph is None:
             sizes = self.hidden if isinstance(self.hidden, list | tuple) else (self.hidden,)
             graph = graphs.chain([inputs, *sizes, outputs], activation=self.activation)
-            nx.relabel_nodes(graph, {"x": self.input, "y": self.target}, copy=False)
+            for key, name in names.items():
+                if name in graph and name not in ("x", "y"):
+                    raise ConfigError(f"{key}={name!r} is the name of a hidden node: choose another", key=key)
+            graph = nx.relabel_nodes(graph, {"x": self.input, "y": self.target})
             if self.output_energy is not None:
                 graph.nodes[self.target]["energy"] = self.output_energy
         else:
             graph = self.graph
         net = PCNetwork(graph, seed=seed, device=self.device, dtype=dtype)
-        for key, node, columns in (("input", self.input, inputs), ("target", self.target, outputs)):
+        for (key, node), columns in zip(names.items(), (inputs, outputs), strict=True):
             net.structure.require_node(node)
             if math.prod(net.structure.shape(node)) != columns:
                 raise ConfigError(
@@ -122,13 +154,16 @@ class PCEstimator(BaseEstimator):  # type: ignore[misc]
     def _optimizer(self, own: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
         if self.optimizer is None:
             return torch.optim.Adam(own, lr=self.lr)
-        if not callable(self.optimizer):
+        made = self.optimizer
+        if not callable(made) or (isinstance(made, type) and not issubclass(made, torch.optim.Optimizer)):
             raise ConfigError(
                 "optimizer= is called with the parameters and returns an optimizer of torch.optim, as in "
                 f"functools.partial(torch.optim.SGD, lr=0.1) (found {shown(self.optimizer)})",
                 key="optimizer",
             )
-        return self.optimizer(own)
+        require_taking(made, "optimizer", "the parameters alone", 1)
+        make: Optimizer = made
+        return make(own)
 
     @staticmethod
     def _tensor(net: PCNetwork, node: Any, rows: NDArray[Any]) -> torch.Tensor:

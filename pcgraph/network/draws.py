@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pcgraph.errors import GraphError
+from pcgraph.errors import GraphError, said_by
 from pcgraph.network.inits import BATCHED, INITS, Init
 from pcgraph.network.structure import Structure
 
@@ -100,15 +100,22 @@ def fill_weight(init: Init, tensor: Tensor, generator: torch.Generator, fan_in: 
     if isinstance(init, str):
         INITS[init](tensor, generator, fan_in)
         return
+    here = tensor.detach()  # an alias, which stays where the function leads the tensor elsewhere
     text = f"the init of the edge {edge[0]!r} -> {edge[1]!r}" if isinstance(edge, tuple) else f"the init of {edge}"
     try:
         returned = init(tensor, generator, fan_in)
-    except (TypeError, RuntimeError, ValueError) as error:
+    except Exception as error:  # a function of somebody's own may raise what it likes
         raise GraphError(
-            f"{text} fails on (tensor of shape {tuple(tensor.shape)}, generator, fan_in={fan_in}): {error}",
+            f"{text} fails on (tensor of shape {tuple(tensor.shape)}, generator, fan_in={fan_in}): {said_by(error)}",
             where=edge,
             found=init,
         ) from error
+    if tensor.shape != here.shape or tensor.data_ptr() != here.data_ptr():
+        raise GraphError(
+            f"{text} must fill its tensor of shape {tuple(here.shape)}, and neither resize nor replace it",
+            where=edge,
+            found=init,
+        )
     if returned is not None and returned is not tensor:
         raise GraphError(
             f"{text} must fill its tensor in place, as nn.init does (found another {type(returned).__name__} returned)",

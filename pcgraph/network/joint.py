@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pcgraph.activations import Activation
 from pcgraph.arguments import shown
 from pcgraph.combines import require_roles
-from pcgraph.errors import GraphError
+from pcgraph.errors import GraphError, said_by
 from pcgraph.network.trial import Trial
 from pcgraph.transforms import Identity, Linear, Module, Shape, SparseLinear, Transform
 
@@ -83,6 +83,15 @@ class JointPrediction(nn.Module):
         return self.of([part.reshape(-1, *shape) for part, shape in zip(parts, self.shapes)])
 
 
+class _Together(Module):
+    """A combine is tried as one module with all that its edges bring."""
+
+    remedy = ""
+
+    def called(self, module: nn.Module) -> str:
+        return f"the combine {type(cast(JointPrediction, module).edges[0].combine).__name__}"
+
+
 def try_joint(node: Any, shape: Shape, prediction: JointPrediction, trial: Trial) -> None:
     """Look at the roles, the shape and the behaviour of what the edges into a node of `shape` make together.
 
@@ -99,7 +108,7 @@ def try_joint(node: Any, shape: Shape, prediction: JointPrediction, trial: Trial
             if roles.count(role) > 1:
                 raise GraphError(f"several edges play the role {role!r}: each role is played by one", found=role)
         require_roles(joints[0].combine, tuple(roles))
-        whole = Module(prediction)
+        whole = _Together(prediction)
         made = _made(prediction, whole, neurons)
     except GraphError as error:
         raise GraphError(f"node {node!r}: {error}", where=node, found=error.found) from error
@@ -118,12 +127,14 @@ def _made(prediction: JointPrediction, whole: Module, neurons: Shape) -> Shape:
     try:
         return whole.output_shape(neurons)
     except GraphError as error:
+        if error.__cause__ is None or isinstance(error.found, nn.Module):  # which is of what it gives, or does to them
+            raise
         joints = cast(list[Joint], list(prediction.edges))
         pairs = list(zip(joints, prediction.shapes))
         brought = ", ".join(f"{role} {joint.output_shape(s)}" for joint, s in pairs for role in joint.roles)
         raise GraphError(
             f"its combine {type(joints[0].combine).__name__} does not take what the edges bring ({brought}): "
-            f"{error if isinstance(error.found, nn.Module) else error.__cause__ or error}",
+            f"{said_by(error.__cause__)}",
             found=error.found,
         ) from error
 

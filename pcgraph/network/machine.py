@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pcgraph.arguments import gibibytes, shown
-from pcgraph.errors import ConfigError, OutOfMemory
+from pcgraph.errors import ConfigError, OutOfMemory, said_by
 
 __all__ = ["TYPES", "require_bytes", "require_place", "require_type"]
 
@@ -30,8 +30,7 @@ def require_place(dtype: torch.dtype | None, device: torch.device | str | None) 
     try:
         return torch.empty(0, dtype=dtype, device=device)
     except Exception as error:  # each kind of device has errors of its own
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ConfigError(f"device {shown(device)} cannot be used: {reason}", key="device") from error
+        raise ConfigError(f"device {shown(device)} cannot be used: {said_by(error)}", key="device") from error
 
 
 def require_type(dtype: torch.dtype) -> None:

@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from pcgraph.errors import GraphError, nearest
 
 __all__ = ["MAIN", "SLOT_ATTRIBUTES", "Slot", "called", "declared_slots", "fed_slot"]
@@ -87,12 +89,16 @@ def declared_slots(node: Node, attributes: Mapping[str, Any]) -> list[tuple[Slot
         for key in said:
             if key not in SLOT_ATTRIBUTES:
                 _refuse(Slot(node, name), key)
-        more = [key for key in ("activation", "bias") if said.get(key) not in (None, False)]
+        more = [key for key in ("activation", "bias") if not (said.get(key) is None or _is_false(said[key]))]
         if said.get("prior") is not None and more:
             slot = Slot(node, name)
             text = f"the {slot} has a prior, which is its prediction, and says {more[0]!r} of what edges would bring"
             raise GraphError(f"{text}: take one of the two out", where=slot, found=more[0])
     return [(Slot(node, name), {"shape": attributes.get("shape"), **said}) for name, said in slots.items()]
+
+
+def _is_false(value: Any) -> bool:
+    return isinstance(value, bool | np.bool_) and not value
 
 
 def _refuse(slot: Slot, key: Any) -> None:

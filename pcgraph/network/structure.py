@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from pcgraph import activations
 from pcgraph.arguments import shown
-from pcgraph.errors import ClampError, GraphError, nearest
+from pcgraph.errors import ClampError, GraphError, nearest, said_by
 from pcgraph.network.adjacency import Adjacency, Index
 from pcgraph.network.biases import by_channel
 from pcgraph.network.copying import pairs_of
@@ -241,6 +241,13 @@ class Structure:
             found = spec.transform.fits(a.shape, z.shape)
         except GraphError as error:
             raise GraphError(f"{show(self.edge(start))}: {error}", where=self.edge(start), found=error.found) from error
+        except Exception as error:  # a class of somebody's own may raise what it likes
+            raise GraphError(
+                f"{show(self.edge(start))}: output_shape({a.shape}) of the transform {type(spec.transform).__name__} "
+                f"fails, and must return the shape that it leads to: {said_by(error)}",
+                where=self.edge(start),
+                found=spec.transform,
+            ) from error
         if found is not None:
             where = self.edge(start)
             raise GraphError(

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from pcgraph.activations import Activation
 from pcgraph.energies import ENERGIES, Energy
-from pcgraph.errors import GraphError
+from pcgraph.errors import GraphError, said_by
 from pcgraph.network.copying import copy_module
 from pcgraph.transforms import (
     Activate,
@@ -124,14 +124,15 @@ class Trial:
         """
         if _ours(transform) or self._seen(transform, shape):
             return
-        kind, inner = "transform", cast(nn.Module, transform)
-        if isinstance(transform, Module | GraphLayer):
-            kind, inner = (
-                ("module", transform.module) if isinstance(transform, Module) else ("graph layer", transform.layer)
-            )
+        inner = cast(nn.Module, transform)
+        called = f"the transform {type(inner).__name__}"
+        if isinstance(transform, Module):
+            inner, called = transform.module, transform.called(transform.module)
+        elif isinstance(transform, GraphLayer):
+            inner, called = transform.layer, f"the graph layer {type(transform.layer).__name__}"
         with _apart(self.like):
             subject = _Subject(
-                f"{place}: the {kind} {type(inner).__name__}", where, inner, self._twin(transform, moves=True),
+                f"{place}: {called}", where, inner, self._twin(transform, moves=True),
                 "must lead to the shape {}", not hasattr(transform, "pullback"), None,
             )  # fmt: skip
             subject.try_on(self.like, shape, out_shape)
@@ -279,9 +280,7 @@ class _Subject:
         except Exception as error:
             shape = ", ".join(map(str, states[0].shape[1:]))
             count = "batch" if len(states[0]) == SAMPLES else f"a batch of {len(states[0])}"
-            raise self.refusal(
-                f"does not take a tensor of shape ({count}, {shape}): {str(error) or type(error).__name__}"
-            ) from error
+            raise self.refusal(f"does not take a tensor of shape ({count}, {shape}): {said_by(error)}") from error
 
     def _evaluate(self, states: States, out_shape: Shape) -> Tensor:
         """Evaluate without a graph, and look at the result, at the arguments and at torch's generators."""
@@ -330,8 +329,8 @@ class _Subject:
                 if result.requires_grad:
                     found = torch.autograd.grad((one * result).sum(), leaves, allow_unused=True)
             except Exception as error:  # a Function of somebody's own may raise what it likes
-                problem = (str(error).splitlines() or [type(error).__name__])[0]
-                raise self.refusal(f"must be open to autograd, but cannot be differentiated: {problem}") from error
+                problem = f"must be open to autograd, but cannot be differentiated: {said_by(error)}"
+                raise self.refusal(problem) from error
         for i, back in enumerate(found):
             if back is None and self._changes(states, i) > SEEN:
                 raise self.refusal(

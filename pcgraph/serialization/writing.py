@@ -17,7 +17,7 @@ from pcgraph import combines, energies, transforms
 from pcgraph.activations import ACTIVATIONS, Activation
 from pcgraph.combines import Combine
 from pcgraph.energies import Energy
-from pcgraph.errors import GraphError
+from pcgraph.errors import DataError, GraphError
 from pcgraph.serialization.files import write_whole
 from pcgraph.serialization.shapes import read_shape
 from pcgraph.serialization.values import Unsaveable, encode
@@ -83,13 +83,21 @@ def graph_to_data(graph: nx.DiGraph) -> dict[str, Any]:
 def write_graph(path: str | Path, graph: nx.DiGraph) -> None:
     """Write a declaration as node-link JSON.
 
+    Parameters
+    ----------
+    path : str or Path
+        Ends in ``.json``, by which :func:`read_graph` knows what it reads.
+    graph : nx.DiGraph or nx.MultiDiGraph
+
     Raises
     ------
     GraphError
         See :func:`graph_to_data`; nothing is written then.
     DataError
-        The file cannot be written; what was there before is still there.
+        The file has another ending, or cannot be written; what was there before is still there.
     """
+    if isinstance(path, str | Path) and Path(path).suffix != ".json":
+        raise DataError(f"cannot write the graph {path}: a graph is written as JSON, to a file .json", path=path)
     text = json.dumps(graph_to_data(graph), indent=1, allow_nan=False) + "\n"
     write_whole(path, text.encode(), "the graph")
 

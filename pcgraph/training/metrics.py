@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pcgraph.arguments import shown
-from pcgraph.errors import ConfigError
+from pcgraph.errors import ConfigError, said_by
 from pcgraph.processes import Part
 from pcgraph.training.batches import is_one_hot
 
@@ -66,7 +66,7 @@ class Metrics:
                 raise ConfigError(
                     f"the metric {name!r} does not take predictions of shape {tuple(prediction.shape)} with "
                     f"{'classes' if self._classes else 'targets'} of shape {tuple(told.shape)}: "
-                    f"{' '.join(str(error).split())}",
+                    f"{said_by(error)}",
                     key="metrics",
                 ) from error
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pcgraph.arguments import require_choice, require_count, require_flag, require_number, require_room, shown
-from pcgraph.errors import GraphError
+from pcgraph.errors import GraphError, said_by
 from pcgraph.transforms.base import Shape, Transform, holds, uniform_, vjp
 
 __all__ = ["AvgPool2d", "Conv2d", "ConvTranspose2d", "MaxPool2d", "Upsample"]
@@ -38,9 +38,7 @@ class _Image(Transform):
             like = next(iter(bare.values()), torch.empty((), device="meta"))
             y = torch.func.functional_call(self, bare, (like.new_empty((1, *shape)),))
         except (RuntimeError, ValueError, TypeError) as error:
-            raise GraphError(
-                f"{self} takes no state of shape {shape}: {str(error).strip().splitlines()[0]}", found=shape
-            ) from error
+            raise GraphError(f"{self} takes no state of shape {shape}: {said_by(error)}", found=shape) from error
         return tuple(y.shape[1:])
 
 

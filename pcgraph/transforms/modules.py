@@ -16,7 +16,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from pcgraph.arguments import read_numbers, require_flag, require_instance
-from pcgraph.errors import GraphError
+from pcgraph.errors import GraphError, said_by
 from pcgraph.transforms.base import Shape, Transform
 
 __all__ = ["GraphLayer", "Module"]
@@ -25,12 +25,12 @@ __all__ = ["GraphLayer", "Module"]
 TRIAL = 2
 
 
-def _refuse_what_draws_or_mixes(module: nn.Module, kind: str, remedy: str) -> None:
+def _refuse_what_draws_or_mixes(module: nn.Module, called: str, remedy: str) -> None:
     for name, layer in module.named_modules():
         where = f"its layer {name!r} is" if name else "it is"
         if isinstance(layer, _NormBase) and not (isinstance(layer, _InstanceNorm) and not layer.track_running_stats):
             raise GraphError(
-                f"{kind} {type(module).__name__} must transform each sample by itself, but {where} a "
+                f"{called} must transform each sample by itself, but {where} a "
                 f"{type(layer).__name__}, whose statistics mix the samples of a batch and change at every inference "
                 f"step; use GroupNorm or LayerNorm{remedy}",
                 found=layer,
@@ -38,7 +38,7 @@ def _refuse_what_draws_or_mixes(module: nn.Module, kind: str, remedy: str) -> No
         dropout = layer.p if isinstance(layer, _DropoutNd) else getattr(layer, "dropout", 0.0)
         if (isinstance(dropout, float | int) and dropout > 0) or isinstance(layer, nn.RReLU):
             raise GraphError(
-                f"{kind} {type(module).__name__} must give the same result in every inference step, but {where} a "
+                f"{called} must give the same result in every inference step, but {where} a "
                 f"{type(layer).__name__} that draws at random; remove it{remedy}",
                 found=layer,
             )
@@ -69,16 +69,23 @@ class Module(Transform):
     (8,)
     """
 
+    #: What else can be done about a layer that draws or mixes.
+    remedy = ", or pass Module(module, evaluation=True)"
+
     def __init__(self, module: nn.Module, evaluation: bool = False) -> None:
         super().__init__()
         require_instance(module, "module", nn.Module, "torch.nn.Tanh()", refuse=GraphError)
         evaluation = require_flag(evaluation, "evaluation", refuse=GraphError)
         if not evaluation:
-            _refuse_what_draws_or_mixes(module, "the module", ", or pass Module(module, evaluation=True)")
+            _refuse_what_draws_or_mixes(module, self.called(module), self.remedy)
         self.module = module
         self.evaluation = evaluation
         if evaluation:
             self.train(self.training)
+
+    def called(self, module: nn.Module) -> str:
+        """Name what is tried, in messages."""
+        return f"the module {type(module).__name__}"
 
     def train(self, mode: bool = True) -> Module:
         """Switch to training or evaluation; a module kept in evaluation mode stays there."""
@@ -88,22 +95,22 @@ class Module(Transform):
         return self
 
     def output_shape(self, input_shape: Shape) -> Shape:
-        name, shape = type(self.module).__name__, tuple(input_shape)
+        name, shape = self.called(self.module), tuple(input_shape)
         like = _like(self.module)
         modes = {layer: layer.training for layer in self.module.modules()}
         try:
             with torch.enable_grad(), torch.random.fork_rng(devices=[]):
                 x = torch.zeros((TRIAL, *shape), dtype=like.dtype, device=like.device, requires_grad=True)
                 y: Any = self.module.eval()(x)
-        except (RuntimeError, ValueError, TypeError, IndexError) as error:
-            if "in-place" in str(error):
+        except Exception as error:  # a module of somebody's own may raise what it likes
+            if "in-place" in str(error) or "modified inplace" in str(error):
                 raise GraphError(
-                    f"the module {name} must leave its input as it is, but changes it in place; use inplace=False",
+                    f"{name} must leave its input as it is, but changes it in place; use inplace=False",
                     found=self.module,
                 ) from error
             hint = ". Layers of torch_geometric go into pcgraph.transforms.GraphLayer(layer, edge_index)"
             raise GraphError(
-                f"the module {name} takes no input of shape {shape}: {error}{hint * ('edge_index' in str(error))}",
+                f"{name} takes no input of shape {shape}: {said_by(error)}{hint * ('edge_index' in str(error))}",
                 found=shape,
             ) from error
         finally:
@@ -111,13 +118,13 @@ class Module(Transform):
                 layer.training = mode
         if not isinstance(y, Tensor):
             raise GraphError(
-                f"the module {name} must return one tensor (found a {type(y).__name__}); wrap it in a module that "
+                f"{name} must return one tensor (found a {type(y).__name__}); wrap it in a module that "
                 "picks the part that is the prediction",
                 found=type(y),
             )
         if y.dim() < 2 or y.shape[0] != TRIAL:
             raise GraphError(
-                f"the module {name} must map (batch, *shape) to (batch, *shape): from shape {(TRIAL, *shape)} it made "
+                f"{name} must map (batch, *shape) to (batch, *shape): from shape {(TRIAL, *shape)} it made "
                 f"{tuple(y.shape)}; keep the batch first, and at least one dimension behind it",
                 found=tuple(y.shape),
             )
@@ -165,7 +172,7 @@ class GraphLayer(Transform):
     def __init__(self, layer: nn.Module, edge_index: Tensor, **edge_data: Tensor) -> None:
         super().__init__()
         require_instance(layer, "layer", nn.Module, "torch_geometric.nn.GCNConv(8, 8)", refuse=GraphError)
-        _refuse_what_draws_or_mixes(layer, "the graph layer", " or set it to 0")
+        _refuse_what_draws_or_mixes(layer, f"the graph layer {type(layer).__name__}", " or set it to 0")
         if getattr(layer, "cached", False):
             raise GraphError(
                 f"the graph layer {type(layer).__name__} has cached=True, which fixes one batch size; use cached=False",
@@ -208,9 +215,10 @@ class GraphLayer(Transform):
                 y, alone = self._together(x), self._together(x[:1])
                 self._mixes = not torch.allclose(y[:1], alone, rtol=1e-3, atol=1e-4, equal_nan=True)
                 return tuple(y.shape[1:])
-        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        except Exception as error:  # a layer of somebody's own may raise what it likes
             raise GraphError(
-                f"the graph layer {type(self.layer).__name__} takes no state of shape {shape}: {error}", found=shape
+                f"the graph layer {type(self.layer).__name__} takes no state of shape {shape}: {said_by(error)}",
+                found=shape,
             ) from error
 
     def _edges(self, batch: int, vertices: int, device: torch.device) -> Tensor:

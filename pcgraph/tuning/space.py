@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pcgraph.arguments import is_number, require_path, shown
-from pcgraph.errors import ConfigError, PCGraphError, unknown_name
+from pcgraph.errors import ConfigError, PCGraphError, said_by, unknown_name
 
 __all__ = ["optuna", "patiently", "read_space", "read_storage", "space_text", "suggest"]
 
@@ -151,7 +151,7 @@ def read_storage(storage: Any) -> Any:
     except PCGraphError:
         raise
     except Exception as error:  # whatever the database's own driver raises
-        text = " ".join(str(error).split())
+        text = said_by(error)
         raise ConfigError(f"the storage {storage} cannot be opened: {text[:300]}", key="storage") from error
 
 

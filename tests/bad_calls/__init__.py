@@ -7,6 +7,7 @@ any argument of that kind, and which are good. A room has a module with its rows
 from tests.bad_calls.checkpoints import CHECKPOINTS
 from tests.bad_calls.clamps import CLAMPS
 from tests.bad_calls.declared import NODES, PARTS
+from tests.bad_calls.estimators import ESTIMATORS
 from tests.bad_calls.files import FILES, PICTURES, SETS
 from tests.bad_calls.graphs import CHECKING, GRAPHS
 from tests.bad_calls.initializers import INITIALIZERS, STATE_OPTIMIZERS
@@ -20,5 +21,5 @@ from tests.bad_calls.tuning import TUNING
 __all__ = ["ARGUMENTS", "Argument"]
 
 ARGUMENTS: list[Argument] = [
-    *NODES, *PARTS, *GRAPHS, *CHECKING, *RUNNING, *FILES, *SETS, *PICTURES, *MOVING, *RULES, *STATE_OPTIMIZERS, *INITIALIZERS, *CLAMPS, *TRAINING, *TUNING, *PYG, *CHECKPOINTS,
+    *NODES, *PARTS, *GRAPHS, *CHECKING, *RUNNING, *FILES, *SETS, *PICTURES, *MOVING, *RULES, *STATE_OPTIMIZERS, *INITIALIZERS, *CLAMPS, *TRAINING, *TUNING, *PYG, *CHECKPOINTS, *ESTIMATORS,
 ]  # fmt: skip

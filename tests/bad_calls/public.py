@@ -14,8 +14,8 @@ __all__ = ["EXEMPT", "METHODS", "public_arguments", "reason"]
 
 #: The rooms whose ``__all__`` is for users; what is in ``pcgraph`` itself goes by its bare name.
 ROOMS = (
-    "activations", "backends", "checkpoints", "combines", "data", "drawing", "energies", "graphs", "inference", "initializers",
-    "learning", "network", "optimizers", "plan", "pyg", "scaling", "serialization", "solvers", "topology", "training", "tuning",
+    "activations", "backends", "checkpoints", "combines", "data", "drawing", "energies", "estimators", "graphs", "inference", "initializers",
+    "learning", "network", "optimizers", "plan", "pyg", "scaling", "schedules", "serialization", "solvers", "topology", "training", "tuning",
     "transforms",
 )  # fmt: skip
 #: Methods that users call, by the class that they are of.
@@ -38,6 +38,7 @@ METHODS: dict[str, tuple[type, tuple[str, ...]]] = {
 MADE = "the library makes these, and users read them"
 BACKEND = "for whoever writes a backend, which testing.conformance.check_backend tries as a whole"
 EXTENDS = "for whoever writes an initializer, which testing.conformance tries as a whole"
+SKLEARN = "scikit-learn's own"
 BASE = "a base class, which takes nothing itself"
 RAISED = "the library raises these"
 INSIDE = "for other rooms, which give what they have checked"
@@ -77,6 +78,8 @@ EXEMPT: dict[str, str] = {
     ), INSIDE),
     **dict.fromkeys(("pyg.from_hetero(activation", "pyg.from_hetero(precision", "pyg.from_hetero(energy"),
                     "they are node attributes, which have rows of their own"),
+    **dict.fromkeys(("estimators.BaseEstimator", "estimators.check_is_fitted", "estimators.validate_data"), SKLEARN),
+    "estimators.PCEstimator": "what PCClassifier and PCRegressor have in common, by their rows",
     "pyg.is_data": INSIDE,
     "network.Network(dtype": "the same as PCNetwork(dtype=), by the same call",
     "network.Network(device": "the same as PCNetwork(device=), by the same call",

@@ -24,7 +24,7 @@ from sklearn.utils.estimator_checks import estimator_checks_generator
 
 import pcgraph
 from pcgraph import PCClassifier, PCRegressor
-from pcgraph.errors import ClampError, ConfigError, GraphError, InvalidInitializer, PCGraphError
+from pcgraph.errors import ClampError, ConfigError, GraphError, InvalidInitializer, PCGraphError, PCGraphWarning
 from tests import ROOT
 
 X, Y = load_iris(return_X_y=True)
@@ -189,3 +189,21 @@ def test_without_scikit_learn_it_says_what_to_install() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert "pip install pcgraph[sklearn]" in done.stdout
+
+
+def test_what_training_warns_of_is_seen() -> None:
+    """In the history alone, nobody hears that a layer did not learn."""
+    with pytest.warns(PCGraphWarning, match="do not learn"):
+        model = PCClassifier(hidden=(8, 8, 8), epochs=2, steps=1, random_state=0).fit(X, Y)
+    assert len(model.history_.warnings) == 1
+
+
+@pytest.mark.parametrize("key", ["input", "target"])
+def test_names_of_ones_own_are_names_of_two_nodes(key: str) -> None:
+    """A name that another node has would make one node of the two, and another network than was asked for."""
+    settings: dict[str, Any] = {"input": "y", "target": "x", "epochs": 1}
+    swapped = PCClassifier(**settings).fit(X, Y)
+    assert [swapped.net_.graph.nodes[v]["shape"] for v in ("y", "h1", "x")] == [4, 64, 3]
+    for other in ("h1", settings["target" if key == "input" else "input"]):
+        with pytest.raises(ConfigError, match=key if other == "h1" else "two nodes"):
+            PCClassifier(**{**settings, key: other}).fit(X, Y)

@@ -195,6 +195,15 @@ class Across(nn.Module):
         return one - two.mean(0)
 
 
+class Made(nn.Module):
+    def __init__(self, function, layer=None):
+        super().__init__()
+        self.function, self.layer = function, layer
+
+    def forward(self, one, two):
+        return self.function(one, two)
+
+
 def two(combine="product", one=None, two=None, **attributes):
     graph = nx.DiGraph()
     graph.add_node("a", shape=3)
@@ -223,8 +232,13 @@ def two(combine="product", one=None, two=None, **attributes):
         (lambda: wrong_shape(), r"node 'y' has shape \(4,\).*leads to \(3,\)"),
         (lambda: two(None), "its target combines nothing"),
         (lambda: alone(), "no edge to combine"),
-        (lambda: two(Drawing()), "node 'y'.*draws at random"),
-        (lambda: two(Across()), "node 'y'.*treat each sample by itself"),
+        (lambda: two(Drawing()), "node 'y': the combine Drawing must.*draws at random"),
+        (lambda: two(Across()), "node 'y': the combine Across must treat each sample by itself"),
+        (lambda: two(Made(lambda a, b: a.add_(b))), "node 'y': the combine Made must leave its input as it is"),
+        (lambda: two(Made(lambda a, b: (a, b))), "node 'y': the combine Made must return one tensor"),
+        (lambda: two(Made(lambda a, b: a[:1])), r"node 'y': the combine Made must map \(batch"),
+        (lambda: two(Made(torch.add, nn.BatchNorm1d(3))), r"the combine Made must.*use GroupNorm or LayerNorm$"),
+        (lambda: two(Made(torch.add, nn.Dropout())), r"the combine Made must.*draws at random; remove it$"),
         (lambda: two(("attention", {"heads": 0})), "heads"),
         (lambda: with_slot(), "only the main prediction"),
     ],

@@ -142,6 +142,7 @@ def test_a_root_may_have_slots_alone():
         ),
         ({"down": {"activation": "tahn"}}, {"slot": "down"}, r"slot 'down' of node 'b'.*tanh"),
         ({"down": {"bias": 1}}, {"slot": "down"}, r"slot 'down' of node 'b' needs a bias that is True"),
+        ({"down": {"bias": torch.ones(3)}}, {"slot": "down"}, r"slot .down. of node .b. needs a bias that is True"),
         ({"down": {"energy": "laplace", "precision": 2.0}}, {"slot": "down"}, r"precision belongs to the Gaussian"),
         (
             {"down": {"activation": lambda x: x[:, :1]}},
