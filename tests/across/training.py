@@ -44,7 +44,16 @@ def rich() -> nx.DiGraph:
     return graph
 
 
-#: Name -> graph, and its owners on two and on four ranks; "x" of the first has a rank to itself, without weights.
+def long() -> nx.DiGraph:
+    """Enough nodes for eight ranks."""
+    return pcgraph.graphs.chain([5, *[6] * 8, 3], activation="tanh")
+
+
+def dealt(graph: nx.DiGraph, parts: int) -> dict[str, int]:
+    return {v: k % parts for k, v in enumerate(graph)}
+
+
+#: Name -> graph, and its owners on each number of ranks; "x" of the first has a rank to itself, without weights.
 GRAPHS: dict[str, tuple[Callable[[], nx.DiGraph], dict[int, dict[str, int]]]] = {
     "chain": (chained, {1: dict.fromkeys(("x", "h1", "h2", "h3", "y"), 0),
                         2: {"x": 0, "h1": 1, "h2": 0, "h3": 1, "y": 0},
@@ -52,6 +61,7 @@ GRAPHS: dict[str, tuple[Callable[[], nx.DiGraph], dict[int, dict[str, int]]]] = 
     "rich": (rich, {1: dict.fromkeys(("x", "h1", "h2", "h3", "h4", "y"), 0),
                     2: {"x": 0, "h1": 1, "h2": 0, "h3": 1, "h4": 1, "y": 0},
                     4: {"x": 0, "h1": 3, "h2": 1, "h3": 2, "h4": 0, "y": 3}}),
+    "long": (long, {parts: dealt(long(), parts) for parts in (1, 2, 4, 8)}),
 }  # fmt: skip
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
@@ -120,6 +130,7 @@ CASES: dict[str, dict[str, Any]] = {
     "backprop": {"optimizer": "adam", "rule": learning.Backprop()},
     "following": {"optimizer": "sgd", "state": "following", "curvature_every": 2},
     "duals": {"optimizer": "sgd", "duals": pcgraph.Duals(rate=0.1)},
+    "long": {"optimizer": "adamw", "graph": "long", "init": "average", "ema": True},
     "few": {"optimizer": "adamw", "held": "few", "clip": 0.05},
     "many": {"optimizer": "sgd", "held": "many", "graph": "rich", "init": "zero"},
     "separate": {"optimizer": "adam", "held": "separate", "scheduler": True, "accumulate": 2},
@@ -238,7 +249,7 @@ def groups(count: int) -> Any:
 @functools.cache
 def _groups() -> dict[int, Any]:
     size = distributed.get_world_size()
-    return {count: distributed.new_group(list(range(count))) for count in (2, 4) if count <= size}
+    return {count: distributed.new_group(list(range(count))) for count in (2, 4, 8) if count <= size}
 
 
 def trained(case: str, parts: int, folder: Path | None = None, stop: int | None = None, **more: Any) -> Any:
