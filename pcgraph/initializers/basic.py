@@ -137,5 +137,7 @@ class States(Initializer):
                 )
             needed = (context.whole, *rows.shape[1:])
             if state.shape != needed:
-                raise ConfigError(f"States needs shape {needed} for {node!r} (found {tuple(state.shape)})", key="states")
+                raise ConfigError(
+                    f"States needs shape {needed} for {node!r} (found {tuple(state.shape)})", key="states"
+                )
             rows.copy_(state if context.part is None else state[context.part.rows])

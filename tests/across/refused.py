@@ -88,6 +88,7 @@ def refusals(group: Group) -> None:
         ({"linear_3_to_4": "sparse"}, "the sparse kernel needs"),
     ):  # fmt: skip
         refused(words, lambda pins=pins: infer(kernels=pins))
+
     def fitted(optimizer: torch.optim.Optimizer, **more: Any) -> Any:
         how = {"init": Zero(), "steps": 1, "state_optimizer": SGD(0.1), "optimizer": optimizer, **more}
         return pcgraph.fit(net, [(clamps["x"], clamps["y"])], **how)

@@ -113,6 +113,7 @@ def turning(net: PCNetwork) -> Callable[[Any], None]:
 
     return turn
 
+
 #: What is trained, and how. Batches have 8, 8, 8 and 5 samples, but where the initializer wants them alike.
 CASES: dict[str, dict[str, Any]] = {
     "sgd": {"optimizer": "sgd"},
@@ -221,7 +222,6 @@ class Run:
         for name, value in self.init.state_dict().items():
             found[f"init {name}"] = (None, value.clone())
         return found
-
 
     def kept_of(self, parameter: Any, name: str, kept: dict[str, Any]) -> dict[str, tuple[Any, torch.Tensor]]:
         """Give what the optimizer keeps of a parameter; of a packed one, or a view, by the rows of the whole one."""

@@ -172,6 +172,11 @@ def named(kind: type) -> set[type]:
     return {found for found in classes if issubclass(found, kind) and not inspect.isabstract(found)} - {kind}
 
 
+def called(kind: type) -> bool:
+    """Say whether instances of a class are called, as rules are."""
+    return any("__call__" in vars(base) for base in kind.__mro__)
+
+
 def used(case: dict[str, Any]) -> set[type]:
     """Give the classes of all that one case trains with, inside of others too."""
     start = case.get("init", lambda net: pcgraph.Forward())(case.get("make", chained)())
@@ -184,9 +189,10 @@ def used(case: dict[str, Any]) -> set[type]:
 def test_every_rule_initializer_coordinate_and_solver_has_a_case() -> None:
     """If it fails, something was added that nobody has trained on several processes."""
     known = set().union(*map(used, CASES.values()))
-    kinds = (learning.Rule, pcgraph.Initializer, pcgraph.optimizers.StateOptimizer, pcgraph.solvers.Solver)
-    others = {pcgraph.Errors, pcgraph.Duals, pcgraph.Following}
-    missing = set().union(*map(named, kinds), others) - known
+    kinds = (pcgraph.Initializer, pcgraph.optimizers.StateOptimizer, pcgraph.solvers.Solver)
+    rules = {found for name in learning.__all__ if isinstance(found := getattr(learning, name), type) and called(found)}
+    assert len(rules) > 6
+    missing = set().union(*map(named, kinds), rules, {pcgraph.Errors, pcgraph.Duals, pcgraph.Following}) - known
     assert not missing, f"without a case in CASES: {sorted(each.__name__ for each in missing)}"
 
 
