@@ -69,11 +69,25 @@ class Local(NamedTuple):
     optimizer: SGD
     init: Any
     settings: dict[str, Any]
+    restored: bool = False
+    """Whether gradients are brought to backpropagation's size where errors have gone a known part of their way."""
 
     def __call__(self, net: PCNetwork, clamps: Clamps) -> InferenceResult:
         result = net.infer(clamps, init=self.init, steps=self.steps, optimizer=self.optimizer, **self.settings)
         result.backward()
+        if self.restored:
+            self._restore(net)
         return result
+
+    def _restore(self, net: PCNetwork) -> None:
+        """Divide by the part of its way that a free error has gone; that of the target is there from the beginning."""
+        part = 1 - (1 - self.optimizer.lr.rate) ** self.steps
+        for parameter in net.parameters():
+            parameter.grad.div_(part)
+        for u, v in net.graph.in_edges("y"):
+            net.edge(u, v).grad.mul_(part)
+        if net.graph.nodes["y"].get("bias", True):
+            net.node("y").grad.mul_(part)
 
     @property
     def reach(self) -> float | None:
@@ -84,9 +98,20 @@ class Local(NamedTuple):
         return round(1 - (1 - rate.rate * rate.curvature) ** self.steps, 3)
 
 
-def local(steps: int, optimizer: Callable[[], SGD], init: Any = Forward, **settings: Any) -> Callable[[], Learn]:
+def local(
+    steps: int, optimizer: Callable[[], SGD], init: Any = Forward, restored: bool = False, **settings: Any
+) -> Callable[[], Learn]:
     """How to make one."""
-    return lambda: Local(steps, optimizer(), init(), settings)
+    return lambda: Local(steps, optimizer(), init(), settings, restored)
+
+
+def near(steps: int, product: float) -> Callable[[], Learn]:
+    """Error coordinates that go a small way: the rate times the curvature stays at this product.
+
+    What comes back is a known part of backpropagation's gradients, and is brought to their size: Adam's eps makes a
+    difference between small and large.
+    """
+    return local(steps, lambda: SGD(lr=Following(at_most=1.0, cap=product)), restored=True, coordinates=Errors())
 
 
 def backprop() -> Learn:
@@ -132,6 +157,8 @@ def rivals() -> dict[str, Callable[[], Learn]]:
         "backprop": backprop,
         "errors, T = 5": local(5, steady(0.005, True), coordinates=Errors()),
         "errors, T = 5, up to 0.001": local(5, steady(0.001, True), coordinates=Errors()),
+        "errors, T = 5, f = 0.1": near(5, 0.02),
+        "errors, T = 5, f = 0.01": near(5, 0.002),
         "Average, T = 7": local(7, steady(0.01, True), by_class),
         "Average, T = 7, up to 0.03": local(7, steady(0.03, True), by_class),
     }
@@ -153,6 +180,7 @@ def deep(blocks: int, rate: float) -> dict[str, Callable[[], Learn]]:
     return {
         "backprop": backprop,
         "states": local(steps, steady(0.3, False)),
+        "errors, T = 5, f = 0.01": near(5, 0.002),
         "PC-ALM": local(steps, steady(0.3, False), duals=Duals(rate)),
         "PC-ALM, nodes stop": local(steps, steady(0.3, False), duals=Duals(rate, stop=0.1)),
         "PC-ALM, duals at 0.5, nodes stop": local(steps, steady(0.3, False), duals=Duals(0.5, stop=0.1)),
@@ -231,7 +259,8 @@ def train(work: str, method: str, seed: int, quick: bool) -> list[dict[str, Any]
     if w.validation:
         train_set, held = train_set.split(200 if quick else w.validation, seed=0)
     net = PCNetwork(w.graph(train_set.shape, quick), seed=seed)
-    optimizer, learn = w.optimizer(net.parameters(), lr=w.rate), w.methods[method]()
+    learn = w.methods[method]()
+    optimizer = w.optimizer(net.parameters(), lr=w.rate)
     batches = train_set.batches(50 if quick else w.batch, seed=seed, stream_aligned=w.aligned)
     epochs = 1 if quick else w.epochs
     nets = {method: net}

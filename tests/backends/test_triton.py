@@ -185,6 +185,12 @@ def test_scalar_neurons(monkeypatch, rows, edges):
     same(run(neurons(), "triton"), run(neurons(), "torch"))
 
 
+@pytest.mark.parametrize(("graph", "node"), [(mixed, "a"), (neurons, 2)], ids=["groups", "scalars"])
+def test_duals_and_precisions_of_a_run(graph, node):
+    keywords = {"duals": pcgraph.Duals(rate=0.3), "precision": {node: 2.5}}
+    same(run(graph(), "triton", **keywords), run(graph(), "torch", **keywords))
+
+
 def test_scalar_neurons_beside_groups_are_left_to_torch():
     graph = neurons()
     graph.add_node("g", shape=4, activation="tanh")

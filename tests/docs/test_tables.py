@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import statistics
 
 from benchmarks import __main__ as benchmarks
 from benchmarks import gpu
@@ -90,5 +91,14 @@ def test_what_the_text_says_of_depth_is_what_the_rows_say():
     back, errors = last("convolutions", "backprop"), last("convolutions", "errors, T = 5, up to 0.001")
     assert len(back) == len(errors) == 3
     assert all(errors[seed] > back[seed] - 0.5 for seed in back)
+    near = "errors, T = 5, f = 0.01"
+    averaged = [r for r in rows if (r["work"], r["method"]) == ("constant rates", f"{near}, weights averaged")]
+    assert len(averaged) == 3
+    assert statistics.mean(script("depth").chosen(r) for r in averaged) > 90.1
+    for work, within in (("cosine from 5e-4", 0.1), ("128 blocks", 0.1), ("32 blocks", 0.2)):
+        back, errors = last(work, "backprop"), last(work, near)
+        assert len(back) == len(errors) == 3
+        assert statistics.mean(errors.values()) > statistics.mean(back.values()) - within
+    assert all(float(r["reach"]) <= 0.011 for r in rows if r["method"] == near)
     stopped = [float(r["moves"]) for r in rows if r["method"] == "PC-ALM, nodes stop"]
     assert max(stopped) < 0.6

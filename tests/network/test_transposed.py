@@ -94,6 +94,19 @@ def test_every_kernel(kernel: str) -> None:
     assert kinds == [f"transposed_{size}_to_{size}: 16 edges, {kernel}"]
 
 
+def test_edges_that_are_alike_transpose_weights_that_do_not_lie_together() -> None:
+    """The weights of other activations and scales lie in other tensors, at the same rows as these."""
+    graph = pcgraph.graphs.chain([4, 4, 4, 4, 2], activation="tanh")
+    graph.edges["h1", "h2"].update(share="one", activation="sigmoid")
+    graph.edges["h2", "h3"].update(share="two", scale=0.5)
+    graph.add_edge("h2", "h1", share="one", transpose=True)
+    graph.add_edge("h3", "h2", share="two", transpose=True)
+    net = PCNetwork(graph, dtype=torch.float64)
+    for forth, back in ((("h1", "h2"), ("h2", "h1")), (("h2", "h3"), ("h3", "h2"))):
+        assert torch.equal(net.weight(*back), net.weight(*forth).t())
+    assert_equal_to_reference(net, clamps_of(net), Normal(std=0.5), 3, SGD(lr=0.1))
+
+
 def test_a_tied_autoencoder_is_a_sweep_and_a_module() -> None:
     net = PCNetwork(tied_autoencoder(), dtype=torch.float64)
     assert_equal_to_reference(net, clamps_of(net), Forward(), 5, SGD(lr=0.1))

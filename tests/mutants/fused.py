@@ -1,0 +1,42 @@
+"""The fused kernels can fail: faults planted in their tables, launches and what they compute, each to be noticed.
+
+Run with ``pytest -m mutants tests/mutants -k fused``. The kernels run by Triton's interpreter.
+"""
+
+from tests.mutants.planted import Mutant
+
+FILES = {"triton": "tests/backends/test_triton.py", "ranks": "tests/training/test_ranks.py"}
+
+
+def fault(name, file, old, new, test="triton"):
+    return Mutant(name, file, old, new, (FILES[test],))
+
+
+TRITON = "backends/triton"
+KERNELS, FUNCTIONS, DESCENT = f"{TRITON}/kernels.py", f"{TRITON}/functions.py", f"{TRITON}/descent.py"
+LAUNCHES, PROGRAM, AVERAGING = f"{TRITON}/launches.py", f"{TRITON}/program.py", "training/ranks.py"
+
+MUTANTS = [
+    fault("Nesterov looks not ahead", KERNELS, "way = gradient + momentum * kept", "way = kept"),
+    fault("Adam's second moment is not divided", KERNELS, "tl.sqrt(size) / tl.load(numbers + 4)", "tl.sqrt(size)"),
+    fault("what is known of a mask moves", KERNELS, "gradient *= tl.load(P + spot + place, mask=known, other=1.0)", "gradient *= 1.0"),
+    fault("a dual is added and not kept", KERNELS, "tl.store(P + dual + place, shift, mask=shifts)", "pass"),
+    fault("a precision is not sent", KERNELS, "            sent *= precision\n", ""),
+    fault("scalars forget their duals", KERNELS, "        error += shift\n    e, s =", "    e, s ="),
+    fault("Huber knows no bound", FUNCTIONS, "own = tl.minimum(tl.maximum(own, -most), most)", "own = own * 1.0"),
+    fault("the cross entropy takes targets for shares", FUNCTIONS, "sent = h - tl.sum(h, 1)[:, None] * tl.exp(logs)", "sent = h - tl.exp(logs)"),
+    fault("KL pulls without its mean", FUNCTIONS, "own = shares * (apart - tl.sum(shares * apart, 1)[:, None])", "own = shares * apart"),
+    fault("Adam begins anew in every run", DESCENT, "now = ADAM, optimizer.betas, motion.first_step + t + 1", "now = ADAM, optimizer.betas, t + 1"),
+    fault("masks are those of the first batch", DESCENT, "            self._free[i].view(mask.shape).copy_(mask)\n", "            if not self._free[i].any():\n                self._free[i].view(mask.shape).copy_(mask)\n"),
+    fault("rates lie in the order of the moves", DESCENT, "[whole[ws.index(place)] for place in places]", "[whole[: len(place)] for place in places]"),
+    fault("the first step's precisions count in all", LAUNCHES, "self.precisions[min(t, len(self.precisions) - 1)]", "self.precisions[0]"),
+    fault("gradients overwrite what is there", LAUNCHES, "                parameter.grad.add_(part)\n", "                parameter.grad.copy_(part)\n"),
+    fault("gradients of another tensor are taken for views", LAUNCHES, "if grad is None or grad.data_ptr() != base.data_ptr() + start * item or not grad.is_contiguous():", "if grad is None:"),
+    fault("scaled weights learn as if unscaled", LAUNCHES, "self._of_weights(bucket, which), bucket.scale))", "self._of_weights(bucket, which), 1.0))"),
+    fault("shared biases learn twice", PROGRAM, "few = np.isin(self._nodes(g, rows), shared)", "few = np.isin(self._nodes(g, rows), [])"),
+    fault("nudged states move by the kernels", PROGRAM, "descent = None if motion.nudges else self.descents.of(t, motion)", "descent = self.descents.of(t, motion)"),
+    fault("a kept sum is not written", PROGRAM, "found[nodes] |= ~fresh[nodes] | (not self._own(errors))", "found[nodes] |= not self._own(errors)"),
+    fault("gradients count for the whole batch", AVERAGING, "gradient.mul_(self._part.weight) if", "gradient.mul_(1.0) if", "ranks"),
+    fault("what travelled together is left there", AVERAGING, "gradient.copy_(sums.view_as(gradient))", "sums.view_as(gradient)", "ranks"),
+]  # fmt: skip
+"""Each is a line that a rewrite could easily get wrong."""
