@@ -37,8 +37,6 @@ class _Handle:
 
     net: Network
     number: int
-    #: Where it is computed: an edge at its target, a node where it is.
-    home: Hashable
 
     def __init__(self, net: Network, number: int) -> None:
         self.net, self.number = net, number
@@ -69,6 +67,11 @@ class _Handle:
 
     def parameters(self) -> list[Tensor]:
         """Return all that it learns by, as tensors that an optimizer takes; none if it has nothing to learn."""
+        raise NotImplementedError
+
+    @property
+    def home(self) -> Hashable:
+        """Return the node where it is computed: an edge at its target, a node and its slots where it is."""
         raise NotImplementedError
 
     @property
@@ -177,7 +180,7 @@ class EdgeHandle(_Handle):
         return found
 
     @property
-    def home(self) -> Hashable:  # type: ignore[override]
+    def home(self) -> Hashable:
         return self.target
 
     @property
@@ -330,7 +333,7 @@ class NodeHandle(_Handle):
         return self.net.structure.nodes[int(self.net.structure.owner[self.number])]
 
     @property
-    def home(self) -> Hashable:  # type: ignore[override]
+    def home(self) -> Hashable:
         return self.node
 
     @property
