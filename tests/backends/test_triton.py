@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import pcgraph
-from pcgraph import SGD, Adam, Following, Forward, PCNetwork, Zero
+from pcgraph import SGD, Adam, Following, Forward, Normal, PCNetwork, Zero
 from pcgraph.activations import ACTIVATIONS
 from pcgraph.errors import ConfigError
 from pcgraph.testing import conformance
@@ -185,10 +185,18 @@ def test_scalar_neurons(monkeypatch, rows, edges):
     same(run(neurons(), "triton"), run(neurons(), "torch"))
 
 
-@pytest.mark.parametrize(("graph", "node"), [(mixed, "a"), (neurons, 2)], ids=["groups", "scalars"])
+@pytest.mark.parametrize(("graph", "node"), [(mixed, "a"), (neurons, 5)], ids=["groups", "scalars"])
 def test_duals_and_precisions_of_a_run(graph, node):
     keywords = {"duals": pcgraph.Duals(rate=0.3), "precision": {node: 2.5}}
     same(run(graph(), "triton", **keywords), run(graph(), "torch", **keywords))
+
+
+def test_rates_of_scalars_and_of_groups_in_one_step():
+    """A step moves groups in one launch and scalars in another, each at the rates of its own nodes."""
+    graph = nx.compose(mixed(), nx.MultiDiGraph(nx.relabel_nodes(neurons(), {"x": "u", "y": "v"})))
+    optimizer = SGD(lr={**{v: 0.01 + 0.01 * k for k, v in enumerate(graph)}})
+    keywords = {"init": Normal(std=1.0, seed=3), "optimizer": optimizer}
+    same(run(graph, "triton", **keywords), run(graph, "torch", **keywords))
 
 
 def test_scalar_neurons_beside_groups_are_left_to_torch():
