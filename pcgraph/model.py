@@ -108,10 +108,13 @@ class PCNetwork(SharedNetwork):
         self._asked, self._part = (partition, group), None
         super().__init__(graph, seed=seed, dtype=dtype, device=device)
         self._backend = backend
+        self._make_planner()
+
+    def _make_planner(self) -> None:
         if self._part is None:
-            self._planner = Planner(self, get_backend(backend))
+            self._planner = Planner(self, get_backend(self._backend))
             return
-        inner = DistributedBackend(inner_backend(backend), self._part, self.own, self.group)
+        inner = DistributedBackend(inner_backend(self._backend), self._part, self.own, self.group)
         self._planner = Planner(self, inner, cut=self._part.cut)
 
     @property
@@ -474,9 +477,9 @@ class PCNetwork(SharedNetwork):
         return to_data(self, level=level)
 
     def __getstate__(self) -> dict[str, Any]:
-        self.require_one_process("copying", "declare the network again with the same arguments")
         return {**self.__dict__, "_planner": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._planner = Planner(self, get_backend(self._backend))
+        self._take_part_anew()
+        self._make_planner()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Hashable, Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -16,22 +16,16 @@ from pcgraph.arguments import shown
 from pcgraph.backends import Backend, TorchBackend
 from pcgraph.backends import get as get_backend
 from pcgraph.clamps import Clamps
-from pcgraph.energies import Energy
 from pcgraph.errors import ClampError, ConfigError
 from pcgraph.network import (
-    Carried,
     Cut,
-    EdgeHandle,
     Ghosts,
     HandledNetwork,
     Network,
-    NodeHandle,
-    ParameterView,
     Partition,
     Piece,
     Place,
     Structure,
-    Summary,
     make_part,
     places,
 )  # fmt: skip
@@ -144,7 +138,7 @@ class SharedNetwork(HandledNetwork):
         self._hold_nothing()
         self.piece, self._part = make_part(self.graph, cut, rank, seed, like)
         if next(self.piece.parameters(), None) is None:  # optimizers of torch take no empty list, on no rank
-            self.nothing = nn.Parameter(torch.empty(0, device="cpu"))
+            self.nothing = nn.Parameter(torch.empty(0, 0, device="cpu"), requires_grad=False)
 
     @property
     def own(self) -> Network:
@@ -152,7 +146,6 @@ class SharedNetwork(HandledNetwork):
 
     @property
     def rank(self) -> int:
-        """Return the rank of this process among those that share the network; 0 where none do."""
         return 0 if self._part is None else self._part.rank
 
     @property
@@ -208,20 +201,6 @@ class SharedNetwork(HandledNetwork):
             key="group",
         )
 
-    def weight(self, u: Node, v: Node, key: Hashable | None = None, *, slot: str | None = None) -> ParameterView:
-        if self._part is None:
-            return super().weight(u, v, key, slot=slot)
-        self.structure.edge_number(u, v, key, slot)
-        self._require_here(v)
-        return self.piece.weight(u, v, key, slot=slot)
-
-    def bias(self, v: Node, *, slot: str | None = None) -> ParameterView:
-        if self._part is None:
-            return super().bias(v, slot=slot)
-        self.structure.require_prediction(v, slot)
-        self._require_here(v)
-        return self.piece.bias(v, slot=slot)
-
     @property
     def frozen_edges(self) -> frozenset[int]:
         if self._part is None:
@@ -234,55 +213,40 @@ class SharedNetwork(HandledNetwork):
             return super().frozen_biases
         return frozenset(self._part.nodes[sorted(self.piece.frozen_biases)].tolist())
 
-    def edge(self, u: Node, v: Node, key: Hashable | None = None, *, slot: str | None = None) -> EdgeHandle:
-        self.require_one_process("edge", "net.weight(u, v) is there on the rank that holds v")
-        return super().edge(u, v, key, slot=slot)
-
-    def node(self, v: Node, *, slot: str | None = None) -> NodeHandle:
-        self.require_one_process("node", "net.bias(v) is there on the rank that holds v")
-        return super().node(v, slot=slot)
-
-    def edges(self) -> tuple[EdgeHandle, ...]:
-        self.require_one_process("edges", "net.weight(u, v) is there on the rank that holds v")
-        return super().edges()
-
-    def nodes(self) -> tuple[NodeHandle, ...]:
-        self.require_one_process("nodes", "net.bias(v) is there on the rank that holds v")
-        return super().nodes()
-
-    def parameter_groups(
-        self, settings: Mapping[Any, Mapping[str, Any]] | None = None, *, separate: bool = False
-    ) -> list[dict[str, Any]]:
-        self.require_one_process("parameter_groups", "give the optimizer net.parameters()")
-        return super().parameter_groups(settings, separate=separate)
-
-    def load_from(self, other: Network) -> Carried:
-        self.require_one_process("load_from", "load net.state_dict() of the same rank")
-        return super().load_from(other)
-
-    def summary(self, *, most: int = 60) -> Summary:
-        self.require_one_process("summary", "plan.explain() says what each rank holds")
-        return super().summary(most=most)
-
     def check_parameters(self) -> None:
         super().check_parameters() if self._part is None else self.piece.check_parameters()
 
-    def differentiable_prediction(self, v: Node, states: Mapping[Node, Tensor]) -> Tensor:
+    def edge_here(self, i: int) -> tuple[Network, int]:
         if self._part is None:
-            return super().differentiable_prediction(v, states)
-        self._require_here(v)
-        return self.piece.differentiable_prediction(v, states)
+            return self, i
+        self._require_here(self.structure.edge(i)[1])
+        return self.piece, int(self._part.local_edge[i])
 
-    def node_energy(self, i: int) -> Energy:
+    def node_here(self, i: int) -> tuple[Network, int]:
         if self._part is None:
-            return super().node_energy(i)
+            return self, i
         self._require_here(self.structure.nodes[int(self.structure.owner[i])])
-        return self.piece.node_energy(int(self._part.local[i]))
+        return self.piece, int(self._part.local[i])
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> SharedNetwork:
+        """Copy what this rank holds; the copy is shared by the same ranks."""
+        memo.update({id(each): each for each in (self.group, self.mesh, self._asked, self._part) if each is not None})
+        return cast(SharedNetwork, super().__deepcopy__(memo))
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        self.require_one_process("pickle", "pcgraph.save(folder, net) writes it, called on all ranks")
+        return super().__reduce_ex__(protocol)
+
+    def _take_part_anew(self) -> None:
+        """Let a copy know which part of its own structure its own piece is."""
+        if self._part is not None:
+            cut = Cut(self.structure, self._part.cut.owner, self._part.cut.parts)
+            self._part = Piece(cut, self._part.rank, self.piece.structure)
 
     # -- what is done on all ranks together ---------------------------------------------------------------------------
 
     def holds(self, v: Node) -> bool:
-        return self._part is None or self._rank_of(v) == self._part.rank
+        return self.rank_of(v) == self.rank
 
     def spread(self, values: Mapping[Node, Tensor], nodes: Iterable[Node], batch: int) -> dict[Node, Tensor]:
         return {} if self._ghosts is None else self._ghosts.spread(values, nodes, batch)
@@ -326,8 +290,9 @@ class SharedNetwork(HandledNetwork):
             return None
         return Ghosts(self._part, self.group, torch.empty(0, dtype=self.dtype, device=self.device))
 
-    def _rank_of(self, v: Node) -> int:
-        assert self._part is not None
+    def rank_of(self, v: Node) -> int:
+        if self._part is None:
+            return 0
         s = self.structure
         return int(self._part.cut.owner[s.slots[v] if v in s.slots else s.require_node(v)])
 
@@ -347,9 +312,8 @@ class SharedNetwork(HandledNetwork):
     def _require_here(self, v: Node) -> None:
         """Refuse what another rank holds."""
         assert self._part is not None
-        rank = self._rank_of(v)
-        if rank != self._part.rank:
+        if not self.holds(v):
             raise ConfigError(
-                f"what leads into {v!r} is on rank {rank}, and this is rank {self._part.rank}: ask there",
+                f"{v!r} and the edges into it are on rank {self.rank_of(v)}, and this is rank {self.rank}: ask there",
                 key="partition",
             )

@@ -421,6 +421,8 @@ class Backend(ABC):
     moves_duals: bool = False
     #: Whether programs know the operation of several ranks: Exchange. They then define :meth:`Program.add`.
     exchanges: bool = False
+    #: Whether ``kernels=`` chooses among several ways to compute a bucket.
+    pins_kernels: bool = False
 
     @abstractmethod
     def lower(self, plan: Plan, network: Network, batch: int) -> Program:
@@ -467,7 +469,7 @@ class Backend(ABC):
             )
         if plan.request.duals is not None and not self.moves_duals:
             raise ConfigError(f"the backend {self.name!r} has no dual variables: leave out duals=", key="duals")
-        if plan.request.pins:
+        if plan.request.pins and not self.pins_kernels:
             raise ConfigError(f"the backend {self.name!r} has one way to compute: leave out kernels=", key="kernels")
 
     def obstacle(self, plan: Plan, network: Network) -> str | None:

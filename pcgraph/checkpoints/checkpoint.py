@@ -201,6 +201,25 @@ class Checkpoint:
         state = {"state": kept, "param_groups": [{"params": list(range(len(parameters)))}]}
         return local_moved(state, parameters, moved, net, initializer)
 
+    def averaged(self, kept: Mapping[str, Any], net: PCNetwork) -> dict[str, Any]:
+        """Give the state of an average of the weights: what a run has kept of it, and what ranks wrote in parts.
+
+        Parameters
+        ----------
+        kept : mapping
+            The state of an AveragedModel, or of one that ranks have written together the count alone.
+        net : PCNetwork
+            The averaged network.
+        """
+        prefix = "module."
+        own = {key: value for key, value in kept.items() if not key.startswith(prefix)}
+        if net.places is None:
+            found = self.state("average") if "average" in self.parts else None
+            return dict(kept) if found is None else {**own, **{prefix + name: value for name, value in found.items()}}
+        whole = {key.removeprefix(prefix): Pieces([(None, t)]) for key, t in kept.items() if key.startswith(prefix)}
+        cut = local_network(self._in_pieces("average") if "average" in self.parts else whole, net)
+        return {**own, **{prefix + name: value for name, value in cut.items()}}
+
     def _give(
         self, transaction: Transaction, name: str, part: Any, cut: Callable[[Any], Any] | None = None
     ) -> None:  # fmt: skip

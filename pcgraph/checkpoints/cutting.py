@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
 
 from pcgraph.errors import ConfigError
 from pcgraph.initializers import Initializer
 from pcgraph.initializers.remember import Remembering
 from pcgraph.model import PCNetwork
-from pcgraph.network import Place, whole_parameters
+from pcgraph.network import ParameterView, Place, whole_parameters
 from pcgraph.processes import Group
 from pcgraph.serialization import decode, encode
 
@@ -26,6 +27,7 @@ __all__ = [
     "ROWS",
     "Pieces",
     "Share",
+    "averaged_section",
     "gathered",
     "local_moved",
     "local_network",
@@ -98,9 +100,12 @@ def moved_section(
         It holds something else than whole parameters of the network and of the initializer, or keeps something of one
         that is neither a number nor has its shape; or the ranks are not in one step.
     """
-    known, state = _known(net, initializer), moved.state_dict()
+    known, state = _known(net, initializer, moved), moved.state_dict()
     kept, own = state["state"], [p for each in moved.param_groups for p in each["params"]]
-    told: dict[str, Any] = {"groups": [_names(each["params"], known) for each in moved.param_groups], "keeps": {}}
+    told: dict[str, Any] = {
+        "groups": [_names(each["params"], known) for each in moved.param_groups], "keeps": {},
+        "shapes": [[known[id(p)][0], list(p.shape)] for p in own if id(p) in known and known[id(p)][1].rows is None],
+    }  # fmt: skip
     for j, parameter in enumerate(own):
         if id(parameter) in known:
             name, place = known[id(parameter)]
@@ -120,7 +125,8 @@ def moved_section(
                     )
     share = _share_of(own, known, kept, number, keeps, everyone, _rank(group))
     shapes = {f"net.{name}": shape for name, shape in whole_parameters(net.structure).items()}
-    shapes |= {known[id(p)][0]: tuple(p.shape) for p in own if id(p) in known and known[id(p)][1].rows is None}
+    for theirs in everyone:
+        shapes |= {name: tuple(shape) for name, shape in theirs["shapes"]}
     settings = [{k: v for k, v in each.items() if k not in ("params", "param_names")} for each in state["param_groups"]]
     nothing = torch.empty(0, device="cpu")  # in the place of a tensor that the ranks write
     whole = {
@@ -163,19 +169,26 @@ def _rank(group: Group | None) -> int:
     return 0 if group is None else group.rank
 
 
-def _known(net: PCNetwork, initializer: Initializer | None) -> dict[int, tuple[str, Place]]:
-    """Map the id of each parameter to its name in the whole, and its place."""
+def _known(net: PCNetwork, initializer: Initializer | None, moved: Any) -> dict[int, tuple[str, Place]]:
+    """Map the id of each parameter, and of each view of a single weight or bias, to its name and place in the whole."""
     places = net.places or {}
     found = {id(p): (f"net.{places[n].name}", places[n]) for n, p in net.named_parameters() if n in places}
     own = () if initializer is None else initializer.named_parameters()
-    return found | {id(p): (f"initializer.{name}", Place(name)) for name, p in own}
+    found |= {id(p): (f"initializer.{name}", Place(name)) for name, p in own}
+    names = {id(p): n for n, p in net.named_parameters()}
+    for view in (p for each in moved.param_groups for p in each["params"] if isinstance(p, ParameterView) and p.single):
+        place = places[names[id(view.owner)]]
+        row = view.rows.start if place.rows is None else int(place.rows[view.rows.start])
+        label = f"{place.name.partition('.')[2]}[{row}:{row + 1}]"
+        found[id(view)] = (label, Place(label))
+    return found
 
 
 def _names(parameters: Iterable[Tensor], known: Mapping[int, tuple[str, Place]]) -> list[str]:
     if any(id(p) not in known and p.numel() for p in parameters):
         raise ConfigError(
-            "the optimizer of a network over several ranks is saved where it holds whole parameters, those of "
-            "net.parameters() and of the initializer (found another tensor, or a view of one)",
+            "the optimizer of a network over several ranks is saved where it holds the tensors of net.parameters(), or "
+            "of net.parameter_groups(separate=True), and of the initializer (found another, or several rows of one)",
             key="optimizer",
         )
     return [known[id(p)][0] for p in parameters if id(p) in known]
@@ -202,13 +215,21 @@ def _whole_groups(everyone: Sequence[list[list[str]]], net: PCNetwork) -> list[l
     """Put the parameters of each group together, in the order that they would have on one process."""
     if len({len(groups) for groups in everyone}) > 1:
         raise ConfigError("the optimizers of the ranks have different numbers of groups", key="optimizer")
-    order = {f"net.{name}": i for i, name in enumerate(whole_parameters(net.structure))}
+    tensors = {name.removeprefix("weights.").removeprefix("biases."): i for i, name in
+               enumerate(whole_parameters(net.structure))}  # fmt: skip
+
+    def place(name: str) -> tuple[bool, int, int]:
+        """Say whether it is the network's, and where it lies: its tensor, and the row of a view."""
+        tensor, _, row = name.removeprefix("net.").removeprefix("weights.").removeprefix("biases.").partition("[")
+        own = not name.startswith("initializer.")
+        return own, tensors[tensor] if own else 0, int(row.partition(":")[0] or 0)
+
     found = []
     for groups in zip(*everyone):
         names = list(dict.fromkeys(name for each in groups for name in each))
-        both = (each for each in groups if len({name in order for name in each}) == 2)  # a rank may have no weights
-        first = next((each[0] in order for each in both), True)  # the network's come first, or the initializer's
-        found.append(sorted(names, key=lambda n, first=first: ((n in order) != first, order.get(n, 0))))  # type: ignore[misc]
+        both = (each for each in groups if len({place(name)[0] for name in each}) == 2)  # a rank may have no weights
+        first = next((place(each[0])[0] for each in both), True)  # the network's come first, or the initializer's
+        found.append(sorted(names, key=lambda n, first=first: (place(n)[0] != first, *place(n)[1:])))  # type: ignore[misc]
     return found
 
 
@@ -235,6 +256,12 @@ def _share_of(
         f"state.{number[name]}.{k}" for name, each in keeps.items() for k, kind in each.items() if kind[0] != "value"
     )
     return share
+
+
+def averaged_section(average: AveragedModel, group: Group | None) -> tuple[dict[str, Any], Share]:
+    """Make the section of an average of the weights, which are those of a network of the same ranks."""
+    section, share = network_section(average.module, group)  # type: ignore[arg-type]
+    return {"class": type(average).__name__, **section}, share
 
 
 # -- reading ----------------------------------------------------------------------------------------------------------
@@ -332,16 +359,17 @@ def local_moved(
     KeyError, ValueError
         The whole one has moved other parameters, or in other groups.
     """
-    known, number = _known(net, initializer), {each["name"]: i for i, each in enumerate(parameters)}
+    known, number = _known(net, initializer, moved), {each["name"]: i for i, each in enumerate(parameters)}
     if len(state["param_groups"]) != len(moved.param_groups):
         raise ValueError(f"it has {len(state['param_groups'])} groups, and this one has {len(moved.param_groups)}")
     kept, groups, j = {}, [], 0
     for saved, own, now in zip(state["param_groups"], moved.param_groups, moved.state_dict()["param_groups"]):
+        there = set(saved["params"])
         for parameter in own["params"]:
             if id(parameter) in known:
                 name, place = known[id(parameter)]
                 i = number.get(name)
-                if i is None or i not in saved["params"]:
+                if i is None or i not in there:
                     raise ValueError(f"it has not moved {name}, or in another group")
                 shape = tuple(parameters[i]["shape"])
                 if i in state["state"]:

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.optim.swa_utils import AveragedModel
 
 from pcgraph.arguments import require_count, require_instance, require_path
-from pcgraph.checkpoints.cutting import gathered, moved_section, network_section, unite
+from pcgraph.checkpoints.cutting import averaged_section, gathered, moved_section, network_section, unite
 from pcgraph.checkpoints.generators import generators_state
 from pcgraph.checkpoints.lock import FolderLock
 from pcgraph.checkpoints.owners import initializer_parts, named_parameters, row_owners
@@ -151,6 +152,7 @@ def _write_together(
     group, initializer = net.group, parts.get("initializer")
     leads = group is None or group.leads
     moved = {name: part for name, part in parts.items() if hasattr(part, "param_groups")}
+    averages = {name: part for name, part in parts.items() if isinstance(part, AveragedModel)}
     with ExitStack() as stack:
         with telling(group):
             kept = None if initializer is None else unite(initializer, net)
@@ -158,6 +160,8 @@ def _write_together(
             sections["network"], shares["network"] = network_section(net, group)
             for name, part in moved.items():
                 sections[name], shares[name] = moved_section(part, net, initializer, group)
+            for name, part in averages.items():
+                sections[name], shares[name] = averaged_section(part, group)
 
         def begin() -> list[Any]:
             if not leads:
@@ -176,7 +180,7 @@ def _write_together(
                 for part, share in shares.items() if share.tensors
             }  # fmt: skip
             if leads:
-                others = {name: part for name, part in parts.items() if name not in moved}
+                others = {name: part for name, part in parts.items() if name not in shares}
                 whole = {**_sections(net, others, extra), **sections}
                 if kept is not None:
                     whole["initializer"]["state"] = kept

@@ -236,7 +236,7 @@ class _Drawing:
         declared = [f"{key} {named(data[key])}" for key in keys if data.get(key) is not None]
         lines += [", ".join(declared)] * bool(declared)
         lines.append(self.verdict(v))
-        if self.net is not None and self.net.bias_place(v) is not None:
+        if self.net is not None and self.net.holds(v) and self.net.bias_place(v):
             lines.append(f"bias: {_size(self.net.bias(v))}")
         return lines + self.energy(v)
 
@@ -351,7 +351,8 @@ class _Drawing:
         lines += [f"role {', '.join(roles_of(data))}"] * bool(roles_of(data))
         transform = data.get("transform")
         if self.net is not None:
-            transform = self.net.transform(u, v, key, slot="main" if slot is None else slot)
+            s = self.net.structure
+            transform = s.transform(s.edge_number(u, v, key, "main" if slot is None else slot))
         lines += [named(transform)] * (transform is not None)
         scale, activation = data.get("scale"), data.get("activation")
         lines += [f"scale {scale}"] * (scale is not None and scale != 1)
@@ -371,6 +372,8 @@ class _Drawing:
         bucket = self.net.structure.buckets[int(self.net.structure.bucket_of[number])]
         if bucket.packed is None:
             return []
+        if not self.net.holds(v):
+            return [f"weights on rank {self.net.rank_of(v)}"]
         weight = self.net.weight(u, v, key, slot="main" if slot is None else slot)
         return [f"{'×'.join(map(str, weight.shape))} weights: {_size(weight)}"]
 

@@ -82,7 +82,8 @@ class States(Initializer):
     ----------
     states : mapping
         Node -> Tensor or array (batch, *shape), for every free node at least; where ranks share a network,
-        ``result.states`` of each rank will do. They are not copied and not saved.
+        ``result.states`` of each rank will do, and where they share a batch, the states are of all of it. They are not
+        copied and not saved.
 
     Notes
     -----
@@ -134,8 +135,9 @@ class States(Initializer):
                     f"States needs a dense tensor of floating-point numbers for {node!r} (found {shown(state)})",
                     key="states",
                 )
-            if state.shape != rows.shape:
+            needed = (context.whole, *rows.shape[1:])
+            if state.shape != needed:
                 raise ConfigError(
-                    f"States needs shape {tuple(rows.shape)} for {node!r} (found {tuple(state.shape)})", key="states"
+                    f"States needs shape {needed} for {node!r} (found {tuple(state.shape)})", key="states"
                 )
-            rows.copy_(state)
+            rows.copy_(state if context.part is None else state[context.part.rows])

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pcgraph.errors import ConfigError
 from pcgraph.network.handles import EdgeHandle, NodeHandle, handles_of
 from pcgraph.network.network import Network
 from pcgraph.network.packed import ParameterView
@@ -23,7 +24,7 @@ class Carried:
     """This is what :meth:`pcgraph.PCNetwork.load_from` has carried from another network, and what not.
 
     Edges and nodes go by their names in the graph: ``(u, v)``, or ``(u, v, key)`` of a multigraph; a slot is
-    ``(node, slot)``.
+    ``(node, slot)``. Of a network that is cut over ranks, each rank tells of what it holds.
 
     Attributes
     ----------
@@ -55,7 +56,9 @@ class Carried:
 @torch.no_grad()
 def carry(net: Network, other: Network) -> Carried:
     """Copy all that has the same name and shape in both; see :meth:`pcgraph.PCNetwork.load_from`."""
+    _require_alike(net, other)
     here, there = dict(_named(net)), dict(_named(other))
+    elsewhere = {_key(who) for who in handles_of(net) if not who.here}
     edges: list[Any] = []
     nodes: list[Any] = []
     different: dict[Hashable, str] = {}
@@ -72,15 +75,39 @@ def carry(net: Network, other: Network) -> Carried:
         for buffer, its in zip(_buffers(own), _buffers(there[key])):
             buffer.copy_(its)
         (edges if isinstance(own, EdgeHandle) else nodes).append(_public(key))
-    new, left = ([_public(key) for key in one if key not in two] for one, two in ((here, there), (there, here)))
+    new = [_public(key) for key in here if key not in there]
+    left = [_public(key) for key in there if key not in here and key not in elsewhere]
     return Carried(tuple(edges), tuple(nodes), different, tuple(new), tuple(left))
 
 
 def _named(net: Network) -> Iterator[tuple[Key, EdgeHandle | NodeHandle]]:
-    """Yield the edges and nodes that have something to learn, by a name that is the same in every network."""
+    """Yield the edges and nodes here that have something to learn, by a name that is the same in every network."""
     for who in handles_of(net):
-        if who.count or _buffers(who):
-            yield (("edge", *who.where) if isinstance(who, EdgeHandle) else ("node", who.node, who.slot)), who
+        if who.here and (who.count or _buffers(who)):
+            yield _key(who), who
+
+
+def _key(who: EdgeHandle | NodeHandle) -> Key:
+    return ("edge", *who.where) if isinstance(who, EdgeHandle) else ("node", who.node, who.slot)
+
+
+def _require_alike(net: Network, other: Network) -> None:
+    """Refuse, on all ranks, a network of which other ranks hold what is to be copied here.
+
+    Raises
+    ------
+    ConfigError
+    """
+    apart = [who for who in handles_of(other) if who.home in net.graph]
+    whole = all(who.here for who in handles_of(other))
+    wrong = next((who for who in apart if other.rank_of(who.home) != net.rank_of(who.home)), None)
+    if not whole and (wrong is not None or all(who.here for who in handles_of(net))):
+        found = "one of one process" if wrong is None else f"{wrong.home!r} on another rank"
+        raise ConfigError(
+            f"what is copied lies on the rank that copies it (found {found}): cut both networks alike, or save the "
+            "other one, and take pcgraph.load(folder).net",
+            key="other",
+        )
 
 
 def _public(key: Key) -> Any:

@@ -60,38 +60,45 @@ def parameter_groups(net: Network, settings: Any, separate: Any) -> list[dict[st
             key="settings",
         )
     kinds: list[dict[str, Any]] = [{}]
-    chosen: dict[tuple[Any, ...], tuple[int, str]] = {}
+    shared: dict[tuple[Any, ...], tuple[int, str]] = {}
+    chosen: dict[tuple[Any, ...], int] = {}
     alone: set[tuple[Any, ...]] = set()
     for key, value in (settings or {}).items():
         who = handle_of(net, key)
         read = _read(value, who)
         if read not in kinds:
             kinds.append(read)
-        alone.update(() if read else _places(who))
-        for place in _places(who):
-            kind, first = chosen.setdefault(place, (kinds.index(read), who.name))
+        for place in _declared_places(who):
+            kind, first = shared.setdefault(place, (kinds.index(read), who.name))
             if kind != kinds.index(read):
                 raise GraphError(f"{who.name} learns by what it shares with {first}: give both the same settings")
+        if who.here:
+            alone.update(() if read else _places(who))
+            chosen.update((place, kinds.index(read)) for place in _places(who))
     found: list[list[Tensor]] = [[] for _ in kinds]
-    for packed in (net.weights, net.biases):
+    own = net.own
+    for packed in (own.weights, own.biases):
         for name, parameter in packed.items():
             places = [(id(packed), name, row) for row in range(len(parameter))]
-            rows = np.array([chosen.get(place, (0,))[0] for place in places])
+            rows = np.array([chosen.get(place, 0) for place in places])
             apart = np.array([place in alone for place in places]) if alone else None
             for kind, part in _cut(packed, name, rows, apart, separate):
                 found[kind].append(part)
-    others = {id(p): p for module in (net.edge_modules, net.energies) for p in module.parameters()}
+    others = {id(p): p for module in (own.edge_modules, own.energies) for p in module.parameters()}
     for number, parameter in others.items():
-        found[chosen.get((number,), (0,))[0]].append(parameter)
+        found[chosen.get((number,), 0)].append(parameter)
+    if own is not net and not any(found):  # optimizers of torch take no empty list
+        found[0] += net.parameters()
     order = [*range(1, len(kinds)), 0]
-    return [{"params": found[kind], **kinds[kind]} for kind in order if found[kind]]
+    # Ranks that share a network have the same groups, so that schedulers and checkpoints know them by number.
+    return [{"params": found[kind], **kinds[kind]} for kind in order if found[kind] or own is not net]
 
 
 def _read(value: Any, who: Handle) -> dict[str, Any]:
     """Check the settings of one edge or node."""
     if not isinstance(value, Mapping):
         raise ConfigError(f"the settings of {who.name} are a mapping, as in {{'lr': 0.01}} (found {shown(value)})")
-    if not who.parameters():
+    if not who.count:
         raise GraphError(f"{who.name} has nothing that learns, and takes no settings: leave it out")
     for key, setting in value.items():
         if not isinstance(key, str) or key == "params":
@@ -106,8 +113,19 @@ def _read(value: Any, who: Handle) -> dict[str, Any]:
     return dict(value)
 
 
+def _declared_places(who: Handle) -> Iterator[tuple[Any, ...]]:
+    """Yield what tells apart all that an edge or node learns by, on every rank that shares the network."""
+    s = who.net.structure
+    if isinstance(who, EdgeHandle):
+        bucket = s.buckets[int(s.bucket_of[who.number])]
+        yield from () if bucket.packed is None else [(bucket.packed, bucket.row(who.number))]
+    elif s.has_bias[who.number]:
+        yield "bias", who.number
+    yield from ((id(parameter),) for module in who.declared_modules for parameter in module.parameters())
+
+
 def _places(who: Handle) -> Iterator[tuple[Any, ...]]:
-    """Yield where all lies that an edge or node learns by."""
+    """Yield where all lies that an edge or node learns by, in the tensors of this process."""
     for parameter in who.parameters():
         if isinstance(parameter, ParameterView):
             yield from ((id(parameter.packed), parameter.packed_name, row) for row in parameter.rows)

@@ -29,6 +29,9 @@ class HandledNetwork(Network):
     def edge(self, u: Node, v: Node, key: Hashable | None = None, *, slot: str | None = None) -> EdgeHandle:
         """Return one edge, to read it, to freeze it, to draw it anew, or to give it settings of an optimizer.
 
+        Of a network that is cut over ranks, all of them call for it, to freeze it, say, and the rank does it that holds
+        the edge; on the others the handle says what was declared, and asked for a weight, who has it (ConfigError).
+
         Parameters
         ----------
         u, v, key, slot
@@ -64,7 +67,7 @@ class HandledNetwork(Network):
         return NodeHandle(self, self.structure.require_prediction(v, slot))
 
     def edges(self) -> tuple[EdgeHandle, ...]:
-        """Return all edges, in the order in which they were declared."""
+        """Return all edges, in the order in which they were declared, those of other ranks too."""
         return tuple(EdgeHandle(self, i) for i in self.structure.declared_edges)
 
     def nodes(self) -> tuple[NodeHandle, ...]:
@@ -98,7 +101,8 @@ class HandledNetwork(Network):
         Returns
         -------
         list of dict
-            They hold all parameters once. Make them after the network was moved to its device.
+            They hold all parameters once. Make them after the network was moved to its device. Ranks that share a
+            network name the same edges and nodes, and have the same groups, each with the parameters that it holds.
 
         Raises
         ------
@@ -128,12 +132,18 @@ class HandledNetwork(Network):
         Parameters
         ----------
         other : PCNetwork
-            Of any dtype, on any device. It is not changed.
+            Of any dtype, on any device. It is not changed. Where the network is cut over ranks, the other one is whole,
+            or cut alike, and each rank takes over what it holds.
 
         Returns
         -------
         Carried
             What was taken over, and what was not, and why.
+
+        Raises
+        ------
+        ConfigError
+            It is no network; or other ranks hold of it what is to be taken over here. Nothing has been copied then.
 
         Examples
         --------
@@ -148,6 +158,8 @@ class HandledNetwork(Network):
 
     def summary(self, *, most: int = 60) -> Summary:
         """Describe every node and every edge in a line: what it computes, its parameters, and what is frozen.
+
+        Of a network that is cut over ranks, it describes what this rank holds, and asks no other.
 
         Parameters
         ----------

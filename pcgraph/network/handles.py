@@ -1,7 +1,12 @@
-"""A handle is one edge, or one prediction of a node, of a network whose parameters lie packed with those of others."""
+"""A handle is one edge, or one prediction of a node, of a network whose parameters lie packed with those of others.
+
+Of a network that is cut over ranks, every rank has handles of all edges and nodes, and each answers for what the rank
+holds. What all ranks do with a handle, to freeze it, say, the rank does that holds it, and the others leave it to that.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Iterator
 from typing import Any
 
@@ -15,7 +20,6 @@ from pcgraph.errors import GraphError, unknown_name
 from pcgraph.network.declaration import show
 from pcgraph.network.draws import fill_weight
 from pcgraph.network.inits import INITS, Fill, Init, read_init
-from pcgraph.network.joint import Joint
 from pcgraph.network.network import Network
 from pcgraph.network.packed import ParameterView
 from pcgraph.network.parts import Bucket
@@ -66,9 +70,40 @@ class _Handle:
         raise NotImplementedError
 
     @property
+    def home(self) -> Hashable:
+        """Return the node where it is computed: an edge at its target, a node and its slots where it is."""
+        raise NotImplementedError
+
+    @property
+    def here(self) -> bool:
+        """Say whether this process holds it; of a network that is cut over ranks, another may."""
+        return self.net.holds(self.home)
+
+    @property
+    def _own(self) -> tuple[Network, int]:
+        """Return the network that holds its parameters, and its number there."""
+        raise NotImplementedError
+
+    @property
+    def _prefix(self) -> str:
+        """Return what names of parameters begin with: where another network holds them, its own name in this one."""
+        own = self._own[0]
+        return next((f"{name}." for name, child in self.net.named_children() if child is own), "")
+
+    @property
+    def declared_modules(self) -> list[nn.Module]:
+        """Return the modules it learns by as they were declared, which every rank knows."""
+        raise NotImplementedError
+
+    @property
+    def packed_count(self) -> int:
+        """Count those of its numbers that lie packed."""
+        raise NotImplementedError
+
+    @property
     def count(self) -> int:
         """Count its numbers that can be learned; what it shares with others counts in full."""
-        return sum(p.numel() for p in self.parameters())
+        return self.packed_count + sum(p.numel() for module in self.declared_modules for p in module.parameters())
 
     @property
     def frozen(self) -> bool:
@@ -82,7 +117,7 @@ class _Handle:
         momentum or weight decay either, and keeps what it remembers of it. What shares a weight with it is frozen with
         it.
         """
-        for parameter in self.parameters():
+        for parameter in self.parameters() if self.here else ():
             parameter.requires_grad_(False)
             if not isinstance(parameter, ParameterView):
                 parameter.grad = None
@@ -95,13 +130,14 @@ class _Handle:
         GraphError
             It was declared with ``trainable=False``, or has nothing to learn.
         """
-        found = self.parameters()
-        if not found:
+        if not self.count:
             raise GraphError(f"{self.name} has no weights and no bias, so that there is nothing to unfreeze")
-        for parameter in found:
+        for parameter in self.parameters() if self.here else ():
             parameter.requires_grad_(True)
 
     def __repr__(self) -> str:
+        if not self.here:
+            return f"<{self.name}: {self.count:,} parameters, on rank {self.net.rank_of(self.home)}>"
         return f"<{self.name}: {self.count:,} parameters{', frozen' if self.count and self.frozen else ''}>"
 
 
@@ -144,6 +180,14 @@ class EdgeHandle(_Handle):
         return found
 
     @property
+    def home(self) -> Hashable:
+        return self.target
+
+    @property
+    def _own(self) -> tuple[Network, int]:
+        return self.net.edge_here(self.number)
+
+    @property
     def slot(self) -> str:
         """Return which prediction of its target it feeds: a slot, or "main"."""
         return self.net.structure.slot_name(self.number)
@@ -161,10 +205,11 @@ class EdgeHandle(_Handle):
     @property
     def place(self) -> tuple[str, int | None] | None:
         """Return the name of the parameter in which its weight lies, and the row; of a module its name, and None."""
-        bucket = self._bucket
+        own, i = self._own
+        bucket = own.structure.buckets[int(own.structure.bucket_of[i])]
         if bucket.packed is not None:
-            return f"weights.{bucket.packed}", bucket.row(self.number)
-        return (f"edge_modules.{bucket.name}", None) if bucket.kind in ("module", "joint") else None
+            return f"{self._prefix}weights.{bucket.packed}", bucket.row(i)
+        return (f"{self._prefix}edge_modules.{bucket.name}", None) if bucket.kind in ("module", "joint") else None
 
     @property
     def weight(self) -> ParameterView:
@@ -179,13 +224,13 @@ class EdgeHandle(_Handle):
     @property
     def transform(self) -> Transform:
         """Return f of the edge; a module is the network's own, and the combine of its target is the node's."""
-        transform = self._bucket.transform
-        return transform.inner if isinstance(transform, Joint) else transform
+        own, i = self._own
+        return own.structure.transform(i)
 
     @property
     def transform_name(self) -> str:
         """Name the class of the transform; of a module of torch, its own."""
-        found = self.transform
+        found = self.net.structure.transform(self.number)
         return type(found.module if isinstance(found, Module) else found).__name__
 
     @property
@@ -203,8 +248,16 @@ class EdgeHandle(_Handle):
             return [self.weight]
         return list(self.transform.parameters()) if self._bucket.kind in ("module", "joint") else []
 
+    @property
+    def declared_modules(self) -> list[nn.Module]:
+        return [self.net.structure.transform(self.number)] if self._bucket.kind in ("module", "joint") else []
+
+    @property
+    def packed_count(self) -> int:
+        return self._bucket.entries(self.net.structure.groups)
+
     def unfreeze(self) -> None:
-        if not self._bucket.trainable and self.parameters():
+        if not self._bucket.trainable and self.count:
             raise GraphError(
                 f"{self.name} was declared with trainable=False, and no gradient is computed for it: declare it "
                 "trainable, and freeze it for as long as it is to stay",
@@ -234,6 +287,8 @@ class EdgeHandle(_Handle):
             raise GraphError(
                 f"{self.name} has the transpose of another edge's weight: initialize that edge", where=self.where
             )
+        if not self.here:
+            return
         if bucket.kind in ("linear", "sparse"):
             declared = s.inits.get(self.number, "kaiming_uniform")
             drawn = torch.empty(self.weight.shape, dtype=torch.float32, device="cpu")
@@ -278,6 +333,14 @@ class NodeHandle(_Handle):
         return self.net.structure.nodes[int(self.net.structure.owner[self.number])]
 
     @property
+    def home(self) -> Hashable:
+        return self.node
+
+    @property
+    def _own(self) -> tuple[Network, int]:
+        return self.net.node_here(self.number)
+
+    @property
     def slot(self) -> str:
         """Return which prediction of the node it is: a slot, or "main"."""
         found = self.net.structure.nodes[self.number]
@@ -313,7 +376,7 @@ class NodeHandle(_Handle):
     def place(self) -> tuple[str, int] | None:
         """Return the name of the parameter in which its bias lies, and the row; None if it has no bias."""
         found = self.net.bias_place(self.node, self.slot)
-        return None if found is None else (f"biases.{found[0]}", found[1])
+        return None if found is None else (f"{self._prefix}biases.{found[0]}", found[1])
 
     @property
     def bias(self) -> ParameterView:
@@ -328,6 +391,17 @@ class NodeHandle(_Handle):
     def parameters(self) -> list[Tensor]:
         bias: list[Tensor] = [] if self.place is None else [self.bias]
         return [*bias, *(p for own in (self.energy, self.combine) if own is not None for p in own.parameters())]
+
+    @property
+    def declared_modules(self) -> list[nn.Module]:
+        s = self.net.structure
+        energy = s.segments[int(s.segment_of[self.number])].energy
+        return [*([] if energy is None else [energy]), *([s.combine(self.number)] if self.number in s.joint else [])]
+
+    @property
+    def packed_count(self) -> int:
+        s = self.net.structure
+        return math.prod(s.bias_shape(self.number)) if s.has_bias[self.number] else 0
 
     @torch.no_grad()
     def initialize(self, init: Init | None = None, *, seed: int = 0) -> None:
@@ -345,9 +419,12 @@ class NodeHandle(_Handle):
         GraphError
             It has no bias, or the init is none of these.
         """
-        generator, bias = torch.Generator().manual_seed(require_seed(seed)), self.bias
+        generator = torch.Generator().manual_seed(require_seed(seed))
         fan_in = int(self.net.structure.fan_in[self.number])
         chosen = _bias_init(init, self.name)
+        if not self.here and self.net.structure.has_bias[self.number]:
+            return
+        bias = self.bias
         drawn = torch.zeros(bias.shape, dtype=torch.float32, device="cpu")
         if fan_in or chosen != "kaiming_uniform":
             fill_weight(chosen, drawn, generator, fan_in, self.name)

@@ -13,7 +13,7 @@ A node may have further predictions, slots, with an energy each: :mod:`pcgraph.n
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, Self, cast
 
 import networkx as nx
@@ -28,10 +28,10 @@ from pcgraph.network.adjacency import Index
 from pcgraph.network.copying import copy_graph, keep_computed, pairs_of
 from pcgraph.network.declaration import show
 from pcgraph.network.draws import draw_parameters
-from pcgraph.network.joint import Joint
 from pcgraph.network.machine import require_bytes, require_place, require_type
 from pcgraph.network.packed import Mask, Packed, ParameterView, every_parameter
 from pcgraph.network.parts import Bucket, Segment
+from pcgraph.network.shareable import Shareable
 from pcgraph.network.slots import MAIN, Slot, called
 from pcgraph.network.structure import Structure
 from pcgraph.transforms import Transform
@@ -41,7 +41,7 @@ __all__ = ["Network"]
 Node = Hashable
 
 
-class Network(nn.Module):
+class Network(Shareable, nn.Module):
     """A network holds structure and parameters; :class:`pcgraph.PCNetwork` adds how to run it.
 
     Parameters
@@ -225,6 +225,10 @@ class Network(nn.Module):
 
     def node_energy(self, i: int) -> Energy:
         """Return the energy of the node with canonical number `i`."""
+        own, i = self.node_here(i)
+        return own._energy_at(i)
+
+    def _energy_at(self, i: int) -> Energy:
         s = self.structure
         segment = self._segment_at(i)
         if not segment.gaussian:
@@ -240,7 +244,9 @@ class Network(nn.Module):
         It is the main one of a node, or that of a (node, slot). Inference does not use it; rules and baselines do.
         """
         s = self.structure
-        i = s.slots[v] if v in s.slots else s.require_node(v)
+        own, i = self.node_here(s.slots[v] if v in s.slots else s.require_node(v))
+        if own is not self:
+            return own.differentiable_prediction(v, states)
         total = self.constant_input(i).expand(next(iter(states.values())).shape[0], -1)
         if i in s.joint:
             total = total + self.joint_product(i, [states[s.nodes[int(s.source[e])]] for e in s.joint[i]])
@@ -318,7 +324,8 @@ class Network(nn.Module):
         i = self.structure.require_node(v)
         if i not in self.structure.joint:
             raise GraphError(f"node {v!r} has no combine: it is predicted by a sum over its edges", where=v)
-        return cast(Joint, self.structure.joint_prediction(i).edges[0]).combine
+        own, i = self.node_here(i)
+        return own.structure.combine(i)
 
     def _product(self, bucket: Bucket, e: int, x: Tensor) -> Tensor:
         if bucket.kind in ("identity", "tie", "module"):
@@ -369,17 +376,18 @@ class Network(nn.Module):
 
     def edge_weight(self, i: int) -> ParameterView:
         """Return the weight of the edge with canonical number `i`, as :meth:`weight` does."""
-        bucket = self.structure.buckets[int(self.structure.bucket_of[i])]
+        own, i = self.edge_here(i)
+        bucket = own.structure.buckets[int(own.structure.bucket_of[i])]
         if bucket.packed is None:
-            u, v = self.structure.edge(i)[:2]
+            u, v = own.structure.edge(i)[:2]
             raise GraphError(
                 f"the edge {u!r} -> {v!r} is a {type(bucket.transform).__name__}, which has no dense weight; "
                 "net.transform(u, v) is the transform itself",
                 where=(u, v),
             )
-        row, shape = bucket.row(i), tuple(self.weights[bucket.packed].shape[1:])
+        row, shape = bucket.row(i), tuple(own.weights[bucket.packed].shape[1:])
         transposed = bucket.kind == "transposed"
-        return self.weights.view(bucket.packed, slice(row, row + 1), shape[::-1] if transposed else shape, transposed)
+        return own.weights.view(bucket.packed, slice(row, row + 1), shape[::-1] if transposed else shape, transposed)
 
     def bias(self, v: Node, *, slot: str | None = None) -> ParameterView:
         """Return the bias of node `v`, or of a slot of it, as a view; an optimizer takes it as well.
@@ -391,25 +399,26 @@ class Network(nn.Module):
         GraphError
             The node is a root, or was declared with ``bias=False``.
         """
-        place = self.bias_place(v, slot)
-        if place is None:
+        i = self.structure.require_prediction(v, slot)
+        if not self.structure.has_bias[i]:
             who = called(v if slot in (None, MAIN) else Slot(v, slot))
             raise GraphError(f"{who} has no bias: it is a root, or was declared with bias=False", where=v)
-        name, row = place
-        return self.biases.view(name, slice(row, row + 1), tuple(self.biases[name].shape[1:]))
+        own, i = self.node_here(i)
+        name, row = own.structure.bias_name(i), int(own.bias_row[i])
+        return own.biases.view(name, slice(row, row + 1), tuple(own.biases[name].shape[1:]))
 
     def bias_place(self, v: Node, slot: str | None = None) -> tuple[str, int] | None:
-        """Return name and row of the packed bias of `v`, or of a slot of it; None if it has none."""
+        """Return name and row of the packed bias of `v` in :attr:`own`, or of a slot of it; None if it has none."""
         i = self.structure.require_prediction(v, slot)
-        if self.bias_row[i] < 0:
+        if not self.structure.has_bias[i]:
             return None
-        return self.structure.bias_name(i), int(self.bias_row[i])
+        own, i = self.node_here(i)
+        return own.structure.bias_name(i), int(own.bias_row[i])
 
     def transform(self, u: Node, v: Node, key: Hashable | None = None, *, slot: str | None = None) -> Transform:
         """Return the transform of the edge `u` -> `v`; `key` and `slot` as in :meth:`weight`."""
-        i = self.structure.edge_number(u, v, key, slot)
-        transform = self.structure.buckets[int(self.structure.bucket_of[i])].transform
-        return transform.inner if isinstance(transform, Joint) else transform
+        own, i = self.edge_here(self.structure.edge_number(u, v, key, slot))
+        return own.structure.transform(i)
 
     # -- facts ----------------------------------------------------------------------------------------------------
 
@@ -418,29 +427,19 @@ class Network(nn.Module):
         """Hold the parameters: it is the network itself, or of one that is cut over ranks the part of this rank."""
         return self
 
-    def holds(self, v: Node) -> bool:
-        """Tell whether this process computes the node: of one that is cut over ranks, each computes its own."""
-        return True
+    def edge_here(self, i: int) -> tuple[Network, int]:
+        """Return who holds the parameters of the edge with canonical number `i`, :attr:`own`, and its number there.
 
-    def spread(self, values: Mapping[Node, Tensor], nodes: Iterable[Node], batch: int) -> dict[Node, Tensor]:
-        """Give other ranks what they read of `nodes`; see :class:`~pcgraph.network.ghosts.Ghosts`."""
-        return {}
+        Raises
+        ------
+        ConfigError
+            Another rank holds it.
+        """
+        return self, i
 
-    def collect(self, values: Mapping[Node, Tensor], nodes: Iterable[Node], batch: int) -> dict[Node, Tensor]:
-        """Add up what several ranks have for `nodes`, each where it is computed."""
-        return {v: values[v] for v in nodes if v in values}
-
-    def gather(self, values: Mapping[Node, Tensor], shapes: Mapping[Node, tuple[int, ...]]) -> dict[Node, Tensor]:
-        """Give every rank the values of all nodes of `shapes`."""
-        return {v: values[v] for v in shapes}
-
-    def summed(self, tensor: Tensor) -> Tensor:
-        """Add up over the ranks that share the network."""
-        return tensor
-
-    def alike(self, tensor: Tensor) -> Tensor:
-        """Return the first rank's of what all have computed, and rounding may have made different."""
-        return tensor
+    def node_here(self, i: int) -> tuple[Network, int]:
+        """Do the same for the node, or the slot, with canonical number `i`."""
+        return self, i
 
     @property
     def dtype(self) -> torch.dtype:

@@ -229,6 +229,11 @@ class ParameterView(Tensor):
         return f"{self.packed_name}[{self.rows.start}:{self.rows.stop}]"
 
     @property
+    def single(self) -> bool:
+        """Say whether it is one weight or bias, in a shape of its own."""
+        return bool(self.dim() < self.packed[self.packed_name].dim())
+
+    @property
     def rows(self) -> range:
         """Return the rows of the packed parameter that it shows."""
         return range(*self._rows.indices(len(self.packed[self.packed_name])))

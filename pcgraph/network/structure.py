@@ -22,6 +22,7 @@ import networkx as nx
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from pcgraph import activations
 from pcgraph.arguments import shown
@@ -37,7 +38,7 @@ from pcgraph.network.parts import Bucket, Group, Segment, unused_name
 from pcgraph.network.sharing import Shares, apart, require_transposed
 from pcgraph.network.slots import MAIN, Slot
 from pcgraph.network.trial import Trial
-from pcgraph.transforms import Embedding
+from pcgraph.transforms import Embedding, Transform
 
 __all__ = ["Structure"]
 
@@ -294,6 +295,15 @@ class Structure:
         buckets = [self.buckets[int(self.bucket_of[e])] for e in self.joint[i]]
         shapes = [self.groups[b.source_group].shape for b in buckets]
         return JointPrediction([(cast(Joint, b.transform), b.phi, b.scale) for b in buckets], shapes)
+
+    def transform(self, i: int) -> Transform:
+        """Return the transform of the edge with canonical number `i`, as it was declared."""
+        found = self.buckets[int(self.bucket_of[i])].transform
+        return found.inner if isinstance(found, Joint) else found
+
+    def combine(self, i: int) -> nn.Module:
+        """Return the combine of the node with canonical number `i`, which has one."""
+        return cast(Joint, self.joint_prediction(i).edges[0]).combine
 
     def with_modules_of(self, memo: dict[int, Any]) -> Structure:
         """Return the same structure with the modules that :func:`copy.deepcopy` has made, or makes, of its own."""

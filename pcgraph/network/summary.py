@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from pcgraph.network.declaration import show
 from pcgraph.network.handles import EdgeHandle, NodeHandle, handles_of
 from pcgraph.network.network import Network
+from pcgraph.network.places import whole_parameters
 from pcgraph.network.slots import MAIN, called
 
 __all__ = ["Summary", "summarize"]
@@ -25,7 +27,7 @@ class Summary:
     nodes, edges : tuple of tuple of str
         A row each, under the names NODES and EDGES of this module.
     more : str
-        What is not shown, or nothing.
+        What is not shown, or nothing. Of a network that is cut over ranks, each shows what it holds.
     total : str
         How many parameters there are, and how many of them learn.
     """
@@ -43,14 +45,20 @@ class Summary:
 
 def summarize(net: Network, most: int) -> Summary:
     """Describe the first `most` nodes and edges; see :meth:`pcgraph.PCNetwork.summary`."""
-    every = list(handles_of(net))
+    whole = list(handles_of(net))
+    every = [who for who in whole if who.here]
     nodes = [who for who in every if isinstance(who, NodeHandle)]
     edges = [who for who in every if isinstance(who, EdgeHandle)]
     hidden = [
         f"{len(all_) - most} more {what}" for all_, what in ((nodes, "nodes"), (edges, "edges")) if len(all_) > most
     ]
+    more = [f"and {' and '.join(hidden)}: summary(most=...) shows them"] if hidden else []
+    if len(every) < len(whole):
+        away = [who for who in whole if not who.here]
+        count = sum(isinstance(who, NodeHandle) for who in away)
+        more.append(f"and {count} nodes and {len(away) - count} edges on other ranks, which show them")
     learns = sum(p.numel() for p in net.parameters() if p.requires_grad)
-    for packed in (net.weights, net.biases):
+    for packed in (net.own.weights, net.own.biases):
         for name, mask in packed.frozen_rows.items():
             if packed[name].requires_grad:
                 learns -= int(mask.sum()) * packed[name][0].numel()
@@ -58,9 +66,16 @@ def summarize(net: Network, most: int) -> Summary:
     return Summary(
         tuple(_of_node(who) for who in nodes[:most]),
         tuple(_of_edge(who) for who in edges[:most]),
-        f"and {' and '.join(hidden)}: summary(most=...) shows them" if hidden else "",
-        f"{total:,} parameters, of which {learns:,} learn",
+        "\n".join(more),
+        f"{total:,} parameters{_of_whole(net, len(every) < len(whole))}, of which {learns:,} learn",
     )
+
+
+def _of_whole(net: Network, cut: bool) -> str:
+    if not cut:
+        return ""
+    count = sum(math.prod(shape) for shape in whole_parameters(net.structure).values())
+    return f" on rank {net.rank}, of {count:,} on all ranks"
 
 
 def _of_node(who: NodeHandle) -> Row:

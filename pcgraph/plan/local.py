@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -143,7 +144,13 @@ class _Local:
             frozen_edges=frozenset(self.edges(np.array(sorted(r.frozen_edges), dtype=np.int64)).tolist()),
             frozen_biases=self.named(r.frozen_biases),
             precision=tuple(sorted((int(local[i]), value) for i, value in r.precision if self._owns(i))),
+            pins=self.pins(dict(r.pins)),
         )
+
+    def pins(self, kernels: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+        """Pin the buckets here by the names that those of the whole have in which their edges lie."""
+        named = {bucket.name: self.part.weight_rows(bucket)[0].name for bucket in self.part.structure.buckets}
+        return tuple(sorted((own, kernels[whole]) for own, whole in named.items() if whole in kernels))
 
     def _owns(self, i: int) -> bool:
         return self.part.cut.owner[i] == self.part.rank  # type: ignore[no-any-return]

@@ -173,7 +173,9 @@ class _Declaration:
         u, v = edge[:2]
         if self.graph.nodes[v].get("combine") is not None and self.graph.edges[edge].get("slot") in (None, "main"):
             return None
-        transform = self.graph.edges[edge].get("transform") if self.net is self.graph else self.net.transform(*edge)
+        transform = self.graph.edges[edge].get("transform")
+        if self.net is not self.graph:
+            transform = self.net.structure.transform(self.net.structure.edge_number(*edge))
         if isinstance(transform, str) and transform == "identity":
             return np.vstack([np.arange(math.prod(self.shape[u]))] * 2)
         stored = transform.entries(self.shape[u], self.shape[v]) if hasattr(transform, "entries") else None

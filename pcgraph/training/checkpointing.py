@@ -110,6 +110,9 @@ class Checkpointing:
         if self.net.places is not None:  # each rank holds gradients of its own parameters
             parts["held"] = HeldGradients(self.updates)
             extra["updates"]["held"] = None
+            if self.updates.ema is not None:
+                parts["average"] = self.updates.ema
+                extra["updates"]["ema"] = {"n_averaged": extra["updates"]["ema"]["n_averaged"]}
         counts, given = {"step": state.step, "epoch": state.epoch}, {k: v for k, v in parts.items() if v is not None}
         write(self.folder, self.net, given, counts, extra, keep=2)
         self._saved = moment
@@ -161,6 +164,8 @@ class Checkpointing:
             return
         updates = saved.get("updates", {"held": None, "batches": 0, "samples": 0})
         mine, whole = HeldGradients(self.updates), self.net.places is None
+        if self.updates.ema is not None and "ema" in updates:
+            updates = {**updates, "ema": checkpoint.averaged(updates["ema"], self.options.judged(self.net))}
         transaction.load(self.updates, updates if whole else {**updates, "held": None})
         if "held" in checkpoint.parts:
             checkpoint.give_moved(transaction, "held", mine, self.net, self.options.init)

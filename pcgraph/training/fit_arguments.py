@@ -33,7 +33,7 @@ from pcgraph.inference import read_duals, read_precision, require_optimizer
 from pcgraph.initializers import Forward, Initializer, require_initializer
 from pcgraph.learning.rules import refuse_solver
 from pcgraph.model import PCNetwork
-from pcgraph.network.packed import whole
+from pcgraph.network.packed import ParameterView, whole
 from pcgraph.optimizers import StateOptimizer
 from pcgraph.solvers import Solver
 from pcgraph.topology import check_phase
@@ -218,13 +218,17 @@ def read_optimizer(net: PCNetwork, init: Initializer | None, optimizer: Any) -> 
         )
     if isinstance(optimizer, torch.optim.SparseAdam):
         raise ConfigError("SparseAdam needs sparse gradients, and those here are dense: take Adam", key="optimizer")
+    params = [p for group in optimizer.param_groups for p in group["params"]]
     if net.group is not None and name in WHOLE:
-        raise ConfigError(
-            f"{name} looks at a tensor as a whole, of which each of {net.group.size} ranks has a part: take AdamW, or "
-            "another optimizer that moves each number by itself",
-            key="optimizer",
-        )
-    held = {id(whole(p)) for group in optimizer.param_groups for p in group["params"]}
+        places = net.places or {}
+        cut = {id(p) for n, p in net.named_parameters() if n in places and places[n].rows is not None}
+        if any(id(p) in cut or (isinstance(p, ParameterView) and not p.single) for p in params):
+            raise ConfigError(
+                f"{name} looks at a tensor as a whole, of which each of {net.group.size} ranks has a part: make it of "
+                "net.parameter_groups(separate=True), where each weight and bias is a tensor of its own, or take AdamW",
+                key="optimizer",
+            )
+    held = {id(whole(p)) for p in params}
     own = [*net.parameters(), *(() if init is None else init.parameters())]
     if not any(id(p) in held for p in own):
         raise ConfigError(
@@ -241,6 +245,22 @@ def read_optimizer(net: PCNetwork, init: Initializer | None, optimizer: Any) -> 
                     f"{key} of {name} must be a number that {net.dtype} has (found {shown(value)})", key="optimizer"
                 )
     return optimizer
+
+
+def require_in_parts(net: PCNetwork, optimizer: torch.optim.Optimizer) -> None:
+    """Refuse an optimizer of which ranks that share a network cannot write a checkpoint together.
+
+    Raises
+    ------
+    ConfigError
+    """
+    views = [p for group in optimizer.param_groups for p in group["params"] if isinstance(p, ParameterView)]
+    if net.group is not None and not all(view.single for view in views):
+        raise ConfigError(
+            "ranks write what an optimizer keeps of whole tensors, or of single weights and biases (found views of "
+            "several rows): make it of net.parameter_groups(settings, separate=True), or leave checkpoint= out",
+            key="checkpoint",
+        )
 
 
 def _needs(function: Any, name: str) -> bool:

@@ -155,7 +155,8 @@ class Learner:
                 )
             if self.options.check and not bool(torch.isfinite(found).all()):
                 raise self._diverged(step, ": use a smaller learning rate")
-        if not self._updated and all(p.grad is None for p in self.trained):
+        learns = self.net.group is None or any(p.requires_grad for p in self.trained)  # of ranks, some may have nothing
+        if not self._updated and learns and all(p.grad is None for p in self.trained):
             raise ConfigError(
                 f"the rule {name} left no gradients: call result.backward() in it, or step.update() if it moves the "
                 "weights itself",

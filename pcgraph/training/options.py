@@ -36,6 +36,7 @@ from pcgraph.training.fit_arguments import (
     read_rule,
     read_schedulers,
     read_validate,
+    require_in_parts,
 )
 from pcgraph.training.updates import read_accumulate, read_autocast, read_clip, read_ema
 
@@ -126,6 +127,8 @@ class FitOptions:
             checkpoint_every = require_count(checkpoint_every, "checkpoint_every", least=1)
             if checkpoint is None:
                 raise ConfigError("checkpoint_every= needs checkpoint=, a folder", key="checkpoint_every")
+        if checkpoint is not None:
+            require_in_parts(net, optimizer)
         capturable.require_mode(capture)
         return cls(
             layout=layout, init=init, steps=steps, optimizer=optimizer, state_optimizer=state_optimizer,

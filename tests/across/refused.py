@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import copy
+import pickle
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -31,6 +32,14 @@ class Unknown(pcgraph.initializers.Initializer):
 
     def init(self, block: Any, out: Tensor, context: Any) -> None:
         out.zero_()
+
+
+class Stuck(torch.nn.Linear):
+    """A module that cannot leave the process in which it was made."""
+
+    def __init__(self) -> None:
+        super().__init__(4, 5)
+        self.lock = threading.Lock()
 
 
 def predictions(group: Group) -> None:
@@ -74,27 +83,35 @@ def refusals(group: Group) -> None:
         refused("the same batch", lambda batch=batch: net.infer(batch, init=Zero(), steps=0), pcgraph.ClampError)
     refused("sees the variables of one rank alone", lambda: infer(optimizer=Alone()))
     refused("Unknown does not start states", lambda: infer(init=Unknown()))
-    refused("has one way to compute", lambda: infer(kernels={"linear_3_to_4": "dense"}))
-    refused(
-        "looks at a tensor as a whole",
-        lambda: pcgraph.fit(
-            net,
-            [(clamps["x"], clamps["y"])],
-            init=Zero(),
-            steps=1,
-            state_optimizer=SGD(0.1),
-            optimizer=torch.optim.Adafactor(net.parameters(), 0.1),
-        ),
-    )
-    refused("summary does not know", net.summary)
-    for name, call in {
-        "edge": lambda: net.edge("x", "h1"), "node": lambda: net.node("y"), "edges": net.edges, "nodes": net.nodes,
-        "parameter_groups": lambda: net.parameter_groups({("x", "h1"): {"lr": 0.1}}),
-    }.items():  # fmt: skip
-        refused(f"{name} does not know", call)
-    refused("load_from does not know", lambda: net.load_from(PCNetwork(graph, dtype=torch.float64)))
+    for pins, words in (
+        ({"linear_3_to_9": "dense"}, "linear_3_to_9"), ({"linear_3_to_4": "fast"}, "fast"),
+        ({"linear_3_to_4": "sparse"}, "the sparse kernel needs"),
+    ):  # fmt: skip
+        refused(words, lambda pins=pins: infer(kernels=pins))
+
+    def fitted(optimizer: torch.optim.Optimizer, **more: Any) -> Any:
+        how = {"init": Zero(), "steps": 1, "state_optimizer": SGD(0.1), "optimizer": optimizer, **more}
+        return pcgraph.fit(net, [(clamps["x"], clamps["y"])], **how)
+
+    def some() -> list[Any]:
+        """Give views of several rows, or of one in the shape of several."""
+        own = net.own.weights
+        return [own.view(name, slice(0, 1)) for name in own] or list(net.parameters())
+
+    refused("looks at a tensor as a whole", lambda: fitted(torch.optim.Adafactor(net.parameters(), 0.1)))
+    refused("looks at a tensor as a whole", lambda: fitted(torch.optim.Adafactor(some(), 0.1)))
+    refused("separate=True", lambda: fitted(torch.optim.Adam(some()), checkpoint="nowhere"))
+    settings = {("x", "h1"): {"lr": 0.1}, ("h1", "h2"): {"rate": 0.1}}
+    refused("did you mean 'lr'", lambda: net.parameter_groups(settings))
+    refused("no edge", lambda: net.edge("x", "y"), pcgraph.GraphError)
+    whole = PCNetwork(graph, dtype=torch.float64)
+    turned = {v: (r + 1) % group.size for v, r in partition.items()}
+    otherwise = PCNetwork(graph, dtype=torch.float64, partition=turned, group=group)
+    refused("lies on the rank that copies it", lambda: net.load_from(otherwise))
+    refused("lies on the rank that copies it", lambda: whole.load_from(net))
     refused("as_module does not know", lambda: net.as_module(["x"], ["y"]))
-    refused("copying does not know", lambda: copy.deepcopy(net))
+    refused("pickle does not know", lambda: pickle.dumps(net))
+    refused("cannot be captured", lambda: infer(capture=True))
     here = next(v for v, r in partition.items() if r == group.rank)
     away = next(v for v, r in partition.items() if r != group.rank)
     result = infer()
@@ -104,6 +121,15 @@ def refusals(group: Group) -> None:
     refused("on another rank", lambda: result.states[away], KeyError)
     into = next((u, v) for u, v in graph.edges if partition[v] != group.rank)
     refused("on rank", lambda: net.weight(*into))
+    odd = graph.copy()
+    odd.edges["h1", "h2"]["transform"] = Stuck()
+    refused("Stuck cannot be copied", lambda: PCNetwork(odd, partition=partition, group=group), pcgraph.GraphError)
+    several: Callable[[Any], Any] = lambda owners: PCNetwork(graph, partition=owners, group=group)  # noqa: E731
+    refused("names the node 'h9'", lambda: several({**partition, "h9": 0}))
+    refused("has no rank for the node 'y'", lambda: several({v: r for v, r in partition.items() if v != "y"}))
+    refused("found none for rank 0", lambda: several({v: r + 1 for v, r in partition.items()}))
+    refused("needs as many processes", lambda: several({**dict.fromkeys(graph, 0), "y": 1, "h1": 2}))
+    refused("5 nodes for 6 ranks", lambda: pcgraph.partition(graph, 6))
     refused("needs as many processes", lambda: PCNetwork(graph, partition=dict.fromkeys(graph, 0) | {"y": 1, "h1": 2}))
     refused("group", lambda: PCNetwork(graph, partition=partition, group=False))
     refused("seed", lambda: PCNetwork(graph, seed=group.rank, partition=partition))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import networkx as nx
+import pytest
 import torch
 from torch import Tensor
 
@@ -197,6 +199,107 @@ def combined(group: Group) -> None:
             del results, result
 
 
+def many() -> nx.DiGraph:
+    """Edges of three kinds, of which each rank has some."""
+    graph = nx.DiGraph()
+    for v in ("x", "a", "b", "c", "d", "y"):
+        graph.add_node(v, shape=3, activation="identity" if v in "xy" else "tanh")
+    for v in ("p", "q", "r", "s"):
+        graph.add_node(v, shape=1)
+    nx.add_path(graph, ["x", "a", "b", "c", "d", "y"])
+    nx.add_path(graph, ["p", "q", "r", "s"])
+    graph.add_edges_from([("x", "b"), ("a", "c"), ("b", "d"), ("d", "p"), ("p", "s")])
+    return graph
+
+
+def pinned(group: Group) -> None:
+    """Kernels are pinned by the names that the buckets of the whole network have, wherever their edges lie."""
+    net, one = pair(many(), group)
+    clamps = drawn(one, "x", "y")
+    for kernel, pins in {
+        "dense": {"linear_3_to_3": "dense"}, "batched": {"linear_3_to_1": "batched", "linear_3_to_3": "batched"},
+        "sparse": {"linear_1_to_1": "sparse", "linear_3_to_3": "dense"},
+    }.items():  # fmt: skip
+        results = [n.infer(clamps, init=Normal(), steps=3, optimizer=SGD(0.1), kernels=pins) for n in (net, one)]
+        compare_results(*results)
+        for n, result in zip((net, one), results):
+            n.zero_grad()
+            result.backward()
+        same_weights(net, one, gradients=True)
+        backend, local = net.backend, net.backend.local(results[0].plan)
+        chosen = backend.inner.kernels(local, net.own)
+        for bucket, found in zip(net.own.structure.buckets, chosen):
+            there = one.edge(*net.own.structure.edge(bucket.start)).place[0].removeprefix("weights.")
+            assert there not in pins or found.name == pins[there], (kernel, bucket.name, found.name)
+        del results, result
+
+
+def handled(group: Group) -> None:
+    """Every rank has handles of all edges and nodes; those of others say what was declared, and who has the rest."""
+    net, one = pair(attentive(), group)
+    everything = zip((*net.edges(), *net.nodes()), (*one.edges(), *one.nodes()), strict=True)
+    for found, wanted in everything:
+        assert (found.name, found.count, found.number) == (wanted.name, wanted.count, wanted.number)
+        assert found.here == net.holds(found.home)
+        if not found.here:
+            there = f"on rank {net.partition[found.home]}"
+            assert there in repr(found)
+            if found.count:
+                with pytest.raises(pcgraph.ConfigError, match=f"{there}, and this is rank {net.rank}"):
+                    found.parameters()
+            found.freeze()
+            continue
+        for mine, its in zip(found.parameters(), wanted.parameters(), strict=True):
+            torch.testing.assert_close(mine.detach(), its.detach(), **EXACT)
+        if found.place is not None and found.place[1] is not None:
+            packed = net.get_parameter(found.place[0])[found.place[1]]
+            own = found.bias if found in net.nodes() else found.weight
+            torch.testing.assert_close(packed.detach(), own.detach(), **EXACT)
+        found.freeze()
+        assert found.frozen or not found.count
+    assert not any(p.requires_grad for p in net.parameters())
+    for who in (*net.edges(), *net.nodes()):
+        if who.count:
+            who.unfreeze()
+    for n in (net, one):
+        for who in (n.node("a"), n.node("v", slot="main"), n.node("y")):
+            who.initialize("normal", seed=2)
+    same_weights(net, one)
+    text = str(net.summary())
+    rows = net.summary().nodes
+    assert {row[0] for row in rows} == {repr(v) for v in net.graph if net.holds(v)}
+    total = sum(p.numel() for p in one.parameters())
+    assert f"{sum(p.numel() for p in net.parameters()):,} parameters on rank {net.rank}, of {total:,} on all" in text
+    assert "edges on other ranks" in text
+
+
+def carried(group: Group) -> None:
+    """Each rank takes over what it holds, of a network of one process, or one that is cut alike; a copy is its own."""
+    net, one = pair(ring(), group)
+    graph = ring()
+    graph.add_node("new", shape=2)
+    graph.add_edge("y", "new")
+    other = PCNetwork(graph, seed=9, dtype=torch.float64)
+    told, expected = net.load_from(other), one.load_from(other)
+    same_weights(net, one)
+    assert set(told.edges) == {e for e in expected.edges if net.holds(e[1])}
+    assert set(told.nodes) == {v for v in expected.nodes if net.holds(v)}
+    assert (told.left, told.new) == (expected.left, ())
+    twin = copy.deepcopy(net)
+    again = PCNetwork(ring(), seed=5, dtype=torch.float64, partition=net.partition, group=group)
+    assert not again.load_from(twin).different
+    clamps = drawn(one, "x", "y")
+    how = {"init": Zero(), "steps": 3, "optimizer": SGD(0.1)}
+    wanted = one.infer(clamps, **how)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.zero_()
+    for copied in (twin, again):
+        compare_results(copied.infer(clamps, **how), wanted)
+
+
 def main(group: Group) -> None:
-    for part in (curvatures, watched, precisions, going_on, classes, own_classes, shaken, combined):
+    for part in (
+        curvatures, watched, precisions, going_on, classes, own_classes, shaken, combined, pinned, handled, carried,
+    ):  # fmt: skip
         part(group)

@@ -48,8 +48,9 @@ def test_ranks_learn_what_one_process_does(ranks: Ranks, parts: int) -> None:
 
 @pytest.mark.parametrize(
     ("case", "over"),
-    [("adamw, average", (4, 2, 1, 0)), ("accumulate", (2, 0)), ("adam", (4,)), ("null", (2,)), ("memory", (4, 0))],
-)
+    [("adamw, average", (4, 2, 1, 0)), ("accumulate", (2, 0)), ("adam", (4,)), ("null", (2,)), ("memory", (4, 0)),
+     ("separate", (4, 1)), ("many apart", (2, 0)), ("adafactor", (2, 0)), ("average, rich", (4, 2, 0))],
+)  # fmt: skip
 def test_a_run_of_four_ranks_goes_on_on_any_number(
     ranks: Ranks, case: str, over: tuple[int, ...], tmp_path: Path
 ) -> None:
@@ -67,7 +68,24 @@ def test_a_run_of_four_ranks_goes_on_on_any_number(
             compare(alone(case, folder, parts=parts), one)
 
 
-@pytest.mark.parametrize("case", ["adamw, average", "accumulate"])
+@pytest.mark.slow
+def test_what_four_ranks_have_saved_eight_go_on_with_and_the_other_way(tmp_path: Path) -> None:
+    """If it fails, a run cannot grow with the machine that it gets."""
+    one = alone("long")
+    with Ranks(8) as eight:
+        for before, after in ((4, 8), (8, 4), (8, 2), (2, 8), (8, 8)):
+            folder = tmp_path / f"{before} {after}"
+            together(eight, before, "long", folder, 6)
+            for found in together(eight, after, "long", folder):
+                compare(found, one)
+        alone("long", tmp_path / "alone", 6)
+        for found in together(eight, 8, "long", tmp_path / "alone"):
+            compare(found, one)
+        together(eight, 8, "long", tmp_path / "eight", 6)
+    compare(alone("long", tmp_path / "eight"), one)
+
+
+@pytest.mark.parametrize("case", ["adamw, average", "accumulate", "many apart", "average of the weights"])
 def test_a_run_of_one_process_goes_on_on_several(ranks: Ranks, case: str, tmp_path: Path) -> None:
     one = alone(case)
     for parts in (2, 4):

@@ -11,9 +11,12 @@ from typing import Any
 import networkx as nx
 import torch
 from torch import distributed, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import pcgraph
 from pcgraph import SGD, PCNetwork, learning
+from pcgraph.network import ParameterView, Place
+from pcgraph.network.packed import whole
 from tests.builders import Learned, double
 
 #: How near several processes must come to one.
@@ -41,7 +44,16 @@ def rich() -> nx.DiGraph:
     return graph
 
 
-#: Name -> graph, and its owners on two and on four ranks; "x" of the first has a rank to itself, without weights.
+def long() -> nx.DiGraph:
+    """Enough nodes for eight ranks."""
+    return pcgraph.graphs.chain([5, *[6] * 8, 3], activation="tanh")
+
+
+def dealt(graph: nx.DiGraph, parts: int) -> dict[str, int]:
+    return {v: k % parts for k, v in enumerate(graph)}
+
+
+#: Name -> graph, and its owners on each number of ranks; "x" of the first has a rank to itself, without weights.
 GRAPHS: dict[str, tuple[Callable[[], nx.DiGraph], dict[int, dict[str, int]]]] = {
     "chain": (chained, {1: dict.fromkeys(("x", "h1", "h2", "h3", "y"), 0),
                         2: {"x": 0, "h1": 1, "h2": 0, "h3": 1, "y": 0},
@@ -49,13 +61,58 @@ GRAPHS: dict[str, tuple[Callable[[], nx.DiGraph], dict[int, dict[str, int]]]] = 
     "rich": (rich, {1: dict.fromkeys(("x", "h1", "h2", "h3", "h4", "y"), 0),
                     2: {"x": 0, "h1": 1, "h2": 0, "h3": 1, "h4": 1, "y": 0},
                     4: {"x": 0, "h1": 3, "h2": 1, "h3": 2, "h4": 0, "y": 3}}),
+    "long": (long, {parts: dealt(long(), parts) for parts in (1, 2, 4, 8)}),
 }  # fmt: skip
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "sgd": functools.partial(torch.optim.SGD, lr=0.05, momentum=0.9, weight_decay=0.01),
     "adam": functools.partial(torch.optim.Adam, lr=0.01),
     "adamw": functools.partial(torch.optim.AdamW, lr=0.01, weight_decay=0.1),
+    "adafactor": functools.partial(torch.optim.Adafactor, lr=0.05),
+    "muon": functools.partial(torch.optim.Muon, lr=0.05),
 }
+
+#: Settings of single edges and nodes of the chain; of the rich graph, of what has a module, a slot and a shared weight.
+FEW = {("x", "h1"): {"lr": 0.02, "weight_decay": 0.0}, "h2": {"lr": 0.03}, ("h2", "h3"): {}}
+MANY = {("h1", "h4", 0): {"lr": 0.02}, ("h1", "h3", 0): {"lr": 0.001}, ("h1", "down"): {"weight_decay": 0.5},
+        "h4": {"lr": 0.03}, ("h3", "h2", 0): {"lr": 0.02}}  # fmt: skip
+#: Name -> what the optimizer is made of, where it is not the parameters as they lie.
+HELD: dict[str, Callable[[PCNetwork], list[Any]]] = {
+    "few": lambda net: net.parameter_groups(FEW),
+    "many": lambda net: net.parameter_groups(MANY),
+    "separate": lambda net: net.parameter_groups(FEW, separate=True),
+    "apart": lambda net: net.parameter_groups(separate=True),
+    "many apart": lambda net: net.parameter_groups({k: v for k, v in MANY.items() if k != "h4"}, separate=True),
+}
+
+
+def matrices(net: PCNetwork) -> list[Any]:
+    """Give the matrices alone, which Muon takes."""
+    return [{"params": [net.edge(*edge).weight for edge in net.graph.edges if net.holds(edge[1])] or [net.nothing]}]
+
+
+HELD["matrices"] = matrices
+
+
+def frozen(net: PCNetwork) -> None:
+    """Freeze an edge in the middle of others of its kind, a bias, and a whole kind."""
+    for who in (net.edge("h1", "h2"), net.node("h3"), net.edge("x", "h1")):
+        who.freeze()
+        assert not who.here or who.frozen
+
+
+def turning(net: PCNetwork) -> Callable[[Any], None]:
+    """Let learn what was frozen from the second step on, freeze something else, and draw another anew."""
+
+    def turn(record: Any) -> None:
+        if record.kind == "step" and record.step == 2:
+            net.edge("h1", "h2").unfreeze()
+            net.edge("h2", "h3").freeze()
+            net.edge("h3", "y").initialize("orthogonal", seed=5)
+            net.node("h1").initialize("normal", seed=6)
+
+    return turn
+
 
 #: What is trained, and how. Batches have 8, 8, 8 and 5 samples, but where the initializer wants them alike.
 CASES: dict[str, dict[str, Any]] = {
@@ -74,6 +131,18 @@ CASES: dict[str, dict[str, Any]] = {
     "backprop": {"optimizer": "adam", "rule": learning.Backprop()},
     "following": {"optimizer": "sgd", "state": "following", "curvature_every": 2},
     "duals": {"optimizer": "sgd", "duals": pcgraph.Duals(rate=0.1)},
+    "long": {"optimizer": "adamw", "graph": "long", "init": "average", "ema": True},
+    "few": {"optimizer": "adamw", "held": "few", "clip": 0.05},
+    "many": {"optimizer": "sgd", "held": "many", "graph": "rich", "init": "zero"},
+    "separate": {"optimizer": "adam", "held": "separate", "scheduler": True, "accumulate": 2},
+    "many apart": {"optimizer": "adam", "held": "many apart", "graph": "rich", "init": "zero"},
+    "adafactor": {"optimizer": "adafactor", "held": "apart"},
+    "muon": {"optimizer": "muon", "held": "matrices"},
+    "average of the weights": {"optimizer": "adam", "ema": True},
+    "average, rich": {"optimizer": "sgd", "ema": True, "graph": "rich", "init": "zero", "accumulate": 2},
+    "frozen": {"optimizer": "adamw", "before": frozen},
+    "frozen backprop": {"optimizer": "adam", "before": frozen, "rule": learning.Backprop()},
+    "freezing": {"optimizer": "sgd", "before": frozen, "turning": turning, "held": "separate"},
 }
 #: What moves the states, where it is not SGD at 0.1.
 STATES: dict[str, Callable[[], Any]] = {
@@ -104,7 +173,13 @@ class Run:
         over = {"partition": owners[parts], "group": group} if parts else {}
         self.net = PCNetwork(make(), seed=0, dtype=torch.float64, **over)
         self.init = INITS[how.pop("init", "forward")](self.net)
-        self.optimizer = OPTIMIZERS[how.pop("optimizer")]([*self.net.parameters(), *self.init.parameters()])
+        how.pop("before", lambda net: None)(self.net)
+        held = HELD.get(how.pop("held", ""), lambda net: [*net.parameters(), *self.init.parameters()])(self.net)
+        self.optimizer = OPTIMIZERS[how.pop("optimizer")](held)
+        if how.pop("ema", False):
+            how["ema"] = AveragedModel(self.net, multi_avg_fn=get_ema_multi_avg_fn(0.7))
+        if "turning" in how:
+            how["callbacks"] = how.pop("turning")(self.net)
         sizes = how.pop("sizes", (8, 8, 8, 5))
         self.loader = [(double(n, 5, seed=i), (torch.arange(n) + i) % 3) for i, n in enumerate(sizes)]
         if how.pop("scheduler", False):
@@ -114,6 +189,8 @@ class Run:
         self.how = how
 
     def fit(self, epochs: int = 2, **more: Any) -> pcgraph.training.History:
+        if "callbacks" in self.how and "callbacks" in more:
+            more["callbacks"] = [self.how["callbacks"], more["callbacks"]]
         return pcgraph.fit(
             self.net, self.loader, optimizer=self.optimizer, epochs=epochs, measure_every=1, progress=False,
             **{"curvature_every": 0, **self.how, **more},
@@ -133,22 +210,34 @@ class Run:
         found: dict[str, tuple[Any, torch.Tensor]] = {}
         places, names = self.net.places, {id(p): name for name, p in self.net.named_parameters()}
         names |= {id(p): f"init {name}" for name, p in self.init.named_parameters()}
-        for name, tensor in self.net.state_dict().items():
-            if places is None:
-                found[name] = (None, tensor.clone())
-            elif name in places:
-                found[places[name].name] = (places[name].rows, tensor.clone())
+        averaged = {"average": self.how["ema"].module} if "ema" in self.how else {}
+        for what, net in {"": self.net, **averaged}.items():
+            for name, tensor in net.state_dict().items():
+                if places is None:
+                    found[what + name] = (None, tensor.clone())
+                elif name in places:
+                    found[what + places[name].name] = (places[name].rows, tensor.clone())
         for parameter, kept in self.optimizer.state.items():
-            name = names[id(parameter)]
-            if name == "nothing":
-                continue
-            place = None if places is None else places.get(name)
-            for key, value in kept.items():
-                if isinstance(value, torch.Tensor):
-                    rows = None if place is None or not value.dim() else place.rows
-                    found[f"{key} of {name if place is None else place.name}"] = (rows, value.clone())
+            found |= self.kept_of(parameter, names[id(whole(parameter))], kept)
         for name, value in self.init.state_dict().items():
             found[f"init {name}"] = (None, value.clone())
+        return found
+
+    def kept_of(self, parameter: Any, name: str, kept: dict[str, Any]) -> dict[str, tuple[Any, torch.Tensor]]:
+        """Give what the optimizer keeps of a parameter; of a packed one, or a view, by the rows of the whole one."""
+        places = self.net.places
+        place = Place(name) if places is None else places.get(name, Place(name))
+        tensors = {key: value for key, value in kept.items() if isinstance(value, torch.Tensor) and parameter.numel()}
+        if place.name.partition(".")[0] not in ("weights", "biases"):
+            return {f"{key} of {place.name}": (None, value.clone()) for key, value in tensors.items()}
+        found: dict[str, tuple[Any, torch.Tensor]] = {}
+        rows = parameter.rows if isinstance(parameter, ParameterView) else range(len(parameter))
+        single = isinstance(parameter, ParameterView) and parameter.single
+        for k, row in enumerate(rows):
+            there = row if place.rows is None else int(place.rows[row])
+            for key, value in tensors.items():
+                each = value if single or not value.dim() else value[k]
+                found[f"{key} of {place.name}[{there}]"] = (None, each.clone())
         return found
 
 
@@ -160,7 +249,7 @@ def groups(count: int) -> Any:
 @functools.cache
 def _groups() -> dict[int, Any]:
     size = distributed.get_world_size()
-    return {count: distributed.new_group(list(range(count))) for count in (2, 4) if count <= size}
+    return {count: distributed.new_group(list(range(count))) for count in (2, 4, 8) if count <= size}
 
 
 def trained(case: str, parts: int, folder: Path | None = None, stop: int | None = None, **more: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -123,6 +124,9 @@ CASES: dict[str, dict[str, Any]] = {
     "standard": {"curvature_every": 2},
     "fewer samples than ranks": {"sizes": (2, 1, 3)},
     "zero": {"init": lambda net: pcgraph.Zero()},
+    "states": {"init": lambda net: pcgraph.States({v: double(10, 7, seed=k) for k, v in enumerate(("h1", "h2"))}),
+               "sizes": EVEN},
+    "amortized": {"init": lambda net: pcgraph.Amortized(net, "x")},
     "normal": {"init": lambda net: pcgraph.Normal(seed=7)},
     "null": {"init": lambda net: pcgraph.Null(), "sizes": EVEN},
     "average": {"init": lambda net: pcgraph.Average()},
@@ -148,6 +152,7 @@ CASES: dict[str, dict[str, Any]] = {
     "adam": {"state_optimizer": pcgraph.Adam(lr=0.02)},
     "momentum": {"state_optimizer": SGD(lr=0.05, momentum=0.5)},
     "anderson": {"state_optimizer": pcgraph.Anderson(lr=0.1)},
+    "the solver with momentum": {"state_optimizer": pcgraph.Momentum(lr=0.05)},
     "lbfgs": {"state_optimizer": pcgraph.LBFGS()},
     "langevin": {"state_optimizer": pcgraph.Langevin(lr=0.05, temperature=0.1)},
     "following": {"state_optimizer": SGD(lr=pcgraph.Following(0.5, every=2, samples=4))},
@@ -158,6 +163,37 @@ CASES: dict[str, dict[str, Any]] = {
     "a module": {"make": convolved},
     "a scheduler and early stopping": {"early_stopping": pcgraph.training.EarlyStopping(1, "energy", change=100.0)},
 }  # fmt: skip
+
+
+def named(kind: type) -> set[type]:
+    """Give the classes of a kind that users find under the library's names."""
+    rooms = (pcgraph, learning, pcgraph.initializers, pcgraph.optimizers)
+    classes = {found for room in rooms for found in vars(room).values() if isinstance(found, type)}
+    return {found for found in classes if issubclass(found, kind) and not inspect.isabstract(found)} - {kind}
+
+
+def called(kind: type) -> bool:
+    """Say whether instances of a class are called, as rules are."""
+    return any("__call__" in vars(base) for base in kind.__mro__)
+
+
+def used(case: dict[str, Any]) -> set[type]:
+    """Give the classes of all that one case trains with, inside of others too."""
+    start = case.get("init", lambda net: pcgraph.Forward())(case.get("make", chained)())
+    inits = [] if start is None else [m for m in start.modules() if isinstance(m, pcgraph.Initializer)]
+    moves, rule = case.get("state_optimizer", SGD(lr=0.1)), case.get("rule", learning.Standard())
+    given = (rule, moves, getattr(moves, "lr", None), case.get("coordinates"), case.get("duals"))
+    return {type(each) for each in (*given, *inits) if each is not None}
+
+
+def test_every_rule_initializer_coordinate_and_solver_has_a_case() -> None:
+    """If it fails, something was added that nobody has trained on several processes."""
+    known = set().union(*map(used, CASES.values()))
+    kinds = (pcgraph.Initializer, pcgraph.optimizers.StateOptimizer, pcgraph.solvers.Solver)
+    rules = {found for name in learning.__all__ if isinstance(found := getattr(learning, name), type) and called(found)}
+    assert len(rules) > 6
+    missing = set().union(*map(named, kinds), rules, {pcgraph.Errors, pcgraph.Duals, pcgraph.Following}) - known
+    assert not missing, f"without a case in CASES: {sorted(each.__name__ for each in missing)}"
 
 
 def several(name: str, count: int) -> dict[str, Any] | None:

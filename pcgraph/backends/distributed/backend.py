@@ -46,6 +46,7 @@ class DistributedBackend(Backend):
         self.inner, self.part, self.network, self.group = inner, part, network, group
         self.moves_errors, self.moves_duals = inner.moves_errors, inner.moves_duals
         self.moves_precisions, self.combines = inner.moves_precisions, inner.combines
+        self.pins_kernels = inner.pins_kernels
         self._plans: OrderedDict[Plan, Plan] = OrderedDict()
 
     def local(self, plan: Plan) -> Plan:
@@ -70,6 +71,8 @@ class DistributedBackend(Backend):
                     'ranks let it write, as in across = "nodes" if it writes each node by itself, or use no partition',
                     key="init",
                 )
+        if plan.request.pins:  # by the names of the whole, which are right or wrong on all ranks
+            self.inner.check(plan, network)
         self.inner.check(self.local(plan), self.network)
 
     @staticmethod

@@ -34,6 +34,7 @@ class TorchBackend(Backend):
     moves_duals = True
     moves_precisions = True
     exchanges = True
+    pins_kernels = True
 
     def __init__(self) -> None:
         self._spaces: list[tuple[Workspace, dict[Plan, TorchProgram]]] = []
