@@ -181,7 +181,7 @@ class BrokenPromise(PCGraphError, AssertionError):
 
 
 def said_by(error: BaseException) -> str:
-    """Give what somebody else's error says in one line, for a message of ours; the name of its class if it is silent.
+    r"""Give what somebody else's error says in one line, for a message of ours; the name of its class if it is silent.
 
     Examples
     --------

@@ -394,8 +394,9 @@ class PCNetwork(SharedNetwork):
         return SweepModule(self, known, asked, single)
 
     def carry_on(self, states: Mapping[Node, Tensor]) -> States:
-        """Return an initializer that starts from `states`, of a rank's own nodes; all of them share one plan."""
+        """Return an initializer that starts from `states`, of a rank's own nodes and rows; all share one plan."""
         found = States(states)
+        found.of_whole_batch = False
         found.elsewhere = frozenset(v for v in self.structure.declared if not self.holds(v))
         return found
 

@@ -104,6 +104,8 @@ class States(Initializer):
         self.states = states
         #: Nodes whose states other ranks have, as a result's of a network that is cut over ranks says.
         self.elsewhere: frozenset[Hashable] = getattr(states, "elsewhere", frozenset())
+        #: Where processes share a batch, whether they are of all of it; else of this process's rows alone.
+        self.of_whole_batch = True
 
     @property
     def plan_key(self) -> Hashable:
@@ -135,9 +137,10 @@ class States(Initializer):
                     f"States needs a dense tensor of floating-point numbers for {node!r} (found {shown(state)})",
                     key="states",
                 )
-            needed = (context.whole, *rows.shape[1:])
+            part = context.part if self.of_whole_batch else None
+            needed = rows.shape if part is None else (context.whole, *rows.shape[1:])
             if state.shape != needed:
                 raise ConfigError(
-                    f"States needs shape {needed} for {node!r} (found {tuple(state.shape)})", key="states"
+                    f"States needs shape {tuple(needed)} for {node!r} (found {tuple(state.shape)})", key="states"
                 )
-            rows.copy_(state if context.part is None else state[context.part.rows])
+            rows.copy_(state if part is None else state[part.rows])

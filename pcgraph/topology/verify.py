@@ -175,7 +175,8 @@ class _Declaration:
             return None
         transform = self.graph.edges[edge].get("transform")
         if self.net is not self.graph:
-            transform = self.net.structure.transform(self.net.structure.edge_number(*edge))
+            s = getattr(self.net, "structure", None)  # which knows what is declared on other ranks, too
+            transform = self.net.transform(*edge) if s is None else s.transform(s.edge_number(*edge))
         if isinstance(transform, str) and transform == "identity":
             return np.vstack([np.arange(math.prod(self.shape[u]))] * 2)
         stored = transform.entries(self.shape[u], self.shape[v]) if hasattr(transform, "entries") else None
