@@ -91,6 +91,7 @@ Clamps = Annotated[
         "--clamp",
         "-c",
         default_factory=list,
+        show_default=False,
         metavar="NODE",
         help=r"A clamped node; repeat it, or join by commas (write \, in a name).",
     ),
@@ -104,7 +105,10 @@ def check(
     phase: Annotated[
         list[str],
         typer.Option(
-            default_factory=list, metavar="NAME=NODE,…", help="The clamped nodes of one phase; repeat it to compare."
+            default_factory=list,
+            show_default=False,
+            metavar="NAME=NODE,…",
+            help="The clamped nodes of one phase; repeat it to compare.",
         ),
     ],
     init: Annotated[str, typer.Option(metavar="NAME[:option=value,…]", help="What the exit code says.")] = "forward",
