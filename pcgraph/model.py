@@ -39,7 +39,7 @@ from pcgraph.processes import Part
 from pcgraph.pyg import to_data
 from pcgraph.ranks import SharedNetwork, inner_backend
 from pcgraph.solvers import Solver
-from pcgraph.sweeps import SweepModule, read_nodes, require_eager
+from pcgraph.sweeps import SweepModule, eagerly, read_nodes
 
 if TYPE_CHECKING:
     from torch_geometric.data import Data
@@ -169,6 +169,7 @@ class PCNetwork(SharedNetwork):
         )  # fmt: skip
         return self._planner.plan(request, init)
 
+    @eagerly
     def infer(
         self, clamps: Mapping[Node, Tensor | Masked], *, init: Initializer, steps: int,
         optimizer: StateOptimizer | Solver | None = None, labels: Tensor | None = None,
@@ -246,6 +247,7 @@ class PCNetwork(SharedNetwork):
             precision=precision, duals=duals,
         )  # fmt: skip
 
+    @eagerly
     def run(
         self, clamps: Mapping[Node, Tensor | Masked], *, init: Initializer, steps: int, labels: Tensor | None,
         motion: Motion, options: Options, all_move: bool = False, kernels: Mapping[str, str] | None = None,
@@ -273,7 +275,6 @@ class PCNetwork(SharedNetwork):
         ClampError, ConfigError, InvalidInitializer, Diverged, OutOfMemory
             As for :meth:`infer`.
         """
-        require_eager()
         steps = require_count(steps, "steps")
         checked = Clamps.check(self, clamps, finite=options.check)
         self.require_same_batch(checked)
@@ -400,6 +401,7 @@ class PCNetwork(SharedNetwork):
         found.elsewhere = frozenset(v for v in self.structure.declared if not self.holds(v))
         return found
 
+    @eagerly
     def predict(
         self, clamps: Mapping[Node, Tensor | Masked], node: Node, *, init: Initializer | None = None,
         steps: int | None = None, optimizer: StateOptimizer | Solver | None = None,
@@ -455,7 +457,6 @@ class PCNetwork(SharedNetwork):
                 f"{idle}= is for inference, and without init= and steps= a sweep predicts: give both, or leave it out",
                 key=idle,
             )
-        require_eager()
         checked = Clamps.check(self, clamps, finite=require_flag(check, "check"))
         plan = self._planner.prediction(checked.clamped, frozenset(checked.masked), target)
         options = Options(check=False, capture=capture)

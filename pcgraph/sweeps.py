@@ -8,9 +8,11 @@ network's parameters and computes the same with torch's operations alone.
 
 from __future__ import annotations
 
+import functools
 import math
+import sys
 from collections.abc import Callable, Hashable, Iterable
-from typing import Any, NamedTuple, Self, cast
+from typing import Any, NamedTuple, ParamSpec, Self, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +24,10 @@ from pcgraph.network import Network
 from pcgraph.network.joint import Joint, JointPrediction
 from pcgraph.topology import check
 
-__all__ = ["SweepModule", "read_nodes", "require_eager"]
+__all__ = ["SweepModule", "eagerly", "read_nodes"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 Node = Hashable
 
@@ -264,7 +269,29 @@ def _hashable(value: Any) -> bool:
     return True
 
 
-def require_eager() -> None:
+def eagerly(call: Callable[P, R]) -> Callable[P, R]:
+    """Let the engine run as it is where torch compiles what calls it, and refuse to where torch is tracing.
+
+    Raises
+    ------
+    ConfigError
+        By what is returned: see :func:`_require_eager`.
+    """
+    apart: list[Callable[P, R]] = []
+
+    @functools.wraps(call)
+    def called(*given: P.args, **keywords: P.kwargs) -> R:
+        _require_eager()
+        if "torch._dynamo" not in sys.modules:  # which takes a second to import, and without which nothing is compiled
+            return call(*given, **keywords)
+        if not apart:
+            apart.append(torch.compiler.disable(call))  # type: ignore[no-untyped-call]
+        return apart[0](*given, **keywords)
+
+    return called
+
+
+def _require_eager() -> None:
     """Refuse to run the engine where torch is tracing, which would keep the buffers of one run as constants.
 
     Raises

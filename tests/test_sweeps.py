@@ -177,6 +177,17 @@ def test_gradients_by_sample() -> None:
         torch.testing.assert_close(found[name].sum(0), p.grad)
 
 
+def test_what_calls_the_engine_is_compiled_around_it() -> None:
+    """A training step of somebody's own under ``torch.compile`` ended in an error of the compiler's."""
+    net, x = chain(4, 3, 2, dtype=torch.float64), double(5, 4)
+
+    def step(x: Tensor) -> tuple[Tensor, Tensor]:
+        result = net.infer({"x": 2 * x, "y": x[:, :2]}, init=Forward(), steps=2, optimizer=SGD(lr=0.1))
+        return net.predict({"x": 2 * x}, "y") + 1, result.energy * 3
+
+    torch.testing.assert_close(torch.compile(step, backend="eager")(x), step(x), rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("run", ["predict", "infer"])
 @pytest.mark.parametrize(
     "way", [lambda f, x: torch.jit.trace(f, x), lambda f, x: torch.vmap(lambda a: f(a.unsqueeze(0)))(x)],
