@@ -270,13 +270,14 @@ def test_gradients_are_added_to_whatever_is_there():
     once = [p.grad.clone() for p in net.parameters()]
     result.accumulate()
     same([p.grad for p in net.parameters()], [2 * g for g in once])
-    first, *_ = net.parameters()
-    first.grad = first.grad.clone()
-    result.accumulate()
-    same([p.grad for p in net.parameters()], [3 * g for g in once])
+    first, *_, last = net.parameters()
+    for count, replaced in ((3, last), (4, first)):
+        replaced.grad = replaced.grad.clone()
+        result.accumulate()
+        same([p.grad for p in net.parameters()], [count * g for g in once])
     first.grad = None
     result.accumulate()
-    same([p.grad for p in net.parameters()], [(1 if p is first else 4) * g for p, g in zip(net.parameters(), once)])
+    same([p.grad for p in net.parameters()], [(1 if p is first else 5) * g for p, g in zip(net.parameters(), once)])
     first.requires_grad_(False)
     net.zero_grad()
     result.accumulate()
