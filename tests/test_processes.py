@@ -115,7 +115,10 @@ def outcome(changed: dict[str, Any], flipped: bool = False) -> str:
 
 
 class Nameless:
-    """A node whose name is where it lies in memory."""
+    """A node whose name differs from process to process, as that of one that has no ``__repr__`` nearly always does."""
+
+    def __repr__(self) -> str:
+        return f"<Nameless at {os.getpid():#x}>"  # processes forked from one may well have an object at one address
 
 
 def nameless() -> Any:
