@@ -67,6 +67,11 @@ class Activation:
         """The name alone says which function this is."""
         return ACTIVATIONS.get(self.name) is self
 
+    @property
+    def label(self) -> str:
+        """Its name, with brackets where the name alone does not say which function it is."""
+        return self.name if self.named else f"{self.name}()"
+
     def __call__(self, a: Tensor, out: Tensor | None = None) -> Tensor:
         """Return σ(a), of the shape of `a`, written into `out` if that is given."""
         if out is None:

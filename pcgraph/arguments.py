@@ -32,6 +32,7 @@ __all__ = [
     "did_you_mean",
     "gibibytes",
     "is_integer",
+    "is_key",
     "is_number",
     "memory_of",
     "read_names",
@@ -347,6 +348,21 @@ def tensor_of(array: Any) -> torch.Tensor:
     return torch.from_numpy(np.require(array, array.dtype.newbyteorder("="), ["C", "W"]))
 
 
+def is_key(value: Any) -> bool:
+    """Whether a value can be looked up: it is hashable, and equal to itself, as NaN is not.
+
+    Examples
+    --------
+    >>> is_key(("a", 3)), is_key(["a", 3]), is_key(float("nan"))
+    (True, False, False)
+    """
+    try:
+        hash(value)
+    except TypeError:
+        return False
+    return bool(value == value)
+
+
 def read_names(value: Any, key: str, *, refuse: Refuse | None = None) -> tuple[Hashable, ...]:
     """Read names of nodes: a collection of them, or one that is a text.
 
@@ -363,7 +379,7 @@ def read_names(value: Any, key: str, *, refuse: Refuse | None = None) -> tuple[H
         return (value,)
     if isinstance(value, Iterable) and not isinstance(value, bytes):
         names = tuple(value)
-        if all(isinstance(name, Hashable) for name in names):
+        if all(map(is_key, names)):
             return names
     raise _error(refuse, key, f"{key} must be names of nodes, as in {key}=['h1'] (found {shown(value)})")
 

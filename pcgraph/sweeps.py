@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from pcgraph.activations import Activation
-from pcgraph.arguments import shown
+from pcgraph.arguments import is_key, shown
 from pcgraph.errors import ClampError, ConfigError, InvalidInitializer
 from pcgraph.network import Network
 from pcgraph.network.joint import Joint, JointPrediction
@@ -88,6 +88,7 @@ class SweepModule(nn.Module):
         s = net.structure
         place = {s.number[v]: k for k, v in enumerate((*given, *self.order))}
         self.shapes = tuple(s.shape(v) for v in given)
+        self._tokens = frozenset(v for v in given if s.number[v] in s.tokens)
         self.weights, self.biases, self.transforms = nn.ParameterDict(), nn.ParameterDict(), nn.ModuleDict()
         self._nodes = tuple(self._node(net, s.number[v], place) for v in self.order)
         self._wanted = tuple(place[s.number[v]] for v in wanted)
@@ -95,8 +96,14 @@ class SweepModule(nn.Module):
         self._lent = True
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Stand alone, as a copy."""
+        """Stand alone, as a deep copy does and one from a file."""
         super().__setstate__({**state, "_lent": False})  # type: ignore[no-untyped-call]
+
+    def __copy__(self) -> Self:
+        """Make one that has the same parameters, the network's or its own."""
+        made = type(self).__new__(type(self))
+        made.__dict__.update(self.__dict__)
+        return made
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Convert or move all parameters, for ``to()`` and its like.
@@ -152,6 +159,11 @@ class SweepModule(nn.Module):
         -------
         Tensor, or dict of node to Tensor
             The states of the wanted nodes, with a batch if the given ones have one.
+
+        Raises
+        ------
+        ClampError
+            What is given has another shape, dtype or device than the node's; tokens may be of any whole numbers.
         """
         given = (x, *more)
         if len(given) != len(self.shapes):
@@ -162,11 +174,28 @@ class SweepModule(nn.Module):
             if not isinstance(h, Tensor) or tuple(h.shape[0 if alone else 1 :]) != shape:
                 size = f"({'' if alone else 'batch, '}{', '.join(map(str, shape))})"
                 raise ClampError(f"{name!r} needs a tensor of shape {size} (found {shown(h)})", node=name)
+            self._require_alike(name, h)
             states.append(h.unsqueeze(0) if alone else h)
         for node in self._nodes:
             states.append(self._predict(node, states))
         found = [states[k].squeeze(0) if alone else states[k] for k in self._wanted]
         return found[0] if self.single else dict(zip(self.wanted, found))
+
+    def _require_alike(self, name: Node, h: Tensor) -> None:
+        """Refuse a tensor of another dtype or device than the parameters; autocast converts by itself.
+
+        Raises
+        ------
+        ClampError
+        """
+        own = next((t for t in (*self.parameters(), *self.buffers()) if t.is_floating_point()), h)
+        converted = torch.is_autocast_enabled(own.device.type) or (name in self._tokens and not h.is_floating_point())
+        if h.device != own.device or (h.dtype != own.dtype and not converted):
+            raise ClampError(
+                f"{name!r} needs a tensor of {own.dtype} on {own.device}, as the module's parameters are (found "
+                f"{h.dtype} on {h.device}): convert it with .to({own.dtype}).to({str(own.device)!r})",
+                node=name,
+            )
 
     def _predict(self, node: _Node, states: list[Tensor]) -> Tensor:
         total: Tensor | None = None
@@ -252,21 +281,13 @@ def read_nodes(net: Network, value: Any, key: str) -> tuple[tuple[Node, ...], bo
     """
     single = isinstance(value, str) or not isinstance(value, Iterable)
     if isinstance(value, tuple):
-        single = value in net.structure.number if _hashable(value) else False
+        single = value in net.structure.number if is_key(value) else False
     nodes = (value,) if single else tuple(value)
     for node in nodes:
         net.structure.require_node(node, ClampError)
     if not nodes or len(set(nodes)) < len(nodes):
         raise ClampError(f"{key} is one node or several, each once, as in {key}=['h1', 'y'] (found {shown(value)})")
     return nodes, single
-
-
-def _hashable(value: Any) -> bool:
-    try:
-        hash(value)
-    except TypeError:
-        return False
-    return True
 
 
 def eagerly(call: Callable[P, R]) -> Callable[P, R]:

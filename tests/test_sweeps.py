@@ -107,6 +107,30 @@ def test_it_learns_as_the_network_does_and_a_copy_stands_alone() -> None:
     assert torch.equal(twin(x), before)
 
 
+def test_a_copy_of_the_module_alone_keeps_the_networks_parameters() -> None:
+    """It counted as one that stands apart, and could be converted without the network."""
+    module = chain(4, 3, 2, dtype=torch.float64).as_module("x", "y")
+    twin, x = copy.copy(module), double(5, 4)
+    assert list(map(id, twin.parameters())) == list(map(id, module.parameters()))
+    assert torch.equal(twin(x), module(x))
+    with pytest.raises(ConfigError, match="the network's own"):
+        twin.float()
+    alone = copy.copy(copy.deepcopy(module))
+    assert alone.float()(x.float()).dtype == torch.float32
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int64, torch.bool, torch.complex64, torch.bfloat16])
+def test_a_tensor_of_another_dtype_or_device_is_refused_by_name(dtype: torch.dtype) -> None:
+    """Torch's own error names two matrices that nobody has given."""
+    module = everything().as_module("x", "y")
+    with pytest.raises(ClampError, match=r"'x' needs a tensor of torch.float64 on cpu.*found torch"):
+        module(double(5, 1, 4, 4).to(dtype))
+    with pytest.raises(ClampError, match=r"'x' needs .* on cpu.*on meta"):
+        module(double(5, 1, 4, 4).to("meta"))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert chain(4, 3, 2).as_module("x", "y")(torch.ones(5, 4, dtype=torch.bfloat16)).isfinite().all()
+
+
 def traced(module: nn.Module, x: Tensor, folder: Path) -> Callable[[Tensor], Tensor]:
     return torch.jit.trace(module, x)
 

@@ -151,7 +151,8 @@ def unite(initializer: Initializer, net: PCNetwork) -> dict[str, Tensor]:
     group, state = net.group, {name: tensor.detach().clone() for name, tensor in initializer.state_dict().items()}
     if group is None:
         return state
-    owner, partition = np.array([net.partition[v] for v in net.structure.declared]), {}  # type: ignore[index]
+    assert net.partition is not None
+    owner, partition = np.array([net.partition[v] for v in net.structure.declared]), {}
     for each in net.structure.groups:
         if not each.slots:
             partition[f"group_{each.name}"] = torch.from_numpy(owner[each.start : each.start + each.count])
@@ -215,14 +216,13 @@ def _whole_groups(everyone: Sequence[list[list[str]]], net: PCNetwork) -> list[l
     """Put the parameters of each group together, in the order that they would have on one process."""
     if len({len(groups) for groups in everyone}) > 1:
         raise ConfigError("the optimizers of the ranks have different numbers of groups", key="optimizer")
-    tensors = {name.removeprefix("weights.").removeprefix("biases."): i for i, name in
-               enumerate(whole_parameters(net.structure))}  # fmt: skip
+    tensors = {_unkinded(name): i for i, name in enumerate(whole_parameters(net.structure))}
 
     def place(name: str) -> tuple[bool, int, int]:
         """Say whether it is the network's, and where it lies: its tensor, and the row of a view."""
-        tensor, _, row = name.removeprefix("net.").removeprefix("weights.").removeprefix("biases.").partition("[")
+        tensor, _, row = name.removeprefix("net.").partition("[")
         own = not name.startswith("initializer.")
-        return own, tensors[tensor] if own else 0, int(row.partition(":")[0] or 0)
+        return own, tensors[_unkinded(tensor)] if own else 0, int(row.partition(":")[0] or 0)
 
     found = []
     for groups in zip(*everyone):
@@ -231,6 +231,11 @@ def _whole_groups(everyone: Sequence[list[list[str]]], net: PCNetwork) -> list[l
         first = next((place(each[0])[0] for each in both), True)  # the network's come first, or the initializer's
         found.append(sorted(names, key=lambda n, first=first: (place(n)[0] != first, *place(n)[1:])))  # type: ignore[misc]
     return found
+
+
+def _unkinded(name: str) -> str:
+    """Take off what views of single weights and biases leave out of the name of a packed tensor."""
+    return name.removeprefix("weights.").removeprefix("biases.")
 
 
 def _share_of(

@@ -17,7 +17,6 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import torch
 
-from pcgraph.activations import Activation
 from pcgraph.initializers import Initializer
 from pcgraph.model import PCNetwork
 from pcgraph.network import MAIN, ParameterView, Slot, Structure
@@ -54,7 +53,7 @@ def _of_groups(structure: Structure) -> dict[str, str]:
     for run in structure.segments:
         energy = None if run.energy is None else type(run.energy).__name__
         precision = None if run.precision is None else run.precision.tolist()
-        lines[run.group].append(f"{run.start}:{run.stop} {_sigma(run.activation)} {energy} {precision}")
+        lines[run.group].append(f"{run.start}:{run.stop} {run.activation.label} {energy} {precision}")
     for i, node in enumerate(structure.nodes):
         lines[int(structure.group_of[i])].append(
             f"{_name(node)} {structure.shared_biases.get(i, bool(structure.has_bias[i]))}"
@@ -65,7 +64,7 @@ def _of_groups(structure: Structure) -> dict[str, str]:
 def _of_buckets(structure: Structure) -> dict[str, str]:
     found = {}
     for bucket in structure.buckets:
-        does = f"{bucket.kind} {type(bucket.transform).__name__} {_sigma(bucket.phi)} {bucket.trainable}"
+        does = f"{bucket.kind} {type(bucket.transform).__name__} {bucket.phi.label} {bucket.trainable}"
         if isinstance(bucket.transform, Joint):
             joint = bucket.transform
             does += f" {type(joint.inner).__name__} {type(joint.combine).__name__} as {', '.join(joint.roles)}"
@@ -81,11 +80,6 @@ def _owner(structure: Structure, i: int) -> tuple[Any, ...]:
     """Name an edge, and the slot that it feeds if it feeds one."""
     slot = structure.slot_name(i)
     return structure.edge(i) if slot == MAIN else (*structure.edge(i), Slot(structure.edge(i)[1], slot))
-
-
-def _sigma(activation: Activation) -> str:
-    """Name an activation; two functions of one name cannot be told apart."""
-    return f"{activation.name}{'' if activation.named else '()'}"
 
 
 def _name(name: Hashable) -> str:

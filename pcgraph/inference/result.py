@@ -53,7 +53,8 @@ class InferenceResult:
     trace_steps : tuple of int
         After how many steps each of them was kept; the last is the end.
     duals : mapping
-        Node -> (batch, *shape): the dual of each node that has one, where ``duals=`` was given.
+        Node -> (batch, *shape): the dual of each node that a residual has reached, where ``duals=`` was given; the
+        others are zero still, as all are after no step.
     steps, converged : Tensor or None, shape (batch,)
         After how many steps each sample moved no more, and which have reached ``tolerance=``; None without one.
     failed : Tensor or None, shape (batch,)

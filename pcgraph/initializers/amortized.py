@@ -88,6 +88,7 @@ class Amortized(Initializer):
         sigma, generator = activations.get(activation), torch.Generator().manual_seed(require_seed(seed))
         identity, like = activations.get(None), torch.empty(0, dtype=net.dtype, device=net.device)
         Trial(like).activation("Amortized(activation=)", None, sigma, net.structure.shape(given))
+        self._between = sigma.label
         self.maps = nn.ModuleList()
         for node, source in self.source.items():
             shapes = net.structure.shape(source), net.structure.shape(node)
@@ -182,8 +183,8 @@ class Amortized(Initializer):
             result.learn_from(self.loss(states, free), self.maps.parameters())
 
     def keeps(self) -> tuple[Hashable, ...]:
-        """Name the nodes that have a map, in the order of the maps, and where they start."""
-        return (self.nodes, self.given)
+        """Name where each map leads from and to, in the order of the maps, and what is done between two of them."""
+        return (self.given, *self.source.items(), self._between)
 
 
 class _Map(nn.Module):

@@ -18,7 +18,7 @@ from torch import nn
 
 from pcgraph import activations, combines, energies, transforms
 from pcgraph.activations import Activation
-from pcgraph.arguments import require_number, require_shape, shown
+from pcgraph.arguments import is_key, require_number, require_shape, shown
 from pcgraph.energies import Energy, Gaussian
 from pcgraph.errors import GraphError, nearest
 from pcgraph.network.adjacency import Index
@@ -242,12 +242,9 @@ def edge_spec(where: tuple[Any, ...], attributes: Mapping[str, Any]) -> EdgeSpec
         raise GraphError(f"{show(where)}: {error}", where=where, found=error.found) from None
     trainable = _flag(where, "trainable", attributes.get("trainable", True))
     share = attributes.get("share")
-    try:
-        hash(share)
-    except TypeError:
-        raise GraphError(
-            f"{show(where)} needs a hashable share key (found {shown(share)})", where=where, found=share
-        ) from None
+    if not is_key(share):
+        text = f"{show(where)} needs a hashable share key that equals itself (found {shown(share)})"
+        raise GraphError(text, where=where, found=share)
     kind = _kind(transform)
     if _flag(where, "transpose", attributes.get("transpose", False)):
         kind = _transposed(where, kind, share)
@@ -379,6 +376,9 @@ def read_nodes(graph: nx.DiGraph, trial: Trial) -> Nodes:
                 where=slot,
             )
     names = [*graph, *(slot for slot, _ in slots)]
+    for name in names:
+        if name != name:
+            raise GraphError(f"a node's name equals itself, so that it can be looked up (found {name!r})", where=name)
     return Nodes(names, specs, np.array(which, dtype=np.int64), np.array(owners, dtype=np.int64))
 
 

@@ -19,22 +19,25 @@ class CollapseDetector:
     Early layers receive errors of the order of the state rate to the power of their distance from the target; Adam
     scales them up to full steps, noise included. Such a run can learn for many epochs and then collapse.
 
-    It has fallen over when the part of wrong answers exceeds ``1.4 * (the lowest so far) + 0.02``, or, without an
-    accuracy, when the energy exceeds twice the lowest so far.
+    It has fallen over when the part of wrong answers p exceeds ``1.4 * (the lowest so far) + 0.02``, by more than what
+    chance does to n samples, ``3 * sqrt(p * (1 - p) / n)``; or, without an accuracy, when the energy exceeds twice the
+    lowest so far.
     """
 
     error: float = math.inf
     energy: float = math.inf
     fallen: bool = False
 
-    def see(self, epoch: int, accuracy: float | None, energy: float | None) -> str:
+    def see(self, epoch: int, accuracy: float | None, energy: float | None, samples: int | None = None) -> str:
         """Take in one epoch, counted from 1; returns what happened where a run that stood fell over, else nothing.
 
-        `fallen` says whether this epoch is that of a run that has fallen over, told or not.
+        `samples` is the number of those that the accuracy is of, where it is known. The attribute `fallen` says whether
+        this epoch is that of a run that has fallen over, told or not.
         """
         said = ""
         if accuracy is not None:
-            if 1 - accuracy > 1.4 * self.error + 0.02:
+            chance = 3 * math.sqrt(max(accuracy * (1 - accuracy), 0.0) / samples) if samples else 0.0
+            if 1 - accuracy > 1.4 * self.error + 0.02 + chance:
                 said = f"the accuracy fell to {accuracy:.2%} in epoch {epoch}, from {1 - self.error:.2%} before"
             self.error = min(self.error, 1 - accuracy)
         elif energy is not None and energy > 2 * self.energy > 0:

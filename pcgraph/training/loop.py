@@ -262,10 +262,10 @@ class Trainer:
             self._schedule_step()
         self.learner.require_finite(state.step)
         before = state.before_validation = self.checkpoints.taken_down()
-        validation = self._validate()
+        validation, count = self._validate()
         asked = self.interrupts.asked
         if self.everyone is not None:
-            validation = self.everyone.gather_data(validation)[0]
+            validation, count = self.everyone.gather_data([validation, count])[0]
             (asked,) = self.everyone.any(asked)
         level(self.net, self.options.init, self.group)
         if asked:
@@ -280,7 +280,8 @@ class Trainer:
         self._require_metrics(record)
         self._schedule(record)
         state.before_validation = None
-        trouble = state.collapse.see(record.epoch, validation.get("accuracy", accuracy), energy)
+        measured, of = (validation["accuracy"], count) if "accuracy" in validation else (accuracy, record.samples)
+        trouble = state.collapse.see(record.epoch, measured, energy, of)
         seen = next((r for r in reversed(self.history.steps) if r.curvature is not None), None)
         record = replace(record, fell=state.collapse.fallen)
         if seen is not None and seen.epoch == record.epoch:
@@ -378,10 +379,11 @@ class Trainer:
             + (f". {self.stability.too_fast.capitalize()}" if self.stability.too_fast else ""),
         )
 
-    def _validate(self) -> dict[str, float]:
+    def _validate(self) -> tuple[dict[str, float], int | None]:
+        """Measure what is asked for, by name; and say on how many samples, where that is known."""
         validate, layout = self.options.validate, self.options.layout
         if validate is None:
-            return {}
+            return {}, None
         if callable(validate):
             found = validate(self.options.judged(self.net))
         else:
@@ -391,14 +393,14 @@ class Trainer:
                 capture=self.capture, group=False if self.group is None else self.group,
             )  # fmt: skip
         if isinstance(found, Evaluation):
-            return _numbers(found)
+            return _numbers(found), found.samples
         if isinstance(found, Mapping):
             named: dict[str, float] = {}
             for name, part in found.items():  # of evaluate with several targets: node -> Evaluation
                 each = {f"_{k}": v for k, v in _numbers(part).items()} if isinstance(part, Evaluation) else {"": part}
                 named |= {f"{name}{k}": float(v) for k, v in each.items()}
-            return named
-        return {getattr(validate, "__name__", "value").replace("<lambda>", "value"): float(found)}
+            return named, None
+        return {getattr(validate, "__name__", "value").replace("<lambda>", "value"): float(found)}, None
 
     def _schedule_step(self) -> None:
         """Step the schedulers that follow the updates of the weights."""

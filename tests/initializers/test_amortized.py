@@ -9,7 +9,18 @@ import torch
 from torch import nn
 
 import pcgraph
-from pcgraph import SGD, Amortized, Forward, Initializer, InvalidInitializer, Masked, PCNetwork, PerNode, Zero
+from pcgraph import (
+    SGD,
+    Amortized,
+    Forward,
+    Initializer,
+    InvalidInitializer,
+    Masked,
+    PCNetwork,
+    PerNode,
+    Zero,
+)
+from pcgraph.errors import CheckpointError
 from pcgraph.testing import conformance
 from tests.builders import EXACT, double, same
 
@@ -174,9 +185,9 @@ def test_fit_trains_it_and_goes_on_from_a_checkpoint(tmp_path):
     """Both in one run; and in two, the second from the first's checkpoint, to the last bit."""
     data = [{"x": double(5, 2, 3, seed=i)} for i in range(3)]
 
-    def trained(epochs, resume=None, folder=None):
+    def trained(epochs, resume=None, folder=None, **kind):
         net = decoder()
-        init = Amortized(net, "x")
+        init = Amortized(net, "x", **kind)
         optimizer = torch.optim.Adam([*net.parameters(), *init.parameters()], lr=0.01)
         settings = {"checkpoint": folder, "resume": resume}
         pcgraph.fit(
@@ -189,3 +200,5 @@ def test_fit_trains_it_and_goes_on_from_a_checkpoint(tmp_path):
     trained(1, folder=tmp_path)
     assert same(trained(2, resume=tmp_path, folder=tmp_path), whole)
     assert not same(whole, Amortized(decoder(), "x").state_dict())
+    with pytest.raises(CheckpointError, match="tanh.*relu"):  # its weights would mean something else
+        trained(3, resume=tmp_path, folder=tmp_path, activation="relu")

@@ -67,6 +67,15 @@ def test_metadata_is_kept_and_ignored():
     assert net.graph.edges[("x", 1), "{y}"]["weight"] == 0.5
 
 
+@pytest.mark.parametrize("name", [float("nan"), np.float32("nan"), complex("nan")], ids=["float", "NumPy", "complex"])
+def test_a_name_that_nobody_can_look_up_is_refused(name):
+    """NaN is equal to nothing, so that no clamp, file or question could name the node."""
+    graph = pcgraph.graphs.chain([3, 2])
+    graph.add_node(name, shape=3)
+    with pytest.raises(GraphError, match="equals itself"):
+        pcgraph.PCNetwork(graph)
+
+
 @pytest.mark.parametrize("prior", ["relu", [1, "a"], object(), {"a": 1}])
 def test_a_prior_that_is_no_number_is_refused_in_words(prior):
     graph = pair()

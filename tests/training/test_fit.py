@@ -578,6 +578,14 @@ def test_a_rising_energy_is_a_fall_where_there_is_no_accuracy() -> None:
     assert [bool(watch.see(0, 0.9, energy)) for energy in (4.0, 2.0, 30.0)] == [False] * 3
 
 
+def test_what_chance_does_to_few_samples_is_no_fall() -> None:
+    """One wrong answer of six, after an epoch without one, says nothing of the run; that all are wrong does."""
+    for samples, accuracy, fell in ((6, 5 / 6, False), (6000, 5 / 6, True), (6, 0.0, True)):
+        watch = CollapseDetector()
+        assert not watch.see(1, 1.0, None, samples)
+        assert bool(watch.see(2, accuracy, None, samples)) is fell
+
+
 def test_gradients_below_eps_are_told() -> None:
     """From forward initialization they scale like the state rate to the power of the distance from the target."""
     sizes, double = (4, 6, 6, 6, 3), torch.float64  # in float32 a state does not move by so little at all
