@@ -12,10 +12,9 @@ from torch import Tensor, nn
 
 from pcgraph.backends.settings import keep
 from pcgraph.backends.torch.calls import Rows, SendBack, numbers
-from pcgraph.backends.torch.workspace import Workspace
 from pcgraph.backends.triton import kernels
 from pcgraph.backends.triton.descent import Descent
-from pcgraph.backends.triton.tables import BIAS, DENSE, EDGE, NONE, UNALIGNED, Places, Tile
+from pcgraph.backends.triton.tables import BIAS, DENSE, EDGE, NONE, UNALIGNED, Places, Tile, precision_of
 from pcgraph.network import Bucket
 from pcgraph.plan.operations import Index
 
@@ -25,16 +24,6 @@ _LANGUAGE = {
     torch.float32: language.float32, torch.float64: language.float64, torch.bfloat16: language.bfloat16,
     torch.float16: language.float16,
 }  # fmt: skip
-
-
-def precision_of(ws: Workspace) -> str:
-    """Return how float32 products are taken: in TF32 where torch's switches allow it, else as exactly as in float32.
-
-    That is by three products in TF32, of the upper and lower halves of each number: the plain cores are slower.
-    """
-    if ws.dtype != torch.float32:
-        return "ieee"
-    return "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "tf32x3"
 
 
 def _size(tile: Tile) -> dict[str, int]:
@@ -313,7 +302,7 @@ class _Bound:
             "PHI": places.phis, "HALF": None if half is None else _LANGUAGE[half],
             "MIXED": bool((table[:, 5] == UNALIGNED).any()), "ALIGN": places.align(places.anchor),
             "ACC": _LANGUAGE[places.ws.dtype], "BM": side, "BN": side, "BK": 32, "DOT": precision_of(places.ws),
-            "num_warps": 4,
+            "num_warps": 4 if side == 32 else 8,
         }  # fmt: skip
         self._scaled: dict[float, Tensor] = {}
 

@@ -25,7 +25,7 @@ from pcgraph.plan.operations import Index
 __all__ = [
     "ACTIVATIONS", "ADAM", "BARE", "BIAS", "COMPARE", "COPY", "DENSE", "EDGE", "ENERGIES", "ENERGY", "KEEP",
     "MOMENTUM", "NESTEROV", "NODE", "NONE", "OWN", "PLAIN", "ROW", "SHIFT", "SWEEP", "UNALIGNED", "Places", "Tile",
-    "aside", "known", "priced", "tile_for",
+    "aside", "known", "precision_of", "priced", "tile_for",
 ]  # fmt: skip
 
 #: The activations that the kernels know, by their number.
@@ -113,17 +113,29 @@ def aside(bucket: Bucket, kernel: Kernel, structure: Structure, traits: Traits) 
     return None
 
 
-def tile_for(traits: Traits, sizes: Index, batch: int) -> Tile:
+def precision_of(ws: Workspace) -> str:
+    """Return how float32 products are taken: in TF32 where torch's switches allow it, else as exactly as in float32.
+
+    That is by three products in TF32, of the upper and lower halves of each number: the plain cores are slower.
+    """
+    if ws.dtype != torch.float32:
+        return "ieee"
+    return "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "tf32x3"
+
+
+def tile_for(traits: Traits, sizes: Index, batch: int, exact: bool = False) -> Tile:
     """Choose how large tiles are, for nodes of these sizes.
 
-    Many wait for tiles of their own: few nodes are cut small, so that every part of the card has some.
+    Many wait for tiles of their own: few nodes are cut small, so that every part of the card has some. Products that
+    are taken in three parts each, `exact` to float32, add up over fewer numbers at a time, and large tiles have more
+    warps: what a thread holds then fits its registers, as the compiler tells (tests/backends/compiled.py).
     """
     samples = max(16, min(64, _power(batch)))
     if sizes.max(initial=1) <= 32:
         return Tile(samples, 32, 32, 4, 3)
     if -(-sizes // 32).sum() * -(-batch // 32) > traits.many_tiles:
-        return Tile(samples, 64, 64, 4, 3)
-    return Tile(min(32, samples), 32, 64, 4, 4)
+        return Tile(samples, 64, 32, 8, 3)
+    return Tile(min(32, samples), 32, 32 if exact else 64, 4, 4)
 
 
 def _power(count: int) -> int:
@@ -177,7 +189,7 @@ class Places:
             if s.buckets[b].kind == "linear" and k.name != "sparse" and self.fused[s.buckets[b].start]
         ]  # fmt: skip
         tiled = self.fused & ~self.scalar
-        self.tile = tile_for(traits, self.size[~self.alone], ws.batch)
+        self.tile = tile_for(traits, self.size[~self.alone], ws.batch, precision_of(ws) == "tf32x3")
         #: The number of each node's energy, -1 where it is taken beside the kernels; and what they know of it.
         self.energy, self.facts = self._energies()
         ends = (self.size[end[tiled]].max(initial=1) for end in (s.source, s.target))
