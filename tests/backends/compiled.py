@@ -163,7 +163,7 @@ def cases() -> dict[str, Callable[[], None]]:
 
 
 def main(parts: list[str]) -> None:
-    for kernel in ("predict", "predict_scalars", "pull", "pull_scalars", "learn"):
+    for kernel in ("predict", "predict_scalars", "pull", "pull_scalars", "learn", "learn_scalars"):
         setattr(launches.kernels, kernel, Compiled(getattr(kernels, kernel)))
     for name, case in cases().items():
         if not parts or any(part in name for part in parts):

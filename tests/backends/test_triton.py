@@ -199,6 +199,23 @@ def test_rates_of_scalars_and_of_groups_in_one_step():
     same(run(graph, "triton", **keywords), run(graph, "torch", **keywords))
 
 
+def test_scalars_that_share_weights_and_learn_in_part(monkeypatch):
+    """The gradients of all weights and biases of single neurons take one launch, whoever shares them."""
+    graph = neurons()
+    for k, (u, v) in enumerate(graph.edges):
+        graph.edges[u, v].update({"share": f"s{k % 4}"} if k % 3 == 0 else {"scale": 0.5} if k % 3 == 1 else {})
+    for v in (3, 4, 5):
+        graph.nodes[v]["bias"] = False
+    same(run(graph, "triton"), run(graph, "torch"))
+    for k, (u, v) in enumerate(graph.edges):
+        graph.edges[u, v]["trainable"] = graph.edges[u, v].get("share") != "s0" and k % 3 != 2
+    same(run(graph, "triton"), run(graph, "torch"))
+    wanted = run(graph, "torch")
+    monkeypatch.setattr(launches.kernels, "learn", None)
+    monkeypatch.setattr(torch.sparse, "sampled_addmm", None)
+    same(run(graph, "triton"), wanted)
+
+
 def test_scalar_neurons_beside_groups_are_left_to_torch():
     graph = neurons()
     graph.add_node("g", shape=4, activation="tanh")

@@ -24,7 +24,7 @@ import triton.language as tl
 from pcgraph.backends.triton import tables
 from pcgraph.backends.triton.functions import errors, sigma, slope
 
-__all__ = ["learn", "predict", "predict_scalars", "pull", "pull_scalars"]
+__all__ = ["learn", "learn_scalars", "predict", "predict_scalars", "pull", "pull_scalars"]
 
 _NONE = tl.constexpr(tables.NONE)
 _NODE = tl.constexpr(len(tables.NODE))
@@ -339,6 +339,36 @@ def pull_scalars(P, W, nodes, edges, rates, moments, kept, numbers, spots, count
         tl.store(h, tl.load(h, mask=ok, other=0.0) - rate[:, None] * way, mask=ok)
     else:
         tl.store(P + e[:, None] + rb[None, :], gradient, mask=ok)
+
+
+@triton.jit(do_not_specialize=["count", "batch"])
+def learn_scalars(P, G, ends, edges, places, factors, count, batch,
+                  ADD: tl.constexpr, ACC: tl.constexpr, BR: tl.constexpr, BE: tl.constexpr, BB: tl.constexpr):
+    """Compute the gradients of some weights of one number each, summed over the edges that share it, or of biases.
+
+    `edges` holds the offsets of signal and state of each edge; of a bias the signal alone, in the place of an edge.
+    """
+    entry = tl.program_id(0) * BR + tl.arange(0, BR)
+    live, re, rb = entry < count, tl.arange(0, BE), tl.arange(0, BB)
+    low = tl.load(ends + entry, mask=live, other=0).to(tl.int32)
+    high = tl.load(ends + entry + 1, mask=live, other=0).to(tl.int32)
+    total = tl.zeros((BR,), ACC)
+    for i in range(0, tl.max(high - low), BE):
+        at = low[None, :] + i + re[:, None]
+        there = at < high[None, :]
+        signal = tl.load(edges + 2 * at, mask=there, other=_NONE)
+        state = tl.load(edges + 2 * at + 1, mask=there, other=_NONE)
+        for b in range(0, batch, BB):
+            sample = (b + rb)[None, None, :]
+            mb = sample < batch
+            s = tl.load(P + signal[:, :, None] + sample, mask=there[:, :, None] & mb, other=0.0)
+            h = tl.load(P + state[:, :, None] + sample, mask=(state != _NONE)[:, :, None] & mb, other=1.0)
+            total += tl.sum(tl.sum(s * h, 2), 0)
+    total *= tl.load(factors + entry, mask=live, other=0.0)
+    where = G + tl.load(places + entry, mask=live, other=0)
+    if ADD:
+        total += tl.load(where, mask=live, other=0.0)
+    tl.store(where, total, mask=live)
 
 
 @triton.jit(do_not_specialize=["batch"])

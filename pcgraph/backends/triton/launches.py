@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from pcgraph.backends.settings import keep
 from pcgraph.backends.torch.calls import Rows, SendBack, numbers
 from pcgraph.backends.triton import kernels
 from pcgraph.backends.triton.descent import Descent
-from pcgraph.backends.triton.tables import BIAS, DENSE, EDGE, NONE, UNALIGNED, Places, Tile, precision_of
+from pcgraph.backends.triton.tables import BIAS, DENSE, EDGE, NONE, ROW, UNALIGNED, Places, Tile, precision_of
 from pcgraph.network import Bucket
 from pcgraph.plan.operations import Index
 
@@ -203,8 +204,22 @@ class PullScalars(_Scalars):
         )  # fmt: skip
 
 
+class _Part(NamedTuple):
+    """This is a parameter that the kernels learn: the factor of its gradients, and what they are sums of.
+
+    Tiles have a row for each gradient in the table of weights. Weights of one number, and biases of such nodes, have
+    the ends of each among `edges`, of shape (rows + 1,), and the offsets of signals and states there.
+    """
+
+    parameter: nn.Parameter
+    factor: float
+    rows: Index | None
+    ends: Index | None = None
+    edges: Index | None = None
+
+
 class Learning:
-    """This launch computes the gradients of weights and biases.
+    """This is the launch that computes the gradients of weights and biases, and the one of those of single neurons.
 
     Gradients that are made anew are views of one tensor, so that where they lie is known before there are any.
 
@@ -224,17 +239,25 @@ class Learning:
         by_bucket: dict[int, list[Index]] = {b: [] for b in places.buckets}
         for call in calls:
             by_bucket[call.bucket].append(numbers(call.edges))
-        #: Each parameter, its rows in the table, and the factor of its gradients.
-        self.parts: list[tuple[nn.Parameter, Index, float]] = []
+        self.parts: list[_Part] = []
         self._edges: list[Index] = [np.zeros((0, len(EDGE)), dtype=np.int64)]
         self._first = 0
         for b, found in by_bucket.items():
             bucket = s.buckets[b]
             which = np.concatenate(found) if found else np.zeros(0, dtype=np.int64)
-            self.parts.append((net.weights[bucket.name], self._of_weights(bucket, which), bucket.scale))
+            weight, alone = net.weights[bucket.name], bool(places.scalar[bucket.start])
+            if alone:
+                ends = (places.s[s.target[which]], places.h[s.source[which]])
+                self.parts.append(self._of_scalars(weight, bucket.scale, places.row[which], *ends))
+            else:
+                self.parts.append(_Part(weight, bucket.scale, self._of_weights(bucket, which)))
         for group, rows in biases:
-            name, nodes = f"bias_{s.groups[group].name}", s.groups[group].start + numbers(rows)
-            self.parts.append((net.biases[name], self._of_biases(net.biases[name], nodes), 1.0))
+            bias, nodes = net.biases[f"bias_{s.groups[group].name}"], s.groups[group].start + numbers(rows)
+            if len(nodes) and places.alone[nodes].all():
+                none = np.full(len(nodes), -1)
+                self.parts.append(self._of_scalars(bias, 1.0, net.bias_row[nodes], places.s[nodes], none))
+            else:
+                self.parts.append(_Part(bias, 1.0, self._of_biases(bias, nodes)))
         self.edges = places.on_device(np.concatenate(self._edges))
         self._bound: dict[tuple[int, ...], _Bound] = {}
 
@@ -266,9 +289,16 @@ class Learning:
         row = (parameter[0].numel(), 1, 0, 0, 0, BIAS)
         return self._rows(self.ws.net.bias_row[nodes], len(parameter), signals, signals, row)
 
+    def _of_scalars(self, parameter: nn.Parameter, factor: float, keys: Index, signal: Index, state: Index) -> _Part:
+        """Return the part of gradients of one number each: sums over the edges whose key is its row; -1 is no state."""
+        order = np.argsort(keys, kind="stable")
+        ends = np.searchsorted(keys[order], np.arange(len(parameter) + 1))
+        offsets = [self.places.offsets(where[order]) for where in (signal, state)]
+        return _Part(parameter, factor, None, ends, np.stack(offsets, 1))
+
     def __call__(self, scale: float) -> None:
         """Add the gradients times `scale` to those of the parameters that learn."""
-        learning = tuple(i for i, (p, table, _) in enumerate(self.parts) if p.requires_grad and len(table))
+        learning = tuple(i for i, part in enumerate(self.parts) if part.parameter.requires_grad and len(part.parameter))
         if not learning:
             return
         if learning not in self._bound:
@@ -277,34 +307,20 @@ class Learning:
 
 
 class _Bound:
-    """This is the launch for one choice of the parameters that learn."""
+    """These are the launches for one choice of the parameters that learn."""
 
     #: Gradients begin at multiples of so many numbers.
     ALIGN = 128
 
     def __init__(self, whole: Learning, learning: Sequence[int]) -> None:
-        self.whole, places = whole, whole.places
-        self.parameters = [whole.parts[i][0] for i in learning]
-        tables = [whole.parts[i][1] for i in learning]
+        self.whole = whole
+        parts = [whole.parts[i] for i in learning]
+        self.parameters = [part.parameter for part in parts]
         rounded = [-(-p.numel() // self.ALIGN) * self.ALIGN for p in self.parameters]
         self.starts = np.cumsum([0, *rounded])
-        where = [
-            start + np.arange(len(p)) * p[0].numel() for start, p in zip(self.starts[:-1].tolist(), self.parameters)
-        ]
-        self.factors = np.concatenate([np.full(len(t), whole.parts[i][2]) for i, t in zip(learning, tables)])
-        table = np.concatenate(tables)
-        side = 32 if table[:, :2].max() <= 32 else 64
-        tiles = _tiles(-(-table[:, 0] // side), -(-table[:, 1] // side), side)
-        self.grid, self.tables = (len(tiles),), [places.on_device(t) for t in (tiles, table)]
-        self.places = places.on_device(np.concatenate(where))
-        half = places.ws.half
-        self.options = {
-            "PHI": places.phis, "HALF": None if half is None else _LANGUAGE[half],
-            "MIXED": bool((table[:, 5] == UNALIGNED).any()), "ALIGN": places.align(places.anchor),
-            "ACC": _LANGUAGE[places.ws.dtype], "BM": side, "BN": side, "BK": 32, "DOT": precision_of(places.ws),
-            "num_warps": 4 if side == 32 else 8,
-        }  # fmt: skip
-        self._scaled: dict[float, Tensor] = {}
+        begun = list(zip(self.starts[:-1].tolist(), parts))
+        self.tiles = _Tiles(whole, [(start, part) for start, part in begun if part.rows is not None])
+        self.scalars = _Numbers(whole, [(start, part) for start, part in begun if part.rows is None])
 
     def run(self, scale: float) -> None:
         """Launch it: into gradients of its own, or into new ones that are added to what is there."""
@@ -313,10 +329,8 @@ class _Bound:
         flat = own
         if flat is None:
             flat = torch.empty(int(self.starts[-1]), dtype=self.whole.ws.dtype, device=self.whole.ws.device)
-        kernels.learn[self.grid](
-            self.whole.places.anchor, flat, *self.tables, self.whole.edges, self.places, self._factors(scale),
-            self.whole.batch, ADD=own is not None, **self.options,
-        )  # fmt: skip
+        for launch in (self.tiles, self.scalars):
+            launch(flat, scale, add=own is not None)
         if own is not None:
             return
         for parameter, start in zip(self.parameters, self.starts[:-1].tolist()):
@@ -338,13 +352,85 @@ class _Bound:
                 return None
         return base
 
-    def _factors(self, scale: float) -> Tensor:
+
+class _Gradients:
+    """Both launches that learn have this in common: where each gradient lies, and what its sum is multiplied by."""
+
+    def __init__(self, whole: Learning, begun: Sequence[tuple[int, _Part]]) -> None:
+        self.whole, places = whole, whole.places
+        where, factors = [np.zeros(0, dtype=np.int64)], [np.zeros(0)]
+        for start, part in begun:
+            count, each = len(part.parameter), part.parameter[0].numel()
+            where.append(start + np.arange(count) * each)
+            factors.append(np.full(count, part.factor))
+        self.places, self.factors = places.on_device(np.concatenate(where)), np.concatenate(factors)
+        self._scaled: dict[float, Tensor] = {}
+
+    def scaled(self, scale: float) -> Tensor:
+        """Return the factors for a mean, or whatever `scale` makes of the sum."""
         if scale not in self._scaled:
             while len(self._scaled) >= self.whole.places.traits.rate_sets:
                 del self._scaled[next(iter(self._scaled))]
             made = torch.from_numpy(-scale * self.factors).to(self.whole.ws.dtype)
             self._scaled[scale] = made.to(self.whole.ws.device)
         return keep(self._scaled[scale])
+
+
+class _Tiles(_Gradients):
+    """This launch computes the gradients of matrices, and of the biases of groups."""
+
+    def __init__(self, whole: Learning, begun: Sequence[tuple[int, _Part]]) -> None:
+        super().__init__(whole, begun)
+        places = whole.places
+        none = np.zeros((0, len(ROW)), dtype=np.int64)
+        table = np.concatenate([none, *(part.rows for _, part in begun if part.rows is not None)])
+        side = 32 if table[:, :2].max(initial=1) <= 32 else 64
+        tiles = _tiles(-(-table[:, 0] // side), -(-table[:, 1] // side), side)
+        self.grid, self.tables = (len(tiles),), [places.on_device(t) for t in (tiles, table)]
+        half = places.ws.half
+        self.options = {
+            "PHI": places.phis, "HALF": None if half is None else _LANGUAGE[half],
+            "MIXED": bool((table[:, 5] == UNALIGNED).any()), "ALIGN": places.align(places.anchor),
+            "ACC": _LANGUAGE[places.ws.dtype], "BM": side, "BN": side, "BK": 32, "DOT": precision_of(places.ws),
+            "num_warps": 4 if side == 32 else 8,
+        }  # fmt: skip
+
+    def __call__(self, flat: Tensor, scale: float, add: bool) -> None:
+        if self.grid[0]:
+            kernels.learn[self.grid](
+                self.whole.places.anchor, flat, *self.tables, self.whole.edges, self.places, self.scaled(scale),
+                self.whole.batch, ADD=add, **self.options,
+            )  # fmt: skip
+
+
+class _Numbers(_Gradients):
+    """This launch computes the gradients of weights and biases of single neurons."""
+
+    def __init__(self, whole: Learning, begun: Sequence[tuple[int, _Part]]) -> None:
+        super().__init__(whole, begun)
+        places, t = whole.places, whole.places.traits
+        ends, edges, first = [np.zeros(1, dtype=np.int64)], [np.zeros((0, 2), dtype=np.int64)], 0
+        for _, part in begun:
+            assert part.ends is not None
+            assert part.edges is not None
+            ends.append(part.ends[1:] + first)
+            edges.append(part.edges)
+            first += len(part.edges)
+        self.count = sum(map(len, ends)) - 1
+        self.tables = [places.on_device(np.concatenate(each)) for each in (ends, edges)]
+        self.grid = (-(-self.count // t.scalar_rows),)
+        most = int(np.diff(np.concatenate(ends)).max(initial=1))
+        self.options = {
+            "ACC": _LANGUAGE[places.ws.dtype], "BR": t.scalar_rows, "BE": 1 if most == 1 else t.scalar_edges_at_once,
+            "BB": min(32, 1 << (whole.batch - 1).bit_length()), "num_warps": t.scalar_warps,
+        }  # fmt: skip
+
+    def __call__(self, flat: Tensor, scale: float, add: bool) -> None:
+        if self.count:
+            kernels.learn_scalars[self.grid](
+                self.whole.places.anchor, flat, *self.tables, self.places, self.scaled(scale), self.count,
+                self.whole.batch, ADD=add, **self.options,
+            )  # fmt: skip
 
 
 def _tiles(down: Index, across: Index, side: int) -> Index:

@@ -185,8 +185,8 @@ class Places:
         self.alone = self._alone()
         #: The buckets whose weights the kernels learn.
         self.buckets = [
-            b for b, k in enumerate(kernels)
-            if s.buckets[b].kind == "linear" and k.name != "sparse" and self.fused[s.buckets[b].start]
+            b for b in range(len(kernels))
+            if s.buckets[b].kind == "linear" and self.fused[s.buckets[b].start]
         ]  # fmt: skip
         tiled = self.fused & ~self.scalar
         self.tile = tile_for(traits, self.size[~self.alone], ws.batch, precision_of(ws) == "tf32x3")
