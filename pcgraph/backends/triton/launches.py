@@ -253,7 +253,7 @@ class Learning:
                 self.parts.append(_Part(weight, bucket.scale, self._of_weights(bucket, which)))
         for group, rows in biases:
             bias, nodes = net.biases[f"bias_{s.groups[group].name}"], s.groups[group].start + numbers(rows)
-            if len(nodes) and places.alone[nodes].all():
+            if bias[0].numel() == 1:
                 none = np.full(len(nodes), -1)
                 self.parts.append(self._of_scalars(bias, 1.0, net.bias_row[nodes], places.s[nodes], none))
             else:
