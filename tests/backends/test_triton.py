@@ -201,7 +201,7 @@ def test_rates_of_scalars_and_of_groups_in_one_step():
 
 def test_scalars_that_share_weights_and_learn_in_part(monkeypatch):
     """The gradients of all weights and biases of single neurons take one launch, whoever shares them."""
-    graph = neurons()
+    graph = neurons(count=20, edges=150)
     for k, (u, v) in enumerate(graph.edges):
         graph.edges[u, v].update({"share": f"s{k % 4}"} if k % 3 == 0 else {"scale": 0.5} if k % 3 == 1 else {})
     for v in (3, 4, 5):
