@@ -120,6 +120,7 @@ def cases() -> dict[str, Callable[[], None]]:
         "chain": lambda: learned(pcgraph.graphs.chain([784, 512, 512, 10], activation="relu"), batch=200),
         "many tiles": lambda: learned(pcgraph.graphs.random_groups(60, 256, 2, seed=0), batch=512, steps=1),
         "neurons": lambda: learned(tests.neurons(), batch=32),
+        "stored entries": lambda: learned(tests.scattered(), batch=8, optimizer=SGD({"a": 0.1, None: 0.05})),
         "duals": lambda: learned(tests.mixed(), duals=pcgraph.Duals(rate=0.3), precision={"a": 2.0}),
         "duals of neurons": lambda: learned(tests.neurons(), duals=pcgraph.Duals(rate=0.3), precision={5: 2.0}),
     }

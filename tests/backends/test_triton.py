@@ -216,6 +216,38 @@ def test_scalars_that_share_weights_and_learn_in_part(monkeypatch):
     same(run(graph, "triton"), wanted)
 
 
+def scattered() -> nx.DiGraph:
+    """Groups with stored entries alone, of different sizes, shared, scaled and round a cycle, and single neurons."""
+    graph, sparse = nx.DiGraph(), pcgraph.transforms.SparseLinear
+    for v, n in (("x", 12), ("a", 9), ("b", 9), ("y", 5)):
+        graph.add_node(v, shape=n, activation="tanh")
+    graph.nodes["b"].update(activation="relu", bias=False)
+    graph.add_edge("x", "a", transform=sparse(density=0.4, seed=1))
+    same_entries = sparse(density=0.3, seed=2)
+    graph.add_edge("a", "b", transform=same_entries, share="w")
+    graph.add_edge("b", "a", transform=same_entries, share="w")
+    graph.add_edge("a", "a", transform=sparse(density=0.2, seed=3), scale=0.5)
+    graph.add_edge("b", "y", transform=sparse(density=0.5, seed=4))
+    return graph
+
+
+SETTINGS = {
+    "plain": {}, "a sweep": {"init": Forward(fallback=Zero())}, "in part": {"partly": True, "steps": 1},
+    "rates": {"optimizer": SGD({"a": 0.1, None: 0.05})}, "Adam": {"optimizer": Adam(lr=0.02)},
+    "duals": {"duals": pcgraph.Duals(rate=0.3), "precision": {"a": 2.5}}, "one sample": {"batch": 1},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_stored_entries_between_groups(monkeypatch, name):
+    """All of it is fused: torch multiplies no matrix of stored entries."""
+    wanted = run(scattered(), "torch", **SETTINGS[name])
+    for product in ("mm", "addmm"):
+        monkeypatch.setattr(torch, product, None)
+    monkeypatch.setattr(torch.sparse, "sampled_addmm", None)
+    same(run(scattered(), "triton", **SETTINGS[name]), wanted)
+
+
 def test_scalar_neurons_beside_groups_are_left_to_torch():
     graph = neurons()
     graph.add_node("g", shape=4, activation="tanh")

@@ -27,7 +27,7 @@ class TritonBackend(TorchBackend):
     """This backend computes dense edges, activations, errors and moves in fused kernels, two launches a step.
 
     What the kernels do not know (modules, callables, energies of users' own, learned ones or such as sum over a large
-    node, CSR matrices, very large layers) runs beside them, as :class:`~pcgraph.backends.TorchBackend` runs it.
+    node, very large layers) runs beside them, as :class:`~pcgraph.backends.TorchBackend` runs it.
 
     Parameters
     ----------

@@ -254,10 +254,11 @@ def pull(P, W, tiles, edges, batch, rates, moments, kept, numbers, spots,
 
 
 @triton.jit
-def _scalars(acc, P, W, edges, low, high, rb, mb, BE: tl.constexpr):
-    """Add what the edges of some neurons carry, (neurons, samples): weights lie in the order of the edges.
+def _scalars(acc, P, W, edges, steps, low, high, rb, mb, WIDE: tl.constexpr, BE: tl.constexpr):
+    """Add what the entries of some neurons carry, (neurons, samples): weights lie in the order of the entries.
 
-    Some edges of each neuron come first, so that a warp adds up those of its neurons in registers.
+    Where `WIDE` is true, `steps` says how far apart samples lie at the other end of each. Some entries of each neuron
+    come first, so that a warp adds up those of its neurons in registers.
     """
     re = tl.arange(0, BE)
     for i in range(0, tl.max(high - low), BE):
@@ -265,33 +266,39 @@ def _scalars(acc, P, W, edges, low, high, rb, mb, BE: tl.constexpr):
         there = at < high[None, :]
         far = tl.load(edges + at, mask=there, other=0)
         weight = tl.load(W + at, mask=there, other=0.0)
-        x = tl.load(P + far[:, :, None] + rb[None, None, :], mask=there[:, :, None] & mb[None, None, :], other=0.0)
+        place = far[:, :, None] + rb[None, None, :]
+        if WIDE:
+            place = far[:, :, None] + rb[None, None, :] * tl.load(steps + at, mask=there, other=0)[:, :, None]
+        x = tl.load(P + place, mask=there[:, :, None] & mb[None, None, :], other=0.0)
         acc += tl.sum(weight[:, :, None] * x, 0)
     return acc
 
 
 @triton.jit(do_not_specialize=["count", "batch", "code", "show"])
-def predict_scalars(P, W, nodes, edges, precisions, duals, count, batch, code, show,
-                    DUAL: tl.constexpr, KNOWN: tl.constexpr, PRECISE: tl.constexpr, ACC: tl.constexpr,
-                    BR: tl.constexpr, BE: tl.constexpr, BB: tl.constexpr):
-    """Compute what comes into some nodes of one neuron each, their errors or states: all have one activation."""
+def predict_scalars(P, W, nodes, edges, steps, precisions, duals, count, batch, code, show,
+                    DUAL: tl.constexpr, KNOWN: tl.constexpr, PRECISE: tl.constexpr, WIDE: tl.constexpr,
+                    ACC: tl.constexpr, BR: tl.constexpr, BE: tl.constexpr, BB: tl.constexpr):
+    """Compute what comes into some neurons, their errors or states: all have one activation."""
     entry = tl.program_id(0) * BR + tl.arange(0, BR)
     rb = tl.program_id(1) * BB + tl.arange(0, BB)
     live, mb = entry < count, rb < batch
     row = nodes + entry * _NODE
+    sample = rb[None, :] + tl.zeros((BR, 1), tl.int32)
+    if WIDE:
+        sample = rb[None, :] * tl.load(row, mask=live, other=0)[:, None]
     start, bias = tl.load(row + 6, mask=live, other=_NONE), tl.load(row + 7, mask=live, other=_NONE)
     flags = tl.load(row + 9, mask=live, other=0)
     low = tl.load(row + 10, mask=live, other=0).to(tl.int32)
     high = tl.load(row + 11, mask=live, other=0).to(tl.int32)
-    acc = _scalars(tl.zeros((BR, BB), ACC), P, W, edges, low, high, rb, mb, BE)
-    acc += tl.load(P + start[:, None] + rb[None, :], mask=(start != _NONE)[:, None] & mb[None, :], other=0.0)
+    acc = _scalars(tl.zeros((BR, BB), ACC), P, W, edges, steps, low, high, rb, mb, WIDE, BE)
+    acc += tl.load(P + start[:, None] + sample, mask=(start != _NONE)[:, None] & mb[None, :], other=0.0)
     acc += tl.load(P + bias, mask=bias != _NONE, other=0.0)[:, None]
     a, h = tl.load(row + 2, mask=live, other=0), tl.load(row + 1, mask=live, other=0)
-    tl.store(P + a[:, None] + rb[None, :], acc, mask=((flags & _KEEP) != 0)[:, None] & mb[None, :])
+    tl.store(P + a[:, None] + sample, acc, mask=((flags & _KEEP) != 0)[:, None] & mb[None, :])
     mu = sigma(acc, code, KNOWN)
-    tl.store(P + h[:, None] + rb[None, :], mu, mask=((flags & _SWEEP) != 0)[:, None] & mb[None, :])
+    tl.store(P + h[:, None] + sample, mu, mask=((flags & _SWEEP) != 0)[:, None] & mb[None, :])
     ok = ((flags & _COMPARE) != 0)[:, None] & mb[None, :]
-    error = tl.load(P + h[:, None] + rb[None, :], mask=ok, other=0.0) - mu
+    error = tl.load(P + h[:, None] + sample, mask=ok, other=0.0) - mu
     residual = error
     if PRECISE:
         error *= tl.load(precisions + entry, mask=live, other=1.0)[:, None]
@@ -299,54 +306,58 @@ def predict_scalars(P, W, nodes, edges, precisions, duals, count, batch, code, s
         dual = tl.load(duals + 2 * entry, mask=live, other=_NONE)
         rate = tl.load(duals + 2 * entry + 1, mask=live, other=0)
         shifts = ok & (dual != _NONE)[:, None]
-        shift = residual * tl.load(P + rate[:, None] + rb[None, :], mask=shifts, other=0.0)
-        shift += tl.load(P + dual[:, None] + rb[None, :], mask=shifts, other=0.0)
-        tl.store(P + dual[:, None] + rb[None, :], shift, mask=shifts)
+        shift = residual * tl.load(P + rate[:, None] + sample, mask=shifts, other=0.0)
+        shift += tl.load(P + dual[:, None] + sample, mask=shifts, other=0.0)
+        tl.store(P + dual[:, None] + sample, shift, mask=shifts)
         error += shift
     e, s = tl.load(row + 4, mask=live, other=0), tl.load(row + 5, mask=live, other=0)
-    tl.store(P + e[:, None] + rb[None, :], error, mask=ok)
-    tl.store(P + s[:, None] + rb[None, :], error * slope(acc, mu, code, KNOWN), mask=ok)
+    tl.store(P + e[:, None] + sample, error, mask=ok)
+    tl.store(P + s[:, None] + sample, error * slope(acc, mu, code, KNOWN), mask=ok)
     if show:
         m = tl.load(row + 3, mask=live, other=0)
-        tl.store(P + m[:, None] + rb[None, :], mu, mask=ok)
+        tl.store(P + m[:, None] + sample, mu, mask=ok)
 
 
 @triton.jit(do_not_specialize=["count", "batch", "kept"])
-def pull_scalars(P, W, nodes, edges, rates, moments, kept, numbers, spots, count, batch,
-                 MOVE: tl.constexpr, ALL: tl.constexpr, MASKED: tl.constexpr, ACC: tl.constexpr,
-                 BR: tl.constexpr, BE: tl.constexpr, BB: tl.constexpr):
-    """Compute the gradients of some nodes of one neuron each: these move along them, or they are written."""
+def pull_scalars(P, W, nodes, edges, steps, rates, moments, kept, numbers, spots, count, batch,
+                 MOVE: tl.constexpr, ALL: tl.constexpr, MASKED: tl.constexpr, WIDE: tl.constexpr,
+                 ACC: tl.constexpr, BR: tl.constexpr, BE: tl.constexpr, BB: tl.constexpr):
+    """Compute the gradients of some neurons: these move along them, or they are written."""
     entry = tl.program_id(0) * BR + tl.arange(0, BR)
     rb = tl.program_id(1) * BB + tl.arange(0, BB)
     live, mb = entry < count, rb < batch
     row = nodes + entry * _NODE
+    sample = rb[None, :] + tl.zeros((BR, 1), tl.int32)
+    if WIDE:
+        sample = rb[None, :] * tl.load(row, mask=live, other=0)[:, None]
     flags = tl.load(row + 9, mask=live, other=0)
     low = tl.load(row + 10, mask=live, other=0).to(tl.int32)
     high = tl.load(row + 11, mask=live, other=0).to(tl.int32)
-    gradient = -_scalars(tl.zeros((BR, BB), ACC), P, W, edges, low, high, rb, mb, BE)
+    gradient = -_scalars(tl.zeros((BR, BB), ACC), P, W, edges, steps, low, high, rb, mb, WIDE, BE)
     e = tl.load(row + 4, mask=live, other=0)
     ok = live[:, None] & mb[None, :]
-    gradient += tl.load(P + e[:, None] + rb[None, :], mask=((flags & _OWN) != 0)[:, None] & ok, other=0.0)
+    gradient += tl.load(P + e[:, None] + sample, mask=((flags & _OWN) != 0)[:, None] & ok, other=0.0)
     if MOVE != 0:
         if MASKED:
             spot = tl.load(spots + 2 * entry + 1, mask=live, other=_NONE)
             known = (spot != _NONE)[:, None] & mb[None, :]
-            gradient *= tl.load(P + spot[:, None] + rb[None, :], mask=known, other=1.0)
-        h = P + tl.load(row + 1, mask=live, other=0)[:, None] + rb[None, :]
+            gradient *= tl.load(P + spot[:, None] + sample, mask=known, other=1.0)
+        h = P + tl.load(row + 1, mask=live, other=0)[:, None] + sample
         rate = tl.load(rates + entry * (0 if ALL else 1), mask=live, other=0.0)
-        mean = moments + tl.load(spots + 2 * entry, mask=live, other=0)[:, None] + rb[None, :]
+        mean = moments + tl.load(spots + 2 * entry, mask=live, other=0)[:, None] + sample
         way = _way(gradient, mean, mean + kept, ok, numbers, MOVE)
         tl.store(h, tl.load(h, mask=ok, other=0.0) - rate[:, None] * way, mask=ok)
     else:
-        tl.store(P + e[:, None] + rb[None, :], gradient, mask=ok)
+        tl.store(P + e[:, None] + sample, gradient, mask=ok)
 
 
-@triton.jit(do_not_specialize=["count", "batch"])
-def learn_scalars(P, G, ends, edges, places, factors, count, batch,
+@triton.jit(do_not_specialize=["signal_step", "state_step", "count", "batch"])
+def learn_scalars(P, G, ends, edges, places, factors, signal_step, state_step, count, batch,
                   ADD: tl.constexpr, ACC: tl.constexpr, BR: tl.constexpr, BE: tl.constexpr, BB: tl.constexpr):
     """Compute the gradients of some weights of one number each, summed over the edges that share it, or of biases.
 
-    `edges` holds the offsets of signal and state of each edge; of a bias the signal alone, in the place of an edge.
+    `edges` holds the offsets of signal and state of each edge, whose samples lie so many steps apart; of a bias the
+    signal alone, in the place of an edge.
     """
     entry = tl.program_id(0) * BR + tl.arange(0, BR)
     live, re, rb = entry < count, tl.arange(0, BE), tl.arange(0, BB)
@@ -361,8 +372,8 @@ def learn_scalars(P, G, ends, edges, places, factors, count, batch,
         for b in range(0, batch, BB):
             sample = (b + rb)[None, None, :]
             mb = sample < batch
-            s = tl.load(P + signal[:, :, None] + sample, mask=there[:, :, None] & mb, other=0.0)
-            h = tl.load(P + state[:, :, None] + sample, mask=(state != _NONE)[:, :, None] & mb, other=1.0)
+            s = tl.load(P + signal[:, :, None] + sample * signal_step, mask=there[:, :, None] & mb, other=0.0)
+            h = tl.load(P + state[:, :, None] + sample * state_step, mask=(state != _NONE)[:, :, None] & mb, other=1.0)
             total += tl.sum(tl.sum(s * h, 2), 0)
     total *= tl.load(factors + entry, mask=live, other=0.0)
     where = G + tl.load(places + entry, mask=live, other=0)

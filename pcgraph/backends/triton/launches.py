@@ -15,7 +15,7 @@ from pcgraph.backends.settings import keep
 from pcgraph.backends.torch.calls import Rows, SendBack, numbers
 from pcgraph.backends.triton import kernels
 from pcgraph.backends.triton.descent import Descent
-from pcgraph.backends.triton.tables import BIAS, DENSE, EDGE, NONE, ROW, UNALIGNED, Places, Tile, precision_of
+from pcgraph.backends.triton.tables import BIAS, DENSE, EDGE, NONE, UNALIGNED, Places, Tile, precision_of
 from pcgraph.network import Bucket
 from pcgraph.plan.operations import Index
 
@@ -146,39 +146,49 @@ class _Moving:
 
 
 class _Scalars:
-    """All launches over nodes of one neuron have this in common."""
+    """All launches over single neurons have this in common."""
 
     def __init__(
         self, places: Places, nodes: Index, flags: Index, start: Index, keep: Index, edges: Index, back: bool
     ) -> None:  # fmt: skip
-        ws, s = places.ws, places.ws.structure
-        self.anchor, self.batch, self.count = places.anchor, ws.batch, len(nodes)
-        edges, ends = places.sort(nodes, edges, back)
-        self.weights = places.in_order(edges)
-        far = places.offsets(places.s[s.target[edges]] if back else places.h[s.source[edges]])
+        ws, t = places.ws, places.traits
+        self.owner, self.within = places.neurons(nodes)
+        self.anchor, self.batch, self.count = places.anchor, ws.batch, len(self.owner)
+        entries, ends, far, steps = places.scattered(nodes, edges, back)
+        self.weights = places.in_order(entries)
+        table = places.node_table(nodes, flags, start, keep, np.zeros(len(nodes) + 1, dtype=np.int64))[self.owner]
+        table[:, 1:8] = self.inside(table[:, 1:8])
+        table[:, 10], table[:, 11] = ends[:-1], ends[1:]
         small = len(far) == 0 or (abs(far) < 2**31).all()
+        wide = bool((steps != 1).any() or (table[:, 0] != 1).any())
         self.tables = [
-            places.on_device(places.node_table(nodes, flags, start, keep, ends)),
-            places.on_device(far.astype(np.int32) if small else far),
-        ]
-        t = places.traits
+            places.on_device(table), places.on_device(far.astype(np.int32) if small else far),
+            places.on_device(steps.astype(np.int32) if wide else np.ones(1, dtype=np.int32)),
+        ]  # fmt: skip
         samples = min(32, 1 << (ws.batch - 1).bit_length())
-        self.grid = (-(-len(nodes) // t.scalar_rows), -(-ws.batch // samples))
+        self.grid = (-(-self.count // t.scalar_rows), -(-ws.batch // samples))
         self.options = {
-            "ACC": _LANGUAGE[ws.dtype], "BR": t.scalar_rows, "BE": t.scalar_edges_at_once, "BB": samples,
+            "WIDE": wide, "ACC": _LANGUAGE[ws.dtype], "BR": t.scalar_rows, "BE": t.scalar_edges_at_once, "BB": samples,
             "num_warps": t.scalar_warps,
         }  # fmt: skip
 
+    def inside(self, offsets: Index) -> Index:
+        """Bring offsets of the nodes of neurons to the neurons themselves."""
+        return np.where(offsets == NONE, NONE, offsets + self.within[:, None])
+
 
 class PredictScalars(_Scalars):
-    """This launch does what :class:`Predict` does, for nodes of one neuron that have one activation."""
+    """This launch does what :class:`Predict` does, for single neurons that have one activation."""
 
     def __init__(
         self, places: Places, nodes: Index, flags: Index, start: Index, keep: Index, edges: Index,
         precisions: NDArray[np.float64] | None, duals: Index,
     ) -> None:  # fmt: skip
         super().__init__(places, nodes, flags, start, keep, edges, False)
-        self.error, self.code = _Error(places, precisions, duals), int(max(places.sigma[nodes[0]], 0))
+        own = None if precisions is None else precisions[:, self.owner]
+        duals = duals[self.owner]
+        self.error = _Error(places, own, np.where(duals == -1, -1, duals + self.within[:, None] * places.item))
+        self.code = int(max(places.sigma[nodes[0]], 0))
         self.options |= {"KNOWN": places.sigmas, **self.error.kind}
 
     def __call__(self, show: bool, t: int = 0) -> None:
@@ -190,14 +200,14 @@ class PredictScalars(_Scalars):
 
 
 class PullScalars(_Scalars):
-    """This launch does what :class:`Pull` does, for nodes of one neuron."""
+    """This launch does what :class:`Pull` does, for single neurons."""
 
     def __init__(self, places: Places, nodes: Index, flags: Index, edges: Index, spots: Index) -> None:
         super().__init__(places, nodes, flags, np.full(len(nodes), -1), places.a[nodes], edges, True)
-        self.moving = _Moving(places, spots)
+        self.moving = _Moving(places, self.inside(spots[self.owner]))
 
     def __call__(self, descent: Descent | None, rates: Tensor | None = None) -> None:
-        """Launch it: the states move at these rates, (nodes,) or one for all, or else the gradients are written."""
+        """Launch it: the states move at these rates, (neurons,) or one for all, or else the gradients are written."""
         kernels.pull_scalars[self.grid](
             self.anchor, self.weights, *self.tables, *self.moving.tensors(descent, rates), self.count, self.batch,
             **self.moving.kind(descent, rates), **self.options,
@@ -207,8 +217,9 @@ class PullScalars(_Scalars):
 class _Part(NamedTuple):
     """This is a parameter that the kernels learn: the factor of its gradients, and what they are sums of.
 
-    Tiles have a row for each gradient in the table of weights. Weights of one number, and biases of such nodes, have
-    the ends of each among `edges`, of shape (rows + 1,), and the offsets of signals and states there.
+    Tiles have a row for each gradient in the table of weights. Weights of single entries, and biases of nodes of one
+    neuron, have the ends of each among `edges`, of shape (numbers + 1,), and the offsets of signals and states there,
+    whose samples lie so many `steps` apart.
     """
 
     parameter: nn.Parameter
@@ -216,6 +227,7 @@ class _Part(NamedTuple):
     rows: Index | None
     ends: Index | None = None
     edges: Index | None = None
+    steps: tuple[int, int] = (1, 1)
 
 
 class Learning:
@@ -247,15 +259,18 @@ class Learning:
             which = np.concatenate(found) if found else np.zeros(0, dtype=np.int64)
             weight, alone = net.weights[bucket.name], bool(places.scalar[bucket.start])
             if alone:
-                ends = (places.s[s.target[which]], places.h[s.source[which]])
-                self.parts.append(self._of_scalars(weight, bucket.scale, places.row[which], *ends))
+                steps = s.groups[bucket.target_group].size, s.groups[bucket.source_group].size
+                edge, source, target, place = places.entries(which)
+                signal = places.offsets(places.s[s.target[edge]]) + target
+                state = places.offsets(places.h[s.source[edge]]) + source
+                self.parts.append(_of_scalars(weight, bucket.scale, place, signal, state, steps))
             else:
                 self.parts.append(_Part(weight, bucket.scale, self._of_weights(bucket, which)))
         for group, rows in biases:
             bias, nodes = net.biases[f"bias_{s.groups[group].name}"], s.groups[group].start + numbers(rows)
             if bias[0].numel() == 1:
-                none = np.full(len(nodes), -1)
-                self.parts.append(self._of_scalars(bias, 1.0, net.bias_row[nodes], places.s[nodes], none))
+                signal = places.offsets(places.s[nodes])
+                self.parts.append(_of_scalars(bias, 1.0, net.bias_row[nodes], signal, np.full(len(nodes), NONE)))
             else:
                 self.parts.append(_Part(bias, 1.0, self._of_biases(bias, nodes)))
         self.edges = places.on_device(np.concatenate(self._edges))
@@ -289,13 +304,6 @@ class Learning:
         row = (parameter[0].numel(), 1, 0, 0, 0, BIAS)
         return self._rows(self.ws.net.bias_row[nodes], len(parameter), signals, signals, row)
 
-    def _of_scalars(self, parameter: nn.Parameter, factor: float, keys: Index, signal: Index, state: Index) -> _Part:
-        """Return the part of gradients of one number each: sums over the edges whose key is its row; -1 is no state."""
-        order = np.argsort(keys, kind="stable")
-        ends = np.searchsorted(keys[order], np.arange(len(parameter) + 1))
-        offsets = [self.places.offsets(where[order]) for where in (signal, state)]
-        return _Part(parameter, factor, None, ends, np.stack(offsets, 1))
-
     def __call__(self, scale: float) -> None:
         """Add the gradients times `scale` to those of the parameters that learn."""
         learning = tuple(i for i, part in enumerate(self.parts) if part.parameter.requires_grad and len(part.parameter))
@@ -304,6 +312,17 @@ class Learning:
         if learning not in self._bound:
             self._bound[learning] = _Bound(self, learning)
         self._bound[learning].run(scale)
+
+
+def _of_scalars(
+    parameter: nn.Parameter, factor: float, keys: Index, signal: Index, state: Index, steps: tuple[int, int] = (1, 1)
+) -> _Part:
+    """Return the part of gradients of one number each: sums over the entries whose key is its place."""
+    order: Index | slice = slice(None)
+    if (np.diff(keys) < 0).any():
+        order = np.argsort(keys, kind="stable")
+    ends = np.searchsorted(keys[order], np.arange(parameter.numel() + 1))
+    return _Part(parameter, factor, None, ends, np.stack([signal[order], state[order]], 1), steps)
 
 
 class _Bound:
@@ -319,8 +338,12 @@ class _Bound:
         rounded = [-(-p.numel() // self.ALIGN) * self.ALIGN for p in self.parameters]
         self.starts = np.cumsum([0, *rounded])
         begun = list(zip(self.starts[:-1].tolist(), parts))
-        self.tiles = _Tiles(whole, [(start, part) for start, part in begun if part.rows is not None])
-        self.scalars = _Numbers(whole, [(start, part) for start, part in begun if part.rows is None])
+        self.launches: list[_Tiles | _Numbers] = []
+        if tiled := [(start, part) for start, part in begun if part.rows is not None]:
+            self.launches.append(_Tiles(whole, tiled))
+        for steps in sorted({part.steps for part in parts if part.rows is None}):
+            alone = [(start, part) for start, part in begun if part.rows is None and part.steps == steps]
+            self.launches.append(_Numbers(whole, alone, steps))
 
     def run(self, scale: float) -> None:
         """Launch it: into gradients of its own, or into new ones that are added to what is there."""
@@ -329,7 +352,7 @@ class _Bound:
         flat = own
         if flat is None:
             flat = torch.empty(int(self.starts[-1]), dtype=self.whole.ws.dtype, device=self.whole.ws.device)
-        for launch in (self.tiles, self.scalars):
+        for launch in self.launches:
             launch(flat, scale, add=own is not None)
         if own is not None:
             return
@@ -358,9 +381,10 @@ class _Gradients:
 
     def __init__(self, whole: Learning, begun: Sequence[tuple[int, _Part]]) -> None:
         self.whole, places = whole, whole.places
-        where, factors = [np.zeros(0, dtype=np.int64)], [np.zeros(0)]
+        where, factors = [], []
         for start, part in begun:
-            count, each = len(part.parameter), part.parameter[0].numel()
+            each = 1 if part.rows is None else part.parameter[0].numel()
+            count = part.parameter.numel() // each
             where.append(start + np.arange(count) * each)
             factors.append(np.full(count, part.factor))
         self.places, self.factors = places.on_device(np.concatenate(where)), np.concatenate(factors)
@@ -382,8 +406,7 @@ class _Tiles(_Gradients):
     def __init__(self, whole: Learning, begun: Sequence[tuple[int, _Part]]) -> None:
         super().__init__(whole, begun)
         places = whole.places
-        none = np.zeros((0, len(ROW)), dtype=np.int64)
-        table = np.concatenate([none, *(part.rows for _, part in begun if part.rows is not None)])
+        table = np.concatenate([part.rows for _, part in begun if part.rows is not None])
         side = 32 if table[:, :2].max(initial=1) <= 32 else 64
         tiles = _tiles(-(-table[:, 0] // side), -(-table[:, 1] // side), side)
         self.grid, self.tables = (len(tiles),), [places.on_device(t) for t in (tiles, table)]
@@ -396,18 +419,18 @@ class _Tiles(_Gradients):
         }  # fmt: skip
 
     def __call__(self, flat: Tensor, scale: float, add: bool) -> None:
-        if self.grid[0]:
-            kernels.learn[self.grid](
-                self.whole.places.anchor, flat, *self.tables, self.whole.edges, self.places, self.scaled(scale),
-                self.whole.batch, ADD=add, **self.options,
-            )  # fmt: skip
+        kernels.learn[self.grid](
+            self.whole.places.anchor, flat, *self.tables, self.whole.edges, self.places, self.scaled(scale),
+            self.whole.batch, ADD=add, **self.options,
+        )  # fmt: skip
 
 
 class _Numbers(_Gradients):
-    """This launch computes the gradients of weights and biases of single neurons."""
+    """This launch computes the gradients of weights of single entries, and of biases of single neurons."""
 
-    def __init__(self, whole: Learning, begun: Sequence[tuple[int, _Part]]) -> None:
+    def __init__(self, whole: Learning, begun: Sequence[tuple[int, _Part]], steps: tuple[int, int]) -> None:
         super().__init__(whole, begun)
+        self.steps = steps
         places, t = whole.places, whole.places.traits
         ends, edges, first = [np.zeros(1, dtype=np.int64)], [np.zeros((0, 2), dtype=np.int64)], 0
         for _, part in begun:
@@ -426,11 +449,10 @@ class _Numbers(_Gradients):
         }  # fmt: skip
 
     def __call__(self, flat: Tensor, scale: float, add: bool) -> None:
-        if self.count:
-            kernels.learn_scalars[self.grid](
-                self.whole.places.anchor, flat, *self.tables, self.places, self.scaled(scale), self.count,
-                self.whole.batch, ADD=add, **self.options,
-            )  # fmt: skip
+        kernels.learn_scalars[self.grid](
+            self.whole.places.anchor, flat, *self.tables, self.places, self.scaled(scale), *self.steps, self.count,
+            self.whole.batch, ADD=add, **self.options,
+        )  # fmt: skip
 
 
 def _tiles(down: Index, across: Index, side: int) -> Index:

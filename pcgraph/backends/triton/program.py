@@ -348,7 +348,7 @@ class TritonProgram(TorchProgram):
         for kind, some in self._kinds(nodes, by_sigma=False):
             mine = every[np.isin(s.source[every], some)]
             launch = self._launch(PullScalars if kind >= 0 else Pull, some, own[some], mine, self.descents.spots[some])
-            release.append((place[some], launch))
+            release.append((place[some][self.places.neurons(some)[0]] if kind >= 0 else place[some], launch))
         pulled: list[Step] = [*aside, *(partial(launch, None) for _, launch in release)]
         moves = [self._move(call) for call in calls.moves]
         return Fused(forward, errors, clear, pulled, moves, before, predict, aside, release)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,8 +24,8 @@ from pcgraph.plan.operations import Index
 
 __all__ = [
     "ACTIVATIONS", "ADAM", "BARE", "BIAS", "COMPARE", "COPY", "DENSE", "EDGE", "ENERGIES", "ENERGY", "KEEP",
-    "MOMENTUM", "NESTEROV", "NODE", "NONE", "OWN", "PLAIN", "ROW", "SHIFT", "SWEEP", "UNALIGNED", "Places", "Tile",
-    "aside", "known", "precision_of", "priced", "tile_for",
+    "MOMENTUM", "NESTEROV", "NODE", "NONE", "OWN", "PLAIN", "ROW", "SHIFT", "SWEEP", "UNALIGNED", "Entries", "Places",
+    "Tile", "aside", "known", "precision_of", "priced", "tile_for",
 ]  # fmt: skip
 
 #: The activations that the kernels know, by their number.
@@ -47,6 +47,8 @@ NONE = -(2**62)
 COMPARE, SWEEP, KEEP, OWN, BARE, SHIFT = 1, 2, 4, 8, 16, 32
 #: Above these bits of the flags stands the number of the node's energy.
 ENERGY = 8
+#: The kernels of torch's backend that have stored entries, from neuron to neuron.
+SCATTERED = ("sparse", "entries")
 #: How states move: not at all, their gradients are written; or by descent of one of these kinds.
 PLAIN, MOMENTUM, NESTEROV, ADAM = 1, 2, 3, 4
 
@@ -77,6 +79,25 @@ def priced(segment: Segment, size: int, most: int = 32) -> int:
     return list(ENERGIES).index(type(energy))
 
 
+class Entries(NamedTuple):
+    """These are the stored entries of some edges, from one neuron to another; an edge between scalars is one.
+
+    Attributes
+    ----------
+    edge : ndarray of int64, shape (entries,)
+        The number of each entry's edge.
+    source, target : ndarray of int64, shape (entries,)
+        The neurons within the nodes at its ends.
+    weight : ndarray of int64, shape (entries,)
+        Its place in the flat weights of its bucket.
+    """
+
+    edge: Index
+    source: Index
+    target: Index
+    weight: Index
+
+
 @dataclass(frozen=True)
 class Tile:
     """A program computes so many samples of so many neurons, adding up over so many numbers at a time."""
@@ -99,14 +120,18 @@ def _number(activation: Activation) -> int:
 
 def aside(bucket: Bucket, kernel: Kernel, structure: Structure, traits: Traits) -> str | None:
     """Say why the fused kernels do not compute the edges of a bucket; return None where they do."""
-    if bucket.kind not in ("linear", "identity"):
+    if bucket.kind not in ("linear", "identity", "sparse"):
         return f"{bucket.kind} edges"
     if _number(bucket.phi) < 0:
         return f"the activation {bucket.phi.name!r} is none that they know"
     if bucket.kind == "identity":
         return None if bucket.scale == 1.0 else "a scaled identity"
-    if kernel.name == "sparse":
-        return None if bucket.phi.is_identity else "scalar edges with an activation"
+    if kernel.name in SCATTERED:
+        return (
+            None
+            if bucket.phi.is_identity
+            else f"{'scalar' if bucket.kind == 'linear' else 'sparse'} edges with an activation"
+        )
     each = bucket.entries(structure.groups)
     if each >= traits.fused_edge or (each >= traits.heavy_edge and each * bucket.count >= traits.heavy_bucket):
         return "large products are cuBLAS's"
@@ -171,7 +196,7 @@ class Places:
         codes = np.array([known(segment) for segment in s.segments])
         self.sigma = codes[s.segment_of]
         self.fused: Mask = np.zeros(len(s.source), dtype=bool)
-        #: Edges and nodes of one neuron that go by the kernels for scalars.
+        #: Edges that go by the kernels for scattered neurons: between nodes of one, or of stored entries.
         self.scalar: Mask = np.zeros(len(s.source), dtype=bool)
         self.phi, self.copies = np.zeros(len(s.source), dtype=np.int64), np.zeros(len(s.source), dtype=bool)
         self.row = np.zeros(len(s.source), dtype=np.int64)
@@ -180,13 +205,13 @@ class Places:
                 continue
             part = slice(bucket.start, bucket.stop)
             self.fused[part], self.phi[part] = True, _number(bucket.phi)
-            self.copies[part], self.scalar[part] = bucket.kind == "identity", kernel.name == "sparse"
+            self.copies[part], self.scalar[part] = bucket.kind == "identity", kernel.name in SCATTERED
             self.row[part] = np.arange(bucket.count) if bucket.weight is None else bucket.weight
         self.alone = self._alone()
         #: The buckets whose weights the kernels learn.
         self.buckets = [
             b for b in range(len(kernels))
-            if s.buckets[b].kind == "linear" and self.fused[s.buckets[b].start]
+            if s.buckets[b].kind in ("linear", "sparse") and self.fused[s.buckets[b].start]
         ]  # fmt: skip
         tiled = self.fused & ~self.scalar
         self.tile = tile_for(traits, self.size[~self.alone], ws.batch, precision_of(ws) == "tf32x3")
@@ -197,7 +222,7 @@ class Places:
         self.sigmas, self.phis, self.energies = _bits(self.sigma), _bits(self.phi[tiled]), _bits(self.energy)
 
     def _alone(self) -> Mask:
-        """Find the nodes of the kernels for scalars: none but scalar edges of theirs are fused; others are not so."""
+        """Find the nodes whose neurons go one by one: none but scalar edges of theirs are fused; others are not so."""
         s = self.ws.structure
         alone = np.zeros(len(self.size), dtype=bool)
         for ends in (s.source, s.target):
@@ -317,18 +342,68 @@ class Places:
         }  # fmt: skip
         return anchor, table, ends, facts | ({"TURNED": turned} if back else {})
 
-    def in_order(self, edges: Index) -> Tensor:
-        """Return the weights of scalar edges in this order: a copy, refreshed for every run."""
+    def neurons(self, nodes: Index) -> tuple[Index, Index]:
+        """Return for each neuron of some nodes the place of its node among them, and its own within the node."""
+        size = self.size[nodes]
+        owner = np.repeat(np.arange(len(nodes)), size)
+        return owner, np.arange(len(owner)) - np.repeat(np.cumsum(size) - size, size)
+
+    def entries(self, edges: Index) -> Entries:
+        """Return the stored entries of edges, edge by edge."""
+        s = self.ws.structure
+        bucket_of = s.bucket_of[edges]
+        sparse = [b for b in np.unique(bucket_of).tolist() if s.buckets[b].kind == "sparse"]
+        patterns = {b: s.buckets[b].pattern(s.groups).numpy() for b in sparse}
+        count = np.ones(len(edges), dtype=np.int64)
+        for b, pattern in patterns.items():
+            count[bucket_of == b] = pattern.shape[1]
+        edge, of = np.repeat(edges, count), np.repeat(bucket_of, count)
+        weight = self.row[edge]
+        source, target = np.zeros(len(edge), dtype=np.int64), np.zeros(len(edge), dtype=np.int64)
+        for b, pattern in patterns.items():
+            here, each = np.flatnonzero(of == b), pattern.shape[1]
+            for end, column in zip((source, target), pattern):
+                end[here] = np.tile(column, len(here) // each)
+            weight[here] = weight[here] * each + np.tile(np.arange(each), len(here) // each)
+        return Entries(edge, source, target, weight)
+
+    def scattered(self, nodes: Index, edges: Index, back: bool) -> tuple[Entries, Index, Index, Index]:
+        """Return the entries at the neurons of some nodes in their order, where each neuron's end, and the far ends.
+
+        Returns
+        -------
+        Entries
+        ndarray of int64, shape (neurons + 1,)
+        ndarray of int64, shape (entries,)
+            The offset of the state, or where `back` is true the signal, at the other end.
+        ndarray of int64, shape (entries,)
+            How far apart samples lie there.
+        """
+        s, found = self.ws.structure, self.entries(edges)
+        ends = (s.source[found.edge], found.source), (s.target[found.edge], found.target)
+        (near, neuron), (far, other) = ends if back else ends[::-1]
+        size = self.size[nodes]
+        first = np.full(len(self.size), -1)
+        first[nodes] = np.cumsum(size) - size
+        row = first[near] + neuron
+        if (np.diff(row) < 0).any():
+            order = np.argsort(row, kind="stable")
+            found, row, far, other = Entries(*(each[order] for each in found)), row[order], far[order], other[order]
+        place = self.offsets((self.s if back else self.h)[far]) + other
+        return found, np.searchsorted(row, np.arange(size.sum() + 1)), place, self.size[far]
+
+    def in_order(self, entries: Entries) -> Tensor:
+        """Return the weights of entries in this order: a copy, refreshed for every run."""
         s, ws = self.ws.structure, self.ws
-        buckets = [s.buckets[b] for b in np.unique(s.bucket_of[edges])]
-        if not buckets:
+        bucket_of = s.bucket_of[entries.edge]
+        found = np.unique(bucket_of)
+        if not len(found):
             return self.anchor
-        every = [ws.weights(bucket).view(-1) for bucket in buckets]
-        copy = torch.empty(len(edges), dtype=ws.dtype, device=ws.device)
-        for bucket, weight in zip(buckets, every):
-            here = np.flatnonzero(s.bucket_of[edges] == s.bucket_of[bucket.start])
-            rows, to = self.on_device(self.row[edges[here]]), self.on_device(here)
-            if len(buckets) == 1:
+        copy = torch.empty(len(bucket_of), dtype=ws.dtype, device=ws.device)
+        for b in found:
+            weight, here = ws.weights(s.buckets[b]).view(-1), np.flatnonzero(bucket_of == b)
+            rows, to = self.on_device(entries.weight[here]), self.on_device(here)
+            if len(found) == 1:
                 ws.refreshed(partial(torch.index_select, weight, 0, rows, out=copy))
             else:
                 ws.refreshed(partial(_scatter, copy, to, weight, rows))
