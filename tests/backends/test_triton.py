@@ -226,6 +226,7 @@ def scattered() -> nx.DiGraph:
     same_entries = sparse(density=0.3, seed=2)
     graph.add_edge("a", "b", transform=same_entries, share="w")
     graph.add_edge("b", "a", transform=same_entries, share="w")
+    graph.add_edge("b", "b", transform=same_entries)
     graph.add_edge("a", "a", transform=sparse(density=0.2, seed=3), scale=0.5)
     graph.add_edge("b", "y", transform=sparse(density=0.5, seed=4))
     return graph

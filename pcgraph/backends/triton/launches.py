@@ -154,17 +154,12 @@ class _Scalars:
         ws, t = places.ws, places.traits
         self.owner, self.within = places.neurons(nodes)
         self.anchor, self.batch, self.count = places.anchor, ws.batch, len(self.owner)
-        entries, ends, far, steps = places.scattered(nodes, edges, back)
-        self.weights = places.in_order(entries)
+        weights, far, steps, ends, wide = places.scattered(nodes, edges, back)
         table = places.node_table(nodes, flags, start, keep, np.zeros(len(nodes) + 1, dtype=np.int64))[self.owner]
-        table[:, 1:8] = self.inside(table[:, 1:8])
+        if wide:
+            table[:, 1:8] = self.inside(table[:, 1:8])
         table[:, 10], table[:, 11] = ends[:-1], ends[1:]
-        small = len(far) == 0 or (abs(far) < 2**31).all()
-        wide = bool((steps != 1).any() or (table[:, 0] != 1).any())
-        self.tables = [
-            places.on_device(table), places.on_device(far.astype(np.int32) if small else far),
-            places.on_device(steps.astype(np.int32) if wide else np.ones(1, dtype=np.int32)),
-        ]  # fmt: skip
+        self.weights, self.tables = weights, [places.on_device(table), far, steps]
         samples = min(32, 1 << (ws.batch - 1).bit_length())
         self.grid = (-(-self.count // t.scalar_rows), -(-ws.batch // samples))
         self.options = {
