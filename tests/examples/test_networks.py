@@ -16,7 +16,7 @@ from tests.builders import quick_example, script
 
 ROWS = ROOT / "docs" / "figures" / "examples"
 NAMES = ("classify", "skip_and_lateral", "associative_memory", "query_any_way", "assemblies", "graph_neural_network",
-         "characters")  # fmt: skip
+         "characters", "hybrid")  # fmt: skip
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -45,6 +45,18 @@ def test_the_tables_in_the_text_are_made_of_committed_rows(name):
     with (ROWS / f"{name}.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert script(name).table(rows) in (ROOT / "docs" / "examples.md").read_text()
+
+
+def test_a_learned_guess_is_worth_a_hundred_steps():
+    """What the text says of hybrid predictive coding, of every seed."""
+    with (ROWS / "hybrid.csv").open() as file:
+        rows = {(row["start"], row["seed"]): row for row in csv.DictReader(file)}
+    for seed in "012":
+        guess, zero = rows["guess", seed], rows["zero", seed]
+        assert float(guess["told_0"]) > 88
+        assert float(zero["told_30"]) < 76
+        assert float(guess["energy_0"]) < float(zero["energy_30"])
+        assert float(guess["energy_300"]) < float(zero["energy_300"])
 
 
 def test_the_classifier_tells_digits_apart(tmp_path, monkeypatch, capsys):
