@@ -39,6 +39,17 @@ def test_a_network_is_grown_frozen_watched_and_exported(tmp_path, monkeypatch, c
     assert names == {"grow_freeze_export.png", "grow_freeze_export_h3.png", "grow_freeze_export.gif", "saliency.png"}
 
 
+def test_settings_are_searched_for_and_networks_compared(tmp_path, monkeypatch, capsys):
+    """It shows a search, the options of fit, two targets with metrics, and an estimator in a grid search."""
+    quick_example("search_and_compare", tmp_path, monkeypatch)
+    said = capsys.readouterr().out
+    assert "best of 2" in said
+    assert "digit: accuracy" in said
+    assert "auroc" in said
+    assert "by scikit-learn: {'activation': " in said
+    assert {"report.md", "search.db", "search.png"} <= {path.name for path in tmp_path.iterdir()}
+
+
 @pytest.mark.parametrize("name", NAMES[1:])
 def test_the_tables_in_the_text_are_made_of_committed_rows(name):
     """A figure in the text that no run produced would mislead whoever relies on it."""
