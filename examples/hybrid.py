@@ -11,7 +11,7 @@ tells what the guess knows and what the steps add.
 The same is trained without a guess, from the sweep of h0, and asked from zero.
 
 A. Tschantz, B. Millidge, A. K. Seth, C. L. Buckley, "Hybrid predictive coding: Inferring, fast and slow", PLOS
-Computational Biology, 2023. It takes two minutes or so on one core, and downloads nothing.
+Computational Biology, 2023. It takes some minutes on one core, and downloads nothing.
 """
 
 from __future__ import annotations

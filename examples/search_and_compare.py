@@ -7,7 +7,7 @@ part of the training images, and the best are run again with other seeds. What w
 with gradients clipped, two batches to an update, and a running average of the weights, which is what is asked in the
 end, by metrics of torchmetrics. Beside it a grid search of scikit-learn chooses among networks that are its estimators.
 
-It takes a minute on one core, and downloads nothing; the extras search, sklearn and plot are needed, and torchmetrics.
+It takes some minutes on one core, downloads nothing, and needs the extras search, sklearn and plot, and torchmetrics.
 """
 
 import argparse
