@@ -207,7 +207,7 @@ def main() -> None:
         "torch": torch.__version__, "threads": torch.get_num_threads(), "rows": rows,
     }  # fmt: skip
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(result, indent=1) + "\n")
+    args.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(table(result))
 
 

@@ -258,7 +258,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     if unknown:
         parser.error(f"no section is called {', '.join(sorted(unknown))}; there are {', '.join(SECTIONS)}")
     if args.table is not None:
-        found: dict[str, Any] = json.loads(args.table.read_text())
+        found: dict[str, Any] = json.loads(args.table.read_text(encoding="utf-8"))
         print(table(found))
         return found
     if args.device == "cpu" and not args.dry:
@@ -266,14 +266,14 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     size = Size.dry(args.device) if args.dry else Size(args.device)
     if args.compile:
         return work.compile_all(size)
-    result = json.loads(args.out.read_text()) if args.go_on else header(args.device, args.dry)
+    result = json.loads(args.out.read_text(encoding="utf-8")) if args.go_on else header(args.device, args.dry)
     if args.tier is not None and args.tier.exists():
-        result["tier"] = (args.tier.read_text().strip().splitlines() or [""])[-1].strip("= ")
+        result["tier"] = (args.tier.read_text(encoding="utf-8").strip().splitlines() or [""])[-1].strip("= ")
     wanted, end = args.sections or list(SECTIONS), time.monotonic() + args.seconds
     args.out.parent.mkdir(parents=True, exist_ok=True)
     for i, section in enumerate(wanted):
         fine = measure(section, size, end - time.monotonic(), result)
-        args.out.write_text(json.dumps(result, indent=1) + "\n")
+        args.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
         rest = wanted[i + 1 :]
         if not fine and rest:  # in a process of its own, since this one's GPU fails at all that follows
             again = [*rest, "--go-on", "--device", args.device, "--out", str(args.out)]

@@ -149,7 +149,7 @@ def main() -> None:
                 row |= {"recurrence": recurrence, "seed": seed, "epochs": epochs} | train(graph, seed, epochs)
                 rows.append(row)
                 print(f"  seed {seed}: {row['accuracy']} %, {row['seconds_an_epoch']} s an epoch", flush=True)
-    with (options.out / "assemblies.csv").open("w", newline="") as file:
+    with (options.out / "assemblies.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)

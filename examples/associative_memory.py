@@ -205,7 +205,7 @@ def main() -> None:
                 nets[memory] = net
 
     keys = list(dict.fromkeys(key for row in rows for key in row))
-    with (options.out / "associative_memory.csv").open("w", newline="") as file:
+    with (options.out / "associative_memory.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=keys, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)

@@ -107,7 +107,7 @@ def main() -> None:
     numbers = torch.tensor([letters.index(c) for c in learned])
     seeds, steps, every = ((0,), 20, 10) if options.quick else ((0, 1), 200, 25)
     rows = [row for seed in seeds for rule in RULES for row in train(rule, seed, numbers, len(letters), steps, every)]
-    with (options.out / "characters.csv").open("w", newline="") as file:
+    with (options.out / "characters.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)

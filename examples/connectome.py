@@ -83,7 +83,7 @@ def read(folder: Path) -> tuple[Index, ...]:
             tables.append(pandas.read_parquet(folder / f"{name}.parquet")[columns].to_numpy(np.int64))
             continue
         path = folder / f"{name}.csv"
-        with open(path) as stream:
+        with open(path, encoding="utf-8") as stream:
             found = stream.readline().strip().split(",")
         if found != columns:
             raise SystemExit(f"{path} needs the columns {','.join(columns)} (found {','.join(found)})")

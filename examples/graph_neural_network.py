@@ -184,7 +184,7 @@ def main() -> None:
     splits = range(100, 100 + count)  # settings were tried on others, from 0 on
     done = {(name, split): compare(name, split, epochs) for name in LAYERS for split in splits}
     rows = [row for row, _ in done.values()]
-    with (options.out / "graph_neural_network.csv").open("w", newline="") as file:
+    with (options.out / "graph_neural_network.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)

@@ -172,7 +172,7 @@ def main() -> None:
             print(f"weight decay {decay:g}, seed {seed}: {found}, {time.perf_counter() - begun:.1f} s", flush=True)
             if seed == 0 and decay == chosen:
                 picture(net, unseen, steps, options.out / "query_any_way.png")
-    with (options.out / "query_any_way.csv").open("w", newline="") as file:
+    with (options.out / "query_any_way.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)

@@ -56,7 +56,7 @@ class Store:
     def __post_init__(self) -> None:
         self.rows = []
         if self.path.exists():
-            with self.path.open(newline="") as file:
+            with self.path.open(newline="", encoding="utf-8") as file:
                 self.rows = list(csv.DictReader(file))
 
     def where(self, **values: object) -> list[dict[str, str]]:
@@ -81,7 +81,7 @@ class Store:
         columns = list(dict.fromkeys(k for r in self.rows for k in r))
         self.path.parent.mkdir(parents=True, exist_ok=True)
         new = self.path.with_suffix(".new")
-        with new.open("w", newline="") as file:
+        with new.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, fieldnames=columns, restval="", lineterminator="\n")
             writer.writeheader()
             writer.writerows(self.rows)
@@ -139,7 +139,7 @@ def run(
         found = train(**one)
         store.add(*([found] if isinstance(found, Mapping) else found))
         print({k: store.rows[-1][k] for k in [*one, *store.rows[-1]]}, flush=True)
-    (args.out / f"{name}.md").write_text(table(store.rows) + "\n")
+    (args.out / f"{name}.md").write_text(table(store.rows) + "\n", encoding="utf-8")
     print(table(store.rows))
 
 

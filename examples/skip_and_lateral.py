@@ -167,7 +167,7 @@ def main() -> None:
                 rows.append(row)
                 print(f"  {rule}, seed {seed}: {row['accuracy']} %", flush=True)
 
-    with (options.out / "skip_and_lateral.csv").open("w", newline="") as file:
+    with (options.out / "skip_and_lateral.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)

@@ -52,7 +52,7 @@ from pcgraph.rates import safe_rate
 from pcgraph.solvers import LBFGS, Anderson, Momentum
 from pcgraph.topology import check
 from pcgraph.training import evaluate, fit
-from pcgraph.tuning import search
+from pcgraph.tuning.search import search
 
 if TYPE_CHECKING:
     from types import ModuleType

@@ -43,6 +43,7 @@ EXTRAS = {
     "hypothesis": "an installation may lack it (the extra testing)",
     "torch.utils.tensorboard": "an installation may lack it, and only one who logs to it needs it",
     "optuna": "an installation may lack it, and only a search needs it",
+    "sqlalchemy": "it comes with optuna, and only a search needs it",
     "triton": "only machines with a GPU have it",
     "pymetis": "an installation may lack it (the extra parts)",
     "pcgraph.tuning.settings": "it brings images, and only a search over the settings of pcgraph train needs it",
@@ -413,3 +414,33 @@ def test_every_tensor_is_made_on_a_named_device() -> None:
     assert makers_of_tensors("torch.zeros(3); torch.ones(2, device=d); torch.nn.init.zeros_(x)") == ["torch.zeros(3)"]
     found = {path: makers_of_tensors(path.read_text()) for path in PACKAGE.rglob("*.py")}
     assert {str(path.relative_to(PACKAGE)): calls for path, calls in found.items() if calls} == {}
+
+
+# -- files ------------------------------------------------------------------------------------------------------------
+
+TEXTS = {"open", "read_text", "write_text", "NamedTemporaryFile", "fdopen"}
+
+
+def texts_without_encoding(source: str) -> list[str]:
+    """Find the calls that leave it to the system by which encoding a file is read or written."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        name = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
+        if name.rpartition(".")[2] not in TEXTS or name in ("os.open", "gzip.open", "image.open", "tarfile.open"):
+            continue
+        said = {keyword.arg: keyword.value for keyword in node.keywords}
+        words = [a.value for a in [*node.args, *said.values()] if isinstance(a, ast.Constant)]
+        binary = any(isinstance(word, str) and re.fullmatch("[rwax]b[+]?", word) for word in words)
+        if not (binary or "encoding" in said or None in said):
+            found.append(ast.unparse(node))
+    return found
+
+
+def test_every_text_is_read_and_written_as_utf_8() -> None:
+    """Windows takes another encoding where none is named: a table with a dash cannot be read, or not even written."""
+    said = 'open(p); p.open("rb"); open(p, "w", **TEXT); p.read_text(); p.write_text(t, encoding="a"); os.open(p, 0)'
+    assert texts_without_encoding(said) == ["open(p)", "p.read_text()"]
+    folders = (PACKAGE, ROOT / "examples", ROOT / "benchmarks", ROOT / "docs")
+    paths = [path for folder in folders for path in folder.rglob("*.py")]
+    found = {path: texts_without_encoding(path.read_text(encoding="utf-8")) for path in paths}
+    assert {str(path.relative_to(ROOT)): calls for path, calls in found.items() if calls} == {}

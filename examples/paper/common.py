@@ -102,7 +102,7 @@ def versions() -> dict[str, str]:
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
-        names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
+        names = [line for line in info.read_text(encoding="utf-8").splitlines() if line.startswith("model name")]
         cpu = names[0].split(":", 1)[1].strip() if names else cpu
     return {
         "torch": torch.__version__, "pcgraph": pcgraph.__version__, "python": platform.python_version(), "cpu": cpu,
@@ -192,5 +192,5 @@ def _hours(rows: Sequence[Mapping[str, str]]) -> str:
 def save(folder: Path, name: str, text: str, rows: Sequence[Mapping[str, str]]) -> None:
     """Write a table with what :func:`provenance` says of its rows beside them, and print it."""
     text += "\n\n" + provenance(rows)
-    (folder / f"{name}.md").write_text(text + "\n")
+    (folder / f"{name}.md").write_text(text + "\n", encoding="utf-8")
     print(text, flush=True)

@@ -17,7 +17,7 @@ __all__ = ["search"]
 
 def search(
     config: Annotated[
-        Path, typer.Argument(metavar="FILE.toml", help="Settings of train, [space] and [search]; see docs/search.md.")
+        Path, typer.Argument(metavar="FILE.toml", help="Settings of train, [space] and [search]; see docs/settings.md.")
     ],
     out: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="For report, tables, pictures and the best settings.")

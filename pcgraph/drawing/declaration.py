@@ -16,13 +16,15 @@ from pcgraph.arguments import is_number, shown
 from pcgraph.drawing.placing import (
     HIGH,
     WIDE,
+    Box,
     bend,
+    box,
+    clearest,
     fanned,
     heights,
     is_target,
     layout,
     main_edges,
-    middle,
     signs,
 )  # fmt: skip
 from pcgraph.drawing.style import (
@@ -198,6 +200,7 @@ class _Picture:
         )
         shapes = [declared.nodes[v].get("shape") for v in declared]
         self.counted = len(shapes) <= COUNTED and any(shape not in (None, 1, (1,)) for shape in shapes)
+        self.taken = [each for v in place for each in self.takes(v)] if self.full else []
 
     def draw(self, columns: dict[int, list[Node]], low: float, high: float) -> None:
         """Draw edges, nodes, slots and depths, between the lowest and the highest place that is taken."""
@@ -257,18 +260,32 @@ class _Picture:
             color=RED if bad else INK, zorder=5 if bad else 4,
             bbox={"boxstyle": "square,pad=0.1", "color": PAPER, "alpha": 0.8 if bad and not inside else 0.0},
         )  # fmt: skip
-        data = self.declared.nodes[v]
-        below = []
-        if self.counted and data.get("shape") is not None:
-            counted = neurons(data["shape"])
-            below = [counted.split()[0] if "×" in counted else counted]  # which is wide enough without a word
-        below += [named(data["combine"])] if self.full and data.get("combine") is not None else []
+        below = self.below(v)
         if below:
             self.ax.annotate(
-                as_it_is("\n".join(below)), (x, y), xytext=(0, -self.radius - (3 if inside else 14)),
+                as_it_is(below), (x, y), xytext=(0, -self.radius - (3 if inside else 14)),
                 textcoords="offset points", ha="center", va="top", fontsize=SMALL, color=INK, zorder=4,
                 bbox={"boxstyle": "square,pad=0.05", "color": PAPER, "alpha": 0.8},
             )  # fmt: skip
+
+    def below(self, v: Node) -> str:
+        """Return what stands below the name of a node: its shape, and how it combines."""
+        data, lines = self.declared.nodes[v], []
+        if self.counted and data.get("shape") is not None:
+            counted = neurons(data["shape"])
+            lines = [counted.split()[0] if "×" in counted else counted]  # which is wide enough without a word
+        lines += [named(data["combine"])] if self.full and data.get("combine") is not None else []
+        return "\n".join(lines)
+
+    def takes(self, v: Node) -> Iterable[Box]:
+        """List what a node and the texts below it take."""
+        at, text, r = self.place[v], short_name(v), self.radius / 72
+        x, y = at[0] * WIDE, at[1] * HIGH
+        yield x - r, y - r, x + r, y + r
+        if len(text) > 3:
+            yield box(text, at, 11, self.radius + 2)
+        if self.below(v):
+            yield box(self.below(v), at, SMALL, self.radius + (3 if len(text) <= 3 else 14))
 
     def slots(self) -> None:
         """Draw each slot on the rim of its node, and its name beside it."""
@@ -307,7 +324,10 @@ class _Picture:
                 "", (x2, y2), xycoords=end, xytext=(x, y), textcoords="data", arrowprops=style | apart,
                 zorder=2 if style["color"] == RED else 1,
             )  # fmt: skip
-            self.written(text, *middle((x, y), (x2, y2), rad), 0.0)
+            if text and self.full:
+                at = clearest((x, y), (x2, y2), rad, text, SMALL, self.taken)
+                self.taken.append(box(text, at, SMALL))
+                self.written(text, *at, 0.0)
 
     def style(self, u: Node, v: Node, slot: str | None) -> dict[str, Any]:
         """Choose what an edge looks like: what forbids a sweep is red, and what feeds a slot green."""
@@ -329,7 +349,7 @@ class _Picture:
         if text and self.full:
             self.ax.annotate(
                 as_it_is(text), (x, y), xytext=(0, up), textcoords="offset points", ha="center", va="center",
-                fontsize=SMALL, color=INK, zorder=3,
+                fontsize=SMALL, color=INK, zorder=4.5,
                 bbox={"boxstyle": "square,pad=0.05", "color": PAPER, "alpha": 0.85},
             )  # fmt: skip
 

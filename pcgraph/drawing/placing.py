@@ -12,10 +12,17 @@ import networkx as nx
 from pcgraph.topology import Report, check_phase
 from pcgraph.topology.arguments import feeds_main
 
-__all__ = ["HIGH", "WIDE", "Signs", "bend", "fanned", "heights", "is_target", "layout", "main_edges", "middle", "signs"]
+__all__ = [
+    "HIGH", "WIDE", "Box", "Signs", "bend", "box", "clearest", "fanned", "heights", "is_target", "layout", "main_edges",
+    "middle", "signs",
+]  # fmt: skip
 
 Node = Hashable
 Point = tuple[float, float]
+Box = tuple[float, float, float, float]
+"""Left, bottom, right and top, in inches."""
+APART = 0.08
+"""Texts side by side keep this distance, in inches."""
 
 WIDE, HIGH = 1.05, 0.9
 """So many inches lie from column to column and from row to row."""
@@ -152,10 +159,33 @@ def bend(declared: nx.DiGraph, u: Node, v: Node, place: dict[Node, Point]) -> fl
     return next((rad for rad in tries if _clear((x, y), (x2, y2), rad, others)), tries[-1])
 
 
-def middle(start: Point, stop: Point, rad: float) -> Point:
-    """Return the middle of matplotlib's arc of this curvature."""
+def middle(start: Point, stop: Point, rad: float, t: float = 0.5) -> Point:
+    """Return the middle of matplotlib's arc of this curvature, or the place at another part of the way."""
     (x, y), (x2, y2) = start, stop
-    return (x + x2) / 2 + rad / 2 * (y2 - y) * HIGH / WIDE, (y + y2) / 2 - rad / 2 * (x2 - x) * WIDE / HIGH
+    out = 2 * t * (1 - t) * rad
+    across, down = out * (y2 - y) * HIGH / WIDE, out * (x2 - x) * WIDE / HIGH
+    return x + t * (x2 - x) + across, y + t * (y2 - y) - down
+
+
+def box(text: str, at: Point, size: float, below: float | None = None) -> Box:
+    """Estimate what a text of this size takes: around a place, or from so many points below it downwards."""
+    lines = text.split("\n")
+    wide, high = 0.62 * size * max(map(len, lines)) / 72, 1.25 * size * len(lines) / 72
+    x, top = at[0] * WIDE, at[1] * HIGH + (high / 2 if below is None else -below / 72)
+    return x - wide / 2, top - high, x + wide / 2, top
+
+
+def clearest(start: Point, stop: Point, rad: float, text: str, size: float, taken: list[Box]) -> Point:
+    """Return the place on an arc where a text covers the least of what is taken, the nearest to its middle."""
+    tries = [middle(start, stop, rad, t) for t in (0.5, 0.44, 0.56, 0.38, 0.62, 0.32, 0.68, 0.26, 0.74)]
+    return min(tries, key=lambda at: round(sum(_shared(box(text, at, size), other) for other in taken), 6))
+
+
+def _shared(one: Box, other: Box) -> float:
+    """Return the area that two boxes share."""
+    wide = min(one[2], other[2]) - max(one[0], other[0]) + APART
+    high = min(one[3], other[3]) - max(one[1], other[1])
+    return max(wide, 0.0) * max(high, 0.0)
 
 
 def heights(place: dict[Node, Point], bends: dict[tuple[Node, Node], float]) -> tuple[float, float]:

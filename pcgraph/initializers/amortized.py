@@ -4,8 +4,9 @@
     L      = sum_v 1/2 ||f_v(h_s(T)) - h_v(T)||^2          averaged over the batch, at the states that inference found
 
 The net goes the other way than a generative network predicts, from the data to their causes. Each map learns from the
-two states at its ends and nothing else, as the edges of the network do (Tschantz et al. 2023, Eq 8 and 9). Where the
-guess is good, few inference steps are left to do.
+two states at its ends and nothing else, as the edges of the network do (Tschantz et al. 2023, Eq 8 and 9); where an end
+is clamped its state is the clamp, so that labels teach the map that ends at them. Where the guess is good, few
+inference steps are left to do.
 
 A. Tschantz, B. Millidge, A. K. Seth, C. L. Buckley, "Hybrid predictive coding: Inferring, fast and slow", PLOS
 Computational Biology, 2023.
@@ -41,7 +42,8 @@ class Amortized(Initializer):
     """Starts every node at what a feed-forward net, which it trains, makes of one clamped node.
 
     The way to each node is the shortest one from `given` along edges of main predictions, whichever way they point.
-    Nodes to which there is none start at zero. A node on the way that is clamped stands for itself.
+    Nodes to which there is none start at zero. A node on the way that is clamped stands for itself, and is what the map
+    to it learns.
 
     Parameters
     ----------
@@ -175,12 +177,9 @@ class Amortized(Initializer):
 
     def observe(self, result: Any) -> None:
         """Add the gradient of L to ``.grad`` of the maps' parameters."""
-        free = tuple(v for v in self.nodes if v in result.free_nodes)
-        if free:
-            known = result.clamped_values
-            wanted = dict.fromkeys((*free, *(self.source[v] for v in free), self.given))
-            states = {**known, **result.gathered(v for v in wanted if v not in known)}
-            result.learn_from(self.loss(states, free), self.maps.parameters())
+        known = result.clamped_values
+        states = {**known, **result.gathered(v for v in (self.given, *self.nodes) if v not in known)}
+        result.learn_from(self.loss(states, self.nodes), self.maps.parameters())
 
     def keeps(self) -> tuple[Hashable, ...]:
         """Name where each map leads from and to, in the order of the maps, and what is done between two of them."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,6 +17,8 @@ __all__ = ["optuna", "patiently", "read_space", "read_storage", "space_text", "s
 RANGE = ("low", "high", "log", "step")
 OWN = ("epochs", "seed")
 PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8)  # seconds
+LOCKS_BY_OPENING = os.name == "nt"
+"""Optuna guards a journal by a symbolic link, which Windows grants to administrators alone, or by a file."""
 DATABASES, JOURNALS = (".db", ".sqlite", ".sqlite3"), (".journal", ".log", ".jsonl")
 
 
@@ -157,11 +160,15 @@ def read_storage(storage: Any) -> Any:
 
 def _opened(storages: Any, path: Path) -> Any:
     if path.suffix in JOURNALS:
-        from optuna.storages.journal import JournalFileBackend
+        from optuna.storages import journal
 
-        return storages.JournalStorage(JournalFileBackend(str(path)))
+        lock = journal.JournalFileOpenLock(str(path)) if LOCKS_BY_OPENING else None  # else by a symbolic link
+        return storages.JournalStorage(journal.JournalFileBackend(str(path), lock_obj=lock))
+    from sqlalchemy import URL
+
+    url = URL.create("sqlite", database=str(path)).render_as_string()  # in which "?" and "%" of a folder are no signs
     waits = {"connect_args": {"timeout": 60.0}}  # for another process that is writing
-    return patiently(lambda: storages.RDBStorage(f"sqlite:///{path}", engine_kwargs=waits))
+    return patiently(lambda: storages.RDBStorage(url, engine_kwargs=waits))
 
 
 def patiently(make: Callable[[], Any]) -> Any:

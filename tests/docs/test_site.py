@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 import runpy
+import types
+from collections import Counter
 from pathlib import Path
 
 import pytest
 import yaml
 
+import pcgraph
 from tests import ROOT
 
 TOOL = runpy.run_path(str(ROOT / "docs" / "versions.py"))
@@ -42,3 +46,29 @@ def test_the_workflow_builds_always_and_publishes_only_what_was_pushed() -> None
     assert publish["if"] == "github.event_name == 'push'"
     assert publish["permissions"] == {"contents": "write"}
     assert any("docs/versions.py" in step.get("run", "") for step in publish["steps"])
+
+
+def test_no_page_has_the_name_of_one_that_sphinx_makes() -> None:
+    """A page search.md was written to search.html, where Sphinx put its own afterwards: nobody could read it."""
+    pages = {path.relative_to(ROOT / "docs").with_suffix("") for path in (ROOT / "docs").rglob("*.md")}
+    assert not {"search", "genindex", "py-modindex"} & {page.as_posix() for page in pages}
+
+
+def test_every_page_stands_in_the_contents_once() -> None:
+    """One that stands there twice, as a pattern of names let it, has two places in the menu, and neither is right."""
+    text = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    trees = re.findall(r"```\{toctree\}\n(.*?)```", text, re.DOTALL)
+    listed = [line for tree in trees for line in tree.splitlines() if line and not line.startswith(":")]
+    assert not [page for page, times in Counter(listed).items() if times > 1 or "*" in page]
+    pages = {path.stem for path in (ROOT / "docs").glob("*.md")} - {"index"}
+    assert pages <= set(listed)
+
+
+def test_the_reference_begins_with_every_public_name() -> None:
+    """Whoever looks for a name that the package has finds it in the first table, or in the room that it lies in."""
+    text = (ROOT / "docs" / "api" / "index.md").read_text(encoding="utf-8")
+    listed = set(re.findall(r"^   (\w+)$", text, re.MULTILINE))
+    public = {name: getattr(pcgraph, name) for name in pcgraph.__all__}
+    rooms = {name for name, found in public.items() if isinstance(found, types.ModuleType)}
+    errors = {name for name in dir(pcgraph.errors) if name in public}
+    assert public.keys() - rooms - errors == listed

@@ -220,6 +220,32 @@ def test_roles_stand_on_their_edges():
     assert "query" not in {t.get_text() for t in drawing.graph(graph, {"a"}).texts}
 
 
+def graphs_of_a_batch(combine="attention"):
+    """A value and a mask for two joint predictions, of which the first says in a long word how it combines."""
+    graph = nx.DiGraph()
+    graph.add_nodes_from(["x", "adj", "mask", "h", "r"], shape=(6, 6))
+    graph.add_node("h", shape=(6, 16), combine=(combine, {}))
+    graph.add_node("r", shape=16, combine=("readout", {}))
+    graph.add_edges_from((role, "h", {"role": role}) for role in ("x", "adj", "mask"))
+    graph.add_edges_from([("h", "r", {"role": "x"}), ("mask", "r", {"role": "mask"})])
+    return graph
+
+
+@pytest.mark.parametrize("combine", ["readout", "DenseGraphConvolution"])
+def test_no_role_is_hidden_behind_what_stands_below_a_node(combine):
+    """A picture of a graph network that does not say what its mask is for."""
+    graph = graphs_of_a_batch(combine)
+    ax = drawing.graph(graph, {"x", "adj", "mask"})
+    ax.figure.canvas.draw()
+    texts = [t for t in ax.texts if isinstance(t, Annotation) and t.get_text() and t.arrow_patch is None]
+    extents = [t.get_window_extent() for t in texts]
+    roles = [i for i, t in enumerate(texts) if t.get_text() in ("x", "adj", "mask") and t.get_fontsize() < 10]
+    assert len(roles) == 5
+    for i in roles:
+        hidden = [t.get_text() for k, t in enumerate(texts) if k != i and extents[i].overlaps(extents[k])]
+        assert not hidden, (texts[i].get_text(), hidden)
+
+
 def feedback():
     """An image, two areas and a class, with feedback and a loop in slots, and a slot beside a main parallel edge."""
     graph = nx.MultiDiGraph()

@@ -62,7 +62,8 @@ def test_no_document_says_its_class_by_name_and_no_split_overlaps() -> None:
 def test_the_table_of_the_authors_settings_is_made_of_committed_rows() -> None:
     example = script("citations")
     rows = example.Store(ROWS.with_name("citations_published.csv"), []).rows
-    assert {row["set-up"] for row in rows} == {"two layers", "the authors' code"}
+    names = ("two layers", "the authors' code", "the authors' code, states at 0.01")
+    assert {(row["set-up"], row["split"]) for row in rows} == {(name, split) for name in names for split in "012"}
     assert example.published_table(rows) in (ROOT / "docs" / "examples.md").read_text()
 
 

@@ -16,7 +16,7 @@ from tests.builders import quick_example, script
 
 ROWS = ROOT / "docs" / "figures" / "examples"
 NAMES = ("classify", "skip_and_lateral", "associative_memory", "query_any_way", "assemblies", "graph_neural_network",
-         "characters")  # fmt: skip
+         "characters", "hybrid")  # fmt: skip
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -39,12 +39,35 @@ def test_a_network_is_grown_frozen_watched_and_exported(tmp_path, monkeypatch, c
     assert names == {"grow_freeze_export.png", "grow_freeze_export_h3.png", "grow_freeze_export.gif", "saliency.png"}
 
 
+def test_settings_are_searched_for_and_networks_compared(tmp_path, monkeypatch, capsys):
+    """It shows a search, the options of fit, two targets with metrics, and an estimator in a grid search."""
+    quick_example("search_and_compare", tmp_path, monkeypatch)
+    said = capsys.readouterr().out
+    assert "best of 2" in said
+    assert "digit: accuracy" in said
+    assert "auroc" in said
+    assert "by scikit-learn: {'activation': " in said
+    assert {"report.md", "search.db", "search.png"} <= {path.name for path in tmp_path.iterdir()}
+
+
 @pytest.mark.parametrize("name", NAMES[1:])
 def test_the_tables_in_the_text_are_made_of_committed_rows(name):
     """A figure in the text that no run produced would mislead whoever relies on it."""
     with (ROWS / f"{name}.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert script(name).table(rows) in (ROOT / "docs" / "examples.md").read_text()
+
+
+def test_a_learned_guess_is_worth_a_hundred_steps():
+    """What the text says of hybrid predictive coding, of every seed."""
+    with (ROWS / "hybrid.csv").open() as file:
+        rows = {(row["start"], row["seed"]): row for row in csv.DictReader(file)}
+    for seed in "012":
+        guess, zero = rows["guess", seed], rows["zero", seed]
+        assert float(guess["told_0"]) > 88
+        assert float(zero["told_30"]) < 76
+        assert float(guess["energy_0"]) < float(zero["energy_30"])
+        assert float(guess["energy_300"]) < float(zero["energy_300"])
 
 
 def test_the_classifier_tells_digits_apart(tmp_path, monkeypatch, capsys):

@@ -83,6 +83,20 @@ def test_a_clamped_node_on_the_way_stands_for_itself(device):
     torch.testing.assert_close(states["h0"], clamps["h1"].tanh() @ far.weight.t() + far.bias, **EXACT)
 
 
+def test_labels_that_are_clamped_in_training_teach_the_map_to_them(device):
+    """Hybrid predictive coding tells classes so; a map that learned from free nodes alone would begin at chance."""
+    net = decoder(device)
+    init = Amortized(net, "x", seed=3)
+    clamps = {**images(device), "h0": double(4, 3, seed=8, device=device)}
+    result = net.infer(clamps, init=init, steps=3, optimizer=SGD(0.1))
+    result.backward()
+    far, h1 = init.map_to("h0"), result.states["h1"].detach()
+    apart = h1.tanh() @ far.weight.t() + far.bias - clamps["h0"]
+    wanted = torch.autograd.grad(0.5 * apart.square().sum() / 4, [far.weight, far.bias])
+    for parameter, gradient in zip((far.weight, far.bias), wanted, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, **EXACT)
+
+
 def test_it_keeps_what_initializers_promise(device):
     net = decoder(device)
     conformance.check_initializer(Amortized(net, "x"), net, images(device, batch=3), device=device)

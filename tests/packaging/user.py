@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 import pcgraph
-from pcgraph import data, drawing, energies, initializers, optimizers, topology, transforms
+from pcgraph import data, drawing, energies, initializers, optimizers, topology, transforms, tuning
 from pcgraph.training import Evaluation, History
 
 
@@ -50,6 +50,53 @@ def batches() -> Iterator[tuple[Tensor, Tensor]]:
     yield torch.zeros(6, 4), torch.eye(3)[torch.arange(6) % 3]
 
 
+def watched(net: pcgraph.PCNetwork, x: Tensor) -> Tensor:
+    trace = pcgraph.Trace(["h1"], every=2)
+    states = pcgraph.SGD(lr=pcgraph.Following(0.1))
+    result = net.infer({"x": x}, init=pcgraph.Forward(), steps=4, optimizer=states, trace=trace)
+    assert result.state_trace is not None
+    kept: Tensor = result.state_trace["h1"]
+    return kept
+
+
+def joint() -> Tensor:
+    graph = nx.DiGraph()
+    graph.add_nodes_from(["x", "z"], shape=4)
+    graph.add_node("y", shape=4, combine="gate", slots={"decay": {"prior": 0.0, "precision": 0.1}})
+    graph.add_edge("x", "y", role="gate")
+    graph.add_edge("z", "y", role="value", transform=torch.nn.Linear(4, 4, bias=False))
+    net = pcgraph.PCNetwork(graph)
+    combined: torch.nn.Module = net.combine("y")
+    module: torch.nn.Module = net.as_module(["x", "z"], "y")
+    return net.predict({"x": torch.ones(2, 4), "z": torch.ones(2, 4)}, "y") * len(list(combined.parameters())) + len(
+        list(module.parameters())
+    )
+
+
+def handled(net: pcgraph.PCNetwork) -> torch.optim.Optimizer:
+    edge = net.edge("x", "h1")
+    edge.freeze()
+    weight: Tensor = edge.weight
+    edge.unfreeze()
+    groups = net.parameter_groups({("x", "h1"): {"lr": 1e-3}, net.node("h1"): {"weight_decay": 0.0}})
+    print(weight.shape, net.load_from(pcgraph.PCNetwork(declare())), net.summary())
+    return torch.optim.AdamW(groups, lr=1e-2)
+
+
+def objective(settings: dict[str, object], progress: tuning.Progress) -> float:
+    return float(str(settings["lr"]))
+
+
+def searched() -> dict[str, object]:
+    found = pcgraph.search(objective, {"lr": [0.1, 0.2]}, trials=2, progress=False)
+    return dict(found.best)
+
+
+def parts(net: pcgraph.PCNetwork) -> list[int]:
+    cut: pcgraph.Partition = pcgraph.partition(net.graph, 2, balance="memory")
+    return [cut[v] for v in net.graph]
+
+
 def main(folder: Path) -> float:
     graph = declare()
     own = (Halved(), Absolute(), Ones(), Signs(lr=0.1))
@@ -76,5 +123,6 @@ def main(folder: Path) -> float:
     except pcgraph.InvalidInitializer as refused:
         print(refused.verdict)
     images: data.Images = data.load("digits")
+    print(watched(net, x).shape, joint().shape, handled(net), searched(), parts(net))
     print(own, order, error.shape, plan.smm.paper, answer.shape, history.epochs, str(picture)[:4], again, len(images))
     return measured.accuracy or 0.0

@@ -19,6 +19,7 @@ import pcgraph
 from pcgraph import drawing, search
 from pcgraph.errors import ConfigError, Diverged, GraphError
 from pcgraph.tuning import Progress
+from pcgraph.tuning.space import read_storage
 from tests import ROOT
 
 SPACE = {"rate": {"low": 1e-4, "high": 1.0, "log": True}, "width": [2, 4, 8], "depth": {"low": 1, "high": 5}}
@@ -338,3 +339,24 @@ def test_there_is_nothing_to_draw_of_a_search_without_a_complete_trial() -> None
         drawing.search(found)
     with pytest.raises(ConfigError, match="no complete trial"):
         found.best  # noqa: B018
+
+
+@pytest.mark.parametrize("folder", ["a?b", "c%20d", "e#f", "{g}", "h&i=1"])
+def test_a_database_lies_in_the_folder_that_was_named(folder, tmp_path):
+    """What has a meaning in URLs has none in the name of a folder: "a?b" was written to as "a"."""
+    read_storage(tmp_path / folder / "search.db")
+    assert [path.name for path in tmp_path.iterdir()] == [folder]
+    assert (tmp_path / folder / "search.db").exists()
+
+
+def test_a_journal_needs_no_symbolic_links_on_windows(tmp_path, monkeypatch):
+    """Windows makes them for administrators alone, and Optuna's own lock is one."""
+    monkeypatch.setattr("pcgraph.tuning.space.LOCKS_BY_OPENING", True)
+
+    def refused(*args, **kwargs):
+        raise OSError(1314, "a required privilege is not held by the client")
+
+    monkeypatch.setattr("os.symlink", refused)
+    storage = read_storage(tmp_path / "search.journal")
+    storage.create_new_study([optuna.study.StudyDirection.MINIMIZE], "s")
+    assert [study.study_name for study in storage.get_all_studies()] == ["s"]

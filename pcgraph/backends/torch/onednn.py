@@ -42,7 +42,7 @@ def _is_faster() -> bool:
 
 def _by_intel() -> bool:
     listed = Path("/proc/cpuinfo")
-    text = listed.read_text(errors="replace") if listed.exists() else platform.processor()
+    text = listed.read_text(errors="replace", encoding="utf-8") if listed.exists() else platform.processor()
     return "GenuineIntel" in text
 
 
