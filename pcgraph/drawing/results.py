@@ -222,6 +222,8 @@ def laid_out(values: Tensor, shape: Sequence[int] | None) -> np.ndarray[Any, Any
     """Lay values out as an array (images, height, width) or (images, height, width, 3)."""
     values = read_numbers(values, "values").detach().cpu()
     own = tuple(values.shape[1:]) if shape is None else require_shape(shape, "shape")
+    if 0 in values.shape:
+        raise ConfigError(f"images have pixels (found values of shape {tuple(values.shape)})", key="values")
     if len(own) == 1:
         height = next(h for h in range(math.isqrt(own[0]), 0, -1) if own[0] % h == 0)
         own = (height, own[0] // height)
@@ -243,8 +245,8 @@ def limits_of(rows: Iterable[np.ndarray[Any, Any]], limits: Any) -> tuple[float,
     """Find the values that are drawn white and black."""
     if limits is not None and limits != "rows":
         try:
-            low, high = map(float, limits)
-        except (TypeError, ValueError):
+            low, high = map(float, limits if isinstance(limits, Sequence | np.ndarray | Tensor) else ())
+        except (TypeError, ValueError, OverflowError):
             low = high = math.nan
         if not -math.inf < low < high < math.inf:
             raise ConfigError(
