@@ -85,7 +85,9 @@ def value_of(found: Any, metric: str) -> float:
         if value is None:
             raise _unmeasured(metric, found.epochs[-1])
         return value
-    return _number(found, "what train returns, if no history of fit,")
+    if not is_number(found):
+        raise _wrong(f"train returns a number, or the history of fit (found {shown(found)})")
+    return _number(found, "what train returns")
 
 
 def _number(value: Any, what: str) -> float:
