@@ -222,7 +222,7 @@ def laid_out(values: Tensor, shape: Sequence[int] | None) -> np.ndarray[Any, Any
     """Lay values out as an array (images, height, width) or (images, height, width, 3)."""
     values = read_numbers(values, "values").detach().cpu()
     own = tuple(values.shape[1:]) if shape is None else require_shape(shape, "shape")
-    if 0 in values.shape:
+    if 0 in values.shape[1:]:
         raise ConfigError(f"images have pixels (found values of shape {tuple(values.shape)})", key="values")
     if len(own) == 1:
         height = next(h for h in range(math.isqrt(own[0]), 0, -1) if own[0] % h == 0)
