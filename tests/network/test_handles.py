@@ -336,7 +336,7 @@ def test_requires_grad_of_a_weight_does_what_it_says() -> None:
 
 
 def test_data_of_a_weight_is_set_where_it_lies() -> None:
-    """Code that loads weights writes ``p.data = ...``: the view got memory of its own, and the network kept what it had."""
+    """Who loads weights writes ``p.data = ...``: the view got memory of its own, and the network kept what it had."""
     net = chain(*SIZES)
     other, weight = net.weight("h2", "h3").detach().clone(), net.weight("h1", "h2")
     weight.data = torch.full(tuple(weight.shape), 2.0, dtype=torch.float64)
