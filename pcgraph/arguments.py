@@ -29,12 +29,14 @@ from pcgraph.errors import ConfigError, nearest, said_by
 
 __all__ = [
     "LARGEST",
+    "count_vertices",
     "did_you_mean",
     "gibibytes",
     "is_integer",
     "is_key",
     "is_number",
     "memory_of",
+    "read_edge_index",
     "read_names",
     "read_numbers",
     "require_choice",
@@ -412,6 +414,33 @@ def read_numbers(
     except (TypeError, ValueError, RuntimeError, OverflowError, NotImplementedError) as error:
         problem = said_by(error)
     raise _error(refuse, key, f"{key} must be a tensor or an array of numbers (found {shown(value)}: {problem})")
+
+
+def read_edge_index(value: Any, *, refuse: Refuse | None = None) -> torch.Tensor:
+    """Read the edges of a graph as torch_geometric writes them: vertex numbers from 0, shape (2, edges), int64.
+
+    Raises
+    ------
+    ConfigError
+    """
+    index = read_numbers(value, "edge_index", refuse=refuse)
+    whole = not (index.is_floating_point() or index.dtype == torch.bool)
+    if index.dim() != 2 or index.shape[0] != 2 or not whole or bool((index < 0).any()):
+        found = f"{index.dtype}, shape {tuple(index.shape)}"
+        least = f", and {int(index.min())} in it" if whole and index.numel() and int(index.min()) < 0 else ""
+        raise _error(
+            refuse, "edge_index", f"an edge_index holds vertex numbers from 0, shape (2, edges) (found {found}{least})"
+        )
+    return index.long()
+
+
+def count_vertices(data: Any, refuse: Refuse) -> int:
+    """Count the vertices of a graph of torch_geometric, which looks for them in entries that may be of any kind."""
+    try:
+        found = data.num_nodes or 0
+    except Exception as error:  # whatever an entry that is no tensor with rows leads to
+        raise refuse(f"torch_geometric cannot count the vertices of the graph: {said_by(error)}") from error
+    return require_count(found, "num_nodes", refuse=refuse, most=LARGEST)
 
 
 def memory_of(device: torch.device | str) -> int | None:

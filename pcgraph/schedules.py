@@ -17,9 +17,10 @@ from collections.abc import Callable, Hashable, Iterable
 
 import networkx as nx
 
-from pcgraph.arguments import read_names, require_count, require_number
+from pcgraph.arguments import read_names, require_count, require_number, require_room
 from pcgraph.errors import ClampError, GraphError
 from pcgraph.topology import check
+from pcgraph.topology.arguments import declared_graph
 
 __all__ = ["decaying", "spiking"]
 
@@ -32,8 +33,8 @@ def spiking(graph: nx.DiGraph, inputs: Iterable[Node], steps: int, *, low: float
 
     Parameters
     ----------
-    graph : nx.DiGraph or nx.MultiDiGraph
-        Acyclic; ``net.graph`` will do.
+    graph : nx.DiGraph, nx.MultiDiGraph or PCNetwork
+        Acyclic; a network will do.
     inputs : iterable of node
         Where depth is counted from; they get no precision.
     steps : int
@@ -93,6 +94,7 @@ def _schedule(graph: nx.DiGraph, inputs: Iterable[Node], steps: int, weight: Cal
         raise ClampError(f"inputs is a collection of nodes, as in {{{inputs!r}}} (found {inputs!r})")
     known = frozenset(read_names(inputs, "inputs", refuse=ClampError))
     report = check(graph, known, repair=False)  # refuses nodes that are not there
+    graph = declared_graph(graph)
     if report.graph_cycle is not None:
         path = " → ".join(map(repr, [*report.graph_cycle, report.graph_cycle[0]]))
         raise GraphError(
@@ -106,4 +108,5 @@ def _schedule(graph: nx.DiGraph, inputs: Iterable[Node], steps: int, weight: Cal
     longest = max(depth.values())
     steps = require_count(steps, "steps", least=max(longest, 1))
     predicted = [v for v in graph if graph.in_degree(v) and v not in known]
+    require_room(8 * steps * len(predicted), f"a schedule of {steps} steps", "steps")
     return {v: (*(weight(t - longest + depth[v]) for t in range(steps)), 1.0) for v in predicted}

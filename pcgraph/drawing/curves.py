@@ -75,13 +75,13 @@ def learning_curve(
     require_picture(path, title)
     require_text(judged, "judged")
     require_choice(over, "over", AXES)
-    strange = next((run for run in runs.values() if not isinstance(run, History)), None)
-    if strange is not None:
-        raise ConfigError(
-            f"a learning curve is drawn of what fit(...) returns, or of a mapping name -> that (found "
-            f"{type(strange).__name__})",
-            key="history",
-        )
+    for run in runs.values():
+        if not isinstance(run, History):
+            raise ConfigError(
+                f"a learning curve is drawn of what fit(...) returns, or of a mapping name -> that (found "
+                f"{type(run).__name__})",
+                key="history",
+            )
     measured = {name: [record for record in run.epochs if record.energy is not None] for name, run in runs.items()}
     empty = [name for name, records in measured.items() if not records]
     if empty or not measured:

@@ -152,7 +152,7 @@ def _polar(radius: float, angle: float) -> tuple[float, float]:
 def neurons(shape: Any) -> str:
     """Write the number of neurons of a group, or the shape of an image or a grid."""
     sizes = tuple(shape) if isinstance(shape, Iterable) else (shape,)
-    return f"{'×'.join(map(str, sizes))} neuron{'' if sizes == (1,) else 's'}"
+    return f"{'×'.join(map(shown, sizes))} neuron{'' if sizes == (1,) else 's'}"
 
 
 def named(value: object) -> str:
@@ -169,13 +169,17 @@ def named(value: object) -> str:
 def scale_of(data: Mapping[str, Any]) -> list[str]:
     """Write the factor of what an edge sends; nothing where it is 1."""
     scale = data.get("scale")
-    return [] if scale is None or float(scale) == 1.0 else [f"×{float(scale):.3g}"]
+    if not is_number(scale):
+        return [] if scale is None else [f"×{shown(scale)}"]
+    return [] if scale == 1 else [f"×{scale:.3g}"]
 
 
 def roles_of(data: Mapping[str, Any]) -> list[str]:
     """List the roles that an edge plays in a joint prediction."""
     role = data.get("role")
-    return [] if role is None else [role] if isinstance(role, str) else list(role)
+    if isinstance(role, list | tuple):
+        return list(map(named, role))
+    return [] if role is None else [named(role)]
 
 
 class _Picture:

@@ -42,6 +42,8 @@ LINES = len(COLOURS)
 """So many neurons are drawn unless others are asked for: each in a colour of its own."""
 ACROSS = 10
 """So many samples a film shows side by side."""
+LONGEST = 600.0
+"""So many seconds a film lasts at most: of each frame a file holds hundredths of them in 16 bits."""
 
 
 def _kept(result: Any, kind: Any = "states") -> dict[Node, Tensor]:
@@ -272,7 +274,7 @@ def animate(
         The file cannot be written; what was there before is still there.
     """
     require_picture(path, title)
-    seconds, file = require_number(seconds, "seconds", above=0), require_path(path, "path")
+    seconds, file = require_number(seconds, "seconds", above=0, most=LONGEST), require_path(path, "path")
     if file.suffix.lower() != ".gif":
         raise ConfigError(f"a film has the suffix .gif (found {file.name!r})", key="path")
     values = _of_node(_kept(result, kind), node)[:, :ACROSS]

@@ -199,9 +199,9 @@ def images(
     figure, axes = pyplot().subplots(
         len(rows), across, figsize=(0.75 * across + 1.2, 0.8 * len(rows) + 0.3), layout="constrained", squeeze=False
     )
-    low, high = limits_of(pictures.values(), limits)
+    low, high, by_row = *limits_of(pictures.values(), limits), isinstance(limits, str)
     for line, (label, row) in zip(axes, pictures.items()):
-        if limits == "rows":
+        if by_row:
             low, high = limits_of([row], limits)
         for ax, picture in zip(line, row):
             bright = picture.ndim == 3
@@ -210,7 +210,7 @@ def images(
             ax.set(xticks=[], yticks=[], facecolor=PALE)
             for side in ax.spines.values():
                 side.set_color(GREY)
-        label = as_it_is(str(label)) + (f"\n{low:.3g} to {high:.3g}" if limits == "rows" else "")
+        label = as_it_is(str(label)) + (f"\n{low:.3g} to {high:.3g}" if by_row else "")
         line[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=SMALL)
     figure.suptitle(title)
     figure.set_facecolor(PAPER)
@@ -222,6 +222,8 @@ def laid_out(values: Tensor, shape: Sequence[int] | None) -> np.ndarray[Any, Any
     """Lay values out as an array (images, height, width) or (images, height, width, 3)."""
     values = read_numbers(values, "values").detach().cpu()
     own = tuple(values.shape[1:]) if shape is None else require_shape(shape, "shape")
+    if 0 in values.shape[1:]:
+        raise ConfigError(f"images have pixels (found values of shape {tuple(values.shape)})", key="values")
     if len(own) == 1:
         height = next(h for h in range(math.isqrt(own[0]), 0, -1) if own[0] % h == 0)
         own = (height, own[0] // height)
@@ -241,10 +243,10 @@ def laid_out(values: Tensor, shape: Sequence[int] | None) -> np.ndarray[Any, Any
 
 def limits_of(rows: Iterable[np.ndarray[Any, Any]], limits: Any) -> tuple[float, float]:
     """Find the values that are drawn white and black."""
-    if limits is not None and limits != "rows":
+    if limits is not None and not (isinstance(limits, str) and limits == "rows"):
         try:
-            low, high = map(float, limits)
-        except (TypeError, ValueError):
+            low, high = map(float, limits if isinstance(limits, Sequence | np.ndarray | Tensor) else ())
+        except (TypeError, ValueError, OverflowError):
             low = high = math.nan
         if not -math.inf < low < high < math.inf:
             raise ConfigError(

@@ -96,6 +96,8 @@ def require_picture(path: Any, title: Any, ax: Any = None) -> None:
         from matplotlib.axes import Axes
 
         require_instance(ax, "ax", Axes, "pyplot.subplots()[1]")
+        if ax.name != "rectilinear":
+            raise ConfigError(f"ax= is plain axes, with x and y (found a projection, {ax.name!r})", key="ax")
 
 
 def save(figure: Any, path: str | Path | None) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import RegressorMixin
 
+from pcgraph.errors import ConfigError
 from pcgraph.estimators.base import PCEstimator, validate_data
 
 __all__ = ["PCRegressor"]
@@ -47,6 +48,8 @@ class PCRegressor(RegressorMixin, PCEstimator):  # type: ignore[misc]
         y = np.asarray(y, dtype=np.float64)
         rows = y.reshape(len(y), -1)
         mean, scale = rows.mean(0), rows.std(0)
+        if not (np.isfinite(mean).all() and np.isfinite(scale).all()):
+            raise ConfigError("y is so large that its mean or its spread is no number: divide it by its size", key="y")
         scale[scale == 0] = 1.0
         self._train(X, (rows - mean) / scale)
         self._mean, self._scale, self._flat = mean, scale, y.ndim == 1

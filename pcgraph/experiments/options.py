@@ -113,6 +113,9 @@ BY_DATA: Mapping[str, Mapping[str, Any]] = {
 }
 """A data set has these defaults of its own."""
 
+RATES = (1e-37, 1e30)
+"""Rates, and what is added to a denominator, lie between; beyond float32 has none, or what is made of them is none."""
+
 FIELDS = {field.name: field for field in dataclasses.fields(Options)}
 
 
@@ -231,8 +234,10 @@ def _check(made: Options) -> None:
             least = 1 if key in ("epochs", "batch_size") else 0
             _check_whole(key, getattr(made, key), least)
     for key in ("lr", "state_lr", "eps"):
-        if not 0 < getattr(made, key) < float("inf"):
-            raise ConfigError(f"{flag(key)} is a positive number (found {getattr(made, key)})", key=key)
+        if not RATES[0] <= getattr(made, key) <= RATES[1]:
+            raise ConfigError(
+                f"{flag(key)} is a positive number, from {RATES[0]} to {RATES[1]} (found {getattr(made, key)})", key=key
+            )
     if not 0 < made.fraction <= 1:
         raise ConfigError(f"--fraction is above 0 and at most 1 (found {made.fraction})", key="fraction")
     if not 0 <= made.validation < 1:

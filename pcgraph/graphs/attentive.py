@@ -6,6 +6,7 @@ import networkx as nx
 
 from pcgraph.arguments import require_count, require_flag
 from pcgraph.errors import GraphError
+from pcgraph.graphs.layered import require_graph
 from pcgraph.transforms import Embedding, RowLinear
 
 __all__ = ["transformer"]
@@ -60,6 +61,7 @@ def transformer(
     causal = require_flag(causal, "causal", refuse=GraphError)
     if width % heads:
         raise GraphError(f"heads must divide width (found {heads} and {width})", found=heads)
+    require_graph(4 * depth, 8 * depth, "depth")
     graph = nx.MultiDiGraph()
     graph.add_node("x", shape=length)
     graph.add_node("e", shape=(length, width))

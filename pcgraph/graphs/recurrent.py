@@ -49,6 +49,9 @@ def fully_connected(
         raise GraphError(
             f"a fully connected graph needs two groups, or one with self_loops=True (found {len(named)})", found=sizes
         )
+    if None in named:
+        raise GraphError("None is no name of a node in NetworkX: give the group another", found=sizes)
+    require_graph(len(named), len(named) ** 2, "sizes")
     graph = nx.complete_graph(list(named), create_using=nx.DiGraph)
     for name, size in named.items():
         graph.nodes[name]["shape"] = size

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import networkx as nx
 from torch import Tensor
 
-from pcgraph.arguments import shown
+from pcgraph.arguments import count_vertices, read_edge_index, shown
 from pcgraph.errors import GraphError
+from pcgraph.graphs.layered import require_graph
 
 if TYPE_CHECKING:
     from torch_geometric.data import Data
@@ -53,12 +54,11 @@ def from_data(
     ([(0, 1), (1, 2), (2, 0)], {'shape': 16, 'activation': 'tanh'})
     """
     index = getattr(data, "edge_index", None)
-    if not isinstance(index, Tensor) or index.dim() != 2 or index.shape[0] != 2 or index.is_floating_point():
-        raise GraphError(
-            f"the data needs an edge_index of integers, of shape (2, edges) (found {shown(index)})", found=index
-        )
-    edges = [tuple(edge) for edge in index.as_subclass(Tensor).t().tolist()]
-    vertices = int(data.num_nodes or 0)
+    if index is None:
+        raise GraphError(f"the data needs an edge_index, shape (2, edges) (found {shown(data)})", found=data)
+    edges = [tuple(edge) for edge in read_edge_index(index, refuse=GraphError).t().tolist()]
+    vertices = count_vertices(data, GraphError)
+    require_graph(vertices, len(edges), "num_nodes")
     wrong = next((e for e in edges if not all(0 <= v < vertices for v in e)), None)
     if wrong is not None:
         raise GraphError(

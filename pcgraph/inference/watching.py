@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from pcgraph.arguments import read_names, require_choice, require_count, shown
+from pcgraph.arguments import read_names, require_choice, require_count, require_taking, shown
 from pcgraph.backends import Program
 from pcgraph.errors import ConfigError
 from pcgraph.inference.reading import NodeTensors, Reader
@@ -166,5 +166,7 @@ def read_callback(callback: Any) -> Callback | None:
             f"{shown(callback)})",
             key="callback",
         )
+    if callback is not None:
+        require_taking(callback, "callback", "an InferenceStep", 1)
     found: Callback | None = callback
     return found

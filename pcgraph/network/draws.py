@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -102,6 +103,7 @@ def fill_weight(init: Init, tensor: Tensor, generator: torch.Generator, fan_in: 
         return
     here = tensor.detach()  # an alias, which stays where the function leads the tensor elsewhere
     text = f"the init of the edge {edge[0]!r} -> {edge[1]!r}" if isinstance(edge, tuple) else f"the init of {edge}"
+    tensor.fill_(math.nan)  # what the function leaves out is seen below, and is no memory of something else
     try:
         returned = init(tensor, generator, fan_in)
     except Exception as error:  # a function of somebody's own may raise what it likes

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
-from pcgraph.arguments import require_flag
+from pcgraph.arguments import require_flag, shown
 from pcgraph.errors import GraphError
 
 __all__ = ["Mask", "Packed", "ParameterView", "every_parameter", "whole"]
@@ -237,6 +237,21 @@ class ParameterView(Tensor):
     def rows(self) -> range:
         """Return the rows of the packed parameter that it shows."""
         return range(*self._rows.indices(len(self.packed[self.packed_name])))
+
+    @property
+    def data(self) -> Tensor:
+        """Return the numbers, without the view's own gradient; setting them writes them where it lies."""
+        return self.detach()
+
+    @data.setter
+    def data(self, value: Tensor) -> None:
+        self.owner  # noqa: B018  # of what the network has left nothing can be set
+        if not isinstance(value, Tensor) or value.shape != self.shape:
+            raise GraphError(
+                f"what {self.label!r} is set to is a tensor of shape {tuple(self.shape)} (found {shown(value)})",
+                found=self.packed_name,
+            )
+        self.detach().copy_(value.detach())
 
     @property
     def requires_grad(self) -> bool:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from pcgraph.arguments import require_instance, shown
+from pcgraph.arguments import count_vertices, read_edge_index, read_numbers, require_instance, shown
 from pcgraph.clamps import Masked
 from pcgraph.errors import ClampError
 from pcgraph.network import Network
@@ -144,7 +144,7 @@ class _Rows:
 
     def __init__(self, data: Any, most: int) -> None:
         self.data, self.most = data, most
-        vertices = int(data.num_nodes or 0)
+        vertices = count_vertices(data, ClampError)
         index = getattr(data, "batch", None)
         self.index = torch.zeros(vertices, dtype=torch.long, device="cpu") if index is None else index
         self.graphs = 1 if index is None else int(data.num_graphs)
@@ -167,12 +167,13 @@ class _Rows:
 
     def adjacency(self) -> Tensor:
         """Return (graphs, N, N), of each graph row v and column u the weight of its edge u -> v."""
-        index = require_entry(self.data, "edge_index")
+        index = read_edge_index(require_entry(self.data, "edge_index"), refuse=ClampError)
         weight = self.data.edge_weight if "edge_weight" in self.data else None
         if weight is None:
             weight = torch.ones(index.shape[1], device=index.device)
         if not isinstance(weight, Tensor) or weight.shape != (index.shape[1],):
             raise ClampError(f"edge_weight has one number for each of {index.shape[1]} edges (found {shown(weight)})")
+        weight = read_numbers(weight, "edge_weight", refuse=ClampError)
         if index.numel() and int(index.max()) >= len(self.index):
             raise ClampError(
                 f"edge_index names vertices from 0 to {len(self.index) - 1} (found {int(index.max())})", node="adj"

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from pcgraph.arguments import require_choice, require_count, shown
+from pcgraph.arguments import (
+    count_vertices,
+    is_key,
+    read_edge_index,
+    read_numbers,
+    require_choice,
+    require_count,
+    require_room,
+    shown,
+)
 from pcgraph.energies import Energy
 from pcgraph.errors import ClampError, nearest
 
@@ -125,9 +134,12 @@ def _graphs(data: Any) -> int:
     if getattr(data, "ptr", None) is None or getattr(data, "batch", None) is None:
         return 1
     count = int(data.num_graphs)
+    if not count:
+        raise ClampError("the batch holds no graph, and a clamp has at least one sample (found 0)")
     sizes = data.ptr[1:] - data.ptr[:-1]
     vertices = int(sizes[0])
-    index = data.edge_index
+    nothing = torch.zeros(2, 0, dtype=torch.long, device=sizes.device)
+    index = nothing if data.edge_index is None else read_edge_index(data.edge_index, refuse=ClampError)
     alike = bool((sizes == vertices).all()) and index.shape[1] % count == 0
     if alike and index.shape[1]:
         order = data.batch[index[0]].argsort(stable=True)
@@ -153,19 +165,19 @@ def require_entry(data: Any, name: Any) -> Tensor:
     ClampError
         There is none.
     """
-    value = data[name] if name in data else None  # noqa: SIM401  # HeteroData's parts have no get
+    value = data[name] if is_key(name) and name in data else None
     if not isinstance(value, Tensor) or value.dim() == 0:
         known = ", ".join(map(str, data.keys()))
         guess = nearest(name, list(map(str, data.keys()))) if isinstance(name, str) else None
         hint = f": did you mean {guess!r}?" if guess else ""
         raise ClampError(f"the graph has no tensor {name!r} (found {known}){hint}", node=name)
-    return value
+    return read_numbers(value, repr(name), refuse=ClampError)
 
 
 def _rows(data: Any, name: Any, graphs: int) -> Tensor:
     """Read one entry as (graphs, vertices, ...), or as (graphs, ...) where it belongs to whole graphs."""
     value = require_entry(data, name)
-    vertices = int(data.num_nodes or 0)
+    vertices = count_vertices(data, ClampError)
     if value.shape[0] == vertices:
         return value.reshape(graphs, vertices // graphs, *value.shape[1:])
     if value.shape[0] == graphs:
@@ -182,10 +194,10 @@ def read_mask(data: Any, mask: str | Tensor, graphs: int) -> Tensor:
     if isinstance(value, str):
         masks = [key for key in data.keys() if str(key).endswith("mask")]  # noqa: SIM118
         raise ClampError(f"the graph has no mask {value!r} (found {', '.join(masks) or 'none'})")
-    vertices = int(data.num_nodes or 0)
+    vertices = count_vertices(data, ClampError)
     if not isinstance(value, Tensor) or value.dtype != torch.bool or value.shape != (vertices,):
         raise ClampError(f"a mask is of bool, shape ({vertices},) (found {shown(value)})")
-    return value.reshape(graphs, -1)
+    return read_numbers(value, "mask", refuse=ClampError).reshape(graphs, -1)
 
 
 def one_hot(value: Tensor, classes: int | None) -> Tensor:
@@ -198,6 +210,9 @@ def one_hot(value: Tensor, classes: int | None) -> Tensor:
             node="y",
         )
     dtype = torch.get_default_dtype()
+    require_room(
+        value.numel() * count * dtype.itemsize, f"one-hot rows of {count} classes", "classes", refuse=ClampError
+    )
     return (value.unsqueeze(-1) == torch.arange(count, device=value.device)).to(dtype)
 
 
@@ -224,6 +239,8 @@ def accuracy(answer: Tensor, data: Any, mask: str | Tensor | None = None) -> flo
     y = _rows(data, "y", graphs)
     if not isinstance(answer, Tensor) or answer.dim() != 3 or answer.shape[:2] != y.shape:
         raise ClampError(f"an answer has shape ({y.shape[0]}, {y.shape[-1]}, classes) (found {shown(answer)})")
+    if bool(read_numbers(answer, "answer", refuse=ClampError).isnan().any()):
+        raise ClampError("the answer holds NaN, which is no class: look where the network diverged")
     known = torch.ones_like(y, dtype=torch.bool) if mask is None else read_mask(data, mask, graphs)
     if not bool(known.any()):
         raise ClampError("the mask holds no vertex, so that there is nothing to measure")

@@ -15,7 +15,7 @@ import networkx as nx
 import torch
 from torch import Tensor, nn
 
-from pcgraph.arguments import read_numbers, require_choice, require_count, shown
+from pcgraph.arguments import read_edge_index, require_choice, require_count, shown
 from pcgraph.errors import GraphError
 from pcgraph.pyg.reading import is_data
 from pcgraph.transforms import Transform
@@ -55,13 +55,7 @@ class Relation(Transform):
 
     def __init__(self, edge_index: Tensor, targets: int, inputs: int, outputs: int) -> None:
         super().__init__()
-        index = read_numbers(edge_index, "edge_index", refuse=GraphError)
-        if index.dim() != 2 or index.shape[0] != 2 or index.is_floating_point() or (index < 0).any():
-            raise GraphError(
-                f"an edge_index holds vertex numbers from 0, shape (2, edges) (found {index.dtype}, shape "
-                f"{tuple(index.shape)})",
-                found=edge_index,
-            )
+        index = read_edge_index(edge_index, refuse=GraphError)
         self.targets = require_count(targets, "targets", least=1)
         inputs, outputs = require_count(inputs, "inputs", least=1), require_count(outputs, "outputs", least=1)
         if index.numel() and int(index[1].max()) >= self.targets:
@@ -70,7 +64,7 @@ class Relation(Transform):
                 found=edge_index,
             )
         self.weight = nn.Parameter(torch.empty(outputs, inputs, device="cpu"))
-        self.register_buffer("edge_index", index.long().clone(), persistent=False)
+        self.register_buffer("edge_index", index.clone(), persistent=False)
         counts = index[1].long().bincount(minlength=self.targets).clamp(min=1)
         self.register_buffer("share", counts.reciprocal().to(torch.float32), persistent=False)
         self._sources = int(index[0].max()) + 1 if index.numel() else 0

@@ -13,6 +13,7 @@ from torch import nn
 
 from pcgraph.arguments import shown
 from pcgraph.errors import ClampError, GraphError, nearest
+from pcgraph.network.slots import declared_slots, fed_slot
 
 Entries = Callable[[Hashable, Hashable, Hashable], Any]
 Masks = dict[Hashable, Any]
@@ -101,8 +102,22 @@ def _known(graph: nx.DiGraph, node: Any, where: str) -> Hashable:
 
 
 def has_slots(graph: nx.DiGraph) -> bool:
-    """Tell whether some node declares further predictions, so that edges need not feed the main one."""
-    return any(data.get("slots") for _, data in graph.nodes(data=True))
+    """Tell whether some node declares further predictions, so that edges need not feed the main one.
+
+    Raises
+    ------
+    GraphError
+        A node declares them as a network would not read them, or an edge feeds one that its target does not declare.
+    """
+    declared = [slot for v, data in graph.nodes(data=True) if "slots" in data for slot, _ in declared_slots(v, data)]
+    number = {slot: i for i, slot in enumerate(declared)}
+    keyed = graph.is_multigraph()
+    for u, readers in graph.adjacency():
+        for v, between in readers.items():
+            for key, data in between.items() if keyed else ((None, between),):
+                if "slot" in data and not feeds_main(data):
+                    fed_slot((u, v, key)[: 2 + keyed], data["slot"], number, graph.nodes[v].get("slots"))
+    return bool(declared)
 
 
 def biased_by_place(graph: nx.DiGraph) -> tuple[Hashable, ...]:

@@ -239,12 +239,23 @@ def read_optimizer(net: PCNetwork, init: Initializer | None, optimizer: Any) -> 
         for key, value in group.items():
             parts = value if isinstance(value, tuple | list) else (value,)
             numbers = [float(part) for part in parts if key != "params" and is_number(part)]
-            largest = torch.finfo(net.dtype).max if key == "lr" else math.inf
+            largest = largest_rate(net.dtype) if key == "lr" else math.inf
             if not all(abs(number) <= largest for number in numbers):
                 raise ConfigError(
-                    f"{key} of {name} must be a number that {net.dtype} has (found {shown(value)})", key="optimizer"
+                    f"{key} of {name} must be a number that {net.dtype} has, with room for what an optimizer divides "
+                    f"it by (found {shown(value)})",
+                    key="optimizer",
                 )
     return optimizer
+
+
+def largest_rate(dtype: torch.dtype) -> float:
+    """Find the largest rate of weights of a dtype.
+
+    torch steps in float32 or float64, and Adam divides the rate by ``1 - beta ** t`` before, which is small at first.
+    """
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    return min(torch.finfo(dtype).max, 1e-6 * torch.finfo(wide).max)
 
 
 def require_in_parts(net: PCNetwork, optimizer: torch.optim.Optimizer) -> None:

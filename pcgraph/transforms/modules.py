@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.modules.instancenorm import _InstanceNorm
 
-from pcgraph.arguments import read_numbers, require_flag, require_instance
+from pcgraph.arguments import read_edge_index, require_flag, require_instance
 from pcgraph.errors import GraphError, said_by
 from pcgraph.transforms.base import Shape, Transform
 
@@ -178,13 +178,7 @@ class GraphLayer(Transform):
                 f"the graph layer {type(layer).__name__} has cached=True, which fixes one batch size; use cached=False",
                 found=layer,
             )
-        index = read_numbers(edge_index, "edge_index", refuse=GraphError)
-        if index.dim() != 2 or index.shape[0] != 2 or index.is_floating_point() or (index < 0).any():
-            raise GraphError(
-                f"an edge_index holds vertex numbers from 0, shape (2, edges) (found {index.dtype}, shape "
-                f"{tuple(index.shape)})",
-                found=edge_index,
-            )
+        index = read_edge_index(edge_index, refuse=GraphError)
         for name, value in edge_data.items():
             if value.shape[:1] != index.shape[1:]:
                 raise GraphError(
@@ -192,7 +186,7 @@ class GraphLayer(Transform):
                     found=value,
                 )
         self.layer = layer
-        self.register_buffer("edge_index", index.long().clone(), persistent=False)
+        self.register_buffer("edge_index", index.clone(), persistent=False)
         self._edge_data = tuple(edge_data)
         for name, value in edge_data.items():
             self.register_buffer(f"edge_data_{name}", value.detach().clone(), persistent=False)

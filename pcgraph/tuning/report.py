@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from pcgraph.arguments import is_number, shown
+from pcgraph.arguments import is_number, require_count, require_text, shown
 from pcgraph.errors import ConfigError
 from pcgraph.training import History
 from pcgraph.training.records import metric_of
@@ -46,14 +46,29 @@ class Progress:
         return self.tell(value, record.epoch)
 
     def tell(self, value: float, epoch: int) -> bool:
-        """Tell the value after so many epochs; returns whether the run is to end."""
-        if math.isfinite(value):
-            self.pruned = self._tell(float(value), int(epoch))
+        """Tell the value after so many epochs; returns whether the run is to end.
+
+        A value that is not finite tells nothing.
+
+        Raises
+        ------
+        ConfigError
+            Its `key` is ``"train"``: the value is no number, or the epoch no count.
+        """
+        number, epoch = _number(value, "the value"), require_count(epoch, "epoch", refuse=_wrong)
+        if math.isfinite(number):
+            self.pruned = self._tell(number, epoch)
         return self.pruned
 
     def note(self, name: str, value: float) -> None:
-        """Keep a number beside the value, for the report; nothing is chosen by it."""
-        self.measured[str(name)] = float(value)
+        """Keep a number beside the value, for the report; nothing is chosen by it.
+
+        Raises
+        ------
+        ConfigError
+            Its `key` is ``"train"``: the name is no text, or the value no number.
+        """
+        self.measured[require_text(name, "name", refuse=_wrong)] = _number(value, f"what {name!r} is noted as")
 
 
 def value_of(found: Any, metric: str) -> float:
@@ -71,10 +86,22 @@ def value_of(found: Any, metric: str) -> float:
             raise _unmeasured(metric, found.epochs[-1])
         return value
     if not is_number(found):
-        raise ConfigError(
-            f"train returns a number, or the history of fit (found {shown(found)})", key="train"
-        )  # fmt: skip
-    return float(found)
+        raise _wrong(f"train returns a number, or the history of fit (found {shown(found)})")
+    return _number(found, "what train returns")
+
+
+def _number(value: Any, what: str) -> float:
+    """Read a number, NaN and infinity included; one beyond all floats is infinite."""
+    if not is_number(value):
+        raise _wrong(f"{what} is a number (found {shown(value)})")
+    try:
+        return float(value)
+    except OverflowError:  # a whole number beyond all floats
+        return math.inf if value > 0 else -math.inf
+
+
+def _wrong(text: str) -> ConfigError:
+    return ConfigError(text, key="train")
 
 
 def _unmeasured(metric: str, record: Any) -> ConfigError:

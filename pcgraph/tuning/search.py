@@ -22,7 +22,7 @@ from pcgraph.training import History
 from pcgraph.training.records import is_larger_better
 from pcgraph.tuning.report import Progress, value_of
 from pcgraph.tuning.results import Finalist, SearchResult, Trial, written
-from pcgraph.tuning.space import optuna, patiently, read_space, read_storage, space_text, suggest
+from pcgraph.tuning.space import optuna, patiently, read_space, read_storage, require_storable, space_text, suggest
 
 __all__ = ["search"]
 
@@ -137,7 +137,8 @@ def search(
     finalists, seeds = require_count(finalists, "finalists"), require_count(seeds, "seeds", least=1)
     seed = require_count(seed, "seed")
     limit = None if timeout is None else require_number(timeout, "timeout", above=0)
-    name, retry, progress = require_text(name, "name"), require_flag(retry, "retry"), require_flag(progress, "progress")
+    name = require_storable(require_text(name, "name"), "name", "name")
+    retry, progress = require_flag(retry, "retry"), require_flag(progress, "progress")
     sampler, pruner = _of(sampler, "sampler", "samplers", "BaseSampler"), _of(pruner, "pruner", "pruners", "BasePruner")
     run = _Search(train, distributions, metric, largest, read_storage(storage), name, progress, limit)
     with _quiet():

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pcgraph.arguments import require_text
 from pcgraph.data import Images
 from pcgraph.errors import ConfigError, PCGraphWarning, unknown_name
 from pcgraph.experiments.experiment import Experiment, load_splits, prepare, rehearse
@@ -66,6 +67,8 @@ class Settings:
         space, search = found.pop("space", None), found.pop("search", {})
         if not isinstance(space, Mapping) or not isinstance(search, Mapping):
             raise ConfigError(f"{path} needs a table [space], and may have a table [search]", key="space")
+        for key in [*found, *space, *search]:
+            require_text(key, f"{path}: a setting")
         space = {key.replace("-", "_"): entry for key, entry in space.items()}
         for key in space:
             if key in FIXED:

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import re
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pcgraph.arguments import is_number, require_path, shown
+import numpy as np
+
+from pcgraph.arguments import is_integer, is_number, require_path, shown
 from pcgraph.errors import ConfigError, PCGraphError, said_by, unknown_name
 
-__all__ = ["optuna", "patiently", "read_space", "read_storage", "space_text", "suggest"]
+__all__ = ["optuna", "patiently", "read_space", "read_storage", "require_storable", "space_text", "suggest"]
 
 RANGE = ("low", "high", "log", "step")
 OWN = ("epochs", "seed")
+INFINITE = (math.inf, -math.inf)
+MOST = 1e300  # beyond, the distance of two ends is no float
 PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8)  # seconds
 LOCKS_BY_OPENING = os.name == "nt"
 """Optuna guards a journal by a symbolic link, which Windows grants to administrators alone, or by a file."""
@@ -61,6 +67,7 @@ def read_space(space: Any) -> dict[str, Any]:
             hint = "; epochs= and seeds= say it" if isinstance(name, str) else ""
             raise ConfigError(f"a setting of a space has a name, and is not {' or '.join(OWN)} (found {shown(name)})"
                               + hint, key="space")  # fmt: skip
+        require_storable(name, "a setting of a space", "space")
     return {name: _distribution(name, entry) for name, entry in space.items()}
 
 
@@ -75,13 +82,13 @@ def _distribution(name: str, entry: Any) -> Any:
     for key in entry:
         if key not in RANGE:
             raise ConfigError(f"{name} in the space: {unknown_name('entry', key, RANGE)}", key="space")
-    parts: list[Any] = [entry.get(key) for key in RANGE]
+    parts: list[Any] = [plain(entry.get(key)) for key in RANGE]
     low, high, log, step = parts
-    if not all(is_number(end) for end in (low, high)) or not low <= high:
+    if not (_in_reach(low) and _in_reach(high) and low <= high):
         raise _wrong(name, f"found low {shown(low)} and high {shown(high)}")
     if not isinstance(log, bool | None) or (log and (low <= 0 or step is not None)):
         raise _wrong(name, "log is true or false, and if true low is above 0 and there is no step")
-    if step is not None and not (is_number(step) and step > 0):
+    if step is not None and not (_in_reach(step) and step > 0):
         raise _wrong(name, f"a step is a positive number (found {shown(step)})")
     whole = all(isinstance(number, int) for number in (low, high, 1 if step is None else step))
     if whole:
@@ -89,11 +96,41 @@ def _distribution(name: str, entry: Any) -> Any:
     return d.FloatDistribution(float(low), float(high), log=bool(log), step=None if step is None else float(step))
 
 
+def plain(value: Any) -> Any:
+    """Make a number or flag of NumPy's, or of a tensor of no dimensions, one of Python's, which every storage keeps."""
+    if isinstance(value, np.bool_):
+        return bool(value)
+    if is_integer(value):
+        return int(value)
+    return float(value) if is_number(value) and not isinstance(value, float) else value
+
+
+def _in_reach(value: Any) -> bool:
+    """Say whether this is a finite number, small enough to be drawn between."""
+    return is_number(value) and abs(value) <= MOST
+
+
 def _choices(name: str, values: list[Any]) -> list[Any]:
-    plain = all(isinstance(value, bool | int | float | str | None) for value in values)
-    if not values or not plain or len({(type(v), v) for v in values}) < len(values):
+    values = list(map(plain, values))
+    kinds = all(isinstance(value, bool | str | None) or value in INFINITE or _in_reach(value) for value in values)
+    if not values or not kinds or len({(type(v), v) for v in values}) < len(values):
         raise _wrong(name, f"found {shown(values)}")
+    for value in values:
+        if isinstance(value, str):
+            require_storable(value, f"a value of {name}", "space")
     return values
+
+
+def require_storable(text: str, what: str, key: str) -> str:
+    """Refuse a text that no database and no file can hold.
+
+    Raises
+    ------
+    ConfigError
+    """
+    if re.search("[\0\ud800-\udfff]", text):
+        raise ConfigError(f"{what} is text that UTF-8 can hold, without a NUL (found {text!r})", key=key)
+    return text
 
 
 def _wrong(name: str, why: str) -> ConfigError:

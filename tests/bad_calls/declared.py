@@ -13,6 +13,7 @@ import pcgraph
 from pcgraph import activations, combines, energies, scaling, transforms
 from pcgraph.errors import ConfigError, GraphError, OutOfMemory
 from pcgraph.network import Network
+from tests.bad_calls.graphs import NO_INDEX
 from tests.bad_calls.kinds import NO_OBJECT, NONE, Argument
 
 RGB = (3, 4, 4)
@@ -382,6 +383,6 @@ PARTS = [
     Argument("transforms.GraphLayer(edge_index=)", lambda v: transforms.GraphLayer(torch.nn.Identity(), edge_index=v),
              "anything", GraphError,
              bad={"none": None, "number": 3, "text": "edges", "one row": torch.zeros(1, 2, dtype=int),
-                  "floats": torch.zeros(2, 2), "negative": torch.tensor([[-1], [0]]), "object": object(), "dict": {}},
+                  "floats": torch.zeros(2, 2), "object": object(), "dict": {}, **NO_INDEX},
              good={"one": torch.tensor([[0, 1], [1, 0]]), "array": np.array([[0, 1], [1, 0]])}),
 ]  # fmt: skip

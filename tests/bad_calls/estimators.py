@@ -76,7 +76,7 @@ ESTIMATORS = [
       for name in MADE for key, kind, more in SETTINGS),
     *(row for name, make in (("spiking", schedules.spiking), ("decaying", schedules.decaying)) for row in (
         Argument(f"schedules.{name}(graph=)", lambda v, make=make: make(v, ["x"], 3), "graph", GraphError,
-                 takes=("without shapes",), bad={"cyclic": nx.DiGraph([("x", "y"), ("y", "x")])}),
+                 takes=("without shapes",), good={"net": pcgraph.PCNetwork(CHAIN)}, bad={"cyclic": nx.DiGraph([("x", "y"), ("y", "x")])}),
         Argument(f"schedules.{name}(inputs=)", lambda v, make=make: make(CHAIN, v, 3), "anything", (ClampError, GraphError),
                  bad=NO_INPUTS, good={"set": {"x"}, "list": ["x"], "none of them": ()}),
         Argument(f"schedules.{name}(steps=)", lambda v, make=make: make(CHAIN, ["x"], v), "positive count",

@@ -10,11 +10,13 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 
 import pcgraph
 from pcgraph import checkpoints, data, drawing, serialization, training
 from pcgraph.errors import ClampError, ConfigError, DataError, GraphError
 from tests.bad_calls.calls import infer, net
+from tests.bad_calls.graphs import HALF_DONE, NO_SLOTS
 from tests.bad_calls.kinds import NO_GRAPH, NO_OBJECT, NONE, Argument
 
 mpl.use("Agg")
@@ -43,15 +45,17 @@ def drawn(make: Any, *given: Any, **changed: Any) -> Any:
         pyplot.close("all")
 
 
-def curve(history: Any = None, **changed: Any) -> Any:
-    return drawn(drawing.learning_curve, training.History(RECORDS) if history is None else history, **changed)
+def curve(history: Any = training.History(RECORDS), **changed: Any) -> Any:  # noqa: B008  # nobody changes it
+    return drawn(drawing.learning_curve, history, **changed)
 
 
 NO_IMAGE_PATH = {
     "number": 3, "float": 0.5, "bool": True, "list": ["a.png"], "bytes": b"a.png", "empty": "", "nul": "a\0b.png",
     "object": object(), "no suffix": "picture", "another": "picture.txt", "nowhere": "/proc/nowhere/a.png", "pgf": "a.pgf",
 }  # fmt: skip
-NO_AXES = {"number": 3, "text": "ax", "list": [], "bool": True, "class": object}
+NO_AXES = {
+    **{name: Figure().add_subplot(projection=name) for name in ("polar", "3d")}, "number": 3, "text": "ax", "list": [], "bool": True, "class": object,
+}  # fmt: skip
 NO_TITLE = {"number": 3, "list": ["a"], "bool": True, "class": str, "bytes": b"a"}
 NO_FILE = {"nowhere": "/nowhere/at/all.json", "folder": tempfile.gettempdir(), "text": __file__}
 TRACED = {"trace": "nodes"}
@@ -169,7 +173,7 @@ WATCHED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "sample": (NO_SAMPLE, {"first": 0}), "kind": ({"other": "state", "number": 3, **NONE}, {"errors": "errors"}),
     "x": (NO_NEURON, {"one": ("h1", 0)}), "y": (NO_NEURON, {"one": ("h1", 0)}),
     "samples": ({"zero": 0, "text": "2", "float": 0.5, **NONE}, {"one": 1}),
-    "shape": ({"text": "a", "zero": 0, "too large": (50, 50)}, NONE), "seconds": ({"zero": 0, "text": "1", "nan": float("nan"), **NONE}, {"one": 1.0}),
+    "shape": ({"text": "a", "zero": 0, "too large": (50, 50)}, NONE), "seconds": ({"huge": 1e300, "zero": 0, "text": "1", "nan": float("nan"), **NONE}, {"one": 1.0}),
 }  # fmt: skip
 WATCHING: dict[str, dict[str, Any]] = {
     "trajectories": {"result": STATES, "node": "h1", "path": None, "neurons": None, "sample": 0, "kind": "states", "ax": None, "title": ""},
@@ -186,12 +190,12 @@ def watched(name: str, **changed: Any) -> Any:
 
 PICTURES = [
     Argument("drawing.graph(graph_or_net=)", lambda v: drawn(drawing.graph, v), "anything", GraphError,
-             bad={k: v for k, v in NO_GRAPH.items() if k != "without shapes"}, good={"one": GRAPH, "net": net()}),
+             bad={**{k: v for k, v in NO_GRAPH.items() if k != "without shapes"}, **NO_SLOTS}, good={"one": GRAPH, "net": net(), **HALF_DONE}),
     Argument("drawing.graph(clamped=)", lambda v: drawn(drawing.graph, GRAPH, v), "anything", ClampError,
              bad={"text": "x", "number": 3, "unknown": ["z"], "unhashable": [["x"]], "of None": {"x": None}, "bool": True},
              good={"set": {"x"}, "none": None}),
     Argument("drawing.svg(graph_or_net=)", drawing.svg, "anything", GraphError,
-             bad={k: v for k, v in NO_GRAPH.items() if k != "without shapes"}, good={"one": GRAPH, "net": net()}),
+             bad={**{k: v for k, v in NO_GRAPH.items() if k != "without shapes"}, **NO_SLOTS}, good={"one": GRAPH, "net": net(), **HALF_DONE}),
     Argument("drawing.svg(clamped=)", lambda v: drawing.svg(GRAPH, v), "anything", ClampError,
              bad={"text": "x", "number": 3, "unknown": ["z"], "unhashable": [["x"]], "of None": {"x": None}, "bool": True},
              good={"set": {"x"}, "none": None}),
@@ -221,7 +225,7 @@ PICTURES = [
       for name in WATCHING for key, (bad, good) in WATCHED.items() if key in WATCHING[name]),
     Argument("drawing.images(values=)", lambda v: drawn(drawing.images, v), "anything", ConfigError,
              bad={"none": None, "number": 3, "text": "x", "one dimension": torch.ones(4), "none of them": torch.ones(0, 4),
-                  "rows of two lengths": {"a": torch.ones(2, 4), "b": torch.ones(3, 4)}, "empty": {}, "of text": {"a": "b"},
+                  "no pixels": torch.ones(2, 0), "no rows of pixels": torch.ones(2, 0, 3), "rows of two lengths": {"a": torch.ones(2, 4), "b": torch.ones(3, 4)}, "empty": {}, "of text": {"a": "b"},
                   "object": object(), "complex": IMAGES.to(torch.cfloat), "sparse": IMAGES.to_sparse(), "meta": IMAGES.to("meta")},
              good={"tensor": IMAGES, "array": IMAGES.numpy(), "rows": {"a": IMAGES, "b": IMAGES}, "half": IMAGES.half()}),
     Argument("drawing.images(shape=)", lambda v: drawn(drawing.images, IMAGES, shape=v), "anything", ConfigError,
@@ -230,10 +234,10 @@ PICTURES = [
              good={"pair": (2, 2), "list": [1, 4], "none": None}),
     Argument("drawing.images(limits=)", lambda v: drawn(drawing.images, IMAGES, limits=v), "anything", ConfigError,
              bad={"number": 4, "text": "row", "one": (0.0,), "turned": (1.0, 0.0), "equal": (1.0, 1.0), "nan": (float("nan"), 1.0),
-                  "of texts": ("a", "b"), "bool": True, "none of both": (None, None)},
-             good={"pair": (0.0, 1.0), "rows": "rows", "none": None}),
+                  "of texts": ("a", "b"), "bool": True, "none of both": (None, None), "set": {0.0, 1.0}, "huge": (0, 10**400), "generator": iter((0, 1))},
+             good={"pair": (0.0, 1.0), "array": np.array([0.0, 1.0]), "rows": "rows", "none": None}),
     Argument("drawing.learning_curve(history=)", curve, "anything", ConfigError,
-             bad={"number": 3, "text": "x", "list": [], "empty": training.History([]), "no runs": {}, "of text": {"a": "b"}, "class": training.History},
+             bad={**NONE, "one of none": {"a": None}, "number": 3, "text": "x", "list": [], "empty": training.History([]), "no runs": {}, "of text": {"a": "b"}, "class": training.History},
              good={"two": {"a": training.History(RECORDS), "b": training.History(RECORDS)}}),
     Argument("drawing.learning_curve(judged=)", lambda v: curve(judged=v), "anything", ConfigError, bad={**NO_TITLE, **NONE}, good={"text": "test"}),
     Argument("drawing.learning_curve(over=)", lambda v: curve(over=v), "choice", ConfigError, good={"seconds": "seconds"}),

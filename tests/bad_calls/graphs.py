@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import networkx as nx
+import numpy as np
 import torch
 from torch_geometric.data import Data
 
@@ -47,7 +48,17 @@ def made(name: str, **changed: Any) -> Any:
     return network(getattr(graphs, name), *ACTIVATED[name], **{**SMALL.get(name, {}), **changed})
 
 
+#: What is no edge_index, whoever reads it.
+RING = torch.tensor([[0, 1], [1, 0]])
+NO_INDEX = {
+    "meta": RING.to("meta"), "sparse": RING.to_sparse(), "complex": RING + 0j, "bools": RING > 0, "negative": -RING,
+    "texts": [["a"], ["b"]], "one dimension": RING[0], "nan": RING * float("nan"),
+}  # fmt: skip
 GRAPHS = [
+    Argument("graphs.fully_connected(sizes=) by name", lambda v: graphs.fully_connected({v: 3, "b": 3}), "anything", GraphError,
+             bad=NONE, good={"number": 1, "tuple": ("a", 1)}),
+    Argument("graphs.fully_connected(sizes=) of so many", lambda v: graphs.fully_connected([3] * v), "anything", REFUSED,
+             bad={"beyond memory": 10**6}),
     *(Argument(f"graphs.{name}(sizes=)", lambda v, make=make: network(make, v), "anything", REFUSED,
                bad={k: v for k, v in NO_SIZES.items() if not (name == "assemblies" and k == "one")},
                good={"list": SIZES[name], "tuple": tuple(SIZES[name])})
@@ -101,8 +112,11 @@ GRAPHS = [
     Argument("graphs.from_data(data=)", graphs.from_data, "anything", GraphError,
              bad={**NO_OBJECT, "none": None, "empty": Data(), "out of range": Data(edge_index=torch.tensor([[9], [0]]), num_nodes=2),
                   "one row": Data(edge_index=torch.zeros(1, 2, dtype=int)), "floats": Data(edge_index=torch.zeros(2, 2), num_nodes=2),
-                  "class": Data},
-             good={"ring": Data(edge_index=torch.tensor([[0, 1], [1, 0]]), num_nodes=2)}),
+                  "class": Data, **{name: Data(edge_index=index, num_nodes=2) for name, index in NO_INDEX.items()},
+                  **{f"{name} vertices": Data(edge_index=torch.tensor([[0, 1], [1, 0]]), num_nodes=count)
+                     for name, count in (("text", "2"), ("half", 2.5), ("negative", -2), ("beyond memory", 10**12))},
+                  "0-dim features": Data(edge_index=torch.tensor([[0, 1], [1, 0]]), x=torch.tensor(1.0))},
+             good={"array": Data(edge_index=np.array([[0, 1], [1, 0]]), num_nodes=2), "ring": Data(edge_index=torch.tensor([[0, 1], [1, 0]]), num_nodes=2)}),
     *(Argument(f"graphs.from_data({key}=)",
                lambda v, key=key: network(graphs.from_data, Data(edge_index=torch.tensor([[0, 1], [1, 0]]), num_nodes=2), **{key: v}),
                "anything", REFUSED, bad=bad, good=good)
@@ -114,6 +128,25 @@ GRAPHS = [
              good={"neurons": "neurons", "groups": "groups"}),
 ]  # fmt: skip
 
+
+def said(node: Any = None, edge: Any = None) -> nx.DiGraph:
+    """x -> y, of which some attributes say what they like."""
+    graph = nx.DiGraph([("x", "y", edge or {})])
+    graph.add_node("y", **(node or {}))
+    return graph
+
+
+#: What a network would not read, where it says which prediction an edge feeds.
+NO_SLOTS = {
+    "slots of number": said({"slots": 3}), "slots of list": said({"slots": ["a"]}), "slot of number": said({"slots": {"a": 3}}),
+    "fed slot that is none": said(edge={"slot": "q"}), "another slot fed": said({"slots": {"a": {}}}, {"slot": "q"}),
+    "fed slot of number": said(edge={"slot": 3}), "fed slot of list": said(edge={"slot": ["q"]}),
+}  # fmt: skip
+#: A picture shows these as they are declared; a network refuses them.
+HALF_DONE = {
+    "role of number": said(edge={"role": 3}), "roles of numbers": said(edge={"role": [1]}), "scale of text": said(edge={"scale": "z"}),
+    "shape of text": said({"shape": "x"}), "huge shape": said({"shape": 10**5000}), "energy of number": said({"energy": 3}),
+}  # fmt: skip
 TWO = nx.DiGraph([("x", "y")])
 NO_CLAMPED = {
     "none": None, "text": "x", "bytes": b"x", "number": 3, "unknown": {"z"}, "misspelt": ["X1"], "unhashable": [["x"]],
@@ -122,7 +155,7 @@ NO_CLAMPED = {
 }  # fmt: skip
 CHECKING = [
     *(Argument(f"{name}(graph_or_net=)", call, "anything", GraphError,
-               bad={k: v for k, v in NO_GRAPH.items() if k != "without shapes"}, good={"graph": TWO, "net": net()})
+               bad={**{k: v for k, v in NO_GRAPH.items() if k != "without shapes"}, **NO_SLOTS}, good={"graph": TWO, "net": net()})
       for name, call in (("check", pcgraph.check), ("topology.check_phase", topology.check_phase),
                          ("topology.check_phases", lambda v: topology.check_phases(v, {"a": []})),
                          ("topology.verify", lambda v: topology.verify(v, (), topology.Nothing("y"))))),

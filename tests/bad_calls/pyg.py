@@ -6,11 +6,12 @@ from typing import Any
 
 import networkx as nx
 import torch
-from torch_geometric.data import Data, HeteroData
+from torch_geometric.data import Batch, Data, HeteroData
 
 import pcgraph
 from pcgraph import pyg
 from pcgraph.errors import ClampError, ConfigError, GraphError
+from tests.bad_calls.graphs import NO_INDEX
 from tests.bad_calls.kinds import NO_OBJECT, NONE, Argument
 
 RING = torch.tensor([[0, 1], [1, 0]])
@@ -24,6 +25,10 @@ def hetero() -> HeteroData:
     data["a"].x, data["b"].x = torch.ones(2, 3), torch.ones(2, 4)
     data["a", "to", "b"].edge_index = RING
     return data
+
+
+def with_entry(key: str, value: Any) -> Data:
+    return Data(**{"x": torch.ones(2, 3), "edge_index": RING, key: value})
 
 
 def declared(**changed: Any) -> Any:
@@ -51,6 +56,14 @@ PYG = [
     Argument("pyg.clamps(data=)", pyg.clamps, "anything", ClampError,
              bad={**NO_OBJECT, **NONE, "class": Data, "empty mask": Data(x=torch.ones(3), y=torch.ones(2), edge_index=RING)},
              good={"one": DATA, "several kinds": hetero()}),
+    *(Argument(f"pyg.clamps(data=) with {key}", lambda v, key=key: pyg.clamps(with_entry(key, v)), "anything", ClampError,
+               bad={name: torch.ones(2, 3).to(**how) for name, how in (("meta", {"device": "meta"}), ("complex", {"dtype": torch.cfloat}))}
+               | {"sparse": torch.ones(2, 3).to_sparse(), "0-dim": torch.tensor(1.0)} | bad, good=good)
+      for key, bad, good in (
+          ("x", {}, {"features": torch.ones(2, 3)}),
+          ("y", {"rows": torch.ones(3, 3), "beyond memory": torch.tensor([0, 10**12]), "negative": torch.tensor([0, -1])}, {"classes": torch.tensor([0, 1])}))),
+    Argument("pyg.clamps(data=) of a batch", lambda v: pyg.clamps(Batch.from_data_list([with_entry("edge_index", v)] * 2)),
+             "anything", ClampError, bad={"floats": RING.float(), "meta": RING.to("meta")}, good={"none": None, "ring": RING}),
     Argument("pyg.clamps(by=)", lambda v: pyg.clamps(DATA, by=v), "choice", good={"layers": "layers", "vertices": "vertices"}),
     Argument("pyg.clamps(mask=)", lambda v: pyg.clamps(DATA, mask=v), "anything", ClampError,
              bad={"unknown": "test_mask", "number": 3, "whole numbers": torch.tensor([0, 1]), "of one": torch.ones(1) > 0},
@@ -77,7 +90,8 @@ PYG = [
              bad={"unknown": ("z",), "number": 3, "none": None, "text": "h", "of no rows": ("y",)},
              good={"one": ("h",), "nothing": ()}),
     Argument("pyg.accuracy(answer=)", lambda v: pyg.accuracy(v, DATA), "anything", ClampError,
-             bad={**NO_OBJECT, **NONE, "other shape": torch.ones(1, 3, 2)}, good={"one": ANSWER}),
+             bad={**NO_OBJECT, **NONE, "other shape": torch.ones(1, 3, 2), "nan": ANSWER / 0 * 0, "meta": ANSWER.to("meta"),
+                  "complex": ANSWER.to(torch.cfloat)}, good={"one": ANSWER}),
     Argument("pyg.accuracy(data=)", lambda v: pyg.accuracy(ANSWER, v), "anything", ClampError, bad={**NO_OBJECT, **NONE},
              good={"one": DATA}),
     Argument("pyg.accuracy(mask=)", lambda v: pyg.accuracy(ANSWER, DATA, v), "anything", ClampError,
@@ -92,7 +106,7 @@ PYG = [
              good={"buckets": "buckets", "slots": "slots"}),
     Argument("pyg.Relation(edge_index=)", lambda v: relation(edge_index=v), "anything", GraphError,
              bad={**{k: v for k, v in NO_OBJECT.items() if k != "tensor"}, **NONE, "one row": RING[:1], "of floats": RING.float(),
-                  "negative": -RING, "beyond": RING + 1}, good={"one": RING}),
+                  "beyond": RING + 1, **NO_INDEX}, good={"one": RING}),
     *(Argument(f"pyg.Relation({key}=)", lambda v, key=key: relation(**{key: v}), "positive count")
       for key in ("targets", "inputs", "outputs")),
 ]  # fmt: skip

@@ -104,7 +104,7 @@ TRAINING = [
              bad={"LBFGS": torch.optim.LBFGS, "SparseAdam": torch.optim.SparseAdam, "rate of nan": with_group("lr",
              math.nan),
                   "rate of infinity": with_group("lr", math.inf),
-                  "beyond float32": with_group("lr", 1e39),
+                  "beyond float32": with_group("lr", 1e39), "beyond it in the first step": with_group("lr", 1e38),
                   "decay of nan": with_group("weight_decay", math.nan),
                   "betas of nan": with_group("betas", (0.9, math.nan)), "tensor of nan": with_group("lr",
                   torch.tensor(math.nan))},

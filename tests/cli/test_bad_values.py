@@ -73,9 +73,9 @@ BAD: dict[str, list[str]] = {
     "epochs": [*NO_WHOLE, "-1", "0"],
     "batch_size": [*NO_WHOLE, "-1", "0"],
     "seed": [*NO_WHOLE, "-1"],
-    "lr": [*NO_NUMBER, "0", "-1"],
-    "eps": [*NO_NUMBER, "0", "-1"],
-    "state_lr": [*NO_NUMBER, "0", "-1"],
+    "lr": [*NO_NUMBER, "0", "-1", "1e38", "1e300", "1e-320"],
+    "eps": [*NO_NUMBER, "0", "-1", "1e300", "1e-320"],
+    "state_lr": [*NO_NUMBER, "0", "-1", "1e300", "1e-320"],
     "fraction": [*NO_NUMBER, "0", "-1", "1.01", "1e-9"],
     "validation": [*NO_NUMBER, "1", "-1", "1e-9", "0.999999"],
 }  # fmt: skip

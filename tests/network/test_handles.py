@@ -335,6 +335,25 @@ def test_requires_grad_of_a_weight_does_what_it_says() -> None:
     assert not net.node("h2").frozen
 
 
+def test_data_of_a_weight_is_set_where_it_lies() -> None:
+    """Who loads weights writes ``p.data = ...``: the view got memory of its own, and the network kept what it had."""
+    net = chain(*SIZES)
+    other, weight = net.weight("h2", "h3").detach().clone(), net.weight("h1", "h2")
+    weight.data = torch.full(tuple(weight.shape), 2.0, dtype=torch.float64)
+    weight.data[0] += 1.0
+    assert net.weight("h1", "h2")[0].eq(3.0).all()
+    assert net.weight("h1", "h2")[1:].eq(2.0).all()
+    torch.testing.assert_close(net.weight("h2", "h3").detach(), other, rtol=0, atol=0)
+    net.node("h1").bias.data = torch.full((SIZES[1],), 0.5, dtype=torch.float64)
+    assert net.bias("h1").eq(0.5).all()
+    for wrong in (torch.ones(1, 1), 2.0, None):
+        with pytest.raises(GraphError, match="tensor of shape"):
+            weight.data = wrong
+    net.half()
+    with pytest.raises(GraphError, match="has left"):
+        weight.data = torch.ones(tuple(weight.shape))
+
+
 def test_edges_that_share_a_weight_are_frozen_together() -> None:
     graph = nx.MultiDiGraph()
     graph.add_nodes_from(["x", "h", "y"], shape=3)

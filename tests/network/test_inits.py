@@ -113,6 +113,20 @@ def test_a_function_gets_the_tensor_the_generator_and_the_fan_in():
     assert 0 <= float(weights[0].min()) <= float(weights[0].max()) <= 1 / 7
 
 
+@pytest.mark.parametrize("wrong", [lambda t, g, n: None, lambda t, g, n: t.mul_(0.1)])
+def test_a_function_fills_all_of_the_tensor(wrong):
+    """What it left out was whatever memory held."""
+    graph = pcgraph.graphs.chain([4, 5, 3])
+    net = PCNetwork(graph, seed=0)
+    before = net.weight("x", "h1").detach().clone()
+    with pytest.raises(GraphError, match="finite"):
+        net.edge("x", "h1").initialize(wrong)
+    torch.testing.assert_close(net.weight("x", "h1").detach(), before, rtol=0, atol=0)
+    graph.edges["x", "h1"]["init"] = wrong
+    with pytest.raises(GraphError, match="finite"):
+        PCNetwork(graph, seed=0)
+
+
 def test_initializers_of_torch_fit_with_a_line():
     graph = wide(lambda tensor, generator, fan_in: torch.nn.init.trunc_normal_(tensor, std=0.02, generator=generator))
     assert 0.01 < float(PCNetwork(graph).weight("x", "h1").std()) < 0.03
