@@ -120,7 +120,8 @@ class _Reader:
         result = {}
         for key, value in data.items():
             text = f"the attribute {key!r} of {what}"
-            if key == "slots" and kind == "node" and isinstance(value, Mapping):
+            slots = key == "slots" and kind == "node" and isinstance(value, Mapping)
+            if slots and not any(name.startswith("$") for name in value):  # else it is another value, as written
                 result[key] = self._slots(value, what, where)
                 continue
             try:

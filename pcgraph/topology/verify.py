@@ -122,7 +122,7 @@ class _Declaration:
         keyed = self.graph.is_multigraph()
         #: All edges, and those that feed main predictions.
         self.every: list[tuple[Any, ...]] = list(self.graph.edges(keys=True) if keyed else self.graph.edges())
-        self.main = [edge for edge in self.every if self.graph.edges[edge].get("slot") in (None, "main")]
+        self.main = [edge for edge in self.every if not self._feeds_slot(edge)]
         self.entered = {slots: {edge[1] for edge in self.edges(slots)} for slots in (False, True)}
         self.clamped = {v: np.zeros(math.prod(shape), dtype=bool) for v, shape in self.shape.items()}
         if isinstance(clamped, str):
@@ -131,6 +131,19 @@ class _Declaration:
             if v not in self.clamped:
                 raise ClampError(f"a clamp names a node of the graph (found {shown(v)})", node=v)
             self.clamped[v][:] = self._clamped_part(v, clamped)
+
+    def _feeds_slot(self, edge: tuple[Any, ...]) -> bool:
+        """Tell whether an edge feeds a slot, which its target then declares."""
+        slot, slots = self.graph.edges[edge].get("slot"), self.graph.nodes[edge[1]].get("slots")
+        if not isinstance(slots, Mapping | None) or not all(
+            isinstance(said, Mapping) for said in (slots or {}).values()
+        ):
+            raise GraphError(f"node {edge[1]!r} declares slots by a mapping from names (found {slots!r})", found=slots)
+        if slot in (None, "main"):
+            return False
+        if not isinstance(slot, str) or slot not in (slots or {}):
+            raise GraphError(f"an edge feeds a slot that its target {edge[1]!r} declares (found {slot!r})", found=slot)
+        return True
 
     def _shape(self, v: Hashable) -> tuple[int, ...]:
         if not self.neurons:

@@ -21,7 +21,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-os.environ.pop("TRITON_INTERPRET", None)  # asked when the kernels are imported
+if __name__ == "__main__":
+    os.environ.pop("TRITON_INTERPRET", None)  # asked when the kernels are imported
 
 import torch
 from triton.backends.compiler import GPUTarget
@@ -31,7 +32,8 @@ from triton.compiler import compile as compiled
 
 from pcgraph.backends.triton import kernels, launches
 
-os.environ["TRITON_INTERPRET"] = "1"  # asked when a network is made, which is then one of the CPU
+if __name__ == "__main__":
+    os.environ["TRITON_INTERPRET"] = "1"  # asked when a network is made, which is then one of the CPU
 
 import pcgraph
 from pcgraph import SGD, Forward, Zero

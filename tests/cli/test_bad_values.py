@@ -299,7 +299,7 @@ TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(graph=TEXT, given_node=TEXT, target=TEXT, numbers=st.tuples(*3 * [st.floats(1e-300, 1e300)]))
+@given(graph=TEXT, given_node=TEXT, target=TEXT, numbers=st.tuples(*3 * [st.floats(1e-37, 1e30)]))
 def test_settings_are_read_as_they_were_written(tmp_path: Path, graph, given_node, target, numbers) -> None:
     """A run whose settings cannot be read again cannot be resumed."""
     if given_node == target:

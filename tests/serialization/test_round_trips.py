@@ -198,6 +198,19 @@ def shaped(data: dict[str, Any]) -> dict[str, Any]:
     return data
 
 
+@pytest.mark.parametrize("value", [(), (1, "a"), None, 3, {}])
+def test_slots_that_are_no_mapping_come_back_and_are_refused_by_a_network(tmp_path: Path, value: Any) -> None:
+    """A tuple is written as a mapping of one entry, and was read as a slot of that name."""
+    graph = nx.DiGraph()
+    graph.add_node("a", shape=2, slots=value)
+    write_graph(tmp_path / "g.json", graph)
+    back = read_graph(tmp_path / "g.json")
+    assert back.nodes["a"]["slots"] == value
+    if value not in (None, {}):
+        with pytest.raises(GraphError, match="slots"):
+            pcgraph.PCNetwork(back)
+
+
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(graphs())
 def test_any_graph_comes_back_or_is_refused(tmp_path: Path, graph: nx.DiGraph) -> None:
