@@ -11,6 +11,7 @@ import torch
 
 import pcgraph
 from pcgraph import data
+from pcgraph.data import sources
 from tests import ROOT
 from tests.builders import quick_example, script
 
@@ -124,6 +125,18 @@ def test_a_hundred_images_are_completed_from_their_upper_halves():
         assert (row["data"], row["stored"]) == ("fashion-mnist", "100")
         assert float(row["whole_image"]) < float(row["missing_half"]) < 0.01
         assert float(row["never_stored"]) > 0.05, "images that were never stored are not completed"
+
+
+@pytest.mark.parametrize(("name", "reader"), [("skip_and_lateral", "images"), ("associative_memory", "load")])
+def test_a_set_that_is_not_at_hand_is_asked_of_no_site(name, reader, tmp_path, monkeypatch, capsys):
+    """Each run asked four mirrors, and waited for all of them where there is no network."""
+    asked = []
+    monkeypatch.setattr(sources, "_download", lambda *of: asked.append(of))
+    monkeypatch.setenv("PCGRAPH_DATA", str(tmp_path))
+    found = getattr(script(name), reader)(quick=False)
+    one = found[0] if isinstance(found, tuple) else found
+    assert (one.name, asked) == ("digits", [])
+    assert str(tmp_path) in capsys.readouterr().out
 
 
 @pytest.mark.slow
