@@ -90,7 +90,7 @@ class Amortized(Initializer):
         sigma, generator = activations.get(activation), torch.Generator().manual_seed(require_seed(seed))
         identity, like = activations.get(None), torch.empty(0, dtype=net.dtype, device=net.device)
         Trial(like).activation("Amortized(activation=)", None, sigma, net.structure.shape(given))
-        self._between = sigma.label
+        self._activation = sigma.label
         self.maps = nn.ModuleList()
         for node, source in self.source.items():
             shapes = net.structure.shape(source), net.structure.shape(node)
@@ -183,7 +183,7 @@ class Amortized(Initializer):
 
     def keeps(self) -> tuple[Hashable, ...]:
         """Name where each map leads from and to, in the order of the maps, and what is done between two of them."""
-        return (self.given, *self.source.items(), self._between)
+        return (self.given, *self.source.items(), self._activation)
 
 
 class _Map(nn.Module):

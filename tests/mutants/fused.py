@@ -34,7 +34,7 @@ MUTANTS = [
     fault("gradients of another tensor are taken for views", LAUNCHES, "if grad is None or grad.data_ptr() != base.data_ptr() + start * item or not grad.is_contiguous():", "if grad is None:"),
     fault("scaled weights learn as if unscaled", LAUNCHES, "_Part(weight, bucket.scale, self._of_weights", "_Part(weight, 1.0, self._of_weights"),
     fault("scaled entries learn as if unscaled", LAUNCHES, "_of_scalars(weight, bucket.scale, place,", "_of_scalars(weight, 1.0, place,"),
-    fault("samples of far neurons lie side by side", KERNELS, "rb[None, None, :] * tl.load(steps + at, mask=there, other=0)[:, :, None]", "rb[None, None, :]"),
+    fault("samples of far neurons lie side by side", KERNELS, "rb[None, None, :] * step[:, :, None]", "rb[None, None, :]"),
     fault("signals lie side by side where weights learn", KERNELS, "signal[:, :, None] + sample * signal_step,", "signal[:, :, None] + sample,"),
     fault("neurons share the dual of their first", LAUNCHES, "duals + self.within[:, None] * places.item", "duals"),
     fault("rates go round among neurons", PROGRAM, "place[some][self.places.neurons(some)[0]]", "np.resize(place[some], self.places.size[some].sum())"),

@@ -268,7 +268,8 @@ def _scalars(acc, P, W, edges, steps, low, high, rb, mb, WIDE: tl.constexpr, BE:
         weight = tl.load(W + at, mask=there, other=0.0)
         place = far[:, :, None] + rb[None, None, :]
         if WIDE:
-            place = far[:, :, None] + rb[None, None, :] * tl.load(steps + at, mask=there, other=0)[:, :, None]
+            step = tl.load(steps + at, mask=there, other=0).to(far.dtype)
+            place = far[:, :, None] + rb[None, None, :] * step[:, :, None]
         x = tl.load(P + place, mask=there[:, :, None] & mb[None, None, :], other=0.0)
         acc += tl.sum(weight[:, :, None] * x, 0)
     return acc
@@ -370,7 +371,7 @@ def learn_scalars(P, G, ends, edges, places, factors, signal_step, state_step, c
         signal = tl.load(edges + 2 * at, mask=there, other=_NONE)
         state = tl.load(edges + 2 * at + 1, mask=there, other=_NONE)
         for b in range(0, batch, BB):
-            sample = (b + rb)[None, None, :]
+            sample = (b + rb).to(tl.int64)[None, None, :]
             mb = sample < batch
             s = tl.load(P + signal[:, :, None] + sample * signal_step, mask=there[:, :, None] & mb, other=0.0)
             h = tl.load(P + state[:, :, None] + sample * state_step, mask=(state != _NONE)[:, :, None] & mb, other=1.0)

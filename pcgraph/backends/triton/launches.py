@@ -15,7 +15,7 @@ from pcgraph.backends.settings import keep
 from pcgraph.backends.torch.calls import Rows, SendBack, numbers
 from pcgraph.backends.triton import kernels
 from pcgraph.backends.triton.descent import Descent
-from pcgraph.backends.triton.tables import BIAS, DENSE, EDGE, NONE, UNALIGNED, Places, Tile, precision_of
+from pcgraph.backends.triton.tables import BIAS, DENSE, EDGE, NONE, UNALIGNED, Places, Tile, precision_of, sorted_keys
 from pcgraph.network import Bucket
 from pcgraph.plan.operations import Index
 
@@ -313,10 +313,8 @@ def _of_scalars(
     parameter: nn.Parameter, factor: float, keys: Index, signal: Index, state: Index, steps: tuple[int, int] = (1, 1)
 ) -> _Part:
     """Return the part of gradients of one number each: sums over the entries whose key is its place."""
-    order: Index | slice = slice(None)
-    if (np.diff(keys) < 0).any():
-        order = np.argsort(keys, kind="stable")
-    ends = np.searchsorted(keys[order], np.arange(parameter.numel() + 1))
+    keys, order = sorted_keys(keys)
+    ends = np.searchsorted(keys, np.arange(parameter.numel() + 1))
     return _Part(parameter, factor, None, ends, np.stack([signal[order], state[order]], 1), steps)
 
 

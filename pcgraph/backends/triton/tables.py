@@ -25,7 +25,7 @@ from pcgraph.plan.operations import Index
 __all__ = [
     "ACTIVATIONS", "ADAM", "BARE", "BIAS", "COMPARE", "COPY", "DENSE", "EDGE", "ENERGIES", "ENERGY", "KEEP",
     "MOMENTUM", "NESTEROV", "NODE", "NONE", "OWN", "PLAIN", "ROW", "SHIFT", "SWEEP", "UNALIGNED", "Entries", "Places",
-    "Scattered", "Tile", "aside", "known", "precision_of", "priced", "tile_for",
+    "Scattered", "Tile", "aside", "known", "precision_of", "priced", "sorted_keys", "tile_for",
 ]  # fmt: skip
 
 #: The activations that the kernels know, by their number.
@@ -151,11 +151,8 @@ def aside(bucket: Bucket, kernel: Kernel, structure: Structure, traits: Traits) 
     if bucket.kind == "identity":
         return None if bucket.scale == 1.0 else "a scaled identity"
     if kernel.name in SCATTERED:
-        return (
-            None
-            if bucket.phi.is_identity
-            else f"{'scalar' if bucket.kind == 'linear' else 'sparse'} edges with an activation"
-        )
+        kind = "scalar" if bucket.kind == "linear" else "sparse"
+        return None if bucket.phi.is_identity else f"{kind} edges with an activation"
     each = bucket.entries(structure.groups)
     if each >= traits.fused_edge or (each >= traits.heavy_edge and each * bucket.count >= traits.heavy_bucket):
         return "large products are cuBLAS's"
@@ -249,17 +246,13 @@ class Places:
     def _alone(self) -> Mask:
         """Find the nodes whose neurons go one by one: none but scalar edges of theirs are fused; others are not so."""
         s = self.ws.structure
-        alone = np.zeros(len(self.size), dtype=bool)
-        for ends in (s.source, s.target):
-            alone[ends[self.scalar]] = True
-        mixed = np.zeros(len(self.size), dtype=bool)
+        alone, mixed = np.zeros(len(self.size), dtype=bool), np.zeros(len(self.size), dtype=bool)
         for ends in (s.source, s.target):
             mixed[ends[self.fused & ~self.scalar]] = True
         for bucket in s.buckets:
             part = slice(bucket.start, bucket.stop)
             if self.scalar[part].any() and (mixed[s.source[part]].any() or mixed[s.target[part]].any()):
                 self.fused[part] = self.scalar[part] = False
-        alone[:] = False
         for ends in (s.source, s.target):
             alone[ends[self.scalar]] = True
         return alone
@@ -407,11 +400,11 @@ class Places:
         first[nodes] = np.cumsum(size) - size
         row = first[near] + neuron
         place, steps = self.offsets(self.s if back else self.h)[far] + other, self.size[far]
-        if (row[1:] < row[:-1]).any():
-            row, order = _sorted(row)
-            place, steps = place[order], steps[order]
-            found = Entries(found.edge[order], found.source, found.target, found.weight[order])
-        small = len(place) == 0 or (place.min() > -(2**31) and place.max() < 2**31)
+        row, order = sorted_keys(row)
+        place, steps = place[order], steps[order]
+        found = Entries(found.edge[order], found.source[order], found.target[order], found.weight[order])
+        last = place + (self.batch - 1) * steps  # of the samples
+        small = len(place) == 0 or (place.min() > -(2**31) and last.max() < 2**31)
         apart = bool((steps != 1).any())
         return Scattered(
             self.in_order(found), self.on_device(place.astype(np.int32) if small else place),
@@ -480,8 +473,10 @@ def _bits(codes: Index) -> int:
     return sum(1 << int(code) for code in np.unique(codes) if code > 0)
 
 
-def _sorted(keys: Index) -> tuple[Index, Index]:
+def sorted_keys(keys: Index) -> tuple[Index, Index | slice]:
     """Return keys below 2^31 in order, and where each was: equal ones stay as they were. (Faster than argsort.)"""
+    if (keys[1:] >= keys[:-1]).all():
+        return keys, slice(None)
     both = (keys << 32) | np.arange(len(keys))
     both.sort()
     return both >> 32, both & (2**32 - 1)
