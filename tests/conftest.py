@@ -52,7 +52,7 @@ def _gpu(config) -> str | None:
 def pytest_ignore_collect(collection_path, config):
     """With -m gpu, files without a test of a GPU are not read: they may need what a machine with a GPU lacks."""
     files = collection_path.rglob("*.py") if collection_path.is_dir() else [collection_path]
-    if _gpu(config) is not None and not any(ON_A_GPU.search(file.read_text()) for file in files):
+    if _gpu(config) is not None and not any(ON_A_GPU.search(file.read_text(encoding="utf-8")) for file in files):
         return True
     return None
 

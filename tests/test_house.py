@@ -128,7 +128,11 @@ def modules() -> tuple[tuple[str, Path], ...]:
 
 def test_every_room_imports_only_rooms_before_it() -> None:
     """If it fails, two rooms have begun to lean on each other, and neither can be read or replaced alone."""
-    wrong = [w for name, path in modules() for w in misplaced(path.read_text(), name, path.name == "__init__.py")]
+    wrong = [
+        w
+        for name, path in modules()
+        for w in misplaced(path.read_text(encoding="utf-8"), name, path.name == "__init__.py")
+    ]
     assert not wrong, "\n".join(wrong)
 
 
@@ -154,7 +158,7 @@ def circles(graph: nx.DiGraph) -> list[list[str]]:
 
 def test_no_modules_import_each_other() -> None:
     """If it fails, modules of one room can only be read, tested or replaced together, though they look apart."""
-    graph = leaning({name: (path.read_text(), path.name == "__init__.py") for name, path in modules()})
+    graph = leaning({name: (path.read_text(encoding="utf-8"), path.name == "__init__.py") for name, path in modules()})
     assert not circles(graph)
 
 
@@ -288,11 +292,11 @@ def test_rooms_that_load_late_are_there_all_the_same() -> None:
 
 
 def project() -> dict:
-    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 
 def pins() -> dict[str, str]:
-    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     return dict(line.lower().replace("_", "-").split("==") for line in lines if line and not line.startswith("#"))
 
 
@@ -315,14 +319,19 @@ def test_every_installation_uses_the_pinned_versions() -> None:
     """A pip line without the constraints would install an untested torch."""
     files = [ROOT / "Makefile", ROOT / ".ci" / "run", *ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
     files += (ROOT / ".github" / "workflows").glob("*.yml")
-    lines = [(f.name, line) for f in files for line in f.read_text().splitlines() if "pip install" in line]
+    lines = [
+        (f.name, line) for f in files for line in f.read_text(encoding="utf-8").splitlines() if "pip install" in line
+    ]
     assert any(name == "Makefile" for name, _ in lines)
     assert not [f"{name}: {line}" for name, line in lines if "-c constraints.txt" not in line]
 
 
 def test_the_version_is_one() -> None:
     assert project()["version"] == pcgraph.__version__
-    assert re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[1] == pcgraph.__version__
+    assert (
+        re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)[1]
+        == pcgraph.__version__
+    )
 
 
 # -- the commands -----------------------------------------------------------------------------------------------------
@@ -335,7 +344,7 @@ def test_an_old_python_is_refused_with_a_way_out(tmp_path: Path) -> None:
     """A newcomer with an old Python must be told so at once, not after a failed installation."""
     copy_of_what_make_reads(tmp_path)
     old = tmp_path / "old-python"
-    old.write_text('#!/bin/sh\n[ "$1" = --version ] && echo Python 3.8.10 && exit 0\nexit 1\n')
+    old.write_text('#!/bin/sh\n[ "$1" = --version ] && echo Python 3.8.10 && exit 0\nexit 1\n', encoding="utf-8")
     old.chmod(0o755)
     done = make(tmp_path, "demo", f"PYTHON={old}")
     assert done.returncode != 0
@@ -378,11 +387,11 @@ def make(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
 
 
 def test_ci_runs_what_the_readme_says() -> None:
-    script = (ROOT / ".ci" / "run").read_text()
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
     subprocess.run(["bash", "-n", str(ROOT / ".ci" / "run")], check=True)
     for command in ("make demo", "make test", "make docs"):
-        assert command in (ROOT / "README.md").read_text()
+        assert command in (ROOT / "README.md").read_text(encoding="utf-8")
         assert command in script
 
 
@@ -412,7 +421,7 @@ def makers_of_tensors(source: str) -> list[str]:
 def test_every_tensor_is_made_on_a_named_device() -> None:
     """Where torch's default is a GPU, one that is not would lie beside a network on the CPU, or draw there."""
     assert makers_of_tensors("torch.zeros(3); torch.ones(2, device=d); torch.nn.init.zeros_(x)") == ["torch.zeros(3)"]
-    found = {path: makers_of_tensors(path.read_text()) for path in PACKAGE.rglob("*.py")}
+    found = {path: makers_of_tensors(path.read_text(encoding="utf-8")) for path in PACKAGE.rglob("*.py")}
     assert {str(path.relative_to(PACKAGE)): calls for path, calls in found.items() if calls} == {}
 
 
@@ -426,7 +435,12 @@ def texts_without_encoding(source: str) -> list[str]:
     found = []
     for node in ast.walk(ast.parse(source)):
         name = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
-        if name.rpartition(".")[2] not in TEXTS or name in ("os.open", "gzip.open", "image.open", "tarfile.open"):
+        if name.rpartition(".")[2] not in TEXTS or name.lower() in (
+            "os.open",
+            "gzip.open",
+            "image.open",
+            "tarfile.open",
+        ):
             continue
         said = {keyword.arg: keyword.value for keyword in node.keywords}
         words = [a.value for a in [*node.args, *said.values()] if isinstance(a, ast.Constant)]
@@ -440,7 +454,7 @@ def test_every_text_is_read_and_written_as_utf_8() -> None:
     """Windows takes another encoding where none is named: a table with a dash cannot be read, or not even written."""
     said = 'open(p); p.open("rb"); open(p, "w", **TEXT); p.read_text(); p.write_text(t, encoding="a"); os.open(p, 0)'
     assert texts_without_encoding(said) == ["open(p)", "p.read_text()"]
-    folders = (PACKAGE, ROOT / "examples", ROOT / "benchmarks", ROOT / "docs")
+    folders = (PACKAGE, *(ROOT / name for name in ("examples", "benchmarks", "docs", "tests")))
     paths = [path for folder in folders for path in folder.rglob("*.py")]
     found = {path: texts_without_encoding(path.read_text(encoding="utf-8")) for path in paths}
     assert {str(path.relative_to(ROOT)): calls for path, calls in found.items() if calls} == {}

@@ -24,7 +24,7 @@ def run(module: str, processes: int, *arguments: str, seconds: float = 120) -> l
     """Run ``python -m module arguments`` in so many processes; return the exit status and the output of each."""
     port = free_port()
     with tempfile.TemporaryDirectory() as folder:
-        files = [open(Path(folder) / str(rank), "w+") for rank in range(processes)]  # noqa: SIM115
+        files = [open(Path(folder) / str(rank), "w+", encoding="utf-8") for rank in range(processes)]  # noqa: SIM115
         started = [
             subprocess.Popen(
                 [sys.executable, "-m", module, *arguments],

@@ -76,11 +76,11 @@ def rewritten(path: Path, change: Callable[[dict[str, torch.Tensor]], Any]) -> N
     tensors = safetensors.torch.load(path.read_bytes())
     change(tensors)
     path.write_bytes(safetensors.torch.save(tensors))
-    manifest = json.loads((path.parent / MANIFEST).read_text())
+    manifest = json.loads((path.parent / MANIFEST).read_text(encoding="utf-8"))
     data = path.read_bytes()
     manifest["files"][path.name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     manifest["sha256"] = writing.digest(manifest)
-    (path.parent / MANIFEST).write_text(json.dumps(manifest))
+    (path.parent / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
 
 
 def test_damaged_files_of_ranks_are_refused(tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ def spills(ptx: str, card: int) -> int:
     """Bytes of registers that ptxas has put into memory, in stores and loads."""
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "kernel.ptx"
-        source.write_text(ptx)
+        source.write_text(ptx, encoding="utf-8")
         name = f"sm_{card}{'a' * (card == 90)}"
         told = subprocess.run(
             [get_ptxas(card).path, "-v", f"--gpu-name={name}", source, "-o", source.with_suffix(".cubin")],

@@ -37,12 +37,14 @@ def decisions(source: str) -> Iterator[tuple[str, str]]:
 @pytest.mark.parametrize("path", KERNELS, ids=lambda path: path.name)
 def test_what_is_bound_decides_nothing_when_it_runs(path):
     """Else every one of thousands of steps pays for a question that has one answer."""
-    found = {pair for pair in decisions(path.read_text()) if pair[0] not in BINDING and pair[1] not in LATE}
+    found = {
+        pair for pair in decisions(path.read_text(encoding="utf-8")) if pair[0] not in BINDING and pair[1] not in LATE
+    }
     assert not found
 
 
 def test_the_kernels_have_functions_that_are_bound():
-    assert sum(path.read_text().count("return lambda") for path in KERNELS) > 20
+    assert sum(path.read_text(encoding="utf-8").count("return lambda") for path in KERNELS) > 20
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ def test_all_sections_run_small(tmp_path):
     assert result["errors"] == {}
     assert {row["section"] for row in result["rows"]} == set(gpu.SECTIONS)
     assert all(row["seconds"] > 0 for row in result["rows"])
-    assert json.loads((tmp_path / "gpu.json").read_text()) == result
+    assert json.loads((tmp_path / "gpu.json").read_text(encoding="utf-8")) == result
     assert "not measured" not in gpu.table(result)
 
 

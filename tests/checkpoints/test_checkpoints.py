@@ -147,7 +147,7 @@ def test_the_files_are_json_and_safetensors_under_plain_names(tmp_path: Path) ->
     path = pcgraph.save(tmp_path, parts.net, optimizer=parts.optimizer, initializer=parts.init)
     assert {file.suffix for file in path.iterdir()} == {".json", ".safetensors"}
     for file in path.glob("*.json"):
-        json.loads(file.read_text())
+        json.loads(file.read_text(encoding="utf-8"))
     weights = safetensors.torch.load_file(path / "network.safetensors")
     state = parts.net.state_dict()
     assert weights.keys() == state.keys()
@@ -234,10 +234,10 @@ def test_every_single_byte_is_watched(tmp_path: Path) -> None:
 
 def test_one_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     path = pcgraph.save(tmp_path, small())
-    manifest = json.loads((path / "manifest.json").read_text())
+    manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["version"] == 1  # of one process, which every version reads
     manifest["version"] = checkpoints.VERSION + 1
-    (path / "manifest.json").write_text(json.dumps(manifest))
+    (path / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     with pytest.raises(CheckpointError, match=r"manifest\.json: a newer pcgraph wrote it, in format 3, .*upgrade"):
         pcgraph.load(tmp_path)
 
@@ -245,7 +245,7 @@ def test_one_of_a_newer_version_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["[]", "{}", '{"format": "other"}', '{"format": "pcgraph.checkpoint"}', "\x00"])
 def test_what_is_no_manifest_is_refused(tmp_path: Path, text: str) -> None:
     path = pcgraph.save(tmp_path, small())
-    (path / "manifest.json").write_text(text)
+    (path / "manifest.json").write_text(text, encoding="utf-8")
     with pytest.raises(CheckpointError, match=r"manifest\.json: it is no whole manifest"):
         pcgraph.load(tmp_path)
 
@@ -338,7 +338,7 @@ def test_a_folder_that_cannot_be_written_to_is_an_error_of_ours(
     monkeypatch.undo()
     assert caught.value.path == tmp_path
     assert pcgraph.load(tmp_path).step == 1
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(CheckpointError, match="Not a directory") as caught:
         pcgraph.save(tmp_path / "file" / "folder", small())
 

@@ -83,7 +83,7 @@ def spoil(saved: Path, folder: Path, change: Callable[[Path], None]) -> Path:
 
 
 def sign(path: Path, files: bool = True) -> None:
-    manifest = json.loads((path / "manifest.json").read_text())
+    manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
     for name in manifest["files"] if files else ():
         data = (path / name).read_bytes()
         manifest["files"][name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
@@ -93,7 +93,7 @@ def sign(path: Path, files: bool = True) -> None:
 def signed(path: Path, manifest: Any) -> None:
     if isinstance(manifest, dict):
         manifest["sha256"] = digest(manifest)
-    (path / "manifest.json").write_text(json.dumps(manifest))
+    (path / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
 
 
 def refused_or_the_same(folder: Path, unspoiled: tuple[Any, Any] | None) -> bool:
@@ -174,14 +174,14 @@ def spoiled(path: Path, seed: int) -> bool:
 
     One number or flag in the place of another is no malformed checkpoint, but a well-made one of another run.
     """
-    dice, data = random.Random(seed), json.loads(path.read_text())
+    dice, data = random.Random(seed), json.loads(path.read_text(encoding="utf-8"))
     found = [place for place in places(data) if place and len(place) < 8]
     # long lists of numbers would be nearly all the places there are
     place = dice.choice([place for place in found if not isinstance(place[-1], int) or place[-1] < 2])
     value, before = dice.choice(VALUES), data
     for key in place:
         before = before[key]
-    path.write_text(json.dumps(put(data, place, value)))
+    path.write_text(json.dumps(put(data, place, value)), encoding="utf-8")
     return kind(before) == kind(value) != "container" or place[-1] == "initial_lr"  # which a scheduler adds, or not
 
 
@@ -217,8 +217,8 @@ def of_state(*path: Any) -> Callable[[Any], Callable[[Path], None]]:
 def in_file(name: str, *path: Any) -> Callable[[Any], Callable[[Path], None]]:
     def with_value(value: Any) -> Callable[[Path], None]:
         def change(folder: Path) -> None:
-            data = json.loads((folder / name).read_text())
-            (folder / name).write_text(json.dumps(put(data, path, value)))
+            data = json.loads((folder / name).read_text(encoding="utf-8"))
+            (folder / name).write_text(json.dumps(put(data, path, value)), encoding="utf-8")
 
         return change
 
@@ -247,6 +247,16 @@ def raw(name: str, data: bytes) -> Callable[[Path], None]:
     return lambda path: (path / name).write_bytes(data) and None
 
 
+def replaced(name: str, old: str, new: str) -> Callable[[Path], None]:
+    """Change a text of a file."""
+
+    def change(path: Path) -> None:
+        text = (path / name).read_text(encoding="utf-8")
+        (path / name).write_text(text.replace(old, new), encoding="utf-8")
+
+    return change
+
+
 def header(text: bytes) -> bytes:
     return len(text).to_bytes(8, "little") + text
 
@@ -259,8 +269,7 @@ ONE_BY_ONE: dict[str, Callable[[Path], None]] = {
     "state.json is no text": raw("state.json", b"\xff\xfe\x00"),
     "state.json is very deep": raw("state.json", b"[" * 100_000 + b"]" * 100_000),
     "state.json has a deep state": lambda path: of_state(*EXTRA)(nested(400))(path),
-    "state.json has NaN": lambda path: (path / "state.json").write_text(
-        (path / "state.json").read_text().replace('"training": true', '"training": NaN')) and None,
+    "state.json has NaN": replaced("state.json", '"training": true', '"training": NaN'),
     "graph.json is null": raw("graph.json", b"null"),
     "graph.json is a number": raw("graph.json", b"3"),
     "graph.json is very deep": raw("graph.json", b'{"a":' * 5000 + b"1" + b"}" * 5000),
@@ -363,10 +372,10 @@ NAMES = [
 @pytest.mark.parametrize("name", NAMES)
 def test_no_name_leads_out_of_the_folder(saved: Path, tmp_path: Path, name: str) -> None:
     """A manifest that names other files could make a program read what it should not, or hang."""
-    (tmp_path / "secret.json").write_text("{}")
+    (tmp_path / "secret.json").write_text("{}", encoding="utf-8")
 
     path = spoil(saved, tmp_path / "c", lambda path: None)
-    manifest = json.loads((path / "manifest.json").read_text())
+    manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
     for facts in ({"bytes": 2, "sha256": hashlib.sha256(b"{}").hexdigest()}, manifest["files"]["graph.json"]):
         manifest["files"][name] = facts
         signed(path, manifest)
@@ -377,11 +386,11 @@ def test_no_name_leads_out_of_the_folder(saved: Path, tmp_path: Path, name: str)
 @pytest.mark.parametrize("kind", ["link out", "link to a device", "circle", "folder", "pipe", "link inside"])
 def test_only_plain_files_of_the_folder_are_read(saved: Path, tmp_path: Path, kind: str) -> None:
     outside = tmp_path / "outside.json"
-    outside.write_text((saved / "graph.json").read_text())
+    outside.write_text((saved / "graph.json").read_text(encoding="utf-8"), encoding="utf-8")
 
     def change(path: Path) -> None:
         file = path / "graph.json"
-        text = file.read_text()
+        text = file.read_text(encoding="utf-8")
         file.unlink()
         if kind == "link out":
             file.symlink_to(outside)
@@ -394,7 +403,7 @@ def test_only_plain_files_of_the_folder_are_read(saved: Path, tmp_path: Path, ki
         elif kind == "pipe":
             os.mkfifo(file)
         else:
-            (path / "other.json").write_text(text)
+            (path / "other.json").write_text(text, encoding="utf-8")
             file.symlink_to(path / "other.json")
 
     path = spoil(saved, tmp_path / "c", lambda path: None)
@@ -414,7 +423,7 @@ def test_only_plain_files_of_the_folder_are_read(saved: Path, tmp_path: Path, ki
 )  # fmt: skip
 def test_a_manifest_says_what_it_must(saved: Path, tmp_path: Path, key: str, value: Any) -> None:
     path = spoil(saved, tmp_path, lambda path: None)
-    manifest = json.loads((path / "manifest.json").read_text())
+    manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
     manifest[key] = value
     signed(path, manifest)
     with pytest.raises(CheckpointError, match=r"manifest\.json: it is no whole manifest"):

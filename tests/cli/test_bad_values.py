@@ -105,7 +105,7 @@ def test_every_option_of_train_is_in_the_table() -> None:
 def test_a_bad_value_of_train_is_one_message(key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With --dry-run as without: what a dry run accepts, the run must not refuse hours later."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "g.txt").write_text("")
+    (tmp_path / "g.txt").write_text("", encoding="utf-8")
     for value in BAD[key]:
         for more in (("--dry-run",), ()):
             said = refused("train", "--epochs=1", f"{flag(key)}={value}", *more)
@@ -135,7 +135,7 @@ def test_a_dry_run_refuses_a_folder_that_the_run_would_refuse(tmp_path: Path) ->
     ways = ("train", "--fraction=0.1", "--epochs=1")
     assert run(*ways, "--out", tmp_path / "run").exit_code == 0
     assert "holds another run" in refused(*ways, "--out", tmp_path / "run", "--dry-run")
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     assert "Not a directory" in refused(*ways, "--out", tmp_path / "file" / "run", "--dry-run")
     settings = (tmp_path / "run" / "settings.toml").read_bytes()
     (tmp_path / "none").mkdir()
@@ -143,7 +143,7 @@ def test_a_dry_run_refuses_a_folder_that_the_run_would_refuse(tmp_path: Path) ->
     assert "checkpoint" in refused("train", "--resume", tmp_path / "none", "--dry-run")
     assert run("train", "--resume", tmp_path / "run", "--dry-run").exit_code == 0
     for manifest in (tmp_path / "run" / "checkpoint").glob("*/manifest.json"):
-        manifest.write_text("{")
+        manifest.write_text("{", encoding="utf-8")
     assert "checkpoint" in refused("train", "--resume", tmp_path / "run", "--dry-run")
 
 
@@ -169,7 +169,9 @@ def test_a_network_that_no_machine_can_hold_is_refused_before_it_is_made(shape: 
 @pytest.mark.parametrize("shape", [2**40, 2**62, 2**70, [2**40, 2**40], float("inf"), 2.5, {"a": 1}, [[1]], ["x"]])
 def test_neurons_that_cannot_be_numbered_are_refused(shape: object, tmp_path: Path) -> None:
     nodes = [{"id": "x", "shape": shape}, {"id": "y", "shape": 2}]
-    (tmp_path / "g.json").write_text(json.dumps({"nodes": nodes, "edges": [{"source": "x", "target": "y"}]}))
+    (tmp_path / "g.json").write_text(
+        json.dumps({"nodes": nodes, "edges": [{"source": "x", "target": "y"}]}), encoding="utf-8"
+    )
     refused("check", tmp_path / "g.json", "--clamp", "x", "--level", "neurons")
 
 
@@ -313,7 +315,7 @@ def test_settings_are_read_as_they_were_written(tmp_path: Path, graph, given_nod
     "text", ["lr = " + "9" * 5000, "lr = " + "9" * 400, "x = " + "[" * 5000, 'out = "a\\u0000b"', "\0", "lr = nan"]
 )
 def test_a_file_of_settings_that_no_run_can_have(tmp_path: Path, text: str) -> None:
-    (tmp_path / "run.toml").write_text(text)
+    (tmp_path / "run.toml").write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError):
         options_from({}, tmp_path / "run.toml")
     refused("train", "--config", tmp_path / "run.toml", "--dry-run")

@@ -42,7 +42,7 @@ def saved(graph: nx.DiGraph, path: Path) -> Path:
     if path.suffix == ".graphml":
         nx.write_graphml(graph, path)
     else:
-        path.write_text(json.dumps(nx.node_link_data(graph, edges="edges")))
+        path.write_text(json.dumps(nx.node_link_data(graph, edges="edges")), encoding="utf-8")
     return path
 
 
@@ -160,7 +160,7 @@ def test_check_on_the_level_of_neurons(tmp_path: Path) -> None:
 def test_bad_input_is_one_message_without_a_traceback(chain: Path, tmp_path: Path) -> None:
     """Whatever is wrong with what a user typed, they read a sentence about it and a script sees exit code 2."""
     broken = tmp_path / "broken.json"
-    broken.write_text('{"nodes": [')
+    broken.write_text('{"nodes": [', encoding="utf-8")
     undirected = saved(nx.Graph([("x", "y")]), tmp_path / "undirected.json")
     for arguments, said in (
         (("check", chain, "--clamp", "z"), "no node is named 'z'"),
@@ -216,7 +216,7 @@ def test_bad_input_is_one_message_without_a_traceback(chain: Path, tmp_path: Pat
 
 def test_an_unwritable_folder_is_said_before_training(tmp_path: Path) -> None:
     """A run of hours must not find out at its end that it has nowhere to go."""
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     done = run("train", "--epochs", 1, "--out", tmp_path / "file")
     assert done.exit_code == 2
     assert "file" in done.output
@@ -250,7 +250,7 @@ def test_draw_writes_a_picture(cycle: Path, tmp_path: Path, ending: str) -> None
 
 def test_the_command_line_goes_over_the_file_and_the_file_over_the_defaults(tmp_path: Path) -> None:
     file = tmp_path / "run.toml"
-    file.write_text('data = "FashionMNIST"\nstate-lr = 0.03\nlr = 1\nbatch_size = 100\n')
+    file.write_text('data = "FashionMNIST"\nstate-lr = 0.03\nlr = 1\nbatch_size = 100\n', encoding="utf-8")
     found = options_from({"lr": 0.002, "steps": None, "epochs": 3}, file)
     assert (found.data, found.graph) == ("fashion-mnist", "784-512x4-10")
     assert (found.state_lr, found.lr, found.batch_size, found.epochs, found.steps) == (0.03, 0.002, 100, 3, 5)
@@ -273,7 +273,7 @@ def test_the_command_line_goes_over_the_file_and_the_file_over_the_defaults(tmp_
 def test_a_wrong_setting_in_a_file_is_named(tmp_path: Path, text: str, said: str) -> None:
     """A misspelt setting that is passed over leads to a week of experiments with the default."""
     file = tmp_path / "run.toml"
-    file.write_text(text)
+    file.write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError, match=said.replace("?", r"\?")):
         options_from({}, file)
     assert run("train", "--config", file, "--dry-run").exit_code == 2
@@ -395,7 +395,7 @@ def test_every_rule_trains_and_goes_on(tmp_path: Path, rule: str) -> None:
     assert run(*ways, "--epochs", 2, "--out", tmp_path / "part").exit_code == 0
     done = run("train", "--resume", tmp_path / "part", "--epochs", 3)
     assert done.exit_code == 0, done.output
-    logs = [(tmp_path / name / "log.csv").read_text().splitlines() for name in ("whole", "part")]
+    logs = [(tmp_path / name / "log.csv").read_text(encoding="utf-8").splitlines() for name in ("whole", "part")]
     seconds = logs[0][0].split(",").index("seconds")
     whole, part = ([[v for i, v in enumerate(line.split(",")) if i != seconds] for line in log] for log in logs)
     assert part == whole
@@ -418,7 +418,7 @@ def test_training_learns_and_leaves_a_run_behind(tmp_path: Path) -> None:
 def test_the_same_seed_gives_the_same_numbers_and_another_seed_others(tmp_path: Path) -> None:
     def log(seed: int, name: str) -> list[str]:
         assert run("train", "--epochs", 1, "--seed", seed, "--out", tmp_path / name).exit_code == 0
-        lines = (tmp_path / name / "log.csv").read_text().splitlines()
+        lines = (tmp_path / name / "log.csv").read_text(encoding="utf-8").splitlines()
         seconds = lines[0].split(",").index("seconds")
         return [",".join(v for i, v in enumerate(line.split(",")) if i != seconds) for line in lines]
 
@@ -435,7 +435,7 @@ def test_a_run_goes_on_where_it_ended(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
 
     def epochs(name: str) -> list[tuple[str, str]]:
-        lines = [line.split(",") for line in (tmp_path / name / "log.csv").read_text().splitlines()]
+        lines = [line.split(",") for line in (tmp_path / name / "log.csv").read_text(encoding="utf-8").splitlines()]
         energy = lines[0].index("energy")
         return [(line[1], line[energy]) for line in lines if line[0] == "epoch"]
 
@@ -452,7 +452,7 @@ def test_ctrl_c_saves_the_run_and_says_how_to_go_on(tmp_path: Path) -> None:
     running = subprocess.Popen([sys.executable, "-c", *command], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     log, until = folder / "log.csv", time.monotonic() + 120
     try:
-        while not (log.exists() and "\nepoch," in log.read_text()):
+        while not (log.exists() and "\nepoch," in log.read_text(encoding="utf-8")):
             assert running.poll() is None
             assert time.monotonic() < until
             time.sleep(0.1)
@@ -462,10 +462,10 @@ def test_ctrl_c_saves_the_run_and_says_how_to_go_on(tmp_path: Path) -> None:
         running.kill()
     assert running.returncode == 130
     assert f"pcgraph train --resume {folder}" in said
-    epochs = log.read_text().count("\nepoch,")
+    epochs = log.read_text(encoding="utf-8").count("\nepoch,")
     done = run("train", "--resume", folder, "--epochs", epochs + 1)
     assert done.exit_code == 0, done.output
-    assert log.read_text().count("\nepoch,") == epochs + 1
+    assert log.read_text(encoding="utf-8").count("\nepoch,") == epochs + 1
 
 
 def test_a_graph_from_a_file_is_trained(tmp_path: Path) -> None:
@@ -504,7 +504,7 @@ def test_every_initializer_can_be_named(init: str) -> None:
 def test_a_guess_that_is_learned_is_trained_from_a_file_and_asked_at_test(tmp_path: Path) -> None:
     """A test that started from an untrained guess would say nothing of hybrid predictive coding."""
     said = 'init = "amortized:given=x"\ntest_init = "amortized:given=x"\ntest_steps = 2\nepochs = 1\nsteps = 2\n'
-    (tmp_path / "run.toml").write_text(said + 'graph = "64-8-10"\nbatch_size = 200\n')
+    (tmp_path / "run.toml").write_text(said + 'graph = "64-8-10"\nbatch_size = 200\n', encoding="utf-8")
     done = run("train", "--config", tmp_path / "run.toml", "--out", tmp_path / "out")
     assert done.exit_code == 0, done.output
     for init, same in (
@@ -544,7 +544,7 @@ def test_the_papers_network_on_files_of_cifar10_from_a_dry_run_to_a_resumed_run(
     assert "Test accuracy after epoch 1" in said
     said = command("--resume", tmp_path / "run", "--epochs", 2)
     assert "Test accuracy after epoch 2" in said
-    rows = list(csv.DictReader((tmp_path / "run" / "log.csv").read_text().splitlines()))
+    rows = list(csv.DictReader((tmp_path / "run" / "log.csv").read_text(encoding="utf-8").splitlines()))
     energies = [float(row["energy"]) for row in rows if row["kind"] == "epoch"]
     assert len(energies) == 2
     assert energies[1] < energies[0]
@@ -571,7 +571,7 @@ def test_the_learning_curve_shows_the_numbers_of_the_run(tmp_path: Path) -> None
     assert not any("10^" in text for text in ticks)
     legend = [text.get_text() for text in accuracy.get_legend().get_texts()]
     assert legend == ["training (sampled batches), 70.0 % at the end", "test, 60.0 % at the end"]
-    assert (tmp_path / "curve.svg").read_text().startswith("<?xml")
+    assert (tmp_path / "curve.svg").read_text(encoding="utf-8").startswith("<?xml")
 
 
 def test_a_learning_curve_of_nothing_is_refused() -> None:

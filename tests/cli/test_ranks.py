@@ -18,7 +18,7 @@ WAYS = ("train", "--graph", "64-16-10", "--fraction", "0.2", "--epochs", "2", "-
 
 
 def told(folder: Path) -> list[float]:
-    rows = csv.DictReader((folder / "log.csv").read_text().splitlines())
+    rows = csv.DictReader((folder / "log.csv").read_text(encoding="utf-8").splitlines())
     return [float(row["energy"]) for row in rows if row["kind"] == "epoch"]
 
 

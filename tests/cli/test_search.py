@@ -30,7 +30,7 @@ def file(folder: Path, base: dict[str, Any], space: dict[str, Any], search: dict
     for name, table in (("space", space), ("search", search)):
         lines += [f"[{name}]", *(f"{k} = {written(v)}" for k, v in table.items())]
     path = folder / "digits.toml"
-    path.write_text("\n".join(lines))
+    path.write_text("\n".join(lines), encoding="utf-8")
     return path
 
 
@@ -47,11 +47,11 @@ def test_it_searches_goes_on_and_writes_what_train_reads(tmp_path: Path) -> None
     assert "test_accuracy" in done.output
     again = run(path, "--out", tmp_path / "out", "--trials", 6)
     assert again.exit_code == 0, again.output
-    rows = list(csv.DictReader((tmp_path / "out" / "trials.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "out" / "trials.csv").open(encoding="utf-8")))
     assert len(rows) == 6
     assert len({row["lr"] for row in rows}) == 6
     assert (tmp_path / "out" / "search.png").stat().st_size > 1000
-    best = json.loads((tmp_path / "out" / "best.json").read_text())
+    best = json.loads((tmp_path / "out" / "best.json").read_text(encoding="utf-8"))
     settings = read_config(tmp_path / "out" / "best.toml")
     assert (settings["lr"], settings["rule"]) == (best["lr"], best["rule"])
     assert settings["validation"] == 0.2
@@ -68,7 +68,7 @@ def test_python_and_the_command_search_alike(tmp_path: Path) -> None:
     same = pcgraph.search(mapping, trials=3, finalists=0, progress=False)
     done = run(path, "--out", tmp_path / "out", "--storage", tmp_path / "cli.db")
     assert done.exit_code == 0, done.output
-    rows = list(csv.DictReader((tmp_path / "out" / "trials.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "out" / "trials.csv").open(encoding="utf-8")))
     values = [[trial.value for trial in each.trials] for each in (found, same)]
     assert values[0] == values[1] == [float(row["value"]) for row in rows]
     assert (tmp_path / "py.db").exists()

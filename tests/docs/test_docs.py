@@ -179,12 +179,12 @@ def run_command(line: str) -> None:
         subprocess.run(["bash", "-c", line], check=True, capture_output=True)
     elif program == "make":
         targets = [word for word in arguments if "=" not in word]
-        known = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[1].split()
+        known = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)[1].split()
         assert set(targets) <= set(known), line
     elif program.endswith("python") and arguments[:1] == ["-m"]:
         check_module(arguments, line)
     elif program.endswith("python"):
-        source = (ROOT / arguments[0]).read_text()
+        source = (ROOT / arguments[0]).read_text(encoding="utf-8")
         options = [word for word in arguments[1:] if word.startswith("--")]
         assert all(f'"{option}"' in source for option in options), line
     else:
@@ -194,7 +194,9 @@ def run_command(line: str) -> None:
 def check_module(arguments: list[str], line: str) -> None:
     """``python -m pytest`` with a marker that exists, and files that do."""
     assert arguments[1] == "pytest", f"{line}: mark the block as not run by the tests"
-    known = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]["markers"]
+    known = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["pytest"]["ini_options"][
+        "markers"
+    ]
     if "-m" in arguments[2:]:
         marker = arguments[arguments.index("-m", 2) + 1]
         assert any(each.startswith(f"{marker}:") for each in known), line
@@ -228,14 +230,14 @@ def test_what_is_not_run_is_marked_and_counted() -> None:
 def test_every_fence_is_found() -> None:
     """A fence that the pattern misses is a block that is not run."""
     for path in PAGES:
-        opened = [line for line in path.read_text().splitlines() if re.match(r" *(```|:::)", line)]
+        opened = [line for line in path.read_text(encoding="utf-8").splitlines() if re.match(r" *(```|:::)", line)]
         inside = sum(len(re.findall(r"^ *(?:```|:::)", b.text, re.MULTILINE)) for b in blocks(path))
         assert len(opened) == 2 * len(blocks(path)) + inside, name(path)
 
 
 def test_the_pages_link_to_files_that_exist() -> None:
     for path in PAGES:
-        text = FENCE.sub("", path.read_text())
+        text = FENCE.sub("", path.read_text(encoding="utf-8"))
         for target in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", text):
             assert (path.parent / target).exists(), f"{name(path)} links to {target}"
 
@@ -245,13 +247,13 @@ def test_the_pages_name_files_that_exist() -> None:
     folders = ("benchmarks", "docs", "examples", "pcgraph", "tests")
     files = [f"/{name(p)}" for folder in folders for p in (ROOT / folder).rglob("*.py")]
     for path in PAGES:
-        for file in re.findall(r"`([\w/]+\.py)`", FENCE.sub("", path.read_text())):
+        for file in re.findall(r"`([\w/]+\.py)`", FENCE.sub("", path.read_text(encoding="utf-8"))):
             assert any(known.endswith(f"/{file}") for known in files), f"{name(path)} names {file}"
 
 
 def test_the_table_of_rooms_is_the_house() -> None:
     """A newcomer reads the order of the rooms in the table."""
-    table = (DOCS / "architecture.md").read_text().split("| room |")[1].split("\n\n")[0]
+    table = (DOCS / "architecture.md").read_text(encoding="utf-8").split("| room |")[1].split("\n\n")[0]
     assert tuple(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == ROOMS
 
 
@@ -273,7 +275,7 @@ def test_every_page_is_in_a_table_of_contents() -> None:
 
 def documented() -> set[str]:
     """The public names that the API pages document, with their modules."""
-    text = "\n".join(p.read_text() for p in (DOCS / "api").glob("*.md"))
+    text = "\n".join(p.read_text(encoding="utf-8") for p in (DOCS / "api").glob("*.md"))
     found: set[str] = set()
     for module, options in re.findall(r"automodule:: (\S+)\n((?:   .*\n)*)", text):
         listed = vars(__import__(module, fromlist=["*"])).get("__all__", [])
@@ -311,6 +313,6 @@ def test_no_page_of_the_reference_is_a_bare_list(path: Path) -> None:
 
 
 def test_the_citation_names_this_version_and_the_paper() -> None:
-    text = (ROOT / "CITATION.cff").read_text()
+    text = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
     assert f"version: {pcgraph.__version__}\n" in text
     assert "Faster Predictive Coding Networks via Better Initialization" in text

@@ -45,7 +45,7 @@ def test_the_notebook_runs_and_shows_what_is_kept(path: Path) -> None:
 
 def test_there_are_six_and_the_page_lists_them() -> None:
     assert len(NOTEBOOKS) == 6
-    page = (FOLDER / "index.md").read_text()
+    page = (FOLDER / "index.md").read_text(encoding="utf-8")
     assert all(path.stem in page for path in NOTEBOOKS)
 
 

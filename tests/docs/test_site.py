@@ -34,12 +34,12 @@ def test_versions_are_listed_the_newest_first(
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "index.html").touch()
     TOOL["write"](tmp_path)
-    assert json.loads((tmp_path / "versions.json").read_text()) == listed
-    assert f"url={first}/index.html" in (tmp_path / "index.html").read_text()
+    assert json.loads((tmp_path / "versions.json").read_text(encoding="utf-8")) == listed
+    assert f"url={first}/index.html" in (tmp_path / "index.html").read_text(encoding="utf-8")
 
 
 def test_the_workflow_builds_always_and_publishes_only_what_was_pushed() -> None:
-    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "docs.yml").read_text())
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "docs.yml").read_text(encoding="utf-8"))
     build, publish = workflow["jobs"]["build"], workflow["jobs"]["publish"]
     assert any("make docs" in step.get("run", "") for step in build["steps"])
     assert workflow["permissions"] == {"contents": "read"}

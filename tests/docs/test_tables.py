@@ -16,62 +16,62 @@ GRAPHS = ("chain", "feedback in slots", "all to all")
 
 def test_the_table_of_initializers_is_made_of_its_rows():
     """A figure in the text that no run produced would mislead whoever chooses by it."""
-    rows = list(csv.DictReader((ROOT / "docs" / "figures" / "initializers.csv").open()))
-    assert script("initializers").table(rows) in (ROOT / "docs" / "initializers.md").read_text()
+    rows = list(csv.DictReader((ROOT / "docs" / "figures" / "initializers.csv").open(encoding="utf-8")))
+    assert script("initializers").table(rows) in (ROOT / "docs" / "initializers.md").read_text(encoding="utf-8")
 
 
 def test_the_table_of_output_energies_is_made_of_its_rows():
     """What the text says of both energies is what three seeds gave."""
-    rows = list(csv.DictReader((ROOT / "docs" / "figures" / "output_energy.csv").open()))
-    assert script("output_energy").table(rows) in (ROOT / "docs" / "training.md").read_text()
+    rows = list(csv.DictReader((ROOT / "docs" / "figures" / "output_energy.csv").open(encoding="utf-8")))
+    assert script("output_energy").table(rows) in (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
 
 
 def test_the_table_of_biases_behind_convolutions_is_made_of_its_rows():
     """The default rests on these figures."""
-    rows = list(csv.DictReader((ROOT / "docs" / "figures" / "conv_bias.csv").open()))
-    assert script("conv_bias").table(rows) in (ROOT / "docs" / "api" / "transforms.md").read_text()
+    rows = list(csv.DictReader((ROOT / "docs" / "figures" / "conv_bias.csv").open(encoding="utf-8")))
+    assert script("conv_bias").table(rows) in (ROOT / "docs" / "api" / "transforms.md").read_text(encoding="utf-8")
 
 
 def test_the_table_of_the_bench_is_made_of_its_rows():
     """Ratios in the text are those that one run of the bench measured."""
-    rows = json.loads((ROOT / "docs" / "figures" / "bench.json").read_text())
-    assert benchmarks.table(rows) in (ROOT / "docs" / "performance.md").read_text()
+    rows = json.loads((ROOT / "docs" / "figures" / "bench.json").read_text(encoding="utf-8"))
+    assert benchmarks.table(rows) in (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
 
 
 def test_the_table_of_a_gpu_is_made_of_its_rows():
     """What no committed run has measured stands there as not measured."""
     run = ROOT / "docs" / "figures" / "gpu.json"
-    rows = json.loads(run.read_text()) if run.exists() else {}
-    assert gpu.table(rows) in (ROOT / "docs" / "performance.md").read_text()
+    rows = json.loads(run.read_text(encoding="utf-8")) if run.exists() else {}
+    assert gpu.table(rows) in (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
 
 
 def test_the_table_of_settings_is_made_of_its_rows():
     """Whoever takes the advice takes it for what three seeds gave."""
-    rows = list(csv.DictReader((ROOT / "docs" / "figures" / "cortex.csv").open()))
-    assert script("cortex").table(rows) in (ROOT / "docs" / "advice.md").read_text()
+    rows = list(csv.DictReader((ROOT / "docs" / "figures" / "cortex.csv").open(encoding="utf-8")))
+    assert script("cortex").table(rows) in (ROOT / "docs" / "advice.md").read_text(encoding="utf-8")
     advised = {graph: {r["seed"] for r in rows if (r["graph"], r["setting"]) == (graph, "advise")} for graph in GRAPHS}
     assert all(seeds == {"0", "1", "2"} for seeds in advised.values())
 
 
 def test_the_table_of_depth_is_made_of_its_rows():
     """Accuracies beside backpropagation's, and how much was computed for them."""
-    rows = list(csv.DictReader((ROOT / "docs" / "figures" / "depth.csv").open()))
-    assert script("depth").table(rows) in (ROOT / "docs" / "depth.md").read_text()
+    rows = list(csv.DictReader((ROOT / "docs" / "figures" / "depth.csv").open(encoding="utf-8")))
+    assert script("depth").table(rows) in (ROOT / "docs" / "depth.md").read_text(encoding="utf-8")
 
 
 def test_one_learning_rate_serves_networks_of_any_size():
     """By the rows of every size, rate and seed: with muPC's factors the best rate is the same."""
-    rows = list(csv.DictReader((ROOT / "docs" / "figures" / "scaling.csv").open()))
+    rows = list(csv.DictReader((ROOT / "docs" / "figures" / "scaling.csv").open(encoding="utf-8")))
     example = script("scaling")
     assert len(rows) == 3 * len(example.SIZES) * sum(map(len, example.RATES.values()))
-    assert example.table(rows) in (ROOT / "docs" / "api" / "scaling.md").read_text()
+    assert example.table(rows) in (ROOT / "docs" / "api" / "scaling.md").read_text(encoding="utf-8")
     assert {example.best(rows, "muPC", size) for size in example.SIZES} == {0.1}
     assert len({example.best(rows, "default", size) for size in example.SIZES}) == 3
 
 
 def last(work: str, method: str) -> dict[str, float]:
     """Return the accuracy after the last epoch of each seed."""
-    rows = csv.DictReader((ROOT / "docs" / "figures" / "depth.csv").open())
+    rows = csv.DictReader((ROOT / "docs" / "figures" / "depth.csv").open(encoding="utf-8"))
     return {r["seed"]: float(r["accuracy"].split()[-1]) for r in rows if (r["work"], r["method"]) == (work, method)}
 
 
@@ -81,7 +81,7 @@ def test_what_the_text_says_of_depth_is_what_the_rows_say():
     assert len(local) >= 2
     assert all(local[seed] > back[seed] - 1.5 for seed in local)
     assert max(last("32 blocks", "states").values()) < min(back.values()) - 10
-    rows = list(csv.DictReader((ROOT / "docs" / "figures" / "depth.csv").open()))
+    rows = list(csv.DictReader((ROOT / "docs" / "figures" / "depth.csv").open(encoding="utf-8")))
     following = {
         work: [
             list(map(float, r["accuracy"].split()))

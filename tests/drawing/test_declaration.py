@@ -323,4 +323,4 @@ def test_slots_are_there_on_pictures_of_every_size(tmp_path, nodes):
         graph.add_edge(v, v - 1, slot="down")
     ax = drawing.graph(graph, {0}, tmp_path / "graph.svg")
     assert len([line for line in ax.lines if line.get_marker() == "D"]) == nodes - 1
-    assert (tmp_path / "graph.svg").read_text().count("#009e73") >= 2 * (nodes - 1)
+    assert (tmp_path / "graph.svg").read_text(encoding="utf-8").count("#009e73") >= 2 * (nodes - 1)

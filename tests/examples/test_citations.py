@@ -64,14 +64,14 @@ def test_the_table_of_the_authors_settings_is_made_of_committed_rows() -> None:
     rows = example.Store(ROWS.with_name("citations_published.csv"), []).rows
     names = ("two layers", "the authors' code", "the authors' code, states at 0.01")
     assert {(row["set-up"], row["split"]) for row in rows} == {(name, split) for name in names for split in "012"}
-    assert example.published_table(rows) in (ROOT / "docs" / "examples.md").read_text()
+    assert example.published_table(rows) in (ROOT / "docs" / "examples.md").read_text(encoding="utf-8")
 
 
 def test_the_table_in_the_text_is_made_of_committed_rows_and_within_three_points_of_backprop() -> None:
-    with ROWS.open() as file:
+    with ROWS.open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     example = script("citations")
-    assert example.table(rows) in (ROOT / "docs" / "examples.md").read_text()
+    assert example.table(rows) in (ROOT / "docs" / "examples.md").read_text(encoding="utf-8")
     for layer in example.LAYERS:
         gaps = [float(r["predictive_coding"]) - float(r["backprop"]) for r in rows if r["layer"] == layer]
         assert len(gaps) == 5

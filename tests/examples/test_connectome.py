@@ -37,7 +37,7 @@ def test_a_drawn_connectome_has_the_size_that_was_asked_for(tmp_path: Path) -> N
 
 def test_a_table_with_other_columns_is_refused(tmp_path: Path) -> None:
     connectome.write(tmp_path, *connectome.generate(20, 40, 100, 3))
-    (tmp_path / "connections.csv").write_text("from,to,count\n0,1,3\n")
+    (tmp_path / "connections.csv").write_text("from,to,count\n0,1,3\n", encoding="utf-8")
     with pytest.raises(SystemExit, match="needs the columns pre,post,count"):
         connectome.read(tmp_path)
 

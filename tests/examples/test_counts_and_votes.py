@@ -14,7 +14,7 @@ ROWS = ROOT / "docs" / "figures" / "examples" / "counts_and_votes.csv"
 
 
 def committed():
-    with ROWS.open() as file:
+    with ROWS.open(encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
@@ -50,7 +50,7 @@ def test_annotators_are_right_as_often_as_they_say_and_err_towards_the_next_digi
 def test_the_tables_in_the_text_are_made_of_committed_rows_and_show_what_it_says():
     """Poisson finds the rates better than the usual energy, and KL more digits, for every seed."""
     example, rows = script("counts_and_votes"), committed()
-    text = (ROOT / "docs" / "examples.md").read_text()
+    text = (ROOT / "docs" / "examples.md").read_text(encoding="utf-8")
     assert all(part in text for part in example.table(rows).split("\n\n"))
     apart = {(row["energy"], row["seed"]): float(row["rates_apart"]) for row in rows if row["what"] == "spikes"}
     seeds = {seed for _, seed in apart}

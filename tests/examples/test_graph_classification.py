@@ -52,7 +52,7 @@ def test_padding_says_nothing() -> None:
 
 
 def test_the_table_in_the_text_is_made_of_committed_rows() -> None:
-    with ROWS.open() as file:
+    with ROWS.open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert len({row["seed"] for row in rows}) == 3
-    assert script("graph_classification").table(rows) in (ROOT / "docs" / "examples.md").read_text()
+    assert script("graph_classification").table(rows) in (ROOT / "docs" / "examples.md").read_text(encoding="utf-8")

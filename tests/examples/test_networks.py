@@ -54,14 +54,14 @@ def test_settings_are_searched_for_and_networks_compared(tmp_path, monkeypatch, 
 @pytest.mark.parametrize("name", NAMES[1:])
 def test_the_tables_in_the_text_are_made_of_committed_rows(name):
     """A figure in the text that no run produced would mislead whoever relies on it."""
-    with (ROWS / f"{name}.csv").open() as file:
+    with (ROWS / f"{name}.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    assert script(name).table(rows) in (ROOT / "docs" / "examples.md").read_text()
+    assert script(name).table(rows) in (ROOT / "docs" / "examples.md").read_text(encoding="utf-8")
 
 
 def test_a_learned_guess_is_worth_a_hundred_steps():
     """What the text says of hybrid predictive coding, of every seed."""
-    with (ROWS / "hybrid.csv").open() as file:
+    with (ROWS / "hybrid.csv").open(encoding="utf-8") as file:
         rows = {(row["start"], row["seed"]): row for row in csv.DictReader(file)}
     for seed in "012":
         guess, zero = rows["guess", seed], rows["zero", seed]
@@ -118,7 +118,7 @@ def test_a_cycle_through_y_holds_any_label_if_learned_with_y_clamped_and_none_if
 
 def test_a_hundred_images_are_completed_from_their_upper_halves():
     """Both memories, in the committed rows: below 0.01 over the missing half, and so over the whole image."""
-    with (ROWS / "associative_memory.csv").open() as file:
+    with (ROWS / "associative_memory.csv").open(encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row["noise"] == "0.0" and int(row["stored"]) >= 100]
     for memory in script("associative_memory").MEMORIES:
         row = next(row for row in rows if row["memory"] == memory)
@@ -171,7 +171,7 @@ def test_inference_ends_at_the_least_squares_solution():
 
 def answers(split, decay):
     """The committed rows of one split and weight decay."""
-    with (ROWS / "query_any_way.csv").open() as file:
+    with (ROWS / "query_any_way.csv").open(encoding="utf-8") as file:
         return [r for r in csv.DictReader(file) if (r["split"], float(r["weight_decay"])) == (split, decay)]
 
 
@@ -202,7 +202,7 @@ def test_every_question_leaves_a_cycle_and_training_none():
 def test_the_graph_neural_network_is_within_two_points_of_backprop():
     """Over all committed splits, for every layer; and anew over six splits with GCNConv."""
     example = script("graph_neural_network")
-    with (ROWS / "graph_neural_network.csv").open() as file:
+    with (ROWS / "graph_neural_network.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     rows += [example.compare("GCNConv", split)[0] | {"layer": "GCNConv, anew"} for split in range(100, 106)]
     for layer in {row["layer"] for row in rows}:
@@ -254,10 +254,10 @@ def test_the_cortex_runs_and_writes_its_table(tmp_path, monkeypatch, capsys):
     example = script("cortex")
     monkeypatch.setattr(example, "RUNS", [(graph, "advise") for graph in example.GRAPHS])
     example.main()
-    with (tmp_path / "cortex.csv").open() as file:
+    with (tmp_path / "cortex.csv").open(encoding="utf-8") as file:
         rows = {row["graph"]: row for row in csv.DictReader(file)}
     assert set(rows) == set(example.GRAPHS)
     assert float(rows["chain"]["clean"]) > 85
     assert float(rows["feedback in slots"]["clean"]) > 85
     assert float(rows["feedback in slots"]["half, inferred"]) > 30
-    assert (tmp_path / "cortex.md").read_text().strip() in capsys.readouterr().out
+    assert (tmp_path / "cortex.md").read_text(encoding="utf-8").strip() in capsys.readouterr().out

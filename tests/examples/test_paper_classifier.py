@@ -60,7 +60,7 @@ def test_the_quick_scripts_write_tables_and_pictures_without_a_gap(quick):
     """Whoever tries a script gets its table and its picture, with a figure in every cell."""
     out, printed = quick
     for name, text in printed.items():
-        written = (out / f"{name}.md").read_text()
+        written = (out / f"{name}.md").read_text(encoding="utf-8")
         assert written.strip() in text
         assert "missing" not in written
         assert "not run" not in written
@@ -88,7 +88,7 @@ def test_the_digits_are_learned_by_all_three_methods(quick):
 def test_the_scripts_over_T_run_on_digits(name, tmp_path):
     """Their cells are many: minutes rather than seconds."""
     run(name, tmp_path)
-    text = (tmp_path / f"{name}.md").read_text()
+    text = (tmp_path / f"{name}.md").read_text(encoding="utf-8")
     assert "missing" not in text
     assert (tmp_path / f"{name}.png").stat().st_size > 5000
 
@@ -236,4 +236,6 @@ def test_the_table_in_the_document_is_made_of_the_committed_rows(name):
         "search_choice": lambda: search.choice_table(search.FULL, records),
         "search": lambda: search.trial_table(search.FULL, records),
     }.get(name, lambda: module(name).make_table(FIGURES))()
-    assert made in (FIGURES / "search.md" if name == "search" else ROOT / "docs" / "paper.md").read_text()
+    assert made in (FIGURES / "search.md" if name == "search" else ROOT / "docs" / "paper.md").read_text(
+        encoding="utf-8"
+    )

@@ -46,7 +46,7 @@ def test_figure_8_trains_and_figure_7_goes_on_from_there(tmp_path, monkeypatch):
     assert (tmp_path / "fig7_errors.csv").read_bytes() == rows
     assert (tmp_path / "fig7_rivals.md").read_bytes() == rivals
     assert is_picture(tmp_path / "fig7.png")
-    assert "missing" not in (tmp_path / "fig7_grid_3.md").read_text()
+    assert "missing" not in (tmp_path / "fig7_grid_3.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("module", [fig9, components])
@@ -157,4 +157,4 @@ def tables():
 @pytest.mark.parametrize(("name", "text"), [pytest.param(*found, id=found[0]) for found in tables()])
 def test_the_tables_in_the_text_are_made_of_committed_rows(name, text):
     """A figure in the text that no run produced would mislead whoever relies on it."""
-    assert text in (ROOT / "docs" / "paper.md").read_text(), name
+    assert text in (ROOT / "docs" / "paper.md").read_text(encoding="utf-8"), name

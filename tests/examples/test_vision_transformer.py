@@ -15,7 +15,7 @@ ROWS = ROOT / "docs" / "figures" / "examples" / "vision_transformer.csv"
 
 
 def committed():
-    with ROWS.open() as file:
+    with ROWS.open(encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
@@ -78,4 +78,4 @@ def test_the_table_in_the_text_is_made_of_committed_rows():
     example = script("vision_transformer")
     rows = committed()
     assert {row["data"] for row in rows} == {"fashion-mnist"}
-    assert example.table(rows) in (ROOT / "docs" / "examples.md").read_text()
+    assert example.table(rows) in (ROOT / "docs" / "examples.md").read_text(encoding="utf-8")

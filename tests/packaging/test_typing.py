@@ -28,7 +28,7 @@ fine: torch.Tensor = net.weight("x", "y")
 def test_right_code_is_free_of_errors_and_wrong_code_is_not(tmp_path: Path) -> None:
     """As a user runs it: mypy --strict with no settings of ours, so that py.typed has to keep its word."""
     wrong = tmp_path / "wrong.py"
-    wrong.write_text(WRONG)
+    wrong.write_text(WRONG, encoding="utf-8")
     right = Path(user.__file__)
     done = subprocess.run(
         [sys.executable, "-m", "mypy", "--strict", "--config-file=", "--follow-imports=silent", right, wrong,

@@ -149,7 +149,7 @@ def tried(count: int, folder: Path, seed: int) -> Counter[str]:
     nx.write_graphml(plain, xml)
     for kind, make in {
         ".json": lambda: json.dumps(spoiled(data, dice)).encode(), "bent.json": lambda: bent(json.dumps(data), dice),
-        ".graphml": lambda: bent(xml.read_text(), dice),
+        ".graphml": lambda: bent(xml.read_text(encoding="utf-8"), dice),
     }.items():  # fmt: skip
         for _ in range(count):
             path = folder / f"file{kind}"

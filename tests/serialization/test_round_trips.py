@@ -512,7 +512,7 @@ def test_a_network_from_graphml_with_ids_is_saved_whole(tmp_path: Path) -> None:
     "path", ["a\0b.json", "a" * 300 + ".json", "file/g.json", "folder.json", "g.graphml", "g", "g.JSON"]
 )
 def test_a_graph_that_cannot_be_written_is_one_error(tmp_path: Path, path: str) -> None:
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     (tmp_path / "folder.json").mkdir()
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(DataError, match="cannot write the graph"):  # what read_graph would not read included

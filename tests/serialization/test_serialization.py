@@ -220,7 +220,7 @@ def test_networkx_reads_what_is_written(tmp_path: Path) -> None:
     graph.add_node((0, "t"), shape=2)
     graph.add_edge("x", (0, "t"))
     write_graph(tmp_path / "g.json", graph)
-    other = nx.node_link_graph(json.loads((tmp_path / "g.json").read_text()), edges="edges")
+    other = nx.node_link_graph(json.loads((tmp_path / "g.json").read_text(encoding="utf-8")), edges="edges")
     assert list(other) == list(graph)
     assert list(other.edges) == list(graph.edges)
     assert other.nodes["h1"]["shape"] == [2, 3]
@@ -229,7 +229,7 @@ def test_networkx_reads_what_is_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize("edges", ["edges", "links"])
 def test_what_networkx_writes_is_read(tmp_path: Path, edges: str) -> None:
     graph = pcgraph.graphs.chain([4, 3, 2], activation="relu")
-    (tmp_path / "g.json").write_text(json.dumps(nx.node_link_data(graph, edges=edges)))
+    (tmp_path / "g.json").write_text(json.dumps(nx.node_link_data(graph, edges=edges)), encoding="utf-8")
     assert same_graph(read_graph(tmp_path / "g.json"), graph)
 
 
@@ -381,7 +381,7 @@ AB = {"source": "a", "target": "b"}
 )
 def test_a_malformed_file_is_refused_with_the_place(tmp_path: Path, data: Any, says: str) -> None:
     path = tmp_path / "g.json"
-    path.write_text(json.dumps(data))
+    path.write_text(json.dumps(data), encoding="utf-8")
     with pytest.raises(DataError, match=says) as caught:
         read_graph(path)
     assert caught.value.path == path
@@ -399,7 +399,7 @@ def test_a_malformed_file_is_refused_with_the_place(tmp_path: Path, data: Any, s
 )
 def test_what_is_no_graph_is_refused(tmp_path: Path, name: str, text: str, says: str) -> None:
     path = tmp_path / name
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     with pytest.raises(DataError, match=says):
         read_graph(path)
 
@@ -416,7 +416,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 
 def test_an_undirected_file_is_refused_by_the_network(tmp_path: Path) -> None:
-    (tmp_path / "g.json").write_text(json.dumps({"directed": False, "nodes": [A, B], "edges": [AB]}))
+    (tmp_path / "g.json").write_text(json.dumps({"directed": False, "nodes": [A, B], "edges": [AB]}), encoding="utf-8")
     with pytest.raises(GraphError, match="found Graph"):
         pcgraph.PCNetwork(read_graph(tmp_path / "g.json"))
 
@@ -495,7 +495,8 @@ def test_defaults_of_graphml_hold_where_nothing_else_is_said(tmp_path: Path) -> 
         <key id="s" for="node" attr.name="shape" attr.type="string"><default>2x2</default></key>
         <key id="t" for="edge" attr.name="trainable" attr.type="boolean"><default>false</default></key>
         <graph edgedefault="directed"><node id="a"/><node id="b"><data key="s">3</data></node>
-        <edge source="a" target="b"/></graph></graphml>"""
+        <edge source="a" target="b"/></graph></graphml>""",
+        encoding="utf-8",
     )
     graph = read_graph(tmp_path / "g.graphml")
     assert dict(graph.nodes(data="shape")) == {"a": (2, 2), "b": 3}

@@ -544,7 +544,7 @@ class TestPrinting:
         table = self.report().__rich__()
         assert isinstance(table, Table)
         assert [str(column.header) for column in table.columns] == ["initializer", "valid", "why", "witness", "remedy"]
-        console = Console(width=160, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+        console = Console(width=160, record=True, file=open("/dev/null", "w", encoding="utf-8"))  # noqa: SIM115
         console.print(self.report())
         assert "<h> → y → <h>" in console.export_text()
 

@@ -71,7 +71,9 @@ def test_no_module_of_the_room_leans_on_a_later_one() -> None:
     room = Path(pcgraph.training.__file__).parent
     assert {path.stem for path in room.glob("*.py")} == {"__init__", *listed}
     for i, name in enumerate(listed):
-        imported = set(re.findall(r"pcgraph\.training\.(\w+) import", (room / f"{name}.py").read_text()))
+        imported = set(
+            re.findall(r"pcgraph\.training\.(\w+) import", (room / f"{name}.py").read_text(encoding="utf-8"))
+        )
         assert imported <= set(listed[:i]), (name, imported)
 
 
@@ -382,7 +384,7 @@ def test_the_log_has_what_the_history_has(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "deep" / f"log.{kind}"
     values = iter([{"accuracy": 0.5}, {"accuracy": 0.6, "other, one": 2.0}])
     history = train(chain(), epochs=2, validate=lambda net: next(values), log=path)
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     rows = list(csv.DictReader(text.splitlines())) if kind == "csv" else [json.loads(r) for r in text.splitlines()]
     assert [r["kind"] for r in rows] == ["step", "step", "step", "step", "epoch"] * 2
     steps = [r for r in rows if r["kind"] == "step"]
@@ -393,7 +395,7 @@ def test_the_log_has_what_the_history_has(tmp_path: Path, kind: str) -> None:
     assert float(epochs[1]["validation_other, one"]) == 2.0
     assert not epochs[0].get("validation_other, one")
     train(chain(), log=path)
-    assert len(path.read_text().splitlines()) == (6 if kind == "csv" else 5)
+    assert len(path.read_text(encoding="utf-8").splitlines()) == (6 if kind == "csv" else 5)
 
 
 @pytest.mark.parametrize("name", ["\ud800", "a\x0bb", "\u2028", "a\r", 'a,\n"b', "\x00", ""])
@@ -417,11 +419,14 @@ def test_a_resumed_log_is_that_of_a_run_never_stopped(tmp_path: Path, kind: str)
     train(chain(), epochs=3, log=logs[0], measure_every=1)
     part = {"log": logs[1], "measure_every": 1, "checkpoint": tmp_path / "c"}
     train(chain(), epochs=1, **part)
-    logs[1].write_text(logs[1].read_text() + logs[1].read_text().splitlines()[-1] + "\nstep,1")
+    logs[1].write_text(
+        logs[1].read_text(encoding="utf-8") + logs[1].read_text(encoding="utf-8").splitlines()[-1] + "\nstep,1",
+        encoding="utf-8",
+    )
     train(chain(), epochs=3, resume=tmp_path / "c", **part)
 
     def timeless(path: Path) -> list[Any]:
-        lines = path.read_text().splitlines()
+        lines = path.read_text(encoding="utf-8").splitlines()
         found = list(csv.DictReader(lines)) if kind == "csv" else [json.loads(line) for line in lines]
         return [{k: v for k, v in row.items() if k != "seconds"} for row in found]
 
@@ -429,7 +434,7 @@ def test_a_resumed_log_is_that_of_a_run_never_stopped(tmp_path: Path, kind: str)
 
 
 def test_a_log_that_cannot_be_written_is_an_error_before_anything_runs(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     net = chain()
     before = parameters(net)
     with pytest.raises(DataError, match="the log .* cannot be written"):
@@ -841,7 +846,7 @@ def test_what_cannot_be_evaluated_is_refused(
 
 def resident() -> int:
     """Bytes of memory that the process holds."""
-    for line in Path("/proc/self/status").read_text().splitlines():
+    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
         if line.startswith("VmRSS"):
             return int(line.split()[1]) * 1024
     raise AssertionError("this system does not tell")

@@ -266,7 +266,7 @@ def test_a_disk_that_fills_up_ends_the_run_and_leaves_what_was_saved(tmp_path: P
 
 
 def rows(log: Path) -> list[dict[str, Any]]:
-    lines = log.read_text().splitlines()
+    lines = log.read_text(encoding="utf-8").splitlines()
     found = list(csv.DictReader(lines)) if log.suffix == ".csv" else [json.loads(line) for line in lines]
     return [{k: v for k, v in row.items() if k != "seconds"} for row in found]
 

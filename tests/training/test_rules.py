@@ -275,7 +275,7 @@ def test_a_run_with_a_rule_goes_on_to_the_last_bit(tmp_path: Path, name: str) ->
     found = again.fit(checkpoint=tmp_path, resume=tmp_path, log=tmp_path / "log.csv")
     assert same(whole.numbers(), again.numbers())
     assert timeless(found) == timeless(expected)
-    assert (tmp_path / "log.csv").read_text().count("\n") == 1 + len(found.steps) + len(found.epochs)
+    assert (tmp_path / "log.csv").read_text(encoding="utf-8").count("\n") == 1 + len(found.steps) + len(found.epochs)
 
 
 def test_another_rule_does_not_go_on(tmp_path: Path) -> None:

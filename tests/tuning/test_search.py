@@ -313,12 +313,12 @@ def test_report_tables_and_picture_hold_what_was_found(tmp_path: Path) -> None:
 
     found = find(train, trials=14, finalists=2, seeds=3, name="a $b$")
     found.write(tmp_path / "out")
-    rows = list(csv.DictReader((tmp_path / "out" / "trials.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "out" / "trials.csv").open(encoding="utf-8")))
     assert [float(r["value"]) for r in rows if r["value"]] == [t.value for t in found.trials if t.value is not None]
-    runs = list(csv.DictReader((tmp_path / "out" / "finalists.csv").open()))
+    runs = list(csv.DictReader((tmp_path / "out" / "finalists.csv").open(encoding="utf-8")))
     assert [float(r["value"]) for r in runs] == [v for f in found.finalists for v in f.values.values()]
-    assert json.loads((tmp_path / "out" / "best.json").read_text()) == found.best
-    report = (tmp_path / "out" / "report.md").read_text()
+    assert json.loads((tmp_path / "out" / "best.json").read_text(encoding="utf-8")) == found.best
+    report = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
     assert report == str(found)
     assert "14 trials" in report
     assert "| 0.5 |" in report  # the mean over seeds 1, 2, 3 of what was noted
