@@ -64,6 +64,7 @@ def documents() -> tuple[dict[str, Path], list[str]]:
     return {name: path for name, path in inside.items() if name.split(".")[1] in largest}, sorted(largest)
 
 
+@functools.cache
 def read(path: Path, name: str) -> tuple[Counter[str], set[str]]:
     """The words of a module, and the names that it imports."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
