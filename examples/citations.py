@@ -31,6 +31,10 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
 import networkx as nx
 import sympy
 import torch
@@ -42,6 +46,7 @@ from torch_geometric.data import Data
 from torch_geometric.utils import to_undirected
 
 import pcgraph
+from pcgraph.drawing import style
 from pcgraph.pyg import KnownRows, accuracy, clamps
 from pcgraph.transforms import GraphLayer
 
@@ -274,10 +279,26 @@ def published_answer(parts: list[nn.Module], data: Data) -> Tensor:
     return tell(*found)
 
 
+def picture(data: Data, path: Path) -> None:
+    """Draw the documents that hang together by what they cite, in the colours and marks of their classes."""
+    whole = nx.Graph(data.edge_index.t().tolist())
+    graph = whole.subgraph(max(nx.connected_components(whole), key=len))
+    place = nx.spring_layout(graph, seed=0, k=0.2)
+    figure, ax = plt.subplots(figsize=(7, 5), layout="constrained")
+    nx.draw_networkx_edges(graph, place, ax=ax, edge_color=style.GREY, width=0.4, alpha=0.5)
+    for k, name in enumerate(documents()[1]):
+        across, up = zip(*(place[v] for v in graph if data.y[v] == k))
+        ax.plot(across, up, **style.look(k) | {"linestyle": "none"}, markersize=5, label=name)
+    ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), title="subpackage")
+    ax.axis("off")
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="one split and ten epochs")
-    parser.add_argument("--out", type=Path, default=Path("runs/citations"), help="where the rows go")
+    parser.add_argument("--out", type=Path, default=Path("runs/citations"), help="where rows and picture go")
     options = parser.parse_args()
     torch.set_num_threads(1)
     data = citation_graph()
@@ -299,6 +320,7 @@ def main() -> None:
         writer.writeheader()
         writer.writerows(rows)
     print(table(rows))
+    picture(data, options.out / "citations.png")
     store = Store(options.out / "citations_published.csv", ["set-up", "known", "split"])
     for number in range(1 if options.quick else 3):
         compare(store, data, number, options.quick)

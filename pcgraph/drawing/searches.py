@@ -7,7 +7,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pcgraph.arguments import require_instance
-from pcgraph.drawing.style import COLOURS, GREY, INK, RED, SMALL, as_it_is, pyplot, require_picture, save, whole_numbers
+from pcgraph.drawing.style import (
+    COLOURS,
+    GREY,
+    INK,
+    RED,
+    SMALL,
+    as_it_is,
+    plain_decimals,
+    pyplot,
+    require_picture,
+    save,
+    whole_numbers,
+)
 from pcgraph.errors import ConfigError
 from pcgraph.tuning import SearchResult
 from pcgraph.tuning.results import written
@@ -18,6 +30,10 @@ if TYPE_CHECKING:
 __all__ = ["search"]
 
 COLUMNS = 3
+FEW = 6
+"""So many whole numbers have a tick each, and no tick lies between them."""
+SPAN = 8
+"""Settings that differ by more than this factor are on a logarithmic axis."""
 
 
 def search(found: SearchResult, path: str | Path | None = None, *, title: str = "") -> Figure:
@@ -87,14 +103,21 @@ def _over_time(ax: Any, found: SearchResult) -> None:
 
 
 def _over_setting(ax: Any, found: SearchResult, setting: str) -> None:
-    """Draw the value over one setting: on an axis of numbers, logarithmic where they span much, or by name."""
+    """Draw the value over one setting, by name or by number.
+
+    An axis of numbers is logarithmic where they span much, and few whole ones have a tick each.
+    """
     shown = [t for t in found.ranked if setting in t.settings]
     values = [t.settings[setting] for t in shown]
     numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
     if numbers:
         places: list[Any] = values
-        if values and min(values) > 0 and max(values) > 30 * min(values):
+        different = sorted(set(values))
+        if all(isinstance(v, int) for v in different) and len(different) <= FEW:
+            ax.set_xticks(different)
+        elif values and min(values) > 0 and max(values) > SPAN * min(values):
             ax.set_xscale("log")
+            plain_decimals(ax.xaxis, values)
     else:
         names = sorted({written(v) for v in values})
         places = [names.index(written(v)) for v in values]

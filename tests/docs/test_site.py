@@ -72,3 +72,18 @@ def test_the_reference_begins_with_every_public_name() -> None:
     rooms = {name for name, found in public.items() if isinstance(found, types.ModuleType)}
     errors = {name for name in dir(pcgraph.errors) if name in public}
     assert public.keys() - rooms - errors == listed
+
+
+def test_every_example_has_a_card_that_leads_to_it() -> None:
+    """Readers choose in the gallery: an example that is not in it is not found, and a wrong link leads nowhere."""
+    text = (ROOT / "docs" / "examples.md").read_text(encoding="utf-8")
+    cards = re.findall(
+        r"""^:::\{grid-item-card\} .+\n:img-top: (\S+)\n:img-alt: .+\n:link: "#(\S+)"\n.+\n:::$""", text, re.MULTILINE
+    )
+    assert len(cards) == text.count("{grid-item-card}")
+    headings = re.findall(r"^## (.*`(\w+)\.py`)$", text, re.MULTILINE)
+    ids = [re.sub("[^a-z0-9]+", "-", heading.lower()).strip("-") for heading, _ in headings]
+    assert [link for _, link in cards] == ids
+    assert [picture for picture, _ in cards] == [f"figures/examples/{name}.png" for _, name in headings]
+    assert all((ROOT / "docs" / picture).exists() for picture, _ in cards)
+    assert all((ROOT / "examples" / f"{name}.py").exists() for _, name in headings)

@@ -327,6 +327,8 @@ def test_report_tables_and_picture_hold_what_was_found(tmp_path: Path) -> None:
     titles = [ax.get_title() for ax in figure.axes if ax.axison]
     assert titles[:4] == ["trials", "rate", "width", "depth"]
     assert figure.axes[1].get_xscale() == "log"
+    for ax, setting in zip(figure.axes[2:4], ("width", "depth"), strict=True):
+        assert set(ax.get_xticks()) == {trial.settings[setting] for trial in found.ranked}
     best_so_far = figure.axes[0].lines[0].get_ydata()
     assert best_so_far[-1] == found.ranked[0].value
     assert (best_so_far[1:] >= best_so_far[:-1]).all()
