@@ -15,7 +15,9 @@ from typing import Any
 __all__ = ["draws", "image", "painted_by", "picture", "table"]
 
 STYLE = "text-align:left;vertical-align:top;padding:0.25em 0.75em"
-GOOD, BAD = "#0072b2", "#d55e00"
+BADGE = "border-radius:0.3em;padding:0 0.4em;color:#ffffff;background:"
+SHADES = {"yes": "#0072b2", "no": "#b84c00;font-weight:bold"}
+"""A cell that says so bears a badge, on a ground of its own: no colour of a text is read well on white and on black."""
 
 _painters: dict[type, Callable[[Any], str]] = {}
 _unloaded: set[str] = set()
@@ -46,7 +48,7 @@ def image(png: bytes, alt: str) -> str:
 
 
 def table(title: str, columns: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    """Write an HTML table in which every text is escaped; a cell that says yes or no is coloured."""
+    """Write an HTML table in which every text is escaped; a cell that says yes or no bears a badge."""
     head = _row(columns, "th")
     lines = "".join(_row(row, "td") for row in body)
     caption = f'<caption style="text-align:left">{html.escape(title)}</caption>'
@@ -55,7 +57,9 @@ def table(title: str, columns: Sequence[str], body: Sequence[Sequence[str]]) -> 
 
 def _row(cells: Sequence[str], tag: str) -> str:
     def cell(text: str) -> str:
-        colour = {"yes": f";color:{GOOD}", "no": f";color:{BAD};font-weight:bold"}.get(text, "")
-        return f'<{tag} style="{STYLE}{colour}">{html.escape(text)}</{tag}>'
+        said = html.escape(text)
+        if tag == "td" and text in SHADES:
+            said = f'<span style="{BADGE}{SHADES[text]}">{said}</span>'
+        return f'<{tag} style="{STYLE}">{said}</{tag}>'
 
     return f"<tr>{''.join(map(cell, cells))}</tr>"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import builtins
 import io
+import re
 import resource
 from html.parser import HTMLParser
 
@@ -363,6 +364,17 @@ def test_a_report_shows_its_table_and_its_graph():
     assert Page(phases._repr_html_()).graphs == 2
     many = nx.gnp_random_graph(600, 0.002, directed=True, seed=0)
     assert not Page(pcgraph.check(many, {0})._repr_html_()).graphs
+
+
+def test_what_a_table_says_in_colour_can_be_read_in_light_and_dark():
+    """A page may be white or black, so that yes and no stand on a ground of their own, with a contrast of 4.5 (WCAG)."""
+    shown = pcgraph.check(nx.DiGraph([("x", "h"), ("h", "h")]), {"x"})._repr_html_()
+    badges = re.findall(r"color:(#\w+);background:(#\w+)[^>]*>(\w+)<", shown)
+    assert {said for _, _, said in badges} == {"yes", "no"}
+    for text, ground, _ in badges:
+        bright, dark = sorted((luminance(text), luminance(ground)), reverse=True)
+        assert (bright + 0.05) / (dark + 0.05) > 4.5
+    assert not re.findall(r"[;\"]color:", re.sub(r"color:#\w+;background:", "", shown.split("<svg")[0]))
 
 
 def test_a_report_draws_parallel_edges_one_by_one(monkeypatch):
