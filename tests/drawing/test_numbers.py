@@ -367,7 +367,7 @@ def test_a_report_shows_its_table_and_its_graph():
 
 
 def test_what_a_table_says_in_colour_can_be_read_in_light_and_dark():
-    """A page may be white or black, so that yes and no stand on a ground of their own, with a contrast of 4.5 (WCAG)."""
+    """A page may be white or black, so that yes and no have a ground of their own, with a contrast of 4.5 (WCAG)."""
     shown = pcgraph.check(nx.DiGraph([("x", "h"), ("h", "h")]), {"x"})._repr_html_()
     badges = re.findall(r"color:(#\w+);background:(#\w+)[^>]*>(\w+)<", shown)
     assert {said for _, _, said in badges} == {"yes", "no"}
