@@ -67,9 +67,32 @@ default_role = "literal"
 STARRED = re.compile(r"``.*?``|(?<![\w*`\\])\*(?=\w+[,)])")
 
 
-def escape_shapes(app, what, name, obj, options, lines):
-    """Shield the star of a shape outside of literals, in place."""
-    lines[:] = [STARRED.sub(lambda m: m[0] if m[0] != "*" else r"\*", line) for line in lines]
+def indented(line):
+    return len(line) - len(line.lstrip())
+
+
+def literally(lines):
+    """Yield each line and whether it is to be shown as it stands; what is set in by four, as equations are, is marked."""
+    before, since = "", None
+    for i, line in enumerate(lines):
+        if line.strip():
+            if since is not None and indented(line) < since:
+                since = None
+            if since is None and i and not lines[i - 1].strip() and indented(line) >= indented(before) + 4:
+                since = indented(line)
+                if not before.rstrip().endswith("::") and not before.lstrip().startswith((".. ", "* ")):
+                    yield " " * indented(before) + "::", True
+                    yield "", True
+            before = before if since is not None else line
+        yield line, since is not None
+
+
+def prepare(app, what, name, obj, options, lines):
+    """Show equations line by line, and shield the star of a shape outside of literals, in place."""
+    lines[:] = [
+        line if literal else STARRED.sub(lambda m: m[0] if m[0] != "*" else r"\*", line)
+        for line, literal in list(literally(lines))
+    ]
 
 
 def add_picture(app, what, name, obj, options, lines):
@@ -96,8 +119,8 @@ def find_where_users_know_it(app, env, node, contnode):
 
 
 def setup(app):
-    """Called by Sphinx. Shapes are shielded before napoleon reads the docstrings."""
-    app.connect("autodoc-process-docstring", escape_shapes, priority=400)
+    """Called by Sphinx. Equations and shapes are marked before napoleon reads the docstrings."""
+    app.connect("autodoc-process-docstring", prepare, priority=400)
     app.connect("autodoc-process-docstring", add_picture, priority=300)
     app.connect("autodoc-process-signature", drop_inherited_signature)
     app.connect("missing-reference", find_where_users_know_it)

@@ -115,8 +115,8 @@ def table(rows: Sequence[dict[str, str]]) -> str:
             cells = [mean(without, "at_once"), mean(without, "inferred"), mean(with_prior, "inferred")]
             ends = [float(row["inferred"]) for row in with_prior]
             lines.append(f"| {how} | {energy} | {' | '.join(cells)} | {min(ends):.3f}–{max(ends):.3f} |")
-        plain = f"the images as given {mean(some, 'given')}, the mean image {mean(some, 'mean')}"
-        lines.append(f"| {how} | *{plain}* | | | | |")
+        for name, column in (("as given", "given"), ("the mean image", "mean")):
+            lines.append(f"| {how} | *{name}* | {mean(some, column)} | | | |")
     return "\n".join(lines)
 
 

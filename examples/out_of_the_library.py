@@ -165,7 +165,8 @@ def table(rows: Sequence[dict[str, str]]) -> str:
     lines += ["", "| the module, by | largest difference from `net.predict` |", "|---|---|"]
     for way in WAYS:
         found = [float(row[way]) for row in rows if row.get(way)]
-        lines.append(f"| {way} | {f'{max(found):.1e}' if found else '–'} |")
+        largest = max(found, default=None)
+        lines.append(f"| {way} | {'–' if largest is None else 0 if largest == 0 else f'{largest:.1e}'} |")
     return "\n".join(lines)
 
 

@@ -4,8 +4,8 @@ From forward initialization an error needs a step for each edge on its way, and 
 node its weight when the error arrives (Qi et al. 2025, arXiv 2506.23800): with N the length of the longest path, a
 node that lies i edges from the inputs hears of the target in step ``t = N - i``.
 
-    spiking     1 in that step, `low` in every other
-    decaying    `low` before it, 1 in it, then ``decay`` times less with every step, never below `low`
+    spiking     1 in that step, low in every other
+    decaying    low before it, 1 in it, then decay times less with every step, never below low
 
 The weights learn at precision 1. What these functions return is a mapping node -> precisions, to be changed by hand and
 given as ``net.infer(..., precision=...)``.

@@ -2,7 +2,7 @@
 
 A function fills a tensor in place, from the generator that it is given:
 
-    ``init(tensor, generator, fan_in)``
+    init(tensor, generator, fan_in)
 
 ``tensor`` is the weight of one edge, (neurons of the target, neurons of the source), or the stored entries of a
 ``SparseLinear`` edge, (entries,); ``fan_in`` the number of neurons that reach one of the target over all of its edges.
