@@ -72,7 +72,7 @@ def indented(line):
 
 
 def literally(lines):
-    """Yield each line and whether it is to be shown as it stands; what is set in by four, as equations are, is marked."""
+    """Yield each line and whether it is shown as it stands; what is set in by four, as equations are, is marked so."""
     before, since = "", None
     for i, line in enumerate(lines):
         if line.strip():
