@@ -81,7 +81,7 @@ def literally(lines):
             if since is None and i and not lines[i - 1].strip() and indented(line) >= indented(before) + 4:
                 since = indented(line)
                 if not before.rstrip().endswith("::") and not before.lstrip().startswith((".. ", "* ")):
-                    yield " " * indented(before) + "::", True
+                    yield " " * indented(before) + ".. code-block:: text", True
                     yield "", True
             before = before if since is not None else line
         yield line, since is not None

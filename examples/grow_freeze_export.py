@@ -47,6 +47,7 @@ def main() -> None:
     # One layer more. What has a counterpart is carried over; x -> h1 and h1 -> h2 are not to change any more.
     net = pcgraph.PCNetwork(pcgraph.graphs.chain([64, 64, 64, 64, 10], activation="relu"), seed=1)
     print(net.load_from(small))
+    net.edge("h2", "h3").initialize("orthogonal", seed=1)  # the layer that is new
     for part in (net.edge("x", "h1"), net.edge("h1", "h2"), net.node("h1"), net.node("h2")):
         part.freeze()
     kept = net.edge("h1", "h2").weight.clone()

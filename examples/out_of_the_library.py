@@ -32,6 +32,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import torch
 from rows import Store, accuracy, arguments, mean_and_range, run
+from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.cpp_extension import get_cxx_compiler
@@ -131,6 +132,20 @@ def attacked(module: nn.Module, images: Tensor, labels: Tensor, epsilon: float, 
     return found
 
 
+def probed(net: pcgraph.PCNetwork) -> dict[str, float]:
+    """Percent of unseen digits that a linear classifier tells from what each node holds: one module reads them all."""
+    nodes = ["h1", "h2", "y"]
+    read = net.as_module("x", nodes)
+    seen, unseen = (data.load("digits", part, normalize="unit") for part in ("train", "test"))
+    with torch.no_grad():
+        known, new = read(seen.images), read(unseen.images)
+    return {
+        f"from_{node}": round(100 * LogisticRegression(max_iter=5000).fit(known[node].numpy(), seen.labels.numpy())
+                              .score(new[node].numpy(), unseen.labels.numpy()), 2)
+        for node in nodes
+    }  # fmt: skip
+
+
 # -- both ------------------------------------------------------------------------------------------------------------
 
 
@@ -152,7 +167,7 @@ def measured(rule: str, seed: int, quick: bool) -> dict[str, object]:
     for epsilon in EPSILONS:
         images = attacked(module, unseen.images, unseen.labels, epsilon)
         row[f"told_{epsilon:g}"] = accuracy(module(images), unseen.labels)
-    return row | (differences(net, unseen.images, quick) if rule == "standard" else {})
+    return row | probed(net) | (differences(net, unseen.images, quick) if rule == "standard" else {})
 
 
 def table(rows: Sequence[dict[str, str]]) -> str:
@@ -162,6 +177,10 @@ def table(rows: Sequence[dict[str, str]]) -> str:
     for rule, name in RULES.items():
         found = [row for row in rows if row["rule"] == rule]
         lines.append(f"| {name} | " + " | ".join(mean_and_range(found, f"told_{e:g}") for e in EPSILONS) + " |")
+    lines += ["", "| trained by: told by a linear classifier (%) | from h1 | from h2 | from y |", "|---|---|---|---|"]
+    for rule, name in RULES.items():
+        found = [row for row in rows if row["rule"] == rule]
+        lines.append(f"| {name} | " + " | ".join(mean_and_range(found, f"from_{v}") for v in ("h1", "h2", "y")) + " |")
     lines += ["", "| the module, by | largest difference from `net.predict` |", "|---|---|"]
     for way in WAYS:
         found = [float(row[way]) for row in rows if row.get(way)]
@@ -195,7 +214,7 @@ def picture(rows: Sequence[dict[str, str]], net: pcgraph.PCNetwork, path: Path) 
             cell.set(xticks=[], yticks=[])
     for line, told in ((axes[0], labels.tolist()), (axes[-1], answers)):
         for cell, one, true in zip(line, told, labels.tolist()):
-            cell.set_xlabel(one, color=style.INK if one == true else style.RED)
+            cell.set_xlabel(one, **({} if one == true else {"color": style.RED, "fontweight": "bold"}))
     figure.savefig(path, dpi=110)
     plt.close(figure)
 

@@ -12,7 +12,7 @@ from tests import ROOT
 from tests.builders import EXACT, quick_example, script
 
 ROWS = ROOT / "docs" / "figures" / "examples"
-NAMES = ("out_of_the_library", "noisy_pixels", "heterogeneous", "weight_optimizers")
+NAMES = ("out_of_the_library", "noisy_pixels", "heterogeneous", "weight_optimizers", "same_digit")
 
 
 def committed(name):
@@ -185,3 +185,23 @@ def test_half_precision_and_muon_learn_as_well_as_the_text_says():
     assert len(rows) == 4 * 2 * 3
     assert all(float(row["told_10"]) > 98.5 for row in rows)
     assert len({row["told_1"] for row in rows}) > 5
+
+
+# -- products ---------------------------------------------------------------------------------------------------------
+
+
+def test_half_of_the_pairs_are_of_one_digit_and_none_is_an_image_twice():
+    """Else the network could compare pixels, or guess."""
+    example = script("same_digit")
+    images = pcgraph.data.load("digits", "test")
+    pairs = example.pairs(images, 400, 0)
+    assert pairs["same"].mean().item() == 0.5
+    assert (pairs["left"] != pairs["right"]).any(1).all()
+
+
+def test_products_tell_what_sums_cannot_as_the_text_says():
+    told = {(row["kind"], row["seed"]): float(row["told"]) for row in committed("same_digit")}
+    for seed in "012":
+        assert abs(told["sum", seed] - 50) < 3
+        assert told["product", seed] > told["sum, tanh", seed] + 5
+        assert told["sum, tanh", seed] > told["gate", seed] > told["sum", seed] + 10

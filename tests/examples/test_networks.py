@@ -48,6 +48,7 @@ def test_settings_are_searched_for_and_networks_compared(tmp_path, monkeypatch, 
     assert "digit: accuracy" in said
     assert "auroc" in said
     assert "by scikit-learn: {'activation': " in said
+    assert "PCRegressor: R² " in said
     assert {"report.md", "search.db", "search.png"} <= {path.name for path in tmp_path.iterdir()}
 
 
