@@ -12,7 +12,7 @@ from tests import ROOT
 from tests.builders import EXACT, quick_example, script
 
 ROWS = ROOT / "docs" / "figures" / "examples"
-NAMES = ("out_of_the_library", "noisy_pixels", "heterogeneous", "weight_optimizers", "same_digit")
+NAMES = ("out_of_the_library", "noisy_pixels", "heterogeneous", "weight_optimizers", "same_digit", "label_propagation")
 
 
 def committed(name):
@@ -205,3 +205,29 @@ def test_products_tell_what_sums_cannot_as_the_text_says():
         assert abs(told["sum", seed] - 50) < 3
         assert told["product", seed] > told["sum, tanh", seed] + 5
         assert told["sum, tanh", seed] > told["gate", seed] > told["sum", seed] + 10
+
+
+# -- a node a vertex --------------------------------------------------------------------------------------------------
+
+
+def test_inference_solves_the_linear_equations_that_the_text_names():
+    """With all energies least squares, with those of the free members alone the harmonic function; in float64."""
+    example = script("label_propagation")
+    data = example.club(example.known_members(100))
+    mean = torch.zeros(34, 34, dtype=torch.float64)
+    mean[data.edge_index[1], data.edge_index[0]] = 1.0
+    error = torch.eye(34, dtype=torch.float64) - mean / mean.sum(1, keepdim=True)
+    free = ~data.known
+    solved = torch.linalg.lstsq(error[:, free], -error[:, data.known] @ data.x[data.known]).solution
+    torch.testing.assert_close(example.inferred(data, "all")[free], solved, rtol=0, atol=1e-8)
+    torch.testing.assert_close(example.inferred(data, "free"), example.exact(data), rtol=0, atol=1e-8)
+    assert torch.equal(example.inferred(data, "all")[data.known], data.x[data.known])
+
+
+def test_members_whose_error_counts_are_told_better_as_the_text_says():
+    told = {(row["way"], row["split"]): float(row["told"]) for row in committed("label_propagation")}
+    splits = {split for _, split in told}
+    assert len(splits) == 30
+    gains = [told["all", split] - told["free", split] for split in splits]
+    assert sum(gains) / 30 > 15
+    assert all(told["free", split] == told["exact", split] for split in splits)
