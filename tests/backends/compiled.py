@@ -76,7 +76,8 @@ class Compiled:
                 continue
             done.add(key)
             begun = time.perf_counter()
-            fixed = {(self.names.index(name),): value for name, value in constants.items()}
+            early = {"EARLY": card >= 90}  # on this machine it is false
+            fixed = {(self.names.index(name),): value for name, value in {**constants, **early}.items()}
             source = ASTSource(self.kernel, signature, fixed, attributes)
             made = compiled(source, target=GPUTarget("cuda", card, 32), options=options)
             shared, spilled = made.metadata.shared, spills(made.asm["ptx"], card)
@@ -166,7 +167,7 @@ def cases() -> dict[str, Callable[[], None]]:
 
 
 def main(parts: list[str]) -> None:
-    for kernel in ("predict", "predict_scalars", "pull", "pull_scalars", "learn", "learn_scalars"):
+    for kernel in ("predict", "predict_scalars", "pull", "pull_scalars", "learn", "learn_scalars", "turn"):
         setattr(launches.kernels, kernel, Compiled(getattr(kernels, kernel)))
     for name, case in cases().items():
         if not parts or any(part in name for part in parts):

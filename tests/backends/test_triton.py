@@ -126,8 +126,28 @@ def test_every_named_energy(energy):
 @pytest.mark.parametrize("turns", [False, True])
 @pytest.mark.parametrize("heavy", [float("inf"), 400.0, 0.0])
 def test_what_is_left_to_cublas_and_what_is_transposed(monkeypatch, turns, heavy):
-    monkeypatch.setattr(backends, "TRITON", dataclasses.replace(backends.TRITON, turns=turns, fused_edge=heavy))
+    chosen = dataclasses.replace(backends.TRITON, turns=turns, fused_edge=heavy)
+    monkeypatch.setattr(backends, "TRITON", chosen)
     same(run(mixed("relu"), "triton"), run(mixed("relu"), "torch"))
+
+
+def test_nodes_whose_products_are_left_to_cublas_have_a_launch_of_their_own(monkeypatch):
+    found = []
+    original = launches.Predict.__init__
+
+    def made(self, *arguments):
+        original(self, *arguments)
+        found[-1].append(self.options["EDGES"])
+
+    monkeypatch.setattr(launches.Predict, "__init__", made)
+    wanted = run(mixed("relu"), "torch")
+    for plain in (2**20, 0):
+        chosen = dataclasses.replace(backends.TRITON, fused_edge=400.0, plain_numbers=plain)
+        monkeypatch.setattr(backends, "TRITON", chosen)
+        found.append([])
+        same(run(mixed("relu"), "triton"), wanted)
+    assert found[1].count(False) > found[0].count(False)
+    assert found[1].count(True) == found[0].count(True)
 
 
 @pytest.mark.parametrize(
