@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import pcgraph
-from pcgraph import SGD, Adam, Following, Forward, Normal, PCNetwork, Zero
+from pcgraph import SGD, Adam, Average, Following, Forward, Normal, PCNetwork, Zero
 from pcgraph.activations import ACTIVATIONS
 from pcgraph.errors import ConfigError
 from pcgraph.testing import conformance
@@ -447,3 +447,24 @@ def test_explain_says_what_runs_beside_the_kernels():
     assert "beside the fused kernels: module edges" in text
     assert "activations that run beside them: sin" in text
     assert "energies that run beside them: LearnedPrecision" in text
+
+
+def test_class_means_are_taken_in_one_launch(monkeypatch):
+    """Sums by class are those of torch, a class without a sample keeps its mean, and the last batch is smaller."""
+    found = []
+    for backend in ("triton", "torch"):
+        net = PCNetwork(mixed(), seed=0, backend=backend, dtype=DTYPE, device=DEVICE)
+        init, generator = Average(), torch.Generator().manual_seed(0)
+        for seed, batch in enumerate((23, 23, 7)):
+            labels = torch.arange(batch) % (10 if seed == 0 else 6)
+            clamps = {
+                "x": torch.randn(batch, 20, generator=generator, dtype=torch.float64).to(DEVICE, DTYPE),
+                "y": torch.eye(10, dtype=DTYPE, device=DEVICE)[labels.to(DEVICE)],
+            }
+            result = net.infer(clamps, init=init, steps=2, optimizer=SGD(0.05))
+            with monkeypatch.context() as patch:
+                if backend == "triton" and seed > 0:
+                    patch.setattr(torch.Tensor, "index_add_", None)  # what torch sums by
+                result.remember()
+        found.append([*(kept.float() for kept in init.buffers()), *(result.states[v].clone() for v in "abc")])
+    same(*found)

@@ -34,6 +34,7 @@ from pcgraph.backends.torch.workspace import Step, Workspace
 from pcgraph.backends.traits import Traits
 from pcgraph.backends.triton.descent import Descents
 from pcgraph.backends.triton.launches import Learning, Predict, PredictScalars, Pull, PullScalars
+from pcgraph.backends.triton.means import class_means
 from pcgraph.backends.triton.tables import (
     BARE,
     COMPARE,
@@ -425,6 +426,14 @@ class TritonProgram(TorchProgram):
 
     def _learned(self) -> list[int]:
         return [b for b in super()._learned() if b not in self.places.buckets]
+
+    def class_means(self, group: int, onehot: Tensor, means: Tensor) -> bool:
+        states = self.ws.h(group)
+        alike = all(t.dtype == states.dtype and t.device == states.device for t in (onehot, means))
+        if not alike or not onehot.is_contiguous() or not means.is_contiguous():
+            return False
+        class_means(states, onehot, means)
+        return True
 
     # -- learning -----------------------------------------------------------------------------------------------------
 
