@@ -466,5 +466,5 @@ def test_class_means_are_taken_in_one_launch(monkeypatch):
                 if backend == "triton" and seed > 0:
                     patch.setattr(torch.Tensor, "index_add_", None)  # what torch sums by
                 result.remember()
-        found.append([*(kept.float() for kept in init.buffers()), *(result.states[v].clone() for v in "abc")])
+        found.append([*(kept.double() for kept in init.buffers()), *(result.states[v].clone() for v in "abc")])
     same(*found)
