@@ -19,8 +19,8 @@ from pcgraph.testing import conformance
 
 pytest.importorskip("triton")
 
+from pcgraph.backends.triton import availability, kernels, launches, tables
 from pcgraph.backends.triton import backend as backends
-from pcgraph.backends.triton import kernels, launches, tables
 from pcgraph.backends.triton.tables import Tile
 
 ON_A_CARD = torch.cuda.is_available()
@@ -425,7 +425,7 @@ def test_a_pinned_backend_says_what_it_cannot_do(monkeypatch):
     with pytest.raises(ConfigError, match="the network is on 'cpu'"):
         net.infer(clamps, init=Forward(), steps=1, optimizer=SGD(0.1))
     monkeypatch.setenv("TRITON_INTERPRET", "1")
-    monkeypatch.setattr(backends, "_installed", lambda: False)
+    monkeypatch.setattr(availability, "_installed", lambda: False)
     with pytest.raises(ConfigError, match=r"the package triton is not installed \(pip install triton\)"):
         net.infer(clamps, init=Forward(), steps=1, optimizer=SGD(0.1))
 

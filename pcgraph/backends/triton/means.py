@@ -25,14 +25,15 @@ def means_of(
     mn, mc, rb = rn < size, rc < classes, tl.arange(0, BB)
     ready(EARLY)
     sums = tl.zeros((BC, BN), M.dtype.element_ty)
-    count = tl.zeros((BC,), M.dtype.element_ty)
+    told = tl.zeros((BC, BB), M.dtype.element_ty)
     states = H + node * batch * size + rn[None, :]
     for b in range(0, batch, BB):
         mb = (b + rb) < batch
         y = tl.load(Y + (b + rb)[None, :] * classes + rc[:, None], mask=mc[:, None] & mb[None, :], other=0.0)
         h = tl.load(states + (b + rb)[:, None] * size, mask=mb[:, None] & mn[None, :], other=0.0)
         sums = tl.dot(y, h, sums, input_precision=DOT, out_dtype=sums.dtype)
-        count += tl.sum(y, 1)
+        told += y
+    count = tl.sum(told, 1)
     where, ok = M + node * classes * size + rc[:, None] * size + rn[None, :], mc[:, None] & mn[None, :]
     kept = tl.load(where, mask=ok, other=0.0)
     mean = tl.where(count[:, None] > 0, sums / tl.maximum(count, 1.0)[:, None], kept)

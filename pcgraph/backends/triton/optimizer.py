@@ -62,8 +62,7 @@ class FusedAdamW(torch.optim.AdamW):
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Take a step, and return what the closure returns, if there is one."""
-        name = "_accelerator_graph_capture_health_check"  # as torch has called it since 2.12
-        getattr(self, name, self._cuda_graph_capture_health_check)()
+        self._accelerator_graph_capture_health_check()
         loss = None
         if closure is not None:
             with torch.enable_grad():
