@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
 from dataclasses import replace
-from functools import cache
-
-import torch
 
 from pcgraph.backends.torch.backend import TorchBackend
 from pcgraph.backends.torch.kernels import Kernel, chosen
@@ -15,6 +10,7 @@ from pcgraph.backends.torch.lowering import lower
 from pcgraph.backends.torch.program import TorchProgram
 from pcgraph.backends.torch.workspace import Workspace
 from pcgraph.backends.traits import TRITON, traits_of
+from pcgraph.backends.triton.availability import unusable
 from pcgraph.backends.triton.tables import aside, known, priced
 from pcgraph.errors import ConfigError
 from pcgraph.network import Network
@@ -88,31 +84,3 @@ class TritonBackend(TorchBackend):
         lines += [f"  activations that run beside them: {', '.join(odd)}"] if odd else []
         lines += [f"  energies that run beside them: {', '.join(own)}"] if own else []
         return ("backend: fused kernels, two launches a step", *lines)
-
-
-def unusable(device: torch.device, dtype: torch.dtype, asked: bool) -> str | None:
-    """Say why Triton's kernels cannot run on this device; return None where they can.
-
-    The interpreter, which is slow, is used where the backend was `asked` for by name.
-    """
-    interpreted = asked and os.environ.get("TRITON_INTERPRET") == "1"
-    if interpreted and device.type != "cpu":
-        return "TRITON_INTERPRET=1 runs on tensors of the CPU alone"
-    if not interpreted and device.type != "cuda":
-        return f"the network is on {device.type!r}, and fused kernels run on CUDA (or by TRITON_INTERPRET=1)"
-    if not _installed():
-        return "the package triton is not installed (pip install triton)"
-    if interpreted:
-        return None
-    if not torch.cuda.is_available():
-        return "torch finds no CUDA device"
-    if torch.cuda.get_device_capability(device) < (8, 0):
-        return "the card is older than compute capability 8.0"
-    if dtype != torch.float32:
-        return f"the network is in {dtype}, and fused kernels compute in float32"
-    return None
-
-
-@cache
-def _installed() -> bool:
-    return importlib.util.find_spec("triton") is not None

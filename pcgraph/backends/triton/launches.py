@@ -15,7 +15,18 @@ from pcgraph.backends.settings import keep
 from pcgraph.backends.torch.calls import Rows, SendBack, numbers
 from pcgraph.backends.triton import kernels
 from pcgraph.backends.triton.descent import Descent
-from pcgraph.backends.triton.tables import BIAS, DENSE, EDGE, NONE, UNALIGNED, Places, Tile, precision_of, sorted_keys
+from pcgraph.backends.triton.tables import (
+    BIAS,
+    DENSE,
+    EDGE,
+    NONE,
+    UNALIGNED,
+    Places,
+    Tile,
+    Turned,
+    precision_of,
+    sorted_keys,
+)
 from pcgraph.network import Bucket
 from pcgraph.plan.operations import Index
 
@@ -40,14 +51,21 @@ class _Tiled:
         self, places: Places, nodes: Index, flags: Index, start: Index, keep: Index, edges: Index, back: bool
     ) -> None:  # fmt: skip
         ws = places.ws
-        tile = places.tile
+        tile = places.tile if len(edges) else places.plain
         self.anchor, self.batch = places.anchor, ws.batch
         self.weights, edge_table, ends, facts = places.edge_table(nodes, edges, back)
         table = places.node_table(nodes, flags, start, keep, ends)
         tiles = places.tiles(table, edge_table, tile.neurons)
         self.tables = [places.on_device(tiles), places.on_device(edge_table)]
         self.grid = (len(tiles), -(-ws.batch // tile.samples))
-        self.options = {**facts, **_size(tile), "ACC": _LANGUAGE[ws.dtype], "DOT": precision_of(ws)}
+        self.options = {
+            "EDGES": len(edges) > 0,
+            **facts,
+            **_size(tile),
+            "ACC": _LANGUAGE[ws.dtype],
+            "DOT": precision_of(ws),
+            **places.early,
+        }
 
 
 class Predict(_Tiled):
@@ -145,6 +163,25 @@ class _Moving:
         return {"MOVE": move, "ALL": rates is not None and rates.dim() == 0, "MASKED": self.masked}
 
 
+class _Turn:
+    """This launch copies a buffer of a group, (nodes, batch, size), to where samples lie side by side."""
+
+    def __init__(self, places: Places, buffer: Tensor, copy: Tensor) -> None:
+        count, batch, size = buffer.shape
+        samples = min(32, 1 << (batch - 1).bit_length())
+        self.arguments = buffer, copy, batch, size
+        self.grid = (-(-size // 128), count, -(-batch // samples))
+        self.options = {"BN": 128, "BB": samples, "num_warps": 4, **places.early}
+
+    def __call__(self) -> None:
+        kernels.turn[self.grid](*self.arguments, **self.options)
+
+
+def _turns(places: Places, turned: Turned) -> list[_Turn]:
+    """Bind what is transposed before a launch: neurons that are read are whole sectors of memory then."""
+    return [_Turn(places, buffer, copy) for buffer, copy in turned]
+
+
 class _Scalars:
     """All launches over single neurons have this in common."""
 
@@ -154,17 +191,18 @@ class _Scalars:
         ws, t = places.ws, places.traits
         self.owner, self.within = places.neurons(nodes)
         self.anchor, self.batch, self.count = places.anchor, ws.batch, len(self.owner)
-        weights, far, steps, ends, wide = places.scattered(nodes, edges, back)
+        weights, far, ends, wide, turned = places.scattered(nodes, edges, back)
+        self.turns = _turns(places, turned)
         table = places.node_table(nodes, flags, start, keep, np.zeros(len(nodes) + 1, dtype=np.int64))[self.owner]
         if wide:
             table[:, 1:8] = self.inside(table[:, 1:8])
         table[:, 10], table[:, 11] = ends[:-1], ends[1:]
-        self.weights, self.tables = weights, [places.on_device(table), far, steps]
+        self.weights, self.tables = weights, [places.on_device(table), far]
         samples = min(32, 1 << (ws.batch - 1).bit_length())
         self.grid = (-(-self.count // t.scalar_rows), -(-ws.batch // samples))
         self.options = {
             "WIDE": wide, "ACC": _LANGUAGE[ws.dtype], "BR": t.scalar_rows, "BE": t.scalar_edges_at_once, "BB": samples,
-            "num_warps": t.scalar_warps,
+            "num_warps": t.scalar_warps, **places.early,
         }  # fmt: skip
 
     def inside(self, offsets: Index) -> Index:
@@ -188,6 +226,8 @@ class PredictScalars(_Scalars):
 
     def __call__(self, show: bool, t: int = 0) -> None:
         """Launch it; `show` says whether predictions are written too, and `t` which precisions count."""
+        for turn in self.turns:
+            turn()
         kernels.predict_scalars[self.grid](
             self.anchor, self.weights, *self.tables, *self.error.tensors(t), self.count, self.batch, self.code,
             int(show), **self.options,
@@ -203,6 +243,8 @@ class PullScalars(_Scalars):
 
     def __call__(self, descent: Descent | None, rates: Tensor | None = None) -> None:
         """Launch it: the states move at these rates, (neurons,) or one for all, or else the gradients are written."""
+        for turn in self.turns:
+            turn()
         kernels.pull_scalars[self.grid](
             self.anchor, self.weights, *self.tables, *self.moving.tensors(descent, rates), self.count, self.batch,
             **self.moving.kind(descent, rates), **self.options,
@@ -214,7 +256,7 @@ class _Part(NamedTuple):
 
     Tiles have a row for each gradient in the table of weights. Weights of single entries, and biases of nodes of one
     neuron, have the ends of each among `edges`, of shape (numbers + 1,), and the offsets of signals and states there,
-    whose samples lie so many `steps` apart.
+    where samples lie side by side once what is `turned` has been transposed.
     """
 
     parameter: nn.Parameter
@@ -222,7 +264,7 @@ class _Part(NamedTuple):
     rows: Index | None
     ends: Index | None = None
     edges: Index | None = None
-    steps: tuple[int, int] = (1, 1)
+    turned: Turned = ()
 
 
 class Learning:
@@ -254,11 +296,10 @@ class Learning:
             which = np.concatenate(found) if found else np.zeros(0, dtype=np.int64)
             weight, alone = net.weights[bucket.name], bool(places.scalar[bucket.start])
             if alone:
-                steps = s.groups[bucket.target_group].size, s.groups[bucket.source_group].size
                 edge, source, target, place = places.entries(which)
-                signal = places.offsets(places.s[s.target[edge]]) + target
-                state = places.offsets(places.h[s.source[edge]]) + source
-                self.parts.append(_of_scalars(weight, bucket.scale, place, signal, state, steps))
+                signal, sent = places.side_by_side("s", s.target[edge], target)
+                state, read = places.side_by_side("h", s.source[edge], source)
+                self.parts.append(_of_scalars(weight, bucket.scale, place, signal, state, (*sent, *read)))
             else:
                 self.parts.append(_Part(weight, bucket.scale, self._of_weights(bucket, which)))
         for group, rows in biases:
@@ -310,12 +351,12 @@ class Learning:
 
 
 def _of_scalars(
-    parameter: nn.Parameter, factor: float, keys: Index, signal: Index, state: Index, steps: tuple[int, int] = (1, 1)
+    parameter: nn.Parameter, factor: float, keys: Index, signal: Index, state: Index, turned: Turned = ()
 ) -> _Part:
     """Return the part of gradients of one number each: sums over the entries whose key is its place."""
     keys, order = sorted_keys(keys)
     ends = np.searchsorted(keys, np.arange(parameter.numel() + 1))
-    return _Part(parameter, factor, None, ends, np.stack([signal[order], state[order]], 1), steps)
+    return _Part(parameter, factor, None, ends, np.stack([signal[order], state[order]], 1), turned)
 
 
 class _Bound:
@@ -334,9 +375,8 @@ class _Bound:
         self.launches: list[_Tiles | _Numbers] = []
         if tiled := [(start, part) for start, part in begun if part.rows is not None]:
             self.launches.append(_Tiles(whole, tiled))
-        for steps in sorted({part.steps for part in parts if part.rows is None}):
-            alone = [(start, part) for start, part in begun if part.rows is None and part.steps == steps]
-            self.launches.append(_Numbers(whole, alone, steps))
+        if alone := [(start, part) for start, part in begun if part.rows is None]:
+            self.launches.append(_Numbers(whole, alone))
 
     def run(self, scale: float) -> None:
         """Launch it: into gradients of its own, or into new ones that are added to what is there."""
@@ -408,7 +448,7 @@ class _Tiles(_Gradients):
             "PHI": places.phis, "HALF": None if half is None else _LANGUAGE[half],
             "MIXED": bool((table[:, 5] == UNALIGNED).any()), "ALIGN": places.align(places.anchor),
             "ACC": _LANGUAGE[places.ws.dtype], "BM": side, "BN": side, "BK": 32, "DOT": precision_of(places.ws),
-            "num_warps": 4 if side == 32 else 8,
+            "num_warps": 4 if side == 32 else 8, **places.early,
         }  # fmt: skip
 
     def __call__(self, flat: Tensor, scale: float, add: bool) -> None:
@@ -421,9 +461,8 @@ class _Tiles(_Gradients):
 class _Numbers(_Gradients):
     """This launch computes the gradients of weights of single entries, and of biases of single neurons."""
 
-    def __init__(self, whole: Learning, begun: Sequence[tuple[int, _Part]], steps: tuple[int, int]) -> None:
+    def __init__(self, whole: Learning, begun: Sequence[tuple[int, _Part]]) -> None:
         super().__init__(whole, begun)
-        self.steps = steps
         places, t = whole.places, whole.places.traits
         ends, edges, first = [np.zeros(1, dtype=np.int64)], [np.zeros((0, 2), dtype=np.int64)], 0
         for _, part in begun:
@@ -432,6 +471,8 @@ class _Numbers(_Gradients):
             ends.append(part.ends[1:] + first)
             edges.append(part.edges)
             first += len(part.edges)
+        unique = {(id(buffer), id(copy)): (buffer, copy) for _, part in begun for buffer, copy in part.turned}
+        self.turns = _turns(places, tuple(unique.values()))
         self.count = sum(map(len, ends)) - 1
         self.tables = [places.on_device(np.concatenate(each)) for each in (ends, edges)]
         self.grid = (-(-self.count // t.scalar_rows),)
@@ -439,11 +480,14 @@ class _Numbers(_Gradients):
         self.options = {
             "ACC": _LANGUAGE[places.ws.dtype], "BR": t.scalar_rows, "BE": 1 if most == 1 else t.scalar_edges_at_once,
             "BB": min(32, 1 << (whole.batch - 1).bit_length()), "num_warps": t.scalar_warps,
+            **places.early,
         }  # fmt: skip
 
     def __call__(self, flat: Tensor, scale: float, add: bool) -> None:
+        for turn in self.turns:
+            turn()
         kernels.learn_scalars[self.grid](
-            self.whole.places.anchor, flat, *self.tables, self.places, self.scaled(scale), *self.steps, self.count,
+            self.whole.places.anchor, flat, *self.tables, self.places, self.scaled(scale), self.count,
             self.whole.batch, ADD=add, **self.options,
         )  # fmt: skip
 

@@ -25,7 +25,7 @@ from pcgraph.plan.operations import Index
 __all__ = [
     "ACTIVATIONS", "ADAM", "BARE", "BIAS", "COMPARE", "COPY", "DENSE", "EDGE", "ENERGIES", "ENERGY", "KEEP",
     "MOMENTUM", "NESTEROV", "NODE", "NONE", "OWN", "PLAIN", "ROW", "SHIFT", "SWEEP", "UNALIGNED", "Entries", "Places",
-    "Scattered", "Tile", "aside", "known", "precision_of", "priced", "sorted_keys", "tile_for",
+    "Scattered", "Tile", "aside", "early", "known", "precision_of", "priced", "sorted_keys", "tile_for",
 ]  # fmt: skip
 
 #: The activations that the kernels know, by their number.
@@ -98,6 +98,9 @@ class Entries(NamedTuple):
     weight: Index
 
 
+Turned = tuple[tuple[Tensor, Tensor], ...]
+
+
 class Scattered(NamedTuple):
     """These are the entries at the neurons of some nodes, in the order of the neurons, as a launch takes them.
 
@@ -106,20 +109,20 @@ class Scattered(NamedTuple):
     weights : Tensor, shape (entries,)
         A copy, refreshed for every run.
     far : Tensor of int32 or int64, shape (entries,)
-        The offset of the state, or of the signal, at the other end.
-    steps : Tensor of int32, shape (entries,) or (1,)
-        How far apart samples lie there; one number where they lie side by side everywhere.
+        The offset of the state, or of the signal, at the other end, where samples lie side by side.
     ends : ndarray of int64, shape (neurons + 1,)
         Where the entries of each neuron end.
     wide : bool
-        Whether samples lie apart, here or there.
+        Whether samples lie apart at some of these neurons.
+    turned : tuple of (Tensor, Tensor)
+        What is transposed before the launch: a buffer, and where its samples come to lie side by side.
     """
 
     weights: Tensor
     far: Tensor
-    steps: Tensor
     ends: Index
     wide: bool
+    turned: Turned
 
 
 @dataclass(frozen=True)
@@ -184,6 +187,12 @@ def tile_for(traits: Traits, sizes: Index, batch: int, exact: bool = False) -> T
     return Tile(min(32, samples), 32, 32 if exact else 64, 4, 4)
 
 
+def early(device: torch.device) -> dict[str, bool]:
+    """Return what lets a launch look up its tables while the one before it ends: cards know how from Hopper on."""
+    knows = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0)
+    return {"EARLY": True, "launch_pdl": True} if knows else {"EARLY": False}
+
+
 def _power(count: int) -> int:
     return 1 << max(0, count - 1).bit_length()
 
@@ -222,6 +231,8 @@ class Places:
         self.phi, self.copies = np.zeros(len(s.source), dtype=np.int64), np.zeros(len(s.source), dtype=bool)
         self.row = np.zeros(len(s.source), dtype=np.int64)
         self._scattered: dict[Any, Scattered] = {}
+        #: Transposed copies of buffers.
+        self._sides: dict[tuple[str, int], Tensor] = {}
         for bucket, kernel in zip(s.buckets, kernels):
             if aside(bucket, kernel, s, traits) is not None:
                 continue
@@ -236,11 +247,15 @@ class Places:
             if s.buckets[b].kind in ("linear", "sparse") and self.fused[s.buckets[b].start]
         ]  # fmt: skip
         tiled = self.fused & ~self.scalar
+        #: Tiles of nodes that no edge is added up for: a thread has a few numbers, side by side.
+        self.plain = Tile(16, max(32, min(128, _power(int(self.size.max(initial=1))))), 32, 4, 1)
         self.tile = tile_for(traits, self.size[~self.alone], ws.batch, precision_of(ws) == "tf32x3")
         #: The number of each node's energy, -1 where it is taken beside the kernels; and what they know of it.
         self.energy, self.facts = self._energies()
         ends = (self.size[end[tiled]].max(initial=1) for end in (s.source, s.target))
         self.single = bool(max(ends) <= self.tile.inner)
+        #: What lets a launch begin before the one ahead of it has ended, where the card knows how.
+        self.early = early(ws.device) if traits.early else {"EARLY": False}
         self.sigmas, self.phis, self.energies = _bits(self.sigma), _bits(self.phi[tiled]), _bits(self.energy)
 
     def _alone(self) -> Mask:
@@ -399,18 +414,32 @@ class Places:
         first = np.full(len(self.size), -1)
         first[nodes] = np.cumsum(size) - size
         row = first[near] + neuron
-        place, steps = self.offsets(self.s if back else self.h)[far] + other, self.size[far]
+        place, turned = self.side_by_side("s" if back else "h", far, other)
         row, order = sorted_keys(row)
-        place, steps = place[order], steps[order]
+        place = place[order]
         found = Entries(found.edge[order], found.source[order], found.target[order], found.weight[order])
-        last = place + (self.batch - 1) * steps  # of the samples
-        small = len(place) == 0 or (place.min() > -(2**31) and last.max() < 2**31)
-        apart = bool((steps != 1).any())
+        small = len(place) == 0 or (place.min() > -(2**31) and place.max() + self.batch < 2**31)
         return Scattered(
             self.in_order(found), self.on_device(place.astype(np.int32) if small else place),
-            self.on_device(steps.astype(np.int32) if apart else np.ones(1, dtype=np.int32)),
-            np.searchsorted(row, np.arange(size.sum() + 1)), apart or bool((size != 1).any()),
+            np.searchsorted(row, np.arange(size.sum() + 1)), bool((size != 1).any()), turned,
         )  # fmt: skip
+
+    def side_by_side(self, name: str, nodes: Index, neurons: Index) -> tuple[Index, Turned]:
+        """Return offsets of neurons' states ("h") or signals ("s"), whose samples lie side by side there.
+
+        They lie so in the buffers of single neurons; what has to be transposed before is returned as well.
+        """
+        s, found = self.ws.structure, self.offsets({"h": self.h, "s": self.s}[name])[nodes]
+        group_of, turned = s.group_of[nodes], []
+        for g in np.unique(group_of[self.size[nodes] != 1]).tolist():
+            buffer: Tensor = getattr(self.ws, name)(g)
+            if (name, g) not in self._sides:
+                self._sides[name, g] = self.ws.empty(buffer.shape[0], buffer.shape[2], self.batch)
+            copy, here = self._sides[name, g], np.flatnonzero(group_of == g)
+            neuron = s.position[nodes[here]] * buffer.shape[2] + neurons[here]
+            found[here] = (copy.data_ptr() - self.anchor.data_ptr()) // self.item + neuron * self.batch
+            turned.append((buffer, copy))
+        return found, tuple(turned)
 
     def in_order(self, entries: Entries) -> Tensor:
         """Return the weights of entries in this order: a copy, refreshed for every run."""
