@@ -47,7 +47,7 @@ def energy(result: InferenceResult, path: str | Path | None = None, *, ax: Axes 
 
     Rows are the nodes that have an energy, in the order of their declaration; columns are the steps, the last one
     the final states. Colours are means over the batch on a logarithmic scale, six powers of ten deep; exact zeros are
-    grey, and so is what has no logarithm: the label says which.
+    hatched, and so is what has no logarithm: the label says which.
 
     Parameters
     ----------
@@ -96,15 +96,18 @@ def energy(result: InferenceResult, path: str | Path | None = None, *, ax: Axes 
     finite = np.isfinite(values)
     top = max(float(values.max(where=finite, initial=0.0)), 1e-30)
     shown = np.ma.masked_where(~finite | (values <= 0.0), values)
-    colours = pyplot().get_cmap(MAP).with_extremes(bad="#DDDDDD")
+    colours = pyplot().get_cmap(MAP).with_extremes(bad=(0.0, 0.0, 0.0, 0.0))
+    ax.patch.set(
+        facecolor=PAPER, edgecolor=GREY, hatch="////"
+    )  # what is masked shows it, and no amount looks so in grey
     norm = LogNorm(top / 10**DECADES, top, clip=True)
     image = ax.imshow(shown, aspect="auto", cmap=colours, norm=norm, interpolation="nearest")
     every = max(1, math.ceil(len(nodes) / NAMED))
     ax.set_yticks(range(0, len(nodes), every), [as_it_is(short_name(v)) for v in nodes[::every]], fontsize=SMALL)
     whole_numbers(ax.xaxis)
     kinds = (("exactly zero", values == 0.0), ("negative", values < 0.0), ("not finite", ~finite))
-    grey = " or ".join(kind for kind, where in kinds if bool(where.any()))
-    ax.set(xlabel=f"inference steps taken{'; grey: ' * bool(grey)}{grey}", title=title)
+    hatched = " or ".join(kind for kind, where in kinds if bool(where.any()))
+    ax.set(xlabel=f"inference steps taken{'; hatched: ' * bool(hatched)}{hatched}", title=title)
     ax.figure.colorbar(image, ax=ax, fraction=0.06, pad=0.02).set_label("energy a sample")
     save(ax.figure, path)
     return ax

@@ -66,7 +66,10 @@ def test_the_heat_map_has_a_row_a_node_and_a_column_a_step():
     expected = np.stack([energy.mean(1).numpy() for energy in result.node_trace.values()])
     assert np.array_equal(shown.mask, expected == 0)
     assert np.allclose(shown.filled(0), expected)
-    assert shown.mask[0, 0], "a swept node starts at exactly zero, and is grey"
+    assert shown.mask[0, 0], "a swept node starts at exactly zero, and is hatched"
+    assert ax.get_xlabel().endswith("hatched: exactly zero")
+    assert ax.patch.get_hatch(), "in a grey print a grey cell would be an amount like any other"
+    assert ax.images[0].get_cmap()(np.ma.masked)[3] == 0, "and the hatches are seen through it"
     assert [label.get_text() for label in ax.get_yticklabels()] == ["h1", "h2", "y"]
     with pytest.raises(ConfigError, match='trace="nodes"'):
         drawing.energy(run(feedback(), trace=True))
