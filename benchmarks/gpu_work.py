@@ -264,6 +264,7 @@ def compile_all(z: Size) -> dict[str, Any]:
     chain(z, [z.deep] * 8 + [10], z.batch, average, 5)
     groups(z, z.groups[0])
     neurons(replace(z, neurons=(1000, 10_000)))
+    large(replace(z, large=(20_000, 200_000)))
     torch.set_float32_matmul_precision("highest")
     chain(z, z.chain, z.batch, forward, 3)
     for precision, sizes, batch in (

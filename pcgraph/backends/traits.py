@@ -63,8 +63,9 @@ class Traits:
         Tiles of 32 by 32 from which on larger ones are quicker: each core of the card has some of its own. ["On a
         GPU".]
     scalar_rows, scalar_edges_at_once, scalar_warps : int
-        A program computes so many scalar neurons, looks at so many edges of each at a time, by so many warps. It waits
-        for memory four times, one look-up after the other, so that neurons side by side are what counts. ["On a GPU",
+        A program computes so many scalar neurons of 32 samples, or as many more as there are fewer samples, looks at so
+        many edges of each at a time, by so many warps. It waits for memory four times, one look-up after the other, so
+        that neurons side by side are what counts. ["On a GPU",
         six choices beside each other.]
     early : bool
         Whether a launch begins while the one before it ends, and looks up its tables meanwhile (on Hopper and later).

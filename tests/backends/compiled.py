@@ -30,7 +30,7 @@ from triton.backends.nvidia.compiler import get_ptxas
 from triton.compiler import ASTSource
 from triton.compiler import compile as compiled
 
-from pcgraph.backends.triton import adamw, kernels, launches, means
+from pcgraph.backends.triton import adamw, choices, kernels, launches, means
 
 if __name__ == "__main__":
     os.environ["TRITON_INTERPRET"] = "1"  # asked when a network is made, which is then one of the CPU
@@ -132,7 +132,7 @@ def cases() -> dict[str, Callable[[], None]]:
         for v in "abc":
             graph.nodes[v]["activation"] = name
         found[f"activation {name}"] = partial(learned, graph)
-    for energy in tests.tables.ENERGIES:
+    for energy in choices.ENERGIES:
         graph = tests.mixed()
         for v in ("b", "c", "y"):
             graph.nodes[v]["energy"] = energy()

@@ -19,9 +19,9 @@ from pcgraph.testing import conformance
 
 pytest.importorskip("triton")
 
-from pcgraph.backends.triton import availability, kernels, launches, tables
+from pcgraph.backends.triton import availability, choices, kernels, launches, tables
 from pcgraph.backends.triton import backend as backends
-from pcgraph.backends.triton.tables import Tile
+from pcgraph.backends.triton.choices import Tile
 
 ON_A_CARD = torch.cuda.is_available()
 DEVICE, DTYPE, FAR = ("cuda", torch.float32, 2e-4) if ON_A_CARD else ("cpu", torch.float64, 1e-10)
@@ -101,14 +101,14 @@ def same(one, other):
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_every_named_activation_on_nodes_and_edges(name):
-    assert tables.ACTIVATIONS.index(name) >= 0
+    assert choices.ACTIVATIONS.index(name) >= 0
     graph = mixed(name)
     for v in "abc":
         graph.nodes[v]["activation"] = name
     same(run(graph, "triton"), run(graph, "torch"))
 
 
-@pytest.mark.parametrize("energy", [*tables.ENERGIES, pcgraph.energies.LearnedPrecision], ids=lambda e: e.__name__)
+@pytest.mark.parametrize("energy", [*choices.ENERGIES, pcgraph.energies.LearnedPrecision], ids=lambda e: e.__name__)
 def test_every_named_energy(energy):
     """On a small node, on one whose neurons do not fit a tile, and on single neurons."""
     graph = mixed()

@@ -13,8 +13,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from pcgraph.backends.triton.choices import early
 from pcgraph.backends.triton.kernels import ready
-from pcgraph.backends.triton.tables import early
 
 __all__ = ["AdamWStep"]
 

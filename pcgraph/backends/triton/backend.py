@@ -11,7 +11,7 @@ from pcgraph.backends.torch.program import TorchProgram
 from pcgraph.backends.torch.workspace import Workspace
 from pcgraph.backends.traits import TRITON, traits_of
 from pcgraph.backends.triton.availability import unusable
-from pcgraph.backends.triton.tables import aside, known, priced
+from pcgraph.backends.triton.choices import aside, known, priced
 from pcgraph.errors import ConfigError
 from pcgraph.network import Network
 from pcgraph.plan import Plan

@@ -8,8 +8,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from pcgraph.backends.triton.choices import early
 from pcgraph.backends.triton.kernels import ready
-from pcgraph.backends.triton.tables import early
 
 __all__ = ["class_means"]
 
@@ -49,5 +49,5 @@ def class_means(states: Tensor, onehot: Tensor, means: Tensor) -> None:
     side = min(64, max(16, 1 << (classes - 1).bit_length()))
     means_of[(-(-size // 32), nodes, -(-classes // side))](
         states, onehot, means, batch, size, classes, DOT="tf32x3" if states.dtype == torch.float32 else "ieee",
-        BC=side, BN=32, BB=32, num_warps=4, **early(states.device),
+        BC=side, BN=32, BB=64, num_warps=4, **early(states.device),
     )  # fmt: skip

@@ -33,7 +33,8 @@ from pcgraph.backends.torch.program import Given, Stage, TorchProgram
 from pcgraph.backends.torch.workspace import Step, Workspace
 from pcgraph.backends.traits import Traits
 from pcgraph.backends.triton.descent import Descents
-from pcgraph.backends.triton.launches import Learning, Predict, PredictScalars, Pull, PullScalars
+from pcgraph.backends.triton.gradients import Learning
+from pcgraph.backends.triton.launches import Predict, PredictScalars, Pull, PullScalars
 from pcgraph.backends.triton.means import class_means
 from pcgraph.backends.triton.tables import (
     BARE,
