@@ -32,7 +32,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import torch
 from rows import Store, accuracy, arguments, mean_and_range, run
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import RidgeClassifier
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.cpp_extension import get_cxx_compiler
@@ -133,14 +133,14 @@ def attacked(module: nn.Module, images: Tensor, labels: Tensor, epsilon: float, 
 
 
 def probed(net: pcgraph.PCNetwork) -> dict[str, float]:
-    """Percent of unseen digits that a linear classifier tells from what each node holds: one module reads them all."""
+    """Percent of unseen digits that least squares tell from what each node holds: one module reads them all."""
     nodes = ["h1", "h2", "y"]
     read = net.as_module("x", nodes)
     seen, unseen = (data.load("digits", part, normalize="unit") for part in ("train", "test"))
     with torch.no_grad():
         known, new = read(seen.images), read(unseen.images)
     return {
-        f"from_{node}": round(100 * LogisticRegression(max_iter=5000).fit(known[node].numpy(), seen.labels.numpy())
+        f"from_{node}": round(100 * RidgeClassifier().fit(known[node].numpy(), seen.labels.numpy())
                               .score(new[node].numpy(), unseen.labels.numpy()), 2)
         for node in nodes
     }  # fmt: skip
