@@ -232,13 +232,13 @@ def backprops(z: Size, sizes: Sequence[int], batch: int) -> dict[str, Step]:
     return {kind: backprop(z, sizes, batch, compiled=kind == "compiled") for kind in kinds}
 
 
-def backprop(z: Size, sizes: Sequence[int], batch: int, compiled: bool, own: bool = False) -> Step:
+def backprop(z: Size, sizes: Sequence[int], batch: int, compiled: bool) -> Step:
     """A training step of a chain by autograd."""
     layers: list[torch.nn.Module] = []
     for a, b in zip(sizes, sizes[1:]):
         layers += [torch.nn.Linear(a, b), torch.nn.GELU()]
     model = torch.nn.Sequential(*layers[:-1]).to(z.device)
-    optimizer, (x, y) = adamw(z, model.parameters(), own=own), batch_of(z, sizes, batch)
+    optimizer, (x, y) = adamw(z, model.parameters(), own=False), batch_of(z, sizes, batch)
 
     def loss(x: Tensor, y: Tensor) -> Tensor:
         return (0.5 * (model(x) - y).square().sum(1)).mean()

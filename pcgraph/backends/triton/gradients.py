@@ -247,7 +247,8 @@ class _Numbers(_Gradients):
         self.tables = [places.on_device(np.concatenate(each)) for each in (ends, edges)]
         samples = min(32, 1 << (whole.batch - 1).bit_length())
         each = 1 if np.diff(np.concatenate(ends)).max(initial=1) == 1 else t.scalar_edges_at_once
-        rows = t.scalar_rows * (1 if each > 1 else max(1, t.scalar_edges_at_once // 2)) * (32 // samples)
+        # Half of what a program of predictions has, since it looks at both ends of an edge.
+        rows = max(1, t.scalar_rows * (t.scalar_edges_at_once // each) * (32 // samples) // 2)
         self.grid = (-(-self.count // rows),)
         self.options = {
             "ACC": LANGUAGE[places.ws.dtype], "BR": rows, "BE": each, "BB": samples, "num_warps": t.scalar_warps,
