@@ -314,7 +314,7 @@ def pictured(group: Group) -> None:
         if v in ring() and "a sample" in title:
             energy = title.split("\n")[-1].split(",")[0]
             last = energy if net.holds(v) else "its energy is known on the rank that has it"
-            assert own.split("\n")[-1] == last
+            assert own.split("\n")[-1].split(",")[0] == last
     assert sum("a sample" in title for title in titles[1]) == 4
 
 
