@@ -71,7 +71,13 @@ def apart(a: torch.optim.Optimizer, b: torch.optim.Optimizer) -> float:
 
 
 @pytest.mark.usefixtures("interpreted")
-@pytest.mark.parametrize("settings", [{}, {"lr": 0.1, "betas": (0.5, 0.7), "eps": 1e-3, "weight_decay": 0.2}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {}, {"lr": 0.1, "betas": (0.5, 0.7), "eps": 1e-3, "weight_decay": 0.2}, {"betas": (0.0, 0.9)},
+        {"betas": (0.9, 0.0), "eps": 1e-2},
+    ],
+)  # fmt: skip
 def test_steps_are_torchs_in_float64(settings: dict[str, Any], launches: list[int]) -> None:
     own, theirs = pair("cpu", torch.float64, **settings)
     for seed in range(4):
@@ -113,6 +119,21 @@ def test_either_goes_on_from_the_state_of_the_other(launches: list[int]) -> None
     theirs.step()
     assert apart(own, theirs) < 1e-4
     assert copy.deepcopy(own).state_dict().keys() == own.state_dict().keys()
+
+
+@pytest.mark.usefixtures("interpreted")
+def test_groups_of_one_parameter_each_have_launches_of_their_own(launches: list[int]) -> None:
+    """What lies alike, relative to its first, may be of another size."""
+    found = []
+    for make in (FusedAdamW, torch.optim.AdamW):
+        parameters = [torch.nn.Parameter(torch.ones(n)) for n in (3, 700)]
+        optimizer = make([{"params": [p]} for p in parameters], lr=0.1)
+        for p in parameters:
+            p.grad = torch.linspace(-1, 1, len(p))
+        optimizer.step()
+        found.append(torch.cat([p.detach() for p in parameters]))
+    assert launches == [1, 1]
+    torch.testing.assert_close(*found)
 
 
 @pytest.mark.usefixtures("interpreted")
@@ -170,7 +191,7 @@ def test_a_bad_rate_is_refused_as_torch_does() -> None:
 @pytest.mark.gpu
 def test_a_recorded_training_takes_one_launch_and_the_steps_of_torch(device: str, launches: list[int]) -> None:
     """The steps of a recording cannot be counted; the launch is in it, since a new table would not be."""
-    if device != "cuda":
+    if torch.device(device).type != "cuda":
         pytest.skip("no recording without a card")
     nets = [pcgraph.PCNetwork(pcgraph.graphs.chain([20, 32, 10]), seed=0, device=device) for _ in range(2)]
     batch = {"x": torch.rand(64, 20, device=device), "y": torch.eye(10, device=device)[torch.arange(64) % 10]}
@@ -182,6 +203,6 @@ def test_a_recorded_training_takes_one_launch_and_the_steps_of_torch(device: str
         )  # fmt: skip
     assert launches
     assert set(launches) == {len(list(nets[0].parameters()))}
-    assert len(launches) == 4  # three as they are, and one that is recorded
+    assert len(launches) == 5  # the first step, three as they are, and one that is recorded
     for a, b in zip(*(net.parameters() for net in nets)):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)

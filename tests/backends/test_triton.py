@@ -449,6 +449,20 @@ def test_explain_says_what_runs_beside_the_kernels():
     assert "energies that run beside them: LearnedPrecision" in text
 
 
+def test_memory_counts_what_stored_entries_take():
+    """A bound network holds weights and offsets in the order of both launches, and states side by side."""
+    nets = [PCNetwork(scattered(), seed=0, backend=backend, device=DEVICE) for backend in ("triton", "torch")]
+    few, many = (
+        [net.plan({"x", "y"}, init=Zero(), steps=1).memory(batch) for net in nets] for batch in (1, 101)
+    )  # fmt: skip
+    entries = sum(
+        b.count * b.entries(nets[0].structure.groups) for b in nets[0].structure.buckets if b.kind == "sparse"
+    )
+    sizes = sum(g.size * g.count for g in nets[0].structure.groups if g.size > 1)
+    assert few[0] - few[1] >= 40 * entries
+    assert 0 < (many[0] - many[1]) - (few[0] - few[1]) <= 100 * 8 * sizes
+
+
 def test_class_means_are_taken_in_one_launch(monkeypatch):
     """Sums by class are those of torch, a class without a sample keeps its mean, and the last batch is smaller."""
     found = []
@@ -459,7 +473,8 @@ def test_class_means_are_taken_in_one_launch(monkeypatch):
             labels = torch.arange(batch) % (10 if seed == 0 else 6)
             clamps = {
                 "x": torch.randn(batch, 20, generator=generator, dtype=torch.float64).to(DEVICE, DTYPE),
-                "y": torch.eye(10, dtype=DTYPE, device=DEVICE)[labels.to(DEVICE)],
+                "y": torch.eye(10, dtype=DTYPE, device=DEVICE)[labels.to(DEVICE)]
+                * (1 + torch.arange(batch, device=DEVICE)[:, None] % 2),  # a class is where a row is not zero
             }
             result = net.infer(clamps, init=init, steps=2, optimizer=SGD(0.05))
             with monkeypatch.context() as patch:

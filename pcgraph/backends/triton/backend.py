@@ -11,7 +11,7 @@ from pcgraph.backends.torch.program import TorchProgram
 from pcgraph.backends.torch.workspace import Workspace
 from pcgraph.backends.traits import TRITON, traits_of
 from pcgraph.backends.triton.availability import unusable
-from pcgraph.backends.triton.choices import aside, known, priced
+from pcgraph.backends.triton.choices import SCATTERED, aside, known, priced
 from pcgraph.errors import ConfigError
 from pcgraph.network import Network
 from pcgraph.plan import Plan
@@ -64,6 +64,19 @@ class TritonBackend(TorchBackend):
 
         kernels = self.kernels(plan, ws.net)
         return TritonProgram(plan, ws, lower(plan, kernels, TRITON), kernels, TRITON)
+
+    def memory(self, plan: Plan, network: Network, batch: int) -> int:
+        """Estimate what torch's programs take, and tables and copies of stored entries and their states."""
+        found = super().memory(plan, network, batch)
+        if self.unfit(plan, network) is not None:
+            return found
+        s, groups = plan.structure, set[int]()
+        for bucket, kernel in zip(s.buckets, self.kernels(plan, network)):
+            if kernel.name in SCATTERED and aside(bucket, kernel, s, TRITON) is None:
+                # Weights and offsets of predictions and of moves; both ends, and a place, where they learn.
+                found += bucket.count * bucket.entries(s.groups) * (2 * (4 + 4) + 3 * 8)
+                groups |= {bucket.source_group, bucket.target_group}
+        return found + sum(2 * 4 * batch * s.groups[g].size * s.groups[g].count for g in groups if s.groups[g].size > 1)
 
     def describe(self, plan: Plan, network: Network) -> tuple[str, ...]:
         reason = self.unfit(plan, network)

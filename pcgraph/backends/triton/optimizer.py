@@ -99,13 +99,17 @@ class FusedAdamW(torch.optim.AdamW):
             return None
         if getattr(self, "grad_scale", None) is not None or getattr(self, "found_inf", None) is not None:
             return None
+        if isinstance(group["lr"], Tensor) and group["lr"].device != first.device:
+            return None
         alike = all(t.device == first.device and t.dtype == first.dtype and t.is_contiguous() for t in (first, *rest))
         if not alike or any(step.device != first.device for step in columns[4]):
             return None
         kept: dict[Any, Any] = self.__dict__.setdefault("_launches", {})
-        key = tuple(t.data_ptr() - column[0].data_ptr() for column in columns for t in column)
+        sizes = tuple(t.numel() for t in columns[0])
+        key = (first.device, sizes, *(t.data_ptr() - column[0].data_ptr() for column in columns for t in column))
+        recording = first.is_cuda and torch.cuda.is_current_stream_capturing()
         if key not in kept:
-            if first.is_cuda and torch.cuda.is_current_stream_capturing():
+            if recording:
                 return None  # its table could not be brought to the card now
             from pcgraph.backends.triton.adamw import AdamWStep
 
@@ -113,4 +117,6 @@ class FusedAdamW(torch.optim.AdamW):
                 del kept[next(iter(kept))]
             kept[key] = AdamWStep(columns)
         launch: Callable[..., None] = kept[key]
+        if recording:  # which reads the table for as long as it lasts
+            self.__dict__.setdefault("_recorded", []).append(launch)
         return launch
