@@ -28,7 +28,7 @@ from pcgraph.backends.traits import traits_of
 from pcgraph.clamps import Clamps
 from pcgraph.energies import Energy, Gaussian
 from pcgraph.errors import ConfigError
-from pcgraph.initializers import Block, Context
+from pcgraph.initializers import Block, Context, fill
 from pcgraph.network import Network
 from pcgraph.plan import Plan, Stage
 from pcgraph.plan.operations import Exchange, Index, Write
@@ -387,7 +387,7 @@ class Program(ABC):
         if write.source < 0:
             out.zero_()
         else:
-            context.sources[write.source].init(block, out, context)
+            fill(context.sources[write.source], block, out, context)
 
     @property
     def taken(self) -> bool:

@@ -12,6 +12,8 @@ from pcgraph.initializers.base import (
     Relaxed,
     Swept,
     blocks,
+    fill,
+    is_ours,
     require,
     require_initializer,
 )
@@ -42,6 +44,8 @@ __all__ = [
     "Swept",
     "Zero",
     "blocks",
+    "fill",
+    "is_ours",
     "require",
     "require_initializer",
 ]

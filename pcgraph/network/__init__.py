@@ -10,7 +10,7 @@ from pcgraph.network.network import Network
 from pcgraph.network.own import Piece, make_part
 from pcgraph.network.packed import ParameterView, every_parameter
 from pcgraph.network.parts import Bucket, Group, Segment
-from pcgraph.network.places import Place, places, whole_parameters
+from pcgraph.network.places import Place, places, require_as_made, whole_parameters
 from pcgraph.network.slots import MAIN, Slot
 from pcgraph.network.structure import Structure
 from pcgraph.network.summary import Summary
@@ -18,5 +18,5 @@ from pcgraph.network.summary import Summary
 __all__ = [
     "INITS", "MAIN", "Bucket", "Carried", "Cut", "EdgeHandle", "Ghosts", "Group", "HandledNetwork", "Network",
     "NodeHandle", "ParameterView", "Partition", "Piece", "Place", "Segment", "Slot", "Structure", "Summary",
-    "every_parameter", "make_part", "places", "whole_parameters",
+    "every_parameter", "make_part", "places", "require_as_made", "whole_parameters",
 ]  # fmt: skip

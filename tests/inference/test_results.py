@@ -40,6 +40,24 @@ def test_the_energy_is_that_of_the_run_or_is_refused_after_an_optimizer_step():
     torch.testing.assert_close(found, expected)
 
 
+def test_modules_learn_nothing_of_weights_that_have_moved_since():
+    """A gradient of old errors and new weights is the gradient of nothing; and nothing of it stays behind."""
+    graph = pcgraph.graphs.chain([3, 4, 2], activation="tanh")
+    graph.edges["x", "h1"]["transform"] = torch.nn.Sequential(
+        torch.nn.Linear(3, 5), torch.nn.Tanh(), torch.nn.Linear(5, 4)
+    )
+    net = PCNetwork(graph, seed=0, dtype=torch.float64)
+    kw = {"init": Forward(), "steps": 3, "optimizer": SGD(0.1)}
+    first, second = net.infer(pair(), **kw), net.infer(pair(), **kw)
+    first.backward()
+    torch.optim.SGD(net.parameters(), lr=0.5).step()
+    before = [p.grad.clone() for p in net.parameters()]
+    with pytest.raises(ConfigError, match="the weights have moved since this inference"):
+        second.backward()
+    assert all(map(torch.equal, before, (p.grad for p in net.parameters())))
+    net.infer(pair(), **kw).backward()
+
+
 @pytest.mark.parametrize("when", ["before anything was read", "after"])
 def test_what_is_written_into_the_callers_clamps_is_not_learned(when):
     """A loader that fills the same tensor for each batch must not change the batch before."""

@@ -22,7 +22,7 @@ from pcgraph.backends.base import Kind, Motion, Program, Which
 from pcgraph.backends.motion import Noise
 from pcgraph.clamps import Clamps
 from pcgraph.errors import ConfigError
-from pcgraph.initializers import Block, Context, Initializer, blocks
+from pcgraph.initializers import Block, Context, Initializer, blocks, fill
 from pcgraph.network import Network, Piece
 from pcgraph.optimizers import StateOptimizer
 from pcgraph.plan import Exchange, Plan
@@ -314,9 +314,9 @@ class _Here:
             for k, row in zip(wanted.tolist(), rows.tolist()):
                 number, start = whole.number + row, whole.start + row
                 one = Block((whole.nodes[row],), whole.shape, whole.group, start, start + 1, number)
-                self.source.init(one, out[k : k + 1], self.context)
+                fill(self.source, one, out[k : k + 1], self.context)
             return
         states, where = out.new_zeros(len(whole.nodes), *out.shape[1:]), torch.from_numpy(rows).to(out.device)
         states[where] = out[wanted.to(out.device)]  # what was there before may be left in part
-        self.source.init(whole, states, self.context)
+        fill(self.source, whole, states, self.context)
         out[wanted.to(out.device)] = states[where]

@@ -25,7 +25,7 @@ from pcgraph.backends.torch.lowering import Calls, Lowered, lower_stage
 from pcgraph.backends.torch.workspace import Bound, Step, Workspace
 from pcgraph.clamps import Clamps
 from pcgraph.initializers import Block, Context
-from pcgraph.optimizers import Following, StateOptimizer
+from pcgraph.optimizers import Following, StateOptimizer, in_place
 from pcgraph.plan import Plan
 from pcgraph.plan.operations import Write
 
@@ -59,10 +59,10 @@ class Move:
     def step(self, optimizer: StateOptimizer, memory: dict[str, Any]) -> None:
         """Move them; those that do not lie beside each other are gathered, and put back."""
         if self.where is None:
-            optimizer.step(self.states, self.gradients, memory)
+            in_place(optimizer.step, self.states, self.states, self.gradients, memory)
             return
         states = self.states.index_select(0, self.where)
-        optimizer.step(states, self.gradients.index_select(0, self.where), memory)
+        in_place(optimizer.step, states, states, self.gradients.index_select(0, self.where), memory)
         self.states.index_copy_(0, self.where, states)
 
 
