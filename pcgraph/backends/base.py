@@ -28,8 +28,9 @@ from pcgraph.backends.traits import traits_of
 from pcgraph.clamps import Clamps
 from pcgraph.energies import Energy, Gaussian
 from pcgraph.errors import ConfigError
-from pcgraph.initializers import Block, Context, fill
+from pcgraph.initializers import Block, Context
 from pcgraph.network import Network
+from pcgraph.optimizers import in_place
 from pcgraph.plan import Plan, Stage
 from pcgraph.plan.operations import Exchange, Index, Write
 
@@ -387,7 +388,7 @@ class Program(ABC):
         if write.source < 0:
             out.zero_()
         else:
-            fill(context.sources[write.source], block, out, context)
+            in_place(context.sources[write.source].init, out, block, out, context)
 
     @property
     def taken(self) -> bool:

@@ -8,7 +8,6 @@ the graph and the clamps alone, so that a plan can be made of it before there is
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -21,13 +20,13 @@ from torch import Tensor, nn
 from pcgraph.arguments import shown
 from pcgraph.errors import InvalidInitializer
 from pcgraph.network import Network, Structure
-from pcgraph.optimizers import StateOptimizer, in_place
+from pcgraph.optimizers import StateOptimizer
 from pcgraph.processes import Part
 from pcgraph.solvers import Solver
 from pcgraph.topology import Report, Verdict
 
 __all__ = [
-    "Block", "Context", "Given", "Initializer", "Layout", "Relaxation", "Relaxed", "Swept", "blocks", "fill",
+    "Block", "Context", "Given", "Initializer", "Layout", "Relaxation", "Relaxed", "Swept", "blocks",
     "is_ours", "require", "require_initializer",
 ]  # fmt: skip
 
@@ -285,22 +284,6 @@ def noise(salt: tuple[int, ...], like: Tensor, part: Part | None = None) -> Tens
     shape = like.shape if part is None else (like.shape[0], part.total, *like.shape[2:])
     drawn = torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
     return (drawn if part is None else drawn[:, part.rows]).to(like)
-
-
-def fill(initializer: Initializer, block: Block, out: Tensor, context: Context) -> None:
-    """Let an initializer write every entry of `out`, (nodes, batch, *shape).
-
-    Where the class is a user's, whatever lies there before is NaN: what it leaves out would be states of the batch
-    before, and learn as if it were meant so.
-
-    Raises
-    ------
-    ConfigError
-        It returns the states instead.
-    """
-    if not is_ours(initializer):
-        out.fill_(math.nan)
-    in_place(initializer.init, out, block, out, context)
 
 
 def is_ours(initializer: Initializer) -> bool:

@@ -24,7 +24,7 @@ from pcgraph.backends.torch.kernels import Kernel
 from pcgraph.backends.torch.lowering import Calls, Lowered, lower_stage
 from pcgraph.backends.torch.workspace import Bound, Step, Workspace
 from pcgraph.clamps import Clamps
-from pcgraph.initializers import Block, Context
+from pcgraph.initializers import Block, Context, is_ours
 from pcgraph.optimizers import Following, StateOptimizer, in_place
 from pcgraph.plan import Plan
 from pcgraph.plan.operations import Write
@@ -226,6 +226,9 @@ class TorchProgram(Program):
         self._held = []
         self._refreshed.clear()
         fixed = False
+        for item in self._prologue:
+            if isinstance(item, Given) and item.write.source >= 0 and not is_ours(context.sources[item.write.source]):
+                item.out.fill_(math.nan)  # what a user's class leaves out would be states of the batch before
         for item in self._prologue:
             if isinstance(item, Given):
                 self.initialize(item.write, item.block, item.out, context)
