@@ -15,11 +15,11 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from pcgraph.arguments import shown
 from pcgraph.errors import InvalidInitializer
-from pcgraph.network import Network, Structure
+from pcgraph.network import LoadedWhole, Network, Structure
 from pcgraph.optimizers import StateOptimizer
 from pcgraph.processes import Part
 from pcgraph.solvers import Solver
@@ -157,7 +157,7 @@ class Context:
         return self.batch if self.part is None else self.part.total
 
 
-class Initializer(nn.Module):
+class Initializer(LoadedWhole):
     """Every initializer derives from this class. Write :meth:`requirement` and :meth:`init`.
 
     What an initializer remembers is a buffer, what it learns is a parameter.

@@ -92,7 +92,7 @@ class Remembering(Initializer):
         self._buffers.clear()
         for key, value in state_dict.items():
             name = key.removeprefix(prefix)
-            if key.startswith(prefix) and "." not in name and isinstance(value, Tensor) and name != "_extra_state":
+            if key.startswith(prefix) and isinstance(value, Tensor) and (name == "seen" or name.startswith("group_")):
                 self.register_buffer(name, value.detach().clone())
         super()._load_from_state_dict(state_dict, prefix, *rest)
 

@@ -28,6 +28,7 @@ from pcgraph.network.adjacency import Index
 from pcgraph.network.copying import declared_graph, keep_computed, pairs_of
 from pcgraph.network.declaration import show
 from pcgraph.network.draws import draw_parameters
+from pcgraph.network.loading import LoadedWhole
 from pcgraph.network.machine import require_bytes, require_place, require_type
 from pcgraph.network.packed import Mask, Packed, ParameterView, every_parameter
 from pcgraph.network.parts import Bucket, Segment
@@ -41,7 +42,7 @@ __all__ = ["Network"]
 Node = Hashable
 
 
-class Network(Shareable, nn.Module):
+class Network(Shareable, LoadedWhole):
     """A network holds structure and parameters; :class:`pcgraph.PCNetwork` adds how to run it.
 
     Parameters
