@@ -250,7 +250,7 @@ def test_a_safe_rate_is_two_over_the_largest_eigenvalue(device, cyclic):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_a_safe_rate_looks_ahead_of_the_kinks(device, seed):
-    """Behind the kink of a relu the curvature is larger than where inference starts: the local bound is unsafe there."""
+    """Behind the kink of a relu the curvature is larger than where inference starts: the local bound is unsafe."""
     sizes = [6, 20, 20, 20, 3]
     net = PCNetwork(pcgraph.graphs.chain(sizes, activation="relu"), seed=seed, dtype=torch.float64, device=device)
     clamps = {"x": 3 * double(5, 6, device=device, seed=seed), "y": 10 * double(5, 3, device=device, seed=seed + 1)}
