@@ -77,6 +77,21 @@ def test_what_is_written_into_the_callers_clamps_is_not_learned(when):
         torch.testing.assert_close(p.grad, grad)
 
 
+def test_what_is_written_into_the_callers_labels_is_not_learned():
+    """Means would be those of other classes."""
+    net = PCNetwork(pcgraph.graphs.chain([3, 4, 2], activation="tanh"), seed=0, dtype=torch.float64)
+    found = []
+    for later in (False, True):
+        init, labels = pcgraph.Average(by=None, classes=2), torch.tensor([0, 1, 1, 0])
+        result = net.infer(pair(), init=init, labels=labels, steps=2, optimizer=SGD(0.1))
+        if later:
+            labels.zero_()
+        result.backward()
+        found.append({name: value.clone() for name, value in init.named_buffers()})
+    assert found[0].keys() == found[1].keys()
+    assert all(torch.equal(value, found[1][name]) for name, value in found[0].items())
+
+
 def test_a_backward_that_fails_halfway_can_be_called_again():
     """It leaves no gradient behind, and is not taken for done."""
 
