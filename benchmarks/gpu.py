@@ -1,10 +1,11 @@
 """Measure whole training steps on one GPU: ``benchmarks/gpu.sh``, or ``python -m benchmarks.gpu --help``.
 
-A training step is all of it: initialization, T inference steps, weight gradients, fused AdamW; pcgraph's is replayed as
-one CUDA graph, and so is that of backpropagation in plain torch, eager and compiled, of which the better one counts.
-Both copy a batch in before each step. What is compared runs in turn in one process, and a figure is the median of
-blocks. A section that fails leaves its error, and the others go on. ``--dry`` runs all of it small, on the CPU as well,
-where nothing is recorded: that shows that it works, and measures nothing.
+A training step is all of it: initialization, T inference steps, weight gradients, AdamW; pcgraph's is replayed as one
+CUDA graph, and so is that of backpropagation in plain torch, eager and compiled, of which the better one counts. Both
+copy a batch in before each step. What is compared runs in turn in one process, and a figure is the median of blocks.
+pcgraph's optimizer is its FusedAdamW, backpropagation's torch's fused AdamW; a row tells what pcgraph takes with that.
+A section that fails leaves its error, and the others go on. ``--dry`` runs all of it small, on the CPU as
+well, where nothing is recorded: that shows that it works, and measures nothing.
 """
 
 from __future__ import annotations
@@ -86,17 +87,26 @@ BACKPROP = "backpropagation"
 
 
 def _against_backprop(
-    z: Size, sizes: Sequence[int], batch: int, wanted: list[tuple[str, Any, int, float]]
+    z: Size, sizes: Sequence[int], batch: int, wanted: list[tuple[str, Any, int, float]], swapped: bool = False
 ) -> Iterator[Row]:
-    """Rows of training steps on a chain: (name, initializer, T, what is asked for)."""
+    """Rows of training steps on a chain: (name, initializer, T, what is asked for).
+
+    `swapped` adds what pcgraph takes with the optimizer of the other.
+    """
     steps: dict[str, Step] = dict(work.backprops(z, sizes, batch))
     rivals, models = list(steps), {}
+    if swapped:
+        first, init, t, _ = wanted[1]
+        theirs = f"{first}, with torch's AdamW"
+        steps[theirs] = work.chain(z, sizes, batch, init, t, own=False)[0]
     for name, init, t, _ in wanted:
         steps[name], models[name] = work.chain(z, sizes, batch, init, t)
     found = medians(z, steps)
     best = min(rivals, key=found.__getitem__)
     for name, _, _, at_most in wanted:
         yield row(name, found[name], f"{BACKPROP}, {best}", found[best], at_most, model=models[name])
+    if swapped:
+        yield row(theirs, found[theirs], f"{BACKPROP}, {best}", found[best], None)
 
 
 def chains(z: Size) -> Iterator[Row]:
@@ -105,7 +115,7 @@ def chains(z: Size) -> Iterator[Row]:
     name = "-".join(map(str, z.chain))
     wanted = [(f"{name}, Forward, T={t}, TF32", work.forward, t, asked) for t, asked in ASKED_FORWARD.items()]
     wanted += [(f"{name}, Average m=3, T={t}, TF32", work.average_3, t, asked) for t, asked in ASKED_AVERAGE.items()]
-    yield from _against_backprop(z, z.chain, z.batch, wanted)
+    yield from _against_backprop(z, z.chain, z.batch, wanted, swapped=True)
 
 
 def fp32(z: Size) -> Iterator[Row]:

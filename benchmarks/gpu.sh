@@ -18,10 +18,10 @@ if [ "${TIER:-1}" != 0 ]; then
     # torch compiles backpropagation meanwhile, into its cache on disk.
     $PYTHON -m benchmarks.gpu --compile >"$OUT/compile.txt" 2>&1 &
     compiling=$!
-    timeout -s INT 80 $PYTHON -m pytest -m gpu -n "${JOBS:-8}" -q --tb=short -p no:cacheprovider --maxfail=200 \
+    timeout -s INT 95 $PYTHON -m pytest -m gpu -n "${JOBS:-8}" -q --tb=short -p no:cacheprovider --maxfail=200 \
         >"$OUT/tier.txt" 2>&1 || failed=1
     grep -E '^(FAILED|ERROR)|passed|failed|no tests ran' "$OUT/tier.txt" | cut -c1-250 | tail -n 60
     wait "$compiling" || echo "compiling failed: see $OUT/compile.txt"
 fi
-$PYTHON -m benchmarks.gpu --tier "$OUT/tier.txt" --out "$OUT/gpu.json" "$@" || failed=1
+$PYTHON -m benchmarks.gpu --seconds 138 --tier "$OUT/tier.txt" --out "$OUT/gpu.json" "$@" || failed=1
 exit "$failed"

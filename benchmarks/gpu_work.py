@@ -20,6 +20,7 @@ from pcgraph.inference import Recorder
 from pcgraph.initializers import Initializer
 from pcgraph.plan import Plan
 from pcgraph.plan.operations import Compare, Learn, Move, Propagate, Pull
+from pcgraph.training import FusedAdamW
 from pcgraph.transforms import SparseLinear
 
 Step = Callable[[], object]
@@ -66,8 +67,10 @@ def average_3() -> Initializer:
     return Average(forward_depth=3)
 
 
-def adamw(z: Size, parameters: Any, lr: float = 1e-3) -> torch.optim.AdamW:
-    """The optimizer of all contestants."""
+def adamw(z: Size, parameters: Any, lr: float = 1e-3, own: bool = True) -> torch.optim.AdamW:
+    """AdamW as pcgraph has it in one launch, or torch's fused one."""
+    if own:
+        return FusedAdamW(parameters, lr=lr)
     return torch.optim.AdamW(parameters, lr=lr, fused=True, capturable=z.records)
 
 
@@ -89,10 +92,10 @@ def forget(z: Size) -> None:
 
 
 def learner(
-    z: Size, net: PCNetwork, init: Initializer, steps: int, lr: float = 0.1
+    z: Size, net: PCNetwork, init: Initializer, steps: int, lr: float = 0.1, own: bool = True
 ) -> Callable[[Mapping[Any, Tensor]], object]:  # fmt: skip
     """A whole training step of a batch, recorded where there is a GPU."""
-    optimizer, states = adamw(z, net.parameters()), SGD(lr=lr)
+    optimizer, states = adamw(z, net.parameters(), own=own), SGD(lr=lr)
 
     def learn(clamps: Mapping[Any, Tensor]) -> object:
         optimizer.zero_grad()
@@ -113,12 +116,12 @@ def ready(step: Step) -> Step:
 
 def chain(
     z: Size, sizes: Sequence[int], batch: int, init: Callable[[], Initializer], steps: int,
-    activation: str = "gelu",
+    activation: str = "gelu", own: bool = True,
 ) -> tuple[Step, float]:  # fmt: skip
     """A training step of a chain, and what the model says of it."""
     net = PCNetwork(pcgraph.graphs.chain(list(sizes), activation=activation), device=z.device)
     start, (x, y) = init(), batch_of(z, sizes, batch)
-    learn = learner(z, net, start, steps)
+    learn = learner(z, net, start, steps, own=own)
     step = ready(lambda: learn({"x": x, "y": y}))
     return step, modelled(net.plan({"x": x, "y": y}, init=start, steps=steps), net, batch)
 
@@ -235,7 +238,7 @@ def backprop(z: Size, sizes: Sequence[int], batch: int, compiled: bool) -> Step:
     for a, b in zip(sizes, sizes[1:]):
         layers += [torch.nn.Linear(a, b), torch.nn.GELU()]
     model = torch.nn.Sequential(*layers[:-1]).to(z.device)
-    optimizer, (x, y) = adamw(z, model.parameters()), batch_of(z, sizes, batch)
+    optimizer, (x, y) = adamw(z, model.parameters(), own=False), batch_of(z, sizes, batch)
 
     def loss(x: Tensor, y: Tensor) -> Tensor:
         return (0.5 * (model(x) - y).square().sum(1)).mean()
@@ -261,6 +264,7 @@ def compile_all(z: Size) -> dict[str, Any]:
     chain(z, [z.deep] * 8 + [10], z.batch, average, 5)
     groups(z, z.groups[0])
     neurons(replace(z, neurons=(1000, 10_000)))
+    large(replace(z, large=(20_000, 200_000)))
     torch.set_float32_matmul_precision("highest")
     chain(z, z.chain, z.batch, forward, 3)
     for precision, sizes, batch in (

@@ -48,6 +48,7 @@ EXTRAS = {
     "pymetis": "an installation may lack it (the extra parts)",
     "pcgraph.tuning.settings": "it brings images, and only a search over the settings of pcgraph train needs it",
     "pcgraph.backends.triton.program": "it brings triton, and only a network that is computed by it needs it",
+    "pcgraph.backends.triton.adamw": "it brings triton, and only a step by it needs it",
     "torch.utils.flop_counter": "it brings triton, where there is one, and only a count of products needs it",
     "torch.distributed": "only a network that is cut over processes needs it; not every build of torch has it",
     "torch_geometric": "it brings torch._dynamo and sympy, over a second, and only a conversion needs it",

@@ -10,12 +10,12 @@ from pcgraph.backends.distributed import DistributedBackend
 from pcgraph.backends.settings import keep, keeping, switches
 from pcgraph.backends.torch import TorchBackend
 from pcgraph.backends.traits import Traits, traits_of
-from pcgraph.backends.triton import TritonBackend
+from pcgraph.backends.triton import FusedAdamW, TritonBackend
 from pcgraph.errors import ConfigError, unknown_name
 
 __all__ = [
-    "BACKENDS", "Backend", "DistributedBackend", "Kind", "Motion", "Program", "TorchBackend", "Traits", "TritonBackend",
-    "Which", "get", "keep", "keeping", "switches", "traits_of",
+    "BACKENDS", "Backend", "DistributedBackend", "FusedAdamW", "Kind", "Motion", "Program", "TorchBackend", "Traits",
+    "TritonBackend", "Which", "get", "keep", "keeping", "switches", "traits_of",
 ]  # fmt: skip
 
 #: Name -> class. "auto" takes the quickest one here that can compute the network.

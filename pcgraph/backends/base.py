@@ -120,6 +120,23 @@ class Program(ABC):
     def finish(self) -> None:
         """Run the plan's ``final`` stage: the errors at the final states."""
 
+    def class_means(self, group: int, onehot: Tensor, means: Tensor) -> bool:
+        """Bring means of a group's states by class up to date in place, where the backend has one call for all of it.
+
+        Parameters
+        ----------
+        group : int
+        onehot : Tensor, shape (batch, classes)
+        means : Tensor, shape (nodes, classes, size)
+            Those of a class without a sample stay as they are.
+
+        Returns
+        -------
+        bool
+            False where the backend has no such call; nothing has changed then.
+        """
+        return False
+
     # -- reading ------------------------------------------------------------------------------------------------------
 
     @abstractmethod

@@ -56,13 +56,20 @@ class Traits:
     heavy_edge, heavy_bucket : float
         The same for an edge of so many weights where its bucket has so many in all: launches are few then, and cuBLAS
         multiplies three times as fast. ["On a GPU", 32 layers of 512.]
+    plain_numbers : int
+        States from which on nodes whose products are cuBLAS's have a launch of their own for all else. ["On a GPU", 32
+        layers.]
     many_tiles : int
         Tiles of 32 by 32 from which on larger ones are quicker: each core of the card has some of its own. ["On a
         GPU".]
     scalar_rows, scalar_edges_at_once, scalar_warps : int
-        A program computes so many scalar neurons, looks at so many edges of each at a time, by so many warps. It waits
-        for memory four times, one look-up after the other, so that neurons side by side are what counts. ["On a GPU",
+        A program computes so many scalar neurons of 32 samples, or as many more as there are fewer samples, looks at so
+        many edges of each at a time, by so many warps. It waits for memory four times, one look-up after the other, so
+        that neurons side by side are what counts. ["On a GPU",
         six choices beside each other.]
+    early : bool
+        Whether a launch begins while the one before it ends, and looks up its tables meanwhile (on Hopper and later).
+        ["On a GPU", with and without.]
     turns : bool
         Whether weights are transposed once a run for what is pulled back. ["On a GPU", it gained nothing for chains.]
     """
@@ -83,10 +90,12 @@ class Traits:
     fused_edge: float = math.inf
     heavy_edge: float = math.inf
     heavy_bucket: float = math.inf
+    plain_numbers: int = 2**20
     many_tiles: int = 4096
     scalar_rows: int = 4
     scalar_edges_at_once: int = 8
     scalar_warps: int = 1
+    early: bool = True
     turns: bool = False
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import networkx as nx
+import numpy as np
 import torch
 
 from pcgraph.arguments import require_path, require_text
@@ -29,7 +30,7 @@ from pcgraph.topology import Report, check_phase
 from pcgraph.topology.arguments import declared_graph, feeds_main
 from pcgraph.topology.witness import listing, name
 
-__all__ = ["Svg", "draw_svg", "svg"]
+__all__ = ["Svg", "draw_svg", "energies_of", "svg"]
 
 Node = Hashable
 Point = tuple[float, float]
@@ -74,7 +75,8 @@ def svg(
 
     The layout and the signs are those of :func:`graph`. A node tells its shape, what was declared for it, and what the
     checker says of it; an edge its transform and, of a network, the size of its weights. With a result nodes and
-    slots have the colour of their mean energy, on a logarithmic scale, and tell it; white ones have none, or none left.
+    slots have the colour of their mean energy, on a logarithmic scale, and tell it; white ones have none, or none left,
+    or are computed on another rank.
 
     Parameters
     ----------
@@ -113,12 +115,15 @@ def svg(
     if title is not None:
         require_text(title, "title")
     declared = declared_graph(graph_or_net)
-    energies = None
+    energies, elsewhere = None, frozenset[Hashable]()
     if result is not None:
-        energies = _energies(result, declared)
+        _require_of(result, declared)
+        energies, elsewhere = energies_of(result)
         clamped = list(result.clamped_values) if clamped is None else clamped
     report = check_phase(declared, () if clamped is None else clamped, repair=False)
-    picture = draw_svg(declared, report, graph_or_net if isinstance(graph_or_net, Network) else None, energies, title)
+    picture = draw_svg(
+        declared, report, graph_or_net if isinstance(graph_or_net, Network) else None, energies, title, elsewhere
+    )
     if path is not None:
         write_whole(path, picture.text.encode(), "the picture")
     return picture
@@ -126,14 +131,21 @@ def svg(
 
 def draw_svg(
     declared: nx.DiGraph, report: Report, net: Network | None = None, energies: Mapping[Hashable, float] | None = None,
-    title: str | None = None,
+    title: str | None = None, elsewhere: frozenset[Hashable] = frozenset(),
 ) -> Svg:  # fmt: skip
     """Draw a declaration whose report, of groups, is at hand; see :func:`svg`."""
-    return Svg(_Drawing(declared, report, net, energies).text(headline(report) if title is None else title))
+    return Svg(_Drawing(declared, report, net, energies, elsewhere).text(headline(report) if title is None else title))
 
 
-def _energies(result: Any, declared: nx.DiGraph) -> dict[Hashable, float]:
-    """Take the mean energies of a result, which is of this graph."""
+def energies_of(result: InferenceResult) -> tuple[dict[Hashable, float], frozenset[Hashable]]:
+    """Take the mean energies of a result, and the nodes and slots whose energy another rank has."""
+    energies, s = result.node_energy, result.plan.structure
+    elsewhere = frozenset(s.nodes[int(i)] for i in np.flatnonzero(s.has_energy)) - energies.keys()
+    return {v: float(energy.mean()) for v, energy in energies.items()}, elsewhere
+
+
+def _require_of(result: Any, declared: nx.DiGraph) -> None:
+    """Refuse what is no result, or one of another graph."""
     if not isinstance(result, InferenceResult):
         raise ConfigError(
             f"result must be what net.infer(...) returns, such as svg(net, result=result) (found "
@@ -141,7 +153,6 @@ def _energies(result: Any, declared: nx.DiGraph) -> dict[Hashable, float]:
         )  # fmt: skip
     if set(result.plan.structure.declared) != set(declared):
         raise ConfigError("the result is of another graph: draw the network that it is of", key="result")
-    return {v: float(energy.mean()) for v, energy in result.node_energy.items()}
 
 
 def _clean(text: str) -> str:
@@ -163,9 +174,11 @@ class _Drawing:
     """Writes one declaration as SVG."""
 
     def __init__(
-        self, declared: nx.DiGraph, report: Report, net: Network | None, energies: Mapping[Hashable, float] | None
-    ) -> None:
+        self, declared: nx.DiGraph, report: Report, net: Network | None, energies: Mapping[Hashable, float] | None,
+        elsewhere: frozenset[Hashable],
+    ) -> None:  # fmt: skip
         self.declared, self.report, self.net, self.energies = declared, report, net, energies
+        self.elsewhere = elsewhere
         self.main, self.signs = main_edges(declared), signs(declared, report)
         _, place = layout(declared, report)
         self.grid = place
@@ -260,10 +273,13 @@ class _Drawing:
     def energy(self, v: Hashable) -> list[str]:
         if self.energies is None:
             return []
+        if v in self.elsewhere:
+            return ["its energy is known on the rank that has it"]
         if v not in self.energies:
             return ["no energy: nothing predicts it"]
         total = sum(self.energies.values())
-        share = f", {self.energies[v] / total:.0%} of all" if total > 0 and math.isfinite(total) else ""
+        whole = total > 0 and math.isfinite(total) and not self.elsewhere
+        share = f", {self.energies[v] / total:.0%} of all" if whole else ""
         return [f"energy {self.energies[v]:.4g} a sample{share}"]
 
     def rim(self, v: Node, slot: str, out: float = 0.0) -> Point:

@@ -12,7 +12,7 @@ import numpy as np
 
 from pcgraph import notebook
 from pcgraph.drawing import results
-from pcgraph.drawing.hover import draw_svg
+from pcgraph.drawing.hover import draw_svg, energies_of
 from pcgraph.drawing.style import PAPER, pyplot
 from pcgraph.errors import PCGraphError
 from pcgraph.learning import InferenceResult
@@ -84,8 +84,8 @@ def _add_slots(graph: nx.MultiDiGraph, edges: Iterable[tuple[Hashable, Hashable,
 def _result(result: InferenceResult) -> str:
     graph = ""
     if len(result.plan.structure.nodes) <= DRAWN:
-        energies = {v: float(energy.mean()) for v, energy in result.node_energy.items()}
-        graph = draw_svg(*_declared(result.plan), energies=energies, title="").shown()
+        energies, elsewhere = energies_of(result)
+        graph = draw_svg(*_declared(result.plan), energies=energies, title="", elsewhere=elsewhere).shown()
     if result.trace is None or len(result.trace) < 2 or not _has_pyplot():
         return graph
     if result.node_trace is None:

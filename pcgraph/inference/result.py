@@ -161,6 +161,23 @@ class InferenceResult:
             if not free_only or self.plan.free[members].any():
                 yield group.name, self._program.read(members, "state").flatten(2)
 
+    def class_means(self, onehot: Tensor, means: Mapping[str, Tensor]) -> bool:
+        """Bring means of states by class up to date in place, where the backend has a call for it.
+
+        Parameters
+        ----------
+        onehot : Tensor, shape (batch, classes)
+        means : mapping
+            Name of a group -> means of its nodes, (nodes, classes, size); those of a class without a sample stay.
+
+        Returns
+        -------
+        bool
+            Whether it was done.
+        """
+        numbers = {group.name: g for g, group in enumerate(self.plan.structure.groups)}
+        return all(self._program.class_means(numbers[name], onehot, kept) for name, kept in means.items())
+
     @property
     def energy(self) -> Tensor:
         """Compute F per sample, shape (batch,) (paper, Eq 1)."""

@@ -7,6 +7,7 @@ holds. What all ranks do with a handle, to freeze it, say, the rank does that ho
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterator
 from typing import Any
 
@@ -32,7 +33,7 @@ __all__ = ["EdgeHandle", "NodeHandle", "handles_of"]
 BIAS_INITS = ("kaiming_uniform", "normal", "zeros")
 
 
-class _Handle:
+class _Handle(ABC):
     """Edges and nodes have this in common: parameters that are counted, frozen and drawn."""
 
     net: Network
@@ -61,18 +62,18 @@ class _Handle:
         return id(self.net), self.number
 
     @property
+    @abstractmethod
     def name(self) -> str:
         """Name it in words, as messages of the library do."""
-        raise NotImplementedError
 
+    @abstractmethod
     def parameters(self) -> list[Tensor]:
         """Return all that it learns by, as tensors that an optimizer takes; none if it has nothing to learn."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def home(self) -> Hashable:
         """Return the node where it is computed: an edge at its target, a node and its slots where it is."""
-        raise NotImplementedError
 
     @property
     def here(self) -> bool:
@@ -80,9 +81,9 @@ class _Handle:
         return self.net.holds(self.home)
 
     @property
+    @abstractmethod
     def _own(self) -> tuple[Network, int]:
         """Return the network that holds its parameters, and its number there."""
-        raise NotImplementedError
 
     @property
     def _prefix(self) -> str:
@@ -91,14 +92,14 @@ class _Handle:
         return next((f"{name}." for name, child in self.net.named_children() if child is own), "")
 
     @property
+    @abstractmethod
     def declared_modules(self) -> list[nn.Module]:
         """Return the modules it learns by as they were declared, which every rank knows."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def packed_count(self) -> int:
         """Count those of its numbers that lie packed."""
-        raise NotImplementedError
 
     @property
     def count(self) -> int:

@@ -6,6 +6,7 @@ gradients, fit_arguments, updates, options, logs, stability, step_recording, sta
 train.
 """
 
+from pcgraph.backends import FusedAdamW
 from pcgraph.training.collapse import CollapseDetector
 from pcgraph.training.early_stopping import EarlyStopping
 from pcgraph.training.evaluation import Evaluation, evaluate
@@ -13,5 +14,6 @@ from pcgraph.training.records import EpochRecord, History, StepRecord
 from pcgraph.training.train import fit
 
 __all__ = [
-    "CollapseDetector", "EarlyStopping", "EpochRecord", "Evaluation", "History", "StepRecord", "evaluate", "fit",
+    "CollapseDetector", "EarlyStopping", "EpochRecord", "Evaluation", "FusedAdamW", "History", "StepRecord",
+    "evaluate", "fit",
 ]  # fmt: skip

@@ -68,9 +68,9 @@ class Learner:
         self.averaging = None if group is None else Averaging(group, self.trained)
         self._part: Part | None = None
         self.consistent = self.moved = True
-        self._updated = self._measured = False
+        self._updated = self._looked = False
 
-    def learn(self, batch: Batch, *, step: int, measured: bool, trace: bool) -> Learned:
+    def learn(self, batch: Batch, *, step: int, measured: bool, looked: bool, trace: bool) -> Learned:
         """Let the rule learn from a batch, and move the weights.
 
         Parameters
@@ -80,8 +80,10 @@ class Learner:
             The number of this step, from 1.
         measured : bool
             Whether the energy is asked for.
+        looked : bool
+            Whether the gradients are looked at.
         trace : bool
-            Whether the energy before the first inference step is, too.
+            Whether the energy before the first inference step is asked for, too.
 
         Raises
         ------
@@ -90,14 +92,15 @@ class Learner:
         Diverged
             The energy is not finite.
         """
-        self._measured, self._updated, self.moved, self._part = measured, False, True, batch.part
+        self._looked, self._updated, self.moved, self._part = looked, False, True, batch.part
         begun = self.recording.begun(batch) if trace else None
         # The first step tells an initializer what it remembers, without which no recording could be made.
         replayed = None if step == 1 else self.recording(batch)
         if replayed is not None:
+            if looked:
+                self._look(replayed, step)
             if not measured:
                 return Learned(replayed, None)
-            self._look(replayed, step)
             last = self._energy(replayed, batch, step)
             return Learned(replayed, last, None if begun is None else (float(begun.mean()), last))
         self._clear()
@@ -106,7 +109,7 @@ class Learner:
         self._check_found(found, batch, step)
         energy = self._energy(found, batch, step) if measured else None
         result = found if isinstance(found, InferenceResult) else None
-        if measured and result is not None:
+        if looked and result is not None:
             self._see_plan(result, step)
         if not self._updated:
             self._average()
@@ -228,7 +231,7 @@ class Learner:
         self._move()
 
     def _move(self) -> None:
-        if self._measured:
+        if self._looked:
             self.gradients.look()
         self.consistent, self._updated = False, True
         self.updates.shorten()

@@ -40,6 +40,7 @@ from pcgraph.training.state import TrainingState
 __all__ = ["Trainer"]
 
 MEASURED = 5  # times an epoch at least, where its length is known
+LOOKED = 4  # times an epoch at least, for what is to be warned of: it takes more than a step
 RISE = 2.0  # times the energy at the start, beyond which inference is not lowering it
 TRAINING = ("energy", "accuracy")
 INCREASED = "inference increased the energy"
@@ -77,6 +78,9 @@ class Trainer:
         self.logs = open_log(options.log, options.tensorboard)
         self.length, most = length_of(loader), options.measure_every
         self.measure_every = min(most, max(1, (self.length or MEASURED * most) // MEASURED))
+        few = max(1, (self.length or 0) // self.measure_every // LOOKED)
+        #: Steps between those that are looked at more closely; all of them are measured.
+        self.look_every = few * self.measure_every
         shape = () if options.layout.target is None else net.structure.shape(options.layout.target)
         self.classes = shape[0] if len(shape) == 1 else 0
         self.tells_accuracy = options.layout.target is not None
@@ -156,10 +160,13 @@ class Trainer:
         if batch is None:
             return False
         measured = state.batch % self.measure_every == 0 or state.batch + 1 == self.length
+        looked = measured and state.batch % self.look_every == 0
         hits = self._hits(batch) if measured else None
-        trace = measured and not self._has_told(INCREASED)
-        seen = self.stability.look(batch, state.step, self.history.steps) if measured else None
-        result, energy, rise = self.learner.learn(batch, step=state.step + 1, measured=measured, trace=trace)
+        trace = looked and not self._has_told(INCREASED)
+        seen = self.stability.look(batch, state.step, self.history.steps) if looked else None
+        result, energy, rise = self.learner.learn(
+            batch, step=state.step + 1, measured=measured, looked=looked, trace=trace
+        )
         # What lies on the device is read when the step has been started, and where it is told of alone.
         accuracy = None if hits is None else _accuracy(self._summed(hits), batch.total)
         told = measured or bool(self.options.callbacks)
@@ -168,10 +175,10 @@ class Trainer:
             self._schedule_step()
         state.count_step(batch.total, energy, accuracy)
         self.learner.consistent = True
-        seen = self.stability.after() if measured and seen is None else seen
-        if self.net.group is not None and measured:
+        seen = self.stability.after() if looked and seen is None else seen
+        if self.net.group is not None and looked:
             self.gradients.share(self.net.group)
-        for text in (*self._rise(rise), *(self.gradients.said(state.step) if measured else ())):
+        for text in (*self._rise(rise), *(self.gradients.said(state.step) if looked else ())):
             self._warn(text)
         if seen and not self._has_told(PASSED) and not self._has_told(INCREASED):
             for text in self.stability.said(state.step):

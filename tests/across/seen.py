@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from typing import Any
 
 import networkx as nx
@@ -298,8 +299,28 @@ def carried(group: Group) -> None:
         compare_results(copied.infer(clamps, **how), wanted)
 
 
+def pictured(group: Group) -> None:
+    """A picture to look into is that of one process, where a rank tells the energies of its own nodes."""
+    net, one = pair(ring(), group)
+    clamps = drawn(one, "x", "y")
+    results = [n.infer(clamps, init=Zero(), steps=3, optimizer=SGD(0.1)) for n in (net, one)]
+    titles = [
+        re.findall(r"<title>([^<]*)</title>", str(pcgraph.drawing.svg(n, result=result)))
+        for n, result in zip((net, one), results)
+    ]
+    assert len(titles[0]) == len(titles[1])
+    for own, title in zip(*titles):
+        v = own.split(":")[0]
+        if v in ring() and "a sample" in title:
+            energy = title.split("\n")[-1].split(",")[0]
+            last = energy if net.holds(v) else "its energy is known on the rank that has it"
+            assert own.split("\n")[-1].split(",")[0] == last
+    assert sum("a sample" in title for title in titles[1]) == 4
+
+
 def main(group: Group) -> None:
     for part in (
         curvatures, watched, precisions, going_on, classes, own_classes, shaken, combined, pinned, handled, carried,
+        pictured,
     ):  # fmt: skip
         part(group)

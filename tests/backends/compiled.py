@@ -30,7 +30,7 @@ from triton.backends.nvidia.compiler import get_ptxas
 from triton.compiler import ASTSource
 from triton.compiler import compile as compiled
 
-from pcgraph.backends.triton import kernels, launches
+from pcgraph.backends.triton import adamw, choices, kernels, launches, means
 
 if __name__ == "__main__":
     os.environ["TRITON_INTERPRET"] = "1"  # asked when a network is made, which is then one of the CPU
@@ -68,7 +68,7 @@ class Compiled:
                 if value.data_ptr() % 16 == 0:
                     attributes[(i,)] = [["tt.divisibility", 16]]
             else:
-                signature[name] = "i32" if abs(value) < 2**31 else "i64"
+                signature[name] = "fp32" if isinstance(value, float) else "i32" if abs(value) < 2**31 else "i64"
         assert set(signature) == set(self.names), (self.kernel.__name__, set(self.names) ^ set(signature))
         for card in CARDS:
             key = (self.kernel.__name__, card, *(str(each) for each in (signature, constants, options, attributes)))
@@ -76,7 +76,8 @@ class Compiled:
                 continue
             done.add(key)
             begun = time.perf_counter()
-            fixed = {(self.names.index(name),): value for name, value in constants.items()}
+            early = {"EARLY": card >= 90}  # on this machine it is false
+            fixed = {(self.names.index(name),): value for name, value in {**constants, **early}.items()}
             source = ASTSource(self.kernel, signature, fixed, attributes)
             made = compiled(source, target=GPUTarget("cuda", card, 32), options=options)
             shared, spilled = made.metadata.shared, spills(made.asm["ptx"], card)
@@ -131,7 +132,7 @@ def cases() -> dict[str, Callable[[], None]]:
         for v in "abc":
             graph.nodes[v]["activation"] = name
         found[f"activation {name}"] = partial(learned, graph)
-    for energy in tests.tables.ENERGIES:
+    for energy in choices.ENERGIES:
         graph = tests.mixed()
         for v in ("b", "c", "y"):
             graph.nodes[v]["energy"] = energy()
@@ -162,12 +163,26 @@ def cases() -> dict[str, Callable[[], None]]:
         finally:
             backends.TRITON = there
 
-    return found | {"TF32": tf32, "autocast": halves, "turned": turned}
+    def averaged() -> None:
+        net, init = pcgraph.PCNetwork(pcgraph.graphs.chain([20, 40, 10]), seed=0, backend="triton"), pcgraph.Average()
+        clamps = {"x": torch.zeros(30, 20), "y": torch.eye(10).repeat(3, 1)}
+        for _ in range(2):
+            net.infer(clamps, init=init, steps=1, optimizer=SGD(lr=0.05), check=False).remember()
+
+    def moved() -> None:
+        for rate in (1e-3, torch.tensor(1e-3)):
+            parameters = [torch.nn.Parameter(torch.zeros(n)) for n in (10, 2000)]
+            for p in parameters:
+                p.grad = torch.zeros_like(p)
+            pcgraph.training.FusedAdamW(parameters, lr=rate).step()
+
+    return found | {"class means": averaged, "AdamW": moved, "TF32": tf32, "autocast": halves, "turned": turned}
 
 
 def main(parts: list[str]) -> None:
-    for kernel in ("predict", "predict_scalars", "pull", "pull_scalars", "learn", "learn_scalars"):
+    for kernel in ("predict", "predict_scalars", "pull", "pull_scalars", "learn", "learn_scalars", "turn"):
         setattr(launches.kernels, kernel, Compiled(getattr(kernels, kernel)))
+    means.means_of, adamw.adamw = Compiled(means.means_of), Compiled(adamw.adamw)
     for name, case in cases().items():
         if not parts or any(part in name for part in parts):
             print(f"-- {name}", flush=True)

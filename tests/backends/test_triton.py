@@ -12,16 +12,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import pcgraph
-from pcgraph import SGD, Adam, Following, Forward, Normal, PCNetwork, Zero
+from pcgraph import SGD, Adam, Average, Following, Forward, Normal, PCNetwork, Zero
 from pcgraph.activations import ACTIVATIONS
 from pcgraph.errors import ConfigError
 from pcgraph.testing import conformance
 
 pytest.importorskip("triton")
 
+from pcgraph.backends.triton import availability, choices, kernels, launches, tables
 from pcgraph.backends.triton import backend as backends
-from pcgraph.backends.triton import kernels, launches, tables
-from pcgraph.backends.triton.tables import Tile
+from pcgraph.backends.triton.choices import Tile
 
 ON_A_CARD = torch.cuda.is_available()
 DEVICE, DTYPE, FAR = ("cuda", torch.float32, 2e-4) if ON_A_CARD else ("cpu", torch.float64, 1e-10)
@@ -101,14 +101,14 @@ def same(one, other):
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_every_named_activation_on_nodes_and_edges(name):
-    assert tables.ACTIVATIONS.index(name) >= 0
+    assert choices.ACTIVATIONS.index(name) >= 0
     graph = mixed(name)
     for v in "abc":
         graph.nodes[v]["activation"] = name
     same(run(graph, "triton"), run(graph, "torch"))
 
 
-@pytest.mark.parametrize("energy", [*tables.ENERGIES, pcgraph.energies.LearnedPrecision], ids=lambda e: e.__name__)
+@pytest.mark.parametrize("energy", [*choices.ENERGIES, pcgraph.energies.LearnedPrecision], ids=lambda e: e.__name__)
 def test_every_named_energy(energy):
     """On a small node, on one whose neurons do not fit a tile, and on single neurons."""
     graph = mixed()
@@ -126,8 +126,28 @@ def test_every_named_energy(energy):
 @pytest.mark.parametrize("turns", [False, True])
 @pytest.mark.parametrize("heavy", [float("inf"), 400.0, 0.0])
 def test_what_is_left_to_cublas_and_what_is_transposed(monkeypatch, turns, heavy):
-    monkeypatch.setattr(backends, "TRITON", dataclasses.replace(backends.TRITON, turns=turns, fused_edge=heavy))
+    chosen = dataclasses.replace(backends.TRITON, turns=turns, fused_edge=heavy)
+    monkeypatch.setattr(backends, "TRITON", chosen)
     same(run(mixed("relu"), "triton"), run(mixed("relu"), "torch"))
+
+
+def test_nodes_whose_products_are_left_to_cublas_have_a_launch_of_their_own(monkeypatch):
+    found = []
+    original = launches.Predict.__init__
+
+    def made(self, *arguments):
+        original(self, *arguments)
+        found[-1].append(self.options["EDGES"])
+
+    monkeypatch.setattr(launches.Predict, "__init__", made)
+    wanted = run(mixed("relu"), "torch")
+    for plain in (2**20, 0):
+        chosen = dataclasses.replace(backends.TRITON, fused_edge=400.0, plain_numbers=plain)
+        monkeypatch.setattr(backends, "TRITON", chosen)
+        found.append([])
+        same(run(mixed("relu"), "triton"), wanted)
+    assert found[1].count(False) > found[0].count(False)
+    assert found[1].count(True) == found[0].count(True)
 
 
 @pytest.mark.parametrize(
@@ -405,7 +425,7 @@ def test_a_pinned_backend_says_what_it_cannot_do(monkeypatch):
     with pytest.raises(ConfigError, match="the network is on 'cpu'"):
         net.infer(clamps, init=Forward(), steps=1, optimizer=SGD(0.1))
     monkeypatch.setenv("TRITON_INTERPRET", "1")
-    monkeypatch.setattr(backends, "_installed", lambda: False)
+    monkeypatch.setattr(availability, "_installed", lambda: False)
     with pytest.raises(ConfigError, match=r"the package triton is not installed \(pip install triton\)"):
         net.infer(clamps, init=Forward(), steps=1, optimizer=SGD(0.1))
 
@@ -427,3 +447,38 @@ def test_explain_says_what_runs_beside_the_kernels():
     assert "beside the fused kernels: module edges" in text
     assert "activations that run beside them: sin" in text
     assert "energies that run beside them: LearnedPrecision" in text
+
+
+def test_memory_counts_what_stored_entries_take():
+    """A bound network holds weights and offsets in the order of both launches, and states side by side."""
+    nets = [PCNetwork(scattered(), seed=0, backend=backend, device=DEVICE) for backend in ("triton", "torch")]
+    few, many = (
+        [net.plan({"x", "y"}, init=Zero(), steps=1).memory(batch) for net in nets] for batch in (1, 101)
+    )  # fmt: skip
+    entries = sum(
+        b.count * b.entries(nets[0].structure.groups) for b in nets[0].structure.buckets if b.kind == "sparse"
+    )
+    sizes = sum(g.size * g.count for g in nets[0].structure.groups if g.size > 1)
+    assert few[0] - few[1] >= 40 * entries
+    assert 0 < (many[0] - many[1]) - (few[0] - few[1]) <= 100 * 8 * sizes
+
+
+def test_class_means_are_taken_in_one_launch(monkeypatch):
+    """Sums by class are those of torch, a class without a sample keeps its mean, and the last batch is smaller."""
+    found = []
+    for backend in ("triton", "torch"):
+        net = PCNetwork(mixed(), seed=0, backend=backend, dtype=DTYPE, device=DEVICE)
+        init, generator = Average(), torch.Generator().manual_seed(0)
+        for seed, batch in enumerate((23, 23, 7)):
+            labels = torch.arange(batch) % (10 if seed == 0 else 6)
+            clamps = {
+                "x": torch.randn(batch, 20, generator=generator, dtype=torch.float64).to(DEVICE, DTYPE),
+                "y": torch.eye(10, dtype=DTYPE, device=DEVICE)[labels.to(DEVICE)],
+            }
+            result = net.infer(clamps, init=init, steps=2, optimizer=SGD(0.05))
+            with monkeypatch.context() as patch:
+                if backend == "triton" and seed > 0:
+                    patch.setattr(torch.Tensor, "index_add_", None)  # what torch sums by
+                result.remember()
+        found.append([*(kept.double() for kept in init.buffers()), *(result.states[v].clone() for v in "abc")])
+    same(*found)

@@ -5,7 +5,10 @@ Run with ``pytest -m mutants tests/mutants -k fused``. The kernels run by Triton
 
 from tests.mutants.planted import Mutant
 
-FILES = {"triton": "tests/backends/test_triton.py", "ranks": "tests/training/test_ranks.py"}
+FILES = {
+    "triton": "tests/backends/test_triton.py", "ranks": "tests/training/test_ranks.py",
+    "adamw": "tests/backends/test_fused_adamw.py",
+}  # fmt: skip
 
 
 def fault(name, file, old, new, test="triton"):
@@ -15,6 +18,8 @@ def fault(name, file, old, new, test="triton"):
 TRITON = "backends/triton"
 KERNELS, FUNCTIONS, DESCENT = f"{TRITON}/kernels.py", f"{TRITON}/functions.py", f"{TRITON}/descent.py"
 LAUNCHES, PROGRAM, AVERAGING = f"{TRITON}/launches.py", f"{TRITON}/program.py", "training/ranks.py"
+GRADIENTS, TABLES, MEANS, ADAMW = (f"{TRITON}/{name}.py" for name in ("gradients", "tables", "means", "adamw"))
+OPTIMIZER = f"{TRITON}/optimizer.py"
 
 MUTANTS = [
     fault("Nesterov looks not ahead", KERNELS, "way = gradient + momentum * kept", "way = kept"),
@@ -30,12 +35,23 @@ MUTANTS = [
     fault("masks are those of the first batch", DESCENT, "            self._free[i].view(mask.shape).copy_(mask)\n", "            if not self._free[i].any():\n                self._free[i].view(mask.shape).copy_(mask)\n"),
     fault("rates lie in the order of the moves", DESCENT, "[whole[ws.index(place)] for place in places]", "[whole[: len(place)] for place in places]"),
     fault("the first step's precisions count in all", LAUNCHES, "self.precisions[min(t, len(self.precisions) - 1)]", "self.precisions[0]"),
-    fault("gradients overwrite what is there", LAUNCHES, "                parameter.grad.add_(part)\n", "                parameter.grad.copy_(part)\n"),
-    fault("gradients of another tensor are taken for views", LAUNCHES, "if grad is None or grad.data_ptr() != base.data_ptr() + start * item or not grad.is_contiguous():", "if grad is None:"),
-    fault("scaled weights learn as if unscaled", LAUNCHES, "_Part(weight, bucket.scale, self._of_weights", "_Part(weight, 1.0, self._of_weights"),
-    fault("scaled entries learn as if unscaled", LAUNCHES, "_of_scalars(weight, bucket.scale, place,", "_of_scalars(weight, 1.0, place,"),
-    fault("samples of far neurons lie side by side", KERNELS, "rb[None, None, :] * step[:, :, None]", "rb[None, None, :]"),
-    fault("signals lie side by side where weights learn", KERNELS, "signal[:, :, None] + sample * signal_step,", "signal[:, :, None] + sample,"),
+    fault("gradients overwrite what is there", GRADIENTS, "                parameter.grad.add_(part)\n", "                parameter.grad.copy_(part)\n"),
+    fault("gradients of another tensor are taken for views", GRADIENTS, "if grad is None or grad.data_ptr() != base.data_ptr() + start * item or not grad.is_contiguous():", "if grad is None:"),
+    fault("scaled weights learn as if unscaled", GRADIENTS, "_Part(weight, bucket.scale, self._of_weights", "_Part(weight, 1.0, self._of_weights"),
+    fault("scaled entries learn as if unscaled", GRADIENTS, "_of_scalars(weight, bucket.scale, place,", "_of_scalars(weight, 1.0, place,"),
+    fault("neurons are copied as they lie", KERNELS, "tl.store(T + node + rn[:, None].to(tl.int64) * batch + rb[None, :], tl.trans(x), mask=mn[:, None] & mb[None, :])", "tl.store(T + node + rb[:, None].to(tl.int64) * size + rn[None, :], x, mask=mb[:, None] & mn[None, :])"),
+    fault("the first node's neurons are copied", KERNELS, "node = tl.program_id(1).to(tl.int64) * size * batch\n    rn, rb", "node = 0\n    rn, rb"),
+    fault("entries read the copy of the first node", TABLES, "begin + s.position[nodes[here]] * (buffer.shape[2] * self.batch)", "begin + 0 * s.position[nodes[here]]"),
+    fault("signals are not copied before weights learn", GRADIENTS, "        for turn in self.turns:\n            turn()\n", ""),
+    fault("nodes without edges lose what is added beside", PROGRAM, "            kind[plain] = -2\n", "            kind[plain] = -2\n            nodes, kind = nodes[~plain], kind[~plain]\n"),
+    fault("a class that a batch lacks loses its mean", MEANS, "mean = tl.where(count[:, None] > 0, sums / tl.maximum(count, 1.0)[:, None], kept)", "mean = sums / tl.maximum(count, 1.0)[:, None]"),
+    fault("means are sums", MEANS, "sums / tl.maximum(count, 1.0)[:, None]", "sums"),
+    fault("all nodes have the means of the first", MEANS, "states = H + node * batch * size + rn[None, :]", "states = H + rn[None, :]"),
+    fault("weights do not decay", ADAMW, "    x -= rate * decay * x\n", "", "adamw"),
+    fault("the first moment is not divided", ADAMW, "x -= rate / of_mean *", "x -= rate *", "adamw"),
+    fault("steps are not counted", OPTIMIZER, "            torch._foreach_add_(steps, 1)\n", "", "adamw"),
+    fault("a rate in a tensor is that of the first step", ADAMW, "RATE=isinstance(group[\"lr\"], Tensor)", "RATE=False", "adamw"),
+    fault("gradients that are scaled move weights", OPTIMIZER, "if getattr(self, \"grad_scale\", None) is not None or", "if", "adamw"),
     fault("neurons share the dual of their first", LAUNCHES, "duals + self.within[:, None] * places.item", "duals"),
     fault("rates go round among neurons", PROGRAM, "place[some][self.places.neurons(some)[0]]", "np.resize(place[some], self.places.size[some].sum())"),
     fault("a weight that edges share learns from the first", KERNELS, "for i in range(0, tl.max(high - low), BE):\n        at = low[None, :] + i + re[:, None]\n        there = at < high[None, :]\n        signal", "for i in range(0, 1, BE):\n        at = low[None, :] + i + re[:, None]\n        there = at < low[None, :] + 1\n        signal"),

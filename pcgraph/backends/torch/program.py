@@ -371,15 +371,17 @@ class TorchProgram(Program):
         for i, value in clamps.values.items():
             g, p = self.plan.structure.place(i)
             by_group.setdefault(g, []).append((p, value.reshape(self.batch, -1)))
+        few: list[tuple[Tensor, Tensor]] = []
         for g, placed in by_group.items():
             h = self.ws.h(g)
             if len(placed) <= self.ws.traits.few_clamps:
-                for p, value in placed:
-                    h[p].copy_(value)
+                few += [(h[p], value) for p, value in placed]
             else:
                 rows = [p for p, _ in placed]
                 where = self.ws.constant(("clamped", *rows), partial(torch.tensor, rows))
                 h.index_copy_(0, where, torch.stack([value for _, value in placed]))
+        if few:  # one kernel on a GPU
+            torch._foreach_copy_([row for row, _ in few], [value for _, value in few])
 
     def _rate(self, move: Move, optimizer: StateOptimizer) -> float | Tensor:
         if isinstance(optimizer.lr, Following):

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
 from dataclasses import replace
-from functools import cache
-
-import torch
 
 from pcgraph.backends.torch.backend import TorchBackend
 from pcgraph.backends.torch.kernels import Kernel, chosen
@@ -15,7 +10,8 @@ from pcgraph.backends.torch.lowering import lower
 from pcgraph.backends.torch.program import TorchProgram
 from pcgraph.backends.torch.workspace import Workspace
 from pcgraph.backends.traits import TRITON, traits_of
-from pcgraph.backends.triton.tables import aside, known, priced
+from pcgraph.backends.triton.availability import unusable
+from pcgraph.backends.triton.choices import SCATTERED, aside, known, priced
 from pcgraph.errors import ConfigError
 from pcgraph.network import Network
 from pcgraph.plan import Plan
@@ -69,6 +65,19 @@ class TritonBackend(TorchBackend):
         kernels = self.kernels(plan, ws.net)
         return TritonProgram(plan, ws, lower(plan, kernels, TRITON), kernels, TRITON)
 
+    def memory(self, plan: Plan, network: Network, batch: int) -> int:
+        """Estimate what torch's programs take, and tables and copies of stored entries and their states."""
+        found = super().memory(plan, network, batch)
+        if self.unfit(plan, network) is not None:
+            return found
+        s, groups = plan.structure, set[int]()
+        for bucket, kernel in zip(s.buckets, self.kernels(plan, network)):
+            if kernel.name in SCATTERED and aside(bucket, kernel, s, TRITON) is None:
+                # Weights and offsets of predictions and of moves; both ends, and a place, where they learn.
+                found += bucket.count * bucket.entries(s.groups) * (2 * (4 + 4) + 3 * 8)
+                groups |= {bucket.source_group, bucket.target_group}
+        return found + sum(2 * 4 * batch * s.groups[g].size * s.groups[g].count for g in groups if s.groups[g].size > 1)
+
     def describe(self, plan: Plan, network: Network) -> tuple[str, ...]:
         reason = self.unfit(plan, network)
         if reason is not None:
@@ -88,31 +97,3 @@ class TritonBackend(TorchBackend):
         lines += [f"  activations that run beside them: {', '.join(odd)}"] if odd else []
         lines += [f"  energies that run beside them: {', '.join(own)}"] if own else []
         return ("backend: fused kernels, two launches a step", *lines)
-
-
-def unusable(device: torch.device, dtype: torch.dtype, asked: bool) -> str | None:
-    """Say why Triton's kernels cannot run on this device; return None where they can.
-
-    The interpreter, which is slow, is used where the backend was `asked` for by name.
-    """
-    interpreted = asked and os.environ.get("TRITON_INTERPRET") == "1"
-    if interpreted and device.type != "cpu":
-        return "TRITON_INTERPRET=1 runs on tensors of the CPU alone"
-    if not interpreted and device.type != "cuda":
-        return f"the network is on {device.type!r}, and fused kernels run on CUDA (or by TRITON_INTERPRET=1)"
-    if not _installed():
-        return "the package triton is not installed (pip install triton)"
-    if interpreted:
-        return None
-    if not torch.cuda.is_available():
-        return "torch finds no CUDA device"
-    if torch.cuda.get_device_capability(device) < (8, 0):
-        return "the card is older than compute capability 8.0"
-    if dtype != torch.float32:
-        return f"the network is in {dtype}, and fused kernels compute in float32"
-    return None
-
-
-@cache
-def _installed() -> bool:
-    return importlib.util.find_spec("triton") is not None

@@ -20,11 +20,12 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from pcgraph.backends.triton import tables
 from pcgraph.backends.triton.functions import errors, sigma, slope
 
-__all__ = ["learn", "learn_scalars", "predict", "predict_scalars", "pull", "pull_scalars"]
+__all__ = ["learn", "learn_scalars", "predict", "predict_scalars", "pull", "pull_scalars", "ready", "turn"]
 
 _NONE = tl.constexpr(tables.NONE)
 _NODE = tl.constexpr(len(tables.NODE))
@@ -45,6 +46,24 @@ def _whole(number, ALIGN: tl.constexpr):
     ``tl.multiple_of`` would say it of every use of the number, those elsewhere included.
     """
     return number // ALIGN * ALIGN
+
+
+@triton.jit
+def ready(EARLY: tl.constexpr):
+    """Wait until all that ran before has been written; the next launch may look up its tables from here on.
+
+    Where `EARLY` is true a launch begins before the one ahead of it has ended: what comes above this, in any kernel,
+    may read tables alone, which nothing writes.
+    """
+    if EARLY:
+        gdc_wait()
+        gdc_launch_dependents()
+
+
+@triton.jit
+def _edge(row):
+    """Look an edge up: where its other end lies, how wide that is, its weight, its activation, and its kind."""
+    return tl.load(row), tl.load(row + 1).to(tl.int32), tl.load(row + 2), tl.load(row + 3), tl.load(row + 4)
 
 
 @triton.jit
@@ -74,22 +93,18 @@ def _product(acc, P, W, far, weight, width, down, across, rm, rn, mm, mn, code,
 
 
 @triton.jit
-def _edges(acc, P, W, row, edges, low, high, own, across, rm, rn, mm, mn,
+def _edges(acc, P, W, far, width, weight, code, kind, edges, low, high, own, across, rm, rn, mm, mn,
            BACK: tl.constexpr, TURNED: tl.constexpr, PHI: tl.constexpr, SINGLE: tl.constexpr, MIXED: tl.constexpr,
            COPIES: tl.constexpr, ALIGN: tl.constexpr, BK: tl.constexpr, DOT: tl.constexpr):
     """Add what the edges of a node carry to one tile of it: forward, or where `BACK` is true back to the source.
 
-    `row` is where the first edge stands; each of the others is looked up while the one before it is computed. Backward,
+    The first edge has been looked up; each of the others is while the one before it is computed. Backward,
     `own` is where the node's states lie, at which the activation of an edge is differentiated. `TURNED` says that
     weights lie with the summed index last, as they do forward. `PHI` holds the bits of the edges' activations.
     """
     ok = mm[:, None] & mn[None, :]
-    far, width, weight = tl.load(row), tl.load(row + 1).to(tl.int32), tl.load(row + 2)
-    code, kind = tl.load(row + 3), tl.load(row + 4)
     for i in range(low, high):
-        after = edges + (i + 1) * _EDGE
-        far_, width_, weight_ = tl.load(after), tl.load(after + 1).to(tl.int32), tl.load(after + 2)
-        code_, kind_ = tl.load(after + 3), tl.load(after + 4)
+        far_, width_, weight_, code_, kind_ = _edge(edges + (i + 1) * _EDGE)
         if BACK and PHI != 0:
             part = acc * 0.0
         else:
@@ -134,19 +149,22 @@ def _at(cell, EVEN: tl.constexpr):
 
 @triton.jit(do_not_specialize=["batch", "show"])
 def predict(P, W, tiles, edges, batch, show, precisions, duals, facts,
-            DUAL: tl.constexpr, ENERGIES: tl.constexpr, KNOWN: tl.constexpr,
+            EDGES: tl.constexpr, DUAL: tl.constexpr, ENERGIES: tl.constexpr, KNOWN: tl.constexpr,
             PHI: tl.constexpr, SINGLE: tl.constexpr, MIXED: tl.constexpr, COPIES: tl.constexpr,
             EVEN: tl.constexpr, PRECISE: tl.constexpr, ALIGN: tl.constexpr, ACC: tl.constexpr,
+            EARLY: tl.constexpr,
             BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, DOT: tl.constexpr):
     """Compute one tile of what comes into one node, and of its errors, or of its state.
 
-    `KNOWN` holds the bits of the nodes' activations; `show` says whether predictions are written.
+    `EDGES` says whether anything is added up, `KNOWN` holds the bits of the nodes' activations, and `show` says whether
+    predictions are written.
     """
     tile = tiles + tl.program_id(0) * _TILE
     row = tile + 2
     entry, first, size = tl.load(tile), tl.load(tile + 1).to(tl.int32), tl.load(row).to(tl.int32)
     own, start, bias, code = _at(row + 1, EVEN), tl.load(row + 6), tl.load(row + 7), tl.load(row + 8)
     flags, low, high = tl.load(row + 9), tl.load(row + 10).to(tl.int32), tl.load(row + 11).to(tl.int32)
+    far, width, weight, phi, kind = _edge(row + _NODE)
     if EVEN:
         size, first = _whole(size, 4), _whole(first, 4)
     rm, rn = tl.program_id(1) * BM + tl.arange(0, BM), first + tl.arange(0, BN)
@@ -154,11 +172,13 @@ def predict(P, W, tiles, edges, batch, show, precisions, duals, facts,
     ok = mm[:, None] & mn[None, :]
     place = rm[:, None] * size + rn[None, :]
     compared, biased = tl.where((flags & _COMPARE) != 0, batch, 0), tl.where(bias != _NONE, size, 0)
+    ready(EARLY)
     h = tl.load(P + own + place, mask=(rm < compared)[:, None] & mn[None, :], other=0.0)
     begin = tl.load(P + bias + rn, mask=rn < biased, other=0.0)
     acc = tl.zeros((BM, BN), ACC)
-    acc = _edges(acc, P, W, row + _NODE, edges, low, high, 0, size, rm, rn, mm, mn,
-                 False, True, PHI, SINGLE, MIXED, COPIES, ALIGN, BK, DOT)
+    if EDGES:
+        acc = _edges(acc, P, W, far, width, weight, phi, kind, edges, low, high, 0, size, rm, rn, mm, mn,
+                     False, True, PHI, SINGLE, MIXED, COPIES, ALIGN, BK, DOT)
     acc += begin[None, :]
     if start != _NONE:
         if EVEN:
@@ -218,16 +238,17 @@ def _way(gradient, mean, square, ok, numbers, MOVE: tl.constexpr):
 
 @triton.jit(do_not_specialize=["batch", "kept"])
 def pull(P, W, tiles, edges, batch, rates, moments, kept, numbers, spots,
-         MOVE: tl.constexpr, ALL: tl.constexpr, MASKED: tl.constexpr,
+         EDGES: tl.constexpr, MOVE: tl.constexpr, ALL: tl.constexpr, MASKED: tl.constexpr,
          TURNED: tl.constexpr, PHI: tl.constexpr, SINGLE: tl.constexpr, MIXED: tl.constexpr,
          COPIES: tl.constexpr, EVEN: tl.constexpr, ALIGN: tl.constexpr, ACC: tl.constexpr,
-         BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, DOT: tl.constexpr):
+         EARLY: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, DOT: tl.constexpr):
     """Compute one tile of the gradient of one node's state, which moves along it if `MOVE` is true, or is written."""
     tile = tiles + tl.program_id(0) * _TILE
     row = tile + 2
     entry, first, size = tl.load(tile), tl.load(tile + 1).to(tl.int32), tl.load(row).to(tl.int32)
     own, mine, flags = _at(row + 1, EVEN), _at(row + 4, EVEN), tl.load(row + 9)
     low, high = tl.load(row + 10).to(tl.int32), tl.load(row + 11).to(tl.int32)
+    far, width, weight, phi, kind = _edge(row + _NODE)
     if EVEN:
         size, first = _whole(size, 4), _whole(first, 4)
     rm, rn = tl.program_id(1) * BM + tl.arange(0, BM), first + tl.arange(0, BN)
@@ -235,12 +256,14 @@ def pull(P, W, tiles, edges, batch, rates, moments, kept, numbers, spots,
     ok = mm[:, None] & mn[None, :]
     place = rm[:, None] * size + rn[None, :]
     owned = tl.where((flags & _OWN) != 0, batch, 0)
+    ready(EARLY)
     gradient = tl.load(P + mine + place, mask=(rm < owned)[:, None] & mn[None, :], other=0.0)
     if MOVE != 0:
         h = tl.load(P + own + place, mask=ok, other=0.0)
         rate = tl.load(rates if ALL else rates + entry)
-    acc = tl.zeros((BM, BN), ACC)
-    gradient -= _edges(acc, P, W, row + _NODE, edges, low, high, own, size, rm, rn, mm, mn,
+    if EDGES:
+        acc = tl.zeros((BM, BN), ACC)
+        gradient -= _edges(acc, P, W, far, width, weight, phi, kind, edges, low, high, own, size, rm, rn, mm, mn,
                        True, TURNED, PHI, SINGLE, MIXED, COPIES, ALIGN, BK, DOT)
     if MOVE != 0 and MASKED:
         spot = tl.load(spots + 2 * entry + 1)
@@ -254,11 +277,11 @@ def pull(P, W, tiles, edges, batch, rates, moments, kept, numbers, spots,
 
 
 @triton.jit
-def _scalars(acc, P, W, edges, steps, low, high, rb, mb, WIDE: tl.constexpr, BE: tl.constexpr):
+def _scalars(acc, P, W, edges, low, high, rb, mb, BE: tl.constexpr):
     """Add what the entries of some neurons carry, (neurons, samples): weights lie in the order of the entries.
 
-    Where `WIDE` is true, `steps` says how far apart samples lie at the other end of each. Some entries of each neuron
-    come first, so that a warp adds up those of its neurons in registers.
+    Samples lie side by side at the other end of each. Some entries of each neuron come first, so that a warp adds up
+    those of its neurons in registers.
     """
     re = tl.arange(0, BE)
     for i in range(0, tl.max(high - low), BE):
@@ -266,19 +289,15 @@ def _scalars(acc, P, W, edges, steps, low, high, rb, mb, WIDE: tl.constexpr, BE:
         there = at < high[None, :]
         far = tl.load(edges + at, mask=there, other=0)
         weight = tl.load(W + at, mask=there, other=0.0)
-        place = far[:, :, None] + rb[None, None, :]
-        if WIDE:
-            step = tl.load(steps + at, mask=there, other=0).to(far.dtype)
-            place = far[:, :, None] + rb[None, None, :] * step[:, :, None]
-        x = tl.load(P + place, mask=there[:, :, None] & mb[None, None, :], other=0.0)
+        x = tl.load(P + (far[:, :, None] + rb[None, None, :]), mask=there[:, :, None] & mb[None, None, :], other=0.0)
         acc += tl.sum(weight[:, :, None] * x, 0)
     return acc
 
 
 @triton.jit(do_not_specialize=["count", "batch", "code", "show"])
-def predict_scalars(P, W, nodes, edges, steps, precisions, duals, count, batch, code, show,
+def predict_scalars(P, W, nodes, edges, precisions, duals, count, batch, code, show,
                     DUAL: tl.constexpr, KNOWN: tl.constexpr, PRECISE: tl.constexpr, WIDE: tl.constexpr,
-                    ACC: tl.constexpr, BR: tl.constexpr, BE: tl.constexpr, BB: tl.constexpr):
+                    ACC: tl.constexpr, EARLY: tl.constexpr, BR: tl.constexpr, BE: tl.constexpr, BB: tl.constexpr):
     """Compute what comes into some neurons, their errors or states: all have one activation."""
     entry = tl.program_id(0) * BR + tl.arange(0, BR)
     rb = tl.program_id(1) * BB + tl.arange(0, BB)
@@ -291,10 +310,11 @@ def predict_scalars(P, W, nodes, edges, steps, precisions, duals, count, batch, 
     flags = tl.load(row + 9, mask=live, other=0)
     low = tl.load(row + 10, mask=live, other=0).to(tl.int32)
     high = tl.load(row + 11, mask=live, other=0).to(tl.int32)
-    acc = _scalars(tl.zeros((BR, BB), ACC), P, W, edges, steps, low, high, rb, mb, WIDE, BE)
+    a, h = tl.load(row + 2, mask=live, other=0), tl.load(row + 1, mask=live, other=0)
+    ready(EARLY)
+    acc = _scalars(tl.zeros((BR, BB), ACC), P, W, edges, low, high, rb, mb, BE)
     acc += tl.load(P + start[:, None] + sample, mask=(start != _NONE)[:, None] & mb[None, :], other=0.0)
     acc += tl.load(P + bias, mask=bias != _NONE, other=0.0)[:, None]
-    a, h = tl.load(row + 2, mask=live, other=0), tl.load(row + 1, mask=live, other=0)
     tl.store(P + a[:, None] + sample, acc, mask=((flags & _KEEP) != 0)[:, None] & mb[None, :])
     mu = sigma(acc, code, KNOWN)
     tl.store(P + h[:, None] + sample, mu, mask=((flags & _SWEEP) != 0)[:, None] & mb[None, :])
@@ -320,9 +340,9 @@ def predict_scalars(P, W, nodes, edges, steps, precisions, duals, count, batch, 
 
 
 @triton.jit(do_not_specialize=["count", "batch", "kept"])
-def pull_scalars(P, W, nodes, edges, steps, rates, moments, kept, numbers, spots, count, batch,
+def pull_scalars(P, W, nodes, edges, rates, moments, kept, numbers, spots, count, batch,
                  MOVE: tl.constexpr, ALL: tl.constexpr, MASKED: tl.constexpr, WIDE: tl.constexpr,
-                 ACC: tl.constexpr, BR: tl.constexpr, BE: tl.constexpr, BB: tl.constexpr):
+                 ACC: tl.constexpr, EARLY: tl.constexpr, BR: tl.constexpr, BE: tl.constexpr, BB: tl.constexpr):
     """Compute the gradients of some neurons: these move along them, or they are written."""
     entry = tl.program_id(0) * BR + tl.arange(0, BR)
     rb = tl.program_id(1) * BB + tl.arange(0, BB)
@@ -334,8 +354,9 @@ def pull_scalars(P, W, nodes, edges, steps, rates, moments, kept, numbers, spots
     flags = tl.load(row + 9, mask=live, other=0)
     low = tl.load(row + 10, mask=live, other=0).to(tl.int32)
     high = tl.load(row + 11, mask=live, other=0).to(tl.int32)
-    gradient = -_scalars(tl.zeros((BR, BB), ACC), P, W, edges, steps, low, high, rb, mb, WIDE, BE)
     e = tl.load(row + 4, mask=live, other=0)
+    ready(EARLY)
+    gradient = -_scalars(tl.zeros((BR, BB), ACC), P, W, edges, low, high, rb, mb, BE)
     ok = live[:, None] & mb[None, :]
     gradient += tl.load(P + e[:, None] + sample, mask=((flags & _OWN) != 0)[:, None] & ok, other=0.0)
     if MOVE != 0:
@@ -352,18 +373,31 @@ def pull_scalars(P, W, nodes, edges, steps, rates, moments, kept, numbers, spots
         tl.store(P + e[:, None] + sample, gradient, mask=ok)
 
 
-@triton.jit(do_not_specialize=["signal_step", "state_step", "count", "batch"])
-def learn_scalars(P, G, ends, edges, places, factors, signal_step, state_step, count, batch,
-                  ADD: tl.constexpr, ACC: tl.constexpr, BR: tl.constexpr, BE: tl.constexpr, BB: tl.constexpr):
+@triton.jit(do_not_specialize=["batch", "size"])
+def turn(P, T, batch, size, EARLY: tl.constexpr, BN: tl.constexpr, BB: tl.constexpr):
+    """Copy some neurons of a node of so many, where their samples come to lie side by side."""
+    node = tl.program_id(1).to(tl.int64) * size * batch
+    rn, rb = tl.program_id(0) * BN + tl.arange(0, BN), tl.program_id(2) * BB + tl.arange(0, BB)
+    mn, mb = rn < size, rb < batch
+    ready(EARLY)
+    x = tl.load(P + node + rb[:, None].to(tl.int64) * size + rn[None, :], mask=mb[:, None] & mn[None, :], other=0.0)
+    tl.store(T + node + rn[:, None].to(tl.int64) * batch + rb[None, :], tl.trans(x), mask=mn[:, None] & mb[None, :])
+
+
+@triton.jit(do_not_specialize=["count", "batch"])
+def learn_scalars(P, G, ends, edges, places, factors, count, batch,
+                  ADD: tl.constexpr, ACC: tl.constexpr, EARLY: tl.constexpr,
+                  BR: tl.constexpr, BE: tl.constexpr, BB: tl.constexpr):
     """Compute the gradients of some weights of one number each, summed over the edges that share it, or of biases.
 
-    `edges` holds the offsets of signal and state of each edge, whose samples lie so many steps apart; of a bias the
-    signal alone, in the place of an edge.
+    `edges` holds the offsets of signal and state of each edge, where samples lie side by side; of a bias the signal
+    alone, in the place of an edge.
     """
     entry = tl.program_id(0) * BR + tl.arange(0, BR)
     live, re, rb = entry < count, tl.arange(0, BE), tl.arange(0, BB)
     low = tl.load(ends + entry, mask=live, other=0).to(tl.int32)
     high = tl.load(ends + entry + 1, mask=live, other=0).to(tl.int32)
+    ready(EARLY)
     total = tl.zeros((BR,), ACC)
     for i in range(0, tl.max(high - low), BE):
         at = low[None, :] + i + re[:, None]
@@ -371,10 +405,10 @@ def learn_scalars(P, G, ends, edges, places, factors, signal_step, state_step, c
         signal = tl.load(edges + 2 * at, mask=there, other=_NONE)
         state = tl.load(edges + 2 * at + 1, mask=there, other=_NONE)
         for b in range(0, batch, BB):
-            sample = (b + rb).to(tl.int64)[None, None, :]
+            sample = (b + rb)[None, None, :]
             mb = sample < batch
-            s = tl.load(P + signal[:, :, None] + sample * signal_step, mask=there[:, :, None] & mb, other=0.0)
-            h = tl.load(P + state[:, :, None] + sample * state_step, mask=(state != _NONE)[:, :, None] & mb, other=1.0)
+            s = tl.load(P + signal[:, :, None] + sample, mask=there[:, :, None] & mb, other=0.0)
+            h = tl.load(P + state[:, :, None] + sample, mask=(state != _NONE)[:, :, None] & mb, other=1.0)
             total += tl.sum(tl.sum(s * h, 2), 0)
     total *= tl.load(factors + entry, mask=live, other=0.0)
     where = G + tl.load(places + entry, mask=live, other=0)
@@ -386,7 +420,8 @@ def learn_scalars(P, G, ends, edges, places, factors, signal_step, state_step, c
 @triton.jit(do_not_specialize=["batch"])
 def learn(P, G, tiles, rows, edges, places, factors, batch,
           ADD: tl.constexpr, PHI: tl.constexpr, HALF: tl.constexpr, MIXED: tl.constexpr, ALIGN: tl.constexpr,
-          ACC: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, DOT: tl.constexpr):
+          ACC: tl.constexpr, EARLY: tl.constexpr,
+          BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, DOT: tl.constexpr):
     """Compute one tile of the gradient of one weight, summed over the edges that share it, or some of one bias.
 
     `places` says where each gradient lies from `G`, and `factors` what the sum is multiplied by. It is written, or
@@ -398,7 +433,9 @@ def learn(P, G, tiles, rows, edges, places, factors, batch,
     row = rows + entry * _ROW
     out, width = tl.load(row).to(tl.int32), tl.load(row + 1).to(tl.int32)
     low, high = tl.load(row + 2).to(tl.int32), tl.load(row + 3).to(tl.int32)
-    kind, place, factor = tl.load(row + 5), tl.load(places + entry), tl.load(factors + entry)
+    kind, place = tl.load(row + 5), tl.load(places + entry)
+    ready(EARLY)
+    factor = tl.load(factors + entry)
     ro = first + tl.arange(0, BM)
     mo = ro < out
     if kind == _BIAS:

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
-
 import numpy as np
 import torch
 import triton.language as language
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
-from pcgraph.backends.settings import keep
-from pcgraph.backends.torch.calls import Rows, SendBack, numbers
 from pcgraph.backends.triton import kernels
+from pcgraph.backends.triton.choices import Tile, precision_of
 from pcgraph.backends.triton.descent import Descent
-from pcgraph.backends.triton.tables import BIAS, DENSE, EDGE, NONE, UNALIGNED, Places, Tile, precision_of, sorted_keys
-from pcgraph.network import Bucket
+from pcgraph.backends.triton.tables import NONE, Places, Turned
 from pcgraph.plan.operations import Index
 
-__all__ = ["Learning", "Predict", "PredictScalars", "Pull", "PullScalars"]
+__all__ = ["LANGUAGE", "Predict", "PredictScalars", "Pull", "PullScalars", "turns"]
 
-_LANGUAGE = {
+LANGUAGE = {
     torch.float32: language.float32, torch.float64: language.float64, torch.bfloat16: language.bfloat16,
     torch.float16: language.float16,
 }  # fmt: skip
@@ -40,14 +35,21 @@ class _Tiled:
         self, places: Places, nodes: Index, flags: Index, start: Index, keep: Index, edges: Index, back: bool
     ) -> None:  # fmt: skip
         ws = places.ws
-        tile = places.tile
+        tile = places.tile if len(edges) else places.plain
         self.anchor, self.batch = places.anchor, ws.batch
         self.weights, edge_table, ends, facts = places.edge_table(nodes, edges, back)
         table = places.node_table(nodes, flags, start, keep, ends)
         tiles = places.tiles(table, edge_table, tile.neurons)
         self.tables = [places.on_device(tiles), places.on_device(edge_table)]
         self.grid = (len(tiles), -(-ws.batch // tile.samples))
-        self.options = {**facts, **_size(tile), "ACC": _LANGUAGE[ws.dtype], "DOT": precision_of(ws)}
+        self.options = {
+            "EDGES": len(edges) > 0,
+            **facts,
+            **_size(tile),
+            "ACC": LANGUAGE[ws.dtype],
+            "DOT": precision_of(ws),
+            **places.early,
+        }
 
 
 class Predict(_Tiled):
@@ -145,6 +147,25 @@ class _Moving:
         return {"MOVE": move, "ALL": rates is not None and rates.dim() == 0, "MASKED": self.masked}
 
 
+class _Turn:
+    """This launch copies a buffer of a group, (nodes, batch, size), to where samples lie side by side."""
+
+    def __init__(self, places: Places, buffer: Tensor, copy: Tensor) -> None:
+        count, batch, size = buffer.shape
+        samples = min(32, 1 << (batch - 1).bit_length())
+        self.arguments = buffer, copy, batch, size
+        self.grid = (-(-size // 128), count, -(-batch // samples))
+        self.options = {"BN": 128, "BB": samples, "num_warps": 4, **places.early}
+
+    def __call__(self) -> None:
+        kernels.turn[self.grid](*self.arguments, **self.options)
+
+
+def turns(places: Places, turned: Turned) -> list[_Turn]:
+    """Bind what is transposed before a launch: neurons that are read are whole sectors of memory then."""
+    return [_Turn(places, buffer, copy) for buffer, copy in turned]
+
+
 class _Scalars:
     """All launches over single neurons have this in common."""
 
@@ -154,17 +175,19 @@ class _Scalars:
         ws, t = places.ws, places.traits
         self.owner, self.within = places.neurons(nodes)
         self.anchor, self.batch, self.count = places.anchor, ws.batch, len(self.owner)
-        weights, far, steps, ends, wide = places.scattered(nodes, edges, back)
+        weights, far, ends, wide, turned = places.scattered(nodes, edges, back)
+        self.turns = turns(places, turned)
         table = places.node_table(nodes, flags, start, keep, np.zeros(len(nodes) + 1, dtype=np.int64))[self.owner]
         if wide:
             table[:, 1:8] = self.inside(table[:, 1:8])
         table[:, 10], table[:, 11] = ends[:-1], ends[1:]
-        self.weights, self.tables = weights, [places.on_device(table), far, steps]
+        self.weights, self.tables = weights, [places.on_device(table), far]
         samples = min(32, 1 << (ws.batch - 1).bit_length())
-        self.grid = (-(-self.count // t.scalar_rows), -(-ws.batch // samples))
+        rows = t.scalar_rows * (32 // samples)  # a program holds as many numbers whatever the batch
+        self.grid = (-(-self.count // rows), -(-ws.batch // samples))
         self.options = {
-            "WIDE": wide, "ACC": _LANGUAGE[ws.dtype], "BR": t.scalar_rows, "BE": t.scalar_edges_at_once, "BB": samples,
-            "num_warps": t.scalar_warps,
+            "WIDE": wide, "ACC": LANGUAGE[ws.dtype], "BR": rows, "BE": t.scalar_edges_at_once, "BB": samples,
+            "num_warps": t.scalar_warps, **places.early,
         }  # fmt: skip
 
     def inside(self, offsets: Index) -> Index:
@@ -188,6 +211,8 @@ class PredictScalars(_Scalars):
 
     def __call__(self, show: bool, t: int = 0) -> None:
         """Launch it; `show` says whether predictions are written too, and `t` which precisions count."""
+        for turn in self.turns:
+            turn()
         kernels.predict_scalars[self.grid](
             self.anchor, self.weights, *self.tables, *self.error.tensors(t), self.count, self.batch, self.code,
             int(show), **self.options,
@@ -203,254 +228,9 @@ class PullScalars(_Scalars):
 
     def __call__(self, descent: Descent | None, rates: Tensor | None = None) -> None:
         """Launch it: the states move at these rates, (neurons,) or one for all, or else the gradients are written."""
+        for turn in self.turns:
+            turn()
         kernels.pull_scalars[self.grid](
             self.anchor, self.weights, *self.tables, *self.moving.tensors(descent, rates), self.count, self.batch,
             **self.moving.kind(descent, rates), **self.options,
         )  # fmt: skip
-
-
-class _Part(NamedTuple):
-    """This is a parameter that the kernels learn: the factor of its gradients, and what they are sums of.
-
-    Tiles have a row for each gradient in the table of weights. Weights of single entries, and biases of nodes of one
-    neuron, have the ends of each among `edges`, of shape (numbers + 1,), and the offsets of signals and states there,
-    whose samples lie so many `steps` apart.
-    """
-
-    parameter: nn.Parameter
-    factor: float
-    rows: Index | None
-    ends: Index | None = None
-    edges: Index | None = None
-    steps: tuple[int, int] = (1, 1)
-
-
-class Learning:
-    """This is the launch that computes the gradients of weights and biases, and the one of those of single neurons.
-
-    Gradients that are made anew are views of one tensor, so that where they lie is known before there are any.
-
-    Parameters
-    ----------
-    places : Places
-    calls : sequence of SendBack
-        Edges of buckets that the kernels learn.
-    biases : sequence of (group, rows)
-    """
-
-    def __init__(
-        self, places: Places, calls: Sequence[SendBack], biases: Sequence[tuple[int, Rows]]
-    ) -> None:  # fmt: skip
-        self.places, self.ws, self.batch = places, places.ws, places.ws.batch
-        net, s = self.ws.net, self.ws.structure
-        by_bucket: dict[int, list[Index]] = {b: [] for b in places.buckets}
-        for call in calls:
-            by_bucket[call.bucket].append(numbers(call.edges))
-        self.parts: list[_Part] = []
-        self._edges: list[Index] = [np.zeros((0, len(EDGE)), dtype=np.int64)]
-        self._first = 0
-        for b, found in by_bucket.items():
-            bucket = s.buckets[b]
-            which = np.concatenate(found) if found else np.zeros(0, dtype=np.int64)
-            weight, alone = net.weights[bucket.name], bool(places.scalar[bucket.start])
-            if alone:
-                steps = s.groups[bucket.target_group].size, s.groups[bucket.source_group].size
-                edge, source, target, place = places.entries(which)
-                signal = places.offsets(places.s[s.target[edge]]) + target
-                state = places.offsets(places.h[s.source[edge]]) + source
-                self.parts.append(_of_scalars(weight, bucket.scale, place, signal, state, steps))
-            else:
-                self.parts.append(_Part(weight, bucket.scale, self._of_weights(bucket, which)))
-        for group, rows in biases:
-            bias, nodes = net.biases[f"bias_{s.groups[group].name}"], s.groups[group].start + numbers(rows)
-            if bias[0].numel() == 1:
-                signal = places.offsets(places.s[nodes])
-                self.parts.append(_of_scalars(bias, 1.0, net.bias_row[nodes], signal, np.full(len(nodes), NONE)))
-            else:
-                self.parts.append(_Part(bias, 1.0, self._of_biases(bias, nodes)))
-        self.edges = places.on_device(np.concatenate(self._edges))
-        self._bound: dict[tuple[int, ...], _Bound] = {}
-
-    def _rows(self, keys: Index, count: int, signal: Index, state: Index, row: Sequence[int]) -> Index:
-        """Return a table of `count` gradients, and keep the edges of each: those whose key is its number."""
-        order = np.argsort(keys, kind="stable")
-        ends = self._first + np.searchsorted(keys[order], np.arange(count + 1))
-        self._first += len(keys)
-        none = np.zeros(len(keys), dtype=np.int64)
-        places = [self.places.offsets(where[order]) for where in (signal, state)]
-        self._edges.append(np.stack([places[0], none, places[1], none, none], 1))
-        table = np.tile(np.array(row, dtype=np.int64), (count, 1))
-        table[:, 2], table[:, 3] = ends[:-1], ends[1:]
-        align = self.places.align(self.places.anchor)
-        if row[5] == DENSE:
-            odd = (places[0] % align != 0) | (places[1] % align != 0)
-            if row[0] % align or row[1] % align or odd.any():
-                table[:, 5] = UNALIGNED
-        return table
-
-    def _of_weights(self, bucket: Bucket, edges: Index) -> Index:
-        places, s = self.places, self.ws.structure
-        out, width = s.groups[bucket.target_group].size, s.groups[bucket.source_group].size
-        row = (out, width, 0, 0, int(places.phi[bucket.start]), DENSE)
-        return self._rows(places.row[edges], bucket.rows, places.s[s.target[edges]], places.h[s.source[edges]], row)
-
-    def _of_biases(self, parameter: nn.Parameter, nodes: Index) -> Index:
-        signals = self.places.s[nodes]
-        row = (parameter[0].numel(), 1, 0, 0, 0, BIAS)
-        return self._rows(self.ws.net.bias_row[nodes], len(parameter), signals, signals, row)
-
-    def __call__(self, scale: float) -> None:
-        """Add the gradients times `scale` to those of the parameters that learn."""
-        learning = tuple(i for i, part in enumerate(self.parts) if part.parameter.requires_grad and len(part.parameter))
-        if not learning:
-            return
-        if learning not in self._bound:
-            self._bound[learning] = _Bound(self, learning)
-        self._bound[learning].run(scale)
-
-
-def _of_scalars(
-    parameter: nn.Parameter, factor: float, keys: Index, signal: Index, state: Index, steps: tuple[int, int] = (1, 1)
-) -> _Part:
-    """Return the part of gradients of one number each: sums over the entries whose key is its place."""
-    keys, order = sorted_keys(keys)
-    ends = np.searchsorted(keys, np.arange(parameter.numel() + 1))
-    return _Part(parameter, factor, None, ends, np.stack([signal[order], state[order]], 1), steps)
-
-
-class _Bound:
-    """These are the launches for one choice of the parameters that learn."""
-
-    #: Gradients begin at multiples of so many numbers.
-    ALIGN = 128
-
-    def __init__(self, whole: Learning, learning: Sequence[int]) -> None:
-        self.whole = whole
-        parts = [whole.parts[i] for i in learning]
-        self.parameters = [part.parameter for part in parts]
-        rounded = [-(-p.numel() // self.ALIGN) * self.ALIGN for p in self.parameters]
-        self.starts = np.cumsum([0, *rounded])
-        begun = list(zip(self.starts[:-1].tolist(), parts))
-        self.launches: list[_Tiles | _Numbers] = []
-        if tiled := [(start, part) for start, part in begun if part.rows is not None]:
-            self.launches.append(_Tiles(whole, tiled))
-        for steps in sorted({part.steps for part in parts if part.rows is None}):
-            alone = [(start, part) for start, part in begun if part.rows is None and part.steps == steps]
-            self.launches.append(_Numbers(whole, alone, steps))
-
-    def run(self, scale: float) -> None:
-        """Launch it: into gradients of its own, or into new ones that are added to what is there."""
-        fresh = all(p.grad is None for p in self.parameters)
-        own = None if fresh else self._together()
-        flat = own
-        if flat is None:
-            flat = torch.empty(int(self.starts[-1]), dtype=self.whole.ws.dtype, device=self.whole.ws.device)
-        for launch in self.launches:
-            launch(flat, scale, add=own is not None)
-        if own is not None:
-            return
-        for parameter, start in zip(self.parameters, self.starts[:-1].tolist()):
-            part = flat[start : start + parameter.numel()].view(parameter.shape)
-            if parameter.grad is None:
-                parameter.grad = part
-            else:
-                parameter.grad.add_(part)
-
-    def _together(self) -> Tensor | None:
-        """Return the tensor of which all gradients are still views, in their places, or None."""
-        first = self.parameters[0].grad
-        if first is None or first._base is None or first._base.dim() != 1 or len(first._base) != self.starts[-1]:
-            return None
-        base, item = first._base, first.element_size()
-        for parameter, start in zip(self.parameters, self.starts[:-1].tolist()):
-            grad = parameter.grad
-            if grad is None or grad.data_ptr() != base.data_ptr() + start * item or not grad.is_contiguous():
-                return None
-        return base
-
-
-class _Gradients:
-    """Both launches that learn have this in common: where each gradient lies, and what its sum is multiplied by."""
-
-    def __init__(self, whole: Learning, begun: Sequence[tuple[int, _Part]]) -> None:
-        self.whole, places = whole, whole.places
-        where, factors = [], []
-        for start, part in begun:
-            each = 1 if part.rows is None else part.parameter[0].numel()
-            count = part.parameter.numel() // each
-            where.append(start + np.arange(count) * each)
-            factors.append(np.full(count, part.factor))
-        self.places, self.factors = places.on_device(np.concatenate(where)), np.concatenate(factors)
-        self._scaled: dict[float, Tensor] = {}
-
-    def scaled(self, scale: float) -> Tensor:
-        """Return the factors for a mean, or whatever `scale` makes of the sum."""
-        if scale not in self._scaled:
-            while len(self._scaled) >= self.whole.places.traits.rate_sets:
-                del self._scaled[next(iter(self._scaled))]
-            made = torch.from_numpy(-scale * self.factors).to(self.whole.ws.dtype)
-            self._scaled[scale] = made.to(self.whole.ws.device)
-        return keep(self._scaled[scale])
-
-
-class _Tiles(_Gradients):
-    """This launch computes the gradients of matrices, and of the biases of groups."""
-
-    def __init__(self, whole: Learning, begun: Sequence[tuple[int, _Part]]) -> None:
-        super().__init__(whole, begun)
-        places = whole.places
-        table = np.concatenate([part.rows for _, part in begun if part.rows is not None])
-        side = 32 if table[:, :2].max(initial=1) <= 32 else 64
-        tiles = _tiles(-(-table[:, 0] // side), -(-table[:, 1] // side), side)
-        self.grid, self.tables = (len(tiles),), [places.on_device(t) for t in (tiles, table)]
-        half = places.ws.half
-        self.options = {
-            "PHI": places.phis, "HALF": None if half is None else _LANGUAGE[half],
-            "MIXED": bool((table[:, 5] == UNALIGNED).any()), "ALIGN": places.align(places.anchor),
-            "ACC": _LANGUAGE[places.ws.dtype], "BM": side, "BN": side, "BK": 32, "DOT": precision_of(places.ws),
-            "num_warps": 4 if side == 32 else 8,
-        }  # fmt: skip
-
-    def __call__(self, flat: Tensor, scale: float, add: bool) -> None:
-        kernels.learn[self.grid](
-            self.whole.places.anchor, flat, *self.tables, self.whole.edges, self.places, self.scaled(scale),
-            self.whole.batch, ADD=add, **self.options,
-        )  # fmt: skip
-
-
-class _Numbers(_Gradients):
-    """This launch computes the gradients of weights of single entries, and of biases of single neurons."""
-
-    def __init__(self, whole: Learning, begun: Sequence[tuple[int, _Part]], steps: tuple[int, int]) -> None:
-        super().__init__(whole, begun)
-        self.steps = steps
-        places, t = whole.places, whole.places.traits
-        ends, edges, first = [np.zeros(1, dtype=np.int64)], [np.zeros((0, 2), dtype=np.int64)], 0
-        for _, part in begun:
-            assert part.ends is not None
-            assert part.edges is not None
-            ends.append(part.ends[1:] + first)
-            edges.append(part.edges)
-            first += len(part.edges)
-        self.count = sum(map(len, ends)) - 1
-        self.tables = [places.on_device(np.concatenate(each)) for each in (ends, edges)]
-        self.grid = (-(-self.count // t.scalar_rows),)
-        most = int(np.diff(np.concatenate(ends)).max(initial=1))
-        self.options = {
-            "ACC": _LANGUAGE[places.ws.dtype], "BR": t.scalar_rows, "BE": 1 if most == 1 else t.scalar_edges_at_once,
-            "BB": min(32, 1 << (whole.batch - 1).bit_length()), "num_warps": t.scalar_warps,
-        }  # fmt: skip
-
-    def __call__(self, flat: Tensor, scale: float, add: bool) -> None:
-        kernels.learn_scalars[self.grid](
-            self.whole.places.anchor, flat, *self.tables, self.places, self.scaled(scale), *self.steps, self.count,
-            self.whole.batch, ADD=add, **self.options,
-        )  # fmt: skip
-
-
-def _tiles(down: Index, across: Index, side: int) -> Index:
-    """Return (entry, first row, first column) for the tiles of matrices of so many tiles, shape (tiles, 3)."""
-    count = down * across
-    entry = np.repeat(np.arange(len(count)), count)
-    within = np.arange(len(entry)) - np.repeat(np.cumsum(count) - count, count)
-    return np.stack([entry, within // across[entry] * side, within % across[entry] * side], 1)

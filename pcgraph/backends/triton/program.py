@@ -33,7 +33,9 @@ from pcgraph.backends.torch.program import Given, Stage, TorchProgram
 from pcgraph.backends.torch.workspace import Step, Workspace
 from pcgraph.backends.traits import Traits
 from pcgraph.backends.triton.descent import Descents
-from pcgraph.backends.triton.launches import Learning, Predict, PredictScalars, Pull, PullScalars
+from pcgraph.backends.triton.gradients import Learning
+from pcgraph.backends.triton.launches import Predict, PredictScalars, Pull, PullScalars
+from pcgraph.backends.triton.means import class_means
 from pcgraph.backends.triton.tables import (
     BARE,
     COMPARE,
@@ -185,10 +187,10 @@ class TritonProgram(TorchProgram):
         start[there] = places.a[there]
         flags = np.where(fresh, flags | BARE, flags)
         flags = np.where(touched & ((flags & (COMPARE | SWEEP)) == 0), flags | KEEP, flags)
-        flags = np.where(touched & self.kept & ~(there & ~fresh & self._bare(every)), flags | KEEP, flags)
-        busy = touched & ~(there & ~fresh & self._bare(every) & (flags == KEEP))
+        flags = np.where(touched & self.kept & ~(there & ~fresh & self._bare(s.target[every])), flags | KEEP, flags)
+        busy = touched & ~(there & ~fresh & self._bare(s.target[every]) & (flags == KEEP))
         launches: list[Predict | PredictScalars] = []
-        for kind, nodes in self._kinds(np.flatnonzero(busy)):
+        for kind, nodes in self._kinds(np.flatnonzero(busy), self._bare(s.target[every])):
             own = None if precisions is None or (precisions[:, nodes] == 1.0).all() else precisions[:, nodes]
             duals = np.where((flags[nodes] & SHIFT)[:, None] != 0, self.duals[nodes], -1)
             mine = every[np.isin(s.target[every], nodes)]
@@ -225,17 +227,24 @@ class TritonProgram(TorchProgram):
             result.append(call)
         return result, fresh
 
-    def _kinds(self, nodes: Index, by_sigma: bool = True) -> Iterator[tuple[int, Index]]:
-        """Split nodes by launch: scalars by the number of their activation, -1 those that are tiled."""
-        alone = self.places.alone[nodes]
-        kind = np.where(alone, self.places.sigma[nodes].clip(0) if by_sigma else 0, -1)
+    def _kinds(self, nodes: Index, bare: Mask, by_sigma: bool = True) -> Iterator[tuple[int, Index]]:
+        """Split nodes by launch: scalars by the number of their activation, -1 those that are tiled.
+
+        Those of the latter that are `bare` of edges have a launch of their own, -2, if they are many: it multiplies
+        nothing, so that a card holds more of its programs at a time.
+        """
+        places = self.places
+        kind = np.where(places.alone[nodes], places.sigma[nodes].clip(0) if by_sigma else 0, -1)
+        plain = (kind == -1) & bare[nodes]
+        if places.size[nodes[plain]].sum() * places.batch >= places.traits.plain_numbers:
+            kind[plain] = -2
         for k in np.unique(kind):
             yield int(k), nodes[kind == k]
 
-    def _bare(self, edges: Index) -> Mask:
-        """Return the nodes that none of the edges leads into."""
+    def _bare(self, met: Index) -> Mask:
+        """Return the nodes that are none of those which some edges meet."""
         bare = np.ones(self.count, dtype=bool)
-        bare[self.plan.structure.target[edges]] = False
+        bare[met] = False
         return bare
 
     def _some(self, call: Any, which: Mask) -> list[Step]:
@@ -345,7 +354,7 @@ class TritonProgram(TorchProgram):
         own = np.where(compared | mixed, OWN, 0)
         place = np.zeros(self.count, dtype=np.int64)
         place[nodes] = np.arange(len(nodes))
-        for kind, some in self._kinds(nodes, by_sigma=False):
+        for kind, some in self._kinds(nodes, self._bare(s.source[every]), by_sigma=False):
             mine = every[np.isin(s.source[every], some)]
             launch = self._launch(PullScalars if kind >= 0 else Pull, some, own[some], mine, self.descents.spots[some])
             release.append((place[some][self.places.neurons(some)[0]] if kind >= 0 else place[some], launch))
@@ -418,6 +427,14 @@ class TritonProgram(TorchProgram):
 
     def _learned(self) -> list[int]:
         return [b for b in super()._learned() if b not in self.places.buckets]
+
+    def class_means(self, group: int, onehot: Tensor, means: Tensor) -> bool:
+        states = self.ws.h(group)
+        alike = all(t.dtype == states.dtype and t.device == states.device for t in (onehot, means))
+        if not alike or not onehot.is_contiguous() or not means.is_contiguous():
+            return False
+        class_means(states, onehot, means)
+        return True
 
     # -- learning -----------------------------------------------------------------------------------------------------
 

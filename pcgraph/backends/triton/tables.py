@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -12,26 +10,33 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pcgraph.activations import Activation
 from pcgraph.backends.torch.calls import Rows, numbers
 from pcgraph.backends.torch.kernels import Kernel
 from pcgraph.backends.torch.workspace import Workspace
 from pcgraph.backends.traits import Traits
-from pcgraph.energies import KL, Bernoulli, CrossEntropy, Energy, Gaussian, Huber, Laplace, Poisson, StudentT, Zero
-from pcgraph.network import Bucket, Segment, Structure
+from pcgraph.backends.triton.choices import (
+    ENERGIES,
+    SCATTERED,
+    Tile,
+    aside,
+    early,
+    known,
+    number_of,
+    power,
+    precision_of,
+    priced,
+    tile_for,
+)  # fmt: skip
+from pcgraph.network import Bucket
 from pcgraph.plan.flow import Mask
 from pcgraph.plan.operations import Index
 
 __all__ = [
-    "ACTIVATIONS", "ADAM", "BARE", "BIAS", "COMPARE", "COPY", "DENSE", "EDGE", "ENERGIES", "ENERGY", "KEEP",
-    "MOMENTUM", "NESTEROV", "NODE", "NONE", "OWN", "PLAIN", "ROW", "SHIFT", "SWEEP", "UNALIGNED", "Entries", "Places",
-    "Scattered", "Tile", "aside", "known", "precision_of", "priced", "sorted_keys", "tile_for",
+    "ADAM", "BARE", "BIAS", "COMPARE", "COPY", "DENSE", "EDGE", "ENERGY", "KEEP", "MOMENTUM", "NESTEROV", "NODE",
+    "NONE", "OWN", "PLAIN", "ROW", "SHIFT", "SWEEP", "UNALIGNED", "Entries", "Places", "Scattered", "Turned",
+    "sorted_keys",
 ]  # fmt: skip
 
-#: The activations that the kernels know, by their number.
-ACTIVATIONS = (
-    "identity", "relu", "leaky_relu", "tanh", "sigmoid", "gelu", "gelu_tanh", "elu", "silu", "hardtanh", "softplus",
-)  # fmt: skip
 #: Columns of the table of nodes. Offsets are `NONE` for what is not there; `flags` says what is done at the node.
 NODE = ("size", "h", "a", "m", "e", "s", "start", "bias", "sigma", "flags", "low", "high")
 #: Columns of the table of edges, those of a node beside each other: `far` is the state, or signal, at the other end.
@@ -47,36 +52,8 @@ NONE = -(2**62)
 COMPARE, SWEEP, KEEP, OWN, BARE, SHIFT = 1, 2, 4, 8, 16, 32
 #: Above these bits of the flags stands the number of the node's energy.
 ENERGY = 8
-#: The kernels of torch's backend that have stored entries, from neuron to neuron.
-SCATTERED = ("sparse", "entries")
 #: How states move: not at all, their gradients are written; or by descent of one of these kinds.
 PLAIN, MOMENTUM, NESTEROV, ADAM = 1, 2, 3, 4
-
-
-#: The energies that the kernels know, by their number, and what they know of each: two numbers. The last ones are sums
-#: over a node, which has to fit one tile.
-ENERGIES: dict[type[Energy], Callable[[Any], tuple[float, float]]] = {
-    Gaussian: lambda e: (0.0, 0.0),  # its precision stands elsewhere
-    Laplace: lambda e: (e.scale, 0.0),
-    Huber: lambda e: (e.delta, 0.0),
-    StudentT: lambda e: (e.dof + 1, e.dof * e.scale**2),
-    Bernoulli: lambda e: (0.0, 0.0),
-    Poisson: lambda e: (0.0, 0.0),
-    Zero: lambda e: (0.0, 0.0),
-    CrossEntropy: lambda e: (0.0, 0.0),
-    KL: lambda e: (0.0, 0.0),
-}
-
-
-def priced(segment: Segment, size: int, most: int = 32) -> int:
-    """Return the number of the energy of a segment, or -1 where no kernel computes it for nodes of so many neurons."""
-    energy = segment.energy
-    if energy is None or segment.gaussian:
-        return 0
-    whole = type(energy) in (CrossEntropy, KL)
-    if type(energy) not in ENERGIES or (whole and (size > most or getattr(energy, "by_row", False))):
-        return -1
-    return list(ENERGIES).index(type(energy))
 
 
 class Entries(NamedTuple):
@@ -98,6 +75,9 @@ class Entries(NamedTuple):
     weight: Index
 
 
+Turned = tuple[tuple[Tensor, Tensor], ...]
+
+
 class Scattered(NamedTuple):
     """These are the entries at the neurons of some nodes, in the order of the neurons, as a launch takes them.
 
@@ -106,86 +86,20 @@ class Scattered(NamedTuple):
     weights : Tensor, shape (entries,)
         A copy, refreshed for every run.
     far : Tensor of int32 or int64, shape (entries,)
-        The offset of the state, or of the signal, at the other end.
-    steps : Tensor of int32, shape (entries,) or (1,)
-        How far apart samples lie there; one number where they lie side by side everywhere.
+        The offset of the state, or of the signal, at the other end, where samples lie side by side.
     ends : ndarray of int64, shape (neurons + 1,)
         Where the entries of each neuron end.
     wide : bool
-        Whether samples lie apart, here or there.
+        Whether samples lie apart at some of these neurons.
+    turned : tuple of (Tensor, Tensor)
+        What is transposed before the launch: a buffer, and where its samples come to lie side by side.
     """
 
     weights: Tensor
     far: Tensor
-    steps: Tensor
     ends: Index
     wide: bool
-
-
-@dataclass(frozen=True)
-class Tile:
-    """A program computes so many samples of so many neurons, adding up over so many numbers at a time."""
-
-    samples: int
-    neurons: int
-    inner: int
-    warps: int
-    stages: int
-
-
-def known(segment: Segment) -> int:
-    """Return the number of the activation of a segment, or -1 where the kernels do not know it."""
-    return _number(segment.activation)
-
-
-def _number(activation: Activation) -> int:
-    return ACTIVATIONS.index(activation.name) if activation.named and activation.name in ACTIVATIONS else -1
-
-
-def aside(bucket: Bucket, kernel: Kernel, structure: Structure, traits: Traits) -> str | None:
-    """Say why the fused kernels do not compute the edges of a bucket; return None where they do."""
-    if bucket.kind not in ("linear", "identity", "sparse"):
-        return f"{bucket.kind} edges"
-    if _number(bucket.phi) < 0:
-        return f"the activation {bucket.phi.name!r} is none that they know"
-    if bucket.kind == "identity":
-        return None if bucket.scale == 1.0 else "a scaled identity"
-    if kernel.name in SCATTERED:
-        kind = "scalar" if bucket.kind == "linear" else "sparse"
-        return None if bucket.phi.is_identity else f"{kind} edges with an activation"
-    each = bucket.entries(structure.groups)
-    if each >= traits.fused_edge or (each >= traits.heavy_edge and each * bucket.count >= traits.heavy_bucket):
-        return "large products are cuBLAS's"
-    return None
-
-
-def precision_of(ws: Workspace) -> str:
-    """Return how float32 products are taken: in TF32 where torch's switches allow it, else as exactly as in float32.
-
-    That is by three products in TF32, of the upper and lower halves of each number: the plain cores are slower.
-    """
-    if ws.dtype != torch.float32:
-        return "ieee"
-    return "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "tf32x3"
-
-
-def tile_for(traits: Traits, sizes: Index, batch: int, exact: bool = False) -> Tile:
-    """Choose how large tiles are, for nodes of these sizes.
-
-    Many wait for tiles of their own: few nodes are cut small, so that every part of the card has some. Products that
-    are taken in three parts each, `exact` to float32, add up over fewer numbers at a time, and large tiles have more
-    warps: what a thread holds then fits its registers, as the compiler tells (tests/backends/compiled.py).
-    """
-    samples = max(16, min(64, _power(batch)))
-    if sizes.max(initial=1) <= 32:
-        return Tile(samples, 32, 32, 4, 3)
-    if -(-sizes // 32).sum() * -(-batch // 32) > traits.many_tiles:
-        return Tile(samples, 64, 32, 8, 3)
-    return Tile(min(32, samples), 32, 32 if exact else 64, 4, 4)
-
-
-def _power(count: int) -> int:
-    return 1 << max(0, count - 1).bit_length()
+    turned: Turned
 
 
 class Places:
@@ -222,11 +136,13 @@ class Places:
         self.phi, self.copies = np.zeros(len(s.source), dtype=np.int64), np.zeros(len(s.source), dtype=bool)
         self.row = np.zeros(len(s.source), dtype=np.int64)
         self._scattered: dict[Any, Scattered] = {}
+        #: Transposed copies of buffers.
+        self._sides: dict[tuple[str, int], Tensor] = {}
         for bucket, kernel in zip(s.buckets, kernels):
             if aside(bucket, kernel, s, traits) is not None:
                 continue
             part = slice(bucket.start, bucket.stop)
-            self.fused[part], self.phi[part] = True, _number(bucket.phi)
+            self.fused[part], self.phi[part] = True, number_of(bucket.phi)
             self.copies[part], self.scalar[part] = bucket.kind == "identity", kernel.name in SCATTERED
             self.row[part] = np.arange(bucket.count) if bucket.weight is None else bucket.weight
         self.alone = self._alone()
@@ -236,11 +152,15 @@ class Places:
             if s.buckets[b].kind in ("linear", "sparse") and self.fused[s.buckets[b].start]
         ]  # fmt: skip
         tiled = self.fused & ~self.scalar
+        #: Tiles of nodes that no edge is added up for: a thread has a few numbers, side by side.
+        self.plain = Tile(16, max(32, min(128, power(int(self.size.max(initial=1))))), 32, 8, 1)
         self.tile = tile_for(traits, self.size[~self.alone], ws.batch, precision_of(ws) == "tf32x3")
         #: The number of each node's energy, -1 where it is taken beside the kernels; and what they know of it.
         self.energy, self.facts = self._energies()
         ends = (self.size[end[tiled]].max(initial=1) for end in (s.source, s.target))
         self.single = bool(max(ends) <= self.tile.inner)
+        #: What lets a launch begin before the one ahead of it has ended, where the card knows how.
+        self.early = early(ws.device) if traits.early else {"EARLY": False}
         self.sigmas, self.phis, self.energies = _bits(self.sigma), _bits(self.phi[tiled]), _bits(self.energy)
 
     def _alone(self) -> Mask:
@@ -368,22 +288,23 @@ class Places:
 
     def entries(self, edges: Index) -> Entries:
         """Return the stored entries of edges, edge by edge."""
-        s = self.ws.structure
+        s, parts = self.ws.structure, []
         bucket_of = s.bucket_of[edges]
-        sparse = [b for b in np.unique(bucket_of).tolist() if s.buckets[b].kind == "sparse"]
-        patterns = {b: s.buckets[b].pattern(s.groups).numpy() for b in sparse}
-        count = np.ones(len(edges), dtype=np.int64)
-        for b, pattern in patterns.items():
-            count[bucket_of == b] = pattern.shape[1]
-        edge, of = np.repeat(edges, count), np.repeat(bucket_of, count)
-        weight = self.row[edge]
-        source, target = np.zeros(len(edge), dtype=np.int64), np.zeros(len(edge), dtype=np.int64)
-        for b, pattern in patterns.items():
-            here, each = np.flatnonzero(of == b), pattern.shape[1]
-            for end, column in zip((source, target), pattern):
-                end[here] = np.tile(column, len(here) // each)
-            weight[here] = weight[here] * each + np.tile(np.arange(each), len(here) // each)
-        return Entries(edge, source, target, weight)
+        for run in np.split(edges, np.flatnonzero(np.diff(bucket_of)) + 1) if len(edges) else ():
+            bucket, row = s.buckets[int(s.bucket_of[run[0]])], self.row[run]
+            if bucket.kind != "sparse":
+                parts.append(Entries(run, np.zeros_like(run), np.zeros_like(run), row))
+                continue
+            source, target = bucket.pattern(s.groups).numpy()
+            each = len(target)
+            weight = (row[:, None] * each + np.arange(each)).ravel()
+            parts.append(Entries(run.repeat(each), np.tile(source, len(run)), np.tile(target, len(run)), weight))
+        if len(parts) == 1:
+            return parts[0]
+        none = np.zeros(0, dtype=np.int64)
+        return (
+            Entries(*(np.concatenate(column) for column in zip(*parts))) if parts else Entries(none, none, none, none)
+        )
 
     def scattered(self, nodes: Index, edges: Index, back: bool) -> Scattered:
         """Return the entries at the neurons of targets, or where `back` is true of sources; launches share them."""
@@ -394,39 +315,67 @@ class Places:
 
     def _scatter(self, nodes: Index, edges: Index, back: bool) -> Scattered:
         s, found, size = self.ws.structure, self.entries(edges), self.size[nodes]
-        ends = (s.source[found.edge], found.source), (s.target[found.edge], found.target)
-        (near, neuron), (far, other) = ends if back else ends[::-1]
+        near, neuron, far, other = s.target, found.target, s.source, found.source
+        if back:
+            near, neuron, far, other = far, other, near, neuron
         first = np.full(len(self.size), -1)
         first[nodes] = np.cumsum(size) - size
-        row = first[near] + neuron
-        place, steps = self.offsets(self.s if back else self.h)[far] + other, self.size[far]
-        row, order = sorted_keys(row)
-        place, steps = place[order], steps[order]
-        found = Entries(found.edge[order], found.source[order], found.target[order], found.weight[order])
-        last = place + (self.batch - 1) * steps  # of the samples
-        small = len(place) == 0 or (place.min() > -(2**31) and last.max() < 2**31)
-        apart = bool((steps != 1).any())
+        row, order = sorted_keys(first[near][found.edge] + neuron)
+        place, turned = self.side_by_side("s" if back else "h", far, edges, found.edge, other)
+        small = len(place) == 0 or (place.min() > -(2**31) and place.max() + self.batch < 2**31)
+        offsets = self.on_device(place.astype(np.int32)[order] if small else place[order])
         return Scattered(
-            self.in_order(found), self.on_device(place.astype(np.int32) if small else place),
-            self.on_device(steps.astype(np.int32) if apart else np.ones(1, dtype=np.int32)),
-            np.searchsorted(row, np.arange(size.sum() + 1)), apart or bool((size != 1).any()),
+            self.in_order(edges, found.edge, found.weight, order), offsets,
+            np.searchsorted(row, np.arange(size.sum() + 1)), bool((size != 1).any()), turned,
         )  # fmt: skip
 
-    def in_order(self, entries: Entries) -> Tensor:
-        """Return the weights of entries in this order: a copy, refreshed for every run."""
+    def side_by_side(
+        self, name: str, ends: Index, edges: Index, edge: Index, neurons: Index
+    ) -> tuple[Index, Turned]:  # fmt: skip
+        """Return offsets of neurons' states ("h") or signals ("s"), whose samples lie side by side there.
+
+        They lie so in the buffers of single neurons; of others there is a copy, which is to be transposed before.
+
+        Parameters
+        ----------
+        name : str
+        ends : ndarray of int64
+            The node at the end in question of every edge of the network.
+        edges : ndarray of int64
+            Those that matter.
+        edge, neurons : ndarray of int64, shape (entries,)
+            The edge of each entry, one of these, and the neuron within the node.
+        """
+        s, base, turned = self.ws.structure, np.zeros(len(ends), dtype=np.int64), []
+        nodes = ends[edges]
+        base[edges], group_of = self.offsets({"h": self.h, "s": self.s}[name])[nodes], s.group_of[nodes]
+        for g in np.unique(group_of[self.size[nodes] != 1]).tolist():
+            buffer: Tensor = getattr(self.ws, name)(g)
+            if (name, g) not in self._sides:
+                self._sides[name, g] = self.ws.empty(buffer.shape[0], buffer.shape[2], self.batch)
+            copy, here = self._sides[name, g], np.flatnonzero(group_of == g)
+            begin = (copy.data_ptr() - self.anchor.data_ptr()) // self.item
+            base[edges[here]] = begin + s.position[nodes[here]] * (buffer.shape[2] * self.batch)
+            turned.append((buffer, copy))
+        return base[edge] + neurons * self.batch, tuple(turned)
+
+    def in_order(self, edges: Index, edge: Index, weight: Index, order: Index | slice) -> Tensor:
+        """Return the weights of entries of some edges in this order: a copy, refreshed for every run."""
         s, ws = self.ws.structure, self.ws
-        bucket_of = s.bucket_of[entries.edge]
-        found = np.unique(bucket_of)
+        found = np.unique(s.bucket_of[edges])
         if not len(found):
             return self.anchor
-        copy = torch.empty(len(bucket_of), dtype=ws.dtype, device=ws.device)
+        weight = weight[order]
+        if len(found) == 1:
+            packed, rows = ws.weights(s.buckets[found[0]]).view(-1), self.on_device(weight)
+            copy = torch.empty(len(weight), dtype=ws.dtype, device=ws.device)
+            ws.refreshed(partial(torch.index_select, packed, 0, rows, out=copy))
+            return copy
+        bucket_of, copy = s.bucket_of[edge[order]], torch.empty(len(weight), dtype=ws.dtype, device=ws.device)
         for b in found:
-            weight, here = ws.weights(s.buckets[b]).view(-1), np.flatnonzero(bucket_of == b)
-            rows, to = self.on_device(entries.weight[here]), self.on_device(here)
-            if len(found) == 1:
-                ws.refreshed(partial(torch.index_select, weight, 0, rows, out=copy))
-            else:
-                ws.refreshed(partial(_put, copy, to, weight, rows))
+            here = np.flatnonzero(bucket_of == b)
+            rows, to = self.on_device(weight[here]), self.on_device(here)
+            ws.refreshed(partial(_put, copy, to, ws.weights(s.buckets[b]).view(-1), rows))
         return copy
 
     def even(self, nodes: Index) -> bool:

@@ -1,0 +1,116 @@
+"""AdamW whose step is one launch, for the weights of a network on a card."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim.adam import adam
+
+from pcgraph.backends.triton.availability import unusable
+
+__all__ = ["FusedAdamW"]
+
+
+class FusedAdamW(torch.optim.AdamW):
+    """AdamW (Loshchilov & Hutter, 2019) that moves all parameters of a group in one launch, where Triton has a card.
+
+    It takes the steps of ``torch.optim.AdamW`` and keeps the same state under the same names, so that either loads the
+    checkpoints of the other. torch's own ``fused=True`` cuts parameters into pieces of 65,536 numbers, of which a
+    network of a million has too few to fill a card, and takes twice as long where gradients are zero, as those of first
+    layers are after few inference steps. Where the launch cannot be (no card, no Triton, another dtype, parameters that
+    are not contiguous, a gradient scaler, a recording whose gradients lie elsewhere than in the steps before it),
+    torch's step is taken instead. It can be recorded: ``capturable`` is set where the parameters are on a card.
+
+    Parameters
+    ----------
+    params : iterable
+        What any optimizer of torch takes: ``net.parameters()``, or :meth:`pcgraph.PCNetwork.parameter_groups`.
+    lr : float or Tensor
+        The rate. A tensor on the device can be changed under a recording.
+    betas : (float, float)
+    eps : float
+    weight_decay : float
+
+    Raises
+    ------
+    ValueError
+        A number is out of its range, as torch says it.
+
+    Examples
+    --------
+    >>> import pcgraph
+    >>> net = pcgraph.PCNetwork(pcgraph.graphs.chain([4, 3, 2]))
+    >>> optimizer = pcgraph.training.FusedAdamW(net.parameters(), lr=1e-3)
+    """
+
+    #: Launches are kept for so many places of the gradients.
+    KEPT = 8
+
+    def __init__(
+        self, params: Iterable[Any], lr: float | Tensor = 1e-3, betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8, weight_decay: float = 1e-2,
+    ) -> None:  # fmt: skip
+        super().__init__(params, lr, betas, eps, weight_decay, fused=True)
+        on_card = all(p.is_cuda for group in self.param_groups for p in group["params"])
+        self.defaults["capturable"] = on_card
+        for group in self.param_groups:
+            group["capturable"] = on_card
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Take a step, and return what the closure returns, if there is one."""
+        self._accelerator_graph_capture_health_check()
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            self._move(group)
+        return loss
+
+    def _move(self, group: dict[str, Any]) -> None:
+        columns: list[list[Tensor]] = [[], [], [], [], []]
+        parameters, gradients, means, squares, steps = columns
+        largest: list[Tensor] = []
+        has_complex = self._init_group(  # type: ignore[no-untyped-call]
+            group, parameters, gradients, means, squares, largest, steps
+        )
+        launch = self._launch(group, columns) if parameters else None
+        if launch is not None:
+            torch._foreach_add_(steps, 1)
+            launch(columns, group)
+            return
+        names = ("amsgrad", "lr", "weight_decay", "eps", "maximize", "foreach", "capturable", "differentiable", "fused")
+        adam(
+            parameters, gradients, means, squares, largest, steps, has_complex=has_complex, beta1=group["betas"][0],
+            beta2=group["betas"][1], grad_scale=getattr(self, "grad_scale", None), decoupled_weight_decay=True,
+            found_inf=getattr(self, "found_inf", None), **{name: group[name] for name in names},
+        )  # fmt: skip
+
+    def _launch(self, group: dict[str, Any], columns: list[list[Tensor]]) -> Callable[..., None] | None:
+        """Return the launch for what lies so, or None where there can be none."""
+        first, *rest = (t for column in columns[:4] for t in column)
+        other = any(group[name] for name in ("amsgrad", "maximize", "differentiable"))
+        exact = first.dtype == torch.float32 or (first.dtype == torch.float64 and not first.is_cuda)
+        if other or not exact or unusable(first.device, first.dtype, asked=True) is not None:
+            return None
+        if getattr(self, "grad_scale", None) is not None or getattr(self, "found_inf", None) is not None:
+            return None
+        alike = all(t.device == first.device and t.dtype == first.dtype and t.is_contiguous() for t in (first, *rest))
+        if not alike or any(step.device != first.device for step in columns[4]):
+            return None
+        kept: dict[Any, Any] = self.__dict__.setdefault("_launches", {})
+        key = tuple(t.data_ptr() - column[0].data_ptr() for column in columns for t in column)
+        if key not in kept:
+            if first.is_cuda and torch.cuda.is_current_stream_capturing():
+                return None  # its table could not be brought to the card now
+            from pcgraph.backends.triton.adamw import AdamWStep
+
+            while len(kept) >= self.KEPT:
+                del kept[next(iter(kept))]
+            kept[key] = AdamWStep(columns)
+        launch: Callable[..., None] = kept[key]
+        return launch
