@@ -321,6 +321,19 @@ class SGD(StateOptimizer):
         return f"SGD(lr={self.lr!r}{extra}{', nesterov=True' if self.nesterov else ''})"
 
 
+def require_betas(betas: Any) -> tuple[float, float]:
+    """Refuse what is not how much is kept of a mean and of a square, two numbers in [0, 1).
+
+    Raises
+    ------
+    ConfigError
+    """
+    if not isinstance(betas, tuple | list) or len(betas) != 2:
+        raise ConfigError(f"betas must be two numbers in [0, 1) (found {shown(betas)})", key="betas")
+    first, second = (require_number(beta, "betas", least=0, below=1) for beta in betas)
+    return first, second
+
+
 class Adam(StateOptimizer):
     """Moves the states as ``torch.optim.Adam`` does parameters, with one step count for all of them.
 
@@ -333,10 +346,7 @@ class Adam(StateOptimizer):
 
     def __init__(self, lr: Rate = 0.01, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8) -> None:
         super().__init__(lr)
-        if not isinstance(betas, tuple | list) or len(betas) != 2:
-            raise ConfigError(f"betas must be two numbers in [0, 1) (found {shown(betas)})", key="betas")
-        first, second = (require_number(beta, "betas", least=0, below=1) for beta in betas)
-        self.betas = (first, second)
+        self.betas = require_betas(betas)
         self.eps = require_number(eps, "eps", above=0)
 
     def step(self, state: Tensor, grad: Tensor, memory: dict[str, Any]) -> None:

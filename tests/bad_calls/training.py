@@ -24,6 +24,10 @@ def evaluated(**changed: Any) -> Any:
     return pcgraph.evaluate(net(), BATCHES, **{**ZERO, **changed})
 
 
+def weights() -> list[torch.nn.Parameter]:
+    return [torch.nn.Parameter(torch.ones(2))]
+
+
 def made(optimizer: Callable[[list[Any]], Any]) -> Any:
     """fit with an optimizer that is made of the network's parameters."""
     own = net()
@@ -97,6 +101,16 @@ TRAINING = [
              bad={**NO_OBJECT, **NONE, "class": pcgraph.SGD, "torch's": torch.optim.SGD([torch.ones(1)]),
                   "beyond float32": pcgraph.SGD(1e39), "beyond it for a node": pcgraph.Adam({"h1": 1e39, None: 0.1})},
              good={"sgd": pcgraph.SGD(np.float32(0.1)), "adam": pcgraph.Adam()}),
+    Argument("backends.FusedAdamW(params=)", training.FusedAdamW, "anything",
+             bad={**NO_OBJECT, **NONE, "no tensors": [1, 2], "whole numbers": [torch.ones(2, dtype=torch.int64)],
+                  "group without any": [{"lr": 0.1}], "empty": []},
+             good={"parameters": [torch.nn.Parameter(torch.ones(2))], "tensor": [torch.ones(2, requires_grad=True)]}),
+    Argument("backends.FusedAdamW(lr=)", lambda v: training.FusedAdamW(weights(), lr=v), "number from 0"),
+    Argument("backends.FusedAdamW(betas=)", lambda v: training.FusedAdamW(weights(), betas=v), "anything",
+             bad={"one": (0.9,), "number": 0.9, "text": "ab", "too large": (0.9, 1.0), "nan": (math.nan, 0.9), **NONE},
+             good={"list": [0.9, 0.99], "zero": (0.0, 0.0)}),
+    Argument("backends.FusedAdamW(eps=)", lambda v: training.FusedAdamW(weights(), eps=v), "positive number"),
+    Argument("backends.FusedAdamW(weight_decay=)", lambda v: training.FusedAdamW(weights(), weight_decay=v), "number from 0"),
     Argument("fit(optimizer=)", lambda v: fitted(optimizer=v), "anything",
              bad={**NO_OBJECT, **NONE, "class": torch.optim.SGD, "ours": pcgraph.SGD(0.1),
              "of others": torch.optim.SGD([torch.ones(1)])}),

@@ -293,7 +293,8 @@ def test_every_public_name_is_in_the_reference() -> None:
     for room in rooms:
         module = __import__(f"pcgraph.{room}", fromlist=["*"])
         for each in module.__all__:
-            hidden = (room, each) in {("transforms", "Shape"), ("learning", "InferenceResult")}
+            elsewhere = {("transforms", "Shape"), ("learning", "InferenceResult"), ("backends", "FusedAdamW")}
+            hidden = (room, each) in elsewhere
             assert {f"pcgraph.{room}.{each}", f"pcgraph.{each}"} & found or hidden, f"pcgraph.{room}.{each}"
     for each in pcgraph.__all__:
         is_room = isinstance(getattr(pcgraph, each), types.ModuleType)

@@ -51,6 +51,8 @@ MUTANTS = [
     fault("the first moment is not divided", ADAMW, "x -= rate / of_mean *", "x -= rate *", "adamw"),
     fault("steps are not counted", OPTIMIZER, "            torch._foreach_add_(steps, 1)\n", "", "adamw"),
     fault("a rate in a tensor is that of the first step", ADAMW, "RATE=isinstance(group[\"lr\"], Tensor)", "RATE=False", "adamw"),
+    fault("launches go by places alone", OPTIMIZER, "key = (first.device, sizes,", "key = (first.device,", "adamw"),
+    fault("rows that are not of ones weigh more", MEANS, "        y = tl.where(y > 0, 1.0, 0.0).to(y.dtype)\n", ""),
     fault("gradients that are scaled move weights", OPTIMIZER, "if getattr(self, \"grad_scale\", None) is not None or", "if", "adamw"),
     fault("neurons share the dual of their first", LAUNCHES, "duals + self.within[:, None] * places.item", "duals"),
     fault("rates go round among neurons", PROGRAM, "place[some][self.places.neurons(some)[0]]", "np.resize(place[some], self.places.size[some].sum())"),

@@ -81,7 +81,11 @@ class AdamWStep:
         """Launch it, after each number of steps has risen by one."""
         first, second = group["betas"]
         adamw[(len(self.table),)](
-            *(column[0] for column in columns), self.table, group["lr"], first, second, math.log2(first),
-            math.log2(second), group["eps"], group["weight_decay"], RATE=isinstance(group["lr"], Tensor),
+            *(column[0] for column in columns), self.table, group["lr"], first, second, _log2(first), _log2(second),
+            group["eps"], group["weight_decay"], RATE=isinstance(group["lr"], Tensor),
             **self.options,
         )  # fmt: skip
+
+
+def _log2(beta: float) -> float:
+    return math.log2(beta) if beta > 0 else -math.inf

@@ -30,6 +30,7 @@ def means_of(
     for b in range(0, batch, BB):
         mb = (b + rb) < batch
         y = tl.load(Y + (b + rb)[None, :] * classes + rc[:, None], mask=mc[:, None] & mb[None, :], other=0.0)
+        y = tl.where(y > 0, 1.0, 0.0).to(y.dtype)
         h = tl.load(states + (b + rb)[:, None] * size, mask=mb[:, None] & mn[None, :], other=0.0)
         sums = tl.dot(y, h, sums, input_precision=DOT, out_dtype=sums.dtype)
         told += y

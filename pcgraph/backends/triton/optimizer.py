@@ -9,7 +9,10 @@ import torch
 from torch import Tensor
 from torch.optim.adam import adam
 
+from pcgraph.arguments import require_number, shown
 from pcgraph.backends.triton.availability import unusable
+from pcgraph.errors import ConfigError, said_by
+from pcgraph.optimizers import require_betas
 
 __all__ = ["FusedAdamW"]
 
@@ -36,8 +39,8 @@ class FusedAdamW(torch.optim.AdamW):
 
     Raises
     ------
-    ValueError
-        A number is out of its range, as torch says it.
+    ConfigError
+        A number is out of its range, or `params` are none that an optimizer of torch takes.
 
     Examples
     --------
@@ -53,7 +56,22 @@ class FusedAdamW(torch.optim.AdamW):
         self, params: Iterable[Any], lr: float | Tensor = 1e-3, betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8, weight_decay: float = 1e-2,
     ) -> None:  # fmt: skip
-        super().__init__(params, lr, betas, eps, weight_decay, fused=True)
+        rate = require_number(lr, "lr", least=0)
+        rest = (
+            require_betas(betas), require_number(eps, "eps", above=0),
+            require_number(weight_decay, "weight_decay", least=0),
+        )  # fmt: skip
+        try:
+            super().__init__(params, lr if isinstance(lr, Tensor) else rate, *rest, fused=True)
+        except (TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
+            raise ConfigError(
+                f"params must be what an optimizer of torch takes, such as net.parameters() (found {shown(params)}): "
+                f"{said_by(error)}",
+                key="params",
+            ) from error
+        for p in (p for group in self.param_groups for p in group["params"]):
+            if not p.is_floating_point():
+                raise ConfigError(f"params must be of floating-point numbers (found one of {p.dtype})", key="params")
         on_card = all(p.is_cuda for group in self.param_groups for p in group["params"])
         self.defaults["capturable"] = on_card
         for group in self.param_groups:
@@ -99,13 +117,17 @@ class FusedAdamW(torch.optim.AdamW):
             return None
         if getattr(self, "grad_scale", None) is not None or getattr(self, "found_inf", None) is not None:
             return None
+        if isinstance(group["lr"], Tensor) and group["lr"].device != first.device:
+            return None
         alike = all(t.device == first.device and t.dtype == first.dtype and t.is_contiguous() for t in (first, *rest))
         if not alike or any(step.device != first.device for step in columns[4]):
             return None
         kept: dict[Any, Any] = self.__dict__.setdefault("_launches", {})
-        key = tuple(t.data_ptr() - column[0].data_ptr() for column in columns for t in column)
+        sizes = tuple(t.numel() for t in columns[0])
+        key = (first.device, sizes, *(t.data_ptr() - column[0].data_ptr() for column in columns for t in column))
+        recording = first.is_cuda and torch.cuda.is_current_stream_capturing()
         if key not in kept:
-            if first.is_cuda and torch.cuda.is_current_stream_capturing():
+            if recording:
                 return None  # its table could not be brought to the card now
             from pcgraph.backends.triton.adamw import AdamWStep
 
@@ -113,4 +135,6 @@ class FusedAdamW(torch.optim.AdamW):
                 del kept[next(iter(kept))]
             kept[key] = AdamWStep(columns)
         launch: Callable[..., None] = kept[key]
+        if recording:  # which reads the table for as long as it lasts
+            self.__dict__.setdefault("_recorded", []).append(launch)
         return launch
