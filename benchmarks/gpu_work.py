@@ -265,6 +265,8 @@ def compile_all(z: Size) -> dict[str, Any]:
     groups(z, z.groups[0])
     neurons(replace(z, neurons=(1000, 10_000)))
     large(replace(z, large=(20_000, 200_000)))
+    few = images(replace(z, images=(z.batch, 10 * z.batch)))  # drawn
+    fitted(replace(z, epochs=1), *few[:2])
     torch.set_float32_matmul_precision("highest")
     chain(z, z.chain, z.batch, forward, 3)
     for precision, sizes, batch in (

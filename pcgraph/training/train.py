@@ -136,10 +136,11 @@ def fit(
         A folder for TensorBoard, which must be installed.
     measure_every : int
         Steps from one measurement of energy and accuracy to the next, counted in each epoch. Where the loader has a
-        length, at most a fifth of it, and the last step of each epoch is measured as well.
+        length, at most a fifth of it, and the last step of each epoch is measured as well. At four of them an epoch or
+        more, what may be wrong is looked at, too: a rise of the energy, gradients that do not arrive, a rate too high.
     curvature_every : int
         Steps from one look at the curvature of the energy to the next, by ten power iterations of two gradients
-        each, in a measured step; see ``record.curvature``. 0 for never. It is for the rule Standard and SGD.
+        each, in a measured step that is looked at; see ``record.curvature``. 0 for never. It is for the rule Standard and SGD.
     check : bool
         Look in every step whether the energy is finite, which on a GPU waits for the device. False: only in measured
         steps, and a run that diverges may leave damaged parameters.
