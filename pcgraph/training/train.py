@@ -140,7 +140,8 @@ def fit(
         more, what may be wrong is looked at, too: a rise of the energy, gradients that do not arrive, a rate too high.
     curvature_every : int
         Steps from one look at the curvature of the energy to the next, by ten power iterations of two gradients
-        each, in a measured step that is looked at; see ``record.curvature``. 0 for never. It is for the rule Standard and SGD.
+        each, in a measured step that is looked at; see ``record.curvature``. 0 for never. It is for the rule Standard
+        and SGD.
     check : bool
         Look in every step whether the energy is finite, which on a GPU waits for the device. False: only in measured
         steps, and a run that diverges may leave damaged parameters.
