@@ -61,7 +61,8 @@ class PCNetwork(SharedNetwork):
         ``share``, ``scale``, ``init``, ``slot``, ``role``.
         It is copied and never changed.
     seed : int
-        The seed that the weights are drawn from. torch's global generator is neither read nor moved.
+        The seed that the weights are drawn from, in the order in which they lie in memory. Nodes or edges declared in
+        another order may get other weights from it. torch's global generator is neither read nor moved.
     dtype : torch.dtype, optional
         The type of parameters and states; torch's default dtype if None.
     device : torch.device or str, optional

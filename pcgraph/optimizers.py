@@ -6,7 +6,7 @@ gradient is that of the energy summed over the batch, so that a rate means the s
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -252,6 +252,24 @@ class StateOptimizer:
             samples a process has.
         """
         raise TypeError(f"{type(self).__name__} must define step(state, grad, memory)")
+
+
+def in_place(method: Callable[..., object], tensor: Tensor, *arguments: Any) -> None:
+    """Call a method that works in place on `tensor`, one of its arguments, and returns nothing, or that tensor.
+
+    Raises
+    ------
+    ConfigError
+        It returns something else, which would be dropped without a word.
+    """
+    found = method(*arguments)
+    if found is not None and not (isinstance(found, Tensor) and found.data_ptr() == tensor.data_ptr()):
+        name = getattr(method, "__qualname__", type(method).__name__)
+        raise ConfigError(
+            f"{name} works in place, and what it returns would be dropped (found {shown(found)}): write "
+            "into the tensor that it gets, as in tensor.copy_(...), and return nothing",
+            key=name,
+        )
 
 
 class SGD(StateOptimizer):

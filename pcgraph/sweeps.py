@@ -260,7 +260,7 @@ def _order(net: Network, given: tuple[Node, ...], wanted: tuple[Node, ...]) -> t
     names = {s.nodes[i] for i in found}
     report = check(net.graph, given, repair=False)
     swept = report.sweep(among=names)
-    if swept.witness is not None:
+    if swept.witness is not None or not all(s.has_energy[i] for i in found):  # nothing predicts a lone node
         raise InvalidInitializer(
             f"no module leads from {', '.join(map(repr, given))} to {', '.join(map(repr, wanted))}: "
             f"{report.verdicts['forward'].reason}. Give what is in the way as well, ask for nodes before it, or "

@@ -30,6 +30,7 @@ from pcgraph.energies import Energy, Gaussian
 from pcgraph.errors import ConfigError
 from pcgraph.initializers import Block, Context
 from pcgraph.network import Network
+from pcgraph.optimizers import in_place
 from pcgraph.plan import Plan, Stage
 from pcgraph.plan.operations import Exchange, Index, Write
 
@@ -404,7 +405,7 @@ class Program(ABC):
         if write.source < 0:
             out.zero_()
         else:
-            context.sources[write.source].init(block, out, context)
+            in_place(context.sources[write.source].init, out, block, out, context)
 
     @property
     def taken(self) -> bool:

@@ -22,7 +22,7 @@ from pcgraph.checkpoints.owners import initializer_parts, named_parameters, row_
 from pcgraph.checkpoints.transaction import Transaction
 from pcgraph.errors import CheckpointError, ConfigError, GraphError
 from pcgraph.initializers import Initializer
-from pcgraph.initializers.remember import Remembering
+from pcgraph.initializers.remember import misfit
 from pcgraph.model import PCNetwork
 from pcgraph.network import Structure, whole_parameters
 from pcgraph.network.declaration import EDGE_ATTRIBUTES, NODE_ATTRIBUTES
@@ -349,10 +349,9 @@ class Checkpoint:
 
     def _check_remembered(self, initializer: Initializer, net: PCNetwork | None) -> None:
         """Refuse what is remembered of nodes that the network does not have."""
-        for part in initializer.modules():
-            why = part.misfit(None if net is None else net.structure) if isinstance(part, Remembering) else ""
-            if why:
-                raise self._unfit("initializer", why)
+        why = misfit(initializer, None if net is None else net.structure)
+        if why:
+            raise self._unfit("initializer", why)
 
 
 def _declared(data: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

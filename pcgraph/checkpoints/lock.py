@@ -7,6 +7,7 @@ import os
 import socket
 import threading
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
@@ -25,12 +26,38 @@ __all__ = ["LOCK", "FolderLock"]
 
 LOCK = ".lock"
 HELD = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
+NO_LINK = getattr(os, "O_NOFOLLOW", 0)
+"""What a link leads to is somebody's file, and nothing is written into it."""
 FAR = 1 << 20
 """Windows keeps others from reading a byte that is locked: it is one far behind the name of the holder."""
 
-#: (process, folder) -> the thread that holds it, and how many times it has entered. A fork inherits the dict alone.
-_held: dict[tuple[int, str], tuple[int, int]] = {}
 _guard = threading.Lock()
+
+
+@dataclass
+class _Hold:
+    """Says which thread of this process holds a folder, how many times it has entered, and by which open file."""
+
+    thread: int
+    times: int
+    file: int | None
+
+
+_held: dict[str, _Hold] = {}
+
+
+def _forget() -> None:
+    """Let go, in a forked process, of what its parent holds: a lock lasts until the last copy of its file is closed."""
+    global _guard
+    _guard = threading.Lock()
+    for hold in _held.values():
+        if hold.file is not None:
+            os.close(hold.file)
+    _held.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
 
 
 class FolderLock:
@@ -38,11 +65,12 @@ class FolderLock:
 
     The operating system drops the lock with the process that holds it, however that dies, so that what a killed run
     leaves behind is taken over without further ado. Forked processes, such as those of a DataLoader, do not hold it.
+    Whoever enters again where the folder has been removed meanwhile takes it anew.
 
     Parameters
     ----------
     folder : Path
-        It is made if need be.
+        It is made if need be; relative to where the process is when this is made.
 
     Raises
     ------
@@ -52,45 +80,52 @@ class FolderLock:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._path = os.path.realpath(folder)
-        self._key = (0, "")
-        self._file: int | None = None
+        try:
+            self._path = os.path.realpath(folder)
+        except OSError as error:  # the folder that it is relative to has been removed
+            raise self._unwritable(error) from error
+        self._lock = os.path.join(self._path, LOCK)
 
     def __enter__(self) -> FolderLock:
-        me, self._key = threading.get_ident(), (os.getpid(), self._path)
+        me = threading.get_ident()
         with _guard:
-            holder, times = _held.get(self._key, (me, 0))
-            if holder != me:
+            hold = _held.get(self._path)
+            if hold is None:
+                hold = _Hold(me, 0, self._acquire())
+            elif hold.thread != me:
                 raise self._taken("another thread of this process")
-            if not times:
-                self._file = self._acquire()
-            _held[self._key] = (me, times + 1)
+            elif hold.file is not None and not self._is_current(hold.file):
+                taken = self._acquire()
+                os.close(hold.file)
+                hold.file = taken
+            hold.times += 1
+            _held[self._path] = hold
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with _guard:
-            holder, times = _held.pop(self._key)
-            if times > 1:
-                _held[self._key] = (holder, times - 1)
-        if self._file is not None:
-            with suppress(OSError):  # it may be gone, with its folder
-                os.unlink(self.folder / LOCK)  # while it is held: nobody else can have begun with this very file
-            os.close(self._file)
-            self._file = None
+            hold = _held.get(self._path)
+            if hold is None:
+                return  # a forked process unwinds what its parent has entered
+            hold.times -= 1
+            if hold.times:
+                return
+            del _held[self._path]
+            if hold.file is not None:
+                if self._is_current(hold.file):
+                    with suppress(OSError):
+                        os.unlink(self._lock)  # while it is held: nobody else can have begun with this very file
+                os.close(hold.file)
 
     def _acquire(self) -> int | None:
         while True:
             try:
-                self.folder.mkdir(parents=True, exist_ok=True)
-                file = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+                os.makedirs(self._path, exist_ok=True)
+                file = os.open(self._lock, os.O_RDWR | os.O_CREAT | NO_LINK, 0o666)
             except OSError as error:
-                raise CheckpointError(
-                    f"the checkpoint cannot be written to {self.folder}: {error.strerror or error}. Give a folder that "
-                    "can be written to.",
-                    path=self.folder,
-                ) from error
+                raise self._unwritable(error) from error
             try:
                 _lock(file)
             except OSError as error:
@@ -109,9 +144,16 @@ class FolderLock:
     def _is_current(self, file: int) -> bool:
         """Say whether the file that is locked is the one that others will find."""
         try:
-            return os.path.samestat(os.fstat(file), os.stat(self.folder / LOCK))
-        except FileNotFoundError:
+            return os.path.samestat(os.fstat(file), os.stat(self._lock))
+        except OSError:  # it is gone, or its folder is
             return False
+
+    def _unwritable(self, error: OSError) -> CheckpointError:
+        return CheckpointError(
+            f"the checkpoint cannot be written to {self.folder}: {error.strerror or error}. Give a folder that can be "
+            "written to.",
+            path=self.folder,
+        )
 
     def _taken(self, by: str) -> CheckpointError:
         return CheckpointError(
@@ -122,7 +164,7 @@ class FolderLock:
 
 
 def _lock(file: int) -> None:
-    """Lock an open file for this process, at once or not at all.
+    """Lock an open file, at once or not at all; a copy of the file that is opened and closed beside it does no harm.
 
     Raises
     ------
@@ -130,7 +172,7 @@ def _lock(file: int) -> None:
         Another process holds it; or there are no locks here.
     """
     if fcntl is not None:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     elif msvcrt is not None:
         os.lseek(file, FAR, os.SEEK_SET)
         try:

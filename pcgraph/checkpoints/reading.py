@@ -58,18 +58,21 @@ def load(folder: str | Path) -> Checkpoint:
     folder = require_path(folder, "folder")
     if (folder / MANIFEST).exists() or NAME.fullmatch(folder.name):
         return _read(folder)
-    found = numbered(folder)
-    if not found:
-        what = "there is no checkpoint in it" if folder.is_dir() else "there is no such folder"
-        raise CheckpointError(f"no checkpoint can be read from {folder}: {what}", path=folder)
-    try:
-        return _read(found[-1])
-    except CheckpointError as error:
-        if len(found) > 1:
-            raise CheckpointError(
-                f"{error} The one before it is still there: pcgraph.load({str(found[-2])!r}).", path=error.path
-            ) from error
-        raise
+    while True:
+        found = numbered(folder)
+        if not found:
+            what = "there is no checkpoint in it" if folder.is_dir() else "there is no such folder"
+            raise CheckpointError(f"no checkpoint can be read from {folder}: {what}", path=folder)
+        try:
+            return _read(found[-1])
+        except CheckpointError as error:
+            if not found[-1].exists():
+                continue  # a run that goes on has written others, and removed this one while it was being read
+            if len(found) > 1:
+                raise CheckpointError(
+                    f"{error} The one before it is still there: pcgraph.load({str(found[-2])!r}).", path=error.path
+                ) from error
+            raise
 
 
 def _read(path: Path) -> Checkpoint:

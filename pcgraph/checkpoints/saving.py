@@ -19,6 +19,7 @@ from pcgraph.checkpoints.owners import initializer_parts, named_parameters, row_
 from pcgraph.checkpoints.writing import Incoming, files_of, state_of, tensors_file
 from pcgraph.errors import CheckpointError, ConfigError, GraphError, PCGraphWarning
 from pcgraph.initializers import Initializer
+from pcgraph.initializers.remember import misfit
 from pcgraph.model import PCNetwork
 from pcgraph.processes import Group, telling
 from pcgraph.serialization import graph_to_data
@@ -86,6 +87,9 @@ def save(
     require_instance(net, "net", PCNetwork, "pcgraph.PCNetwork(graph)")
     if initializer is not None:
         require_instance(initializer, "initializer", Initializer, "pcgraph.Null()")
+        why = misfit(initializer, net.structure)
+        if why:
+            raise ConfigError(f"the initializer is not of this network: {why}", key="initializer")
     keep = require_count(keep, "keep", least=1)
     counts = {"step": require_count(step, "step", most=2**63 - 1), "epoch": require_count(epoch, "epoch")}
     folder = require_path(folder, "folder")

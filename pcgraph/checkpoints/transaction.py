@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pcgraph.checkpoints.fits import require_fit
+from pcgraph.network import kept
 
 __all__ = ["Transaction"]
 
@@ -60,7 +61,7 @@ class Transaction:
     def before(self, part: Any) -> None:
         """Take `part` down as it is, to be put back where anything later fails."""
         if isinstance(part, nn.Module):
-            self.on_error(_module(part))
+            self.on_error(kept(part))
         elif isinstance(part, torch.optim.Optimizer):
             self.on_error(_optimizer(part))
         else:
@@ -69,23 +70,6 @@ class Transaction:
     def on_error(self, put_back: Callable[[], object]) -> None:
         """Call `put_back` where anything later fails."""
         self._undo.append(put_back)
-
-
-def _module(module: nn.Module) -> Callable[[], None]:
-    """Keep the attributes of all its modules, and the values of all its tensors."""
-    parts = [(part, {k: copy.copy(v) if isinstance(v, dict) else v for k, v in vars(part).items()})
-             for part in module.modules()]  # fmt: skip
-    tensors = [(tensor, tensor.detach().clone()) for tensor in (*module.parameters(), *module.buffers())]
-
-    def put_back() -> None:
-        for part, attributes in parts:
-            vars(part).clear()
-            vars(part).update(attributes)
-        with torch.no_grad():
-            for tensor, value in tensors:
-                tensor.copy_(value)
-
-    return put_back
 
 
 def _optimizer(optimizer: torch.optim.Optimizer) -> Callable[[], None]:

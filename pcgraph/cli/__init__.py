@@ -116,17 +116,21 @@ def check(
     repair: Annotated[
         bool, typer.Option("--repair", help="Propose nodes to give a value, for a sweep to exist.")
     ] = False,
-    seconds: Annotated[float, typer.Option(help="With --repair: how long to look for a smallest one.")] = 10.0,
+    seconds: Annotated[
+        float | None, typer.Option(help="With --repair: how long to look for a smallest one. [10]")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Say which state initializers a graph and its clamps admit.
 
     Exits 1 where forward initialization (or what --init names) does not exist, in any of the phases.
     """
-    if not 0 <= seconds < math.inf:
+    if seconds is not None and not 0 <= seconds < math.inf:
         raise ConfigError(f"--seconds is a number that is not negative (found {seconds})", key="seconds")
+    if seconds is not None and not repair:
+        raise ConfigError("--seconds is how long to look for a repair: give --repair too", key="seconds")
     graph = read_graph(file)
-    budget: Budget | bool = Budget(seconds=seconds) if repair else False
+    budget: Budget | bool = Budget(seconds=10.0 if seconds is None else seconds) if repair else False
     found: Report | PhaseReport
     if phase and clamp:
         raise ConfigError("give --clamp or --phase, not both", key="phase")

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from pcgraph import data, drawing
+from pcgraph.cli.train import require_out
 from pcgraph.initializers import Forward
 from pcgraph.model import PCNetwork
 from pcgraph.optimizers import SGD
@@ -37,6 +38,7 @@ def demo(
 ) -> None:
     """Declare a small network, check it, train it on the digits of scikit-learn, and draw what happened."""
     train, test = data.load("digits"), data.load("digits", "test")
+    require_out(out)
     out.mkdir(parents=True, exist_ok=True)
     console = Console(highlight=False)
 

@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from pcgraph import drawing, tuning
+from pcgraph.cli.train import require_out
 from pcgraph.experiments.options import write_config
 from pcgraph.tuning.settings import Settings
 
@@ -36,6 +37,7 @@ def search(
     """
     plan = Settings.read(config, {"storage": storage, "trials": trials})
     place = out or Path("runs") / config.stem
+    require_out(place)  # what is found in hours has to go somewhere
     asked: dict[str, Any] = {"storage": str(place / "search.db"), "name": config.stem, **plan.search}
     found = tuning.search(plan.train, plan.space, final_epochs=plan.base["epochs"], retry=retry, **asked)
     console = Console(highlight=False, soft_wrap=True)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import tempfile
 import warnings
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -14,18 +13,19 @@ import typer
 from rich.console import Console
 
 from pcgraph import drawing
-from pcgraph.checkpoints import exists, load
+from pcgraph.checkpoints import FolderLock, exists, load
 from pcgraph.data import Images
 from pcgraph.errors import CheckpointError, ConfigError, PCGraphWarning
 from pcgraph.experiments.experiment import Experiment, Splits, dry_run, load_splits, prepare, rehearse
 from pcgraph.experiments.options import Options, flag, options_from, write_config
 from pcgraph.model import PCNetwork
 from pcgraph.processes import Group, started, telling
+from pcgraph.serialization.files import require_writable
 from pcgraph.training import Evaluation, History, evaluate, fit
 
-__all__ = ["train", "wide_console"]
+__all__ = ["require_out", "train", "wide_console"]
 
-SETTINGS = "settings.toml"
+SETTINGS, CHECKPOINT = "settings.toml", "checkpoint"
 MAY_CHANGE = ("epochs", "device", "test_init", "test_steps")
 """A resumed run may be given these anew; the optimizer, the data and the network go on as they were."""
 WIDTH = 120
@@ -124,7 +124,11 @@ def _train(chosen: Options, group: Group | None, *, resumed: bool, plan_only: bo
     if group is not None:
         group.barrier()
     splits = load_splits(experiment) if splits is None else splits
-    history = _fit(experiment, splits, resumed, leads)
+    folder = Path(chosen.out) / CHECKPOINT if chosen.out and leads else None
+    with nullcontext() if folder is None else FolderLock(folder):  # it may have been taken while data were read
+        if folder is not None and not resumed:
+            _require_no_run(chosen.out)
+        history = _fit(experiment, splits, resumed, leads)
     if leads:
         _tell(experiment, splits, history)
     elif history.stopped == "interrupted":
@@ -142,29 +146,32 @@ def _require_place(o: Options, resumed: bool) -> None:
     """
     if not o.out:
         return
-    folder = Path(o.out).absolute()
-    try:
-        there = next(place for place in (folder, *folder.parents) if _exists(place))
-        with tempfile.TemporaryFile(dir=there):  # which is more than its permissions say
-            pass
-    except OSError as problem:
-        raise CheckpointError(f"cannot write to --out {folder}: {problem.strerror}", path=folder) from problem
-    checkpoint = folder / "checkpoint"
+    require_out(Path(o.out))
     if resumed:
-        load(checkpoint)
-    elif exists(checkpoint):
-        raise ConfigError(
-            f"--out {o.out} holds another run: go on with it by --resume {o.out}, or give another --out", key="out"
-        )
+        load(Path(o.out) / CHECKPOINT)
+    else:
+        _require_no_run(o.out)
 
 
-def _exists(place: Path) -> bool:
-    """Say whether anything has this name; a name that nothing can have is an OSError."""
+def require_out(folder: Path) -> None:
+    """Refuse a folder that nothing can be written to.
+
+    Raises
+    ------
+    CheckpointError
+    """
     try:
-        os.lstat(place)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    return True
+        require_writable(folder)
+    except OSError as problem:
+        where = folder.absolute()
+        raise CheckpointError(f"cannot write to --out {where}: {problem.strerror}", path=where) from problem
+
+
+def _require_no_run(out: str) -> None:
+    if exists(Path(out) / CHECKPOINT):
+        raise ConfigError(
+            f"--out {out} holds another run: go on with it by --resume {out}, or give another --out", key="out"
+        )
 
 
 def _fit(experiment: Experiment, splits: Splits, resumed: bool, leads: bool) -> History:
@@ -178,8 +185,8 @@ def _fit(experiment: Experiment, splits: Splits, resumed: bool, leads: bool) -> 
         return fit(
             experiment.net, loader, **experiment.in_training, epochs=o.epochs,
             validate=partial(_judge, experiment, splits), log=folder / "log.csv" if folder else None,
-            checkpoint=folder / "checkpoint" if folder else None,
-            resume=folder / "checkpoint" if folder and resumed else None, on_interrupt="return", progress=True,
+            checkpoint=folder / CHECKPOINT if folder else None,
+            resume=folder / CHECKPOINT if folder and resumed else None, on_interrupt="return", progress=True,
         )  # fmt: skip
 
 

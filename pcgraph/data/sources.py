@@ -26,11 +26,15 @@ import torch
 from pcgraph.data.formats import Bytes, read_cifar10, read_cifar10_archive, read_idx
 from pcgraph.data.sampling import stratified
 from pcgraph.errors import ConfigError, DataError, unknown_name
+from pcgraph.serialization.files import require_writable
 
 __all__ = ["CATALOGUE", "Source", "canonical", "find", "is_here", "raw", "read"]
 
 SYSTEM_FOLDER = Path("/usr/share/datasets")
 ARCHIVE = "cifar-10-binary.tar.gz"
+NO_POOCH = "downloading needs pooch: pip install 'pcgraph[data]'"
+PATIENCE = 5
+"""A site that is only asked has so many seconds to answer."""
 _IDX_FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
     "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
@@ -254,6 +258,49 @@ def is_here(source: Source, split: str) -> bool:
     return source.format == "scikit-learn" or _locally(source, split, _folders(source, None)) is not None
 
 
+def foresee(source: Source) -> list[str] | None:
+    """Read what is on this machine, and ask for what is not without fetching it.
+
+    Returns
+    -------
+    list of str or None
+        None where all is here; else what would go wrong with a download now, as far as that can be seen.
+
+    Raises
+    ------
+    DataError
+        A file is malformed, or what reads it or fetches it is not installed.
+    """
+    away = None
+    for split in source.counts:
+        if is_here(source, split):
+            raw(source, split)
+        elif away is None:
+            away = _obstacles(source, split)
+    return away
+
+
+def _obstacles(source: Source, split: str) -> list[str]:
+    """Say what would go wrong with a download; nothing where a site answers and the cache can be written to."""
+    pooch = _pooch()
+    if pooch is None:
+        raise _not_found(source, split, _folders(source, None), [NO_POOCH], None)
+    cache = Path(pooch.os_cache("pcgraph")) / source.name
+    try:
+        require_writable(cache)
+    except OSError as problem:
+        return [f"{cache}: {_brief(problem)}"]
+    ask, said = pooch.HTTPDownloader(timeout=PATIENCE), []
+    for mirror in source.mirrors:
+        try:
+            if ask(mirror + _wanted(source, split)[0], None, None, check_only=True):
+                return []
+            said.append(f"{mirror}: it has no such file")
+        except (OSError, ValueError) as problem:
+            said.append(f"{mirror}: {_brief(problem)}")
+    return said
+
+
 def _locally(source: Source, split: str, folders: list[Path]) -> tuple[Path, ...] | None:
     """Find the files in the first folder that has all of them."""
     return next((found for folder in folders if (found := _in_folder(source, split, folder)) is not None), None)
@@ -397,7 +444,7 @@ def _download(source: Source, split: str, problems: list[str]) -> tuple[Path, ..
     """Download a split into the cache; if that fails, return None and add what went wrong to `problems`."""
     pooch = _pooch()
     if pooch is None:
-        problems.append("downloading needs pooch: pip install 'pcgraph[data]'")
+        problems.append(NO_POOCH)
         return None
     found = []
     for name in _wanted(source, split):

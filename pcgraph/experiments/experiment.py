@@ -17,7 +17,7 @@ import torch
 from pcgraph import data, graphs
 from pcgraph.data import Images
 from pcgraph.data.loading import class_balanced
-from pcgraph.data.sources import CATALOGUE, Source, is_here
+from pcgraph.data.sources import CATALOGUE, Source, foresee
 from pcgraph.errors import ConfigError, Diverged, InvalidInitializer, PCGraphWarning, unknown_name
 from pcgraph.experiments.initializers import make_initializer
 from pcgraph.experiments.machine import within_memory
@@ -202,6 +202,10 @@ def rehearse(experiment: Experiment) -> None:
         warnings.simplefilter("ignore", PCGraphWarning)
         fit(tried.net, images.batches(classes), **tried.in_training, epochs=1, progress=False, group=False)
         evaluate(tried.net, images.batches(classes, shuffle=False), **tried.at_test, group=False)
+    if experiment.net.device.type == "cpu":
+        size = min(o.batch_size, len(experiment.stand_in.train))
+        needed = max((plan.memory(size) for _, plan in experiment.plans), default=0)
+        require_bytes(needed, f"a training step of a batch of {size}", "take a smaller --batch-size, or smaller groups")
 
 
 def load_splits(experiment: Experiment) -> Splits:
@@ -306,20 +310,27 @@ def _test_init(
 
 
 def dry_run(experiment: Experiment) -> list[Any]:
-    """Say what a run would do, as things to print: the report, the plan, and what it costs. It reads no data."""
+    """Say what a run would do, as things to print: the report, the plan, and what it costs; nothing is downloaded.
+
+    Raises
+    ------
+    DataError
+        The data are here, and malformed; or they are not, and nothing is installed that fetches them.
+    """
     source, batch = experiment.source, experiment.options.batch_size
     splits = experiment.stand_in
     train, judge, test = (len(images) for images in (splits.train, splits.judge, splits.test))
     judged = f"{judge} to judge epochs, {test} for the test"
     if splits.judge is splits.test:
         judged = f"{test} for the test, which judge the epochs too (see --validation)"
-    here = all(is_here(source, split) for split in source.counts)
+    obstacles = foresee(source)
     weights, remembered = (
         sum(p.numel() for p in group) for group in (experiment.net.parameters(), experiment.remembered)
     )
     facts = [
         f"data: {source.name}, {train} images for training, {judged}",
-        *([] if here else [f"{source.name} is not on this machine yet: training looks for it, and downloads it."]),
+        *([] if obstacles is None else [f"{source.name} is not on this machine yet: training downloads it."]),
+        *(f"A download would fail now: {problem}" for problem in obstacles or ()),
         f"parameters: {weights:,}" + (f", and {remembered:,} of the initializer" if remembered else ""),
     ]
     parts = experiment.plans

@@ -93,6 +93,6 @@ def verdict_on(text: str, report: Report, graph: nx.DiGraph) -> Verdict:
     name, options = name_and_options(text, "initializer", "init")
     if name == "memory" and not options:
         return report.verdicts["memory"]
-    if name == "amortized":
+    if name in ("memory", "amortized"):
         return report.verdict(make_initializer(text, PCNetwork(graph)))
     return report.verdict(make_initializer(text, graph))

@@ -142,6 +142,12 @@ def options_from(given: Mapping[str, Any], config: Path | None = None) -> Option
         raise ConfigError(
             f"--rule {made.rule} has no inference (found {', '.join(map(flag, unused))}): leave that out", key=unused[0]
         )
+    if given.get("test_steps") is not None and not made.test_init:
+        raise ConfigError(
+            "--test-steps is for inference at test time, and without --test-init a sweep answers: give both, or leave "
+            "it out",
+            key="test_steps",
+        )
     return made
 
 

@@ -156,8 +156,9 @@ def option_types(name: str, options: Iterable[str], kind: Callable[..., Any]) ->
         An unknown option; the message offers the nearest.
     """
     known = {
-        k: set(str(p.annotation).split(" | ")) for k, p in inspect.signature(kind).parameters.items() if k != "net"
-    }
+        k: set(str(p.annotation).split(" | ")) for k, p in inspect.signature(kind).parameters.items()
+        if k != "net" and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+    }  # fmt: skip
     for key in options:
         if key not in known:
             none = f"{name} takes no options (found {key!r})"

@@ -168,7 +168,7 @@ class Planner:
             names, report = self.net.structure.nodes, self.report(clamped, masked)
             ancestors = self._ancestors(target, clamped)
             sweep = report.sweep(among=[names[i] for i in ancestors])
-            if sweep.witness is not None:
+            if sweep.witness is not None or not self.net.structure.has_energy[target]:  # nothing predicts a lone node
                 verdict, node = report.verdicts["forward"], names[target]
                 raise InvalidInitializer(
                     f"no sweep gives {node!r}, which {verdict.reason}: predict by inference, as in net.predict(clamps, "

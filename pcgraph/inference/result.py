@@ -16,7 +16,7 @@ from pcgraph import notebook
 from pcgraph.arguments import require_number, shown
 from pcgraph.backends import Program
 from pcgraph.clamps import Clamps
-from pcgraph.errors import ConfigError, PCGraphWarning
+from pcgraph.errors import ConfigError, PCGraphWarning, said_by
 from pcgraph.inference.descent import Descent, energy_by_node
 from pcgraph.inference.reading import NodeTensors, Reader
 from pcgraph.initializers import Initializer
@@ -248,9 +248,14 @@ class InferenceResult:
                 for parameter in self._program.gradients_in_turn(factor / self.batch):
                     if ready is not None:
                         ready(parameter)
-            except Exception:
+            except Exception as error:
                 for parameter, gradient in before:
                     parameter.grad = gradient
+                if "modified by an inplace operation" in str(error):
+                    raise ConfigError(
+                        "the weights have moved since this inference, and gradients of modules would be of both: call "
+                        f"backward() before the optimizer's step, or run net.infer(...) again ({said_by(error)})"
+                    ) from error
                 raise
             for parameter in every_parameter(net):
                 if parameter.requires_grad and parameter.grad is None:

@@ -24,7 +24,8 @@ from pcgraph.inference.descent import Descent, descend
 from pcgraph.inference.options import Options
 from pcgraph.inference.planner import Planner, Prepared
 from pcgraph.inference.relax import relaxed
-from pcgraph.initializers import Context
+from pcgraph.initializers import Context, is_ours
+from pcgraph.network import require_as_made
 from pcgraph.optimizers import Following
 
 __all__ = ["of_half_precision", "run"]
@@ -55,6 +56,8 @@ def run(planner: Planner, prepared: Prepared, motion: Motion, options: Options) 
         The energy is not finite at the end.
     OutOfMemory
         The device has run out of memory; the message has the plan's estimate.
+    GraphError
+        A parameter is not the one that was made.
     """
     try:
         return _run(planner, prepared, motion, options)
@@ -66,6 +69,10 @@ def run(planner: Planner, prepared: Prepared, motion: Motion, options: Options) 
             f"at batch {batch}: take a smaller batch, or smaller groups ({error})",
             estimate=estimate,
         ) from error
+    except (RuntimeError, IndexError):
+        if planner.net.places is None:
+            require_as_made(planner.net)  # whoever put other tensors in the places of parameters is told so
+        raise
 
 
 def _run(planner: Planner, prepared: Prepared, motion: Motion, options: Options) -> tuple[Program, Descent]:
@@ -140,6 +147,9 @@ def _diagnose(program: Program, clamps: Clamps, context: Context, motion: Motion
     advice = "the weights, the clamps or the initial states are too large; use a smaller learning rate of the weights"
     if optimizer is not None and step:
         advice = f"use a smaller state rate (now {optimizer!r}), fewer steps, or a smaller learning rate of the weights"
+    own = [type(source).__name__ for source in context.sources if not is_ours(source)]
+    if own and not step:
+        advice += f"; or {own[0]}.init leaves some entries of out as they were, and has to write all of them"
     return Diverged(
         f"the energy is no longer finite at inference step {step} of {motion.first_step + plan.steps}: the "
         f"largest state, {largest:.3g}, is in node {node!r}; {advice}{of_half_precision(program.network.dtype)}. This "

@@ -12,6 +12,7 @@ from pcgraph.initializers.base import (
     Relaxed,
     Swept,
     blocks,
+    is_ours,
     require,
     require_initializer,
 )
@@ -42,6 +43,7 @@ __all__ = [
     "Swept",
     "Zero",
     "blocks",
+    "is_ours",
     "require",
     "require_initializer",
 ]

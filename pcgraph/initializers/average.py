@@ -81,7 +81,7 @@ class Average(Remembering):
                 "at test time.",
                 f"Average(by={self.by!r})",
             )
-        first = self.otherwise.requirement(report)
+        first = report.verdict(self.otherwise)
         if not first.valid:
             return first
         return Verdict(True, "holds on any graph, in training", None, "", f"Average(by={self.by!r})")

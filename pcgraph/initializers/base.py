@@ -15,19 +15,19 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from pcgraph.arguments import shown
 from pcgraph.errors import InvalidInitializer
-from pcgraph.network import Network, Structure
+from pcgraph.network import LoadedWhole, Network, Structure
 from pcgraph.optimizers import StateOptimizer
 from pcgraph.processes import Part
 from pcgraph.solvers import Solver
 from pcgraph.topology import Report, Verdict
 
 __all__ = [
-    "Block", "Context", "Given", "Initializer", "Layout", "Relaxation", "Relaxed", "Swept", "blocks", "require",
-    "require_initializer",
+    "Block", "Context", "Given", "Initializer", "Layout", "Relaxation", "Relaxed", "Swept", "blocks",
+    "is_ours", "require", "require_initializer",
 ]  # fmt: skip
 
 Node = Hashable
@@ -157,7 +157,7 @@ class Context:
         return self.batch if self.part is None else self.part.total
 
 
-class Initializer(nn.Module):
+class Initializer(LoadedWhole):
     """Every initializer derives from this class. Write :meth:`requirement` and :meth:`init`.
 
     What an initializer remembers is a buffer, what it learns is a parameter.
@@ -246,8 +246,10 @@ def require(initializer: Initializer, report: Report) -> None:
     ------
     InvalidInitializer
         With the verdict, its witness and its remedy.
+    ConfigError
+        A user's class answers with something else than a verdict.
     """
-    require_initializer(initializer).requirement(report).require()
+    report.verdict(require_initializer(initializer)).require()
 
 
 def require_initializer(init: Any) -> Initializer:
@@ -282,6 +284,11 @@ def noise(salt: tuple[int, ...], like: Tensor, part: Part | None = None) -> Tens
     shape = like.shape if part is None else (like.shape[0], part.total, *like.shape[2:])
     drawn = torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
     return (drawn if part is None else drawn[:, part.rows]).to(like)
+
+
+def is_ours(initializer: Initializer) -> bool:
+    """Say whether a class comes with pcgraph, and so is known to keep its promises."""
+    return type(initializer).__module__.partition(".")[0] == __name__.partition(".")[0]
 
 
 def only(layout: Layout, nodes: Iterable[Node]) -> list[Given | Swept]:

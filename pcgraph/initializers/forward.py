@@ -52,7 +52,7 @@ class Forward(Initializer):
         if self.roots is None and self.fallback is None:
             return report.verdicts["forward"]
         for part in self.parts():
-            verdict = part.requirement(report)
+            verdict = report.verdict(part)
             if not verdict.valid:
                 return verdict
         return report.verdicts["forward(roots)" if self.fallback is None else "forward(fallback)"]

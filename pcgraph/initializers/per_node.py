@@ -65,11 +65,11 @@ class PerNode(Initializer):
     def requirement(self, report: Report) -> Verdict:
         for part, nodes in self._shares(report):
             if nodes and not _plain_forward(part):
-                verdict = part.requirement(report)
+                verdict = report.verdict(part)
                 if not verdict.valid:
                     return verdict
         if not self.of:
-            return self.default.requirement(report)
+            return report.verdict(self.default)
         given, asked = self._split(self._actions(report, None))
         sweep = report.sweep(initialised=given, among=asked)
         if sweep.complete:

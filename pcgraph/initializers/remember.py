@@ -92,9 +92,22 @@ class Remembering(Initializer):
         self._buffers.clear()
         for key, value in state_dict.items():
             name = key.removeprefix(prefix)
-            if key.startswith(prefix) and "." not in name and isinstance(value, Tensor) and name != "_extra_state":
+            if key.startswith(prefix) and isinstance(value, Tensor) and (name == "seen" or name.startswith("group_")):
                 self.register_buffer(name, value.detach().clone())
         super()._load_from_state_dict(state_dict, prefix, *rest)
+
+
+def misfit(initializer: Initializer, structure: Structure | None) -> str:
+    """Say why what an initializer remembers is not of a network's nodes; nothing if it is.
+
+    Parameters
+    ----------
+    initializer : Initializer
+    structure : Structure, optional
+        The network's.
+    """
+    parts = (part for part in initializer.modules() if isinstance(part, Remembering))
+    return next(filter(None, (part.misfit(structure) for part in parts)), "")
 
 
 def _whole(states: Tensor, part: Part | None) -> Tensor:
@@ -125,7 +138,7 @@ class Null(Remembering):
 
     def requirement(self, report: Report) -> Verdict:
         own = report.verdicts["null"]
-        return self.first.requirement(report) if own.valid else own
+        return report.verdict(self.first) if own.valid else own
 
     def ready(self, context: Context | None) -> object:
         kept = next(iter(self._buffers.values()), None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from itertools import chain, islice
-from typing import Any
+from typing import Any, NoReturn
 
 import networkx as nx
 import numpy as np
@@ -14,7 +14,34 @@ from torch import Tensor, nn
 from pcgraph.errors import GraphError
 from pcgraph.network.adjacency import Adjacency, Index
 
-__all__ = ["copy_graph", "copy_module", "keep_computed", "pairs_of"]
+__all__ = ["copy_graph", "copy_module", "declared_graph", "keep_computed", "pairs_of"]
+
+
+class _Declared(dict[str, Any]):
+    """What a network's node or edge was declared with: it can be read and copied, and not changed."""
+
+    __slots__ = ()
+
+    def _refuse(self, *args: Any, **named: Any) -> NoReturn:
+        raise GraphError(
+            "the graph of a network is what it was made of: a change there would change no weight and no prediction; "
+            "change a copy, graph = net.graph.copy(), and make a network of that",
+            found=args[0] if args else named,
+        )
+
+    __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse
+
+    def __copy__(self) -> dict[str, Any]:
+        return dict(self)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> dict[str, Any]:
+        return copy.deepcopy(dict(self), memo)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (dict(self),)
+
+
+_NOTHING = _Declared()
 
 
 def pairs_of(graph: nx.DiGraph) -> tuple[Index, Index]:
@@ -34,7 +61,17 @@ def pairs_of(graph: nx.DiGraph) -> tuple[Index, Index]:
     return np.repeat(source, counts), target
 
 
-def copy_graph(graph: nx.DiGraph, memo: dict[int, Any], pairs: tuple[Index, Index] | None = None) -> nx.DiGraph:
+def declared_graph(graph: nx.DiGraph, memo: dict[int, Any], pairs: tuple[Index, Index] | None = None) -> nx.DiGraph:
+    """Copy a declaration for a network to keep: nothing of the copy can be changed but the modules that it holds.
+
+    The parameters are those of :func:`copy_graph`.
+    """
+    return nx.freeze(copy_graph(graph, memo, pairs, _Declared))
+
+
+def copy_graph(
+    graph: nx.DiGraph, memo: dict[int, Any], pairs: tuple[Index, Index] | None = None, kind: type[dict[str, Any]] = dict
+) -> nx.DiGraph:
     """Copy a declaration with modules of its own; one that stands on several edges stays one.
 
     Parameters
@@ -44,24 +81,27 @@ def copy_graph(graph: nx.DiGraph, memo: dict[int, Any], pairs: tuple[Index, Inde
         What :func:`copy.deepcopy` has copied already, by identity.
     pairs : pair of ndarray, optional
         What :func:`pairs_of` says of the graph, where it is known.
+    kind : type
+        Of the attributes of a node or edge.
     """
 
     def own(data: Mapping[str, Any]) -> dict[str, Any]:
         found = {k: copy_module(v, memo) if isinstance(v, nn.Module) else v for k, v in data.items()}
         if "slots" in found and isinstance(found["slots"], Mapping):
             slots = found["slots"].items()
-            found["slots"] = {k: own(said) if isinstance(said, Mapping) else said for k, said in slots}
-        return found
+            found["slots"] = kind({k: own(said) if isinstance(said, Mapping) else said for k, said in slots})
+        return found if kind is dict else kind(found)
 
     source, target = pairs_of(graph) if pairs is None else pairs
     twin: nx.DiGraph = nx.MultiDiGraph() if graph.is_multigraph() else nx.DiGraph()
     twin.graph.update(graph.graph)
-    twin.add_nodes_from((node, own(data)) for node, data in graph.nodes(data=True))
+    twin.add_nodes_from(graph)
+    twin._node.update((node, own(data)) for node, data in graph.nodes(data=True))
     between = (entry for _, row in graph.adjacency() for entry in row.values())
     if graph.is_multigraph():
         entries = [{key: own(data) for key, data in parallel.items()} for parallel in between]
     else:
-        entries = [own(data) if data else {} for data in between]
+        entries = [own(data) if data else {} if kind is dict else _NOTHING for data in between]
     _put_edges(twin, graph, entries, source, target)
     return twin
 

@@ -44,7 +44,9 @@ def require_type(dtype: torch.dtype) -> None:
         raise ConfigError(f"dtype must be one of {', '.join(map(str, TYPES))} (found {shown(dtype)})", key="dtype")
 
 
-def require_bytes(needed: int, what: str) -> None:
+def require_bytes(
+    needed: int, what: str, instead: str = "take smaller groups, or SparseLinear where few weights exist"
+) -> None:
     """Refuse what alone is larger than the memory in which every network is built.
 
     Raises
@@ -56,7 +58,6 @@ def require_bytes(needed: int, what: str) -> None:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > memory:
         raise OutOfMemory(
-            f"{what} would take {gibibytes(needed)} GiB, and this machine has {memory / 2**30:.3g} GiB; take smaller "
-            "groups, or SparseLinear where few weights exist",
+            f"{what} would take {gibibytes(needed)} GiB, and this machine has {memory / 2**30:.3g} GiB; {instead}",
             estimate=needed,
         )

@@ -25,9 +25,10 @@ from pcgraph.arguments import require_seed
 from pcgraph.energies import Energy, Gaussian
 from pcgraph.errors import GraphError
 from pcgraph.network.adjacency import Index
-from pcgraph.network.copying import copy_graph, keep_computed, pairs_of
+from pcgraph.network.copying import declared_graph, keep_computed, pairs_of
 from pcgraph.network.declaration import show
 from pcgraph.network.draws import draw_parameters
+from pcgraph.network.loading import LoadedWhole
 from pcgraph.network.machine import require_bytes, require_place, require_type
 from pcgraph.network.packed import Mask, Packed, ParameterView, every_parameter
 from pcgraph.network.parts import Bucket, Segment
@@ -41,7 +42,7 @@ __all__ = ["Network"]
 Node = Hashable
 
 
-class Network(Shareable, nn.Module):
+class Network(Shareable, LoadedWhole):
     """A network holds structure and parameters; :class:`pcgraph.PCNetwork` adds how to run it.
 
     Parameters
@@ -79,7 +80,7 @@ class Network(Shareable, nn.Module):
             Structure(graph)  # says what is wrong with it
         seed, like = require_seed(seed), require_place(dtype, device)
         pairs = pairs_of(graph)
-        self.graph: nx.DiGraph = nx.freeze(copy_graph(graph, {}, pairs))
+        self.graph: nx.DiGraph = declared_graph(graph, {}, pairs)
         self.structure = Structure(self.graph, pairs, like)
         self._probe: Tensor
         self.bias_row: Index = np.full(len(self.structure.nodes), -1, dtype=np.int64)
@@ -472,7 +473,7 @@ class Network(Shareable, nn.Module):
         twin = type(self).__new__(type(self))
         memo[id(self)] = twin
         keep_computed(self, memo)
-        memo[id(self.graph)] = nx.freeze(copy_graph(self.graph, memo))
+        memo[id(self.graph)] = declared_graph(self.graph, memo)
         memo[id(self.structure)] = self.structure.with_modules_of(memo)
         state = self.__getstate__()  # type: ignore[no-untyped-call]
         own = {name: copy.deepcopy(value, memo) for name, value in state.items()}

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from pcgraph.errors import GraphError
 from pcgraph.network.network import Network
 from pcgraph.network.own import Piece
 from pcgraph.network.structure import Structure
 
-__all__ = ["Place", "places", "whole_parameters"]
+__all__ = ["Place", "places", "require_as_made", "whole_parameters"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +84,25 @@ def whole_parameters(structure: Structure) -> dict[str, tuple[int, ...]]:
                 found[f"{prefix}.{name}"] = tuple(parameter.shape)
                 seen.add(id(parameter))
     return found
+
+
+def require_as_made(network: Network) -> None:
+    """Refuse a network whose packed parameters are no longer of the shape and type that they were made with.
+
+    Raises
+    ------
+    GraphError
+        Another tensor was put in the place of one.
+    """
+    for kind, name, shape in _packed(network.structure):
+        found: Tensor = getattr(network, kind)[name]
+        if found.shape != shape or (found.dtype, found.device) != (network.dtype, network.device):
+            raise GraphError(
+                f"the parameter {kind}.{name} was made with shape {shape}, and the network is {network.dtype} on "
+                f"{network.device} (found shape {tuple(found.shape)}, {found.dtype} on {found.device}): change its "
+                "values, or convert and move the network as a whole, as in net.double()",
+                found=f"{kind}.{name}",
+            )
 
 
 def _packed(structure: Structure) -> Iterator[tuple[str, str, tuple[int, ...]]]:

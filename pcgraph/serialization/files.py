@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 from pcgraph.arguments import shown
 from pcgraph.errors import DataError
 
-__all__ = ["patiently", "write_whole"]
+__all__ = ["is_there", "patiently", "require_writable", "write_whole"]
 
 PAUSES = (0.05, 0.1, 0.2, 0.4) if os.name == "nt" else ()
 """Seconds between tries of what Windows refuses while a scanner or an indexer looks at a new file."""
@@ -50,6 +51,35 @@ def write_whole(path: str | Path, content: bytes, what: str) -> None:
     except (OSError, ValueError) as problem:  # a NUL in a path is a ValueError
         reason = getattr(problem, "strerror", None) or str(problem)
         raise DataError(f"cannot write {what} {path}: {reason}", path=path) from problem
+
+
+def require_writable(folder: Path) -> None:
+    """Find out whether files can be made in a folder, or in the one in which it would be made; nothing is left there.
+
+    Raises
+    ------
+    OSError
+        They cannot.
+    """
+    folder = folder.absolute()
+    there = next(place for place in (folder, *folder.parents) if is_there(place))
+    with tempfile.TemporaryFile(dir=there):  # which is more than its permissions say
+        pass
+
+
+def is_there(place: Path) -> bool:
+    """Say whether anything has this name.
+
+    Raises
+    ------
+    OSError
+        Nothing can have it.
+    """
+    try:
+        os.lstat(place)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
 
 
 def patiently(act: Callable[[], object]) -> None:

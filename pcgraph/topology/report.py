@@ -63,7 +63,14 @@ class Report(Facts):
                 f"a verdict is of an initializer, as in report.verdict(pcgraph.Forward()) (found {shown(initializer)})",
                 key="initializer",
             )
-        return initializer.requirement(self)  # type: ignore[no-any-return]
+        found = initializer.requirement(self)
+        if not isinstance(found, Verdict):
+            raise ConfigError(
+                f"{type(initializer).__name__}.requirement must return a Verdict, one of report.verdicts or its own "
+                f"(found {shown(found)})",
+                key="initializer",
+            )
+        return found
 
     def error_coordinates(self, keep: Iterable[Hashable] | Literal["repair"] = ()) -> Verdict:
         """Judge error coordinates, in which inference moves errors instead of states.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
     from torch.distributed.device_mesh import DeviceMesh
 
-__all__ = ["Evaluation", "correct", "evaluate", "require_loader"]
+__all__ = ["Evaluation", "correct", "evaluate", "numbers_of", "require_loader"]
 
 Node = Hashable
 
@@ -251,6 +252,47 @@ def _added(total: Tensor, partition: Group | None, data: Group | None) -> Tensor
         energy = partition.gather_numbers([float(total[3])]).sum().to(total.device)
         total = torch.cat([total[:3], energy.view(1)])
     return total if data is None else data.gather_numbers(total.tolist()).sum(0)
+
+
+def numbers_of(found: Any, name: str) -> tuple[dict[str, float], int | None]:
+    """Read what a validation has found: numbers by name, and of how many samples, where that is known.
+
+    Parameters
+    ----------
+    found : Evaluation, number, or mapping of these
+    name : str
+        Of a number alone.
+
+    Raises
+    ------
+    ConfigError
+        It is something else.
+    """
+    if isinstance(found, Evaluation):
+        return _measured(found), found.samples
+    if not isinstance(found, Mapping):
+        return {name: _number(found, found)}, None
+    named: dict[str, float] = {}
+    for key, part in found.items():  # of evaluate with several targets: node -> Evaluation
+        each = {f"_{k}": v for k, v in _measured(part).items()} if isinstance(part, Evaluation) else {"": part}
+        named |= {f"{key}{k}": _number(v, found) for k, v in each.items()}
+    return named, None
+
+
+def _measured(found: Evaluation) -> dict[str, float]:
+    """Give what an evaluation has measured, without the count of samples."""
+    return {k: v for k, v in found.as_dict().items() if k != "samples"}
+
+
+def _number(value: Any, found: Any) -> float:
+    with suppress(TypeError, ValueError, OverflowError, RuntimeError):
+        if not isinstance(value, str | bytes):
+            return float(value)
+    raise ConfigError(
+        "validate= is a function of the network that returns a number, a mapping name -> number or what "
+        f"pcgraph.evaluate does (found that it returned {shown(found)})",
+        key="validate",
+    )
 
 
 def require_loader(loader: Any, key: str) -> None:

@@ -54,8 +54,21 @@ Validate = Callable[[PCNetwork], Evaluation | Mapping[str, float] | float] | Ite
 
 
 def read_path(value: Any, key: str) -> Path | None:
-    """Read a path that may be left out."""
-    return None if value is None else require_path(value, key)
+    """Read a path that may be left out; it stays where it is if the process goes to another folder.
+
+    Raises
+    ------
+    ConfigError
+        It is no path, or relative to a folder that is gone.
+    """
+    try:
+        return None if value is None else require_path(value, key).absolute()
+    except OSError as error:
+        raise ConfigError(
+            f"{key}={str(value)!r} is relative to the folder of the process, which is gone ({error.strerror}): give an "
+            "absolute path",
+            key=key,
+        ) from error
 
 
 def read_loader(loader: Any, epochs: int, key: str = "loader") -> Iterable[Any]:

@@ -28,7 +28,7 @@ def length_of(loader: Any) -> int | None:
     """Count the batches of an epoch, where the loader has a length: a DataLoader over a stream has none."""
     try:
         return len(loader)
-    except TypeError:
+    except (TypeError, ValueError, OverflowError):  # the last two: what it gives is no length
         return None
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import sys
 import warnings
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Literal
@@ -25,7 +25,7 @@ from pcgraph.topology import check_phase
 from pcgraph.training.batches import Batch, mark, read_batch, take
 from pcgraph.training.checkpointing import Checkpointing
 from pcgraph.training.collapse import ADVICE, AT_CHANCE, at_chance
-from pcgraph.training.evaluation import Evaluation, correct, evaluate
+from pcgraph.training.evaluation import correct, evaluate, numbers_of
 from pcgraph.training.gradients import GradientMonitor
 from pcgraph.training.interrupts import Interrupts
 from pcgraph.training.learner import Learner
@@ -399,15 +399,7 @@ class Trainer:
                 predict=_one_or_all(layout.targets), stop=lambda: self.interrupts.asked, check=self.options.check,
                 capture=self.capture, group=False if self.group is None else self.group,
             )  # fmt: skip
-        if isinstance(found, Evaluation):
-            return _numbers(found), found.samples
-        if isinstance(found, Mapping):
-            named: dict[str, float] = {}
-            for name, part in found.items():  # of evaluate with several targets: node -> Evaluation
-                each = {f"_{k}": v for k, v in _numbers(part).items()} if isinstance(part, Evaluation) else {"": part}
-                named |= {f"{name}{k}": float(v) for k, v in each.items()}
-            return named, None
-        return {getattr(validate, "__name__", "value").replace("<lambda>", "value"): float(found)}, None
+        return numbers_of(found, getattr(validate, "__name__", "value").replace("<lambda>", "value"))
 
     def _schedule_step(self) -> None:
         """Step the schedulers that follow the updates of the weights."""
@@ -486,11 +478,6 @@ def _accuracy(counted: list[float], samples: int) -> float | None:
 
 def _mean(values: list[float]) -> float | None:
     return math.fsum(values) / len(values) if values else None
-
-
-def _numbers(found: Evaluation) -> dict[str, float]:
-    """Give what an evaluation has measured, without the count of samples."""
-    return {k: v for k, v in found.as_dict().items() if k != "samples"}
 
 
 def _one_or_all(targets: tuple[Node, ...]) -> Any:

@@ -69,7 +69,9 @@ class Settings:
             raise ConfigError(f"{path} needs a table [space], and may have a table [search]", key="space")
         for key in [*found, *space, *search]:
             require_text(key, f"{path}: a setting")
-        space = {key.replace("-", "_"): entry for key, entry in space.items()}
+        if "out" in found:
+            raise ConfigError(f"{path}: out is of one run; a search writes where --out of the command says", key="out")
+        space = _by_name(path, space)
         for key in space:
             if key in FIXED:
                 raise ConfigError(
@@ -102,6 +104,8 @@ class Settings:
                 prepare(self.options({**first, key: value}))
         base = self.options(first)
         rehearse(prepare(base))
+        for name in values.get("data", [base.data]):  # where they cannot be read, no trial has any
+            load_splits(prepare(self.options({**first, "data": name})))
         epochs = {"epochs": base.epochs}
         return dataclasses.replace(self, base={**self.base, **epochs}, search={**epochs, **self.search})
 
@@ -126,6 +130,17 @@ class Settings:
         if progress.final:
             progress.note("test_accuracy", _judged(experiment, splits.test, experiment.net)["accuracy"])
         return history
+
+
+def _by_name(path: str | Path, space: Mapping[str, Any]) -> dict[str, Any]:
+    """Take hyphens and underscores in the names of settings for the same, and refuse one that so stands twice."""
+    found: dict[str, Any] = {}
+    for key, entry in space.items():
+        name = key.replace("-", "_")
+        if name in found:
+            raise ConfigError(f"{path}: {key!r} stands twice in [space], once with hyphens", key=key)
+        found[name] = entry
+    return found
 
 
 def _ends(path: str | Path, key: str, distribution: Any) -> list[Any]:

@@ -68,6 +68,25 @@ def test_stored_entries_are_multiplied_in_half_precision(graph: nx.DiGraph, dtyp
 
 
 @halves
+@pytest.mark.parametrize("energy", ["gaussian", "laplace", "huber"])
+def test_an_energy_is_larger_than_the_largest_half(energy: str, dtype: torch.dtype) -> None:
+    """A sum over 20,000 neurons passes 65504 where each of them is small: it was inf, and the run was given up."""
+    graph = pcgraph.graphs.chain([2, 20_000])
+    graph.nodes["y"]["energy"] = energy
+    net, exact = both(graph, dtype)
+    clamps = {"x": torch.zeros(3, 2, dtype=torch.float64), "y": torch.full((3, 20_000), 4.0, dtype=torch.float64)}
+    found = []
+    for one, given in ((net, narrow(clamps, dtype)), (exact, clamps)):
+        result = one.infer(given, init=Forward(), steps=1, optimizer=SGD(0.1), trace=True)
+        result.backward()
+        assert result.trace is not None
+        found.append((result.energy, result.node_energy["y"], result.trace[-1], *(p.grad for p in one.parameters())))
+    assert float(found[1][0].min()) > 65504
+    for half, wide in zip(*found):
+        near(half, wide, dtype)
+
+
+@halves
 @pytest.mark.parametrize(
     "mover", [pcgraph.LBFGS(), Anderson(0.1), Momentum(0.1), Adam(0.1)], ids=lambda m: type(m).__name__
 )

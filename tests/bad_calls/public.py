@@ -68,11 +68,11 @@ EXEMPT: dict[str, str] = {
     **dict.fromkeys((
         "Initializer", "energies.Energy", "combines.Combine", "combines.Gate", "combines.Product", "transforms.Transform", "solvers.Solver",
         "energies.Bernoulli", "energies.KL", "energies.Poisson", "energies.Zero", "pyg.KnownRows", "transforms.Flatten",
-        "transforms.Identity", "transforms.Linear", "Zero",
+        "transforms.Identity", "transforms.Linear", "Zero", "network.LoadedWhole",
     ), BASE),
     **dict.fromkeys((
         "checkpoints.FolderLock", "checkpoints.Transaction", "checkpoints.check_generators", "checkpoints.generators_state",
-        "checkpoints.set_generators", "checkpoints.write", "network.every_parameter", "network.make_part", "network.places", "network.whole_parameters", "inference.Options", "inference.Planner", "inference.read_duals", "inference.read_precision", "inference.read_request", "inference.read_trace", "inference.read_callback", "inference.InferenceStep",
+        "checkpoints.set_generators", "checkpoints.write", "network.every_parameter", "network.make_part", "network.places", "network.kept", "network.require_as_made", "initializers.is_ours", "network.whole_parameters", "inference.Options", "inference.Planner", "inference.read_duals", "inference.read_precision", "inference.read_request", "inference.read_trace", "inference.read_callback", "inference.InferenceStep",
         "inference.require_optimizer", "inference.run", "serialization.decode", "serialization.encode", "drawing.layout",
         "PCNetwork.run", "InferenceResult.group_states",
     ), INSIDE),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,12 +11,13 @@ import textwrap
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 import pcgraph
-from pcgraph.checkpoints import FolderLock
+from pcgraph.checkpoints import FolderLock, reading
 from pcgraph.checkpoints.lock import LOCK
 from pcgraph.errors import CheckpointError, ConfigError
 
@@ -166,6 +168,135 @@ def test_a_fork_is_refused_while_its_parent_holds_the_folder(tmp_path: Path) -> 
     assert not (tmp_path / LOCK).exists()
 
 
+def test_a_fork_that_unwinds_leaves_the_lock_to_its_parent(tmp_path: Path) -> None:
+    """A child that ends by an exception leaves every ``with`` that its parent has entered."""
+    child = 1
+    try:
+        with FolderLock(tmp_path):
+            child = os.fork()
+            if child == 0:
+                raise KeyboardInterrupt
+            os.waitpid(child, 0)
+            assert (tmp_path / LOCK).exists()
+            assert not is_let_in(tmp_path)
+    finally:
+        if child == 0:
+            os._exit(0)
+
+
+def is_let_in(folder: Path) -> bool:
+    """Ask whether another process may write into a folder."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            with FolderLock(folder):
+                code = 0
+        except CheckpointError as error:
+            code = 3 if "is being written to by process" in str(error) else 1
+        finally:
+            os._exit(code)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert code in (0, 3)
+    return code == 0
+
+
+@pytest.mark.parametrize("meanwhile", ["copied", "read", "removed"])
+def test_what_happens_to_the_folder_meanwhile_does_not_let_others_in(tmp_path: Path, meanwhile: str) -> None:
+    """A run is backed up, or its folder is cleared, while it trains: the next save finds it still alone there."""
+    folder = tmp_path / "run"
+    with FolderLock(folder):
+        if meanwhile == "copied":  # some locks go when the process closes any copy of the file
+            shutil.copytree(folder, tmp_path / "copy")
+        elif meanwhile == "read":
+            (folder / LOCK).read_bytes()
+        else:
+            shutil.rmtree(folder)
+            pcgraph.save(folder, pcgraph.PCNetwork(pcgraph.graphs.chain([4, 3])))
+        assert not is_let_in(folder)
+        pcgraph.save(folder, pcgraph.PCNetwork(pcgraph.graphs.chain([4, 3])))
+    assert is_let_in(folder)
+
+
+def test_a_folder_that_was_removed_and_taken_by_another_run_is_not_written_into(tmp_path: Path) -> None:
+    folder, before = tmp_path / "run", tmp_path / "before"
+    with FolderLock(folder):
+        folder.rename(before)
+        read, write = os.pipe()
+        other = os.fork()
+        if other == 0:
+            with FolderLock(folder):
+                os.write(write, b"x")
+                time.sleep(100)
+        try:
+            os.read(read, 1)
+            with pytest.raises(CheckpointError, match=f"is being written to by process {other}"):
+                pcgraph.save(folder, pcgraph.PCNetwork(pcgraph.graphs.chain([4, 3])))
+        finally:
+            os.kill(other, signal.SIGKILL)
+            os.waitpid(other, 0)
+    assert (folder / LOCK).exists()  # it is not this one's to remove
+
+
+def test_nothing_is_written_into_what_a_link_leads_to(tmp_path: Path) -> None:
+    theirs, folder = tmp_path / "theirs", tmp_path / "run"
+    theirs.write_text("theirs")
+    folder.mkdir()
+    (folder / LOCK).symlink_to(theirs)
+    with pytest.raises(CheckpointError, match="cannot be written to"):
+        pcgraph.save(folder, pcgraph.PCNetwork(pcgraph.graphs.chain([4, 3])))
+    assert theirs.read_text() == "theirs"
+
+
+def test_a_run_stays_in_its_folder_when_the_process_goes_to_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else its checkpoints lie in two places, one of them without a lock."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    one.mkdir()
+    two.mkdir()
+    monkeypatch.chdir(one)
+    train(Path("run"), log="log.csv", epochs=2, callbacks=lambda record: os.chdir(two))
+    assert list(two.iterdir()) == []
+    assert sorted(path.name for path in one.iterdir()) == ["log.csv", "run"]
+    assert pcgraph.load(one / "run").epoch == 2
+    assert not (one / "run" / LOCK).exists()
+
+
+def test_where_the_process_has_no_folder_relative_paths_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with pytest.raises(ConfigError, match="relative to the folder of the process, which is gone"):
+        train(Path("run"))
+    with pytest.raises(CheckpointError, match="cannot be written to run: No such file"):
+        pcgraph.save("run", pcgraph.PCNetwork(pcgraph.graphs.chain([4, 3])))
+    train(tmp_path / "run")
+
+
+def test_who_reads_beside_a_run_always_finds_a_whole_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run removes its older checkpoints, and may do so while they are being read: each read here finds one gone."""
+    net, step = pcgraph.PCNetwork(pcgraph.graphs.chain([4, 3])), 0
+    pcgraph.save(tmp_path, net, keep=1)
+    read = reading._read_file
+
+    def too_late(folder: Path, name: str, facts: dict[str, Any]) -> bytes:
+        nonlocal step
+        if step < 3:
+            step += 1
+            pcgraph.save(tmp_path, net, step=step, keep=1)
+        return read(folder, name, facts)
+
+    monkeypatch.setattr(reading, "_read_file", too_late)
+    assert pcgraph.load(tmp_path).step == 3
+    assert step == 3
+
+
 def test_where_there_are_no_locks_checkpoints_are_written_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -176,7 +307,7 @@ def test_where_there_are_no_locks_checkpoints_are_written_all_the_same(
 
     net = pcgraph.PCNetwork(pcgraph.graphs.chain([4, 3]))
     with monkeypatch.context() as patched:
-        patched.setattr("pcgraph.checkpoints.lock.fcntl.lockf", unsupported)
+        patched.setattr("pcgraph.checkpoints.lock.fcntl.flock", unsupported)
         pcgraph.save(tmp_path / "network", net)
     with monkeypatch.context() as patched:
         patched.setattr("pcgraph.checkpoints.lock.fcntl", None)

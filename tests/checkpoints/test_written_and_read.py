@@ -162,3 +162,15 @@ def test_counts_of_numpy_and_torch_are_taken(tmp_path: Path, value: Any) -> None
     path = pcgraph.save(tmp_path, NET, step=value, epoch=value, keep=value)
     assert (pcgraph.load(path).step, pcgraph.load(path).epoch) == (3, 3)
     assert type(pcgraph.load(path).step) is int
+
+
+def test_an_initializer_that_remembers_another_network_is_not_saved(tmp_path: Path) -> None:
+    """It was written, and no run could be gone on with from there."""
+    small, large = (pcgraph.PCNetwork(pcgraph.graphs.chain([4, size, 3])) for size in (5, 6))
+    clamps = {"x": torch.randn(6, 4), "y": torch.eye(3)[torch.arange(6) % 3]}
+    for init in (pcgraph.Null(), pcgraph.Average()):
+        small.infer(clamps, init=init, steps=1, optimizer=pcgraph.SGD(lr=0.1)).backward()
+        with pytest.raises(ConfigError, match="the initializer is not of this network: .* remembers"):
+            pcgraph.save(tmp_path, large, initializer=init)
+        assert not pcgraph.checkpoints.exists(tmp_path)
+        pcgraph.save(tmp_path / type(init).__name__, small, initializer=init)

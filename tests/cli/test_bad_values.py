@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import networkx as nx
@@ -15,6 +17,8 @@ from typer.testing import CliRunner, Result
 
 import pcgraph
 from pcgraph.cli import app
+from pcgraph.data import sources
+from pcgraph.data.sources import _IDX_FILES
 from pcgraph.errors import ConfigError
 from pcgraph.experiments.options import FIELDS, Options, flag, options_from, write_config
 from pcgraph.experiments.text import as_typed, nodes_named
@@ -124,6 +128,7 @@ def test_a_bad_value_of_train_is_one_message(key: str, tmp_path: Path, monkeypat
         ("--rule=incremental", "--steps=0"),
         ("--rule=nudged", "--init=average"),
         ("--test-init=average:by=x",),
+        ("--test-steps=5",),
     ],
 )
 def test_what_a_run_refuses_a_dry_run_refuses_with_the_same_words(arguments: tuple[str, ...]) -> None:
@@ -145,6 +150,92 @@ def test_a_dry_run_refuses_a_folder_that_the_run_would_refuse(tmp_path: Path) ->
     for manifest in (tmp_path / "run" / "checkpoint").glob("*/manifest.json"):
         manifest.write_text("{", encoding="utf-8")
     assert "checkpoint" in refused("train", "--resume", tmp_path / "run", "--dry-run")
+
+
+def test_a_dry_run_reads_the_data_that_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A truncated download is known before the run begins, and so is what is not installed."""
+    (tmp_path / "mnist").mkdir()
+    monkeypatch.setenv("PCGRAPH_DATA", str(tmp_path))
+    for names in _IDX_FILES.values():
+        for name in names:
+            (tmp_path / "mnist" / name).write_bytes(b"\0\0\x08\x01")
+    ways = "train", "--data=mnist", "--graph=784-10"
+    assert refused(*ways) == refused(*ways, "--dry-run")
+    shutil.rmtree(tmp_path / "mnist")
+    monkeypatch.setattr(sources, "SYSTEM_FOLDER", tmp_path / "none")
+    monkeypatch.setattr(sources, "_pooch", lambda: None)
+    said = refused(*ways, "--dry-run")
+    assert said == refused(*ways)
+    assert "pip install 'pcgraph[data]'" in said
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    assert refused("train", "--graph=64-10") == refused("train", "--graph=64-10", "--dry-run")
+
+
+def test_a_dry_run_says_that_a_download_would_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No site answers, one answers that it has no such file, the cache cannot be written to; else nothing is said."""
+    pooch = pytest.importorskip("pooch")
+    cache, asked = tmp_path / "cache", []
+    monkeypatch.delenv("PCGRAPH_DATA", raising=False)
+    monkeypatch.setattr(sources, "SYSTEM_FOLDER", tmp_path / "none")
+    monkeypatch.setattr("pooch.os_cache", lambda name: cache / name)
+    monkeypatch.setattr("pooch.retrieve", lambda *args, **named: pytest.fail("a dry run downloads nothing"))
+    answers: list[object] = []
+
+    def answer(self: object, url: str, *args: object, check_only: bool) -> object:
+        asked.append(url)
+        found = answers.pop(0)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    monkeypatch.setattr(pooch.HTTPDownloader, "__call__", answer)
+    ways = "train", "--data=mnist", "--graph=784-10", "--dry-run"
+
+    def said() -> str:
+        done = run(*ways)
+        assert done.exit_code == 0, done.output
+        assert "mnist is not on this machine yet" in done.output
+        return " ".join(done.output.split())
+
+    first, second = sources.CATALOGUE["mnist"].mirrors
+    answers[:] = [True]
+    assert "would fail" not in said()
+    answers[:] = [False, True]
+    assert "would fail" not in said()
+    answers[:] = [False, OSError("no route to it")]
+    text = said()
+    assert f"A download would fail now: {first}: it has no such file" in text
+    assert f"A download would fail now: {second}: OSError: no route to it" in text
+    assert asked[-2:] == [mirror + "train-images-idx3-ubyte.gz" for mirror in (first, second)]
+    cache.write_text("a file")
+    asked.clear()
+    assert f"A download would fail now: {cache}" in said()
+    assert asked == []
+
+
+def test_a_batch_that_no_machine_can_hold_is_refused_before_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system would kill the process in its first step, without a word."""
+    asked = {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 2048}
+    monkeypatch.setattr("pcgraph.network.machine.os.sysconf", asked.__getitem__)  # a machine with 8 MiB
+    for more in ((), ("--dry-run",)):
+        assert run("train", "--graph=64-500-10", "--fraction=0.2", "--epochs=1", *more).exit_code == 0
+        said = refused("train", "--graph=64-500-10", "--batch-size=1400", "--epochs=1", *more)
+        assert "a training step of a batch of 1400 would take" in said
+        assert "--batch-size" in said
+
+
+@pytest.mark.parametrize("command", ["demo", "search"])
+def test_a_folder_that_nothing_can_be_written_to_is_refused_before_any_training(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What takes hours to find out must have a place to go."""
+    monkeypatch.setattr(import_module("pcgraph.cli.demo"), "fit", lambda *args, **named: pytest.fail("it trains"))
+    monkeypatch.setattr("pcgraph.tuning.search", lambda *args, **named: pytest.fail("it searches"))
+    (tmp_path / "file").write_text("")
+    (tmp_path / "s.toml").write_text("fraction = 0.1\nepochs = 1\n[space]\nlr = [0.1]\n")
+    what = (command,) if command == "demo" else (command, tmp_path / "s.toml", "--storage", tmp_path / "s.db")
+    for out in ("/dev/null", "/proc/run", tmp_path / "file", tmp_path / "file" / "run", LONG):
+        assert "cannot write to --out" in refused(*what, "--out", out)
 
 
 def test_a_network_without_weights_is_refused(tmp_path: Path) -> None:
@@ -224,7 +315,8 @@ NEEDS_DATA = {"average:by=x", *(text for text in STARTS if text.startswith("aver
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("--seconds=nan", "--repair"), ("--seconds=-1",), ("--seconds=inf", "--repair"), ("--seconds=abc",),
+        ("--seconds=nan", "--repair"), ("--seconds=-1",), ("--seconds=5",), ("--seconds=inf", "--repair"),
+        ("--seconds=abc",),
         ("--level=neuron",), ("--phase=",), ("--phase==x",), ("--phase=train",), ("--phase=train=zzz",),
         ("--phase=train=x", "--phase=train=y"), ("--phase=train=x", "--clamp=x"),
         ("--clamp=x,zzz",), ("--clamp=zzz", "--clamp=x"), ("--clamp=\udcff",),
@@ -278,6 +370,16 @@ def test_the_repair_is_named_as_it_is_typed(tmp_path: Path) -> None:
 
 
 # -- the rest ---------------------------------------------------------------------------------------------------------
+
+
+def test_an_option_of_what_takes_none_is_refused_without_names_of_python(graph_file: Path) -> None:
+    assert "zero takes no options (found 'a')" in refused("check", graph_file, "--init=zero:a=1")
+
+
+def test_check_answers_for_a_memory_with_options(graph_file: Path) -> None:
+    """What `train` takes by the same text."""
+    done = run("check", graph_file, "--clamp=x,y", "--init=memory:patterns=4,heads=2,embed_dim=4")
+    assert done.exit_code == 0, done.output
 
 
 def test_the_version_is_printed() -> None:

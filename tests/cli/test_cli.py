@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from typer.testing import CliRunner, Result
 
 import pcgraph
 from pcgraph import drawing
+from pcgraph.checkpoints import FolderLock
 from pcgraph.cli import app
 from pcgraph.data import sources
 from pcgraph.errors import ConfigError
@@ -317,6 +319,45 @@ def test_another_run_in_the_folder_is_left_as_it_was(tmp_path: Path) -> None:
     assert f"--resume {tmp_path}" in done.output
     assert "another --out" in done.output
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_a_run_that_came_first_keeps_its_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two that start together both find the folder free; the second must not leave its settings for the first."""
+    command = import_module("pcgraph.cli.train")
+    ways, read = ("train", "--fraction", "0.1", "--epochs", "1", "--out", tmp_path / "run"), command.load_splits
+
+    def slowly(experiment: Any) -> Any:
+        monkeypatch.setattr(command, "load_splits", read)
+        assert run(*ways).exit_code == 0
+        return read(experiment)
+
+    monkeypatch.setattr(command, "load_splits", slowly)
+    done = run(*ways, "--graph", "64-7-10")
+    assert done.exit_code == 2
+    assert "holds another run" in done.output
+    assert options_from({}, tmp_path / "run" / "settings.toml").graph == Options.graph
+    assert run("train", "--resume", tmp_path / "run", "--epochs", 2).exit_code == 0
+
+
+def test_a_run_that_goes_on_elsewhere_keeps_its_settings(tmp_path: Path) -> None:
+    """--resume of a run that another process trains is refused, and changes nothing of it."""
+    folder = tmp_path / "run"
+    assert run("train", "--fraction", "0.1", "--epochs", "1", "--out", folder).exit_code == 0
+    read, write = os.pipe()
+    other = os.fork()
+    if other == 0:
+        with FolderLock(folder / "checkpoint"):
+            os.write(write, b"x")
+            time.sleep(100)
+    try:
+        os.read(read, 1)
+        done = run("train", "--resume", folder, "--epochs", 7)
+    finally:
+        os.kill(other, signal.SIGKILL)
+        os.waitpid(other, 0)
+    assert done.exit_code == 2
+    assert f"is being written to by process {other}" in " ".join(done.output.split())
+    assert options_from({}, folder / "settings.toml").epochs == 1
 
 
 def test_dry_run_says_which_images_judge_and_which_batch_the_plan_is_of() -> None:

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 import pcgraph
 from pcgraph.cli import app
-from pcgraph.errors import ConfigError
+from pcgraph.errors import ConfigError, DataError
 from pcgraph.experiments.options import read_config
 
 BASE = {"data": "digits", "fraction": 0.2, "graph": "64-16-10", "epochs": 2, "batch_size": 20}
@@ -92,6 +92,23 @@ def test_the_test_set_chooses_nothing(tmp_path: Path, monkeypatch: pytest.Monkey
     assert seen == [held_back] * 6 + [test]
 
 
+def test_data_that_cannot_be_read_are_said_once_and_not_by_each_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = []
+
+    def nowhere(experiment: Any) -> None:
+        said.append(experiment.options.data)
+        raise DataError("it is nowhere")
+
+    monkeypatch.setattr("pcgraph.tuning.settings.load_splits", nowhere)
+    done = run(file(tmp_path, BASE, {"lr": [0.1, 0.2]}, {"trials": 2}), "--out", tmp_path / "out")
+    assert done.exit_code == 2
+    assert "it is nowhere" in done.output
+    assert said == ["digits"]
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("base", "space", "search", "said"),
     [
@@ -109,6 +126,9 @@ def test_the_test_set_chooses_nothing(tmp_path: Path, monkeypatch: pytest.Monkey
         ({"lrr": 0.1}, {"steps": [1]}, {}, "did you mean 'lr'"),
         ({}, {"lr": [0.1]}, {"trails": 3}, "did you mean 'trials'"),
         ({}, {"lr": [0.1]}, {"trials": 0}, "trials"),
+        ({}, {"state-lr": [0.1], "state_lr": [0.2]}, {}, "'state_lr' stands twice in [space]"),
+        ({"out": "runs/a"}, {"lr": [0.1]}, {}, "out is of one run"),
+        ({"test_steps": 5}, {"lr": [0.1]}, {}, "without --test-init a sweep answers"),
         ({}, {"lr": [0.1]}, {"storage": "trials.txt"}, "storage= is a file ending in"),
         ({"graph": None}, {"graph": ["64-16-10", "64-16-9"]}, {}, "shape"),
     ],
@@ -117,7 +137,7 @@ def test_what_cannot_work_is_refused_before_anything_is_trained(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, base: Any, space: Any, search: Any, said: str
 ) -> None:
     """A space with one impossible value would otherwise fail when it is drawn, hours later."""
-    monkeypatch.setattr("pcgraph.tuning.settings.load_splits", lambda experiment: pytest.fail("it has begun"))
+    monkeypatch.setattr("pcgraph.tuning.settings.fit", lambda *args, **named: pytest.fail("it has begun"))
     fixed = {key: value for key, value in (BASE | base).items() if value is not None}
     done = run(file(tmp_path, fixed, space, search), "--out", tmp_path / "out")
     assert done.exit_code == 2, done.output

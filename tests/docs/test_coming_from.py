@@ -133,6 +133,47 @@ def test_fabricpc_linear_maps_the_last_axis(page):
         assert_by_hand(net, clamps_of(net), init, predictions, weights)
 
 
+def test_jpc_rates(page):
+    """Its activities go down the mean of the batch's energies: a rate of 0.5 at batch 50 is 0.01 here."""
+    assert "0.5 at\nbatch 50 there is a state rate of 0.01 here" in (DOCS / "coming_from.md").read_text()
+    net = PCNetwork(page["mlp"], seed=0, dtype=torch.float64)
+    clamps = {"x": double(50, 8, seed=1), "y": double(50, 3, seed=2)}
+    w1, w2, w3 = (net.weight(*edge).detach() for edge in (("x", "h1"), ("h1", "h2"), ("h2", "y")))
+    h = [state.clone() for state in (initial_states(net, clamps, Forward())[v] for v in ("h1", "h2"))]
+    for _ in range(3):
+        h = [state.requires_grad_() for state in h]
+        errors = h[0] - clamps["x"] @ w1.T, h[1] - torch.tanh(h[0]) @ w2.T, clamps["y"] - torch.tanh(h[1]) @ w3.T
+        energy = sum(0.5 * e.square().sum() for e in errors) / 50
+        h = [(s - 0.5 * g).detach() for s, g in zip(h, torch.autograd.grad(energy, h), strict=True)]
+    result = net.infer(clamps, init=Forward(), steps=3, optimizer=SGD(lr=0.01))
+    for v, expected in zip(("h1", "h2"), h, strict=True):
+        torch.testing.assert_close(result.states[v], expected, **EXACT)
+
+
+def test_fabricpc_error_coordinates(page):
+    """EPCInference: states are derived along the graph from the errors, which go down the energy as a whole."""
+    net = PCNetwork(page["pcgraph"].graphs.chain([8, 6, 5, 3], activation="tanh"), seed=0, dtype=torch.float64)
+    clamps, edges = clamps_of(net), [("x", "h1"), ("h1", "h2"), ("h2", "y")]
+    weights = [(net.weight(*edge).detach(), net.bias(edge[1]).detach()) for edge in edges]
+
+    def derived(errors):
+        states = [clamps["x"]]
+        for (w, b), e in zip(weights, errors):
+            states.append(torch.tanh(states[-1] @ w.T + b) + e)
+        return states[1:]
+
+    errors = [torch.zeros_like(h) for h in derived([0.0, 0.0])]
+    for _ in range(4):
+        errors = [e.requires_grad_() for e in errors]
+        last = clamps["y"] - derived(errors)[-1] @ weights[-1][0].T - weights[-1][1]
+        energy = sum(0.5 * e.square().sum() for e in (*errors, last))
+        errors = [(e - 0.1 * g).detach() for e, g in zip(errors, torch.autograd.grad(energy, errors), strict=True)]
+    how = {"init": Forward(), "steps": 4, "optimizer": SGD(lr=RATE), "coordinates": page["pcgraph"].Errors()}
+    result = net.infer(clamps, **how)
+    for v, expected in zip(("h1", "h2"), derived(errors), strict=True):
+        torch.testing.assert_close(result.states[v], expected, **EXACT)
+
+
 @pytest.mark.parametrize("unroll", [1, 2])
 def test_fabricpc_forward_start_on_a_cycle(page, unroll):
     """Each node once, from what its sources are then: a sees c as drawn, and c moves afterwards."""

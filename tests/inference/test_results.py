@@ -40,6 +40,24 @@ def test_the_energy_is_that_of_the_run_or_is_refused_after_an_optimizer_step():
     torch.testing.assert_close(found, expected)
 
 
+def test_modules_learn_nothing_of_weights_that_have_moved_since():
+    """A gradient of old errors and new weights is the gradient of nothing; and nothing of it stays behind."""
+    graph = pcgraph.graphs.chain([3, 4, 2], activation="tanh")
+    graph.edges["x", "h1"]["transform"] = torch.nn.Sequential(
+        torch.nn.Linear(3, 5), torch.nn.Tanh(), torch.nn.Linear(5, 4)
+    )
+    net = PCNetwork(graph, seed=0, dtype=torch.float64)
+    kw = {"init": Forward(), "steps": 3, "optimizer": SGD(0.1)}
+    first, second = net.infer(pair(), **kw), net.infer(pair(), **kw)
+    first.backward()
+    torch.optim.SGD(net.parameters(), lr=0.5).step()
+    before = [p.grad.clone() for p in net.parameters()]
+    with pytest.raises(ConfigError, match="the weights have moved since this inference"):
+        second.backward()
+    assert all(map(torch.equal, before, (p.grad for p in net.parameters())))
+    net.infer(pair(), **kw).backward()
+
+
 @pytest.mark.parametrize("when", ["before anything was read", "after"])
 def test_what_is_written_into_the_callers_clamps_is_not_learned(when):
     """A loader that fills the same tensor for each batch must not change the batch before."""
@@ -57,6 +75,21 @@ def test_what_is_written_into_the_callers_clamps_is_not_learned(when):
     result.backward()
     for p, grad in zip(net.parameters(), expected):
         torch.testing.assert_close(p.grad, grad)
+
+
+def test_what_is_written_into_the_callers_labels_is_not_learned():
+    """Means would be those of other classes."""
+    net = PCNetwork(pcgraph.graphs.chain([3, 4, 2], activation="tanh"), seed=0, dtype=torch.float64)
+    found = []
+    for later in (False, True):
+        init, labels = pcgraph.Average(by=None, classes=2), torch.tensor([0, 1, 1, 0])
+        result = net.infer(pair(), init=init, labels=labels, steps=2, optimizer=SGD(0.1))
+        if later:
+            labels.zero_()
+        result.backward()
+        found.append({name: value.clone() for name, value in init.named_buffers()})
+    assert found[0].keys() == found[1].keys()
+    assert all(torch.equal(value, found[1][name]) for name, value in found[0].items())
 
 
 def test_a_backward_that_fails_halfway_can_be_called_again():

@@ -248,6 +248,24 @@ def test_a_safe_rate_is_two_over_the_largest_eigenvalue(device, cyclic):
         net.infer(clamps, init=Zero(), steps=60000, optimizer=SGD(1.05 * rate))
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_a_safe_rate_looks_ahead_of_the_kinks(device, seed):
+    """Behind the kink of a relu the curvature is larger than where inference starts: the local bound is unsafe."""
+    sizes = [6, 20, 20, 20, 3]
+    net = PCNetwork(pcgraph.graphs.chain(sizes, activation="relu"), seed=seed, dtype=torch.float64, device=device)
+    clamps = {"x": 3 * double(5, 6, device=device, seed=seed), "y": 10 * double(5, 3, device=device, seed=seed + 1)}
+
+    def rises(rate):
+        trace = net.infer(clamps, init=Forward(), steps=10, optimizer=SGD(rate), trace=True, check=False).trace
+        return bool((trace[1:] > trace[:-1] * (1 + 1e-9)).any())
+
+    local = pcgraph.safe_rate(net, clamps, init=Forward(), margin=0.99, ahead=0)
+    tried = pcgraph.safe_rate(net, clamps, init=Forward(), margin=0.99)
+    assert rises(local)
+    assert not rises(tried)
+    assert rises(2 * tried)  # it is halved no more than it must be
+
+
 def test_average_works_under_every_rule(device):
     """Means are remembered from a rule of several phases as well."""
     net = chain(device=device)

@@ -10,6 +10,8 @@ FILES = {
     "trial": "tests/network/test_trial.py",
     "declaration": "tests/network/test_declaration.py",
     "copies": "tests/network/test_copies.py",
+    "own": "tests/network/test_own_graph.py",
+    "loading": "tests/network/test_loading.py",
     "energies": "tests/test_energies.py",
     "transposed": "tests/network/test_transposed.py",
 }
@@ -24,7 +26,9 @@ NETWORK, PACKED, STRUCTURE, TRIAL = "network/network", "network/packed", "networ
 
 MUTANTS = [
     fault("neighbours in another order", COPYING, "source[by_target.order].tolist()", "source[by_target.order[::-1]].tolist()", "building"),
-    fault("an edge's attributes are the caller's", COPYING, "entries = [own(data) if data else {} for data in between]", "entries = list(between)", "building"),
+    fault("an edge's attributes are the caller's", COPYING, "entries = [own(data) if data else {} if kind is dict else _NOTHING for data in between]", "entries = list(between)", "building"),
+    fault("the network's graph can be changed", COPYING, "popitem = setdefault = update = _refuse", "popitem = setdefault = _refuse", "own"),
+    fault("half a state stays", "network/loading", "                put_back()\n            raise", "                pass\n            raise", "loading"),
     fault("a module is copied for each edge", COPYING, "copy_module(v, memo) if", "copy_module(v, {}) if", "building"),
     fault("components are not told apart", ADJACENCY, "if low[v] == place[v]:", "if low[v] == place[v] and not path:", "building"),
     fault("components in reverse", ADJACENCY, "    return found[::-1]\n", "    return found\n", "building"),

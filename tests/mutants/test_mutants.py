@@ -3,10 +3,10 @@
 import pytest
 
 from tests import ROOT
-from tests.mutants import engine, fused, network, topology
+from tests.mutants import engine, fused, network, runs, topology
 from tests.mutants.planted import assert_can_be_planted, survives
 
-LISTS = {"engine": engine, "fused": fused, "network": network, "topology": topology}
+LISTS = {"engine": engine, "fused": fused, "network": network, "runs": runs, "topology": topology}
 MUTANTS = [
     pytest.param(mutant, id=f"{name}-{mutant.name}") for name, faults in LISTS.items() for mutant in faults.MUTANTS
 ]

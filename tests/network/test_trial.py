@@ -18,7 +18,7 @@ from pcgraph import SGD, Forward, GraphError, PCNetwork
 from pcgraph import transforms as T
 from pcgraph.activations import Activation
 from pcgraph.energies import Energy
-from tests.builders import double
+from tests.builders import assert_equal_to_reference, clamps_of, double
 
 
 def declared(*, node=None, edge=None, transform=None, energy=None, shape=(4,), out=None):
@@ -218,6 +218,15 @@ def test_what_an_activation_may_do_is_admitted_and_learns(place, what):
     net = PCNetwork(declared(**{place: what}))
     assert torch.equal(torch.get_rng_state(), state)
     learn(net)
+
+
+@pytest.mark.parametrize("place", ["node", "edge"])
+@pytest.mark.parametrize("what", ADMITTED.values(), ids=ADMITTED)
+def test_what_an_activation_may_do_is_computed_as_autograd_does(place, what):
+    """States, energies and gradients of the slow reference; a constant, a step and a gradient of its own among them."""
+    wide = copy.deepcopy(what).double() if isinstance(what, nn.Module) else what
+    net = PCNetwork(declared(**{place: wide}), seed=1, dtype=torch.float64)
+    assert_equal_to_reference(net, clamps_of(net), Forward(), 3, SGD(lr=0.02), tolerance={"rtol": 1e-8, "atol": 1e-10})
 
 
 @pytest.mark.parametrize("place", ["node", "edge"])

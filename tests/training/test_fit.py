@@ -573,7 +573,17 @@ def test_a_validation_without_a_sweep_is_refused_before_the_first_step() -> None
 
 def test_people_count_epochs_from_one() -> None:
     """The bar, the command and checkpoints do; a record that is printed would otherwise name another epoch."""
-    assert [str(record).split(",")[0] for record in train(chain(), epochs=2)] == ["epoch 1", "epoch 2"]
+    told: list[tuple[str, int]] = []
+    history = train(
+        chain(),
+        BATCHES[:2],
+        epochs=2,
+        measure_every=1,
+        callbacks=lambda record: told.append((record.kind, record.epoch)),
+    )
+    assert [str(record).split(",")[0] for record in history] == ["epoch 1", "epoch 2"]
+    assert [record.epoch for record in history.steps] == [1, 1, 2, 2]
+    assert told == [(kind, epoch) for epoch in (1, 2) for kind in ("step", "step", "epoch")]
 
 
 def test_a_rising_energy_is_a_fall_where_there_is_no_accuracy() -> None:

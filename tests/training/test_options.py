@@ -186,3 +186,29 @@ def test_a_warning_names_the_line_that_called_fit() -> None:
     with pytest.warns(PCGraphWarning, match="inference increased") as told:
         train(net, steps=5, state_optimizer=pcgraph.SGD(lr=5.0), optimizer=torch.optim.SGD(net.parameters(), lr=1e-9))
     assert told[0].filename == __file__
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        None, "0.5", b"1", [0.5], (1, 2), 1j, torch.ones(3), 10**400, object(), float, {"a": None}, {"a": "0.5"},
+        {"a": [1]}, {"a": torch.ones(3)}, {"a": 1j}, {"a": 10**400}, {"a": 0.5, "b": None},
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_what_validation_returns_is_a_number_or_several_by_name(found: Any) -> None:
+    """A function that prints and returns nothing ended in Python's error about None."""
+    with pytest.raises(ConfigError, match=r"validate= is a function of the network that returns a number") as caught:
+        train(chain(), validate=lambda net: found)
+    assert caught.value.key == "validate"
+
+
+class Odd(list[Any]):
+    """A loader whose length is none."""
+
+    def __len__(self) -> int:
+        return -1
+
+
+def test_a_loader_with_a_length_that_is_none_has_no_length() -> None:
+    assert len(train(chain(), Odd(BATCHES)).epochs) == 1

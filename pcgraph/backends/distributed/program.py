@@ -24,7 +24,7 @@ from pcgraph.clamps import Clamps
 from pcgraph.errors import ConfigError
 from pcgraph.initializers import Block, Context, Initializer, blocks
 from pcgraph.network import Network, Piece
-from pcgraph.optimizers import StateOptimizer
+from pcgraph.optimizers import StateOptimizer, in_place
 from pcgraph.plan import Exchange, Plan
 from pcgraph.plan.operations import NONE, Index, Write
 from pcgraph.processes import Group
@@ -314,9 +314,10 @@ class _Here:
             for k, row in zip(wanted.tolist(), rows.tolist()):
                 number, start = whole.number + row, whole.start + row
                 one = Block((whole.nodes[row],), whole.shape, whole.group, start, start + 1, number)
-                self.source.init(one, out[k : k + 1], self.context)
+                states = out[k : k + 1]
+                in_place(self.source.init, states, one, states, self.context)
             return
         states, where = out.new_zeros(len(whole.nodes), *out.shape[1:]), torch.from_numpy(rows).to(out.device)
         states[where] = out[wanted.to(out.device)]  # what was there before may be left in part
-        self.source.init(whole, states, self.context)
+        in_place(self.source.init, states, whole, states, self.context)
         out[wanted.to(out.device)] = states[where]

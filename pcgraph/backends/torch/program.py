@@ -24,8 +24,8 @@ from pcgraph.backends.torch.kernels import Kernel
 from pcgraph.backends.torch.lowering import Calls, Lowered, lower_stage
 from pcgraph.backends.torch.workspace import Bound, Step, Workspace
 from pcgraph.clamps import Clamps
-from pcgraph.initializers import Block, Context
-from pcgraph.optimizers import Following, StateOptimizer
+from pcgraph.initializers import Block, Context, is_ours
+from pcgraph.optimizers import Following, StateOptimizer, in_place
 from pcgraph.plan import Plan
 from pcgraph.plan.operations import Write
 
@@ -59,10 +59,10 @@ class Move:
     def step(self, optimizer: StateOptimizer, memory: dict[str, Any]) -> None:
         """Move them; those that do not lie beside each other are gathered, and put back."""
         if self.where is None:
-            optimizer.step(self.states, self.gradients, memory)
+            in_place(optimizer.step, self.states, self.states, self.gradients, memory)
             return
         states = self.states.index_select(0, self.where)
-        optimizer.step(states, self.gradients.index_select(0, self.where), memory)
+        in_place(optimizer.step, states, states, self.gradients.index_select(0, self.where), memory)
         self.states.index_copy_(0, self.where, states)
 
 
@@ -226,6 +226,9 @@ class TorchProgram(Program):
         self._held = []
         self._refreshed.clear()
         fixed = False
+        for item in self._prologue:
+            if isinstance(item, Given) and item.write.source >= 0 and not is_ours(context.sources[item.write.source]):
+                item.out.fill_(math.nan)  # what a user's class leaves out would be states of the batch before
         for item in self._prologue:
             if isinstance(item, Given):
                 self.initialize(item.write, item.block, item.out, context)
