@@ -194,7 +194,6 @@ def test_a_warning_names_the_line_that_called_fit() -> None:
         None, "0.5", b"1", [0.5], (1, 2), 1j, torch.ones(3), 10**400, object(), float, {"a": None}, {"a": "0.5"},
         {"a": [1]}, {"a": torch.ones(3)}, {"a": 1j}, {"a": 10**400}, {"a": 0.5, "b": None},
     ],
-    ids=repr,
 )  # fmt: skip
 def test_what_validation_returns_is_a_number_or_several_by_name(found: Any) -> None:
     """A function that prints and returns nothing ended in Python's error about None."""
