@@ -240,12 +240,12 @@ def test_a_folder_that_was_removed_and_taken_by_another_run_is_not_written_into(
 
 def test_nothing_is_written_into_what_a_link_leads_to(tmp_path: Path) -> None:
     theirs, folder = tmp_path / "theirs", tmp_path / "run"
-    theirs.write_text("theirs")
+    theirs.write_text("theirs", encoding="utf-8")
     folder.mkdir()
     (folder / LOCK).symlink_to(theirs)
     with pytest.raises(CheckpointError, match="cannot be written to"):
         pcgraph.save(folder, pcgraph.PCNetwork(pcgraph.graphs.chain([4, 3])))
-    assert theirs.read_text() == "theirs"
+    assert theirs.read_text(encoding="utf-8") == "theirs"
 
 
 def test_a_run_stays_in_its_folder_when_the_process_goes_to_another(

@@ -207,7 +207,7 @@ def test_a_dry_run_says_that_a_download_would_fail(tmp_path: Path, monkeypatch: 
     assert f"A download would fail now: {first}: it has no such file" in text
     assert f"A download would fail now: {second}: OSError: no route to it" in text
     assert asked[-2:] == [mirror + "train-images-idx3-ubyte.gz" for mirror in (first, second)]
-    cache.write_text("a file")
+    cache.write_text("a file", encoding="utf-8")
     asked.clear()
     assert f"A download would fail now: {cache}" in said()
     assert asked == []
@@ -231,8 +231,8 @@ def test_a_folder_that_nothing_can_be_written_to_is_refused_before_any_training(
     """What takes hours to find out must have a place to go."""
     monkeypatch.setattr(import_module("pcgraph.cli.demo"), "fit", lambda *args, **named: pytest.fail("it trains"))
     monkeypatch.setattr("pcgraph.tuning.search", lambda *args, **named: pytest.fail("it searches"))
-    (tmp_path / "file").write_text("")
-    (tmp_path / "s.toml").write_text("fraction = 0.1\nepochs = 1\n[space]\nlr = [0.1]\n")
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    (tmp_path / "s.toml").write_text("fraction = 0.1\nepochs = 1\n[space]\nlr = [0.1]\n", encoding="utf-8")
     what = (command,) if command == "demo" else (command, tmp_path / "s.toml", "--storage", tmp_path / "s.db")
     for out in ("/dev/null", "/proc/run", tmp_path / "file", tmp_path / "file" / "run", LONG):
         assert "cannot write to --out" in refused(*what, "--out", out)

@@ -135,7 +135,9 @@ def test_fabricpc_linear_maps_the_last_axis(page):
 
 def test_jpc_rates(page):
     """Its activities go down the mean of the batch's energies: a rate of 0.5 at batch 50 is 0.01 here."""
-    assert "0.5 at\nbatch 50 there is a state rate of 0.01 here" in (DOCS / "coming_from.md").read_text()
+    assert "0.5 at\nbatch 50 there is a state rate of 0.01 here" in (DOCS / "coming_from.md").read_text(
+        encoding="utf-8"
+    )
     net = PCNetwork(page["mlp"], seed=0, dtype=torch.float64)
     clamps = {"x": double(50, 8, seed=1), "y": double(50, 3, seed=2)}
     w1, w2, w3 = (net.weight(*edge).detach() for edge in (("x", "h1"), ("h1", "h2"), ("h2", "y")))

@@ -390,7 +390,7 @@ MUTANTS = [
         "a name looks like a count", "topology/witness.py", "if not any(map(_numeric, nodes)):", "if True:", "examples"
     ),
     fault("phases win over nodes", ARGUMENTS, "    if not both:\n", "    if both or not both:\n", "examples"),
-    fault("names are not escaped", NOTEBOOK, "{html.escape(text)}</{tag}>", "{text}</{tag}>", "examples"),
+    fault("names are not escaped", NOTEBOOK, "said = html.escape(text)", "said = text", "examples"),
     fault(
         "isolated nodes pass unnoticed",
         "topology/cautions.py",
