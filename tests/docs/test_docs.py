@@ -15,10 +15,12 @@ import os
 import re
 import shlex
 import subprocess
+import sys
 import textwrap
 import tomllib
 import types
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -83,6 +85,20 @@ def name(path: Path) -> str:
 # -- running a page ---------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def as_before() -> Iterator[None]:
+    """What a page adds to a table of names (activations, transforms, backends) is gone for other tests."""
+    modules = [module for key, module in sys.modules.items() if key.partition(".")[0] == "pcgraph"]
+    named = [t for module in modules for key, t in vars(module).items() if key.isupper() and type(t) is dict]
+    tables = {id(table): table for table in named}
+    kept = {key: dict(table) for key, table in tables.items()}
+    yield
+    for key, table in tables.items():
+        for added in table.keys() - kept[key].keys():
+            del table[added]
+
+
+@pytest.mark.usefixtures("as_before")
 @pytest.mark.parametrize("path", PAGES, ids=name)
 def test_the_page_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a reader copies works, in the order of the page, and prints what stands there."""
