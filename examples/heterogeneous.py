@@ -46,7 +46,7 @@ RULES = {"standard": "predictive coding", "backprop": "backprop"}
 MOVE = pcgraph.SGD(lr=0.05)
 
 
-def library(x: Tensor) -> HeteroData:
+def relations(x: Tensor) -> HeteroData:
     """Documents, of features `x`, and the names that they import; a relation for each way to read a line of imports."""
     paths, _ = documents()
     place = {name: i for i, name in enumerate(paths)}
@@ -138,7 +138,7 @@ def picture(rows: Sequence[dict[str, str]], path: Path) -> None:
 def main() -> None:
     args = arguments(__doc__, "heterogeneous")
     whole, epochs = citation_graph(), 5 if args.quick else 100
-    data = library(whole.x)
+    data = relations(whole.x)
     print(", ".join(f"{data[kind].num_edges} {' '.join(kind)}" for kind in data.edge_types))
     wanted = [{"network": network, "rule": rule, "seed": seed}
               for network, rules in NETWORKS.items() for rule in rules for seed in args.seeds]  # fmt: skip

@@ -5,8 +5,10 @@ A backend of your own is a subclass of :class:`Backend`. Put it into :data:`BACK
 
 from __future__ import annotations
 
-from pcgraph.backends.base import Backend, Kind, Motion, Program, Which
+from pcgraph.backends.base import Backend
 from pcgraph.backends.distributed import DistributedBackend
+from pcgraph.backends.motion import Motion
+from pcgraph.backends.running import Kind, Program, Which
 from pcgraph.backends.settings import keep, keeping, switches
 from pcgraph.backends.torch import TorchBackend
 from pcgraph.backends.traits import Traits, traits_of

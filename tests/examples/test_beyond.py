@@ -139,7 +139,7 @@ def test_documents_and_names_are_related_both_ways():
     """A relation without its way back would leave half of the imports unread."""
     example = script("heterogeneous")
     whole = example.citation_graph()
-    data = example.library(whole.x)
+    data = example.relations(whole.x)
     there, back = data["document", "takes", "name"].edge_index, data["name", "taken by", "document"].edge_index
     assert torch.equal(there.flip(0), back)
     assert data["document"].num_nodes == whole.num_nodes

@@ -46,7 +46,7 @@ MUTANTS = [
     fault("half a gradient stays", RESULT, "                    parameter.grad = gradient\n", "                    pass\n", "results"),
     fault("a scheduler of another", "training/fit_arguments", 'if getattr(scheduler, "optimizer", optimizer) is not optimizer:', "if False:", "options"),
     fault("steps count epochs from zero", "training/loop", "                state.epoch + 1,\n", "                state.epoch,\n", "records"),
-    fault("energies in half precision", "backends/base", "return torch.float32 if own in (torch.float16, torch.bfloat16) else own", "return own", "halves"),
+    fault("energies in half precision", "backends/running", "return torch.float32 if own in (torch.float16, torch.bfloat16) else own", "return own", "halves"),
     fault("no look ahead", "rates", "    while ahead and _rises", "    while False and _rises", "learning"),
     fault("states of the batch before", "backends/torch/program", "                item.out.fill_(math.nan)", "                pass", "promises"),
     fault("what is returned is dropped", "optimizers", "    if found is not None and not (isinstance", "    if False and not (isinstance", "promises"),

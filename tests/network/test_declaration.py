@@ -269,3 +269,19 @@ def test_weights_that_no_memory_holds_are_refused_before_they_are_made():
     with pytest.raises(OutOfMemory, match=r"1e\+12 weights would take 3.73e\+03 GiB") as caught:
         PCNetwork(pcgraph.graphs.chain([10**6, 10**6]))
     assert caught.value.estimate == 4 * 10**12
+
+
+def test_a_seed_gives_weights_by_the_order_of_declaration_as_its_documentation_says() -> None:
+    """Who changes the order and finds other numbers finds the reason where the seed is explained."""
+    edges = [("x", "h"), ("x", "g"), ("h", "y"), ("g", "y")]
+    nets = []
+    for order in (edges, edges[::-1]):
+        graph = nx.DiGraph()
+        graph.add_nodes_from("xhgy", shape=3)
+        graph.add_edges_from(order)
+        nets.append(PCNetwork(graph, seed=0))
+    one, other = (torch.cat([net.weight(u, v).detach().flatten() for u, v in edges]) for net in nets)
+    assert not torch.equal(one, other)
+    assert torch.equal(one.sort().values, other.sort().values)  # the same numbers, on other edges
+    said = " ".join((PCNetwork.__doc__ or "").split())
+    assert "Nodes or edges declared in another order may get other weights from it" in said

@@ -136,6 +136,13 @@ class Learned(pcgraph.energies.Energy):
         return (0.5 * self.log.exp() * (h - mu).square()).flatten(1).sum(1)
 
 
+def test_muon_refuses_packed_weights() -> None:
+    """The page on training says so, and what to give it instead."""
+    net = PCNetwork(pcgraph.graphs.chain([4, 3, 2]))
+    with pytest.raises(ValueError, match="Muon only supports 2D parameters"):
+        torch.optim.Muon(net.weights.parameters())
+
+
 def test_muon_takes_weights_in_torchs_own_shapes() -> None:
     """It looks at a matrix as a whole, and refuses what has three dimensions."""
     net = chain(*SIZES, dtype=torch.float64)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import OrderedDict
 
 from pcgraph.arguments import shown
-from pcgraph.backends.base import Backend, Program
+from pcgraph.backends.base import Backend
 from pcgraph.backends.distributed.program import RankProgram
+from pcgraph.backends.running import Program
 from pcgraph.errors import ConfigError
 from pcgraph.initializers import Given
 from pcgraph.network import Network, Piece

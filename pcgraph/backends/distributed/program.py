@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pcgraph.backends.base import Kind, Motion, Program, Which
-from pcgraph.backends.motion import Noise
+from pcgraph.backends.motion import Motion, Noise
+from pcgraph.backends.running import Kind, Program, Which
 from pcgraph.clamps import Clamps
 from pcgraph.errors import ConfigError
 from pcgraph.initializers import Block, Context, Initializer, blocks

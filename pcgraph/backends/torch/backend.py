@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 
 from pcgraph import energies
-from pcgraph.backends.base import Backend, Program
+from pcgraph.backends.base import Backend
+from pcgraph.backends.running import Program
 from pcgraph.backends.torch.kernels import Kernel, chosen
 from pcgraph.backends.torch.lowering import kept, lower
 from pcgraph.backends.torch.program import TorchProgram

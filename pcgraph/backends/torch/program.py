@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pcgraph.backends.base import Kind, Motion, Program, Which
-from pcgraph.backends.motion import Noise
+from pcgraph.backends.motion import Motion, Noise
+from pcgraph.backends.running import Kind, Program, Which
 from pcgraph.backends.settings import keep
 from pcgraph.backends.torch import nodes, onednn
 from pcgraph.backends.torch.calls import Call, Give, MoveRows, Send, SendBack, Trade, mark, numbers

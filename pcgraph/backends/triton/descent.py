@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pcgraph.backends.base import Motion
+from pcgraph.backends.motion import Motion
 from pcgraph.backends.settings import keep
 from pcgraph.backends.triton.tables import ADAM, MOMENTUM, NESTEROV, NONE, PLAIN, Places
 from pcgraph.optimizers import SGD, Adam

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pcgraph.backends.base import Motion
+from pcgraph.backends.motion import Motion
 from pcgraph.backends.torch.calls import (
     ActivateRows,
     Call,
