@@ -70,8 +70,6 @@ class Traits:
     early : bool
         Whether a launch begins while the one before it ends, and looks up its tables meanwhile (on Hopper and later).
         ["On a GPU", with and without.]
-    turns : bool
-        Whether weights are transposed once a run for what is pulled back. ["On a GPU", it gained nothing for chains.]
     """
 
     large_edge: float
@@ -96,7 +94,6 @@ class Traits:
     scalar_edges_at_once: int = 8
     scalar_warps: int = 1
     early: bool = True
-    turns: bool = False
 
 
 #: Two to sixteen cores of x86-64.

@@ -55,13 +55,17 @@ def priced(segment: Segment, size: int, most: int = 32) -> int:
 
 @dataclass(frozen=True)
 class Tile:
-    """A program computes so many samples of so many neurons, adding up over so many numbers at a time."""
+    """A program computes so many samples of so many neurons, adding up over so many numbers at a time.
+
+    Where it is `upright` its neurons, and not its samples, are what tensor cores take 64 of.
+    """
 
     samples: int
     neurons: int
     inner: int
     warps: int
     stages: int
+    upright: bool = False
 
 
 def known(segment: Segment) -> int:

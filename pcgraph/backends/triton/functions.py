@@ -7,7 +7,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-__all__ = ["errors", "sigma", "slope"]
+__all__ = ["errors", "sigma"]
 
 
 @triton.jit
@@ -19,91 +19,63 @@ def _tanh(a):
 
 @triton.jit
 def sigma(a, code, KNOWN: tl.constexpr):
-    """Compute the activation with this number, one of those whose bits are set in `KNOWN`."""
-    m = a
+    """Compute the activation with this number, one of those whose bits are set in `KNOWN`, and its derivative at `a`."""
+    m, d = a, a * 0.0 + 1.0
     if KNOWN & 2:
         if code == 1:
-            m = tl.maximum(a, 0.0)
+            m, d = tl.maximum(a, 0.0), tl.where(a > 0, d, 0.0)
     if KNOWN & 4:
         if code == 2:
-            m = tl.where(a > 0, a, 0.01 * a)
+            m, d = tl.where(a > 0, a, 0.01 * a), tl.where(a > 0, d, 0.01)
     if KNOWN & 8:
         if code == 3:
             m = _tanh(a)
-    if KNOWN & 16:
-        if code == 4:
-            m = 1.0 / (1.0 + tl.exp(-a))
-    if KNOWN & 32:
-        if code == 5:
-            m = 0.5 * a * (1.0 + tl.erf(a * 0.7071067811865476))
-    if KNOWN & 64:
-        if code == 6:
-            m = 0.5 * a * (1.0 + _tanh(0.7978845608028654 * (a + 0.044715 * a * a * a)))
-    if KNOWN & 128:
-        if code == 7:
-            m = tl.where(a > 0, a, tl.exp(tl.minimum(a, 0.0)) - 1.0)
-    if KNOWN & 256:
-        if code == 8:
-            m = a / (1.0 + tl.exp(-a))
-    if KNOWN & 512:
-        if code == 9:
-            m = tl.minimum(tl.maximum(a, -1.0), 1.0)
-    if KNOWN & 1024:
-        if code == 10:
-            m = tl.where(a > 20.0, a, tl.log(1.0 + tl.exp(tl.minimum(a, 20.0))))
-    return m
-
-
-@triton.jit
-def slope(a, m, code, KNOWN: tl.constexpr):
-    """Compute the derivative of the activation with this number, at `a`, where it is `m`."""
-    d = a * 0.0 + 1.0
-    if KNOWN & 2:
-        if code == 1:
-            d = tl.where(a > 0, d, 0.0)
-    if KNOWN & 4:
-        if code == 2:
-            d = tl.where(a > 0, d, 0.01)
-    if KNOWN & 8:
-        if code == 3:
             d = 1.0 - m * m
     if KNOWN & 16:
         if code == 4:
+            m = 1.0 / (1.0 + tl.exp(-a))
             d = m * (1.0 - m)
     if KNOWN & 32:
         if code == 5:
-            d = 0.5 * (1.0 + tl.erf(a * 0.7071067811865476)) + a * tl.exp(-0.5 * a * a) * 0.3989422804014327
+            t = 0.5 * (1.0 + tl.erf(a * 0.7071067811865476))
+            m, d = a * t, t + a * tl.exp(-0.5 * a * a) * 0.3989422804014327
     if KNOWN & 64:
         if code == 6:
             t = _tanh(0.7978845608028654 * (a + 0.044715 * a * a * a))
+            m = 0.5 * a * (1.0 + t)
             d = 0.5 * (1.0 + t) + 0.5 * a * (1.0 - t * t) * 0.7978845608028654 * (1.0 + 0.134145 * a * a)
     if KNOWN & 128:
         if code == 7:
-            d = tl.where(a > 0, d, tl.exp(tl.minimum(a, 0.0)))
+            z = tl.exp(tl.minimum(a, 0.0))
+            m, d = tl.where(a > 0, a, z - 1.0), tl.where(a > 0, d, z)
     if KNOWN & 256:
         if code == 8:
             t = 1.0 / (1.0 + tl.exp(-a))
-            d = t * (1.0 + a * (1.0 - t))
+            m, d = a * t, t * (1.0 + a * (1.0 - t))
     if KNOWN & 512:
         if code == 9:
-            d = tl.where((a > -1.0) & (a < 1.0), d, 0.0)
+            m, d = tl.minimum(tl.maximum(a, -1.0), 1.0), tl.where((a > -1.0) & (a < 1.0), d, 0.0)
     if KNOWN & 1024:
         if code == 10:
-            d = tl.where(a > 20.0, d, 1.0 / (1.0 + tl.exp(-tl.minimum(a, 20.0))))
-    return d
+            z = tl.exp(tl.minimum(a, 20.0))
+            m, d = tl.where(a > 20.0, a, tl.log(1.0 + z)), tl.where(a > 20.0, d, z / (1.0 + z))
+    return m, d
 
 
 @triton.jit
-def _logs(x, mn):
-    """Compute the logarithm of the softmax of each row, of which the neurons `mn` are there."""
-    x = tl.where(mn[None, :], x, -1e30)
-    x -= tl.max(x, 1)[:, None]
-    return x - tl.log(tl.sum(tl.exp(x), 1))[:, None]
+def _logs(x, mn, SIDE: tl.constexpr):
+    """Compute the logarithm of the softmax along one side of a tile, of which the neurons `mn` are there."""
+    x = tl.where(mn, x, -1e30)
+    x -= tl.max(x, SIDE, keep_dims=True)
+    return x - tl.log(tl.sum(tl.exp(x), SIDE, keep_dims=True))
 
 
 @triton.jit
-def errors(h, mu, code, facts, mn, ENERGIES: tl.constexpr):
-    """Compute dE/dh and -dE/dmu of the energy with this number, one of those whose bits are set in `ENERGIES`."""
+def errors(h, mu, code, facts, mn, SIDE: tl.constexpr, ENERGIES: tl.constexpr):
+    """Compute dE/dh and -dE/dmu of the energy with this number, one of those whose bits are set in `ENERGIES`.
+
+    `SIDE` is the side of the tile that has neurons, and `mn` says which of them are there.
+    """
     own = h - mu
     sent = own
     if ENERGIES & 2:
@@ -132,14 +104,14 @@ def errors(h, mu, code, facts, mn, ENERGIES: tl.constexpr):
             sent = own
     if ENERGIES & 128:
         if code == 7:
-            logs = _logs(mu, mn)
-            own = tl.where(mn[None, :], -logs, 0.0 * mu)
-            sent = h - tl.sum(h, 1)[:, None] * tl.exp(logs)
+            logs = _logs(mu, mn, SIDE)
+            own = tl.where(mn, -logs, 0.0 * mu)
+            sent = h - tl.sum(h, SIDE, keep_dims=True) * tl.exp(logs)
     if ENERGIES & 256:
         if code == 8:
-            ours, theirs = _logs(h, mn), _logs(mu, mn)
+            ours, theirs = _logs(h, mn, SIDE), _logs(mu, mn, SIDE)
             shares = tl.exp(ours)
-            apart = tl.where(mn[None, :], ours - theirs, 0.0 * mu)
-            own = shares * (apart - tl.sum(shares * apart, 1)[:, None])
+            apart = tl.where(mn, ours - theirs, 0.0 * mu)
+            own = shares * (apart - tl.sum(shares * apart, SIDE, keep_dims=True))
             sent = shares - tl.exp(theirs)
     return own, sent

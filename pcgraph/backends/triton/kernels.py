@@ -23,7 +23,7 @@ import triton.language as tl
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from pcgraph.backends.triton import tables
-from pcgraph.backends.triton.functions import errors, sigma, slope
+from pcgraph.backends.triton.functions import errors, sigma
 
 __all__ = ["learn", "learn_scalars", "predict", "predict_scalars", "pull", "pull_scalars", "ready", "turn"]
 
@@ -67,42 +67,64 @@ def _edge(row):
 
 
 @triton.jit
-def _slice(acc, x, w, at, width, down, mm, mn, code, PHI: tl.constexpr, DOT: tl.constexpr):
+def _samples(x, UPRIGHT: tl.constexpr):
+    """Lay numbers along the side of a tile that has samples: the first, or where it stands `UPRIGHT` the second."""
+    return x[None, :] if UPRIGHT else x[:, None]
+
+
+@triton.jit
+def _neurons(x, UPRIGHT: tl.constexpr):
+    """Lay numbers along the side of a tile that has neurons."""
+    return x[:, None] if UPRIGHT else x[None, :]
+
+
+@triton.jit
+def _slice(acc, x, w, at, width, down, mm, mn, code,
+           BACK: tl.constexpr, UPRIGHT: tl.constexpr, PHI: tl.constexpr, DOT: tl.constexpr):
     """Add what the summed indices `at`, of `width` in all, contribute to one edge's product."""
     mk = at < width
-    a = tl.load(x + at[None, :], mask=mm[:, None] & mk[None, :], other=0.0)
-    b = tl.load(w + at[:, None] * down, mask=mk[:, None] & mn[None, :], other=0.0)
+    a = tl.load(x + _neurons(at, UPRIGHT), mask=mm & _neurons(mk, UPRIGHT), other=0.0)
+    b = tl.load(w + _samples(at, UPRIGHT) * down, mask=_samples(mk, UPRIGHT) & mn, other=0.0)
     if PHI:
-        a = sigma(a, code, PHI)
-    return tl.dot(a.to(b.dtype), b, acc, input_precision=DOT, out_dtype=acc.dtype)
+        a, _ = sigma(a, code, PHI)
+    if UPRIGHT:
+        if BACK:
+            # Tensor cores take weights that lie the other way from registers alone. The compiler leaves there what
+            # has been computed, and would write what has been loaded to shared memory number by number.
+            b += 0.0
+        acc = tl.dot(b, a.to(b.dtype), acc, input_precision=DOT, out_dtype=acc.dtype)
+    else:
+        acc = tl.dot(a.to(b.dtype), b, acc, input_precision=DOT, out_dtype=acc.dtype)
+    return acc
 
 
 @triton.jit
 def _product(acc, P, W, far, weight, width, down, across, rm, rn, mm, mn, code,
-             PHI: tl.constexpr, SINGLE: tl.constexpr, BK: tl.constexpr, DOT: tl.constexpr):
+             BACK: tl.constexpr, UPRIGHT: tl.constexpr, PHI: tl.constexpr, SINGLE: tl.constexpr, BK: tl.constexpr,
+             DOT: tl.constexpr, STAGES: tl.constexpr = None):
     """Add one edge's product, of samples x width with width x neurons: weights lie `down` and `across` apart."""
     rk = tl.arange(0, BK)
-    x = P + far + rm[:, None] * width
-    w = W + weight + rn[None, :] * across
+    x = P + far + rm * width
+    w = W + weight + rn * across
     if SINGLE:
-        acc = _slice(acc, x, w, rk, width, down, mm, mn, code, PHI, DOT)
+        acc = _slice(acc, x, w, rk, width, down, mm, mn, code, BACK, UPRIGHT, PHI, DOT)
     else:
-        for k in range(0, width, BK):
-            acc = _slice(acc, x, w, k + rk, width, down, mm, mn, code, PHI, DOT)
+        for k in tl.range(0, width, BK, num_stages=STAGES):
+            acc = _slice(acc, x, w, k + rk, width, down, mm, mn, code, BACK, UPRIGHT, PHI, DOT)
     return acc
 
 
 @triton.jit
 def _edges(acc, P, W, far, width, weight, code, kind, edges, low, high, own, across, rm, rn, mm, mn,
-           BACK: tl.constexpr, TURNED: tl.constexpr, PHI: tl.constexpr, SINGLE: tl.constexpr, MIXED: tl.constexpr,
+           BACK: tl.constexpr, UPRIGHT: tl.constexpr, PHI: tl.constexpr, SINGLE: tl.constexpr, MIXED: tl.constexpr,
            COPIES: tl.constexpr, ALIGN: tl.constexpr, BK: tl.constexpr, DOT: tl.constexpr):
     """Add what the edges of a node carry to one tile of it: forward, or where `BACK` is true back to the source.
 
     The first edge has been looked up; each of the others is while the one before it is computed. Backward,
-    `own` is where the node's states lie, at which the activation of an edge is differentiated. `TURNED` says that
-    weights lie with the summed index last, as they do forward. `PHI` holds the bits of the edges' activations.
+    `own` is where the node's states lie, at which the activation of an edge is differentiated. `PHI` holds the bits of
+    the edges' activations. Edges whose rows begin anywhere are few and narrow: their loads are not made ahead, so that
+    they need no shared memory of their own.
     """
-    ok = mm[:, None] & mn[None, :]
     for i in range(low, high):
         far_, width_, weight_, code_, kind_ = _edge(edges + (i + 1) * _EDGE)
         if BACK and PHI != 0:
@@ -110,28 +132,29 @@ def _edges(acc, P, W, far, width, weight, code, kind, edges, low, high, own, acr
         else:
             part = acc
         if COPIES and kind == _COPY:
-            x = tl.load(P + far + rm[:, None] * width + rn[None, :], mask=ok, other=0.0)
+            x = tl.load(P + far + rm * width + rn, mask=mm & mn, other=0.0)
             if PHI != 0 and not BACK:
-                x = sigma(x, code, PHI)
+                x, _ = sigma(x, code, PHI)
             part += x
         elif MIXED and kind == _UNALIGNED:
-            if TURNED:
-                part = _product(part, P, W, far, weight, width, 1, width, rm, rn, mm, mn, code,
-                                0 if BACK else PHI, SINGLE, BK, DOT)
-            else:
+            if BACK:
                 part = _product(part, P, W, far, weight, width, across, 1, rm, rn, mm, mn, code,
-                                0 if BACK else PHI, SINGLE, BK, DOT)
+                                True, UPRIGHT, 0, SINGLE, BK, DOT, 1)
+            else:
+                part = _product(part, P, W, far, weight, width, 1, width, rm, rn, mm, mn, code,
+                                False, UPRIGHT, PHI, SINGLE, BK, DOT, 1)
         else:
             broad = _whole(width, ALIGN)
-            if TURNED:
-                part = _product(part, P, W, _whole(far, ALIGN), _whole(weight, ALIGN), broad, 1, broad,
-                                rm, rn, mm, mn, code, 0 if BACK else PHI, SINGLE, BK, DOT)
-            else:
+            if BACK:
                 part = _product(part, P, W, _whole(far, ALIGN), _whole(weight, ALIGN), broad, _whole(across, ALIGN), 1,
-                                rm, rn, mm, mn, code, 0 if BACK else PHI, SINGLE, BK, DOT)
+                                rm, rn, mm, mn, code, True, UPRIGHT, 0, SINGLE, BK, DOT)
+            else:
+                part = _product(part, P, W, _whole(far, ALIGN), _whole(weight, ALIGN), broad, 1, broad,
+                                rm, rn, mm, mn, code, False, UPRIGHT, PHI, SINGLE, BK, DOT)
         if BACK and PHI != 0:
-            h = tl.load(P + own + rm[:, None] * across + rn[None, :], mask=ok, other=0.0)
-            acc += part * slope(h, sigma(h, code, PHI), code, PHI)
+            h = tl.load(P + own + rm * across + rn, mask=mm & mn, other=0.0)
+            _, rise = sigma(h, code, PHI)
+            acc += part * rise
         else:
             acc = part
         far, width, weight, code, kind = far_, width_, weight_, code_, kind_
@@ -151,7 +174,7 @@ def _at(cell, EVEN: tl.constexpr):
 def predict(P, W, tiles, edges, batch, show, precisions, duals, facts,
             EDGES: tl.constexpr, DUAL: tl.constexpr, ENERGIES: tl.constexpr, KNOWN: tl.constexpr,
             PHI: tl.constexpr, SINGLE: tl.constexpr, MIXED: tl.constexpr, COPIES: tl.constexpr,
-            EVEN: tl.constexpr, PRECISE: tl.constexpr, ALIGN: tl.constexpr, ACC: tl.constexpr,
+            EVEN: tl.constexpr, UPRIGHT: tl.constexpr, PRECISE: tl.constexpr, ALIGN: tl.constexpr, ACC: tl.constexpr,
             EARLY: tl.constexpr,
             BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, DOT: tl.constexpr):
     """Compute one tile of what comes into one node, and of its errors, or of its state.
@@ -167,45 +190,50 @@ def predict(P, W, tiles, edges, batch, show, precisions, duals, facts,
     far, width, weight, phi, kind = _edge(row + _NODE)
     if EVEN:
         size, first = _whole(size, 4), _whole(first, 4)
-    rm, rn = tl.program_id(1) * BM + tl.arange(0, BM), first + tl.arange(0, BN)
+    rm = _samples(tl.program_id(1) * BM + tl.arange(0, BM), UPRIGHT)
+    rn = _neurons(first + tl.arange(0, BN), UPRIGHT)
     mm, mn = rm < batch, rn < size
-    ok = mm[:, None] & mn[None, :]
-    place = rm[:, None] * size + rn[None, :]
+    ok = mm & mn
+    place = rm * size + rn
     compared, biased = tl.where((flags & _COMPARE) != 0, batch, 0), tl.where(bias != _NONE, size, 0)
+    LATE: tl.constexpr = BM * BN >= 8192  # registers are for the product then
     ready(EARLY)
-    h = tl.load(P + own + place, mask=(rm < compared)[:, None] & mn[None, :], other=0.0)
+    if not LATE:
+        h = tl.load(P + own + place, mask=(rm < compared) & mn, other=0.0)
     begin = tl.load(P + bias + rn, mask=rn < biased, other=0.0)
-    acc = tl.zeros((BM, BN), ACC)
+    acc = tl.zeros((BN, BM) if UPRIGHT else (BM, BN), ACC)
     if EDGES:
         acc = _edges(acc, P, W, far, width, weight, phi, kind, edges, low, high, 0, size, rm, rn, mm, mn,
-                     False, True, PHI, SINGLE, MIXED, COPIES, ALIGN, BK, DOT)
-    acc += begin[None, :]
+                     False, UPRIGHT, PHI, SINGLE, MIXED, COPIES, ALIGN, BK, DOT)
+    acc += begin
     if start != _NONE:
         if EVEN:
             start = _whole(start, 4)
         acc += tl.load(P + start + place, mask=ok, other=0.0)
     if flags & _KEEP:
         tl.store(P + _at(row + 2, EVEN) + place, acc, mask=ok)
-    mu = sigma(acc, code, KNOWN)
+    mu, rise = sigma(acc, code, KNOWN)
+    if LATE:
+        h = tl.load(P + own + place, mask=(rm < compared) & mn, other=0.0)
     if flags & _SWEEP:
         tl.store(P + own + place, mu, mask=ok)
     elif flags & _COMPARE:
         residual = h - mu
-        error, sent = errors(h, mu, flags >> _ENERGY, facts + 2 * entry, mn, ENERGIES)
+        error, sent = errors(h, mu, flags >> _ENERGY, facts + 2 * entry, mn, 0 if UPRIGHT else 1, ENERGIES)
         if PRECISE:
             precision = tl.load(precisions + entry)
             error *= precision
             sent *= precision
         if DUAL:
             dual, rate = tl.load(duals + 2 * entry), tl.load(duals + 2 * entry + 1)
-            shifts = (rm < tl.where(dual != _NONE, batch, 0))[:, None] & mn[None, :]
+            shifts = (rm < tl.where(dual != _NONE, batch, 0)) & mn
             shift = residual * tl.load(P + rate + place, mask=shifts, other=0.0)
             shift += tl.load(P + dual + place, mask=shifts, other=0.0)
             tl.store(P + dual + place, shift, mask=shifts)
             error += shift
             sent += shift
         tl.store(P + _at(row + 4, EVEN) + place, error, mask=ok)
-        tl.store(P + _at(row + 5, EVEN) + place, sent * slope(acc, mu, code, KNOWN), mask=ok)
+        tl.store(P + _at(row + 5, EVEN) + place, sent * rise, mask=ok)
         if show:
             tl.store(P + _at(row + 3, EVEN) + place, mu, mask=ok)
 
@@ -239,7 +267,7 @@ def _way(gradient, mean, square, ok, numbers, MOVE: tl.constexpr):
 @triton.jit(do_not_specialize=["batch", "kept"])
 def pull(P, W, tiles, edges, batch, rates, moments, kept, numbers, spots,
          EDGES: tl.constexpr, MOVE: tl.constexpr, ALL: tl.constexpr, MASKED: tl.constexpr,
-         TURNED: tl.constexpr, PHI: tl.constexpr, SINGLE: tl.constexpr, MIXED: tl.constexpr,
+         UPRIGHT: tl.constexpr, PHI: tl.constexpr, SINGLE: tl.constexpr, MIXED: tl.constexpr,
          COPIES: tl.constexpr, EVEN: tl.constexpr, ALIGN: tl.constexpr, ACC: tl.constexpr,
          EARLY: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, DOT: tl.constexpr):
     """Compute one tile of the gradient of one node's state, which moves along it if `MOVE` is true, or is written."""
@@ -251,23 +279,29 @@ def pull(P, W, tiles, edges, batch, rates, moments, kept, numbers, spots,
     far, width, weight, phi, kind = _edge(row + _NODE)
     if EVEN:
         size, first = _whole(size, 4), _whole(first, 4)
-    rm, rn = tl.program_id(1) * BM + tl.arange(0, BM), first + tl.arange(0, BN)
+    rm = _samples(tl.program_id(1) * BM + tl.arange(0, BM), UPRIGHT)
+    rn = _neurons(first + tl.arange(0, BN), UPRIGHT)
     mm, mn = rm < batch, rn < size
-    ok = mm[:, None] & mn[None, :]
-    place = rm[:, None] * size + rn[None, :]
+    ok = mm & mn
+    place = rm * size + rn
     owned = tl.where((flags & _OWN) != 0, batch, 0)
+    LATE: tl.constexpr = BM * BN >= 8192  # registers are for the product then
     ready(EARLY)
-    gradient = tl.load(P + mine + place, mask=(rm < owned)[:, None] & mn[None, :], other=0.0)
+    acc = tl.zeros((BN, BM) if UPRIGHT else (BM, BN), ACC)
+    if LATE and EDGES:
+        acc = _edges(acc, P, W, far, width, weight, phi, kind, edges, low, high, own, size, rm, rn, mm, mn,
+                     True, UPRIGHT, PHI, SINGLE, MIXED, COPIES, ALIGN, BK, DOT)
+    gradient = tl.load(P + mine + place, mask=(rm < owned) & mn, other=0.0)
     if MOVE != 0:
         h = tl.load(P + own + place, mask=ok, other=0.0)
         rate = tl.load(rates if ALL else rates + entry)
-    if EDGES:
-        acc = tl.zeros((BM, BN), ACC)
-        gradient -= _edges(acc, P, W, far, width, weight, phi, kind, edges, low, high, own, size, rm, rn, mm, mn,
-                       True, TURNED, PHI, SINGLE, MIXED, COPIES, ALIGN, BK, DOT)
+    if EDGES and not LATE:
+        acc = _edges(acc, P, W, far, width, weight, phi, kind, edges, low, high, own, size, rm, rn, mm, mn,
+                     True, UPRIGHT, PHI, SINGLE, MIXED, COPIES, ALIGN, BK, DOT)
+    gradient -= acc
     if MOVE != 0 and MASKED:
         spot = tl.load(spots + 2 * entry + 1)
-        known = (rm < tl.where(spot != _NONE, batch, 0))[:, None] & mn[None, :]
+        known = (rm < tl.where(spot != _NONE, batch, 0)) & mn
         gradient *= tl.load(P + spot + place, mask=known, other=1.0)
     if MOVE != 0:
         mean = moments + tl.load(spots + 2 * entry) + place
@@ -316,7 +350,7 @@ def predict_scalars(P, W, nodes, edges, precisions, duals, count, batch, code, s
     acc += tl.load(P + start[:, None] + sample, mask=(start != _NONE)[:, None] & mb[None, :], other=0.0)
     acc += tl.load(P + bias, mask=bias != _NONE, other=0.0)[:, None]
     tl.store(P + a[:, None] + sample, acc, mask=((flags & _KEEP) != 0)[:, None] & mb[None, :])
-    mu = sigma(acc, code, KNOWN)
+    mu, rise = sigma(acc, code, KNOWN)
     tl.store(P + h[:, None] + sample, mu, mask=((flags & _SWEEP) != 0)[:, None] & mb[None, :])
     ok = ((flags & _COMPARE) != 0)[:, None] & mb[None, :]
     error = tl.load(P + h[:, None] + sample, mask=ok, other=0.0) - mu
@@ -333,7 +367,7 @@ def predict_scalars(P, W, nodes, edges, precisions, duals, count, batch, code, s
         error += shift
     e, s = tl.load(row + 4, mask=live, other=0), tl.load(row + 5, mask=live, other=0)
     tl.store(P + e[:, None] + sample, error, mask=ok)
-    tl.store(P + s[:, None] + sample, error * slope(acc, mu, code, KNOWN), mask=ok)
+    tl.store(P + s[:, None] + sample, error * rise, mask=ok)
     if show:
         m = tl.load(row + 3, mask=live, other=0)
         tl.store(P + m[:, None] + sample, mu, mask=ok)
@@ -453,7 +487,7 @@ def learn(P, G, tiles, rows, edges, places, factors, batch,
         tl.store(G + place + ro, total, mask=mo)
     elif MIXED and kind == _UNALIGNED:
         _weight(P, G, edges, low, high, out, width, first, second, place, factor, tl.load(row + 4), batch,
-                1, ADD, PHI, HALF, ACC, BM, BN, BK, DOT)
+                1, ADD, PHI, HALF, ACC, BM, BN, BK, DOT, 1)
     else:
         _weight(P, G, edges, low, high, out, width, first, second, place, factor, tl.load(row + 4), batch,
                 ALIGN, ADD, PHI, HALF, ACC, BM, BN, BK, DOT)
@@ -462,7 +496,7 @@ def learn(P, G, tiles, rows, edges, places, factors, batch,
 @triton.jit
 def _weight(P, G, edges, low, high, out, width, first, second, place, factor, code, batch,
             ALIGN: tl.constexpr, ADD: tl.constexpr, PHI: tl.constexpr, HALF: tl.constexpr, ACC: tl.constexpr,
-            BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, DOT: tl.constexpr):
+            BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, DOT: tl.constexpr, STAGES: tl.constexpr = None):
     """Sum S^T phi(H) over the batch and over edges, and write it or add it."""
     out, width, place = _whole(out, ALIGN), _whole(width, ALIGN), _whole(place, ALIGN)
     ro, ri, rb = first + tl.arange(0, BM), second + tl.arange(0, BN), tl.arange(0, BK)
@@ -471,13 +505,13 @@ def _weight(P, G, edges, low, high, out, width, first, second, place, factor, co
     for i in range(low, high):
         s = P + _whole(tl.load(edges + i * _EDGE), ALIGN)
         h = P + _whole(tl.load(edges + i * _EDGE + 2), ALIGN)
-        for b in range(0, batch, BK):
+        for b in tl.range(0, batch, BK, num_stages=STAGES):
             at = b + rb
             mb = at < batch
             x = tl.load(s + at[None, :] * out + ro[:, None], mask=mo[:, None] & mb[None, :], other=0.0)
             y = tl.load(h + at[:, None] * width + ri[None, :], mask=mb[:, None] & mi[None, :], other=0.0)
             if PHI != 0:
-                y = sigma(y, code, PHI)
+                y, _ = sigma(y, code, PHI)
             if HALF is not None:
                 x, y = x.to(HALF), y.to(HALF)
             acc = tl.dot(x, y, acc, input_precision=DOT, out_dtype=acc.dtype)

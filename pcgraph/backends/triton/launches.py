@@ -24,7 +24,7 @@ LANGUAGE = {
 
 def _size(tile: Tile) -> dict[str, int]:
     return {
-        "BM": tile.samples, "BN": tile.neurons, "BK": tile.inner, "num_warps": tile.warps, "num_stages": tile.stages
+        "UPRIGHT": tile.upright, "BM": tile.samples, "BN": tile.neurons, "BK": tile.inner, "num_warps": tile.warps, "num_stages": tile.stages
     }  # fmt: skip
 
 

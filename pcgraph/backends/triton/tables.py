@@ -27,7 +27,6 @@ from pcgraph.backends.triton.choices import (
     priced,
     tile_for,
 )  # fmt: skip
-from pcgraph.network import Bucket
 from pcgraph.plan.flow import Mask
 from pcgraph.plan.operations import Index
 
@@ -215,10 +214,10 @@ class Places:
         first = edges[nodes[:, 10].clip(max=len(edges) - 1)]
         return np.concatenate([np.stack([entry, within * step], 1), nodes[entry], first[entry]], 1)
 
-    def weights(self, edges: Index, turned: bool) -> tuple[Tensor, Index]:
+    def weights(self, edges: Index) -> tuple[Tensor, Index]:
         """Return an anchor for the weights of edges, and their addresses; 0 for identities.
 
-        What they are copied into where they are scaled, cast or transposed (`turned`) is bound with the caller.
+        What they are copied into where they are scaled or cast is bound with the caller.
         """
         s, found = self.ws.structure, np.zeros(len(edges), dtype=np.int64)
         bucket_of, anchors = s.bucket_of[edges], []
@@ -226,21 +225,10 @@ class Places:
             bucket = s.buckets[b]
             if bucket.kind != "linear":
                 continue
-            packed, here = self._turned(bucket) if turned else self.ws.packed(bucket), bucket_of == b
+            packed, here = self.ws.packed(bucket), bucket_of == b
             found[here] = packed.data_ptr() + self.row[edges[here]] * (packed[0].numel() * packed.element_size())
             anchors.append(packed)
         return min(anchors, key=Tensor.data_ptr, default=self.anchor), found
-
-    def _turned(self, bucket: Bucket) -> Tensor:
-        """Return the weights of a bucket transposed: a copy, refreshed for every run."""
-
-        def turn() -> Tensor:
-            weight = self.ws.packed(bucket)
-            copy = torch.empty_like(weight.mT, memory_format=torch.contiguous_format)
-            self.ws.refreshed(lambda: copy.copy_(weight.mT))
-            return copy
-
-        return self.ws.bound(("turned", bucket.name), turn).run
 
     def sort(self, nodes: Index, edges: Index, back: bool) -> tuple[Index, Index]:
         """Return edges in the order of their targets, or sources, among `nodes`, and where each node's end."""
@@ -262,14 +250,13 @@ class Places:
         s = self.ws.structure
         near, far = (s.source, s.target) if back else (s.target, s.source)
         edges, ends = self.sort(nodes, edges, back)
-        turned = not back or self.traits.turns
-        anchor, weight = self.weights(edges, back and turned)
+        anchor, weight = self.weights(edges)
         width, across = self.size[far[edges]], self.size[near[edges]]
         place, copies = self.offsets((self.s if back else self.h)[far[edges]]), self.copies[edges]
         offset = np.where(copies, 0, (weight - anchor.data_ptr()) // anchor.element_size())
         align = self.align(anchor)
         fits = (place % align == 0) & (width % align == 0) & (offset % align == 0)
-        if not turned:
+        if back:
             fits &= across % align == 0
         kind = np.where(copies, COPY, np.where(fits, DENSE, UNALIGNED))
         table = np.stack([place, width, offset, self.phi[edges], kind], 1)
@@ -278,7 +265,7 @@ class Places:
             "PHI": self.phis, "MIXED": bool((kind == UNALIGNED).any()), "COPIES": bool(copies.any()), "ALIGN": align,
             "SINGLE": self.single, "EVEN": self.even(nodes),
         }  # fmt: skip
-        return anchor, table, ends, facts | ({"TURNED": turned} if back else {})
+        return anchor, table, ends, facts
 
     def neurons(self, nodes: Index) -> tuple[Index, Index]:
         """Return for each neuron of some nodes the place of its node among them, and its own within the node."""
