@@ -48,6 +48,9 @@ class Traits:
         hand.]
     few_clamps : int
         So many clamped nodes of one shape are copied one by one; more are stacked first. [By hand.]
+    small_clamp : int
+        Numbers up to which the values of clamped nodes are copied together, by one call: on a card it has one core for
+        each 65,536 numbers of each. ["On a GPU".]
     rate_sets : int
         Sets of different rates of the same nodes that stay on the device, the latest. [By hand: a schedule that goes
         back and forth has few.]
@@ -84,6 +87,7 @@ class Traits:
     onednn_tanh: float = math.inf
     onednn_piece: int = 2**18
     few_clamps: int = 4
+    small_clamp: int = 2**14
     rate_sets: int = 8
     fused_edge: float = math.inf
     heavy_edge: float = math.inf

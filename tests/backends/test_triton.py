@@ -123,10 +123,9 @@ def test_every_named_energy(energy):
         same(run(graph, "triton", steps=1), run(graph, "torch", steps=1))
 
 
-@pytest.mark.parametrize("turns", [False, True])
 @pytest.mark.parametrize("heavy", [float("inf"), 400.0, 0.0])
-def test_what_is_left_to_cublas_and_what_is_transposed(monkeypatch, turns, heavy):
-    chosen = dataclasses.replace(backends.TRITON, turns=turns, fused_edge=heavy)
+def test_what_is_left_to_cublas(monkeypatch, heavy):
+    chosen = dataclasses.replace(backends.TRITON, fused_edge=heavy)
     monkeypatch.setattr(backends, "TRITON", chosen)
     same(run(mixed("relu"), "triton"), run(mixed("relu"), "torch"))
 
@@ -151,7 +150,9 @@ def test_nodes_whose_products_are_left_to_cublas_have_a_launch_of_their_own(monk
 
 
 @pytest.mark.parametrize(
-    "tile", [Tile(16, 32, 32, 4, 3), Tile(32, 16, 16, 4, 3), Tile(64, 64, 64, 4, 3)], ids=lambda t: f"{t.inner}"
+    "tile",
+    [Tile(16, 32, 32, 4, 3), Tile(32, 16, 16, 4, 3), Tile(64, 64, 64, 4, 3), Tile(16, 32, 16, 4, 3, upright=True)],
+    ids=lambda t: f"{t.inner}{' upright' * t.upright}",
 )
 def test_tiles_of_any_size(monkeypatch, tile):
     monkeypatch.setattr(tables, "tile_for", lambda *_: tile)

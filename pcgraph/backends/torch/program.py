@@ -380,8 +380,12 @@ class TorchProgram(Program):
                 rows = [p for p, _ in placed]
                 where = self.ws.constant(("clamped", *rows), partial(torch.tensor, rows))
                 h.index_copy_(0, where, torch.stack([value for _, value in placed]))
-        if few:  # one kernel on a GPU
-            torch._foreach_copy_([row for row, _ in few], [value for _, value in few])
+        small = [(row, value) for row, value in few if len(few) > 1 and row.numel() <= self.ws.traits.small_clamp]
+        if small:  # one kernel on a GPU
+            torch._foreach_copy_([row for row, _ in small], [value for _, value in small])
+        for row, value in few:
+            if len(few) == 1 or row.numel() > self.ws.traits.small_clamp:
+                row.copy_(value)
 
     def _rate(self, move: Move, optimizer: StateOptimizer) -> float | Tensor:
         if isinstance(optimizer.lr, Following):

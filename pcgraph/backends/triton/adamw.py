@@ -25,13 +25,17 @@ _ROW = tl.constexpr(6)
 @triton.jit
 def adamw(
     P, G, M, V, S, table, lr, first, second, log_first, log_second, eps, decay,
-    RATE: tl.constexpr, EVEN: tl.constexpr, EARLY: tl.constexpr, BLOCK: tl.constexpr,
+    RATE: tl.constexpr, TABLE: tl.constexpr, EVEN: tl.constexpr, EARLY: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Move one piece of one parameter, and its moments."""
-    row = table + tl.program_id(0) * _ROW
-    p, g, m, v, s, count = (
-        tl.load(row), tl.load(row + 1), tl.load(row + 2), tl.load(row + 3), tl.load(row + 4), tl.load(row + 5)
-    )  # fmt: skip
+    """Move one piece of one parameter, and its moments. Without a `TABLE` there is one, of `table` numbers."""
+    if TABLE:
+        row = table + tl.program_id(0) * _ROW
+        p, g, m, v, s, count = (
+            tl.load(row), tl.load(row + 1), tl.load(row + 2), tl.load(row + 3), tl.load(row + 4), tl.load(row + 5)
+        )  # fmt: skip
+    else:
+        p = tl.program_id(0).to(tl.int64) * BLOCK
+        g, m, v, s, count = p, p, p, p * 0, tl.minimum(table - p, BLOCK)
     if EVEN:
         p, g, m, v = p // 4 * 4, g // 4 * 4, m // 4 * 4, v // 4 * 4
     at = tl.arange(0, BLOCK)
@@ -79,12 +83,25 @@ class AdamWStep:
 
     def __call__(self, columns: Sequence[list[Tensor]], group: dict[str, Any]) -> None:
         """Launch it, after each number of steps has risen by one."""
-        first, second = group["betas"]
-        adamw[(len(self.table),)](
-            *(column[0] for column in columns), self.table, group["lr"], first, second, _log2(first), _log2(second),
-            group["eps"], group["weight_decay"], RATE=isinstance(group["lr"], Tensor),
-            **self.options,
-        )  # fmt: skip
+        _launch([column[0] for column in columns], len(self.table), self.table, group, TABLE=True, **self.options)
+
+
+def one_by_one(columns: Sequence[list[Tensor]], group: dict[str, Any]) -> None:
+    """Launch it for each parameter alone: these may lie anywhere, also in a recording that is being made."""
+    for lie in zip(*columns):
+        count, even = lie[0].numel(), all(t.data_ptr() % 16 == 0 for t in lie[:4])
+        options = {"EVEN": even, **early(lie[0].device), "BLOCK": AdamWStep.BLOCK, "num_warps": 4}
+        _launch(lie, -(-count // AdamWStep.BLOCK), count, group, TABLE=False, **options)
+
+
+def _launch(
+    first_of: Sequence[Tensor], programs: int, table: Tensor | int, group: dict[str, Any], **options: Any
+) -> None:
+    first, second = group["betas"]
+    adamw[(programs,)](
+        *first_of, table, group["lr"], first, second, _log2(first), _log2(second), group["eps"],
+        group["weight_decay"], RATE=isinstance(group["lr"], Tensor), **options,
+    )  # fmt: skip
 
 
 def _log2(beta: float) -> float:

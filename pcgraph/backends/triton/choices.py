@@ -17,7 +17,8 @@ from pcgraph.network import Bucket, Segment, Structure
 from pcgraph.plan.operations import Index
 
 __all__ = [
-    "ACTIVATIONS", "ENERGIES", "SCATTERED", "Tile", "aside", "early", "known", "number_of", "power", "precision_of",
+    "ACTIVATIONS", "ENERGIES", "SCATTERED", "Tile", "aside", "early", "known", "learning_tile", "number_of", "power",
+    "precision_of",
     "priced", "tile_for",
 ]  # fmt: skip
 
@@ -104,8 +105,8 @@ def precision_of(ws: Workspace) -> str:
     return "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "tf32x3"
 
 
-def tile_for(traits: Traits, sizes: Index, batch: int, exact: bool = False) -> Tile:
-    """Choose how large tiles are, for nodes of these sizes.
+def tile_for(traits: Traits, sizes: Index, batch: int, exact: bool = False, back: bool = False) -> Tile:
+    """Choose how large tiles are, for nodes of these sizes: of what comes in, or of what is pulled `back`.
 
     Many wait for tiles of their own: few nodes are cut small, so that every part of the card has some. Products that
     are taken in three parts each, `exact` to float32, add up over fewer numbers at a time, and large tiles have more
@@ -116,7 +117,16 @@ def tile_for(traits: Traits, sizes: Index, batch: int, exact: bool = False) -> T
         return Tile(samples, 32, 32, 4, 3)
     if -(-sizes // 32).sum() * -(-batch // 32) > traits.many_tiles:
         return Tile(samples, 64, 32, 8, 3)
-    return Tile(min(32, samples), 32, 32 if exact else 64, 4, 4 if exact else 3)
+    if exact:
+        return Tile(min(32, samples), 32, 32, 4, 4)
+    return Tile(samples, 64, 64, 8, 3, True) if back else Tile(min(32, samples), 64, 64, 4, 3, True)
+
+
+def learning_tile(out: Index, width: Index) -> Tile:
+    """Choose how large tiles of matrices are that learn: so many rows by so many columns, and samples at a time."""
+    if max(out.max(initial=1), width.max(initial=1)) <= 32:
+        return Tile(32, 32, 32, 4, 3)
+    return Tile(64, 64, 32, 8, 3)
 
 
 def early(device: torch.device) -> dict[str, bool]:

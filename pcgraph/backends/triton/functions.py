@@ -19,7 +19,7 @@ def _tanh(a):
 
 @triton.jit
 def sigma(a, code, KNOWN: tl.constexpr):
-    """Compute the activation with this number, one of those whose bits are set in `KNOWN`, and its derivative at `a`."""
+    """Compute the activation with this number, one of those that have a bit in `KNOWN`, and its derivative at `a`."""
     m, d = a, a * 0.0 + 1.0
     if KNOWN & 2:
         if code == 1:

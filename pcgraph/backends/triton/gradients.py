@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pcgraph.backends.settings import keep
 from pcgraph.backends.torch.calls import Rows, SendBack, numbers
 from pcgraph.backends.triton import kernels
-from pcgraph.backends.triton.choices import precision_of
+from pcgraph.backends.triton.choices import Tile, learning_tile, precision_of
 from pcgraph.backends.triton.launches import LANGUAGE, turns
 from pcgraph.backends.triton.tables import BIAS, DENSE, EDGE, NONE, UNALIGNED, Places, Turned, sorted_keys
 from pcgraph.network import Bucket
@@ -210,15 +210,15 @@ class _Tiles(_Gradients):
         super().__init__(whole, begun)
         places = whole.places
         table = np.concatenate([part.rows for _, part in begun if part.rows is not None])
-        side = 32 if table[:, :2].max(initial=1) <= 32 else 64
-        tiles = _tiles(-(-table[:, 0] // side), -(-table[:, 1] // side), side)
+        tile = learning_tile(table[:, 0], table[:, 1])
+        tiles = _tiles(table[:, 0], table[:, 1], tile)
         self.grid, self.tables = (len(tiles),), [places.on_device(t) for t in (tiles, table)]
         half = places.ws.half
         self.options = {
             "PHI": places.phis, "HALF": None if half is None else LANGUAGE[half],
             "MIXED": bool((table[:, 5] == UNALIGNED).any()), "ALIGN": places.align(places.anchor),
-            "ACC": LANGUAGE[places.ws.dtype], "BM": side, "BN": side, "BK": 32, "DOT": precision_of(places.ws),
-            "num_warps": 4 if side == 32 else 8, **places.early,
+            "ACC": LANGUAGE[places.ws.dtype], "BM": tile.samples, "BN": tile.neurons, "BK": tile.inner,
+            "DOT": precision_of(places.ws), "num_warps": tile.warps, "num_stages": tile.stages, **places.early,
         }  # fmt: skip
 
     def __call__(self, flat: Tensor, scale: float, add: bool) -> None:
@@ -264,9 +264,10 @@ class _Numbers(_Gradients):
         )  # fmt: skip
 
 
-def _tiles(down: Index, across: Index, side: int) -> Index:
-    """Return (entry, first row, first column) for the tiles of matrices of so many tiles, shape (tiles, 3)."""
+def _tiles(out: Index, width: Index, tile: Tile) -> Index:
+    """Return (entry, first row, first column) for the tiles of matrices of so many numbers, shape (tiles, 3)."""
+    down, across = -(-out // tile.samples), -(-width // tile.neurons)
     count = down * across
     entry = np.repeat(np.arange(len(count)), count)
     within = np.arange(len(entry)) - np.repeat(np.cumsum(count) - count, count)
-    return np.stack([entry, within // across[entry] * side, within % across[entry] * side], 1)
+    return np.stack([entry, within // across[entry] * tile.samples, within % across[entry] * tile.neurons], 1)

@@ -34,7 +34,9 @@ _EDGE = tl.constexpr(len(tables.EDGE))
 _TILE = tl.constexpr(2 + len(tables.NODE) + len(tables.EDGE))
 _ROW = tl.constexpr(len(tables.ROW))
 _COMPARE, _SWEEP, _KEEP, _OWN = (tl.constexpr(flag) for flag in (tables.COMPARE, tables.SWEEP, tables.KEEP, tables.OWN))
-_ENERGY = tl.constexpr(tables.ENERGY)
+_ENERGY, _EVENLY = tl.constexpr(tables.ENERGY), tl.constexpr(tables.EVENLY)
+#: Tiles of so many numbers have registers for their products alone while those are taken.
+_LATE = tl.constexpr(8192)
 _MOMENTUM, _NESTEROV, _ADAM = (tl.constexpr(kind) for kind in (tables.MOMENTUM, tables.NESTEROV, tables.ADAM))
 _COPY, _UNALIGNED, _BIAS = tl.constexpr(tables.COPY), tl.constexpr(tables.UNALIGNED), tl.constexpr(tables.BIAS)
 
@@ -146,8 +148,9 @@ def _edges(acc, P, W, far, width, weight, code, kind, edges, low, high, own, acr
         else:
             broad = _whole(width, ALIGN)
             if BACK:
-                part = _product(part, P, W, _whole(far, ALIGN), _whole(weight, ALIGN), broad, _whole(across, ALIGN), 1,
-                                rm, rn, mm, mn, code, True, UPRIGHT, 0, SINGLE, BK, DOT)
+                own_width = _whole(across, ALIGN)
+                part = _product(part, P, W, _whole(far, ALIGN), _whole(weight, ALIGN), broad, own_width, 1,
+                                rm, rn, mm, rn < own_width, code, True, UPRIGHT, 0, SINGLE, BK, DOT)
             else:
                 part = _product(part, P, W, _whole(far, ALIGN), _whole(weight, ALIGN), broad, 1, broad,
                                 rm, rn, mm, mn, code, False, UPRIGHT, PHI, SINGLE, BK, DOT)
@@ -162,12 +165,67 @@ def _edges(acc, P, W, far, width, weight, code, kind, edges, low, high, own, acr
 
 
 @triton.jit
-def _at(cell, EVEN: tl.constexpr):
-    """Return an offset of a table, of which it is known whether it is a multiple of four."""
-    offset = tl.load(cell)
+def _place(offset, size, rm, rn, EVEN: tl.constexpr):
+    """Return where the numbers of a tile lie that begins at this offset, of which it is known whether it is `EVEN`."""
     if EVEN:
-        offset = _whole(offset, 4)
-    return offset
+        offset, size = _whole(offset, 4), _whole(size, 4)
+    return offset + rm * size + rn
+
+
+@triton.jit
+def _there(size, rm, rn, rows, EVEN: tl.constexpr):
+    """Tell which numbers of a tile are there: of so many samples, and of a node of so many neurons."""
+    if EVEN:
+        size = _whole(size, 4)
+    return (rm < rows) & (rn < size)
+
+
+@triton.jit
+def _states(P, own, size, rm, rn, rows, even, EVEN: tl.constexpr):
+    """Load a tile of states. `EVEN` is 1 where all nodes of a launch are `even`, 2 where some are, and 0 elsewhere."""
+    if EVEN == 2:
+        if even:
+            h = tl.load(P + _place(own, size, rm, rn, True), mask=_there(size, rm, rn, rows, True), other=0.0)
+        else:
+            h = tl.load(P + _place(own, size, rm, rn, False), mask=_there(size, rm, rn, rows, False), other=0.0)
+    else:
+        h = tl.load(P + _place(own, size, rm, rn, EVEN), mask=_there(size, rm, rn, rows, EVEN), other=0.0)
+    return h
+
+
+@triton.jit
+def _predicted(P, acc, h, row, entry, size, start, code, flags, rm, rn, batch, show, precisions, duals, facts,
+               UPRIGHT: tl.constexpr, DUAL: tl.constexpr, ENERGIES: tl.constexpr, KNOWN: tl.constexpr,
+               PRECISE: tl.constexpr, EVEN: tl.constexpr):
+    """End one tile: with what comes into it kept, with its states, or with its errors."""
+    own, ok = tl.load(row + 1), _there(size, rm, rn, batch, EVEN)
+    if start != _NONE:
+        acc += tl.load(P + _place(start, size, rm, rn, EVEN), mask=ok, other=0.0)
+    if flags & _KEEP:
+        tl.store(P + _place(tl.load(row + 2), size, rm, rn, EVEN), acc, mask=ok)
+    mu, rise = sigma(acc, code, KNOWN)
+    if flags & _SWEEP:
+        tl.store(P + _place(own, size, rm, rn, EVEN), mu, mask=ok)
+    elif flags & _COMPARE:
+        residual = h - mu
+        error, sent = errors(h, mu, flags >> _ENERGY, facts + 2 * entry, rn < size, 0 if UPRIGHT else 1, ENERGIES)
+        if PRECISE:
+            precision = tl.load(precisions + entry)
+            error *= precision
+            sent *= precision
+        if DUAL:
+            dual, rate = tl.load(duals + 2 * entry), tl.load(duals + 2 * entry + 1)
+            place = _place(0, size, rm, rn, EVEN)
+            shifts = _there(size, rm, rn, tl.where(dual != _NONE, batch, 0), EVEN)
+            shift = residual * tl.load(P + rate + place, mask=shifts, other=0.0)
+            shift += tl.load(P + dual + place, mask=shifts, other=0.0)
+            tl.store(P + dual + place, shift, mask=shifts)
+            error += shift
+            sent += shift
+        tl.store(P + _place(tl.load(row + 4), size, rm, rn, EVEN), error, mask=ok)
+        tl.store(P + _place(tl.load(row + 5), size, rm, rn, EVEN), sent * rise, mask=ok)
+        if show:
+            tl.store(P + _place(tl.load(row + 3), size, rm, rn, EVEN), mu, mask=ok)
 
 
 @triton.jit(do_not_specialize=["batch", "show"])
@@ -185,57 +243,36 @@ def predict(P, W, tiles, edges, batch, show, precisions, duals, facts,
     tile = tiles + tl.program_id(0) * _TILE
     row = tile + 2
     entry, first, size = tl.load(tile), tl.load(tile + 1).to(tl.int32), tl.load(row).to(tl.int32)
-    own, start, bias, code = _at(row + 1, EVEN), tl.load(row + 6), tl.load(row + 7), tl.load(row + 8)
+    own, start, bias, code = tl.load(row + 1), tl.load(row + 6), tl.load(row + 7), tl.load(row + 8)
     flags, low, high = tl.load(row + 9), tl.load(row + 10).to(tl.int32), tl.load(row + 11).to(tl.int32)
     far, width, weight, phi, kind = _edge(row + _NODE)
-    if EVEN:
-        size, first = _whole(size, 4), _whole(first, 4)
     rm = _samples(tl.program_id(1) * BM + tl.arange(0, BM), UPRIGHT)
-    rn = _neurons(first + tl.arange(0, BN), UPRIGHT)
+    rn = _neurons(_whole(first, 4) + tl.arange(0, BN), UPRIGHT)
     mm, mn = rm < batch, rn < size
-    ok = mm & mn
-    place = rm * size + rn
     compared, biased = tl.where((flags & _COMPARE) != 0, batch, 0), tl.where(bias != _NONE, size, 0)
-    LATE: tl.constexpr = BM * BN >= 8192  # registers are for the product then
+    even = (flags & _EVENLY) != 0
     ready(EARLY)
-    if not LATE:
-        h = tl.load(P + own + place, mask=(rm < compared) & mn, other=0.0)
-    begin = tl.load(P + bias + rn, mask=rn < biased, other=0.0)
     acc = tl.zeros((BN, BM) if UPRIGHT else (BM, BN), ACC)
+    h = acc
+    if BM * BN < _LATE:
+        h = _states(P, own, size, rm, rn, compared, even, EVEN)
+    begin = tl.load(P + bias + rn, mask=rn < biased, other=0.0)
     if EDGES:
         acc = _edges(acc, P, W, far, width, weight, phi, kind, edges, low, high, 0, size, rm, rn, mm, mn,
                      False, UPRIGHT, PHI, SINGLE, MIXED, COPIES, ALIGN, BK, DOT)
     acc += begin
-    if start != _NONE:
-        if EVEN:
-            start = _whole(start, 4)
-        acc += tl.load(P + start + place, mask=ok, other=0.0)
-    if flags & _KEEP:
-        tl.store(P + _at(row + 2, EVEN) + place, acc, mask=ok)
-    mu, rise = sigma(acc, code, KNOWN)
-    if LATE:
-        h = tl.load(P + own + place, mask=(rm < compared) & mn, other=0.0)
-    if flags & _SWEEP:
-        tl.store(P + own + place, mu, mask=ok)
-    elif flags & _COMPARE:
-        residual = h - mu
-        error, sent = errors(h, mu, flags >> _ENERGY, facts + 2 * entry, mn, 0 if UPRIGHT else 1, ENERGIES)
-        if PRECISE:
-            precision = tl.load(precisions + entry)
-            error *= precision
-            sent *= precision
-        if DUAL:
-            dual, rate = tl.load(duals + 2 * entry), tl.load(duals + 2 * entry + 1)
-            shifts = (rm < tl.where(dual != _NONE, batch, 0)) & mn
-            shift = residual * tl.load(P + rate + place, mask=shifts, other=0.0)
-            shift += tl.load(P + dual + place, mask=shifts, other=0.0)
-            tl.store(P + dual + place, shift, mask=shifts)
-            error += shift
-            sent += shift
-        tl.store(P + _at(row + 4, EVEN) + place, error, mask=ok)
-        tl.store(P + _at(row + 5, EVEN) + place, sent * rise, mask=ok)
-        if show:
-            tl.store(P + _at(row + 3, EVEN) + place, mu, mask=ok)
+    if BM * BN >= _LATE:
+        h = _states(P, own, size, rm, rn, compared, even, EVEN)
+    if EVEN == 2:
+        if even:
+            _predicted(P, acc, h, row, entry, size, start, code, flags, rm, rn, batch, show, precisions, duals, facts,
+                       UPRIGHT, DUAL, ENERGIES, KNOWN, PRECISE, True)
+        else:
+            _predicted(P, acc, h, row, entry, size, start, code, flags, rm, rn, batch, show, precisions, duals, facts,
+                       UPRIGHT, DUAL, ENERGIES, KNOWN, PRECISE, False)
+    else:
+        _predicted(P, acc, h, row, entry, size, start, code, flags, rm, rn, batch, show, precisions, duals, facts,
+                   UPRIGHT, DUAL, ENERGIES, KNOWN, PRECISE, EVEN)
 
 
 @triton.jit
@@ -264,6 +301,23 @@ def _way(gradient, mean, square, ok, numbers, MOVE: tl.constexpr):
     return way
 
 
+@triton.jit
+def _moved(P, gradient, h, own, mine, entry, size, rm, rn, batch, rate, moments, kept, numbers, spots,
+           MOVE: tl.constexpr, MASKED: tl.constexpr, EVEN: tl.constexpr):
+    """End one tile: move its states along their gradients, or write these."""
+    ok, place = _there(size, rm, rn, batch, EVEN), _place(0, size, rm, rn, EVEN)
+    if MOVE != 0:
+        if MASKED:
+            spot = tl.load(spots + 2 * entry + 1)
+            known = _there(size, rm, rn, tl.where(spot != _NONE, batch, 0), EVEN)
+            gradient *= tl.load(P + spot + place, mask=known, other=1.0)
+        mean = moments + tl.load(spots + 2 * entry) + place
+        way = _way(gradient, mean, mean + kept, ok, numbers, MOVE)
+        tl.store(P + _place(own, size, rm, rn, EVEN), h - rate * way, mask=ok)
+    else:
+        tl.store(P + _place(mine, size, rm, rn, EVEN), gradient, mask=ok)
+
+
 @triton.jit(do_not_specialize=["batch", "kept"])
 def pull(P, W, tiles, edges, batch, rates, moments, kept, numbers, spots,
          EDGES: tl.constexpr, MOVE: tl.constexpr, ALL: tl.constexpr, MASKED: tl.constexpr,
@@ -274,40 +328,37 @@ def pull(P, W, tiles, edges, batch, rates, moments, kept, numbers, spots,
     tile = tiles + tl.program_id(0) * _TILE
     row = tile + 2
     entry, first, size = tl.load(tile), tl.load(tile + 1).to(tl.int32), tl.load(row).to(tl.int32)
-    own, mine, flags = _at(row + 1, EVEN), _at(row + 4, EVEN), tl.load(row + 9)
+    own, mine, flags = tl.load(row + 1), tl.load(row + 4), tl.load(row + 9)
     low, high = tl.load(row + 10).to(tl.int32), tl.load(row + 11).to(tl.int32)
     far, width, weight, phi, kind = _edge(row + _NODE)
-    if EVEN:
-        size, first = _whole(size, 4), _whole(first, 4)
     rm = _samples(tl.program_id(1) * BM + tl.arange(0, BM), UPRIGHT)
-    rn = _neurons(first + tl.arange(0, BN), UPRIGHT)
+    rn = _neurons(_whole(first, 4) + tl.arange(0, BN), UPRIGHT)
     mm, mn = rm < batch, rn < size
-    ok = mm & mn
-    place = rm * size + rn
-    owned = tl.where((flags & _OWN) != 0, batch, 0)
-    LATE: tl.constexpr = BM * BN >= 8192  # registers are for the product then
+    owned, even = tl.where((flags & _OWN) != 0, batch, 0), (flags & _EVENLY) != 0
     ready(EARLY)
     acc = tl.zeros((BN, BM) if UPRIGHT else (BM, BN), ACC)
-    if LATE and EDGES:
+    h, rate = acc, 0.0
+    if EDGES and BM * BN >= _LATE:
         acc = _edges(acc, P, W, far, width, weight, phi, kind, edges, low, high, own, size, rm, rn, mm, mn,
                      True, UPRIGHT, PHI, SINGLE, MIXED, COPIES, ALIGN, BK, DOT)
-    gradient = tl.load(P + mine + place, mask=(rm < owned) & mn, other=0.0)
+    gradient = _states(P, mine, size, rm, rn, owned, even, EVEN)
     if MOVE != 0:
-        h = tl.load(P + own + place, mask=ok, other=0.0)
+        h = _states(P, own, size, rm, rn, batch, even, EVEN)
         rate = tl.load(rates if ALL else rates + entry)
-    if EDGES and not LATE:
+    if EDGES and BM * BN < _LATE:
         acc = _edges(acc, P, W, far, width, weight, phi, kind, edges, low, high, own, size, rm, rn, mm, mn,
                      True, UPRIGHT, PHI, SINGLE, MIXED, COPIES, ALIGN, BK, DOT)
     gradient -= acc
-    if MOVE != 0 and MASKED:
-        spot = tl.load(spots + 2 * entry + 1)
-        known = (rm < tl.where(spot != _NONE, batch, 0)) & mn
-        gradient *= tl.load(P + spot + place, mask=known, other=1.0)
-    if MOVE != 0:
-        mean = moments + tl.load(spots + 2 * entry) + place
-        tl.store(P + own + place, h - rate * _way(gradient, mean, mean + kept, ok, numbers, MOVE), mask=ok)
+    if EVEN == 2:
+        if even:
+            _moved(P, gradient, h, own, mine, entry, size, rm, rn, batch, rate, moments, kept, numbers, spots,
+                   MOVE, MASKED, True)
+        else:
+            _moved(P, gradient, h, own, mine, entry, size, rm, rn, batch, rate, moments, kept, numbers, spots,
+                   MOVE, MASKED, False)
     else:
-        tl.store(P + mine + place, gradient, mask=ok)
+        _moved(P, gradient, h, own, mine, entry, size, rm, rn, batch, rate, moments, kept, numbers, spots,
+               MOVE, MASKED, EVEN)
 
 
 @triton.jit
@@ -512,6 +563,10 @@ def _weight(P, G, edges, low, high, out, width, first, second, place, factor, co
             y = tl.load(h + at[:, None] * width + ri[None, :], mask=mb[:, None] & mi[None, :], other=0.0)
             if PHI != 0:
                 y, _ = sigma(y, code, PHI)
+            # What is summed over lies apart in both. See `_slice`: numbers that were computed are brought to tensor
+            # cores from registers, where loaded ones would be written to shared memory one by one.
+            x += 0.0
+            y += 0.0
             if HALF is not None:
                 x, y = x.to(HALF), y.to(HALF)
             acc = tl.dot(x, y, acc, input_precision=DOT, out_dtype=acc.dtype)

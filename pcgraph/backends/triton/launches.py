@@ -11,7 +11,7 @@ from torch import Tensor
 from pcgraph.backends.triton import kernels
 from pcgraph.backends.triton.choices import Tile, precision_of
 from pcgraph.backends.triton.descent import Descent
-from pcgraph.backends.triton.tables import NONE, Places, Turned
+from pcgraph.backends.triton.tables import EVENLY, NODE, NONE, Places, Turned
 from pcgraph.plan.operations import Index
 
 __all__ = ["LANGUAGE", "Predict", "PredictScalars", "Pull", "PullScalars", "turns"]
@@ -24,7 +24,8 @@ LANGUAGE = {
 
 def _size(tile: Tile) -> dict[str, int]:
     return {
-        "UPRIGHT": tile.upright, "BM": tile.samples, "BN": tile.neurons, "BK": tile.inner, "num_warps": tile.warps, "num_stages": tile.stages
+        "UPRIGHT": tile.upright, "BM": tile.samples, "BN": tile.neurons, "BK": tile.inner, "num_warps": tile.warps,
+        "num_stages": tile.stages,
     }  # fmt: skip
 
 
@@ -35,15 +36,16 @@ class _Tiled:
         self, places: Places, nodes: Index, flags: Index, start: Index, keep: Index, edges: Index, back: bool
     ) -> None:  # fmt: skip
         ws = places.ws
-        tile = places.tile if len(edges) else places.plain
+        tile = places.plain if not len(edges) else places.back if back else places.tile
         self.anchor, self.batch = places.anchor, ws.batch
         self.weights, edge_table, ends, facts = places.edge_table(nodes, edges, back)
         table = places.node_table(nodes, flags, start, keep, ends)
         tiles = places.tiles(table, edge_table, tile.neurons)
         self.tables = [places.on_device(tiles), places.on_device(edge_table)]
         self.grid = (len(tiles), -(-ws.batch // tile.samples))
+        even = table[:, NODE.index("flags")] & EVENLY != 0
         self.options = {
-            "EDGES": len(edges) > 0,
+            "EDGES": len(edges) > 0, "EVEN": 1 if even.all() else 2 if even.any() else 0,
             **facts,
             **_size(tile),
             "ACC": LANGUAGE[ws.dtype],

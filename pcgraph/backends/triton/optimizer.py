@@ -24,8 +24,9 @@ class FusedAdamW(torch.optim.AdamW):
     checkpoints of the other. torch's own ``fused=True`` cuts parameters into pieces of 65,536 numbers, of which a
     network of a million has too few to fill a card, and takes twice as long where gradients are zero, as those of first
     layers are after few inference steps. Where the launch cannot be (no card, no Triton, another dtype, parameters that
-    are not contiguous, a gradient scaler, a recording whose gradients lie elsewhere than in the steps before it),
-    torch's step is taken instead. It can be recorded: ``capturable`` is set where the parameters are on a card.
+    are not contiguous, a gradient scaler, more than 32 of them in a recording whose gradients lie elsewhere than in the
+    steps before it), torch's step is taken instead. It can be recorded: ``capturable`` is set where the parameters are
+    on a card.
 
     Parameters
     ----------
@@ -51,6 +52,8 @@ class FusedAdamW(torch.optim.AdamW):
 
     #: Launches are kept for so many places of the gradients.
     KEPT = 8
+    #: So many parameters have a launch each where there can be no table of them all.
+    FEW = 32
 
     def __init__(
         self, params: Iterable[Any], lr: float | Tensor = 1e-3, betas: tuple[float, float] = (0.9, 0.999),
@@ -127,10 +130,10 @@ class FusedAdamW(torch.optim.AdamW):
         key = (first.device, sizes, *(t.data_ptr() - column[0].data_ptr() for column in columns for t in column))
         recording = first.is_cuda and torch.cuda.is_current_stream_capturing()
         if key not in kept:
-            if recording:
-                return None  # its table could not be brought to the card now
-            from pcgraph.backends.triton.adamw import AdamWStep
+            from pcgraph.backends.triton.adamw import AdamWStep, one_by_one
 
+            if recording:  # a table could not be brought to the card now
+                return one_by_one if len(sizes) <= self.FEW else None
             while len(kept) >= self.KEPT:
                 del kept[next(iter(kept))]
             kept[key] = AdamWStep(columns)

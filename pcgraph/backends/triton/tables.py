@@ -31,8 +31,8 @@ from pcgraph.plan.flow import Mask
 from pcgraph.plan.operations import Index
 
 __all__ = [
-    "ADAM", "BARE", "BIAS", "COMPARE", "COPY", "DENSE", "EDGE", "ENERGY", "KEEP", "MOMENTUM", "NESTEROV", "NODE",
-    "NONE", "OWN", "PLAIN", "ROW", "SHIFT", "SWEEP", "UNALIGNED", "Entries", "Places", "Scattered", "Turned",
+    "ADAM", "BARE", "BIAS", "COMPARE", "COPY", "DENSE", "EDGE", "ENERGY", "EVENLY", "KEEP", "MOMENTUM", "NESTEROV",
+    "NODE", "NONE", "OWN", "PLAIN", "ROW", "SHIFT", "SWEEP", "UNALIGNED", "Entries", "Places", "Scattered", "Turned",
     "sorted_keys",
 ]  # fmt: skip
 
@@ -47,8 +47,9 @@ DENSE, COPY, UNALIGNED, BIAS = 0, 1, 2, 3
 #: The offset of what is not there; any other may be negative.
 NONE = -(2**62)
 #: What a launch does at a node: errors and signals are taken; the state becomes the prediction; what comes in is kept;
-#: the gradient begins with the node's own error; the sum begins elsewhere, without its bias; its dual rises.
-COMPARE, SWEEP, KEEP, OWN, BARE, SHIFT = 1, 2, 4, 8, 16, 32
+#: the gradient begins with the node's own error; the sum begins elsewhere, without its bias; its dual rises. A node is
+#: "evenly" where everything of it, and each of its rows, lies at a multiple of four numbers.
+COMPARE, SWEEP, KEEP, OWN, BARE, SHIFT, EVENLY = 1, 2, 4, 8, 16, 32, 64
 #: Above these bits of the flags stands the number of the node's energy.
 ENERGY = 8
 #: How states move: not at all, their gradients are written; or by descent of one of these kinds.
@@ -153,11 +154,12 @@ class Places:
         tiled = self.fused & ~self.scalar
         #: Tiles of nodes that no edge is added up for: a thread has a few numbers, side by side.
         self.plain = Tile(16, max(32, min(128, power(int(self.size.max(initial=1))))), 32, 8, 1)
-        self.tile = tile_for(traits, self.size[~self.alone], ws.batch, precision_of(ws) == "tf32x3")
+        exact = precision_of(ws) == "tf32x3"
+        self.tile, self.back = (tile_for(traits, self.size[~self.alone], ws.batch, exact, b) for b in (False, True))
         #: The number of each node's energy, -1 where it is taken beside the kernels; and what they know of it.
         self.energy, self.facts = self._energies()
         ends = (self.size[end[tiled]].max(initial=1) for end in (s.source, s.target))
-        self.single = bool(max(ends) <= self.tile.inner)
+        self.single = bool(max(ends) <= min(self.tile.inner, self.back.inner))
         #: What lets a launch begin before the one ahead of it has ended, where the card knows how.
         self.early = early(ws.device) if traits.early else {"EARLY": False}
         self.sigmas, self.phis, self.energies = _bits(self.sigma), _bits(self.phi[tiled]), _bits(self.energy)
@@ -263,7 +265,7 @@ class Places:
         table = np.concatenate([table, np.zeros((1, 5), dtype=np.int64)])  # the row after the last is looked at
         facts: dict[str, Any] = {
             "PHI": self.phis, "MIXED": bool((kind == UNALIGNED).any()), "COPIES": bool(copies.any()), "ALIGN": align,
-            "SINGLE": self.single, "EVEN": self.even(nodes),
+            "SINGLE": self.single,
         }  # fmt: skip
         return anchor, table, ends, facts
 
@@ -365,12 +367,6 @@ class Places:
             ws.refreshed(partial(_put, copy, to, ws.weights(s.buckets[b]).view(-1), rows))
         return copy
 
-    def even(self, nodes: Index) -> bool:
-        """Tell whether everything of these nodes lies at multiples of four numbers, and so do its rows."""
-        columns = (self.h, self.a, self.m, self.e, self.s)
-        whole = all((self.offsets(column[nodes]) % 4 == 0).all() for column in columns)
-        return whole and bool((self.size[nodes] % 4 == 0).all())
-
     def align(self, weights: Tensor) -> int:
         """So many numbers make the 16 bytes that the card loads at once."""
         return 16 // min(self.item, weights.element_size())
@@ -379,6 +375,8 @@ class Places:
         """Return the table of nodes: a sum begins at the address `start`, or -1, and is kept at `keep`."""
         columns = (self.h[nodes], keep, self.m[nodes], self.e[nodes], self.s[nodes])
         where = [self.offsets(column) for column in columns]
+        whole = np.stack([self.size[nodes], *where, self.offsets(start)]) % 4 == 0
+        flags = flags | np.where(whole.all(0), EVENLY, 0)
         sigma = np.maximum(self.sigma[nodes], 0)
         # A sum that begins elsewhere has its bias there, unless it is said to be bare.
         bias = np.where((start != -1) & ((flags & BARE) == 0), -1, self._biases_of(nodes))
