@@ -116,17 +116,17 @@ def tile_for(traits: Traits, sizes: Index, batch: int, exact: bool = False, back
     if sizes.max(initial=1) <= 32:
         return Tile(samples, 32, 32, 4, 3)
     if -(-sizes // 32).sum() * -(-batch // 32) > traits.many_tiles:
-        return Tile(samples, 64, 32, 8, 3)
+        return Tile(samples, 64, 32, 8, 3) if exact else Tile(samples, 64, 64, 8, 3, True)
     if exact:
         return Tile(min(32, samples), 32, 32, 4, 4)
-    return Tile(samples, 64, 64, 8, 3, True) if back else Tile(min(32, samples), 64, 64, 4, 3, True)
+    return Tile(samples if back else min(32, samples), 64, 64, 8, 3, True)
 
 
 def learning_tile(out: Index, width: Index) -> Tile:
     """Choose how large tiles of matrices are that learn: so many rows by so many columns, and samples at a time."""
     if max(out.max(initial=1), width.max(initial=1)) <= 32:
         return Tile(32, 32, 32, 4, 3)
-    return Tile(64, 64, 32, 8, 3)
+    return Tile(64, 128 if width.max(initial=1) > 64 else 64, 32, 8, 3)
 
 
 def early(device: torch.device) -> dict[str, bool]:

@@ -563,10 +563,6 @@ def _weight(P, G, edges, low, high, out, width, first, second, place, factor, co
             y = tl.load(h + at[:, None] * width + ri[None, :], mask=mb[:, None] & mi[None, :], other=0.0)
             if PHI != 0:
                 y, _ = sigma(y, code, PHI)
-            # What is summed over lies apart in both. See `_slice`: numbers that were computed are brought to tensor
-            # cores from registers, where loaded ones would be written to shared memory one by one.
-            x += 0.0
-            y += 0.0
             if HALF is not None:
                 x, y = x.to(HALF), y.to(HALF)
             acc = tl.dot(x, y, acc, input_precision=DOT, out_dtype=acc.dtype)

@@ -50,5 +50,5 @@ def class_means(states: Tensor, onehot: Tensor, means: Tensor) -> None:
     side = min(64, max(16, 1 << (classes - 1).bit_length()))
     means_of[(-(-size // 32), nodes, -(-classes // side))](
         states, onehot, means, batch, size, classes, DOT="tf32x3" if states.dtype == torch.float32 else "ieee",
-        BC=side, BN=32, BB=min(256, max(16, 1 << (batch - 1).bit_length())), num_warps=4, **early(states.device),
+        BC=side, BN=32, BB=64, num_warps=4, **early(states.device),
     )  # fmt: skip
