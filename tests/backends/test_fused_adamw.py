@@ -89,6 +89,22 @@ def test_steps_are_torchs_in_float64(settings: dict[str, Any], launches: list[in
 
 
 @pytest.mark.usefixtures("interpreted")
+def test_parameters_one_by_one_take_the_same_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So they move in a recording whose gradients lie elsewhere than in the steps before it."""
+    from pcgraph.backends.triton.adamw import one_by_one
+
+    own, theirs = pair("cpu", torch.float64, lr=torch.tensor(0.1, dtype=torch.float64), weight_decay=0.2)
+    for group in theirs.param_groups:
+        group["fused"] = True
+    monkeypatch.setattr(own, "_launch", lambda *_: one_by_one)
+    for seed in range(3):
+        gradients((own, theirs), seed, none=1 if seed == 2 else None)
+        own.step()
+        theirs.step()
+    assert apart(own, theirs) < 1e-5
+
+
+@pytest.mark.usefixtures("interpreted")
 def test_a_rate_in_a_tensor_and_schedulers_count(launches: list[int]) -> None:
     own, theirs = pair("cpu", torch.float32, lr=torch.tensor(0.05))
     for optimizer in (own, theirs):

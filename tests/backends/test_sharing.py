@@ -393,3 +393,14 @@ def test_a_run_leaves_nothing_behind(problem, kind, runs, story, small):
             happen(after, net, run, kept)
         for result, expected in kept:
             assert_same_bits(seen(result), expected)
+
+
+@pytest.mark.parametrize("least", [0, 50, 2**14], ids=["alone", "one of them alone", "together"])
+def test_clamps_are_copied_together_or_alone(monkeypatch: pytest.MonkeyPatch, least: int) -> None:
+    monkeypatch.setattr(traits, "CPU", replace(traits.CPU, small_clamp=least))
+    net = PCNetwork(pcgraph.graphs.chain([12, 6, 4]), seed=0)
+    clamps = {"x": torch.randn(5, 12), "y": torch.randn(5, 4)}
+    for some in (clamps, {"x": clamps["x"]}):
+        result = net.infer(some, init=pcgraph.Forward(), steps=0)
+        for node, value in some.items():
+            assert torch.equal(result.states[node], value)

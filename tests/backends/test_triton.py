@@ -19,7 +19,7 @@ from pcgraph.testing import conformance
 
 pytest.importorskip("triton")
 
-from pcgraph.backends.triton import availability, choices, kernels, launches, tables
+from pcgraph.backends.triton import availability, choices, gradients, kernels, launches, tables
 from pcgraph.backends.triton import backend as backends
 from pcgraph.backends.triton.choices import Tile
 
@@ -157,6 +157,44 @@ def test_nodes_whose_products_are_left_to_cublas_have_a_launch_of_their_own(monk
 def test_tiles_of_any_size(monkeypatch, tile):
     monkeypatch.setattr(tables, "tile_for", lambda *_: tile)
     same(run(mixed(), "triton", batch=19), run(mixed(), "torch", batch=19))
+
+
+def test_groups_that_are_wider_than_a_tile():
+    """Their tiles stand upright, and those that learn are twice as wide as they are high."""
+    graph = nx.DiGraph()
+    for v, n, sigma in (("x", 70, None), ("a", 130, "tanh"), ("b", 66, "gelu"), ("y", 10, None)):
+        graph.add_node(v, shape=n, activation=sigma)
+    graph.add_edges_from([("x", "a"), ("a", "b"), ("b", "y"), ("b", "a")], activation="tanh")
+    sizes = np.array([graph.nodes[v]["shape"] for v in graph])
+    tiles = [choices.tile_for(backends.TRITON, sizes, 19, back=back) for back in (False, True)]
+    assert all(tile.upright for tile in tiles)
+    assert choices.learning_tile(sizes, sizes).neurons == 128
+    same(run(graph, "triton", batch=19), run(graph, "torch", batch=19))
+
+
+@pytest.mark.parametrize("tile", [Tile(16, 32, 16, 4, 3), Tile(32, 16, 32, 4, 3)], ids=lambda t: f"{t.samples}")
+def test_weights_are_learnt_in_tiles_of_any_size(monkeypatch, tile):
+    monkeypatch.setattr(gradients, "learning_tile", lambda *_: tile)
+    same(run(mixed("relu"), "triton", batch=19), run(mixed("relu"), "torch", batch=19))
+
+
+def test_rows_that_lie_evenly_are_told_from_others(monkeypatch):
+    """Where some do, four numbers at a time are read of these alone: others would be read from beside them."""
+    found = set()
+    original = launches._Tiled.__init__
+
+    def made(self, *arguments):
+        original(self, *arguments)
+        found.add(self.options["EVEN"])
+
+    monkeypatch.setattr(launches._Tiled, "__init__", made)
+    for size, wanted in ((None, 2), (12, 1), (9, 0)):
+        graph = mixed()
+        for v in () if size is None else graph:
+            graph.nodes[v]["shape"] = size
+        found.clear()
+        same(run(graph, "triton"), run(graph, "torch"))
+        assert wanted in found
 
 
 OPTIMIZERS = {

@@ -7,7 +7,7 @@ from tests.mutants.planted import Mutant
 
 FILES = {
     "triton": "tests/backends/test_triton.py", "ranks": "tests/training/test_ranks.py",
-    "adamw": "tests/backends/test_fused_adamw.py",
+    "adamw": "tests/backends/test_fused_adamw.py", "sharing": "tests/backends/test_sharing.py",
 }  # fmt: skip
 
 
@@ -29,8 +29,8 @@ MUTANTS = [
     fault("a precision is not sent", KERNELS, "            sent *= precision\n", ""),
     fault("scalars forget their duals", KERNELS, "        error += shift\n    e, s =", "    e, s ="),
     fault("Huber knows no bound", FUNCTIONS, "own = tl.minimum(tl.maximum(own, -most), most)", "own = own * 1.0"),
-    fault("the cross entropy takes targets for shares", FUNCTIONS, "sent = h - tl.sum(h, 1)[:, None] * tl.exp(logs)", "sent = h - tl.exp(logs)"),
-    fault("KL pulls without its mean", FUNCTIONS, "own = shares * (apart - tl.sum(shares * apart, 1)[:, None])", "own = shares * apart"),
+    fault("the cross entropy takes targets for shares", FUNCTIONS, "sent = h - tl.sum(h, SIDE, keep_dims=True) * tl.exp(logs)", "sent = h - tl.exp(logs)"),
+    fault("KL pulls without its mean", FUNCTIONS, "own = shares * (apart - tl.sum(shares * apart, SIDE, keep_dims=True))", "own = shares * apart"),
     fault("Adam begins anew in every run", DESCENT, "now = ADAM, optimizer.betas, motion.first_step + t + 1", "now = ADAM, optimizer.betas, t + 1"),
     fault("masks are those of the first batch", DESCENT, "            self._free[i].view(mask.shape).copy_(mask)\n", "            if not self._free[i].any():\n                self._free[i].view(mask.shape).copy_(mask)\n"),
     fault("rates lie in the order of the moves", DESCENT, "[whole[ws.index(place)] for place in places]", "[whole[: len(place)] for place in places]"),
@@ -51,6 +51,12 @@ MUTANTS = [
     fault("the first moment is not divided", ADAMW, "x -= rate / of_mean *", "x -= rate *", "adamw"),
     fault("steps are not counted", OPTIMIZER, "            torch._foreach_add_(steps, 1)\n", "", "adamw"),
     fault("a rate in a tensor is that of the first step", ADAMW, "RATE=isinstance(group[\"lr\"], Tensor)", "RATE=False", "adamw"),
+    fault("each piece of a parameter is the first", ADAMW, "p = tl.program_id(0).to(tl.int64) * BLOCK", "p = tl.program_id(0).to(tl.int64) * 0", "adamw"),
+    fault("all rows lie evenly where some do", TABLES, "np.where(whole.all(0), EVENLY, 0)", "np.where(whole.any(0), EVENLY, 0)"),
+    fault("tiles that learn are as high as they are wide", GRADIENTS, "within // across[entry] * tile.samples", "within // across[entry] * tile.neurons"),
+    fault("what stands upright is multiplied by half", KERNELS, "            b += 0.0\n", "            b *= 0.5\n"),
+    fault("no derivative of the edge's activation", KERNELS, "            acc += part * rise\n", "            acc += part\n"),
+    fault("clamps that are large are left", "backends/torch/program.py", "                row.copy_(value)\n", "                pass\n", "sharing"),
     fault("launches go by places alone", OPTIMIZER, "key = (first.device, sizes,", "key = (first.device,", "adamw"),
     fault("rows that are not of ones weigh more", MEANS, "        y = tl.where(y > 0, 1.0, 0.0).to(y.dtype)\n", ""),
     fault("gradients that are scaled move weights", OPTIMIZER, "if getattr(self, \"grad_scale\", None) is not None or", "if", "adamw"),

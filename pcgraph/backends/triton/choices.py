@@ -122,11 +122,11 @@ def tile_for(traits: Traits, sizes: Index, batch: int, exact: bool = False, back
     return Tile(samples if back else min(32, samples), 64, 64, 8, 3, True)
 
 
-def learning_tile(out: Index, width: Index) -> Tile:
+def learning_tile(out: Index, width: Index, exact: bool = False) -> Tile:
     """Choose how large tiles of matrices are that learn: so many rows by so many columns, and samples at a time."""
     if max(out.max(initial=1), width.max(initial=1)) <= 32:
         return Tile(32, 32, 32, 4, 3)
-    return Tile(64, 128 if width.max(initial=1) > 64 else 64, 32, 8, 3)
+    return Tile(64, 64 if exact or width.max(initial=1) <= 64 else 128, 32, 8, 3)
 
 
 def early(device: torch.device) -> dict[str, bool]:

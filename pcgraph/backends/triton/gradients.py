@@ -210,7 +210,8 @@ class _Tiles(_Gradients):
         super().__init__(whole, begun)
         places = whole.places
         table = np.concatenate([part.rows for _, part in begun if part.rows is not None])
-        tile = learning_tile(table[:, 0], table[:, 1])
+        precision = precision_of(places.ws)
+        tile = learning_tile(table[:, 0], table[:, 1], precision == "tf32x3")
         tiles = _tiles(table[:, 0], table[:, 1], tile)
         self.grid, self.tables = (len(tiles),), [places.on_device(t) for t in (tiles, table)]
         half = places.ws.half
@@ -218,7 +219,7 @@ class _Tiles(_Gradients):
             "PHI": places.phis, "HALF": None if half is None else LANGUAGE[half],
             "MIXED": bool((table[:, 5] == UNALIGNED).any()), "ALIGN": places.align(places.anchor),
             "ACC": LANGUAGE[places.ws.dtype], "BM": tile.samples, "BN": tile.neurons, "BK": tile.inner,
-            "DOT": precision_of(places.ws), "num_warps": tile.warps, "num_stages": tile.stages, **places.early,
+            "DOT": precision, "num_warps": tile.warps, "num_stages": tile.stages, **places.early,
         }  # fmt: skip
 
     def __call__(self, flat: Tensor, scale: float, add: bool) -> None:

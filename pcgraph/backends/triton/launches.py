@@ -45,7 +45,8 @@ class _Tiled:
         self.grid = (len(tiles), -(-ws.batch // tile.samples))
         even = table[:, NODE.index("flags")] & EVENLY != 0
         self.options = {
-            "EDGES": len(edges) > 0, "EVEN": 1 if even.all() else 2 if even.any() else 0,
+            "EDGES": len(edges) > 0,
+            "EVEN": 1 if even.all() else 2 if even.any() else 0,
             **facts,
             **_size(tile),
             "ACC": LANGUAGE[ws.dtype],
