@@ -2,7 +2,8 @@
 
 The graph is that of the groups of neurons, and METIS cuts it (Karypis and Kumar 1998, by way of pymetis): a node weighs
 what its rank has to compute, or to hold, for it and for the edges into it; two neighbours are joined by the neurons
-whose states, and what comes back to them, would be sent in each step.
+whose states, and what comes back to them, would be sent in each step. What METIS finds is refined by what crosses
+exactly (:mod:`pcgraph.plan.refinement`).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pcgraph.arguments import require_choice, require_count
 from pcgraph.errors import ConfigError
 from pcgraph.network import Partition, Structure
 from pcgraph.network.adjacency import Index
+from pcgraph.plan.refinement import refined
 
 __all__ = ["partition", "weights_of"]
 
@@ -78,6 +80,9 @@ def partition(
         found = _by_layers(s, weight, parts) if by == "layers" else _by_metis(s, weight, parts)
     found = _pinned(found, pins, weight, parts)
     _fill(found, pins, weight, parts)
+    if by == "metis":
+        size = np.array([group.size for group in s.groups])[s.group_of][: len(s.declared)]
+        found = refined(found, s.owner[s.source], s.owner[s.target], size, weight, parts, pins)
     ranks = dict(zip(s.declared, found.tolist()))
     return Partition({node: ranks[node] for node in graph}, parts)
 

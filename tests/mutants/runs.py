@@ -17,6 +17,7 @@ FILES = {
     "halves": "tests/backends/test_halves.py",
     "learning": "tests/learning/test_learning.py",
     "promises": "tests/initializers/test_kept_promises.py",
+    "refinement": "tests/plan/test_refinement.py",
 }
 
 
@@ -25,8 +26,14 @@ def fault(name, file, old, new, *tests):
 
 
 LOCK, TRAIN, PLANNER, RESULT = "checkpoints/lock", "cli/train", "inference/planner", "inference/result"
+REFINEMENT = "plan/refinement"
 
 MUTANTS = [
+    fault("a move saves what it does not", REFINEMENT, "has[u, here] == 1 and self.part[u] != here", "has[u, here] == 1", "refinement"),
+    fault("the last cut is kept and not the best", REFINEMENT, "for i, origin in reversed(done[kept:]):", "for i, origin in reversed(done[len(done):]):", "refinement"),
+    fault("a cut may be as uneven as it likes", REFINEMENT, "saved > best and max(self.load) <= self.most", "saved > best", "refinement"),
+    fault("a rank may lose its last node", REFINEMENT, " and self.nodes[self.part[i]] > 1", "", "refinement"),
+    fault("children that are many count as one move each", REFINEMENT, "            self.has[u, to] += 1\n", "", "refinement"),
     fault("a lock that a backup lets go", LOCK, "fcntl.flock(file", "fcntl.lockf(file", "lock"),
     fault("no lock", LOCK, "                _lock(file)\n", "                pass\n", "lock"),
     fault("another's lock is removed", LOCK, "                if self._is_current(hold.file):\n", "                if True:\n", "lock"),
