@@ -9,7 +9,6 @@ does, so that a kernel which computes right numbers by it may be none at all on 
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import re
 import subprocess
@@ -37,7 +36,6 @@ if __name__ == "__main__":
 
 import pcgraph
 from pcgraph import SGD, Forward, Zero
-from pcgraph.backends.triton import backend as backends
 
 #: Compute capabilities: of A100, and of H100 and H200.
 CARDS = (80, 90)
@@ -155,14 +153,6 @@ def cases() -> dict[str, Callable[[], None]]:
         with torch.autocast("cpu", torch.bfloat16):
             learned(tests.mixed())
 
-    def turned() -> None:
-        there = backends.TRITON
-        backends.TRITON = dataclasses.replace(there, turns=True)
-        try:
-            learned(tests.mixed())
-        finally:
-            backends.TRITON = there
-
     def averaged() -> None:
         net, init = pcgraph.PCNetwork(pcgraph.graphs.chain([20, 40, 10]), seed=0, backend="triton"), pcgraph.Average()
         clamps = {"x": torch.zeros(30, 20), "y": torch.eye(10).repeat(3, 1)}
@@ -176,7 +166,7 @@ def cases() -> dict[str, Callable[[], None]]:
                 p.grad = torch.zeros_like(p)
             pcgraph.training.FusedAdamW(parameters, lr=rate).step()
 
-    return found | {"class means": averaged, "AdamW": moved, "TF32": tf32, "autocast": halves, "turned": turned}
+    return found | {"class means": averaged, "AdamW": moved, "TF32": tf32, "autocast": halves}
 
 
 def main(parts: list[str]) -> None:
