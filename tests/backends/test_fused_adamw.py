@@ -89,8 +89,34 @@ def test_steps_are_torchs_in_float64(settings: dict[str, Any], launches: list[in
 
 
 @pytest.mark.usefixtures("interpreted")
+@pytest.mark.parametrize(("count", "alone"), [(32, 32), (33, 0)])
+def test_a_recording_whose_gradients_lie_elsewhere_moves_few_parameters_one_by_one(
+    monkeypatch: pytest.MonkeyPatch, count: int, alone: int
+) -> None:
+    from pcgraph.backends.triton import adamw, optimizer
+
+    parameters = [torch.nn.Parameter(torch.ones(3, dtype=torch.float64)) for _ in range(count)]
+    others = [torch.nn.Parameter(p.detach().clone()) for p in parameters]
+    own, theirs = FusedAdamW(parameters, lr=0.1), torch.optim.AdamW(others, lr=0.1)
+    for p in (*parameters, *others):
+        p.grad = torch.full_like(p, 0.5)
+    launched: list[int] = []
+    original = adamw._launch
+
+    def launch(lie: Any, programs: int, table: Any, *rest: Any, **options: Any) -> None:
+        launched.append(table)
+        original(lie, programs, table, *rest, **options)
+
+    monkeypatch.setattr(adamw, "_launch", launch)
+    monkeypatch.setattr(optimizer, "_recording", lambda _: True)
+    own.step()
+    theirs.step()
+    assert launched == [3] * alone
+    assert apart(own, theirs) < 1e-5
+
+
+@pytest.mark.usefixtures("interpreted")
 def test_parameters_one_by_one_take_the_same_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So they move in a recording whose gradients lie elsewhere than in the steps before it."""
     from pcgraph.backends.triton.adamw import one_by_one
 
     own, theirs = pair("cpu", torch.float64, lr=torch.tensor(0.1, dtype=torch.float64), weight_decay=0.2)

@@ -110,13 +110,15 @@ def test_every_named_activation_on_nodes_and_edges(name):
 
 @pytest.mark.parametrize("energy", [*choices.ENERGIES, pcgraph.energies.LearnedPrecision], ids=lambda e: e.__name__)
 def test_every_named_energy(energy):
-    """On a small node, on one whose neurons do not fit a tile, and on single neurons."""
-    graph = mixed()
-    graph.add_node("wide", shape=40)
-    graph.add_edge("a", "wide")
-    for v in ("b", "c", "y", "wide"):
-        graph.nodes[v]["energy"] = energy()
-    same(run(graph, "triton", steps=1), run(graph, "torch", steps=1))
+    """On small nodes, also in tiles that stand upright for one whose neurons do not fit, and on single neurons."""
+    for wide in (False, True):
+        graph = mixed()
+        if wide:
+            graph.add_node("wide", shape=40)
+            graph.add_edge("a", "wide")
+        for v in ("b", "c", "y", *(("wide",) if wide else ())):
+            graph.nodes[v]["energy"] = energy()
+        same(run(graph, "triton", steps=1), run(graph, "torch", steps=1))
     if energy not in (pcgraph.energies.CrossEntropy, pcgraph.energies.KL):
         graph = neurons()
         graph.nodes["y"]["energy"] = graph.nodes[3]["energy"] = energy()

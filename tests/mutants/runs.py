@@ -29,11 +29,11 @@ LOCK, TRAIN, PLANNER, RESULT = "checkpoints/lock", "cli/train", "inference/plann
 REFINEMENT = "plan/refinement"
 
 MUTANTS = [
-    fault("a move saves what it does not", REFINEMENT, "has[u, here] == 1 and self.part[u] != here", "has[u, here] == 1", "refinement"),
-    fault("the last cut is kept and not the best", REFINEMENT, "for i, origin in reversed(done[kept:]):", "for i, origin in reversed(done[len(done):]):", "refinement"),
-    fault("a cut may be as uneven as it likes", REFINEMENT, "saved > best and max(self.load) <= self.most", "saved > best", "refinement"),
+    fault("a move saves less than it does", REFINEMENT, "                gain += self.size[u]\n", "                gain += 0\n", "refinement"),
+    fault("the last cut is kept and not the best", REFINEMENT, "for i, origin, _ in reversed(done[kept:]):", "for i, origin, _ in reversed(done[len(done):]):", "refinement"),
+    fault("a cut may be as uneven as it likes", REFINEMENT, "if saved > best and max(self.load) <= self.most:", "if saved > best:", "refinement"),
     fault("a rank may lose its last node", REFINEMENT, " and self.nodes[self.part[i]] > 1", "", "refinement"),
-    fault("children that are many count as one move each", REFINEMENT, "            self.has[u, to] += 1\n", "", "refinement"),
+    fault("children that are many count as one move each", REFINEMENT, "            self.has[u][to] += 1\n", "", "refinement"),
     fault("a lock that a backup lets go", LOCK, "fcntl.flock(file", "fcntl.lockf(file", "lock"),
     fault("no lock", LOCK, "                _lock(file)\n", "                pass\n", "lock"),
     fault("another's lock is removed", LOCK, "                if self._is_current(hold.file):\n", "                if True:\n", "lock"),

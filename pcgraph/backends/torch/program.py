@@ -380,12 +380,12 @@ class TorchProgram(Program):
                 rows = [p for p, _ in placed]
                 where = self.ws.constant(("clamped", *rows), partial(torch.tensor, rows))
                 h.index_copy_(0, where, torch.stack([value for _, value in placed]))
-        small = [(row, value) for row, value in few if len(few) > 1 and row.numel() <= self.ws.traits.small_clamp]
-        if small:  # one kernel on a GPU
-            torch._foreach_copy_([row for row, _ in small], [value for _, value in small])
+        small = [row.numel() <= self.ws.traits.small_clamp for row, _ in few]
+        if sum(small) > 1:  # one kernel on a GPU
+            torch._foreach_copy_(*([pair[k] for pair, fits in zip(few, small) if fits] for k in range(2)))
+            few = [pair for pair, fits in zip(few, small) if not fits]
         for row, value in few:
-            if len(few) == 1 or row.numel() > self.ws.traits.small_clamp:
-                row.copy_(value)
+            row.copy_(value)
 
     def _rate(self, move: Move, optimizer: StateOptimizer) -> float | Tensor:
         if isinstance(optimizer.lr, Following):

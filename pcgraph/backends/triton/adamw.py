@@ -1,4 +1,4 @@
-"""A step of AdamW for all parameters of a group in one launch: its kernel, and the tables that say where they lie."""
+"""A step of AdamW for all parameters of a group in one launch, or in one for each: kernel, and where they lie."""
 
 # mypy: disable-error-code="no-untyped-def, untyped-decorator"
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 from pcgraph.backends.triton.choices import early
 from pcgraph.backends.triton.kernels import ready
 
-__all__ = ["AdamWStep"]
+__all__ = ["AdamWStep", "one_by_one"]
 
 #: Columns of the table: a piece of a parameter, of its gradient, of both moments, its step, and how long the piece is.
 _ROW = tl.constexpr(6)
@@ -33,11 +33,11 @@ def adamw(
         p, g, m, v, s, count = (
             tl.load(row), tl.load(row + 1), tl.load(row + 2), tl.load(row + 3), tl.load(row + 4), tl.load(row + 5)
         )  # fmt: skip
+        if EVEN:
+            p, g, m, v = p // 4 * 4, g // 4 * 4, m // 4 * 4, v // 4 * 4
     else:
         p = tl.program_id(0).to(tl.int64) * BLOCK
         g, m, v, s, count = p, p, p, p * 0, tl.minimum(table - p, BLOCK)
-    if EVEN:
-        p, g, m, v = p // 4 * 4, g // 4 * 4, m // 4 * 4, v // 4 * 4
     at = tl.arange(0, BLOCK)
     ok = at < count
     ready(EARLY)
@@ -89,8 +89,8 @@ class AdamWStep:
 def one_by_one(columns: Sequence[list[Tensor]], group: dict[str, Any]) -> None:
     """Launch it for each parameter alone: these may lie anywhere, also in a recording that is being made."""
     for lie in zip(*columns):
-        count, even = lie[0].numel(), all(t.data_ptr() % 16 == 0 for t in lie[:4])
-        options = {"EVEN": even, **early(lie[0].device), "BLOCK": AdamWStep.BLOCK, "num_warps": 4}
+        count = lie[0].numel()
+        options = {"EVEN": False, **early(lie[0].device), "BLOCK": AdamWStep.BLOCK, "num_warps": 4}
         _launch(lie, -(-count // AdamWStep.BLOCK), count, group, TABLE=False, **options)
 
 

@@ -35,8 +35,6 @@ _TILE = tl.constexpr(2 + len(tables.NODE) + len(tables.EDGE))
 _ROW = tl.constexpr(len(tables.ROW))
 _COMPARE, _SWEEP, _KEEP, _OWN = (tl.constexpr(flag) for flag in (tables.COMPARE, tables.SWEEP, tables.KEEP, tables.OWN))
 _ENERGY, _EVENLY = tl.constexpr(tables.ENERGY), tl.constexpr(tables.EVENLY)
-#: Tiles of so many numbers have registers for their products alone while those are taken.
-_LATE = tl.constexpr(8192)
 _MOMENTUM, _NESTEROV, _ADAM = (tl.constexpr(kind) for kind in (tables.MOMENTUM, tables.NESTEROV, tables.ADAM))
 _COPY, _UNALIGNED, _BIAS = tl.constexpr(tables.COPY), tl.constexpr(tables.UNALIGNED), tl.constexpr(tables.BIAS)
 
@@ -252,17 +250,13 @@ def predict(P, W, tiles, edges, batch, show, precisions, duals, facts,
     compared, biased = tl.where((flags & _COMPARE) != 0, batch, 0), tl.where(bias != _NONE, size, 0)
     even = (flags & _EVENLY) != 0
     ready(EARLY)
-    acc = tl.zeros((BN, BM) if UPRIGHT else (BM, BN), ACC)
-    h = acc
-    if BM * BN < _LATE:
-        h = _states(P, own, size, rm, rn, compared, even, EVEN)
+    h = _states(P, own, size, rm, rn, compared, even, EVEN)
     begin = tl.load(P + bias + rn, mask=rn < biased, other=0.0)
+    acc = tl.zeros((BN, BM) if UPRIGHT else (BM, BN), ACC)
     if EDGES:
         acc = _edges(acc, P, W, far, width, weight, phi, kind, edges, low, high, 0, size, rm, rn, mm, mn,
                      False, UPRIGHT, PHI, SINGLE, MIXED, COPIES, ALIGN, BK, DOT)
     acc += begin
-    if BM * BN >= _LATE:
-        h = _states(P, own, size, rm, rn, compared, even, EVEN)
     if EVEN == 2:
         if even:
             _predicted(P, acc, h, row, entry, size, start, code, flags, rm, rn, batch, show, precisions, duals, facts,
@@ -338,14 +332,11 @@ def pull(P, W, tiles, edges, batch, rates, moments, kept, numbers, spots,
     ready(EARLY)
     acc = tl.zeros((BN, BM) if UPRIGHT else (BM, BN), ACC)
     h, rate = acc, 0.0
-    if EDGES and BM * BN >= _LATE:
-        acc = _edges(acc, P, W, far, width, weight, phi, kind, edges, low, high, own, size, rm, rn, mm, mn,
-                     True, UPRIGHT, PHI, SINGLE, MIXED, COPIES, ALIGN, BK, DOT)
     gradient = _states(P, mine, size, rm, rn, owned, even, EVEN)
     if MOVE != 0:
         h = _states(P, own, size, rm, rn, batch, even, EVEN)
         rate = tl.load(rates if ALL else rates + entry)
-    if EDGES and BM * BN < _LATE:
+    if EDGES:
         acc = _edges(acc, P, W, far, width, weight, phi, kind, edges, low, high, own, size, rm, rn, mm, mn,
                      True, UPRIGHT, PHI, SINGLE, MIXED, COPIES, ALIGN, BK, DOT)
     gradient -= acc

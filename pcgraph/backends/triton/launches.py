@@ -46,6 +46,7 @@ class _Tiled:
         even = table[:, NODE.index("flags")] & EVENLY != 0
         self.options = {
             "EDGES": len(edges) > 0,
+            "SINGLE": places.widest <= tile.inner,
             "EVEN": 1 if even.all() else 2 if even.any() else 0,
             **facts,
             **_size(tile),

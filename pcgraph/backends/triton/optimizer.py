@@ -128,7 +128,7 @@ class FusedAdamW(torch.optim.AdamW):
         kept: dict[Any, Any] = self.__dict__.setdefault("_launches", {})
         sizes = tuple(t.numel() for t in columns[0])
         key = (first.device, sizes, *(t.data_ptr() - column[0].data_ptr() for column in columns for t in column))
-        recording = first.is_cuda and torch.cuda.is_current_stream_capturing()
+        recording = _recording(first)
         if key not in kept:
             from pcgraph.backends.triton.adamw import AdamWStep, one_by_one
 
@@ -141,3 +141,7 @@ class FusedAdamW(torch.optim.AdamW):
         if recording:  # which reads the table for as long as it lasts
             self.__dict__.setdefault("_recorded", []).append(launch)
         return launch
+
+
+def _recording(tensor: Tensor) -> bool:
+    return tensor.is_cuda and torch.cuda.is_current_stream_capturing()

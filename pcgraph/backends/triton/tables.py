@@ -159,7 +159,8 @@ class Places:
         #: The number of each node's energy, -1 where it is taken beside the kernels; and what they know of it.
         self.energy, self.facts = self._energies()
         ends = (self.size[end[tiled]].max(initial=1) for end in (s.source, s.target))
-        self.single = bool(max(ends) <= min(self.tile.inner, self.back.inner))
+        #: The neurons of the widest node at either end of a fused edge.
+        self.widest = int(max(ends))
         #: What lets a launch begin before the one ahead of it has ended, where the card knows how.
         self.early = early(ws.device) if traits.early else {"EARLY": False}
         self.sigmas, self.phis, self.energies = _bits(self.sigma), _bits(self.phi[tiled]), _bits(self.energy)
@@ -265,7 +266,6 @@ class Places:
         table = np.concatenate([table, np.zeros((1, 5), dtype=np.int64)])  # the row after the last is looked at
         facts: dict[str, Any] = {
             "PHI": self.phis, "MIXED": bool((kind == UNALIGNED).any()), "COPIES": bool(copies.any()), "ALIGN": align,
-            "SINGLE": self.single,
         }  # fmt: skip
         return anchor, table, ends, facts
 
