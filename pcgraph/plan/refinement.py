@@ -93,10 +93,10 @@ class _Cut:
         np.add.at(has, (u, found[v]), 1)
         self.has: list[list[int]] = has.tolist()
         self.looks = 0
-        self.load = np.bincount(found, weights=weight, minlength=parts).tolist()
-        self.nodes = np.bincount(found, minlength=parts).tolist()
-        self.most = max(*self.load, UNEVEN * sum(self.load) / parts)
-        self.slack = 2 * sum(self.load) / count
+        self.load: list[float] = np.bincount(found, weights=weight, minlength=parts).tolist()
+        self.nodes: list[int] = np.bincount(found, minlength=parts).tolist()
+        self.most: float = max(*self.load, UNEVEN * sum(self.load) / parts)
+        self.slack: float = 2 * sum(self.load) / count
 
     def improve(self, fixed: Collection[int]) -> bool:
         """Move each node once at most, and go back to the best cut that was met; tell whether it is a better one.

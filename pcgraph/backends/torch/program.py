@@ -380,10 +380,10 @@ class TorchProgram(Program):
                 rows = [p for p, _ in placed]
                 where = self.ws.constant(("clamped", *rows), partial(torch.tensor, rows))
                 h.index_copy_(0, where, torch.stack([value for _, value in placed]))
-        small = [row.numel() <= self.ws.traits.small_clamp for row, _ in few]
-        if sum(small) > 1:  # one kernel on a GPU
-            torch._foreach_copy_(*([pair[k] for pair, fits in zip(few, small) if fits] for k in range(2)))
-            few = [pair for pair, fits in zip(few, small) if not fits]
+        small = [(row, value) for row, value in few if row.numel() <= self.ws.traits.small_clamp]
+        if len(small) > 1:  # one kernel on a GPU
+            torch._foreach_copy_([row for row, _ in small], [value for _, value in small])
+            few = [(row, value) for row, value in few if row.numel() > self.ws.traits.small_clamp]
         for row, value in few:
             row.copy_(value)
 
