@@ -119,7 +119,7 @@ def matched(steps: int, rate: float) -> Callable[[], Learn]:
     """States and duals whose rates fit each other: each node hands on in its first step what has arrived, and stops.
 
     The step moves the state by rate times what arrives, s, so that its residual is that and its dual (1 / rate - 1)
-    times that: with the precision 1 they send on s, neither less nor more. Any stop above 1 / dual ends it there.
+    times that: with the precision 1 they send on s, neither less nor more. A stop well above 1 / dual ends it there.
     """
     dual = 1 / rate - 1
     return local(steps, steady(rate, False), duals=Duals(dual, stop=0.5))

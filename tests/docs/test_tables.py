@@ -117,7 +117,7 @@ def test_what_the_text_says_of_depth_is_what_the_rows_say():
 def test_nodes_that_hand_on_in_one_step_learn_as_backpropagation_does():
     """Three seeds at both depths, by few movements, with the direction of its gradient of the first block."""
     rows = list(csv.DictReader((ROOT / "docs" / "figures" / "depth.csv").open(encoding="utf-8")))
-    for work in ("32 blocks",):
+    for work in ("32 blocks", "128 blocks"):
         back, local = last(work, "backprop"), last(work, "PC-ALM, a step a node")
         assert len(back) == len(local) == 3
         assert statistics.mean(local.values()) > statistics.mean(back.values()) - 0.3
