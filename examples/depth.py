@@ -115,6 +115,16 @@ def near(steps: int, product: float) -> Callable[[], Learn]:
     return local(steps, lambda: SGD(lr=Following(at_most=1.0, cap=product)), restored=True, coordinates=Errors())
 
 
+def matched(steps: int, rate: float) -> Callable[[], Learn]:
+    """States and duals whose rates fit each other: each node hands on in its first step what has arrived, and stops.
+
+    The step moves the state by rate times what arrives, s, so that its residual is that and its dual (1 / rate - 1)
+    times that: with the precision 1 they send on s, neither less nor more. A stop well above 1 / dual ends it there.
+    """
+    dual = 1 / rate - 1
+    return local(steps, steady(rate, False), duals=Duals(dual, stop=0.5))
+
+
 def backprop() -> Learn:
     """The baseline, on the same graph."""
 
@@ -145,10 +155,14 @@ def steady(rate: float, follow: bool) -> Callable[[], SGD]:
 
 
 def falling(steps: int, rate: float) -> dict[str, Callable[[], Learn]]:
-    """A setting that falls over with a constant rate, and the same with one that follows the curvature."""
+    """A setting that falls over with a constant rate, and what helps: a rate that follows, small penalties."""
     return {
+        "backprop": backprop,
         "constant rate": local(steps, steady(rate, False), by_class),
         "following rate": local(steps, steady(rate, True), by_class),
+        "following rate up to 0.05, penalties of 0.4": local(
+            steps, steady(0.05, True), by_class, precision={f"h{i}": 0.4 for i in range(1, 5)}
+        ),
     }
 
 
@@ -188,6 +202,7 @@ def deep(blocks: int, rate: float) -> dict[str, Callable[[], Learn]]:
         "PC-ALM": local(steps, steady(0.3, False), duals=Duals(rate)),
         "PC-ALM, nodes stop": local(steps, steady(0.3, False), duals=Duals(rate, stop=0.1)),
         "PC-ALM, duals at 0.5, nodes stop": local(steps, steady(0.3, False), duals=Duals(0.5, stop=0.1)),
+        "PC-ALM, a step a node": matched(blocks + 1, 0.1),
     }
 
 
@@ -219,14 +234,14 @@ def convolutional(shape: tuple[int, ...], quick: bool) -> nx.DiGraph:
 
 UNIT = {"normalize": "unit"}
 WORKS = {
-    "state rate 0.05": Work(papers, falling(7, 0.05), 3e-4, 200, 16, UNIT, True, torch.optim.AdamW),
+    "state rate 0.05": Work(papers, falling(7, 0.05), 3e-4, 200, 16, UNIT, True, torch.optim.AdamW, averaged=0.999),
     "learning rate 1e-3": Work(
         papers,
         {**falling(7, 0.01), "following rate up to 0.05": local(7, steady(0.05, True), by_class)},
-        1e-3, 200, 16, UNIT, True, torch.optim.AdamW,
+        1e-3, 200, 16, UNIT, True, torch.optim.AdamW, averaged=0.999,
     ),
     "T = 6, half the data": Work(
-        papers, falling(6, 0.03), 3e-4, 200, 16, {**UNIT, "fraction": 0.5}, True, torch.optim.AdamW
+        papers, falling(6, 0.03), 3e-4, 200, 16, {**UNIT, "fraction": 0.5}, True, torch.optim.AdamW, averaged=0.998
     ),
     "constant rates": Work(
         leaky, rivals(), 3e-4, 200, 16, UNIT, True, torch.optim.AdamW, validation=2000, averaged=0.999
