@@ -19,7 +19,7 @@ from pcgraph.testing import conformance
 
 pytest.importorskip("triton")
 
-from pcgraph.backends.triton import availability, choices, gradients, kernels, launches, tables
+from pcgraph.backends.triton import availability, choices, gradients, kernels, launches, means, tables
 from pcgraph.backends.triton import backend as backends
 from pcgraph.backends.triton.choices import Tile
 
@@ -504,6 +504,17 @@ def test_memory_counts_what_stored_entries_take():
     assert 0 < (many[0] - many[1]) - (few[0] - few[1]) <= 100 * 8 * sizes
 
 
+def test_a_row_of_one_class_counts_once_whatever_it_says():
+    """On a card nobody looks whether rows are of ones, since that waits: a class is a class."""
+    generator = torch.Generator().manual_seed(0)
+    states = torch.randn(2, 9, 5, generator=generator, dtype=torch.float64).to(DEVICE, DTYPE)
+    onehot = torch.eye(3)[torch.arange(9) % 2].to(DEVICE, DTYPE)
+    kept = torch.full((2, 3, 5), 7.0, device=DEVICE, dtype=DTYPE)
+    means.class_means(states, onehot * (1 + torch.arange(9, device=DEVICE)[:, None] // 2), kept)
+    wanted = torch.stack([states[:, 0::2].mean(1), states[:, 1::2].mean(1), torch.full_like(kept[:, 0], 7.0)], 1)
+    torch.testing.assert_close(kept, wanted)
+
+
 def test_class_means_are_taken_in_one_launch(monkeypatch):
     """Sums by class are those of torch, a class without a sample keeps its mean, and the last batch is smaller."""
     found = []
@@ -515,7 +526,7 @@ def test_class_means_are_taken_in_one_launch(monkeypatch):
             clamps = {
                 "x": torch.randn(batch, 20, generator=generator, dtype=torch.float64).to(DEVICE, DTYPE),
                 "y": torch.eye(10, dtype=DTYPE, device=DEVICE)[labels.to(DEVICE)]
-                * (1 + torch.arange(batch, device=DEVICE)[:, None] % 2),  # a class is where a row is not zero
+                * (1 + torch.arange(batch, device=DEVICE)[:, None] // 7),  # a class is where a row is not zero
             }
             result = net.infer(clamps, init=init, steps=2, optimizer=SGD(0.05))
             with monkeypatch.context() as patch:
