@@ -76,11 +76,12 @@ def main() -> None:
     torch.set_num_threads(1)
     found = measured()
     for steps in STEPS:
-        errors, states = found[f"error coordinates, {steps}"], found[f"states, {steps}"]
+        errors = found[f"error coordinates, {steps}"] / found["backpropagation"]
+        duals = found[f"PC-ALM, {steps}"] / found[f"states, {steps}"]
         print(
-            f"T = {steps}: error coordinates {errors / found['backpropagation']:.2f} of a step of backpropagation (asked: "
-            f"at most {steps + 1.2:.1f}), PC-ALM {found[f'PC-ALM, {steps}'] / states:.2f} of one of plain states (1.25)"
-        )  # fmt: skip
+            f"T = {steps}: error coordinates {errors:.2f} of a step of backpropagation (asked: at most {steps + 1.2:.1f})"
+            f", PC-ALM {duals:.2f} of one of plain states (1.25)"
+        )
 
 
 if __name__ == "__main__":

@@ -28,7 +28,8 @@ class Duals:
     Parameters
     ----------
     rate : float
-        Of the duals, positive. Deeper networks need a larger one, so that the signal does not underflow on its way.
+        Of the duals, positive. Deeper networks need a larger one, so that the signal does not underflow on its way:
+        where (precision + rate) times the rate of the states is 1, a node sends on in its first step what has arrived.
     stop : float, optional
         A node of a sample stops, state and dual, for the rest of the run once ``||h - mu|| <= stop * ||lambda||``, and
         ``||lambda||`` is above the rounding of the state.
