@@ -79,7 +79,7 @@ def main() -> None:
         errors = found[f"error coordinates, {steps}"] / found["backpropagation"]
         duals = found[f"PC-ALM, {steps}"] / found[f"states, {steps}"]
         print(
-            f"T = {steps}: error coordinates {errors:.2f} of a step of backpropagation (asked: at most {steps + 1.2:.1f})"
+            f"T = {steps}: error coordinates {errors:.2f} of one of backpropagation (asked: at most {steps + 1.2:.1f})"
             f", PC-ALM {duals:.2f} of one of plain states (1.25)"
         )
 
