@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import pcgraph
-from pcgraph import SGD, Adam, Errors, Following, Forward, Masked, Normal, PCNetwork
+from pcgraph import SGD, Adam, Duals, Errors, Following, Forward, Masked, Normal, PCNetwork
 from pcgraph.errors import ConfigError
 from tests.builders import chain, clamps_of, double
 
@@ -57,15 +57,19 @@ def test_neurons_that_are_fixed_do_not_count():
     torch.testing.assert_close(found[0], expected, rtol=1e-6, atol=0)
 
 
-@pytest.mark.parametrize("coordinates", [None, Errors()], ids=repr)
-def test_a_rate_is_held_below_what_the_curvature_allows(coordinates):
+@pytest.mark.parametrize(
+    "way",
+    [{}, {"coordinates": Errors()}, {"duals": Duals(0.2)}, {"coordinates": Errors(), "duals": Duals(0.2)}],
+    ids=repr,
+)
+def test_a_rate_is_held_below_what_the_curvature_allows(way):
     """At most what was asked for, and never more than cap / curvature; measured now and then, for what is moved."""
     net = chain(4, 5, 5, 3, dtype=torch.float64)
     clamps = clamps_of(net)
-    true = float(net.curvature(clamps, init=Forward(), coordinates=coordinates, iterations=300).max())
+    true = float(net.curvature(clamps, init=Forward(), coordinates=way.get("coordinates"), iterations=300).max())
     for at_most in (0.01, 50.0):
         rate = Following(at_most, every=3)
-        optimizer, kw = SGD(lr=rate), {"init": Forward(), "steps": 4, "coordinates": coordinates}
+        optimizer, kw = SGD(lr=rate), {"init": Forward(), "steps": 4, **way}
         for _ in range(7):
             result = net.infer(clamps, optimizer=optimizer, **kw)
         assert rate.rate == pytest.approx(min(at_most, 1.2 / true), rel=0.02)
