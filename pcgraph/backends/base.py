@@ -56,10 +56,8 @@ class Backend(ABC):
 
         Parameters
         ----------
-        plan : Plan
-        network : Network
-        batch : int
-            How many samples a batch has.
+        plan, network, batch
+            What the program is of; see :class:`Program`.
 
         Raises
         ------

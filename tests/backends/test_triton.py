@@ -19,7 +19,7 @@ from pcgraph.testing import conformance
 
 pytest.importorskip("triton")
 
-from pcgraph.backends.triton import availability, choices, gradients, kernels, launches, means, tables
+from pcgraph.backends.triton import availability, choices, gradients, kernels, launches, learning, means, tables
 from pcgraph.backends.triton import backend as backends
 from pcgraph.backends.triton.choices import Tile
 
@@ -272,7 +272,7 @@ def test_scalars_that_share_weights_and_learn_in_part(monkeypatch):
         graph.edges[u, v]["trainable"] = graph.edges[u, v].get("share") != "s0" and k % 3 != 2
     same(run(graph, "triton"), run(graph, "torch"))
     wanted = run(graph, "torch")
-    monkeypatch.setattr(launches.kernels, "learn", None)
+    monkeypatch.setattr(learning, "learn", None)
     monkeypatch.setattr(torch.sparse, "sampled_addmm", None)
     same(run(graph, "triton"), wanted)
 
@@ -329,8 +329,8 @@ def test_a_sweep_takes_a_launch_a_wave_and_a_step_two(monkeypatch):
 
         return Counted()
 
-    for name in count:
-        monkeypatch.setattr(launches.kernels, name, counted(name, getattr(kernels, name)))
+    for module, name in ((kernels, "predict"), (kernels, "pull"), (learning, "learn")):
+        monkeypatch.setattr(module, name, counted(name, getattr(module, name)))
     graph = pcgraph.graphs.chain([6, 8, 8, 8, 4], activation="tanh")
     net = PCNetwork(graph, backend="triton", dtype=DTYPE, device=DEVICE)
     x, y = torch.randn(3, 6).to(net.dtype).to(DEVICE), torch.randn(3, 4).to(net.dtype).to(DEVICE)

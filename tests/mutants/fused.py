@@ -19,7 +19,7 @@ TRITON = "backends/triton"
 KERNELS, FUNCTIONS, DESCENT = f"{TRITON}/kernels.py", f"{TRITON}/functions.py", f"{TRITON}/descent.py"
 LAUNCHES, PROGRAM, AVERAGING = f"{TRITON}/launches.py", f"{TRITON}/program.py", "training/ranks.py"
 GRADIENTS, TABLES, MEANS, ADAMW = (f"{TRITON}/{name}.py" for name in ("gradients", "tables", "means", "adamw"))
-OPTIMIZER = f"{TRITON}/optimizer.py"
+OPTIMIZER, LEARNING = f"{TRITON}/optimizer.py", f"{TRITON}/learning.py"
 
 MUTANTS = [
     fault("Nesterov looks not ahead", KERNELS, "way = gradient + momentum * kept", "way = kept"),
@@ -64,7 +64,7 @@ MUTANTS = [
     fault("gradients that are scaled move weights", OPTIMIZER, "if getattr(self, \"grad_scale\", None) is not None or", "if", "adamw"),
     fault("neurons share the dual of their first", LAUNCHES, "duals + self.within[:, None] * places.item", "duals"),
     fault("rates go round among neurons", PROGRAM, "place[some][self.places.neurons(some)[0]]", "np.resize(place[some], self.places.size[some].sum())"),
-    fault("a weight that edges share learns from the first", KERNELS, "for i in range(0, tl.max(high - low), BE):\n        at = low[None, :] + i + re[:, None]\n        there = at < high[None, :]\n        signal", "for i in range(0, 1, BE):\n        at = low[None, :] + i + re[:, None]\n        there = at < low[None, :] + 1\n        signal"),
+    fault("a weight that edges share learns from the first", LEARNING, "for i in range(0, tl.max(high - low), BE):\n        at = low[None, :] + i + re[:, None]\n        there = at < high[None, :]\n        signal", "for i in range(0, 1, BE):\n        at = low[None, :] + i + re[:, None]\n        there = at < low[None, :] + 1\n        signal"),
     fault("shared biases learn twice", PROGRAM, "few = np.isin(self._nodes(g, rows), shared)", "few = np.isin(self._nodes(g, rows), [])"),
     fault("nudged states move by the kernels", PROGRAM, "descent = None if motion.nudges else self.descents.of(t, motion)", "descent = self.descents.of(t, motion)"),
     fault("a kept sum is not written", PROGRAM, "found[nodes] |= ~fresh[nodes] | (not self._own(errors))", "found[nodes] |= not self._own(errors)"),

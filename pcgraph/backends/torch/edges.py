@@ -161,8 +161,9 @@ def _gather(ws: Workspace, buffer: Tensor, positions: Index, name: str) -> Facto
         view = buffer[where]
         return lambda: view
     index = ws.index(where)
+    assert isinstance(index, Tensor)
     shape = (len(positions), *buffer.shape[1:])
-    return lambda: torch.index_select(buffer, 0, index, out=ws.scratch(name, *shape))  # type: ignore[arg-type]
+    return lambda: torch.index_select(buffer, 0, index, out=ws.scratch(name, *shape))
 
 
 def _all(steps: list[Step]) -> Step:

@@ -61,16 +61,15 @@ def packed(bind: Callable[[Workspace, SendBack], Learn]) -> Callable[[Workspace,
 
 def _written(parameter: nn.Parameter, missed: Tensor | slice) -> Callable[[], tuple[Tensor, float]]:
     """Return what makes an empty gradient, every row of which is either written by a call or cleared here."""
+    if isinstance(missed, slice):
 
-    def in_slice() -> tuple[Tensor, float]:
-        gradient = torch.empty_like(parameter)
-        gradient[missed].zero_()
-        return gradient, 0.0
+        def in_slice() -> tuple[Tensor, float]:
+            gradient = torch.empty_like(parameter)
+            gradient[missed].zero_()
+            return gradient, 0.0
 
-    def in_places() -> tuple[Tensor, float]:
-        return torch.empty_like(parameter).index_fill_(0, missed, 0.0), 0.0  # type: ignore[arg-type]
-
-    return in_slice if isinstance(missed, slice) else in_places
+        return in_slice
+    return lambda: (torch.empty_like(parameter).index_fill_(0, missed, 0.0), 0.0)
 
 
 def _zeros(parameter: nn.Parameter) -> Callable[[], tuple[Tensor, float]]:

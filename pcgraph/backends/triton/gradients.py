@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pcgraph.backends.settings import keep
 from pcgraph.backends.torch.calls import Rows, SendBack, numbers
-from pcgraph.backends.triton import kernels
+from pcgraph.backends.triton import learning
 from pcgraph.backends.triton.choices import Tile, learning_tile, precision_of
 from pcgraph.backends.triton.launches import LANGUAGE, turns
 from pcgraph.backends.triton.tables import BIAS, DENSE, EDGE, NONE, UNALIGNED, Places, Turned, sorted_keys
@@ -112,12 +112,12 @@ class Learning:
 
     def __call__(self, scale: float) -> None:
         """Add the gradients times `scale` to those of the parameters that learn."""
-        learning = tuple(i for i, part in enumerate(self.parts) if part.parameter.requires_grad and len(part.parameter))
-        if not learning:
+        which = tuple(i for i, part in enumerate(self.parts) if part.parameter.requires_grad and len(part.parameter))
+        if not which:
             return
-        if learning not in self._bound:
-            self._bound[learning] = _Bound(self, learning)
-        self._bound[learning].run(scale)
+        if which not in self._bound:
+            self._bound[which] = _Bound(self, which)
+        self._bound[which].run(scale)
 
 
 def _of_scalars(
@@ -135,9 +135,9 @@ class _Bound:
     #: Gradients begin at multiples of so many numbers.
     ALIGN = 128
 
-    def __init__(self, whole: Learning, learning: Sequence[int]) -> None:
+    def __init__(self, whole: Learning, which: Sequence[int]) -> None:
         self.whole = whole
-        parts = [whole.parts[i] for i in learning]
+        parts = [whole.parts[i] for i in which]
         self.parameters = [part.parameter for part in parts]
         rounded = [-(-p.numel() // self.ALIGN) * self.ALIGN for p in self.parameters]
         self.starts = np.cumsum([0, *rounded])
@@ -223,7 +223,7 @@ class _Tiles(_Gradients):
         }  # fmt: skip
 
     def __call__(self, flat: Tensor, scale: float, add: bool) -> None:
-        kernels.learn[self.grid](
+        learning.learn[self.grid](
             self.whole.places.anchor, flat, *self.tables, self.whole.edges, self.places, self.scaled(scale),
             self.whole.batch, ADD=add, **self.options,
         )  # fmt: skip
@@ -259,7 +259,7 @@ class _Numbers(_Gradients):
     def __call__(self, flat: Tensor, scale: float, add: bool) -> None:
         for turn in self.turns:
             turn()
-        kernels.learn_scalars[self.grid](
+        learning.learn_scalars[self.grid](
             self.whole.places.anchor, flat, *self.tables, self.places, self.scaled(scale), self.count,
             self.whole.batch, ADD=add, **self.options,
         )  # fmt: skip

@@ -1,8 +1,7 @@
-"""The kernels of the fused backend, in Triton: two launches an inference step, and one for all weight gradients.
+"""The kernels of inference, in Triton: two launches a step. :mod:`pcgraph.backends.triton.learning` has the others.
 
     predict   A = B + sum of phi(H_source) W^T over a node's edges, and then its errors, or its state if it is swept
     pull      G = E - sum of phi'(H) * (S_target W) over the edges that leave a node, and then its move
-    learn     G = scale * sum of S_target^T phi(H_source) over the edges that share a weight, and sums of S for biases
 
 One program computes one tile, some samples by some neurons of one node: it walks the edges of the node, adds up in
 registers, and ends with whatever is done to a neuron. Nothing is gathered, no sum takes a second pass, and nothing is
@@ -25,22 +24,21 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 from pcgraph.backends.triton import tables
 from pcgraph.backends.triton.functions import errors, sigma
 
-__all__ = ["learn", "learn_scalars", "predict", "predict_scalars", "pull", "pull_scalars", "ready", "turn"]
+__all__ = ["predict", "predict_scalars", "pull", "pull_scalars", "ready", "turn", "whole"]
 
 _NONE = tl.constexpr(tables.NONE)
 _NODE = tl.constexpr(len(tables.NODE))
 _EDGE = tl.constexpr(len(tables.EDGE))
 #: A tile is the number of its node in the launch, its first neuron, the node's row, and the row of its first edge.
 _TILE = tl.constexpr(2 + len(tables.NODE) + len(tables.EDGE))
-_ROW = tl.constexpr(len(tables.ROW))
 _COMPARE, _SWEEP, _KEEP, _OWN = (tl.constexpr(flag) for flag in (tables.COMPARE, tables.SWEEP, tables.KEEP, tables.OWN))
 _ENERGY, _EVENLY = tl.constexpr(tables.ENERGY), tl.constexpr(tables.EVENLY)
 _MOMENTUM, _NESTEROV, _ADAM = (tl.constexpr(kind) for kind in (tables.MOMENTUM, tables.NESTEROV, tables.ADAM))
-_COPY, _UNALIGNED, _BIAS = tl.constexpr(tables.COPY), tl.constexpr(tables.UNALIGNED), tl.constexpr(tables.BIAS)
+_COPY, _UNALIGNED = tl.constexpr(tables.COPY), tl.constexpr(tables.UNALIGNED)
 
 
 @triton.jit
-def _whole(number, ALIGN: tl.constexpr):
+def whole(number, ALIGN: tl.constexpr):
     """Return the number itself, which is a multiple of `ALIGN`, written so that the compiler sees it.
 
     ``tl.multiple_of`` would say it of every use of the number, those elsewhere included.
@@ -144,13 +142,13 @@ def _edges(acc, P, W, far, width, weight, code, kind, edges, low, high, own, acr
                 part = _product(part, P, W, far, weight, width, 1, width, rm, rn, mm, mn, code,
                                 False, UPRIGHT, PHI, SINGLE, BK, DOT, 1)
         else:
-            broad = _whole(width, ALIGN)
+            broad = whole(width, ALIGN)
             if BACK:
-                own_width = _whole(across, ALIGN)
-                part = _product(part, P, W, _whole(far, ALIGN), _whole(weight, ALIGN), broad, own_width, 1,
+                own_width = whole(across, ALIGN)
+                part = _product(part, P, W, whole(far, ALIGN), whole(weight, ALIGN), broad, own_width, 1,
                                 rm, rn, mm, rn < own_width, code, True, UPRIGHT, 0, SINGLE, BK, DOT)
             else:
-                part = _product(part, P, W, _whole(far, ALIGN), _whole(weight, ALIGN), broad, 1, broad,
+                part = _product(part, P, W, whole(far, ALIGN), whole(weight, ALIGN), broad, 1, broad,
                                 rm, rn, mm, mn, code, False, UPRIGHT, PHI, SINGLE, BK, DOT)
         if BACK and PHI != 0:
             h = tl.load(P + own + rm * across + rn, mask=mm & mn, other=0.0)
@@ -166,7 +164,7 @@ def _edges(acc, P, W, far, width, weight, code, kind, edges, low, high, own, acr
 def _place(offset, size, rm, rn, EVEN: tl.constexpr):
     """Return where the numbers of a tile lie that begins at this offset, of which it is known whether it is `EVEN`."""
     if EVEN:
-        offset, size = _whole(offset, 4), _whole(size, 4)
+        offset, size = whole(offset, 4), whole(size, 4)
     return offset + rm * size + rn
 
 
@@ -174,7 +172,7 @@ def _place(offset, size, rm, rn, EVEN: tl.constexpr):
 def _there(size, rm, rn, rows, EVEN: tl.constexpr):
     """Tell which numbers of a tile are there: of so many samples, and of a node of so many neurons."""
     if EVEN:
-        size = _whole(size, 4)
+        size = whole(size, 4)
     return (rm < rows) & (rn < size)
 
 
@@ -245,7 +243,7 @@ def predict(P, W, tiles, edges, batch, show, precisions, duals, facts,
     flags, low, high = tl.load(row + 9), tl.load(row + 10).to(tl.int32), tl.load(row + 11).to(tl.int32)
     far, width, weight, phi, kind = _edge(row + _NODE)
     rm = _samples(tl.program_id(1) * BM + tl.arange(0, BM), UPRIGHT)
-    rn = _neurons(_whole(first, 4) + tl.arange(0, BN), UPRIGHT)
+    rn = _neurons(whole(first, 4) + tl.arange(0, BN), UPRIGHT)
     mm, mn = rm < batch, rn < size
     compared, biased = tl.where((flags & _COMPARE) != 0, batch, 0), tl.where(bias != _NONE, size, 0)
     even = (flags & _EVENLY) != 0
@@ -326,7 +324,7 @@ def pull(P, W, tiles, edges, batch, rates, moments, kept, numbers, spots,
     low, high = tl.load(row + 10).to(tl.int32), tl.load(row + 11).to(tl.int32)
     far, width, weight, phi, kind = _edge(row + _NODE)
     rm = _samples(tl.program_id(1) * BM + tl.arange(0, BM), UPRIGHT)
-    rn = _neurons(_whole(first, 4) + tl.arange(0, BN), UPRIGHT)
+    rn = _neurons(whole(first, 4) + tl.arange(0, BN), UPRIGHT)
     mm, mn = rm < batch, rn < size
     owned, even = tl.where((flags & _OWN) != 0, batch, 0), (flags & _EVENLY) != 0
     ready(EARLY)
@@ -458,108 +456,3 @@ def turn(P, T, batch, size, EARLY: tl.constexpr, BN: tl.constexpr, BB: tl.conste
     ready(EARLY)
     x = tl.load(P + node + rb[:, None].to(tl.int64) * size + rn[None, :], mask=mb[:, None] & mn[None, :], other=0.0)
     tl.store(T + node + rn[:, None].to(tl.int64) * batch + rb[None, :], tl.trans(x), mask=mn[:, None] & mb[None, :])
-
-
-@triton.jit(do_not_specialize=["count", "batch"])
-def learn_scalars(P, G, ends, edges, places, factors, count, batch,
-                  ADD: tl.constexpr, ACC: tl.constexpr, EARLY: tl.constexpr,
-                  BR: tl.constexpr, BE: tl.constexpr, BB: tl.constexpr):
-    """Compute the gradients of some weights of one number each, summed over the edges that share it, or of biases.
-
-    `edges` holds the offsets of signal and state of each edge, where samples lie side by side; of a bias the signal
-    alone, in the place of an edge.
-    """
-    entry = tl.program_id(0) * BR + tl.arange(0, BR)
-    live, re, rb = entry < count, tl.arange(0, BE), tl.arange(0, BB)
-    low = tl.load(ends + entry, mask=live, other=0).to(tl.int32)
-    high = tl.load(ends + entry + 1, mask=live, other=0).to(tl.int32)
-    ready(EARLY)
-    total = tl.zeros((BR,), ACC)
-    for i in range(0, tl.max(high - low), BE):
-        at = low[None, :] + i + re[:, None]
-        there = at < high[None, :]
-        signal = tl.load(edges + 2 * at, mask=there, other=_NONE)
-        state = tl.load(edges + 2 * at + 1, mask=there, other=_NONE)
-        for b in range(0, batch, BB):
-            sample = (b + rb)[None, None, :]
-            mb = sample < batch
-            s = tl.load(P + signal[:, :, None] + sample, mask=there[:, :, None] & mb, other=0.0)
-            h = tl.load(P + state[:, :, None] + sample, mask=(state != _NONE)[:, :, None] & mb, other=1.0)
-            total += tl.sum(tl.sum(s * h, 2), 0)
-    total *= tl.load(factors + entry, mask=live, other=0.0)
-    where = G + tl.load(places + entry, mask=live, other=0)
-    if ADD:
-        total += tl.load(where, mask=live, other=0.0)
-    tl.store(where, total, mask=live)
-
-
-@triton.jit(do_not_specialize=["batch"])
-def learn(P, G, tiles, rows, edges, places, factors, batch,
-          ADD: tl.constexpr, PHI: tl.constexpr, HALF: tl.constexpr, MIXED: tl.constexpr, ALIGN: tl.constexpr,
-          ACC: tl.constexpr, EARLY: tl.constexpr,
-          BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, DOT: tl.constexpr):
-    """Compute one tile of the gradient of one weight, summed over the edges that share it, or some of one bias.
-
-    `places` says where each gradient lies from `G`, and `factors` what the sum is multiplied by. It is written, or
-    where `ADD` is true added to what is there.
-    """
-    tile = tl.program_id(0)
-    entry = tl.load(tiles + 3 * tile)
-    first, second = tl.load(tiles + 3 * tile + 1).to(tl.int32), tl.load(tiles + 3 * tile + 2).to(tl.int32)
-    row = rows + entry * _ROW
-    out, width = tl.load(row).to(tl.int32), tl.load(row + 1).to(tl.int32)
-    low, high = tl.load(row + 2).to(tl.int32), tl.load(row + 3).to(tl.int32)
-    kind, place = tl.load(row + 5), tl.load(places + entry)
-    ready(EARLY)
-    factor = tl.load(factors + entry)
-    ro = first + tl.arange(0, BM)
-    mo = ro < out
-    if kind == _BIAS:
-        total = tl.zeros((BM,), ACC)
-        rb = tl.arange(0, BK)
-        for i in range(low, high):
-            signal = P + tl.load(edges + i * _EDGE)
-            for b in range(0, batch, BK):
-                mb = (b + rb) < batch
-                total += tl.sum(tl.load(signal + (b + rb)[:, None] * out + ro[None, :],
-                                        mask=mb[:, None] & mo[None, :], other=0.0), 0)
-        total *= factor
-        if ADD:
-            total += tl.load(G + place + ro, mask=mo, other=0.0)
-        tl.store(G + place + ro, total, mask=mo)
-    elif MIXED and kind == _UNALIGNED:
-        _weight(P, G, edges, low, high, out, width, first, second, place, factor, tl.load(row + 4), batch,
-                1, ADD, PHI, HALF, ACC, BM, BN, BK, DOT, 1)
-    else:
-        _weight(P, G, edges, low, high, out, width, first, second, place, factor, tl.load(row + 4), batch,
-                ALIGN, ADD, PHI, HALF, ACC, BM, BN, BK, DOT)
-
-
-@triton.jit
-def _weight(P, G, edges, low, high, out, width, first, second, place, factor, code, batch,
-            ALIGN: tl.constexpr, ADD: tl.constexpr, PHI: tl.constexpr, HALF: tl.constexpr, ACC: tl.constexpr,
-            BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, DOT: tl.constexpr, STAGES: tl.constexpr = None):
-    """Sum S^T phi(H) over the batch and over edges, and write it or add it."""
-    out, width, place = _whole(out, ALIGN), _whole(width, ALIGN), _whole(place, ALIGN)
-    ro, ri, rb = first + tl.arange(0, BM), second + tl.arange(0, BN), tl.arange(0, BK)
-    mo, mi = ro < out, ri < width
-    acc = tl.zeros((BM, BN), ACC)
-    for i in range(low, high):
-        s = P + _whole(tl.load(edges + i * _EDGE), ALIGN)
-        h = P + _whole(tl.load(edges + i * _EDGE + 2), ALIGN)
-        for b in tl.range(0, batch, BK, num_stages=STAGES):
-            at = b + rb
-            mb = at < batch
-            x = tl.load(s + at[None, :] * out + ro[:, None], mask=mo[:, None] & mb[None, :], other=0.0)
-            y = tl.load(h + at[:, None] * width + ri[None, :], mask=mb[:, None] & mi[None, :], other=0.0)
-            if PHI != 0:
-                y, _ = sigma(y, code, PHI)
-            if HALF is not None:
-                x, y = x.to(HALF), y.to(HALF)
-            acc = tl.dot(x, y, acc, input_precision=DOT, out_dtype=acc.dtype)
-    acc *= factor
-    where = G + place + ro[:, None] * width + ri[None, :]
-    ok = mo[:, None] & mi[None, :]
-    if ADD:
-        acc += tl.load(where, mask=ok, other=0.0)
-    tl.store(where, acc, mask=ok)
