@@ -15,7 +15,7 @@ from pcgraph.arguments import shown, tensor_of
 from pcgraph.errors import ClampError, ConfigError
 from pcgraph.network import Network
 
-__all__ = ["WHOLE", "Clamps", "Masked", "read_labels", "read_tensor"]
+__all__ = ["WHOLE", "Clamps", "Masked", "is_plain", "read_labels", "read_tensor"]
 
 #: So many clamps are added up one by one.
 FEW = 4
@@ -113,6 +113,12 @@ class Clamps:
         return cls(batch[1], values, masked)
 
 
+def is_plain(value: Any, dtype: torch.dtype, device: torch.device) -> bool:
+    """Tell whether a value is a dense tensor of this dtype on this device, and needs no further look."""
+    alike = type(value) is Tensor and value.dtype is dtype and value.device == device
+    return alike and value.layout is torch.strided and not value.is_nested and not value.is_meta
+
+
 def _check_tokens(node: Hashable, tensor: Tensor, count: int) -> None:
     """Refuse what is no row of the table that an embedding reads."""
     wrong = (tensor != tensor.round()) | (tensor < 0) | (tensor >= count)
@@ -186,23 +192,21 @@ def read_labels(net: Network, labels: Any, batch: int) -> Tensor | None:
         return None
     array = isinstance(labels, np.ndarray) and labels.dtype.kind in "iu"
     given = tensor_of(labels) if array else labels
-    if not isinstance(given, Tensor) or given.shape != (batch,) or given.dtype not in WHOLE or not _is_plain(given):
+    if not isinstance(given, Tensor) or given.shape != (batch,) or given.dtype not in WHOLE or not _is_dense(given):
         found = f"{tuple(given.shape)}, {given.dtype}" if isinstance(given, Tensor | np.ndarray) else shown(given)
         raise ConfigError(f"labels= needs one integer a sample, shape ({batch},) (found {found})", key="labels")
     return given.to(net.device, torch.int64)
 
 
-def _is_plain(tensor: Tensor) -> bool:
+def _is_dense(tensor: Tensor) -> bool:
     return tensor.layout == torch.strided and not tensor.is_meta
 
 
 def _fitting(net: Network, node: Hashable, value: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Read a clamp and see that it is one of this network: an array is made so, a tensor has to be."""
     shape = net.structure.shape(node)
-    if type(value) is Tensor and value.dtype is dtype and value.device == device:  # as a rule: nothing is to be said
-        plain = value.layout is torch.strided and not value.is_nested
-        if plain and value.dim() and value.shape[1:] == shape:
-            return value
+    if is_plain(value, dtype, device) and value.dim() and value.shape[1:] == shape:  # as a rule: nothing is to be said
+        return value  # type: ignore[no-any-return]
     tensor = read_tensor(node, value)
     if net.structure.number[node] in net.structure.tokens and not tensor.is_floating_point():
         whole, tensor = tensor, tensor.to(dtype)

@@ -24,6 +24,7 @@ from pcgraph.inference import (
     Options,
     Planner,
     Trace,
+    hold,
     read_callback,
     read_precision,
     read_request,
@@ -298,7 +299,7 @@ class PCNetwork(SharedNetwork):
     def curvature(
         self, clamps: Mapping[Node, Tensor | Masked], *, init: Initializer, labels: Tensor | None = None,
         coordinates: Errors | None = None, iterations: int = 50, seed: int = 0,
-        precision: Mapping[Node, float | Sequence[float]] | None = None,
+        precision: Mapping[Node, float | Sequence[float]] | None = None, check: bool = True,
     ) -> Tensor:  # fmt: skip
         """Find the largest curvature of the energy where inference begins, for each sample: shape (batch,).
 
@@ -314,10 +315,12 @@ class PCNetwork(SharedNetwork):
             Of the power iteration, each with two gradients.
         seed : int
             Of the first direction.
+        check : bool
+            Whether to look for clamps that are not finite, which on a GPU waits for the device.
         """
         require_count(iterations, "iterations", least=1)
         weights, seed = read_precision(self.structure, precision), require_seed(seed)
-        checked = Clamps.check(self, clamps)
+        checked = Clamps.check(self, clamps, finite=require_flag(check, "check"))
         labels = read_labels(self, labels, checked.batch)
         return curvature_at(self._planner, checked, init, labels, coordinates, weights, iterations, None, seed)[0]
 
@@ -462,6 +465,7 @@ class PCNetwork(SharedNetwork):
         plan = self._planner.prediction(checked.clamped, frozenset(checked.masked), target)
         options = Options(check=False, capture=capture)
         program, _ = run(self._planner, self._planner.prepared(plan, checked), Motion(), options)
+        hold(program)
         with torch.inference_mode(False):
             return self.told(target, lambda: program.read(target, "state"), checked.batch)
 

@@ -21,7 +21,7 @@ from pcgraph.initializers import Block, Context
 from pcgraph.network import Network
 from pcgraph.optimizers import in_place
 from pcgraph.plan import Plan, Stage
-from pcgraph.plan.operations import Exchange, Index, Write
+from pcgraph.plan.operations import Exchange, Index, Move, Write
 
 __all__ = ["Kind", "Program", "Which"]
 
@@ -63,6 +63,9 @@ class Program(ABC):
     def __init__(self, plan: Plan, network: Network, batch: int) -> None:
         self.plan, self.network, self.batch = plan, network, batch
         self._compared: dict[Stage, tuple[tuple[int, slice | Index], ...]] = {}
+        self._moved_parts: dict[Move, list[Index]] = {}
+        #: Precisions where they are read, by segment, step, and which nodes.
+        self._precision_of: dict[tuple[object, ...], Tensor] = {}
 
     # -- running ------------------------------------------------------------------------------------------------------
 
@@ -236,10 +239,13 @@ class Program(ABC):
             return energy.per_sample(h.flatten(0, 1), mu.flatten(0, 1)).view(h.shape[:2])
         energies: Tensor = (h - mu).flatten(2).square_().sum(2).mul_(0.5)
         precision = self.plan.precisions(t)[k]
-        if precision is not None:
+        if precision is None:
+            return energies
+        key = (k, t, int(numbers[0]), len(numbers), energies.device, energies.dtype)
+        if key not in self._precision_of:
             first = self.plan.structure.nodes_of(segment).start
-            energies *= torch.from_numpy(precision[numbers - first]).to(energies).unsqueeze(1)
-        return energies
+            self._precision_of[key] = torch.from_numpy(precision[numbers - first]).to(energies).unsqueeze(1)
+        return energies.mul_(self._precision_of[key])
 
     def node_energy(self, i: int, t: int | None = None) -> Energy:
         """Return the energy of the node with canonical number `i` in this run: the network's, or another precision.
@@ -357,7 +363,10 @@ class Program(ABC):
 
     def _variables(self, t: int) -> list[Index]:
         """Return the nodes that stage `t` moves, in parts of one shape and one kind of variable."""
-        return self._alike(self.plan.stage(t).move.nodes)
+        move = self.plan.stage(t).move
+        if move not in self._moved_parts:
+            self._moved_parts[move] = self._alike(move.nodes)
+        return self._moved_parts[move]
 
     def _alike(self, nodes: Index) -> list[Index]:
         """Cut nodes in parts of one shape and one kind of variable."""

@@ -6,7 +6,7 @@ device, without worker processes and without copies from the host.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,9 @@ from pcgraph.errors import ConfigError, DataError
 from pcgraph.network.machine import TYPES, require_place
 
 __all__ = ["Batches", "Images"]
+
+#: On a GPU so many batches are gathered at once, as far as they need no more bytes than that.
+AHEAD, ROOM = 16, 2**25
 
 
 class Images(Dataset[tuple[Tensor, Tensor]]):
@@ -266,7 +269,7 @@ class Batches:
     Yields
     ------
     x : Tensor, shape (B, *shape)
-        Images: a copy, so changing it does not change the set.
+        Images: a copy, so changing it does not change the set. On a GPU some batches share memory, but no row of it.
     y : Tensor, shape (B, C)
         One-hot labels, of the images' dtype.
     labels : Tensor of int64, shape (B,)
@@ -298,13 +301,10 @@ class Batches:
         return len(self.order)
 
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
-        return self._cut(self.order.batches(self.data.images.device))
+        return self.order.walk(self._cut, self.data.images.device)
 
-    def _cut(self, order: Iterator[Tensor]) -> Iterator[tuple[Tensor, ...]]:
-        for rows in order:
-            labels = self.data.labels.index_select(0, rows)
-            batch = self.data.images.index_select(0, rows), self._eye.index_select(0, labels)
-            yield (*batch, labels) if self.labels else batch
+    def _cut(self, rows: Tensor) -> Callable[[int], tuple[Tensor, ...]]:
+        return _Gathered(self.data, rows, self.order.batch_size, self.labels, self._eye)
 
     def state_dict(self) -> dict[str, int | str]:
         """Say where it stands, in whole numbers and text; see :meth:`BatchOrder.state_dict`."""
@@ -313,6 +313,30 @@ class Batches:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue where `state` was taken. See :meth:`BatchOrder.load_state_dict`."""
         self.order.load_state_dict(state)
+
+
+class _Gathered:
+    """The batches of an epoch: on a GPU some are gathered at once, since to start work there costs as much as to do it.
+
+    Each is a tensor of its own to torch, which may be changed in place.
+    """
+
+    def __init__(self, data: Images, rows: Tensor, size: int, labels: bool, eye: Tensor) -> None:
+        self.data, self.rows, self.size, self.labels, self.eye = data, rows, size, labels, eye
+        room = ROOM // (size * data.images[0].numel() * data.images.element_size())
+        self.ahead = 1 if data.images.device.type == "cpu" else max(1, min(AHEAD, room))
+        self._first = -1
+        self._there: list[tuple[Tensor, ...]] = []
+
+    def __call__(self, number: int) -> tuple[Tensor, ...]:
+        first = number - number % self.ahead
+        if first != self._first:
+            rows = self.rows[first * self.size : (first + self.ahead) * self.size]
+            labels = self.data.labels.index_select(0, rows)
+            gathered = self.data.images.index_select(0, rows), self.eye.index_select(0, labels)
+            whole = (*gathered, labels) if self.labels else gathered
+            self._first, self._there = first, list(zip(*(part.unsafe_split(self.size) for part in whole)))
+        return self._there[number - first]
 
 
 def part_of(fraction: float, total: int, key: str) -> int:

@@ -18,8 +18,8 @@ from __future__ import annotations
 
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sized
-from typing import Any, cast
+from collections.abc import Callable, Iterator, Mapping, Sized
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -30,6 +30,8 @@ from pcgraph.arguments import require_count, require_flag
 from pcgraph.errors import ConfigError, DataError
 
 __all__ = ["BatchOrder", "Shuffled", "StreamAligned", "labels_of", "stratified"]
+
+T = TypeVar("T")
 
 
 def stratified(labels: Tensor, *, seed: int = 0) -> Tensor:
@@ -148,18 +150,30 @@ class BatchOrder(Sampler[list[int]], ABC):
 
     def batches(self, device: torch.device | str | None = None) -> Iterator[Tensor]:
         """Go through the rest of the resumed epoch, or a new one, as tensors of positions on `device`."""
+        return self.walk(lambda rows: torch.split(rows, self.batch_size).__getitem__, device)
+
+    def walk(
+        self, cut: Callable[[Tensor], Callable[[int], T]], device: torch.device | str | None = None
+    ) -> Iterator[T]:
+        """Go through the rest of the resumed epoch, or a new one, as whatever `cut` makes of its positions.
+
+        Parameters
+        ----------
+        cut : callable
+            Takes the positions of all samples of an epoch, on `device`, and returns what gives the batch of a number.
+        device : torch.device or str, optional
+        """
         if not self._resumed and self.position:
             self.epoch, self.position = self.epoch + 1, 0
         self._resumed = False
         self._running = running = object()
-        rows = self.rows(self.epoch).to(device)
-        return self._walk(torch.split(rows, self.batch_size), running)
+        return self._walk(cut(self.rows(self.epoch).to(device)), running)
 
-    def _walk(self, batches: tuple[Tensor, ...], running: object) -> Iterator[Tensor]:
+    def _walk(self, batch: Callable[[int], T], running: object) -> Iterator[T]:
         for position in range(self.position, len(self)):
             if self._running is running:
                 self.position = position + 1
-            yield batches[position]
+            yield batch(position)
         if self._running is running:
             self.epoch, self.position, self._running = self.epoch + 1, 0, None
 

@@ -6,7 +6,7 @@ from pcgraph.inference.planner import Planner
 from pcgraph.inference.precision import read_precision
 from pcgraph.inference.request import read_duals, read_request, require_optimizer
 from pcgraph.inference.result import InferenceResult
-from pcgraph.inference.run import run
+from pcgraph.inference.run import hold, run
 from pcgraph.inference.watching import InferenceStep, Trace, read_callback, read_trace
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "Planner",
     "Recorder",
     "Trace",
+    "hold",
     "read_callback",
     "read_duals",
     "read_precision",

@@ -113,8 +113,9 @@ class Recorder(Generic[T]):
         self.calls = 0
         self._graph: Graph | None = None
         self._static: dict[Any, Tensor] = {}
+        self._kind: object = None
         self._result: list[T] = []
-        self._kept: list[Tensor] = []
+        self._kept: list[object] = []
         self._others: Counter[object] = Counter()
         self._switches: object = None
 
@@ -131,13 +132,13 @@ class Recorder(Generic[T]):
         inputs : mapping
             Name -> Tensor.
         """
-        switches = tuple(switches_of(device) for device in sorted({v.device for v in inputs.values()}, key=str))
+        switches = self.switches(inputs)
         if switches != self._switches or self.outnumbered(inputs):
             self.forget()
         if not self.fits(inputs):
             return self.function(inputs)
         if self._graph is None:
-            self._graph, self._switches = self._make(), switches
+            self._graph, self._switches, self._kind = self._make(), switches, _kind(inputs)
             self._static = {name: torch.empty_like(value) for name, value in inputs.items()}
         for name, value in inputs.items():
             self._static[name].copy_(value, non_blocking=True)
@@ -150,9 +151,13 @@ class Recorder(Generic[T]):
         self._graph.replay()
         return self._result[0]
 
+    def switches(self, inputs: Inputs) -> object:
+        """Tell what torch is set to where these inputs lie."""
+        return {device: switches_of(device) for device in {value.device for value in inputs.values()}}
+
     def fits(self, inputs: Inputs) -> bool:
         """Tell whether these inputs are of the kind that is recorded, or will be; before the first call, all are."""
-        return self._graph is None or _kind(inputs) == _kind(self._static)
+        return self._graph is None or _kind(inputs) == self._kind
 
     def outnumbered(self, inputs: Inputs) -> bool:
         """Count inputs of another kind; tell whether they have come more often than those that were to be recorded."""
@@ -165,4 +170,4 @@ class Recorder(Generic[T]):
 
 def _kind(inputs: Inputs) -> frozenset[object]:
     """Tell what a recording holds of its inputs: everything but their values."""
-    return frozenset((name, value.shape, value.dtype, value.device) for name, value in inputs.items())
+    return frozenset([(name, value.shape, value.dtype, value.device) for name, value in inputs.items()])

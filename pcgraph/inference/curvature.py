@@ -8,15 +8,21 @@ product with the Hessian is a central difference of two gradients.
 from __future__ import annotations
 
 from dataclasses import replace
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
-from pcgraph.backends import Motion
+from pcgraph.backends import Motion, keep
 from pcgraph.inference.planner import Planner, Prepared
 from pcgraph.inference.relax import relaxed
+from pcgraph.inference.run import hold
+from pcgraph.network import Network
 
 __all__ = ["largest_curvature"]
+
+#: The last draw of a network's first direction, which looks of a run begin with again and again.
+_draws: WeakKeyDictionary[Network, tuple[object, Tensor]] = WeakKeyDictionary()
 
 #: Length of the finite difference, relative to the largest variable, by the precision of the states.
 SHIFT = {torch.float64: 1e-5, torch.float32: 1e-2}
@@ -56,15 +62,13 @@ def largest_curvature(
     begun = program.rows(1, "variable").clone()
     part, (own, width) = context.part, program.columns(1)
     if direction is None or direction.shape != (len(begun), width) or direction.dtype != begun.dtype:
-        generator = torch.Generator().manual_seed(seed)
-        rows = len(begun) if part is None else part.total
-        drawn = torch.randn(rows, width, generator=generator, dtype=torch.float32, device="cpu")
-        direction = (drawn if part is None else drawn[part.rows]).to(begun)
+        direction = _drawn(planner.net, len(begun) if part is None else part.total, width, seed).to(begun.dtype)
+        direction = direction if part is None else direction[part.rows]
     columns = None if own is None else torch.from_numpy(own).to(begun.device)
     direction = direction if columns is None else direction[:, columns]
     largest = begun.abs().max() if begun.numel() else begun.new_zeros(())
     largest = program.largest(largest if part is None else part.largest(largest))
-    shift = SHIFT.get(begun.dtype, 1e-2) * max(1.0, float(largest))
+    shift = SHIFT.get(begun.dtype, 1e-2) * largest.clamp(min=1.0)  # a number of the device's: nothing waits for it
 
     def gradient(variables: Tensor) -> Tensor:
         program.assign(1, variables)
@@ -83,6 +87,18 @@ def largest_curvature(
         before, curvature = curvature, length(direction)
         if settled and float((curvature.amax() - before.amax()).abs()) <= settled * float(curvature.amax()):
             break
+    hold(program)
     if columns is not None:
         direction = program.summed(direction.new_zeros(len(begun), width).index_copy_(1, columns, direction))
     return curvature, direction
+
+
+def _drawn(network: Network, rows: int, width: int, seed: int) -> Tensor:
+    """Draw a first direction, (rows, width), the same on all devices; where it was the last one, it is there."""
+    key = (rows, width, seed, network.device)
+    kept = _draws.get(network)
+    if kept is None or kept[0] != key:
+        generator = torch.Generator().manual_seed(seed)
+        drawn = torch.randn(rows, width, generator=generator, dtype=torch.float32, device="cpu")
+        _draws[network] = kept = (key, drawn.to(network.device))
+    return keep(kept[1])

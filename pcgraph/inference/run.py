@@ -15,7 +15,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from pcgraph.backends import Motion, Program
+from pcgraph.backends import Motion, Program, keep
 from pcgraph.clamps import Clamps
 from pcgraph.errors import Diverged, OutOfMemory
 from pcgraph.inference.capturable import capturing
@@ -28,7 +28,7 @@ from pcgraph.initializers import Context, is_ours
 from pcgraph.network import require_as_made
 from pcgraph.optimizers import Following
 
-__all__ = ["of_half_precision", "run"]
+__all__ = ["hold", "of_half_precision", "run"]
 
 #: The labels among the inputs of a recording, which otherwise go by the numbers of nodes.
 LABELS = -1
@@ -36,6 +36,15 @@ LABELS = -1
 
 class _Running:
     """A program is lent to it while it runs, since an initializer or a module may run the network meanwhile."""
+
+
+def hold(program: Program) -> None:
+    """Leave a program that is read at once, and its buffers, to the recording under way, if there is one.
+
+    Its replays write there. Where a result is kept, that holds them.
+    """
+    keep(program)
+    program.lend(keep(_Running()))
 
 
 @torch.inference_mode(False)

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["KnownRows", "accuracy", "clamps", "is_data", "one_hot", "read_mask", "require_entry"]
 
 Node = Hashable
+#: What batches are as a rule.
+PLAIN = (tuple, list, dict, Tensor)
 
 
 class KnownRows(Energy):
@@ -50,7 +52,8 @@ class KnownRows(Energy):
 
 def is_data(value: Any) -> bool:
     """Say whether a value is a graph of torch_geometric, which is not imported for it."""
-    return any(kind.__module__.startswith("torch_geometric.data") for kind in type(value).__mro__)
+    kind = type(value)
+    return kind not in PLAIN and any(base.__module__.startswith("torch_geometric.data") for base in kind.__mro__)
 
 
 def clamps(

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pcgraph.clamps import WHOLE, Masked, read_tensor
+from pcgraph.clamps import WHOLE, Masked, is_plain, read_tensor
 from pcgraph.errors import ClampError, ConfigError
 from pcgraph.network import Network
 from pcgraph.processes import Group, Part
@@ -190,9 +190,7 @@ def read_batch(net: Network, batch: Any, names: tuple[Node | None, ...], *, chec
     ClampError
         The batch has another number of entries, or labels that are out of range.
     """
-    classes = net.structure.shape("y")[-1] if _is_node(net, "y") else None
-    padding = is_data(batch) and PADDED in names and PADDED not in batch
-    entries = list(_padded(batch, net, names) if padding else _entries(batch, names, classes))
+    entries = list(_of_graphs(net, batch, names) if is_data(batch) else _entries(batch, names))
     clamps: dict[Node, Tensor | Masked] = {}
     labels: Tensor | None = None
     for name, value in entries:
@@ -208,16 +206,15 @@ def read_batch(net: Network, batch: Any, names: tuple[Node | None, ...], *, chec
     return Batch(clamps, labels)
 
 
-def _padded(batch: Any, net: Network, names: tuple[Node | None, ...]) -> Iterable[tuple[Node | None, Any]]:
-    return padded(batch, net, names=[name for name in names if name is not None and name != LABELS]).items()
+def _of_graphs(net: Network, batch: Any, names: tuple[Node | None, ...]) -> Iterable[tuple[Node | None, Any]]:
+    read = tuple(name for name in names if name is not None and name != LABELS)
+    if PADDED in names and PADDED not in batch:
+        return padded(batch, net, names=list(read)).items()
+    classes = net.structure.shape("y")[-1] if _is_node(net, "y") else None
+    return clamps(batch, names=read or None, classes=classes).items()
 
 
-def _entries(
-    batch: Any, names: tuple[Node | None, ...], classes: int | None
-) -> Iterable[tuple[Node | None, Any]]:  # fmt: skip
-    if is_data(batch):
-        read = tuple(name for name in names if name is not None and name != LABELS)
-        return clamps(batch, names=read or None, classes=classes).items()
+def _entries(batch: Any, names: tuple[Node | None, ...]) -> Iterable[tuple[Node | None, Any]]:
     if isinstance(batch, Mapping):
         return batch.items()
     single = isinstance(batch, Tensor | np.ndarray | Masked)
@@ -261,6 +258,8 @@ def _labels(net: Network, value: Any) -> Tensor:
 
 
 def _value(net: Network, node: Node, value: Any, check: bool) -> Tensor | Masked:
+    if is_plain(value, net.dtype, net.device):  # as a rule
+        return value  # type: ignore[no-any-return]
     if isinstance(value, Masked):
         return Masked(_tensor(net, node, value.values), _as_tensor(node, value.mask).to(net.device))
     classes = _are_classes(value)

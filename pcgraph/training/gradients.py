@@ -184,15 +184,17 @@ def lost_gradients(net: PCNetwork, plan: Plan) -> list[tuple[str, str, int]]:
     -------
     list of (edge, its target, first step with an error there)
     """
-    own, numbers, found = net.own, net.whole_edges, []
+    own, numbers, looked, found = net.own, net.whole_edges, [], []
     learning = _learning(plan)[numbers]
     first: NDArray[np.int64] | None = None
     for bucket in own.structure.buckets:
         parameter = own.weights.get(bucket.name, None)
-        if parameter is None or parameter.grad is None or parameter.grad.layout != torch.strided:
-            continue
-        what = _Where(own, f"weights.{bucket.name}", bucket if parameter.shape[0] <= ROWS else None)
-        for row in (~parameter.grad.flatten(1).any(1)).nonzero().flatten().tolist() if what.bucket else ():
+        dense = parameter is not None and parameter.grad is not None and parameter.grad.layout == torch.strided
+        if dense and parameter.shape[0] <= ROWS:
+            looked.append((_Where(own, f"weights.{bucket.name}", bucket), parameter.grad.flatten(1).any(1)))
+    told = iter(torch.cat([rows for _, rows in looked]).tolist() if looked else ())  # all at once, of a GPU
+    for what, rows in looked:
+        for row in [row for row, alive in zip(range(len(rows)), told) if not alive]:
             edges = what.edges(row)
             if learning[edges].any():
                 first = _first_errors(plan) if first is None else first

@@ -101,7 +101,8 @@ class Learner:
                 self._look(replayed, step)
             if not measured:
                 return Learned(replayed, None)
-            last = self._energy(replayed, batch, step)
+            energies = self.recording.energy()
+            last = self._energy(replayed if energies is None else energies, batch, step)
             return Learned(replayed, last, None if begun is None else (float(begun.mean()), last))
         self._clear()
         with self.net.computing(batch.part):

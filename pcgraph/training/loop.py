@@ -34,7 +34,7 @@ from pcgraph.training.logs import ProgressBar, open_log
 from pcgraph.training.options import FitOptions, doubts
 from pcgraph.training.ranks import facts, held_facts, level
 from pcgraph.training.records import EpochRecord, History, StepRecord, metric_of
-from pcgraph.training.stability import PASSED, StabilityMonitor
+from pcgraph.training.stability import PASSED, Seen, StabilityMonitor
 from pcgraph.training.state import TrainingState
 
 __all__ = ["Trainer"]
@@ -70,7 +70,7 @@ class Trainer:
         self.state = TrainingState()
         self.gradients = GradientMonitor(net, options.optimizer, options.state_optimizer)
         self.learner = Learner(net, options, self.gradients, self.group)
-        self.stability = StabilityMonitor(net, options)
+        self.stability = StabilityMonitor(net, options, self.learner.recording)
         self.position = LoaderPosition(loader, net.device)
         self.checkpoints = Checkpointing(net, options, self.state, self.position, self.gradients, self.learner.updates)
         self.interrupts = Interrupts()
@@ -175,15 +175,14 @@ class Trainer:
             self._schedule_step()
         state.count_step(batch.total, energy, accuracy)
         self.learner.consistent = True
-        seen = self.stability.after() if looked and seen is None else seen
-        if self.net.group is not None and looked:
-            self.gradients.share(self.net.group)
-        for text in (*self._rise(rise), *(self.gradients.said(state.step) if looked else ())):
-            self._warn(text)
-        if seen and not self._has_told(PASSED) and not self._has_told(INCREASED):
-            for text in self.stability.said(state.step):
-                self._warn(text)
+        if looked:
+            seen = self.stability.after() if seen is None else seen
+            if self.net.group is not None:
+                self.gradients.share(self.net.group)
+            self._warn_of(seen, rise)
         state.exact = True
+        if not told:
+            return self._tell_step(None)
         looked_at = result if self.options.callbacks else None
         return self._tell_step(
             StepRecord(
@@ -250,13 +249,13 @@ class Trainer:
         found: list[float] = self.group.gather_numbers(counts.tolist()).sum(0).tolist()
         return found
 
-    def _tell_step(self, record: StepRecord) -> bool:
-        """Tell bar, history, logs and callbacks of a step; False where the run is to stop."""
-        measured = record.energy is not None
-        self.bar.step(record if measured else None)
-        if measured:
-            self._record(record)
-        if self._call(record):
+    def _tell_step(self, record: StepRecord | None) -> bool:
+        """Tell bar, history, logs and callbacks of a step, as far as there is a record; False: the run is to stop."""
+        measured = record if record is not None and record.energy is not None else None
+        self.bar.step(measured)
+        if measured is not None:
+            self._record(measured)
+        if record is not None and self._call(record):
             self.history.stopped = "callback"
         if self.interrupts.asked and self.everyone is None:  # ranks stop together, before the next step
             self.history.stopped = INTERRUPTED
@@ -366,6 +365,9 @@ class Trainer:
         if not self.tells_accuracy or not isinstance(target, torch.Tensor) or not given:
             return None
         try:
+            counts = self.learner.recording.hits(batch, given, node)
+            if counts is not None:
+                return counts
             prediction = self.net.predict(given, node, check=self.options.check, capture=self.capture)
         except InvalidInitializer:
             self.tells_accuracy = False
@@ -374,6 +376,14 @@ class Trainer:
             return None
         counts = torch.stack(correct(target, prediction))
         return counts * bool(batch.part is None or batch.part.count)
+
+    def _warn_of(self, seen: Seen | None, rise: tuple[float, float] | None) -> None:
+        """Warn of what a closer look at a step has shown."""
+        for text in (*self._rise(rise), *self.gradients.said(self.state.step)):
+            self._warn(text)
+        if seen and not self._has_told(PASSED) and not self._has_told(INCREASED):
+            for text in self.stability.said(self.state.step):
+                self._warn(text)
 
     def _rise(self, energies: tuple[float, float] | None) -> tuple[str, ...]:
         """Say once a run where inference, which is to lower the energy, multiplied it."""

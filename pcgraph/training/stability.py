@@ -11,10 +11,11 @@ of the way: near 0 the errors that weights learn from are those of backpropagati
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from pcgraph.errors import PCGraphError
 from pcgraph.learning import Standard
@@ -23,6 +24,7 @@ from pcgraph.optimizers import SGD, Following
 from pcgraph.training.batches import Batch
 from pcgraph.training.options import FitOptions
 from pcgraph.training.records import StepRecord
+from pcgraph.training.step_recording import StepRecording
 
 __all__ = ["PASSED", "Seen", "StabilityMonitor"]
 
@@ -64,8 +66,8 @@ class StabilityMonitor:
         The last measurement.
     """
 
-    def __init__(self, net: PCNetwork, options: FitOptions) -> None:
-        self.net, self.options = net, options
+    def __init__(self, net: PCNetwork, options: FitOptions, recording: StepRecording) -> None:
+        self.net, self.options, self.recording = net, options, recording
         self.last: Seen | None = None
         self._looked: int | None = None
         optimizer = options.state_optimizer
@@ -92,19 +94,24 @@ class StabilityMonitor:
         if self._looked is not None and step - self._looked < self._every:
             return None
         self._looked = step
-        options = self.options
         try:
-            with self.net.computing(batch.part):
-                found = self.net.curvature(
-                    batch.clamps, init=options.init, labels=batch.labels, iterations=ITERATIONS,  # type: ignore[arg-type]
-                    coordinates=options.descent.coordinates, precision=options.descent.precision,
-                ).max()  # fmt: skip
+            found = self.recording.curvature(batch, self._curvature)
+            if found is None:
+                with self.net.computing(batch.part):
+                    found = self._curvature(batch.clamps, batch.labels, True)
         except (PCGraphError, torch.OutOfMemoryError):  # what is wrong the step itself will say
             if batch.part is not None:
                 raise
             self._every = 0
             return None
         return self._seen(float(found if batch.part is None else batch.part.largest(found)))
+
+    def _curvature(self, clamps: Mapping[Hashable, Any], labels: Tensor | None, check: bool) -> Tensor:
+        o = self.options
+        return self.net.curvature(
+            clamps, init=o.init, labels=labels, iterations=ITERATIONS, coordinates=o.descent.coordinates,  # type: ignore[arg-type]
+            precision=o.descent.precision, check=check,
+        ).max()  # fmt: skip
 
     def after(self) -> Seen | None:
         """Read what a rate that follows the curvature has measured."""

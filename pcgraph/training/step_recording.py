@@ -9,7 +9,8 @@ nothing, as without a recording.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any
+from itertools import chain
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -21,10 +22,15 @@ from pcgraph.learning import InferenceResult, Standard
 from pcgraph.model import PCNetwork
 from pcgraph.optimizers import Following
 from pcgraph.training.batches import Batch
+from pcgraph.training.evaluation import correct
 from pcgraph.training.fit_arguments import rule_name
 from pcgraph.training.options import FitOptions
 
 __all__ = ["StepRecording"]
+
+T = TypeVar("T")
+#: Of clamps, labels, and whether to look at them.
+Measure = Callable[[Mapping[Hashable, Any], Tensor | None, bool], Tensor]
 
 #: The labels among the inputs of a recording, which otherwise go by the names of nodes.
 LABELS = object()
@@ -64,9 +70,10 @@ class StepRecording:
         self.possible = bool(options.capture) and reason is None
         parts = () if options.init is None else options.init.modules()
         #: Where the initializer's tensors are, as it makes and replaces them.
-        self._held = [held for part in parts for held in (part._parameters, part._buffers)]
+        self._held: list[dict[str, Any]] = [held for part in parts for held in (part._parameters, part._buffers)]
         self._key: object = None
         self._parts: list[Recorder[None]] = []
+        self._beside: dict[str, Recorder[Any]] = {}
         self._result: InferenceResult | None = None
         self._gradients: list[Tensor | None] = []
 
@@ -82,16 +89,14 @@ class StepRecording:
         ConfigError
             ``capture=True``, and the step cannot be recorded.
         """
-        if not self.possible or any(isinstance(value, Masked) for value in batch.clamps.values()):
+        inputs = self._inputs(batch)
+        if inputs is None:
             return None
-        inputs: dict[Any, Any] = {**batch.clamps, **({} if batch.labels is None else {LABELS: batch.labels})}
-        if not self._is_ready(batch.clamps):
-            return None
-        if self._parts[0].outnumbered(inputs):
+        if not self._parts[0].fits(inputs):
+            if not self._parts[0].outnumbered(inputs):
+                return None
             self._begin(self._key)  # a resumed epoch may begin with its last, smaller batch
-        first, rest = self._parts[0], self._parts[1:]
-        if not first.fits(inputs):
-            return None
+        first, *rest = self._parts
         if self.options.check:
             Clamps.check(self.net, batch.clamps)
         rate = getattr(self.options.state_optimizer, "lr", None)
@@ -118,23 +123,84 @@ class StepRecording:
             self._changing()
             rest[0]({})
         for parameter, gradient in zip(self.trained, self._gradients):
-            parameter.grad = gradient  # a step without the recording may have left another
+            if parameter.grad is not gradient:  # a step without the recording may have left another
+                parameter.grad = gradient
         return self._result
-
-    def begun(self, batch: Batch) -> Tensor | None:
-        """Compute the energy from which inference starts, (batch,), where it is a recording that goes on from there."""
-        if not self.possible or not self._parts or any(isinstance(value, Masked) for value in batch.clamps.values()):
-            return None
-        s = self.options
-        start = self.net.infer(
-            batch.clamps, init=s.init, steps=0, labels=batch.labels, check=False, capture="auto",  # type: ignore[arg-type]
-            **s.descent.at_the_start,
-        )  # fmt: skip
-        return start.energy
 
     def forget(self) -> None:
         """Let go of the recordings and of the memory that they use."""
-        self._key, self._parts, self._result, self._gradients = None, [], None, []
+        self._key, self._parts, self._result, self._gradients, self._beside = None, [], None, [], {}
+
+    # -- what is measured beside a step -------------------------------------------------------------------------------
+
+    def hits(self, batch: Batch, given: Mapping[Hashable, Any], node: Hashable) -> Tensor | None:
+        """Count what a sweep from `given` gets right of a node, and the classes, where that is a recording.
+
+        Raises
+        ------
+        InvalidInitializer
+            No sweep leads there.
+        """
+
+        def count(inputs: Mapping[Any, Tensor]) -> Tensor:
+            known = {name: inputs[name] for name in given}
+            return torch.stack(correct(inputs[node], self.net.predict(known, node, check=False)))
+
+        found: Tensor | None = self._aside("hits", count, batch)
+        return found
+
+    def begun(self, batch: Batch) -> Tensor | None:
+        """Compute the energy from which inference starts, (batch,), where that is a recording."""
+        s = self.options
+
+        def start(inputs: Mapping[Any, Tensor]) -> tuple[InferenceResult, Tensor]:
+            result = self.net.infer(
+                _clamps(inputs), init=s.init, steps=0, labels=inputs.get(LABELS), check=False,  # type: ignore[arg-type]
+                **s.descent.at_the_start,
+            )  # fmt: skip
+            return result, result.energy
+
+        found = self._aside("begun", start, batch)
+        return None if found is None else found[1]
+
+    def curvature(self, batch: Batch, measure: Measure) -> Tensor | None:
+        """Measure the curvature where inference begins, a number, where that is a recording."""
+        found: Tensor | None = self._aside(
+            "curvature", lambda inputs: measure(_clamps(inputs), inputs.get(LABELS), False), batch
+        )
+        return found
+
+    def energy(self) -> Tensor | None:
+        """Compute the energy of the states that a replay has left, (batch,), where that is a recording."""
+        result = self._result
+        found: Tensor | None = None if result is None else self._aside("energy", lambda _: result.energy)
+        return found
+
+    def _aside(self, name: str, function: Callable[[Mapping[Any, Tensor]], Any], batch: Batch | None = None) -> Any:
+        """Compute what belongs to no step by a recording of its own, which lives as long as those of the step.
+
+        There is none before theirs, which take the buffers that their runs had.
+        """
+        inputs = {} if batch is None else self._inputs(batch) if self._recorded else None
+        if inputs is None or not self._recorded or (batch is not None and not self._parts[0].fits(inputs)):
+            return None
+        if name not in self._beside:
+            self._beside[name] = _Aside(function)
+        return self._beside[name](inputs)
+
+    @property
+    def _recorded(self) -> bool:
+        return bool(self._parts) and self._parts[-1].recorded
+
+    # -- what decides -------------------------------------------------------------------------------------------------
+
+    def _inputs(self, batch: Batch) -> dict[Any, Any] | None:
+        """Return what a recording takes of a batch; None where there is none of such batches, or of this run."""
+        if not self.possible or any(isinstance(value, Masked) for value in batch.clamps.values()):
+            return None
+        if not self._is_ready(batch.clamps):
+            return None
+        return dict(batch.clamps) if batch.labels is None else {**batch.clamps, LABELS: batch.labels}
 
     def _is_ready(self, clamps: Mapping[Hashable, Any]) -> bool:
         """Say whether there are recorders of what is decided now."""
@@ -156,29 +222,31 @@ class StepRecording:
         self.forget()
         self._key = key
         both = (self._infer, self._learn) if self.options.check else (self._both,)
-        self._parts = [Recorder(part) for part in both]
+        self._parts = [_Part(part) for part in both]
 
     def _decided(self) -> tuple[object, ...]:
         """Give what a recording holds beside its inputs: settings, torch's too, and where all lies that it moves."""
-        s = self.options
+        s, net = self.options, self.net
+        kept = chain.from_iterable(map(dict.values, (*s.optimizer.state.values(), *self._held)))
+        held = [tensor for tensor in kept if isinstance(tensor, Tensor)]
         groups = s.optimizer.param_groups
-        moved = [t for state in s.optimizer.state.values() for t in state.values() if isinstance(t, Tensor)]
-        kept = [t for held in self._held for t in held.values() if t is not None]
-        settings = [value for group in groups for name, value in group.items() if name != "params"]
+        settings = [self._marks(value) for group in groups for name, value in group.items() if name != "params"]
         return (
-            *self.net.backend.settings(self.net),
-            *[tensor.data_ptr() for tensor in (*self.trained, *moved, *kept)],
-            *[parameter.requires_grad for parameter in self.trained],
-            self.net.frozen_edges,
-            self.net.frozen_biases,
-            *[value if type(value) in PLAIN else self._marks(value) for value in settings],
+            net.backend.settings(net),
+            [*map(Tensor.data_ptr, self.trained), *map(Tensor.data_ptr, held)],
+            [parameter.requires_grad for parameter in self.trained],
+            net.frozen_edges,
+            net.frozen_biases,
+            settings,
             repr(None if s.state_optimizer is None else vars(s.state_optimizer)),
         )
 
     def _marks(self, value: Any) -> object:
         """Tell a tensor of the device, which is read where it lies, from a number, which the recording holds."""
+        if type(value) in PLAIN:
+            return value
         if isinstance(value, tuple | list):
-            return tuple(self._marks(part) for part in value)
+            return [self._marks(part) for part in value]
         if not isinstance(value, Tensor):
             return value
         return ("at", value.data_ptr()) if value.device == self.net.device else float(value)
@@ -189,7 +257,7 @@ class StepRecording:
         s = self.options
         self._result = None  # its buffers, which have run before, are then the ones that are taken
         self._result = self.net.infer(
-            {name: value for name, value in inputs.items() if name is not LABELS}, init=s.init, steps=s.steps,  # type: ignore[arg-type]
+            _clamps(inputs), init=s.init, steps=s.steps,  # type: ignore[arg-type]
             optimizer=s.state_optimizer, labels=inputs.get(LABELS), check=False, **s.descent.settings,
         )  # fmt: skip
 
@@ -205,6 +273,28 @@ class StepRecording:
     def _both(self, inputs: Mapping[Any, Tensor]) -> None:
         self._infer(inputs)
         self._learn(inputs)
+
+
+class _Part(Recorder[T]):
+    """It holds for what :meth:`StepRecording._decided` says, torch's switches among it, and does not look again."""
+
+    def switches(self, inputs: Mapping[Any, Tensor]) -> object:
+        return ()
+
+
+class _Aside(_Part[T]):
+    """It moves nothing, so that it may run once more right before it is recorded: on the buffers of that run."""
+
+    WARM = 1
+
+    def __call__(self, inputs: Mapping[Any, Tensor]) -> T:
+        if not self.recorded:
+            super().__call__(inputs)
+        return super().__call__(inputs)
+
+
+def _clamps(inputs: Mapping[Any, Tensor]) -> dict[Hashable, Tensor]:
+    return {name: value for name, value in inputs.items() if name is not LABELS}
 
 
 # -- what stands in the way -------------------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ def recording(monkeypatch):
     """Every step that the rules admit is recorded, on a CPU; returns the list of what records steps."""
     stand_in(monkeypatch)
     OfSteps.made.clear()
-    monkeypatch.setattr(step_recording, "Recorder", partial(Recorder, graph=OfSteps))
+    monkeypatch.setattr(step_recording, "_Part", partial(step_recording._Part, graph=OfSteps))
     return OfSteps.made
 
 
