@@ -6,6 +6,8 @@ the function's, and a number that the function had read is what it was. Taking d
 
 from __future__ import annotations
 
+from unittest import mock
+
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -35,7 +37,7 @@ class Replayed:
 
     def record(self, function):
         self.log.append("record")
-        with Taken() as taken:
+        with Taken() as taken, mock.patch("torch.from_numpy", brought):
             result = function()
         self.calls = taken.calls
         with torch.no_grad():
@@ -59,6 +61,10 @@ def stand_in(monkeypatch):
     monkeypatch.setattr(capturable, "wrong_device", lambda device: None)
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)  # torch for the CPU cannot say
     return Replayed.made
+
+
+def brought(array):
+    raise AssertionError(f"numbers of shape {array.shape} would be brought to the device, which no graph records")
 
 
 class Taken(TorchDispatchMode):

@@ -284,6 +284,66 @@ def test_a_recording_takes_buffers_that_have_run(recording, monkeypatch, check):
     train("auto", loader=Endless(batches(4)), measure_every=50, validate=sizes, epochs=3, check=check)
 
 
+@pytest.mark.parametrize("check", [True, False])
+@pytest.mark.parametrize("init", [Average, Forward, Zero])
+def test_what_is_measured_beside_a_step_is_recorded_too(recording, monkeypatch, init, check):
+    """Accuracy, both energies and the curvature are to the last bit what they are without, by recordings of their own.
+
+    They take no buffers that other recordings have run on, and make none while they record.
+    """
+    made, record = [], Replayed.record
+
+    def watched(self, function):
+        before = len(made)
+        found = record(self, function)
+        assert len(made) == before
+        return found
+
+    class Counted(Workspace):
+        def __init__(self, *arguments):
+            made.append(1)
+            super().__init__(*arguments)
+
+    monkeypatch.setattr(Replayed, "record", watched)
+    monkeypatch.setattr("pcgraph.backends.torch.backend.Workspace", Counted)
+    kw = {
+        "init": init, "loader": batches(16, short=(15,)), "epochs": 3, "measure_every": 2, "curvature_every": 4,
+        "check": check, "validate": [(torch.randn(n, 5), torch.arange(n) % 3) for n in (2, 6, 4)],
+    }  # fmt: skip
+    plain, without, _ = train(False, **kw)
+    assert Replayed.made == []
+    found, history, _ = train("auto", **kw)
+    assert_same(found, plain)
+    beside = [made for made in Replayed.made if made not in recording and "replay" in made.log]
+    measured = [tuple(getattr(step, name) for name in ("energy", "accuracy", "curvature")) for step in history.steps]
+    assert measured == [tuple(getattr(s, name) for name in ("energy", "accuracy", "curvature")) for s in without.steps]
+    assert sum(step.curvature is not None for step in history.steps) >= 4
+    assert history.warnings == without.warnings
+    own = [made.log for made in beside if made.log[:2] == ["warm", "record"]]  # the others are of evaluations
+    assert len(own) == 4, "hits, the energies at both ends, and the curvature"
+    assert all(log.count("replay") >= 2 for log in own)
+
+
+def test_a_prediction_in_a_recording_has_its_buffers_to_itself(monkeypatch):
+    """A replay writes there, so that they must neither be another run's nor be gone."""
+    stand_in(monkeypatch)
+    net = PCNetwork(pcgraph.graphs.chain([5, 6, 6, 3]), seed=0)
+    x, y = batches(1)[0]
+    recorder = Recorder(lambda inputs: net.predict(inputs, "y"))
+    for _ in range(Recorder.WARM + 1):
+        found = recorder({"x": x})
+    kept = net.infer({"x": -x, "y": y}, init=Forward(), steps=2, optimizer=SGD(0.1))
+    states = {v: h.clone() for v, h in kept.states.items()}
+    for n in range(1, 9):  # more than wait for the next run
+        net.predict({"x": torch.randn(n, 5)}, "y")
+    assert torch.equal(recorder({"x": x}), found)
+    assert all(torch.equal(h, kept.states[v]) for v, h in states.items())
+    space = next(thing.ws for thing in recorder._kept if hasattr(thing, "ws"))
+    assert space.taken
+    recorder.forget()
+    assert not space.taken
+
+
 def test_the_gradients_that_are_left_are_those_of_the_step(recording):
     """Not of the last step without a recording."""
     kw = {"loader": Endless(batches()), "check": False, "measure_every": 9}

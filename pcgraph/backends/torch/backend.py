@@ -19,6 +19,8 @@ __all__ = ["TorchBackend"]
 
 #: Workspaces that wait for the next run; one that somebody reads from is his own.
 IDLE = 2
+#: Of those that somebody reads from, the latest, which wait again once nobody does: what is bound to them is not lost.
+TAKEN = 4
 #: Programs that stay bound to a workspace, at least; there are as many as there are nodes, for relaxations in parts.
 PROGRAMS = 64
 
@@ -58,7 +60,10 @@ class TorchBackend(Backend):
         if found is None:
             self._spaces = [space for space in self._spaces if not space[0].stale]
             found = Workspace(network, batch), {}
-        self._spaces = [found, *(space for space in self._spaces if space is not found)][:IDLE]
+        others = [space for space in self._spaces if space is not found]
+        idle = [space for space in others if not space[0].taken]
+        taken = [space for space in others if space[0].taken]
+        self._spaces = [found, *idle[: IDLE - 1], *taken[:TAKEN]]
         ws, programs = found
         if plan not in programs:
             programs[plan] = self.bind(plan, ws)

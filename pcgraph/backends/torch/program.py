@@ -438,7 +438,10 @@ class TorchProgram(Program):
             return g, which - start
         if isinstance(which, slice):
             return g, slice(which.start - start, which.stop - start)
-        return g, self.ws.index(which - start)
+        at = which - start
+        if (np.diff(at) == 1).all():
+            return g, slice(int(at[0]), int(at[-1]) + 1)
+        return g, self.ws.constant(("read", at.tobytes()), lambda: torch.from_numpy(at))
 
     def _moves_errors(self, which: Which) -> bool:
         measure = self.plan.measure
