@@ -23,6 +23,7 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler, Subset
 
@@ -32,6 +33,7 @@ from pcgraph.errors import ConfigError, DataError
 __all__ = ["BatchOrder", "Shuffled", "StreamAligned", "labels_of", "stratified"]
 
 T = TypeVar("T")
+Index = NDArray[np.int64]
 
 
 def stratified(labels: Tensor, *, seed: int = 0) -> Tensor:
@@ -349,18 +351,22 @@ class StreamAligned(BatchOrder):
     def rows(self, epoch: int) -> Tensor:
         generator = _generator(self.seed, epoch)
         each = self.batch_size // self.classes
-        streams = [_cycled(members, len(self) * each, generator) for members in self._members]
-        return torch.stack(streams).view(self.classes, len(self), each).transpose(0, 1).reshape(-1)
+        streams = np.stack([_cycled(members.numpy(), len(self) * each, generator) for members in self._members])
+        return torch.from_numpy(streams.reshape(self.classes, len(self), each).swapaxes(0, 1).reshape(-1))
 
     def _identity(self) -> dict[str, int | str]:
         return {**super()._identity(), "classes": self.classes}
 
 
-def _cycled(members: Tensor, needed: int, generator: torch.Generator) -> Tensor:
-    """Draw `needed` members of a class: all of them in random order, then again, until there are enough."""
+def _cycled(members: Index, needed: int, generator: torch.Generator) -> Index:
+    """Draw `needed` members of a class: all of them in random order, then again, until there are enough.
+
+    They are few, and NumPy wakes no threads for them, which can take a hundred times as long as the work.
+    """
     count = len(members)
-    orders = [torch.randperm(count, generator=generator, device="cpu") for _ in range(-(-needed // count))]
-    return members[torch.cat(orders)[:needed]]
+    orders = [torch.randperm(count, generator=generator, device="cpu").numpy() for _ in range(-(-needed // count))]
+    drawn: Index = members[np.concatenate(orders)[:needed]]
+    return drawn
 
 
 def _members(labels: Tensor, classes: int) -> list[Tensor]:

@@ -18,6 +18,7 @@ import torch
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from pcgraph.checkpoints import set_generators
+from pcgraph.data import Batches
 from pcgraph.errors import CheckpointError, ConfigError, Diverged, InvalidInitializer, PCGraphWarning
 from pcgraph.model import PCNetwork
 from pcgraph.processes import Group
@@ -71,6 +72,7 @@ class Trainer:
         self.gradients = GradientMonitor(net, options.optimizer, options.state_optimizer)
         self.learner = Learner(net, options, self.gradients, self.group)
         self.stability = StabilityMonitor(net, options, self.learner.recording)
+        self.learner.recording.undisturbed = type(loader) is Batches and options.scheduler_each != "step"
         self.position = LoaderPosition(loader, net.device)
         self.checkpoints = Checkpointing(net, options, self.state, self.position, self.gradients, self.learner.updates)
         self.interrupts = Interrupts()
@@ -128,6 +130,7 @@ class Trainer:
 
     def _one_epoch(self) -> None:
         self.bar.start(self.state.epoch, self.loader, self.state.batch)
+        self.learner.recording.look_again()  # after schedulers, validation and callbacks
         batches = self.position.begin()
         while self._one_step(batches):
             if self.checkpoints.is_due():
@@ -161,6 +164,8 @@ class Trainer:
             return False
         measured = state.batch % self.measure_every == 0 or state.batch + 1 == self.length
         looked = measured and state.batch % self.look_every == 0
+        if measured:
+            self.learner.recording.look_again()
         hits = self._hits(batch) if measured else None
         trace = looked and not self._has_told(INCREASED)
         seen = self.stability.look(batch, state.step, self.history.steps) if looked else None

@@ -50,6 +50,11 @@ class StepRecording:
     clear, changing : callable
         What :class:`~pcgraph.learning.TrainingStep` calls so.
 
+    Attributes
+    ----------
+    undisturbed : bool
+        Whether nothing of the user's runs between steps, so that what was decided holds until :meth:`look_again`.
+
     Raises
     ------
     ConfigError
@@ -62,6 +67,7 @@ class StepRecording:
     ) -> None:  # fmt: skip
         self.net, self.options, self.trained = net, options, trained
         self._clear, self._changing = clear, changing
+        self.undisturbed = False
         reason = _obstacle(net, options) if options.capture else None
         if reason is None and options.everyone is not None:
             reason = "several processes wait for each other in the middle of a step: leave capture= out"
@@ -72,6 +78,7 @@ class StepRecording:
         #: Where the initializer's tensors are, as it makes and replaces them.
         self._held: list[dict[str, Any]] = [held for part in parts for held in (part._parameters, part._buffers)]
         self._key: object = None
+        self._known = False
         self._parts: list[Recorder[None]] = []
         self._beside: dict[str, Recorder[Any]] = {}
         self._result: InferenceResult | None = None
@@ -91,9 +98,11 @@ class StepRecording:
         """
         inputs = self._inputs(batch)
         if inputs is None:
+            self.look_again()
             return None
         if not self._parts[0].fits(inputs):
             if not self._parts[0].outnumbered(inputs):
+                self.look_again()  # a step without the recording may put what it moves in another place
                 return None
             self._begin(self._key)  # a resumed epoch may begin with its last, smaller batch
         first, *rest = self._parts
@@ -119,6 +128,7 @@ class StepRecording:
         if rest:
             assert self._result is not None
             if not bool(torch.isfinite(self._result.energy).all()):
+                self.look_again()
                 return None  # what runs it again says where it broke
             self._changing()
             rest[0]({})
@@ -130,6 +140,13 @@ class StepRecording:
     def forget(self) -> None:
         """Let go of the recordings and of the memory that they use."""
         self._key, self._parts, self._result, self._gradients, self._beside = None, [], None, [], {}
+
+    def look_again(self) -> None:
+        """Note that what was decided may have changed; without a word it is looked at before each step.
+
+        See :attr:`undisturbed`.
+        """
+        self._known = False
 
     # -- what is measured beside a step -------------------------------------------------------------------------------
 
@@ -204,7 +221,10 @@ class StepRecording:
 
     def _is_ready(self, clamps: Mapping[Hashable, Any]) -> bool:
         """Say whether there are recorders of what is decided now."""
+        if self._known and self._recorded:
+            return True
         key = self._decided()
+        self._known = self.undisturbed
         if key == self._key:
             return True
         s = self.options

@@ -13,6 +13,7 @@ import torch
 import pcgraph
 from pcgraph import SGD, Adam, Average, Following, Forward, Memory, Normal, Null, PCNetwork, PerNode, Zero
 from pcgraph.backends.torch.workspace import Workspace
+from pcgraph.data import Images
 from pcgraph.errors import ClampError, ConfigError, Diverged, PCGraphWarning
 from pcgraph.inference import Recorder
 from pcgraph.training import step_recording
@@ -226,8 +227,15 @@ def test_a_rate_in_a_tensor_moves_in_every_step(recording):
     assert replays(recording) == LEFT
 
 
+def of_images():
+    """Batches of the library's own, the last one smaller."""
+    pixels = torch.randn(130, 5, generator=torch.Generator().manual_seed(0))
+    return Images(pixels, torch.arange(130) % 3).batches(6, seed=0)
+
+
+@pytest.mark.parametrize("loader", [batches, of_images])
 @pytest.mark.parametrize("what", ["optimizer", "initializer", "frozen", "weights", "states"])
-def test_what_validation_puts_in_another_place_is_recorded_anew(recording, what):
+def test_what_validation_puts_in_another_place_is_recorded_anew(recording, what, loader):
     """A replay would go on with the old tensors, and the run with the new ones."""
 
     def run(capture):
@@ -249,13 +257,30 @@ def test_what_validation_puts_in_another_place_is_recorded_anew(recording, what)
             return 0.0
 
         pcgraph.fit(
-            net, batches(), init=init, steps=3, optimizer=optimizer, state_optimizer=states, progress=False,
+            net, loader(), init=init, steps=3, optimizer=optimizer, state_optimizer=states, progress=False,
             capture=capture, check=False, epochs=3, validate=validate,
         )  # fmt: skip
         return state_of(net, init, optimizer)
 
     assert_same(run("auto"), run(False))
     assert replays(recording) > 0
+
+
+@pytest.mark.parametrize("scheduler_each", ["epoch", "step"])
+def test_what_was_decided_is_looked_at_where_somebody_could_have_changed_it(recording, monkeypatch, scheduler_each):
+    """With the library's own batches nobody can between two steps, but for a scheduler; a loader of yours can."""
+    looks, decided = [], step_recording.StepRecording._decided
+    monkeypatch.setattr(step_recording.StepRecording, "_decided", lambda self: looks.append(1) or decided(self))
+    kw = {"epochs": 2, "check": False, "curvature_every": 10**6, "scheduler_each": scheduler_each, "init": Average,
+          "optimizer": OPTIMIZERS["adamw, rate in a tensor"], "scheduler": exponential}  # fmt: skip
+    plain, _, _ = train(False, loader=of_images(), **kw)
+    found, history, _ = train("auto", loader=of_images(), **kw)
+    assert_same(found, plain)
+    steps, seen = history.epochs[-1].step, len(looks)
+    looks.clear()
+    train("auto", loader=list(of_images()), **kw)
+    assert len(looks) >= steps - 1
+    assert (seen < len(looks) - steps / 3) == (scheduler_each == "epoch")
 
 
 @pytest.mark.filterwarnings("ignore:the run has fallen over")
