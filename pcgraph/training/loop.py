@@ -18,7 +18,6 @@ import torch
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from pcgraph.checkpoints import set_generators
-from pcgraph.data import Batches
 from pcgraph.errors import CheckpointError, ConfigError, Diverged, InvalidInitializer, PCGraphWarning
 from pcgraph.model import PCNetwork
 from pcgraph.processes import Group
@@ -72,7 +71,8 @@ class Trainer:
         self.gradients = GradientMonitor(net, options.optimizer, options.state_optimizer)
         self.learner = Learner(net, options, self.gradients, self.group)
         self.stability = StabilityMonitor(net, options, self.learner.recording)
-        self.learner.recording.undisturbed = type(loader) is Batches and options.scheduler_each != "step"
+        own = type(loader).__module__.startswith("pcgraph.data.")
+        self.learner.recording.undisturbed = own and options.scheduler_each != "step"
         self.position = LoaderPosition(loader, net.device)
         self.checkpoints = Checkpointing(net, options, self.state, self.position, self.gradients, self.learner.updates)
         self.interrupts = Interrupts()

@@ -157,6 +157,7 @@ RUNNING = [
              (ConfigError, GraphError, InvalidInitializer, ClampError), bad=NO_COORDINATES, good=COORDINATES),
     Argument("PCNetwork.curvature(iterations=)", lambda v: curvature(iterations=v), "positive count"),
     Argument("PCNetwork.curvature(seed=)", lambda v: curvature(seed=v), "seed"),
+    Argument("PCNetwork.curvature(check=)", lambda v: curvature(check=v), "flag"),
     Argument("PCNetwork.curvature(precision=)", lambda v: curvature(precision=v), "anything", bad=NO_PRECISION,
              good=PRECISIONS),
     Argument("safe_rate(net=)", lambda v: safe(network=v), "anything", bad={"text": "net", "number": 3, "list": [],
