@@ -340,6 +340,37 @@ def test_a_sweep_takes_a_launch_a_wave_and_a_step_two(monkeypatch):
     assert count["learn"] == 1
 
 
+@pytest.mark.parametrize("heavy", [2.0**40, 40.0])
+def test_what_comes_in_is_kept_for_a_later_stage_that_reads_it_alone(monkeypatch, heavy):
+    """Average computes the first errors from sums of the initialization; no step after that reads an old sum."""
+    chosen = dataclasses.replace(backends.TRITON, fused_edge=heavy, plain_numbers=0)
+    monkeypatch.setattr(backends, "TRITON", chosen)
+    flags, original = [], launches.Predict.__init__
+
+    def made(self, places, nodes, given, *tables):
+        flags.append(given.copy())
+        original(self, places, nodes, given, *tables)
+
+    monkeypatch.setattr(launches.Predict, "__init__", made)
+    found, x, y = [], torch.randn(6, 6).to(DTYPE).to(DEVICE), torch.eye(4).to(DTYPE).to(DEVICE)[torch.arange(6) % 4]
+    for backend in ("torch", "triton"):
+        net = PCNetwork(pcgraph.graphs.chain([6, 8, 8, 8, 4]), backend=backend, dtype=DTYPE, device=DEVICE, seed=0)
+        init = Average()
+        for _ in range(3):
+            result = net.infer({"x": x, "y": y}, init=init, steps=4, optimizer=SGD(0.1))
+            result.backward()
+        found.append(result.states)
+    for node, states in found[0].items():
+        torch.testing.assert_close(found[1][node], states, rtol=FAR, atol=FAR)
+    flags.clear()
+    net.infer({"x": x[:5], "y": y[:5]}, init=init, steps=4, optimizer=SGD(0.1))
+    begun = [given for given in flags if not (given & tables.COMPARE).any()]
+    assert all((given & tables.KEEP).all() for given in begun)
+    compared = [given for given in flags if (given & tables.COMPARE).any()]
+    assert len(compared) >= 2
+    assert not any((given & tables.KEEP).any() for given in compared)
+
+
 @settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_drawn_graphs(data):

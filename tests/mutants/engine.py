@@ -228,7 +228,14 @@ MUTANTS = [
     fault("one energy for all segments of a group", BASE, "np.diff(s.segment_of[nodes])", "np.diff(s.group_of[nodes])",
           "engine"),
     fault("a recorded step holds for all settings of torch", "training/step_recording.py",
-          "            *self.net.backend.settings(self.net),\n", "", "capture step"),
+          "            net.backend.settings(net),\n", "", "capture step"),
+    fault("what was decided is never looked at again", "training/step_recording.py", "        self._known = False\n\n    # -- what is measured",
+          "        pass\n\n    # -- what is measured", "capture step"),
+    fault("a scheduler is nobody who changes anything", "training/loop.py", ' and options.scheduler_each != "step"', "", "capture step"),
+    fault("others record before the step has", "training/step_recording.py", " if self._recorded else None\n        if inputs is None or not self._recorded",
+          " if self._parts else None\n        if inputs is None", "capture step"),
+    fault("a recorded prediction lends its buffers", "inference/run.py", "program.lend(keep(_Running()))", "program.lend(_Running())", "capture step"),
+    fault("what is bound to a workspace goes while it is read", "backends/torch/backend.py", ", *taken[:TAKEN]]", "]", "capture step"),
     # what is counted
     fault("repeated steps are counted one short", "plan/smm.py", "(times - done) * grown", "(times - done - 1) * grown", "plan"),
     # the proof of plans

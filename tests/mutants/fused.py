@@ -67,7 +67,8 @@ MUTANTS = [
     fault("a weight that edges share learns from the first", LEARNING, "for i in range(0, tl.max(high - low), BE):\n        at = low[None, :] + i + re[:, None]\n        there = at < high[None, :]\n        signal", "for i in range(0, 1, BE):\n        at = low[None, :] + i + re[:, None]\n        there = at < low[None, :] + 1\n        signal"),
     fault("shared biases learn twice", PROGRAM, "few = np.isin(self._nodes(g, rows), shared)", "few = np.isin(self._nodes(g, rows), [])"),
     fault("nudged states move by the kernels", PROGRAM, "descent = None if motion.nudges else self.descents.of(t, motion)", "descent = self.descents.of(t, motion)"),
-    fault("a kept sum is not written", PROGRAM, "found[nodes] |= ~fresh[nodes] | (not self._own(errors))", "found[nodes] |= not self._own(errors)"),
+    fault("a kept sum is not written", PROGRAM, "later[nodes] |= ~fresh[nodes] | (not self._own(errors))", "later[nodes] |= not self._own(errors)"),
+    fault("every step keeps what one reads", PROGRAM, "for stage, mask in self.kept if stage is calls", "for stage, mask in self.kept"),
     fault("gradients count for the whole batch", AVERAGING, "gradient.mul_(self._part.weight) if", "gradient.mul_(1.0) if", "ranks"),
     fault("what travelled together is left there", AVERAGING, "gradient.copy_(sums.view_as(gradient))", "sums.view_as(gradient)", "ranks"),
 ]  # fmt: skip

@@ -78,6 +78,7 @@ class TritonProgram(TorchProgram):
             ws.cache[key] = Places(ws, tuple(kernels), traits)
         self.places: Places = ws.cache[key]
         self.count = len(plan.structure.nodes)
+        #: For each stage, the last one too, the nodes whose incoming sum it or a later one reads as it is in memory.
         self.kept = self._kept(lowered)
         self.duals = self._duals()
         #: The step whose precisions count.
@@ -100,20 +101,26 @@ class TritonProgram(TorchProgram):
         priced = isinstance(call, ActivateRows) or bool((self.places.energy[nodes] >= 0).all())
         return priced and bool((self.places.sigma[nodes] >= 0).all())
 
-    def _kept(self, lowered: Lowered) -> Mask:
-        """Find the nodes whose incoming sum must be in memory: a stage reads it as an earlier one left it."""
-        found = np.zeros(self.count, dtype=bool)
-        for stage in (*lowered.stages, lowered.final):
+    def _kept(self, lowered: Lowered) -> list[tuple[Calls, Mask]]:
+        """Find for each stage the nodes whose incoming sum must be in memory from there on.
+
+        That is where a stage reads it as an earlier one left it, or where torch does. A stage may run several times,
+        and the last one after any.
+        """
+        found, later = [], np.zeros(self.count, dtype=bool)
+        for stage in (lowered.final, *reversed(lowered.stages)):
             fresh = np.zeros(self.count, dtype=bool)
             for call in stage.forward:
                 if isinstance(call, Send):
                     fresh[self.plan.structure.target[numbers(call.edges)]] = True
                 elif isinstance(call, Fill | Restore):
                     fresh[self._nodes(call.group, call.rows)] = True
+            later = later.copy()
             for errors in stage.errors:
                 nodes = self._segment_nodes(errors)
-                found[nodes] |= ~fresh[nodes] | (not self._own(errors))
-        return found
+                later[nodes] |= ~fresh[nodes] | (not self._own(errors))
+            found.append((stage, later))
+        return found[::-1]
 
     def _duals(self) -> Index:
         """Find where the dual of each node lies, and its rate: addresses, or -1."""
@@ -132,7 +139,7 @@ class TritonProgram(TorchProgram):
         return self._keep(key, lambda: kind(self.places, *tables))
 
     def _forward(
-        self, calls: Iterable[Call], flags: Index, precisions: NDArray[np.float64] | None = None,
+        self, calls: Iterable[Call], flags: Index, kept: Mask, precisions: NDArray[np.float64] | None = None,
         start: Index | None = None, keep: Index | None = None,
     ) -> tuple[list[Step], list[Predict | PredictScalars]]:  # fmt: skip
         """Bind what comes into nodes: first what torch does, then one launch for all else.
@@ -142,6 +149,8 @@ class TritonProgram(TorchProgram):
         calls : iterable of Call
         flags : ndarray of int64, shape (nodes,)
             What the launch does at each node; nodes that get something are in it as well.
+        kept : ndarray of bool, shape (nodes,)
+            Where what comes in must be in memory afterwards.
         precisions : ndarray of float64, shape (1 or steps + 1, nodes), optional
         start, keep : ndarray of int64, shape (nodes,), optional
             Addresses at which sums have begun, or -1; and where they are kept, if not among what comes in.
@@ -187,7 +196,7 @@ class TritonProgram(TorchProgram):
         start[there] = places.a[there]
         flags = np.where(fresh, flags | BARE, flags)
         flags = np.where(touched & ((flags & (COMPARE | SWEEP)) == 0), flags | KEEP, flags)
-        flags = np.where(touched & self.kept & ~(there & ~fresh & self._bare(s.target[every])), flags | KEEP, flags)
+        flags = np.where(touched & kept & ~(there & ~fresh & self._bare(s.target[every])), flags | KEEP, flags)
         busy = touched & ~(there & ~fresh & self._bare(s.target[every]) & (flags == KEEP))
         launches: list[Predict | PredictScalars] = []
         for kind, nodes in self._kinds(np.flatnonzero(busy), self._bare(s.target[every])):
@@ -286,7 +295,7 @@ class TritonProgram(TorchProgram):
 
         What is kept of a sum is written by a launch of its own, straight to where it is kept.
         """
-        s, saved = self.plan.structure, np.zeros(self.count, dtype=bool)
+        s, saved, kept = self.plan.structure, np.zeros(self.count, dtype=bool), self.kept[0][1]
         flags, start = np.zeros(self.count, dtype=np.int64), np.full(self.count, -1)
         for call in calls:
             if isinstance(call, Save):
@@ -313,8 +322,8 @@ class TritonProgram(TorchProgram):
                 nodes = self._nodes(save.group, save.rows)
                 keep[nodes], mine[nodes] = self.places.address(save.at, self.ws.base(save.base, save.size)), KEEP
             if saves is parts[-1][1]:
-                mine = np.where((start != -1) & self.kept, mine | KEEP, mine)
-            before, launches = self._forward(sums, mine, start=start, keep=keep)
+                mine = np.where((start != -1) & kept, mine | KEEP, mine)
+            before, launches = self._forward(sums, mine, kept, start=start, keep=keep)
             steps += [*before, *(partial(launch, show=False) for launch in launches)]
             for save in saves:
                 nodes = self._nodes(save.group, save.rows)
@@ -331,7 +340,9 @@ class TritonProgram(TorchProgram):
             compared[nodes] = True
             fused = COMPARE | (SHIFT if call.dual else 0) | (self.places.energy[nodes] << ENERGY)
             flags[nodes] = fused if self._own(call) else KEEP
-        before, predict = self._forward(calls.forward, flags, precisions)
+        # Of a stage without what serves stopped nodes, what all stages need.
+        kept = next((mask for stage, mask in self.kept if stage is calls), self.kept[0][1])
+        before, predict = self._forward(calls.forward, flags, kept, precisions)
         forward: list[Step] = [*before, *(self._shown(launch) for launch in predict)]
         errors = self._all(beside)
 
