@@ -351,44 +351,70 @@ def pull(P, W, tiles, edges, batch, rates, moments, kept, numbers, spots,
 
 
 @triton.jit
-def _scalars(acc, P, W, edges, low, high, rb, mb, BE: tl.constexpr):
+def _neuron(nodes, neurons, entry, live, count, WIDE: tl.constexpr):
+    """Look neurons up: their nodes, whose rows these are, their places within, and where their entries end.
+
+    Where all nodes have one neuron each, these are their places. Elsewhere a table has three numbers for each neuron:
+    rows that nodes have in common stay in the cache.
+    """
+    if WIDE:
+        owner = tl.load(neurons + entry, mask=live, other=0)
+        within = tl.load(neurons + (count + 1) + entry, mask=live, other=0)
+        low = tl.load(neurons + 2 * (count + 1) + entry, mask=live, other=0)
+        high = tl.load(neurons + 2 * (count + 1) + entry + 1, mask=live, other=0)
+        row = nodes + owner * _NODE
+    else:
+        owner, within, row = entry, entry * 0, nodes + entry * _NODE
+        low = tl.load(row + 10, mask=live, other=0).to(tl.int32)
+        high = tl.load(row + 11, mask=live, other=0).to(tl.int32)
+    return owner, within, row, low, high
+
+
+@triton.jit
+def _entry(W, edges, low, high, i, BE: tl.constexpr):
+    """Look some entries of each neuron up, from the one of this number: where the other ends lie, and the weights."""
+    at = low[None, :] + i + tl.arange(0, BE)[:, None]
+    there = at < high[None, :]
+    return there, tl.load(edges + at, mask=there, other=0), tl.load(W + at, mask=there, other=0.0)
+
+
+@triton.jit
+def _scalars(acc, P, W, edges, low, high, rb, mb, BE: tl.constexpr, ALIGN: tl.constexpr):
     """Add what the entries of some neurons carry, (neurons, samples): weights lie in the order of the entries.
 
-    Samples lie side by side at the other end of each. Some entries of each neuron come first, so that a warp adds up
-    those of its neurons in registers.
+    Samples lie side by side at the other end of each, from a multiple of `ALIGN` numbers on. Some entries of each
+    neuron come first, so that a warp adds up those of its neurons in registers; the next ones are looked up meanwhile.
     """
-    re = tl.arange(0, BE)
+    there, far, weight = _entry(W, edges, low, high, 0, BE)
     for i in range(0, tl.max(high - low), BE):
-        at = low[None, :] + i + re[:, None]
-        there = at < high[None, :]
-        far = tl.load(edges + at, mask=there, other=0)
-        weight = tl.load(W + at, mask=there, other=0.0)
-        x = tl.load(P + (far[:, :, None] + rb[None, None, :]), mask=there[:, :, None] & mb[None, None, :], other=0.0)
+        there_, far_, weight_ = _entry(W, edges, low, high, i + BE, BE)
+        x = tl.load(P + (whole(far, ALIGN)[:, :, None] + rb[None, None, :]),
+                    mask=there[:, :, None] & mb[None, None, :], other=0.0)
         acc += tl.sum(weight[:, :, None] * x, 0)
+        there, far, weight = there_, far_, weight_
     return acc
 
 
 @triton.jit(do_not_specialize=["count", "batch", "code", "show"])
-def predict_scalars(P, W, nodes, edges, precisions, duals, count, batch, code, show,
+def predict_scalars(P, W, nodes, neurons, edges, precisions, duals, count, batch, code, show,
                     DUAL: tl.constexpr, KNOWN: tl.constexpr, PRECISE: tl.constexpr, WIDE: tl.constexpr,
-                    ACC: tl.constexpr, EARLY: tl.constexpr, BR: tl.constexpr, BE: tl.constexpr, BB: tl.constexpr):
+                    ALIGN: tl.constexpr, ACC: tl.constexpr, EARLY: tl.constexpr,
+                    BR: tl.constexpr, BE: tl.constexpr, BB: tl.constexpr):
     """Compute what comes into some neurons, their errors or states: all have one activation."""
     entry = tl.program_id(0) * BR + tl.arange(0, BR)
     rb = tl.program_id(1) * BB + tl.arange(0, BB)
-    live, mb = entry < count, rb < batch
-    row = nodes + entry * _NODE
-    sample = rb[None, :] + tl.zeros((BR, 1), tl.int32)
+    live, mb = entry < count, rb < whole(batch, ALIGN)
+    owner, within, row, low, high = _neuron(nodes, neurons, entry, live, count, WIDE)
+    sample = rb[None, :] + within[:, None]
     if WIDE:
-        sample = rb[None, :] * tl.load(row, mask=live, other=0)[:, None]
+        sample = rb[None, :] * tl.load(row, mask=live, other=0)[:, None] + within[:, None]
     start, bias = tl.load(row + 6, mask=live, other=_NONE), tl.load(row + 7, mask=live, other=_NONE)
     flags = tl.load(row + 9, mask=live, other=0)
-    low = tl.load(row + 10, mask=live, other=0).to(tl.int32)
-    high = tl.load(row + 11, mask=live, other=0).to(tl.int32)
     a, h = tl.load(row + 2, mask=live, other=0), tl.load(row + 1, mask=live, other=0)
     ready(EARLY)
-    acc = _scalars(tl.zeros((BR, BB), ACC), P, W, edges, low, high, rb, mb, BE)
+    acc = _scalars(tl.zeros((BR, BB), ACC), P, W, edges, low, high, rb, mb, BE, ALIGN)
     acc += tl.load(P + start[:, None] + sample, mask=(start != _NONE)[:, None] & mb[None, :], other=0.0)
-    acc += tl.load(P + bias, mask=bias != _NONE, other=0.0)[:, None]
+    acc += tl.load(P + bias + within, mask=bias != _NONE, other=0.0)[:, None]
     tl.store(P + a[:, None] + sample, acc, mask=((flags & _KEEP) != 0)[:, None] & mb[None, :])
     mu, rise = sigma(acc, code, KNOWN)
     tl.store(P + h[:, None] + sample, mu, mask=((flags & _SWEEP) != 0)[:, None] & mb[None, :])
@@ -396,10 +422,10 @@ def predict_scalars(P, W, nodes, edges, precisions, duals, count, batch, code, s
     error = tl.load(P + h[:, None] + sample, mask=ok, other=0.0) - mu
     residual = error
     if PRECISE:
-        error *= tl.load(precisions + entry, mask=live, other=1.0)[:, None]
+        error *= tl.load(precisions + owner, mask=live, other=1.0)[:, None]
     if DUAL:
-        dual = tl.load(duals + 2 * entry, mask=live, other=_NONE)
-        rate = tl.load(duals + 2 * entry + 1, mask=live, other=0)
+        dual = tl.load(duals + 2 * owner, mask=live, other=_NONE)
+        rate = tl.load(duals + 2 * owner + 1, mask=live, other=0)
         shifts = ok & (dual != _NONE)[:, None]
         shift = residual * tl.load(P + rate[:, None] + sample, mask=shifts, other=0.0)
         shift += tl.load(P + dual[:, None] + sample, mask=shifts, other=0.0)
@@ -414,33 +440,32 @@ def predict_scalars(P, W, nodes, edges, precisions, duals, count, batch, code, s
 
 
 @triton.jit(do_not_specialize=["count", "batch", "kept"])
-def pull_scalars(P, W, nodes, edges, rates, moments, kept, numbers, spots, count, batch,
+def pull_scalars(P, W, nodes, neurons, edges, rates, moments, kept, numbers, spots, count, batch,
                  MOVE: tl.constexpr, ALL: tl.constexpr, MASKED: tl.constexpr, WIDE: tl.constexpr,
-                 ACC: tl.constexpr, EARLY: tl.constexpr, BR: tl.constexpr, BE: tl.constexpr, BB: tl.constexpr):
+                 ALIGN: tl.constexpr, ACC: tl.constexpr, EARLY: tl.constexpr,
+                 BR: tl.constexpr, BE: tl.constexpr, BB: tl.constexpr):
     """Compute the gradients of some neurons: these move along them, or they are written."""
     entry = tl.program_id(0) * BR + tl.arange(0, BR)
     rb = tl.program_id(1) * BB + tl.arange(0, BB)
-    live, mb = entry < count, rb < batch
-    row = nodes + entry * _NODE
-    sample = rb[None, :] + tl.zeros((BR, 1), tl.int32)
+    live, mb = entry < count, rb < whole(batch, ALIGN)
+    owner, within, row, low, high = _neuron(nodes, neurons, entry, live, count, WIDE)
+    sample = rb[None, :] + within[:, None]
     if WIDE:
-        sample = rb[None, :] * tl.load(row, mask=live, other=0)[:, None]
+        sample = rb[None, :] * tl.load(row, mask=live, other=0)[:, None] + within[:, None]
     flags = tl.load(row + 9, mask=live, other=0)
-    low = tl.load(row + 10, mask=live, other=0).to(tl.int32)
-    high = tl.load(row + 11, mask=live, other=0).to(tl.int32)
     e = tl.load(row + 4, mask=live, other=0)
     ready(EARLY)
-    gradient = -_scalars(tl.zeros((BR, BB), ACC), P, W, edges, low, high, rb, mb, BE)
+    gradient = -_scalars(tl.zeros((BR, BB), ACC), P, W, edges, low, high, rb, mb, BE, ALIGN)
     ok = live[:, None] & mb[None, :]
     gradient += tl.load(P + e[:, None] + sample, mask=((flags & _OWN) != 0)[:, None] & ok, other=0.0)
     if MOVE != 0:
         if MASKED:
-            spot = tl.load(spots + 2 * entry + 1, mask=live, other=_NONE)
+            spot = tl.load(spots + 2 * owner + 1, mask=live, other=_NONE)
             known = (spot != _NONE)[:, None] & mb[None, :]
             gradient *= tl.load(P + spot[:, None] + sample, mask=known, other=1.0)
         h = P + tl.load(row + 1, mask=live, other=0)[:, None] + sample
         rate = tl.load(rates + entry * (0 if ALL else 1), mask=live, other=0.0)
-        mean = moments + tl.load(spots + 2 * entry, mask=live, other=0)[:, None] + sample
+        mean = moments + tl.load(spots + 2 * owner, mask=live, other=0)[:, None] + sample
         way = _way(gradient, mean, mean + kept, ok, numbers, MOVE)
         tl.store(h, tl.load(h, mask=ok, other=0.0) - rate[:, None] * way, mask=ok)
     else:
