@@ -31,9 +31,9 @@ from pcgraph.plan.flow import Mask
 from pcgraph.plan.operations import Index
 
 __all__ = [
-    "ADAM", "BARE", "BIAS", "COMPARE", "COPY", "DENSE", "EDGE", "ENERGY", "EVENLY", "FEW", "KEEP", "MOMENTUM", "NESTEROV",
-    "NODE", "NONE", "OWN", "PLAIN", "ROW", "SHIFT", "SWEEP", "UNALIGNED", "Entries", "Places", "Scattered", "Turned",
-    "sorted_keys",
+    "ADAM", "BARE", "BIAS", "COMPARE", "COPY", "DENSE", "EDGE", "ENERGY", "EVENLY", "FEW", "KEEP", "MOMENTUM",
+    "NESTEROV", "NODE", "NONE", "OWN", "PLAIN", "ROW", "SHIFT", "SWEEP", "UNALIGNED", "Entries", "Places",
+    "Scattered", "Turned", "sorted_keys",
 ]  # fmt: skip
 
 #: Columns of the table of nodes. Offsets are `NONE` for what is not there; `flags` says what is done at the node.
@@ -328,7 +328,7 @@ class Places:
         They are most of what a launch over single entries reads in order.
         """
         there = offsets[offsets != NONE]
-        if len(there) and not (FEW < there.min() and there.max() + self.batch < -FEW):
+        if len(there) and not (there.min() > FEW and there.max() + self.batch < -FEW):
             return offsets
         return np.where(offsets == NONE, FEW, offsets).astype(np.int32)
 
