@@ -354,6 +354,26 @@ def test_weights_are_copied_once_a_run_and_as_they_are_then(monkeypatch):
     same(*found)
 
 
+@pytest.mark.parametrize("size", [28, 27])
+def test_neurons_of_groups_that_lie_evenly_or_not(monkeypatch, size):
+    """Numbers of neurons are read four at a time where all nodes of a launch admit it, also in several pieces."""
+    graph, sparse = nx.DiGraph(), pcgraph.transforms.SparseLinear
+    for v, n in (("x", 12), ("h", 32), ("k", size), ("y", 8)):
+        graph.add_node(v, shape=n, activation="tanh")
+    for u, v in (("x", "h"), ("h", "h"), ("h", "k"), ("k", "y"), ("k", "h")):
+        graph.add_edge(u, v, transform=sparse(density=0.3, seed=1))
+    made = set()
+    inner = launches._Scalars.__init__
+
+    def told(self, *arguments):
+        inner(self, *arguments)
+        made.add(self.options["EVEN"])
+
+    monkeypatch.setattr(launches._Scalars, "__init__", told)
+    same(run(graph, "triton", batch=8), run(graph, "torch", batch=8))
+    assert made == ({True} if size == 28 else {False, True})
+
+
 def test_weights_that_edges_share_have_a_launch_of_their_own(monkeypatch):
     """Where each weight has one edge, nothing is looked up of which edges are whose."""
     made = []

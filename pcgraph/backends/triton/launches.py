@@ -177,24 +177,33 @@ class _Scalars:
         self, places: Places, nodes: Index, flags: Index, start: Index, keep: Index, edges: Index, back: bool
     ) -> None:  # fmt: skip
         ws, t = places.ws, places.traits
-        owner, within = places.neurons(nodes)
-        self.anchor, self.batch, self.count = places.anchor, ws.batch, len(owner)
+        self.anchor, self.batch, self.count = places.anchor, ws.batch, int(places.size[nodes].sum())
         found = places.scattered(nodes, edges, back)
         self.turns, self.weights = turns(places, found.turned), found.weights
-        if found.wide:
-            none = np.zeros(len(nodes) + 1, dtype=np.int64)
-            table = places.node_table(nodes, flags, start, keep, none)
-            neurons = np.stack([np.append(owner, 0), np.append(within, 0), found.ends]).astype(np.int32)
-        else:
-            table, neurons = places.node_table(nodes, flags, start, keep, found.ends), np.zeros(1, dtype=np.int32)
-        self.tables = [places.on_device(table), places.on_device(neurons), found.far]
         samples = min(32, 1 << (ws.batch - 1).bit_length())
         rows = t.scalar_rows * (32 // samples)  # a program holds as many numbers whatever the batch
-        self.grid = (-(-self.count // rows), -(-ws.batch // samples))
+        own, none = found.ends, np.zeros(len(nodes) + 1, dtype=np.int64)
+        table = places.node_table(nodes, flags, start, keep, none if found.wide else own)
+        # Where nodes have one neuron each, their table says where entries end, and a program has some of its rows.
+        tiles = _pieces(places.size[nodes], rows) if found.wide else np.zeros((1, 3), dtype=np.int64)
+        parts = (table, tiles.astype(np.int32), (own if found.wide else none).astype(np.int32))
+        self.tables = [*map(places.on_device, parts), found.far]
+        even = bool((table[:, NODE.index("flags")] & EVENLY != 0).all())
+        programs = len(tiles) if found.wide else -(-self.count // rows)
+        self.grid = (programs, -(-ws.batch // samples))
         self.options = {
-            "WIDE": found.wide, "ALIGN": found.align, "ACC": LANGUAGE[ws.dtype],
-            "BR": rows, "BE": t.scalar_edges_at_once, "BB": samples, "num_warps": t.scalar_warps, **places.early,
+            "WIDE": found.wide, "EVEN": found.wide and even and rows % 4 == 0, "ALIGN": found.align,
+            "ACC": LANGUAGE[ws.dtype], "BR": rows, "BE": t.scalar_edges_at_once, "BB": samples,
+            "num_warps": t.scalar_warps, **places.early,
         }  # fmt: skip
+
+
+def _pieces(size: Index, rows: int) -> Index:
+    """Return (node, first neuron there, its number among those of all) for pieces of so many neurons of nodes."""
+    count = -(-size // rows)
+    node = np.repeat(np.arange(len(size)), count)
+    first = (np.arange(len(node)) - np.repeat(np.cumsum(count) - count, count)) * rows
+    return np.stack([node, first, (np.cumsum(size) - size)[node] + first], 1)
 
 
 class PredictScalars(_Scalars):

@@ -4,7 +4,8 @@
 
 One program computes one tile of a gradient, or some gradients of one number each: it walks the edges that share a
 weight, and the samples of each, and adds up in registers. Where none is shared, the i-th number has the i-th edge.
-Addresses are offsets as in :mod:`pcgraph.backends.triton.kernels`, from `P` for signals and states and from `G` for gradients.
+Addresses are offsets as in :mod:`pcgraph.backends.triton.kernels`, from `P` for signals and states and from `G` for
+gradients.
 """
 
 # mypy: disable-error-code="no-untyped-def, untyped-decorator"
