@@ -187,7 +187,7 @@ class _Scalars:
         # Where nodes have one neuron each, their table says where entries end, and a program has some of its rows.
         tiles = _pieces(places.size[nodes], rows) if found.wide else np.zeros((1, 3), dtype=np.int64)
         parts = (table, tiles.astype(np.int32), (own if found.wide else none).astype(np.int32))
-        self.tables = [*map(places.on_device, parts), found.far]
+        self.tables = [*(places.on_device(part) for part in parts), found.far]
         even = bool((table[:, NODE.index("flags")] & EVENLY != 0).all())
         programs = len(tiles) if found.wide else -(-self.count // rows)
         self.grid = (programs, -(-ws.batch // samples))
