@@ -73,8 +73,8 @@ class TritonBackend(TorchBackend):
         s, groups = plan.structure, set[int]()
         for bucket, kernel in zip(s.buckets, self.kernels(plan, network)):
             if kernel.name in SCATTERED and aside(bucket, kernel, s, TRITON) is None:
-                # Weights and offsets of predictions and of moves; both ends, and a place, where they learn.
-                found += bucket.count * bucket.entries(s.groups) * (2 * (4 + 4) + 3 * 8)
+                # Weights and offsets of predictions and of moves, the order of one; both ends where they learn.
+                found += bucket.count * bucket.entries(s.groups) * (2 * (4 + 4) + 4 + 2 * 4)
                 groups |= {bucket.source_group, bucket.target_group}
         return found + sum(2 * 4 * batch * s.groups[g].size * s.groups[g].count for g in groups if s.groups[g].size > 1)
 

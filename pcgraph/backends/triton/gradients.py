@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pcgraph.backends.settings import keep
@@ -14,7 +15,7 @@ from pcgraph.backends.torch.calls import Rows, SendBack, numbers
 from pcgraph.backends.triton import learning
 from pcgraph.backends.triton.choices import Tile, learning_tile, precision_of
 from pcgraph.backends.triton.launches import LANGUAGE, turns
-from pcgraph.backends.triton.tables import BIAS, DENSE, EDGE, NONE, UNALIGNED, Places, Turned, sorted_keys
+from pcgraph.backends.triton.tables import BIAS, DENSE, EDGE, FEW, NONE, UNALIGNED, Places, Turned, sorted_keys
 from pcgraph.network import Bucket
 from pcgraph.plan.operations import Index
 
@@ -26,7 +27,7 @@ class _Part(NamedTuple):
 
     Tiles have a row for each gradient in the table of weights. Weights of single entries, and biases of nodes of one
     neuron, have the ends of each among `edges`, of shape (numbers + 1,), and the offsets of signals and states there,
-    where samples lie side by side once what is `turned` has been transposed.
+    where samples lie side by side once what is `turned` has been transposed; `once` says whether none has several.
     """
 
     parameter: nn.Parameter
@@ -35,6 +36,7 @@ class _Part(NamedTuple):
     ends: Index | None = None
     edges: Index | None = None
     turned: Turned = ()
+    once: bool = False
 
 
 class Learning:
@@ -77,6 +79,11 @@ class Learning:
             if bias[0].numel() == 1:
                 signal = places.offsets(places.s[nodes])
                 self.parts.append(_of_scalars(bias, 1.0, net.bias_row[nodes], signal, np.full(len(nodes), NONE)))
+            elif places.alone[nodes].all():
+                owner, within = places.neurons(nodes)
+                keys, edge = net.bias_row[nodes][owner] * bias[0].numel() + within, nodes[owner]
+                signal, turned = places.side_by_side("s", np.arange(len(places.size)), nodes, edge, within)
+                self.parts.append(_of_scalars(bias, 1.0, keys, signal, np.full(len(keys), NONE), turned))
             else:
                 self.parts.append(_Part(bias, 1.0, self._of_biases(bias, nodes)))
         self.edges = places.on_device(np.concatenate(self._edges))
@@ -126,7 +133,8 @@ def _of_scalars(
     """Return the part of gradients of one number each: sums over the entries whose key is its place."""
     keys, order = sorted_keys(keys)
     ends = np.searchsorted(keys, np.arange(parameter.numel() + 1))
-    return _Part(parameter, factor, None, ends, np.stack([signal[order], state[order]], 1), turned)
+    once = bool((np.diff(ends) <= 1).all())
+    return _Part(parameter, factor, None, ends, np.stack([signal[order], state[order]], 1), turned, once)
 
 
 class _Bound:
@@ -145,8 +153,9 @@ class _Bound:
         self.launches: list[_Tiles | _Numbers] = []
         if tiled := [(start, part) for start, part in begun if part.rows is not None]:
             self.launches.append(_Tiles(whole, tiled))
-        if alone := [(start, part) for start, part in begun if part.rows is None]:
-            self.launches.append(_Numbers(whole, alone))
+        for once in (True, False):
+            if alone := [(start, part) for start, part in begun if part.rows is None and part.once == once]:
+                self.launches.append(_Numbers(whole, alone, once))
 
     def run(self, scale: float) -> None:
         """Launch it: into gradients of its own, or into new ones that are added to what is there."""
@@ -179,36 +188,31 @@ class _Bound:
         return base
 
 
-class _Gradients:
-    """Both launches that learn have this in common: where each gradient lies, and what its sum is multiplied by."""
+class _Factors:
+    """Both launches that learn have this: what the sum of each gradient, or of some, is multiplied by."""
 
-    def __init__(self, whole: Learning, begun: Sequence[tuple[int, _Part]]) -> None:
-        self.whole, places = whole, whole.places
-        where, factors = [], []
-        for start, part in begun:
-            each = 1 if part.rows is None else part.parameter[0].numel()
-            count = part.parameter.numel() // each
-            where.append(start + np.arange(count) * each)
-            factors.append(np.full(count, part.factor))
-        self.places, self.factors = places.on_device(np.concatenate(where)), np.concatenate(factors)
+    def __init__(self, places: Places, factors: NDArray[np.float64]) -> None:
+        self.factors, self.places = factors, places
         self._scaled: dict[float, Tensor] = {}
 
     def scaled(self, scale: float) -> Tensor:
         """Return the factors for a mean, or whatever `scale` makes of the sum."""
         if scale not in self._scaled:
-            while len(self._scaled) >= self.whole.places.traits.rate_sets:
+            while len(self._scaled) >= self.places.traits.rate_sets:
                 del self._scaled[next(iter(self._scaled))]
-            made = torch.from_numpy(-scale * self.factors).to(self.whole.ws.dtype)
-            self._scaled[scale] = made.to(self.whole.ws.device)
+            made = torch.from_numpy(-scale * self.factors).to(self.places.ws.dtype)
+            self._scaled[scale] = made.to(self.places.ws.device)
         return keep(self._scaled[scale])
 
 
-class _Tiles(_Gradients):
+class _Tiles:
     """This launch computes the gradients of matrices, and of the biases of groups."""
 
     def __init__(self, whole: Learning, begun: Sequence[tuple[int, _Part]]) -> None:
-        super().__init__(whole, begun)
-        places = whole.places
+        self.whole, places = whole, whole.places
+        where = [start + np.arange(len(part.parameter)) * part.parameter[0].numel() for start, part in begun]
+        self.places = places.on_device(np.concatenate(where))
+        self.factors = _Factors(places, np.repeat([p.factor for _, p in begun], [len(p.parameter) for _, p in begun]))
         table = np.concatenate([part.rows for _, part in begun if part.rows is not None])
         precision = precision_of(places.ws)
         tile = learning_tile(table[:, 0], table[:, 1], precision == "tf32x3")
@@ -224,44 +228,63 @@ class _Tiles(_Gradients):
 
     def __call__(self, flat: Tensor, scale: float, add: bool) -> None:
         learning.learn[self.grid](
-            self.whole.places.anchor, flat, *self.tables, self.whole.edges, self.places, self.scaled(scale),
-            self.whole.batch, ADD=add, **self.options,
+            self.whole.places.anchor, flat, *self.tables, self.whole.edges, self.places,
+            self.factors.scaled(scale), self.whole.batch, ADD=add, **self.options,
         )  # fmt: skip
 
 
-class _Numbers(_Gradients):
-    """This launch computes the gradients of weights of single entries, and of biases of single neurons."""
+class _Numbers:
+    """This launch computes the gradients of weights of single entries, and of biases of single neurons.
 
-    def __init__(self, whole: Learning, begun: Sequence[tuple[int, _Part]]) -> None:
-        super().__init__(whole, begun)
-        places, t = whole.places, whole.places.traits
-        ends, edges, first = [np.zeros(1, dtype=np.int64)], [np.zeros((0, 2), dtype=np.int64)], 0
-        for _, part in begun:
+    Parameters
+    ----------
+    whole : Learning
+    begun : sequence of (int, _Part)
+    once : bool
+        Whether none of the weights has several edges; which edge is whose needs no table then.
+    """
+
+    def __init__(self, whole: Learning, begun: Sequence[tuple[int, _Part]], once: bool) -> None:
+        self.whole, places, t = whole, whole.places, whole.places.traits
+        block, edges, first = _Bound.ALIGN, [np.zeros((0, 2), dtype=np.int64)], 0
+        ends, blocks = [np.zeros(1, dtype=np.int64)], [-(-part.parameter.numel() // block) for _, part in begun]
+        for full, (_, part) in zip(blocks, begun):
             assert part.ends is not None
             assert part.edges is not None
-            ends.append(part.ends[1:] + first)
-            edges.append(part.edges)
+            # What fills the last block has no edges.
+            each = np.append(part.ends[1:], np.repeat(part.ends[-1:], full * block - part.parameter.numel()))
+            if once:
+                spread = np.full((full * block, 2), NONE)
+                spread[np.flatnonzero(np.diff(each, prepend=0))] = part.edges
+            ends.append(each + first)
+            edges.append(spread if once else part.edges)
             first += len(part.edges)
         unique = {(id(buffer), id(copy)): (buffer, copy) for _, part in begun for buffer, copy in part.turned}
         self.turns = turns(places, tuple(unique.values()))
-        self.count = sum(map(len, ends)) - 1
-        self.tables = [places.on_device(np.concatenate(each)) for each in (ends, edges)]
+        together = np.concatenate(edges)
+        offsets = places.narrow(together)
+        self.count = sum(blocks) * block
+        bounds = np.zeros(1, dtype=np.int32) if once else np.concatenate(ends).astype(np.int32)
+        where = np.concatenate([start + np.arange(n) * block for n, (start, _) in zip(blocks, begun)])
+        self.tables = [places.on_device(each) for each in (bounds, offsets, where)]
+        self.factors = _Factors(places, np.repeat([part.factor for _, part in begun], blocks))
         samples = min(32, 1 << (whole.batch - 1).bit_length())
-        each = 1 if np.diff(np.concatenate(ends)).max(initial=1) == 1 else t.scalar_edges_at_once
+        several = 1 if once else t.scalar_edges_at_once
         # Half of what a program of predictions has, since it looks at both ends of an edge.
-        rows = max(1, t.scalar_rows * (t.scalar_edges_at_once // each) * (32 // samples) // 2)
+        rows = max(1, t.scalar_rows * (t.scalar_edges_at_once // several) * (32 // samples) // 2)
         self.grid = (-(-self.count // rows),)
         self.options = {
-            "ACC": LANGUAGE[places.ws.dtype], "BR": rows, "BE": each, "BB": samples, "num_warps": t.scalar_warps,
-            **places.early,
+            "ONCE": once, "NONE": FEW if offsets.dtype == np.int32 else NONE, "ALIGN": places.alike(together),
+            "ACC": LANGUAGE[places.ws.dtype], "BR": rows, "BE": several, "BB": samples, "BLOCK": block,
+            "num_warps": t.scalar_warps, **places.early,
         }  # fmt: skip
 
     def __call__(self, flat: Tensor, scale: float, add: bool) -> None:
         for turn in self.turns:
             turn()
         learning.learn_scalars[self.grid](
-            self.whole.places.anchor, flat, *self.tables, self.places, self.scaled(scale), self.count,
-            self.whole.batch, ADD=add, **self.options,
+            self.whole.places.anchor, flat, *self.tables, self.factors.scaled(scale), self.count, self.whole.batch,
+            ADD=add, **self.options,
         )  # fmt: skip
 
 

@@ -177,26 +177,33 @@ class _Scalars:
         self, places: Places, nodes: Index, flags: Index, start: Index, keep: Index, edges: Index, back: bool
     ) -> None:  # fmt: skip
         ws, t = places.ws, places.traits
-        self.owner, self.within = places.neurons(nodes)
-        self.anchor, self.batch, self.count = places.anchor, ws.batch, len(self.owner)
-        weights, far, ends, wide, turned = places.scattered(nodes, edges, back)
-        self.turns = turns(places, turned)
-        table = places.node_table(nodes, flags, start, keep, np.zeros(len(nodes) + 1, dtype=np.int64))[self.owner]
-        if wide:
-            table[:, 1:8] = self.inside(table[:, 1:8])
-        table[:, 10], table[:, 11] = ends[:-1], ends[1:]
-        self.weights, self.tables = weights, [places.on_device(table), far]
+        self.anchor, self.batch, self.count = places.anchor, ws.batch, int(places.size[nodes].sum())
+        found = places.scattered(nodes, edges, back)
+        self.turns, self.weights = turns(places, found.turned), found.weights
         samples = min(32, 1 << (ws.batch - 1).bit_length())
         rows = t.scalar_rows * (32 // samples)  # a program holds as many numbers whatever the batch
-        self.grid = (-(-self.count // rows), -(-ws.batch // samples))
+        own, none = found.ends, np.zeros(len(nodes) + 1, dtype=np.int64)
+        table = places.node_table(nodes, flags, start, keep, none if found.wide else own)
+        # Where nodes have one neuron each, their table says where entries end, and a program has some of its rows.
+        tiles = _pieces(places.size[nodes], rows) if found.wide else np.zeros((1, 3), dtype=np.int64)
+        parts = (table, tiles.astype(np.int32), (own if found.wide else none).astype(np.int32))
+        self.tables = [*(places.on_device(part) for part in parts), found.far]
+        even = bool((table[:, NODE.index("flags")] & EVENLY != 0).all())
+        programs = len(tiles) if found.wide else -(-self.count // rows)
+        self.grid = (programs, -(-ws.batch // samples))
         self.options = {
-            "WIDE": wide, "ACC": LANGUAGE[ws.dtype], "BR": rows, "BE": t.scalar_edges_at_once, "BB": samples,
+            "WIDE": found.wide, "EVEN": found.wide and even and rows % 4 == 0, "ALIGN": found.align,
+            "ACC": LANGUAGE[ws.dtype], "BR": rows, "BE": t.scalar_edges_at_once, "BB": samples,
             "num_warps": t.scalar_warps, **places.early,
         }  # fmt: skip
 
-    def inside(self, offsets: Index) -> Index:
-        """Bring offsets of the nodes of neurons to the neurons themselves."""
-        return np.where(offsets == NONE, NONE, offsets + self.within[:, None])
+
+def _pieces(size: Index, rows: int) -> Index:
+    """Return (node, first neuron there, its number among those of all) for pieces of so many neurons of nodes."""
+    count = -(-size // rows)
+    node = np.repeat(np.arange(len(size)), count)
+    first = (np.arange(len(node)) - np.repeat(np.cumsum(count) - count, count)) * rows
+    return np.stack([node, first, (np.cumsum(size) - size)[node] + first], 1)
 
 
 class PredictScalars(_Scalars):
@@ -207,9 +214,7 @@ class PredictScalars(_Scalars):
         precisions: NDArray[np.float64] | None, duals: Index,
     ) -> None:  # fmt: skip
         super().__init__(places, nodes, flags, start, keep, edges, False)
-        own = None if precisions is None else precisions[:, self.owner]
-        duals = duals[self.owner]
-        self.error = _Error(places, own, np.where(duals == -1, -1, duals + self.within[:, None] * places.item))
+        self.error = _Error(places, precisions, duals)
         self.code = int(max(places.sigma[nodes[0]], 0))
         self.options |= {"KNOWN": places.sigmas, **self.error.kind}
 
@@ -228,7 +233,7 @@ class PullScalars(_Scalars):
 
     def __init__(self, places: Places, nodes: Index, flags: Index, edges: Index, spots: Index) -> None:
         super().__init__(places, nodes, flags, np.full(len(nodes), -1), places.a[nodes], edges, True)
-        self.moving = _Moving(places, self.inside(spots[self.owner]))
+        self.moving = _Moving(places, spots)
 
     def __call__(self, descent: Descent | None, rates: Tensor | None = None) -> None:
         """Launch it: the states move at these rates, (neurons,) or one for all, or else the gradients are written."""

@@ -3,8 +3,9 @@
     learn     G = scale * sum of S_target^T phi(H_source) over the edges that share a weight, and sums of S for biases
 
 One program computes one tile of a gradient, or some gradients of one number each: it walks the edges that share a
-weight, and the samples of each, and adds up in registers. Addresses are offsets as in
-:mod:`pcgraph.backends.triton.kernels`, from `P` for signals and states and from `G` for gradients.
+weight, and the samples of each, and adds up in registers. Where none is shared, the i-th number has the i-th edge.
+Addresses are offsets as in :mod:`pcgraph.backends.triton.kernels`, from `P` for signals and states and from `G` for
+gradients.
 """
 
 # mypy: disable-error-code="no-untyped-def, untyped-decorator"
@@ -20,38 +21,54 @@ from pcgraph.backends.triton.kernels import ready, whole
 
 __all__ = ["learn", "learn_scalars"]
 
-_NONE, _EDGE, _ROW = tl.constexpr(tables.NONE), tl.constexpr(len(tables.EDGE)), tl.constexpr(len(tables.ROW))
+_EDGE, _ROW = tl.constexpr(len(tables.EDGE)), tl.constexpr(len(tables.ROW))
 _UNALIGNED, _BIAS = tl.constexpr(tables.UNALIGNED), tl.constexpr(tables.BIAS)
 
 
 @triton.jit(do_not_specialize=["count", "batch"])
 def learn_scalars(P, G, ends, edges, places, factors, count, batch,
+                  ONCE: tl.constexpr, NONE: tl.constexpr, ALIGN: tl.constexpr,
                   ADD: tl.constexpr, ACC: tl.constexpr, EARLY: tl.constexpr,
-                  BR: tl.constexpr, BE: tl.constexpr, BB: tl.constexpr):
+                  BR: tl.constexpr, BE: tl.constexpr, BB: tl.constexpr, BLOCK: tl.constexpr):
     """Compute the gradients of some weights of one number each, summed over the edges that share it, or of biases.
 
-    `edges` holds the offsets of signal and state of each edge, where samples lie side by side; of a bias the signal
-    alone, in the place of an edge.
+    `edges` holds the offsets of signal and state of each edge, where samples lie side by side, from multiples of
+    `ALIGN` on, or `NONE`: of a bias the signal alone, in the place of an edge. Where each weight has one edge at most,
+    `ONCE`, that of weight i is the i-th. Gradients lie in blocks of `BLOCK`, which have a place and a factor each.
     """
     entry = tl.program_id(0) * BR + tl.arange(0, BR)
-    live, re, rb = entry < count, tl.arange(0, BE), tl.arange(0, BB)
-    low = tl.load(ends + entry, mask=live, other=0).to(tl.int32)
-    high = tl.load(ends + entry + 1, mask=live, other=0).to(tl.int32)
-    ready(EARLY)
+    live, rb = entry < count, tl.arange(0, BB)
+    block = entry // BLOCK
+    where = G + tl.load(places + block, mask=live, other=0) + entry % BLOCK
     total = tl.zeros((BR,), ACC)
-    for i in range(0, tl.max(high - low), BE):
-        at = low[None, :] + i + re[:, None]
-        there = at < high[None, :]
-        signal = tl.load(edges + 2 * at, mask=there, other=_NONE)
-        state = tl.load(edges + 2 * at + 1, mask=there, other=_NONE)
+    if ONCE:
+        signal = tl.load(edges + 2 * entry.to(tl.int64), mask=live, other=NONE)
+        state = tl.load(edges + 2 * entry.to(tl.int64) + 1, mask=live, other=NONE)
+        ready(EARLY)
         for b in range(0, batch, BB):
-            sample = (b + rb)[None, None, :]
-            mb = sample < batch
-            s = tl.load(P + signal[:, :, None] + sample, mask=there[:, :, None] & mb, other=0.0)
-            h = tl.load(P + state[:, :, None] + sample, mask=(state != _NONE)[:, :, None] & mb, other=1.0)
-            total += tl.sum(tl.sum(s * h, 2), 0)
-    total *= tl.load(factors + entry, mask=live, other=0.0)
-    where = G + tl.load(places + entry, mask=live, other=0)
+            sample = (b + rb)[None, :]
+            mb = sample < whole(batch, ALIGN)
+            s = tl.load(P + (whole(signal, ALIGN)[:, None] + sample), mask=(signal != NONE)[:, None] & mb, other=0.0)
+            h = tl.load(P + (whole(state, ALIGN)[:, None] + sample), mask=(state != NONE)[:, None] & mb, other=1.0)
+            total += tl.sum(s * h, 1)
+    else:
+        low = tl.load(ends + entry, mask=live, other=0)
+        high = tl.load(ends + entry + 1, mask=live, other=0)
+        re = tl.arange(0, BE)
+        ready(EARLY)
+        for i in range(0, tl.max(high - low), BE):
+            at = low[None, :] + i + re[:, None]
+            there = at < high[None, :]
+            signal = tl.load(edges + 2 * at.to(tl.int64), mask=there, other=NONE)
+            state = tl.load(edges + 2 * at.to(tl.int64) + 1, mask=there, other=NONE)
+            for b in range(0, batch, BB):
+                sample = (b + rb)[None, None, :]
+                mb = sample < whole(batch, ALIGN)
+                s = tl.load(P + (whole(signal, ALIGN)[:, :, None] + sample), mask=there[:, :, None] & mb, other=0.0)
+                h = tl.load(P + (whole(state, ALIGN)[:, :, None] + sample),
+                            mask=(state != NONE)[:, :, None] & mb, other=1.0)
+                total += tl.sum(tl.sum(s * h, 2), 0)
+    total *= tl.load(factors + block, mask=live, other=0.0)
     if ADD:
         total += tl.load(where, mask=live, other=0.0)
     tl.store(where, total, mask=live)

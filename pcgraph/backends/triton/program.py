@@ -237,13 +237,16 @@ class TritonProgram(TorchProgram):
         return result, fresh
 
     def _kinds(self, nodes: Index, bare: Mask, by_sigma: bool = True) -> Iterator[tuple[int, Index]]:
-        """Split nodes by launch: scalars by the number of their activation, -1 those that are tiled.
+        """Split nodes by launch: single neurons by the number of their activation, -1 those that are tiled.
+
+        Nodes of one neuron, and those of more whose neurons go one by one, have launches of their own as well.
 
         Those of the latter that are `bare` of edges have a launch of their own, -2, if they are many: it multiplies
         nothing, so that a card holds more of its programs at a time.
         """
         places = self.places
-        kind = np.where(places.alone[nodes], places.sigma[nodes].clip(0) if by_sigma else 0, -1)
+        each = 2 * (places.sigma[nodes].clip(0) if by_sigma else 0) + (places.size[nodes] != 1)
+        kind = np.where(places.alone[nodes], each, -1)
         plain = (kind == -1) & bare[nodes]
         if places.size[nodes[plain]].sum() * places.batch >= places.traits.plain_numbers:
             kind[plain] = -2

@@ -31,9 +31,9 @@ from pcgraph.plan.flow import Mask
 from pcgraph.plan.operations import Index
 
 __all__ = [
-    "ADAM", "BARE", "BIAS", "COMPARE", "COPY", "DENSE", "EDGE", "ENERGY", "EVENLY", "KEEP", "MOMENTUM", "NESTEROV",
-    "NODE", "NONE", "OWN", "PLAIN", "ROW", "SHIFT", "SWEEP", "UNALIGNED", "Entries", "Places", "Scattered", "Turned",
-    "sorted_keys",
+    "ADAM", "BARE", "BIAS", "COMPARE", "COPY", "DENSE", "EDGE", "ENERGY", "EVENLY", "FEW", "KEEP", "MOMENTUM",
+    "NESTEROV", "NODE", "NONE", "OWN", "PLAIN", "ROW", "SHIFT", "SWEEP", "UNALIGNED", "Entries", "Places",
+    "Scattered", "Turned", "sorted_keys",
 ]  # fmt: skip
 
 #: Columns of the table of nodes. Offsets are `NONE` for what is not there; `flags` says what is done at the node.
@@ -46,6 +46,8 @@ ROW = ("out", "in", "low", "high", "phi", "kind")
 DENSE, COPY, UNALIGNED, BIAS = 0, 1, 2, 3
 #: The offset of what is not there; any other may be negative.
 NONE = -(2**62)
+#: The same among offsets in int32.
+FEW = -(2**31)
 #: What a launch does at a node: errors and signals are taken; the state becomes the prediction; what comes in is kept;
 #: the gradient begins with the node's own error; the sum begins elsewhere, without its bias; its dual rises. A node is
 #: "evenly" where everything of it, and each of its rows, lies at a multiple of four numbers.
@@ -84,13 +86,15 @@ class Scattered(NamedTuple):
     Attributes
     ----------
     weights : Tensor, shape (entries,)
-        A copy, refreshed for every run.
+        The weights themselves where they lie in this order, or a copy, refreshed for every run.
     far : Tensor of int32 or int64, shape (entries,)
         The offset of the state, or of the signal, at the other end, where samples lie side by side.
     ends : ndarray of int64, shape (neurons + 1,)
         Where the entries of each neuron end.
     wide : bool
         Whether samples lie apart at some of these neurons.
+    align : int
+        A number of which the batch and all of `far` are multiples: 4, so that as many samples are read at once, or 1.
     turned : tuple of (Tensor, Tensor)
         What is transposed before the launch: a buffer, and where its samples come to lie side by side.
     """
@@ -99,6 +103,7 @@ class Scattered(NamedTuple):
     far: Tensor
     ends: Index
     wide: bool
+    align: int
     turned: Turned
 
 
@@ -311,12 +316,25 @@ class Places:
         first[nodes] = np.cumsum(size) - size
         row, order = sorted_keys(first[near][found.edge] + neuron)
         place, turned = self.side_by_side("s" if back else "h", far, edges, found.edge, other)
-        small = len(place) == 0 or (place.min() > -(2**31) and place.max() + self.batch < 2**31)
-        offsets = self.on_device(place.astype(np.int32)[order] if small else place[order])
+        align = self.alike(place)
         return Scattered(
-            self.in_order(edges, found.edge, found.weight, order), offsets,
-            np.searchsorted(row, np.arange(size.sum() + 1)), bool((size != 1).any()), turned,
+            self.in_order(edges, found.edge, found.weight, order), self.on_device(self.narrow(place)[order]),
+            np.searchsorted(row, np.arange(size.sum() + 1)), bool((size != 1).any()), align, turned,
         )  # fmt: skip
+
+    def narrow(self, offsets: Index) -> NDArray[np.int32] | Index:
+        """Return offsets of neurons, some of them `NONE`, as int32, of which `FEW` is none, where samples fit as well.
+
+        They are most of what a launch over single entries reads in order.
+        """
+        there = offsets[offsets != NONE]
+        if len(there) and not (there.min() > FEW and there.max() + self.batch < -FEW):
+            return offsets
+        return np.where(offsets == NONE, FEW, offsets).astype(np.int32)
+
+    def alike(self, offsets: Index) -> int:
+        """Return 4 where the batch and all offsets of neurons are multiples of it, so that samples lie evenly, or 1."""
+        return 4 if self.batch % 4 == 0 and not (offsets % 4).any() else 1
 
     def side_by_side(
         self, name: str, ends: Index, edges: Index, edge: Index, neurons: Index
@@ -349,14 +367,17 @@ class Places:
         return base[edge] + neurons * self.batch, tuple(turned)
 
     def in_order(self, edges: Index, edge: Index, weight: Index, order: Index | slice) -> Tensor:
-        """Return the weights of entries of some edges in this order: a copy, refreshed for every run."""
+        """Return the weights of entries of some edges in this order: a view, or a copy, refreshed for every run."""
         s, ws = self.ws.structure, self.ws
         found = np.unique(s.bucket_of[edges])
         if not len(found):
             return self.anchor
         weight = weight[order]
         if len(found) == 1:
-            packed, rows = ws.weights(s.buckets[found[0]]).view(-1), self.on_device(weight)
+            packed = ws.weights(s.buckets[found[0]]).view(-1)
+            if len(weight) and (np.diff(weight) == 1).all():
+                return packed[int(weight[0]) : int(weight[-1]) + 1]
+            rows = self.on_device(weight.astype(np.int32) if len(packed) < 2**31 else weight)
             copy = torch.empty(len(weight), dtype=ws.dtype, device=ws.device)
             ws.refreshed(partial(torch.index_select, packed, 0, rows, out=copy))
             return copy
