@@ -66,10 +66,12 @@ class Traits:
         Tiles of 32 by 32 from which on larger ones are quicker: each core of the card has some of its own. ["On a
         GPU".]
     scalar_rows, scalar_edges_at_once, scalar_warps : int
-        A program computes so many scalar neurons of 32 samples, or as many more as there are fewer samples, looks at so
-        many edges of each at a time, by so many warps. It waits for memory four times, one look-up after the other, so
-        that neurons side by side are what counts. ["On a GPU",
-        six choices beside each other.]
+        A program computes so many scalar neurons of 32 samples, looks at so many edges of each at a time, by so many
+        warps; where there are fewer samples, it has as many more neurons, and fewer edges at a time. It waits for
+        memory four times, one look-up after the other, so that neurons side by side are what counts. ["On a GPU", six
+        choices beside each other; of eight samples, 2, 4, 8 and 16 edges at a time.]
+    scalar_learning : int
+        A program that learns their weights has so many edges times samples. ["On a GPU", 256, 512 and 1,024.]
     early : bool
         Whether a launch begins while the one before it ends, and looks up its tables meanwhile (on Hopper and later).
         ["On a GPU", with and without.]
@@ -97,6 +99,7 @@ class Traits:
     scalar_rows: int = 4
     scalar_edges_at_once: int = 8
     scalar_warps: int = 1
+    scalar_learning: int = 1024
     early: bool = True
 
 

@@ -2,7 +2,7 @@
 
 :func:`fit` reads its arguments (``options``) and runs the loop (``loop``), whose step is in ``learner``. No module
 leans on a later one: records, early_stopping, collapse, interrupts, loader_position, batches, metrics, evaluation,
-gradients, fit_arguments, updates, options, logs, stability, step_recording, state, ranks, learner, checkpointing, loop,
+gradients, fit_arguments, updates, options, logs, step_recording, stability, state, ranks, learner, checkpointing, loop,
 train.
 """
 

@@ -270,8 +270,7 @@ class _Numbers:
         self.factors = _Factors(places, np.repeat([part.factor for _, part in begun], blocks))
         samples = min(32, 1 << (whole.batch - 1).bit_length())
         several = 1 if once else t.scalar_edges_at_once
-        # Half of what a program of predictions has, since it looks at both ends of an edge.
-        rows = max(1, t.scalar_rows * (t.scalar_edges_at_once // several) * (32 // samples) // 2)
+        rows = max(1, t.scalar_learning // (several * samples))
         self.grid = (-(-self.count // rows),)
         self.options = {
             "ONCE": once, "NONE": FEW if offsets.dtype == np.int32 else NONE, "ALIGN": places.alike(together),

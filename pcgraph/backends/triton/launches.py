@@ -181,7 +181,7 @@ class _Scalars:
         found = places.scattered(nodes, edges, back)
         self.turns, self.weights = turns(places, found.turned), found.weights
         samples = min(32, 1 << (ws.batch - 1).bit_length())
-        rows = t.scalar_rows * (32 // samples)  # a program holds as many numbers whatever the batch
+        rows, several = t.scalar_rows * (32 // samples), max(2, t.scalar_edges_at_once * samples // 32)
         own, none = found.ends, np.zeros(len(nodes) + 1, dtype=np.int64)
         table = places.node_table(nodes, flags, start, keep, none if found.wide else own)
         # Where nodes have one neuron each, their table says where entries end, and a program has some of its rows.
@@ -193,7 +193,7 @@ class _Scalars:
         self.grid = (programs, -(-ws.batch // samples))
         self.options = {
             "WIDE": found.wide, "EVEN": found.wide and even and rows % 4 == 0, "ALIGN": found.align,
-            "ACC": LANGUAGE[ws.dtype], "BR": rows, "BE": t.scalar_edges_at_once, "BB": samples,
+            "ACC": LANGUAGE[ws.dtype], "BR": rows, "BE": several, "BB": samples,
             "num_warps": t.scalar_warps, **places.early,
         }  # fmt: skip
 
