@@ -323,14 +323,15 @@ class _Gathered:
 
     def __init__(self, data: Images, rows: Tensor, size: int, labels: bool, eye: Tensor) -> None:
         self.data, self.rows, self.size, self.labels, self.eye = data, rows, size, labels, eye
-        room = ROOM // (size * data.images[0].numel() * data.images.element_size())
-        self.ahead = 1 if data.images.device.type == "cpu" else max(1, min(AHEAD, room))
+        each = max(1, size * data.images[0].numel() * data.images.element_size())
+        self.ahead = 1 if data.images.device.type == "cpu" else max(1, min(AHEAD, ROOM // each))
         self._first = -1
         self._there: list[tuple[Tensor, ...]] = []
 
     def __call__(self, number: int) -> tuple[Tensor, ...]:
         first = number - number % self.ahead
         if first != self._first:
+            self._there = []  # their memory is free for those that come
             rows = self.rows[first * self.size : (first + self.ahead) * self.size]
             labels = self.data.labels.index_select(0, rows)
             gathered = self.data.images.index_select(0, rows), self.eye.index_select(0, labels)

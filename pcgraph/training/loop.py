@@ -71,7 +71,8 @@ class Trainer:
         self.gradients = GradientMonitor(net, options.optimizer, options.state_optimizer)
         self.learner = Learner(net, options, self.gradients, self.group)
         self.stability = StabilityMonitor(net, options, self.learner.recording)
-        own = type(loader).__module__.startswith("pcgraph.data.")
+        parts = (loader, getattr(loader, "order", None), getattr(loader, "data", None))
+        own = all(type(part).__module__.startswith("pcgraph.data.") for part in parts)
         self.learner.recording.undisturbed = own and options.scheduler_each != "step"
         self.position = LoaderPosition(loader, net.device)
         self.checkpoints = Checkpointing(net, options, self.state, self.position, self.gradients, self.learner.updates)

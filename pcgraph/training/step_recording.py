@@ -224,14 +224,15 @@ class StepRecording:
         if self._known and self._recorded:
             return True
         key = self._decided()
-        self._known = self.undisturbed
         if key == self._key:
+            self._known = self.undisturbed
             return True
         s = self.options
         axes = {key: value for key, value in s.descent.settings.items() if key != "tolerance"}
         plan = self.net.plan(clamps, init=s.init, steps=s.steps, optimizer=s.state_optimizer, **axes)  # type: ignore[arg-type]
         reason = capturable.obstacle_in(self.net.backend, self.net, plan, s.state_optimizer) or _observing(s.init)
         if reason is not None:
+            self.forget()  # what there was no longer holds
             if s.capture is True:
                 raise capturable.refuse(reason)
             return False

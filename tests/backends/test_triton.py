@@ -23,6 +23,7 @@ pytest.importorskip("triton")
 from pcgraph.backends.triton import availability, choices, gradients, kernels, launches, learning, means, tables
 from pcgraph.backends.triton import backend as backends
 from pcgraph.backends.triton.choices import Tile
+from pcgraph.backends.triton.program import TritonProgram
 
 ON_A_CARD = torch.cuda.is_available()
 DEVICE, DTYPE, FAR = ("cuda", torch.float32, 2e-4) if ON_A_CARD else ("cpu", torch.float64, 1e-10)
@@ -251,6 +252,33 @@ def test_scalar_neurons(monkeypatch, rows, edges):
 def test_duals_and_precisions_of_a_run(graph, node):
     keywords = {"duals": pcgraph.Duals(rate=0.3), "precision": {node: 2.5}}
     same(run(graph(), "triton", **keywords), run(graph(), "torch", **keywords))
+
+
+def test_a_step_without_stopped_nodes_reads_sums_that_are_of_now(monkeypatch):
+    """A node of which all parents have stopped is compared with what came in last, long after the first step."""
+    graph, fewer, hold = nx.DiGraph(), [], TritonProgram.hold
+    for node in ("x", "p", "z", "c1", "c2", "c3", "y"):
+        graph.add_node(node, shape=6, activation="tanh")
+    for edge in (("x", "p"), ("p", "z"), ("p", "c1"), ("c1", "c2"), ("c2", "c3"), ("c3", "y")):
+        graph.add_edge(*edge)
+
+    def held(self, *arguments):
+        hold(self, *arguments)
+        fewer.append(len(self._fewer))
+
+    monkeypatch.setattr(TritonProgram, "hold", held)
+    generator = torch.Generator().manual_seed(0)
+    clamps = {v: torch.randn(3, 6, generator=generator).to(DTYPE).to(DEVICE) for v in ("x", "y", "z")}
+    for steps in (8, 16):
+        found = []
+        for backend in ("torch", "triton"):
+            net = PCNetwork(graph, backend=backend, dtype=DTYPE, device=DEVICE, seed=0)
+            result = net.infer(clamps, init=Forward(), steps=steps, optimizer=SGD(0.2),
+                               duals=pcgraph.Duals(0.5, stop=0.8))  # fmt: skip
+            found.append(dict(result.states))
+        for node, states in found[0].items():
+            torch.testing.assert_close(found[1][node], states, rtol=FAR, atol=FAR)
+    assert max(fewer) > 0
 
 
 def test_rates_of_scalars_and_of_groups_in_one_step():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 
 import pytest
@@ -33,6 +34,7 @@ def test_all_sections_run_small(tmp_path):
     assert {row["section"] for row in result["rows"]} == set(gpu.SECTIONS)
     # An inference step is the difference of two runs, which elsewhere's work can turn where both are small.
     assert all(row["seconds"] > 0 for row in result["rows"] if "an inference step" not in row["work"])
+    assert all(math.isfinite(row["seconds"]) for row in result["rows"])
     assert json.loads((tmp_path / "gpu.json").read_text(encoding="utf-8")) == result
     assert "not measured" not in gpu.table(result)
 

@@ -234,7 +234,7 @@ def of_images():
 
 
 @pytest.mark.parametrize("loader", [batches, of_images])
-@pytest.mark.parametrize("what", ["optimizer", "initializer", "frozen", "weights", "states"])
+@pytest.mark.parametrize("what", ["optimizer", "initializer", "frozen", "weights", "states", "forgotten"])
 def test_what_validation_puts_in_another_place_is_recorded_anew(recording, what, loader):
     """A replay would go on with the old tensors, and the run with the new ones."""
 
@@ -249,6 +249,8 @@ def test_what_validation_puts_in_another_place_is_recorded_anew(recording, what,
                 init.load_state_dict({k: v / 2 if v.is_floating_point() else v for k, v in init.state_dict().items()})
             elif what == "states":
                 states.lr /= 2
+            elif what == "forgotten":
+                init.forget()
             elif what == "frozen":
                 next(net.parameters()).requires_grad_(False)
             else:

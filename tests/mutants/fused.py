@@ -75,6 +75,7 @@ MUTANTS = [
     fault("shared biases learn twice", PROGRAM, "few = np.isin(self._nodes(g, rows), shared)", "few = np.isin(self._nodes(g, rows), [])"),
     fault("nudged states move by the kernels", PROGRAM, "descent = None if motion.nudges else self.descents.of(t, motion)", "descent = self.descents.of(t, motion)"),
     fault("a kept sum is not written", PROGRAM, "later[nodes] |= ~fresh[nodes] | (not self._own(errors))", "later[nodes] |= not self._own(errors)"),
+    fault("with duals no step reads an old sum", PROGRAM, "np.full(self.count, len(self.plan.duals) > 0)", "np.full(self.count, False)"),
     fault("every step keeps what one reads", PROGRAM, "for stage, mask in self.kept if stage is calls", "for stage, mask in self.kept"),
     fault("gradients count for the whole batch", AVERAGING, "gradient.mul_(self._part.weight) if", "gradient.mul_(1.0) if", "ranks"),
     fault("what travelled together is left there", AVERAGING, "gradient.copy_(sums.view_as(gradient))", "sums.view_as(gradient)", "ranks"),

@@ -40,7 +40,7 @@ class _Part(NamedTuple):
 
 
 class Learning:
-    """This is the launch that computes the gradients of weights and biases, and the one of those of single neurons.
+    """This is the launch that computes the gradients of weights and biases, and those for single neurons.
 
     Gradients that are made anew are views of one tensor, so that where they lie is known before there are any.
 

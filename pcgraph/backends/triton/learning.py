@@ -1,4 +1,4 @@
-"""The kernels that learn, in Triton: one launch for all weight gradients, and one for those of single neurons.
+"""The kernels that learn, in Triton: one launch for all weight gradients, and others for those of single neurons.
 
     learn     G = scale * sum of S_target^T phi(H_source) over the edges that share a weight, and sums of S for biases
 

@@ -105,9 +105,10 @@ class TritonProgram(TorchProgram):
         """Find for each stage the nodes whose incoming sum must be in memory from there on.
 
         That is where a stage reads it as an earlier one left it, or where torch does. A stage may run several times,
-        and the last one after any.
+        and the last one after any. With duals any sum may be read so: where nodes have stopped, a stage goes without
+        what comes from them.
         """
-        found, later = [], np.zeros(self.count, dtype=bool)
+        found, later = [], np.full(self.count, len(self.plan.duals) > 0)
         for stage in (lowered.final, *reversed(lowered.stages)):
             fresh = np.zeros(self.count, dtype=bool)
             for call in stage.forward:
@@ -237,12 +238,11 @@ class TritonProgram(TorchProgram):
         return result, fresh
 
     def _kinds(self, nodes: Index, bare: Mask, by_sigma: bool = True) -> Iterator[tuple[int, Index]]:
-        """Split nodes by launch: single neurons by the number of their activation, -1 those that are tiled.
+        """Split nodes by launch: -1 those that are tiled, and from 0 on those whose neurons go one by one.
 
-        Nodes of one neuron, and those of more whose neurons go one by one, have launches of their own as well.
-
-        Those of the latter that are `bare` of edges have a launch of their own, -2, if they are many: it multiplies
-        nothing, so that a card holds more of its programs at a time.
+        The latter are apart by activation, and by whether a node has one neuron. Those that are tiled and `bare` of
+        edges have a launch of their own, -2, if they are many: it multiplies nothing, so that a card holds more of its
+        programs at a time.
         """
         places = self.places
         each = 2 * (places.sigma[nodes].clip(0) if by_sigma else 0) + (places.size[nodes] != 1)
@@ -343,7 +343,7 @@ class TritonProgram(TorchProgram):
             compared[nodes] = True
             fused = COMPARE | (SHIFT if call.dual else 0) | (self.places.energy[nodes] << ENERGY)
             flags[nodes] = fused if self._own(call) else KEEP
-        # Of a stage without what serves stopped nodes, what all stages need.
+        # A stage without what serves stopped nodes is none of these.
         kept = next((mask for stage, mask in self.kept if stage is calls), self.kept[0][1])
         before, predict = self._forward(calls.forward, flags, kept, precisions)
         forward: list[Step] = [*before, *(self._shown(launch) for launch in predict)]
