@@ -22,6 +22,7 @@ from pcgraph.inference.reading import NodeTensors, Reader
 from pcgraph.initializers import Initializer
 from pcgraph.network import every_parameter
 from pcgraph.processes import Part
+from pcgraph.sweeps import eagerly
 
 __all__ = ["InferenceResult"]
 
@@ -179,11 +180,13 @@ class InferenceResult:
         return all(self._program.class_means(numbers[name], onehot, kept) for name, kept in means.items())
 
     @property
+    @eagerly
     def energy(self) -> Tensor:
         """Compute F per sample, shape (batch,) (paper, Eq 1)."""
         return self._program.energy() if self._energy is None else self._energy.clone()
 
     @property
+    @eagerly
     def node_energy(self) -> dict[Node, Tensor]:
         """Map each node to the energy of its main prediction, and (node, slot) to that of a slot, shape (batch,).
 

@@ -73,7 +73,7 @@ EXEMPT: dict[str, str] = {
     **dict.fromkeys((
         "checkpoints.FolderLock", "checkpoints.Transaction", "checkpoints.check_generators", "checkpoints.generators_state",
         "checkpoints.set_generators", "checkpoints.write", "network.every_parameter", "network.make_part", "network.places", "network.kept", "network.require_as_made", "initializers.is_ours", "network.whole_parameters", "inference.Options", "inference.Planner", "inference.read_duals", "inference.read_precision", "inference.read_request", "inference.read_trace", "inference.read_callback", "inference.InferenceStep",
-        "inference.require_optimizer", "inference.run", "serialization.decode", "serialization.encode", "drawing.layout",
+        "inference.hold", "inference.require_optimizer", "inference.run", "serialization.decode", "serialization.encode", "drawing.layout",
         "PCNetwork.run", "InferenceResult.group_states",
     ), INSIDE),
     **dict.fromkeys(("pyg.from_hetero(activation", "pyg.from_hetero(precision", "pyg.from_hetero(energy"),
