@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -113,7 +113,7 @@ class Clamps:
         return cls(batch[1], values, masked)
 
 
-def is_plain(value: Any, dtype: torch.dtype, device: torch.device) -> bool:
+def is_plain(value: Any, dtype: torch.dtype, device: torch.device) -> TypeGuard[Tensor]:
     """Tell whether a value is a dense tensor of this dtype on this device, and needs no further look."""
     alike = type(value) is Tensor and value.dtype is dtype and value.device == device
     return alike and value.layout is torch.strided and not value.is_nested and not value.is_meta
@@ -206,7 +206,7 @@ def _fitting(net: Network, node: Hashable, value: Any, dtype: torch.dtype, devic
     """Read a clamp and see that it is one of this network: an array is made so, a tensor has to be."""
     shape = net.structure.shape(node)
     if is_plain(value, dtype, device) and value.dim() and value.shape[1:] == shape:  # as a rule: nothing is to be said
-        return value  # type: ignore[no-any-return]
+        return value
     tensor = read_tensor(node, value)
     if net.structure.number[node] in net.structure.tokens and not tensor.is_floating_point():
         whole, tensor = tensor, tensor.to(dtype)

@@ -2,8 +2,8 @@
 
 :func:`fit` reads its arguments (``options``) and runs the loop (``loop``), whose step is in ``learner``. No module
 leans on a later one: records, early_stopping, collapse, interrupts, loader_position, batches, metrics, evaluation,
-gradients, fit_arguments, updates, options, logs, step_recording, stability, state, ranks, learner, checkpointing, loop,
-train.
+gradients, fit_arguments, updates, options, logs, step_recording, stability, state, telling, ranks, learner,
+checkpointing, loop, train.
 """
 
 from pcgraph.backends import FusedAdamW

@@ -259,7 +259,7 @@ def _labels(net: Network, value: Any) -> Tensor:
 
 def _value(net: Network, node: Node, value: Any, check: bool) -> Tensor | Masked:
     if is_plain(value, net.dtype, net.device):  # as a rule
-        return value  # type: ignore[no-any-return]
+        return value
     if isinstance(value, Masked):
         return Masked(_tensor(net, node, value.values), _as_tensor(node, value.mask).to(net.device))
     classes = _are_classes(value)

@@ -7,18 +7,17 @@ checkpoints) happens between steps or every few steps, so that a step costs what
 from __future__ import annotations
 
 import math
-import sys
-import warnings
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from pcgraph.checkpoints import set_generators
-from pcgraph.errors import CheckpointError, ConfigError, Diverged, InvalidInitializer, PCGraphWarning
+from pcgraph.errors import CheckpointError, ConfigError, Diverged, InvalidInitializer
 from pcgraph.model import PCNetwork
 from pcgraph.processes import Group
 from pcgraph.topology import check_phase
@@ -30,12 +29,12 @@ from pcgraph.training.gradients import GradientMonitor
 from pcgraph.training.interrupts import Interrupts
 from pcgraph.training.learner import Learner
 from pcgraph.training.loader_position import LoaderPosition, length_of
-from pcgraph.training.logs import ProgressBar, open_log
 from pcgraph.training.options import FitOptions, doubts
 from pcgraph.training.ranks import facts, held_facts, level
 from pcgraph.training.records import EpochRecord, History, StepRecord, metric_of
 from pcgraph.training.stability import PASSED, Seen, StabilityMonitor
 from pcgraph.training.state import TrainingState
+from pcgraph.training.telling import Telling
 
 __all__ = ["Trainer"]
 
@@ -77,8 +76,7 @@ class Trainer:
         self.position = LoaderPosition(loader, net.device)
         self.checkpoints = Checkpointing(net, options, self.state, self.position, self.gradients, self.learner.updates)
         self.interrupts = Interrupts()
-        self.bar = ProgressBar(options.progress, options.epochs)
-        self.logs = open_log(options.log, options.tensorboard)
+        self.telling = Telling(options, self.everyone, self.state)
         self.length, most = length_of(loader), options.measure_every
         self.measure_every = min(most, max(1, (self.length or MEASURED * most) // MEASURED))
         few = max(1, (self.length or 0) // self.measure_every // LOOKED)
@@ -125,12 +123,11 @@ class Trainer:
             if self.group is not None and self.net.group is not None:
                 self.group.agree(held)
         for text in doubts(self.given, self.state.epoch, self._is_enough()):
-            self._warn(text)
-        for log in self.logs:
-            log.begin(self.history.rows())
+            self.telling.warn(text)
+        self.telling.begin()
 
     def _one_epoch(self) -> None:
-        self.bar.start(self.state.epoch, self.loader, self.state.batch)
+        self.telling.begin_epoch(self.loader)
         self.learner.recording.look_again()  # after schedulers, validation and callbacks
         batches = self.position.begin()
         while self._one_step(batches):
@@ -168,7 +165,7 @@ class Trainer:
         if measured:
             self.learner.recording.look_again()
         hits = self._hits(batch) if measured else None
-        trace = looked and not self._has_told(INCREASED)
+        trace = looked and not self.telling.has_told(INCREASED)
         seen = self.stability.look(batch, state.step, self.history.steps) if looked else None
         result, energy, rise = self.learner.learn(
             batch, step=state.step + 1, measured=measured, looked=looked, trace=trace
@@ -256,12 +253,8 @@ class Trainer:
         return found
 
     def _tell_step(self, record: StepRecord | None) -> bool:
-        """Tell bar, history, logs and callbacks of a step, as far as there is a record; False: the run is to stop."""
-        measured = record if record is not None and record.energy is not None else None
-        self.bar.step(measured)
-        if measured is not None:
-            self._record(measured)
-        if record is not None and self._call(record):
+        """Tell of a step, as far as there is a record of it; False: the run is to stop."""
+        if self.telling.step(record):
             self.history.stopped = "callback"
         if self.interrupts.asked and self.everyone is None:  # ranks stop together, before the next step
             self.history.stopped = INTERRUPTED
@@ -298,16 +291,16 @@ class Trainer:
         record = replace(record, fell=state.collapse.fallen)
         if seen is not None and seen.epoch == record.epoch:
             record = replace(record, curvature=seen.curvature, reach=seen.reach)
-        self._record(record)
+        self.telling.record(record)
         state.count_epoch()
         self.checkpoints.after_epoch(record)
-        self.bar.finish(record)
+        self.telling.end_epoch(record)
         if trouble:
-            self._warn(f"the run has fallen over: {trouble}. {self.stability.too_fast or ADVICE}")
-        if not self._has_told(AT_CHANCE):
+            self.telling.warn(f"the run has fallen over: {trouble}. {self.stability.too_fast or ADVICE}")
+        if not self.telling.has_told(AT_CHANCE):
             for text in at_chance(self.history.epochs, self.classes, self._leaks):
-                self._warn(text)
-        if self._call(record):
+                self.telling.warn(text)
+        if self.telling.call(record):
             self.history.stopped = "callback"
 
     # -- how it ends ------------------------------------------------------------------------------------------------
@@ -322,9 +315,7 @@ class Trainer:
             raise
         finally:
             self.learner.recording.forget()
-            self.bar.finish(None)
-            for log in self.logs:
-                log.close()
+            self.telling.close()
 
     def _failed(self, error: BaseException) -> None:
         folder = self.checkpoints.folder
@@ -370,26 +361,30 @@ class Trainer:
         given = {name: value for name, value in batch.clamps.items() if name not in self.options.layout.targets}
         if not self.tells_accuracy or not isinstance(target, torch.Tensor) or not given:
             return None
+
+        def count(clamps: Mapping[Node, Any], labels: torch.Tensor | None, **how: Any) -> torch.Tensor | None:
+            prediction = self.net.predict({name: clamps[name] for name in given}, node, **how)
+            if prediction.shape != target.shape:  # the rule is about to say what is wrong with it
+                return None
+            return torch.stack(correct(clamps[node], prediction))
+
         try:
-            counts = self.learner.recording.hits(batch, given, node)
-            if counts is not None:
-                return counts
-            prediction = self.net.predict(given, node, check=self.options.check, capture=self.capture)
+            counts: torch.Tensor | None = self.learner.recording.beside("hits", partial(count, check=False), batch)
+            if counts is None:
+                counts = count(batch.clamps, None, check=self.options.check, capture=self.capture)
         except InvalidInitializer:
             self.tells_accuracy = False
             return None
-        if prediction.shape != target.shape:  # the rule is about to say what is wrong with it
-            return None
-        counts = torch.stack(correct(target, prediction))
-        return counts * bool(batch.part is None or batch.part.count)
+        alone = batch.part is not None and not batch.part.count
+        return counts * 0 if alone and counts is not None else counts
 
     def _warn_of(self, seen: Seen | None, rise: tuple[float, float] | None) -> None:
         """Warn of what a closer look at a step has shown."""
         for text in (*self._rise(rise), *self.gradients.said(self.state.step)):
-            self._warn(text)
-        if seen and not self._has_told(PASSED) and not self._has_told(INCREASED):
+            self.telling.warn(text)
+        if seen and not self.telling.has_told(PASSED) and not self.telling.has_told(INCREASED):
             for text in self.stability.said(self.state.step):
-                self._warn(text)
+                self.telling.warn(text)
 
     def _rise(self, energies: tuple[float, float] | None) -> tuple[str, ...]:
         """Say once a run where inference, which is to lower the energy, multiplied it."""
@@ -446,44 +441,12 @@ class Trainer:
                 known = sorted({*record.validation, *(n for n in TRAINING if metric_of(record, n) is not None)})
                 raise ConfigError(f"{who} needs the metric {name!r} (found {', '.join(known) or 'none'})", key="metric")
 
-    # -- telling ----------------------------------------------------------------------------------------------------
-
-    def _record(self, record: StepRecord | EpochRecord) -> None:
-        """Write into the history and the logs, before the checkpoint that knows of it."""
-        if isinstance(record, StepRecord):
-            self.history.steps.append(replace(record, result=None))
-        else:
-            self.history.epochs.append(record)
-        row = record.as_dict()
-        for log in self.logs:
-            log.write(row)
-
-    def _call(self, record: StepRecord | EpochRecord) -> bool:
-        """Tell the callbacks; returns whether one of them wants the run to stop."""
-        answers = [callback(record) for callback in self.options.callbacks]
-        found = any(answer is True for answer in answers)
-        return found if self.everyone is None or not self.options.callbacks else self.everyone.any(found)[0]
-
-    def _warn(self, text: str) -> None:
-        """Warn in the name of whoever called ``fit``."""
-        if text not in self.history.warnings:
-            self.history.warnings.append(text)
-        if self.everyone is not None and not self.everyone.leads:
-            return
-        level, frame = 1, sys._getframe()
-        while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("pcgraph.training"):
-            level, frame = level + 1, frame.f_back
-        warnings.warn(text, PCGraphWarning, stacklevel=level)
-
     def _leaks(self) -> list[str]:
         """Name the clamped nodes that help to predict themselves, as far as what is trained on tells."""
         layout = self.options.layout
         known = {v for v in (*layout.given, *layout.targets) if v in self.net.graph}
         leaks = check_phase(self.net.graph, known, repair=False).leaks
         return [str(leak) for leak in leaks if leak.nodes[0] in layout.targets]
-
-    def _has_told(self, beginning: str) -> bool:
-        return any(text.startswith(beginning) for text in self.history.warnings)
 
 
 def _accuracy(counted: list[float], samples: int) -> float | None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -95,10 +96,10 @@ class StabilityMonitor:
             return None
         self._looked = step
         try:
-            found = self.recording.curvature(batch, self._curvature)
+            found = self.recording.beside("curvature", partial(self._curvature, check=False), batch)
             if found is None:
                 with self.net.computing(batch.part):
-                    found = self._curvature(batch.clamps, batch.labels, True)
+                    found = self._curvature(batch.clamps, batch.labels)
         except (PCGraphError, torch.OutOfMemoryError):  # what is wrong the step itself will say
             if batch.part is not None:
                 raise
@@ -106,7 +107,7 @@ class StabilityMonitor:
             return None
         return self._seen(float(found if batch.part is None else batch.part.largest(found)))
 
-    def _curvature(self, clamps: Mapping[Hashable, Any], labels: Tensor | None, check: bool) -> Tensor:
+    def _curvature(self, clamps: Mapping[Hashable, Any], labels: Tensor | None, check: bool = True) -> Tensor:
         o = self.options
         return self.net.curvature(
             clamps, init=o.init, labels=labels, iterations=ITERATIONS, coordinates=o.descent.coordinates,  # type: ignore[arg-type]

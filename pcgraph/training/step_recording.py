@@ -22,15 +22,14 @@ from pcgraph.learning import InferenceResult, Standard
 from pcgraph.model import PCNetwork
 from pcgraph.optimizers import Following
 from pcgraph.training.batches import Batch
-from pcgraph.training.evaluation import correct
 from pcgraph.training.fit_arguments import rule_name
 from pcgraph.training.options import FitOptions
 
 __all__ = ["StepRecording"]
 
 T = TypeVar("T")
-#: Of clamps, labels, and whether to look at them.
-Measure = Callable[[Mapping[Hashable, Any], Tensor | None, bool], Tensor]
+#: Of clamps and labels.
+Measure = Callable[[Mapping[Hashable, Any], Tensor | None], Any]
 
 #: The labels among the inputs of a recording, which otherwise go by the names of nodes.
 LABELS = object()
@@ -80,7 +79,7 @@ class StepRecording:
         self._key: object = None
         self._known = False
         self._parts: list[Recorder[None]] = []
-        self._beside: dict[str, Recorder[Any]] = {}
+        self._asides: dict[str, Recorder[Any]] = {}
         self._result: InferenceResult | None = None
         self._gradients: list[Tensor | None] = []
 
@@ -139,7 +138,7 @@ class StepRecording:
 
     def forget(self) -> None:
         """Let go of the recordings and of the memory that they use."""
-        self._key, self._parts, self._result, self._gradients, self._beside = None, [], None, [], {}
+        self._key, self._parts, self._result, self._gradients, self._asides = None, [], None, [], {}
 
     def look_again(self) -> None:
         """Note that what was decided may have changed; without a word it is looked at before each step.
@@ -150,60 +149,50 @@ class StepRecording:
 
     # -- what is measured beside a step -------------------------------------------------------------------------------
 
-    def hits(self, batch: Batch, given: Mapping[Hashable, Any], node: Hashable) -> Tensor | None:
-        """Count what a sweep from `given` gets right of a node, and the classes, where that is a recording.
+    def beside(self, name: str, measure: Measure, batch: Batch) -> Any:
+        """Measure something of a batch that belongs to no step, by a recording of its own; None where there is none.
 
-        Raises
-        ------
-        InvalidInitializer
-            No sweep leads there.
+        It lives as long as the recordings of the step, and comes after them: these take the buffers that they ran on.
+
+        Parameters
+        ----------
+        name : str
+            By which it is known from call to call.
+        measure : callable
+            ``measure(clamps, labels)``. It neither moves anything nor looks at values; whatever holds what it has
+            computed, a result of inference, say, is kept if it is returned.
+        batch : Batch
         """
-
-        def count(inputs: Mapping[Any, Tensor]) -> Tensor:
-            known = {name: inputs[name] for name in given}
-            return torch.stack(correct(inputs[node], self.net.predict(known, node, check=False)))
-
-        found: Tensor | None = self._aside("hits", count, batch)
-        return found
+        inputs = self._inputs(batch) if self._recorded else None
+        if inputs is None or not self._recorded or not self._parts[0].fits(inputs):
+            return None
+        return self._aside(name, lambda now: measure(_clamps(now), now.get(LABELS)))(inputs)
 
     def begun(self, batch: Batch) -> Tensor | None:
         """Compute the energy from which inference starts, (batch,), where that is a recording."""
         s = self.options
 
-        def start(inputs: Mapping[Any, Tensor]) -> tuple[InferenceResult, Tensor]:
+        def start(clamps: Mapping[Hashable, Any], labels: Tensor | None) -> tuple[InferenceResult, Tensor]:
             result = self.net.infer(
-                _clamps(inputs), init=s.init, steps=0, labels=inputs.get(LABELS), check=False,  # type: ignore[arg-type]
-                **s.descent.at_the_start,
+                clamps, init=s.init, steps=0, labels=labels, check=False, **s.descent.at_the_start,  # type: ignore[arg-type]
             )  # fmt: skip
             return result, result.energy
 
-        found = self._aside("begun", start, batch)
+        found = self.beside("begun", start, batch)
         return None if found is None else found[1]
-
-    def curvature(self, batch: Batch, measure: Measure) -> Tensor | None:
-        """Measure the curvature where inference begins, a number, where that is a recording."""
-        found: Tensor | None = self._aside(
-            "curvature", lambda inputs: measure(_clamps(inputs), inputs.get(LABELS), False), batch
-        )
-        return found
 
     def energy(self) -> Tensor | None:
         """Compute the energy of the states that a replay has left, (batch,), where that is a recording."""
         result = self._result
-        found: Tensor | None = None if result is None else self._aside("energy", lambda _: result.energy)
+        if result is None or not self._recorded:
+            return None
+        found: Tensor = self._aside("energy", lambda _: result.energy)({})
         return found
 
-    def _aside(self, name: str, function: Callable[[Mapping[Any, Tensor]], Any], batch: Batch | None = None) -> Any:
-        """Compute what belongs to no step by a recording of its own, which lives as long as those of the step.
-
-        There is none before theirs, which take the buffers that their runs had.
-        """
-        inputs = {} if batch is None else self._inputs(batch) if self._recorded else None
-        if inputs is None or not self._recorded or (batch is not None and not self._parts[0].fits(inputs)):
-            return None
-        if name not in self._beside:
-            self._beside[name] = _Aside(function)
-        return self._beside[name](inputs)
+    def _aside(self, name: str, function: Callable[[Mapping[Any, Tensor]], Any]) -> Recorder[Any]:
+        if name not in self._asides:
+            self._asides[name] = _Aside(function)
+        return self._asides[name]
 
     @property
     def _recorded(self) -> bool:

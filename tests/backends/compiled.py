@@ -29,7 +29,7 @@ from triton.backends.nvidia.compiler import get_ptxas
 from triton.compiler import ASTSource
 from triton.compiler import compile as compiled
 
-from pcgraph.backends.triton import adamw, choices, kernels, learning, means
+from pcgraph.backends.triton import adamw, choices, kernels, learning, means, scalars
 
 if __name__ == "__main__":
     os.environ["TRITON_INTERPRET"] = "1"  # asked when a network is made, which is then one of the CPU
@@ -173,10 +173,13 @@ def cases() -> dict[str, Callable[[], None]]:
 
 
 def main(parts: list[str]) -> None:
-    for kernel in ("predict", "predict_scalars", "pull", "pull_scalars", "turn"):
-        setattr(kernels, kernel, Compiled(getattr(kernels, kernel)))
-    learning.learn, learning.learn_scalars = Compiled(learning.learn), Compiled(learning.learn_scalars)
-    means.means_of, adamw.adamw = Compiled(means.means_of), Compiled(adamw.adamw)
+    launched = {
+        kernels: ("predict", "pull"), scalars: ("predict_scalars", "pull_scalars", "turn"),
+        learning: ("learn", "learn_scalars"), means: ("means_of",), adamw: ("adamw",),
+    }  # fmt: skip
+    for room, names in launched.items():
+        for name in names:
+            setattr(room, name, Compiled(getattr(room, name)))
     for name, case in cases().items():
         if not parts or any(part in name for part in parts):
             print(f"-- {name}", flush=True)

@@ -38,6 +38,27 @@ def recording(monkeypatch):
     return OfSteps.made
 
 
+@pytest.fixture
+def workspaces(monkeypatch):
+    """Whatever records makes no workspace; returns a list that grows by each that is made elsewhere."""
+    made, record = [], Replayed.record
+
+    def watched(self, function):
+        before = len(made)
+        found = record(self, function)
+        assert len(made) == before
+        return found
+
+    class Counted(Workspace):
+        def __init__(self, *arguments):
+            made.append(1)
+            super().__init__(*arguments)
+
+    monkeypatch.setattr(Replayed, "record", watched)
+    monkeypatch.setattr("pcgraph.backends.torch.backend.Workspace", Counted)
+    return made
+
+
 def batches(count=STEPS, size=6, short=()):
     """Batches with classes as one-hot targets, those of `short` smaller."""
     generator = torch.Generator().manual_seed(0)
@@ -287,52 +308,22 @@ def test_what_was_decided_is_looked_at_where_somebody_could_have_changed_it(reco
 
 @pytest.mark.filterwarnings("ignore:the run has fallen over")
 @pytest.mark.parametrize("check", [True, False])
-def test_a_recording_takes_buffers_that_have_run(recording, monkeypatch, check):
+def test_a_recording_takes_buffers_that_have_run(recording, workspaces, check):
     """New ones bring indices to the device, which no graph can record; validation may have taken the idle ones away."""
-    made, record = [], Replayed.record
-
-    def watched(self, function):
-        before = len(made)
-        found = record(self, function)
-        assert len(made) == before
-        return found
-
-    class Counted(Workspace):
-        def __init__(self, *arguments):
-            made.append(1)
-            super().__init__(*arguments)
-
-    monkeypatch.setattr(Replayed, "record", watched)
-    monkeypatch.setattr("pcgraph.backends.torch.backend.Workspace", Counted)
     train("auto", loader=Endless(batches()), measure_every=50, check=check)
     assert replays(recording) > 0
-    assert len(made) == 1, "the accuracy and the steps take turns"
+    assert len(workspaces) == 1, "the accuracy and the steps take turns"
     sizes = [(torch.randn(n, 5), torch.arange(n) % 3) for n in (2, 3, 4)]
     train("auto", loader=Endless(batches(4)), measure_every=50, validate=sizes, epochs=3, check=check)
 
 
 @pytest.mark.parametrize("check", [True, False])
 @pytest.mark.parametrize("init", [Average, Forward, Zero])
-def test_what_is_measured_beside_a_step_is_recorded_too(recording, monkeypatch, init, check):
+def test_what_is_measured_beside_a_step_is_recorded_too(recording, workspaces, init, check):
     """Accuracy, both energies and the curvature are to the last bit what they are without, by recordings of their own.
 
     They take no buffers that other recordings have run on, and make none while they record.
     """
-    made, record = [], Replayed.record
-
-    def watched(self, function):
-        before = len(made)
-        found = record(self, function)
-        assert len(made) == before
-        return found
-
-    class Counted(Workspace):
-        def __init__(self, *arguments):
-            made.append(1)
-            super().__init__(*arguments)
-
-    monkeypatch.setattr(Replayed, "record", watched)
-    monkeypatch.setattr("pcgraph.backends.torch.backend.Workspace", Counted)
     kw = {
         "init": init, "loader": batches(16, short=(15,)), "epochs": 3, "measure_every": 2, "curvature_every": 4,
         "check": check, "validate": [(torch.randn(n, 5), torch.arange(n) % 3) for n in (2, 6, 4)],

@@ -19,7 +19,7 @@ TRITON = "backends/triton"
 KERNELS, FUNCTIONS, DESCENT = f"{TRITON}/kernels.py", f"{TRITON}/functions.py", f"{TRITON}/descent.py"
 LAUNCHES, PROGRAM, AVERAGING = f"{TRITON}/launches.py", f"{TRITON}/program.py", "training/ranks.py"
 GRADIENTS, TABLES, MEANS, ADAMW = (f"{TRITON}/{name}.py" for name in ("gradients", "tables", "means", "adamw"))
-OPTIMIZER, LEARNING = f"{TRITON}/optimizer.py", f"{TRITON}/learning.py"
+OPTIMIZER, LEARNING, SCALARS = (f"{TRITON}/{name}.py" for name in ("optimizer", "learning", "scalars"))
 
 MUTANTS = [
     fault("Nesterov looks not ahead", KERNELS, "way = gradient + momentum * kept", "way = kept"),
@@ -27,7 +27,7 @@ MUTANTS = [
     fault("what is known of a mask moves", KERNELS, "gradient *= tl.load(P + spot + place, mask=known, other=1.0)", "gradient *= 1.0"),
     fault("a dual is added and not kept", KERNELS, "tl.store(P + dual + place, shift, mask=shifts)", "pass"),
     fault("a precision is not sent", KERNELS, "            sent *= precision\n", ""),
-    fault("scalars forget their duals", KERNELS, "        error += shift\n    e, s =", "    e, s ="),
+    fault("scalars forget their duals", SCALARS, "        error += shift\n    e, s =", "    e, s ="),
     fault("Huber knows no bound", FUNCTIONS, "own = tl.minimum(tl.maximum(own, -most), most)", "own = own * 1.0"),
     fault("the cross entropy takes targets for shares", FUNCTIONS, "sent = h - tl.sum(h, SIDE, keep_dims=True) * tl.exp(logs)", "sent = h - tl.exp(logs)"),
     fault("KL pulls without its mean", FUNCTIONS, "own = shares * (apart - tl.sum(shares * apart, SIDE, keep_dims=True))", "own = shares * apart"),
@@ -39,8 +39,8 @@ MUTANTS = [
     fault("gradients of another tensor are taken for views", GRADIENTS, "if grad is None or grad.data_ptr() != base.data_ptr() + start * item or not grad.is_contiguous():", "if grad is None:"),
     fault("scaled weights learn as if unscaled", GRADIENTS, "_Part(weight, bucket.scale, self._of_weights", "_Part(weight, 1.0, self._of_weights"),
     fault("scaled entries learn as if unscaled", GRADIENTS, "_of_scalars(weight, bucket.scale, place,", "_of_scalars(weight, 1.0, place,"),
-    fault("neurons are copied as they lie", KERNELS, "tl.store(T + node + rn[:, None].to(tl.int64) * batch + rb[None, :], tl.trans(x), mask=mn[:, None] & mb[None, :])", "tl.store(T + node + rb[:, None].to(tl.int64) * size + rn[None, :], x, mask=mb[:, None] & mn[None, :])"),
-    fault("the first node's neurons are copied", KERNELS, "node = tl.program_id(1).to(tl.int64) * size * batch\n    rn, rb", "node = 0\n    rn, rb"),
+    fault("neurons are copied as they lie", SCALARS, "tl.store(T + node + rn[:, None].to(tl.int64) * batch + rb[None, :], tl.trans(x), mask=mn[:, None] & mb[None, :])", "tl.store(T + node + rb[:, None].to(tl.int64) * size + rn[None, :], x, mask=mb[:, None] & mn[None, :])"),
+    fault("the first node's neurons are copied", SCALARS, "node = tl.program_id(1).to(tl.int64) * size * batch\n    rn, rb", "node = 0\n    rn, rb"),
     fault("entries read the copy of the first node", TABLES, "begin + s.position[nodes[here]] * (buffer.shape[2] * self.batch)", "begin + 0 * s.position[nodes[here]]"),
     fault("signals are not copied before weights learn", GRADIENTS, "        for turn in self.turns:\n            turn()\n", ""),
     fault("nodes without edges lose what is added beside", PROGRAM, "            kind[plain] = -2\n", "            kind[plain] = -2\n            nodes, kind = nodes[~plain], kind[~plain]\n"),
@@ -62,11 +62,11 @@ MUTANTS = [
     fault("launches go by places alone", OPTIMIZER, "key = (first.device, sizes,", "key = (first.device,", "adamw"),
     fault("rows that are not of ones weigh more", MEANS, "        y = tl.where(y > 0, 1.0, 0.0).to(y.dtype)\n", ""),
     fault("gradients that are scaled move weights", OPTIMIZER, "if getattr(self, \"grad_scale\", None) is not None or", "if", "adamw"),
-    fault("neurons share the bias of their first", KERNELS, "tl.load(P + (bias + within), mask", "tl.load(P + (bias + within * 0), mask"),
+    fault("neurons share the bias of their first", SCALARS, "tl.load(P + (bias + within), mask", "tl.load(P + (bias + within * 0), mask"),
     fault("pieces of a node begin at its first neuron", LAUNCHES, "(np.cumsum(size) - size)[node] + first], 1)", "(np.cumsum(size) - size)[node]], 1)"),
     fault("neurons of groups lie evenly wherever they are", LAUNCHES, "& EVENLY != 0).all())", "& EVENLY != 0).any())"),
-    fault("the first entries of a neuron are its next", KERNELS, "        there, far, weight = there_, far_, weight_\n", ""),
-    fault("weights count as in order where some are", TABLES, "(np.diff(weight) == 1).all()", "(np.diff(weight) == 1).any()"),
+    fault("the first entries of a neuron are its next", SCALARS, "        there, far, weight = there_, far_, weight_\n", ""),
+    fault("rows count as neighbours where their ends say so", "backends/torch/calls.py", " and (np.diff(numbers) == 1).all()", ""),
     fault("all single weights have the factor of the first", LEARNING, "tl.load(factors + block", "tl.load(factors + block * 0"),
     fault("no weight is said to be shared", GRADIENTS, "once = bool((np.diff(ends) <= 1).all())", "once = True"),
     fault("any batch lies evenly", TABLES, "return 4 if self.batch % 4 == 0 and", "return 4 if"),

@@ -28,8 +28,8 @@ Rows = slice | Index
 
 
 def rows(numbers: Index) -> Rows:
-    """Return sorted row numbers as a slice if they are neighbours, else as they are."""
-    if len(numbers) and numbers[-1] - numbers[0] + 1 == len(numbers):
+    """Return row numbers as a slice if each is the next one of that before it, else as they are."""
+    if len(numbers) and numbers[-1] - numbers[0] + 1 == len(numbers) and (np.diff(numbers) == 1).all():
         return slice(int(numbers[0]), int(numbers[-1]) + 1)
     return numbers
 

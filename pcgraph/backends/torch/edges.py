@@ -55,7 +55,7 @@ class EdgeRows:
 
     def _rows(self, ws: Workspace) -> Tensor:
         packed = ws.packed(self.bucket)
-        where = rows(self.row) if _ascending(self.row) else self.row
+        where = rows(self.row)
         if isinstance(where, slice):
             return packed[where]
         index = ws.index(where)
@@ -150,13 +150,9 @@ def _chunks(ws: Workspace, call: Send | SendBack) -> list[EdgeRows]:
     )
 
 
-def _ascending(values: Index) -> bool:
-    return bool((values[1:] > values[:-1]).all())
-
-
 def _gather(ws: Workspace, buffer: Tensor, positions: Index, name: str) -> Factor:
     """Return a function that gives rows of a buffer: a slice where they are neighbours, else copied into scratch."""
-    where = rows(positions) if _ascending(positions) else positions
+    where = rows(positions)
     if isinstance(where, slice):
         view = buffer[where]
         return lambda: view
@@ -186,7 +182,7 @@ def _batched_forward(ws: Workspace, call: Send, edges: EdgeRows) -> Step:
     a, weight = ws.a(edges.target_group), edges.weight(ws)
     way, w = products(ws, weight), weight.transpose(1, 2)
     source = carried(ws, edges.bucket, _gather(ws, ws.h(edges.source_group), edges.source, "source"))
-    target = rows(edges.target) if _ascending(edges.target) else edges.target
+    target = rows(edges.target)
     bias = ws.bias(edges.target_group, target) if call.fresh and not call.bare else None
     if isinstance(target, slice):
         return way.forward(a[target], source, w, bias, call.fresh)
@@ -210,7 +206,7 @@ def _batched_pull(ws: Workspace, edges: EdgeRows) -> Step:
     e, weight = ws.e(edges.source_group), edges.weight(ws)
     way = products(ws, weight)
     signals = _gather(ws, ws.s(edges.target_group), edges.target, "signal")
-    source = rows(edges.source) if _ascending(edges.source) else edges.source
+    source = rows(edges.source)
     if isinstance(source, slice) and edges.bucket.phi.is_identity:
         return way.pull(e[source], signals, weight, False)
     add = adder(ws, edges.source)
@@ -240,7 +236,7 @@ def _batched_weights(ws: Workspace, edges: EdgeRows) -> Learn:
     def turned() -> Tensor:
         return left().transpose(1, 2)
 
-    where = rows(edges.row) if _ascending(edges.row) else edges.row
+    where = rows(edges.row)
     if isinstance(where, slice):
         return way.learn(where, turned, right)
     index, add, product = torch.from_numpy(edges.row).to(ws.device), adder(ws, edges.row), way.product(turned, right)

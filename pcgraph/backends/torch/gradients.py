@@ -115,13 +115,7 @@ def _own_bias_gradient(ws: Workspace, group: int, which: Rows) -> Gradient:
     own = ws.bias_index(ws.structure.groups[group].start + numbers(which))
     flat = (parameter.shape[0], -1)
 
-    def in_slice(gradient: Tensor, sums: Tensor, scale: float) -> None:
-        gradient[own].sub_(sums, alpha=scale)
-
-    def in_places(gradient: Tensor, sums: Tensor, scale: float) -> None:
-        gradient.index_add_(0, own, sums, alpha=-scale)  # type: ignore[arg-type]
-
-    subtract = in_slice if isinstance(own, slice) else in_places
+    subtract = _subtracting(own)
 
     def run(scale: float) -> None:
         if not parameter.requires_grad:
@@ -131,3 +125,10 @@ def _own_bias_gradient(ws: Workspace, group: int, which: Rows) -> Gradient:
         subtract(parameter.grad.view(flat), signals().sum(1), scale)
 
     return run
+
+
+def _subtracting(where: Tensor | slice) -> Callable[[Tensor, Tensor, float], object]:
+    """Return a function of (gradient, sums, scale): these rows of the gradient lose `scale` times the sums."""
+    if isinstance(where, slice):
+        return lambda gradient, sums, scale: gradient[where].sub_(sums, alpha=scale)
+    return lambda gradient, sums, scale: gradient.index_add_(0, where, sums, alpha=-scale)

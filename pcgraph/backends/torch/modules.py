@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -67,7 +66,7 @@ def tie_pull(ws: Workspace, call: SendBack) -> Step:
 
 def _rows(ws: Workspace, places: Index) -> Tensor | slice:
     """Return rows as a slice where they are neighbours and in order."""
-    return ws.index(rows(places) if bool((np.diff(places) > 0).all()) else places)
+    return ws.index(rows(places))
 
 
 def _index(ws: Workspace, numbers: object) -> Tensor:

@@ -18,7 +18,7 @@ from pcgraph.backends.motion import Motion, Noise
 from pcgraph.backends.running import Kind, Program, Which
 from pcgraph.backends.settings import keep
 from pcgraph.backends.torch import nodes, onednn
-from pcgraph.backends.torch.calls import Call, Give, MoveRows, Send, SendBack, Trade, mark, numbers
+from pcgraph.backends.torch.calls import Call, Give, MoveRows, Send, SendBack, Trade, mark, numbers, rows
 from pcgraph.backends.torch.gradients import Gradient, bias_gradient
 from pcgraph.backends.torch.kernels import Kernel
 from pcgraph.backends.torch.lowering import Calls, Lowered, lower_stage
@@ -438,9 +438,9 @@ class TorchProgram(Program):
             return g, which - start
         if isinstance(which, slice):
             return g, slice(which.start - start, which.stop - start)
-        at = which - start
-        if (np.diff(at) == 1).all():
-            return g, slice(int(at[0]), int(at[-1]) + 1)
+        at = rows(which - start)
+        if isinstance(at, slice):
+            return g, at
         return g, self.ws.constant(("read", at.tobytes()), lambda: torch.from_numpy(at))
 
     def _moves_errors(self, which: Which) -> bool:

@@ -86,7 +86,7 @@ class _Matrix:
 
         `s` is (rows, batch), `x` (columns, batch).
         """
-        matrix, where = self.matrix, rows(self.at) if (np.diff(self.at) > 0).all() else self.at
+        matrix, where = self.matrix, rows(self.at)
         put = _into_slice(where) if isinstance(where, slice) else _into_places(ws, where)
         if ws.dtype in HALVES:
             ones, shape = torch.ones_like(self.values, dtype=torch.float32), (matrix.shape[0], matrix.shape[1])

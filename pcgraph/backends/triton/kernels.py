@@ -1,4 +1,7 @@
-"""The kernels of inference, in Triton: two launches a step. :mod:`pcgraph.backends.triton.learning` has the others.
+"""The kernels of inference, in Triton: two launches a step.
+
+Those of single neurons are in :mod:`pcgraph.backends.triton.scalars`, those that learn in
+:mod:`pcgraph.backends.triton.learning`.
 
     predict   A = B + sum of phi(H_source) W^T over a node's edges, and then its errors, or its state if it is swept
     pull      G = E - sum of phi'(H) * (S_target W) over the edges that leave a node, and then its move
@@ -24,7 +27,7 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 from pcgraph.backends.triton import tables
 from pcgraph.backends.triton.functions import errors, sigma
 
-__all__ = ["predict", "predict_scalars", "pull", "pull_scalars", "ready", "turn", "whole"]
+__all__ = ["direction", "predict", "pull", "ready", "whole"]
 
 _NONE = tl.constexpr(tables.NONE)
 _NODE = tl.constexpr(len(tables.NODE))
@@ -268,8 +271,8 @@ def predict(P, W, tiles, edges, batch, show, precisions, duals, facts,
 
 
 @triton.jit
-def _way(gradient, mean, square, ok, numbers, MOVE: tl.constexpr):
-    """Return the way along which a state moves at its rate, and bring what is kept from step to step up to date.
+def direction(gradient, mean, square, ok, numbers, MOVE: tl.constexpr):
+    """Return the direction in which a state moves at its rate, and bring what is kept from step to step up to date.
 
     `mean` and `square` are the places of what is kept. `numbers` holds the momentum, or Adam's first beta; its second
     one; eps; and what both moments are divided by in this step.
@@ -304,7 +307,7 @@ def _moved(P, gradient, h, own, mine, entry, size, rm, rn, batch, rate, moments,
             known = _there(size, rm, rn, tl.where(spot != _NONE, batch, 0), EVEN)
             gradient *= tl.load(P + spot + place, mask=known, other=1.0)
         mean = moments + tl.load(spots + 2 * entry) + place
-        way = _way(gradient, mean, mean + kept, ok, numbers, MOVE)
+        way = direction(gradient, mean, mean + kept, ok, numbers, MOVE)
         tl.store(P + _place(own, size, rm, rn, EVEN), h - rate * way, mask=ok)
     else:
         tl.store(P + _place(mine, size, rm, rn, EVEN), gradient, mask=ok)
@@ -348,170 +351,3 @@ def pull(P, W, tiles, edges, batch, rates, moments, kept, numbers, spots,
     else:
         _moved(P, gradient, h, own, mine, entry, size, rm, rn, batch, rate, moments, kept, numbers, spots,
                MOVE, MASKED, EVEN)
-
-
-@triton.jit
-def _neuron(nodes, tiles, ends, count, WIDE: tl.constexpr, EVEN: tl.constexpr, BR: tl.constexpr):
-    """Look the neurons of a program up: their node and its row, and the number, place and entries of each.
-
-    Where all nodes have one neuron each, there are as many nodes. Elsewhere those of a program are of one node, so that
-    they lie side by side, and whatever is known of the node is one number; `EVEN` says that all begins at multiples of
-    four numbers.
-    """
-    step = tl.arange(0, BR)
-    if WIDE:
-        tile = tiles + 3 * tl.program_id(0)
-        owner, first, begin = tl.load(tile), tl.load(tile + 1), tl.load(tile + 2)
-        row, entry = nodes + owner * _NODE, begin + step
-        size = tl.load(row)
-        if EVEN:
-            first, size = whole(first, 4), whole(size, 4)
-        within = first + step
-        live = within < size
-        low = tl.load(ends + entry, mask=live, other=0)
-        high = tl.load(ends + entry + 1, mask=live, other=0)
-    else:
-        entry = tl.program_id(0) * BR + step
-        owner, row, within, size, live = entry, nodes + entry * _NODE, entry * 0, 1, entry < count
-        low = tl.load(row + 10, mask=live, other=0).to(tl.int32)
-        high = tl.load(row + 11, mask=live, other=0).to(tl.int32)
-    return owner, row, entry, within, size, live, low, high
-
-
-@triton.jit
-def _fact(at, live, other, WIDE: tl.constexpr):
-    """Load what is known of the node of each neuron, or of the one that all are of."""
-    if WIDE:
-        found = tl.load(at)
-    else:
-        found = tl.load(at, mask=live, other=other)
-    return found
-
-
-@triton.jit
-def _offset(at, live, other, WIDE: tl.constexpr, EVEN: tl.constexpr):
-    """Load where something of the nodes of neurons lies."""
-    found = _fact(at, live, other, WIDE)
-    if EVEN:
-        found = whole(found, 4)
-    return found
-
-
-@triton.jit
-def _down(x, WIDE: tl.constexpr):
-    """Lay what is known of nodes along the neurons of a tile."""
-    return x if WIDE else x[:, None]
-
-
-@triton.jit
-def _only(mask, which, WIDE: tl.constexpr):
-    """Restrict the mask of a tile to some nodes."""
-    return tl.where(_down(which, WIDE), mask, False)
-
-
-@triton.jit
-def _tile(P, x, sample, WIDE: tl.constexpr):
-    """Return where the numbers of a tile lie that begin at `x`, or at those of each neuron."""
-    return P + (_down(x, WIDE) + sample)
-
-
-@triton.jit
-def _entry(W, edges, low, high, i, BE: tl.constexpr):
-    """Look some entries of each neuron up, from the one of this number: where the other ends lie, and the weights."""
-    at = low[None, :] + i + tl.arange(0, BE)[:, None]
-    there = at < high[None, :]
-    return there, tl.load(edges + at, mask=there, other=0), tl.load(W + at, mask=there, other=0.0)
-
-
-@triton.jit
-def _scalars(acc, P, W, edges, low, high, rb, mb, BE: tl.constexpr, ALIGN: tl.constexpr):
-    """Add what the entries of some neurons carry, (neurons, samples): weights lie in the order of the entries.
-
-    Samples lie side by side at the other end of each, from a multiple of `ALIGN` numbers on. Some entries of each
-    neuron come first, so that a warp adds up those of its neurons in registers; the next ones are looked up meanwhile.
-    """
-    there, far, weight = _entry(W, edges, low, high, 0, BE)
-    for i in range(0, tl.max(high - low), BE):
-        there_, far_, weight_ = _entry(W, edges, low, high, i + BE, BE)
-        x = tl.load(P + (whole(far, ALIGN)[:, :, None] + rb[None, None, :]),
-                    mask=there[:, :, None] & mb[None, None, :], other=0.0)
-        acc += tl.sum(weight[:, :, None] * x, 0)
-        there, far, weight = there_, far_, weight_
-    return acc
-
-
-@triton.jit(do_not_specialize=["count", "batch", "code", "show"])
-def predict_scalars(P, W, nodes, tiles, ends, edges, precisions, duals, count, batch, code, show,
-                    DUAL: tl.constexpr, KNOWN: tl.constexpr, PRECISE: tl.constexpr, WIDE: tl.constexpr,
-                    EVEN: tl.constexpr, ALIGN: tl.constexpr, ACC: tl.constexpr, EARLY: tl.constexpr,
-                    BR: tl.constexpr, BE: tl.constexpr, BB: tl.constexpr):
-    """Compute what comes into some neurons, their errors or states: all have one activation."""
-    rb = tl.program_id(1) * BB + tl.arange(0, BB)
-    owner, row, _, within, size, live, low, high = _neuron(nodes, tiles, ends, count, WIDE, EVEN, BR)
-    mb = rb < whole(batch, ALIGN)
-    sample, there = rb[None, :] * size + within[:, None], live[:, None] & mb[None, :]
-    start, bias = _offset(row + 6, live, _NONE, WIDE, EVEN), _fact(row + 7, live, _NONE, WIDE)
-    flags = _fact(row + 9, live, 0, WIDE)
-    a, h = _offset(row + 2, live, 0, WIDE, EVEN), _offset(row + 1, live, 0, WIDE, EVEN)
-    ready(EARLY)
-    acc = _scalars(tl.zeros((BR, BB), ACC), P, W, edges, low, high, rb, mb, BE, ALIGN)
-    acc += tl.load(_tile(P, start, sample, WIDE), mask=_only(there, start != _NONE, WIDE), other=0.0)
-    acc += tl.load(P + (bias + within), mask=tl.where(bias != _NONE, live, False), other=0.0)[:, None]
-    tl.store(_tile(P, a, sample, WIDE), acc, mask=_only(there, (flags & _KEEP) != 0, WIDE))
-    mu, rise = sigma(acc, code, KNOWN)
-    tl.store(_tile(P, h, sample, WIDE), mu, mask=_only(there, (flags & _SWEEP) != 0, WIDE))
-    ok = _only(there, (flags & _COMPARE) != 0, WIDE)
-    error = tl.load(_tile(P, h, sample, WIDE), mask=ok, other=0.0) - mu
-    residual = error
-    if PRECISE:
-        error *= _down(_fact(precisions + owner, live, 1.0, WIDE), WIDE)
-    if DUAL:
-        dual, rate = _fact(duals + 2 * owner, live, _NONE, WIDE), _fact(duals + 2 * owner + 1, live, 0, WIDE)
-        shifts = _only(ok, dual != _NONE, WIDE)
-        shift = residual * tl.load(_tile(P, rate, sample, WIDE), mask=shifts, other=0.0)
-        shift += tl.load(_tile(P, dual, sample, WIDE), mask=shifts, other=0.0)
-        tl.store(_tile(P, dual, sample, WIDE), shift, mask=shifts)
-        error += shift
-    e, s = _offset(row + 4, live, 0, WIDE, EVEN), _offset(row + 5, live, 0, WIDE, EVEN)
-    tl.store(_tile(P, e, sample, WIDE), error, mask=ok)
-    tl.store(_tile(P, s, sample, WIDE), error * rise, mask=ok)
-    if show:
-        tl.store(_tile(P, _offset(row + 3, live, 0, WIDE, EVEN), sample, WIDE), mu, mask=ok)
-
-
-@triton.jit(do_not_specialize=["count", "batch", "kept"])
-def pull_scalars(P, W, nodes, tiles, ends, edges, rates, moments, kept, numbers, spots, count, batch,
-                 MOVE: tl.constexpr, ALL: tl.constexpr, MASKED: tl.constexpr, WIDE: tl.constexpr,
-                 EVEN: tl.constexpr, ALIGN: tl.constexpr, ACC: tl.constexpr, EARLY: tl.constexpr,
-                 BR: tl.constexpr, BE: tl.constexpr, BB: tl.constexpr):
-    """Compute the gradients of some neurons: these move along them, or they are written."""
-    rb = tl.program_id(1) * BB + tl.arange(0, BB)
-    owner, row, entry, within, size, live, low, high = _neuron(nodes, tiles, ends, count, WIDE, EVEN, BR)
-    mb = rb < whole(batch, ALIGN)
-    sample, ok = rb[None, :] * size + within[:, None], live[:, None] & mb[None, :]
-    flags, e = _fact(row + 9, live, 0, WIDE), _offset(row + 4, live, 0, WIDE, EVEN)
-    ready(EARLY)
-    gradient = -_scalars(tl.zeros((BR, BB), ACC), P, W, edges, low, high, rb, mb, BE, ALIGN)
-    gradient += tl.load(_tile(P, e, sample, WIDE), mask=_only(ok, (flags & _OWN) != 0, WIDE), other=0.0)
-    if MOVE != 0:
-        if MASKED:
-            spot = _fact(spots + 2 * owner + 1, live, _NONE, WIDE)
-            gradient *= tl.load(_tile(P, spot, sample, WIDE), mask=_only(ok, spot != _NONE, WIDE), other=1.0)
-        h = _tile(P, _offset(row + 1, live, 0, WIDE, EVEN), sample, WIDE)
-        rate = tl.load(rates + entry * (0 if ALL else 1), mask=live, other=0.0)
-        mean = _tile(moments, _fact(spots + 2 * owner, live, 0, WIDE), sample, WIDE)
-        way = _way(gradient, mean, mean + kept, ok, numbers, MOVE)
-        tl.store(h, tl.load(h, mask=ok, other=0.0) - rate[:, None] * way, mask=ok)
-    else:
-        tl.store(_tile(P, e, sample, WIDE), gradient, mask=ok)
-
-
-@triton.jit(do_not_specialize=["batch", "size"])
-def turn(P, T, batch, size, EARLY: tl.constexpr, BN: tl.constexpr, BB: tl.constexpr):
-    """Copy some neurons of a node of so many, where their samples come to lie side by side."""
-    node = tl.program_id(1).to(tl.int64) * size * batch
-    rn, rb = tl.program_id(0) * BN + tl.arange(0, BN), tl.program_id(2) * BB + tl.arange(0, BB)
-    mn, mb = rn < size, rb < batch
-    ready(EARLY)
-    x = tl.load(P + node + rb[:, None].to(tl.int64) * size + rn[None, :], mask=mb[:, None] & mn[None, :], other=0.0)
-    tl.store(T + node + rn[:, None].to(tl.int64) * batch + rb[None, :], tl.trans(x), mask=mn[:, None] & mb[None, :])

@@ -8,7 +8,7 @@ import triton.language as language
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pcgraph.backends.triton import kernels
+from pcgraph.backends.triton import kernels, scalars
 from pcgraph.backends.triton.choices import Tile, precision_of
 from pcgraph.backends.triton.descent import Descent
 from pcgraph.backends.triton.tables import EVENLY, NODE, NONE, Places, Turned
@@ -162,7 +162,7 @@ class _Turn:
         self.options = {"BN": 128, "BB": samples, "num_warps": 4, **places.early}
 
     def __call__(self) -> None:
-        kernels.turn[self.grid](*self.arguments, **self.options)
+        scalars.turn[self.grid](*self.arguments, **self.options)
 
 
 def turns(places: Places, turned: Turned) -> list[_Turn]:
@@ -222,7 +222,7 @@ class PredictScalars(_Scalars):
         """Launch it; `show` says whether predictions are written too, and `t` which precisions count."""
         for turn in self.turns:
             turn()
-        kernels.predict_scalars[self.grid](
+        scalars.predict_scalars[self.grid](
             self.anchor, self.weights, *self.tables, *self.error.tensors(t), self.count, self.batch, self.code,
             int(show), **self.options,
         )  # fmt: skip
@@ -239,7 +239,7 @@ class PullScalars(_Scalars):
         """Launch it: the states move at these rates, (neurons,) or one for all, or else the gradients are written."""
         for turn in self.turns:
             turn()
-        kernels.pull_scalars[self.grid](
+        scalars.pull_scalars[self.grid](
             self.anchor, self.weights, *self.tables, *self.moving.tensors(descent, rates), self.count, self.batch,
             **self.moving.kind(descent, rates), **self.options,
         )  # fmt: skip

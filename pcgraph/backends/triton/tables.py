@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pcgraph.backends.torch.calls import Rows, numbers
+from pcgraph.backends.torch.calls import Rows, numbers, rows
 from pcgraph.backends.torch.kernels import Kernel
 from pcgraph.backends.torch.workspace import Workspace
 from pcgraph.backends.traits import Traits
@@ -375,17 +375,18 @@ class Places:
         weight = weight[order]
         if len(found) == 1:
             packed = ws.weights(s.buckets[found[0]]).view(-1)
-            if len(weight) and (np.diff(weight) == 1).all():
-                return packed[int(weight[0]) : int(weight[-1]) + 1]
-            rows = self.on_device(weight.astype(np.int32) if len(packed) < 2**31 else weight)
+            run = rows(weight)
+            if isinstance(run, slice):
+                return packed[run]
+            which = self.on_device(weight.astype(np.int32) if len(packed) < 2**31 else weight)
             copy = torch.empty(len(weight), dtype=ws.dtype, device=ws.device)
-            ws.refreshed(partial(torch.index_select, packed, 0, rows, out=copy))
+            ws.refreshed(partial(torch.index_select, packed, 0, which, out=copy))
             return copy
         bucket_of, copy = s.bucket_of[edge[order]], torch.empty(len(weight), dtype=ws.dtype, device=ws.device)
         for b in found:
             here = np.flatnonzero(bucket_of == b)
-            rows, to = self.on_device(weight[here]), self.on_device(here)
-            ws.refreshed(partial(_put, copy, to, ws.weights(s.buckets[b]).view(-1), rows))
+            which, to = self.on_device(weight[here]), self.on_device(here)
+            ws.refreshed(partial(_put, copy, to, ws.weights(s.buckets[b]).view(-1), which))
         return copy
 
     def align(self, weights: Tensor) -> int:
