@@ -38,6 +38,30 @@ def interpreter(monkeypatch):
         monkeypatch.setenv("TRITON_INTERPRET", "1")
 
 
+@pytest.fixture
+def noted(monkeypatch):
+    """Return a function of (kind of launch, what to note): a list that grows by what is noted of each that is made.
+
+    ``note(launch, *arguments)`` gets what the launch was made of.
+    """
+
+    def note_of(kind, note):
+        found, original = [], kind.__init__
+
+        def made(self, *arguments):
+            original(self, *arguments)
+            found.append(note(self, *arguments))
+
+        monkeypatch.setattr(kind, "__init__", made)
+        return found
+
+    return note_of
+
+
+def even(launch, *_):
+    return launch.options["EVEN"]
+
+
 def test_reports_tell_the_interpreter_from_a_card(record_property):
     kind = type(kernels.predict).__name__
     record_property("kernels", kind)
@@ -134,21 +158,15 @@ def test_what_is_left_to_cublas(monkeypatch, heavy):
     same(run(mixed("relu"), "triton"), run(mixed("relu"), "torch"))
 
 
-def test_nodes_whose_products_are_left_to_cublas_have_a_launch_of_their_own(monkeypatch):
-    found = []
-    original = launches.Predict.__init__
-
-    def made(self, *arguments):
-        original(self, *arguments)
-        found[-1].append(self.options["EDGES"])
-
-    monkeypatch.setattr(launches.Predict, "__init__", made)
+def test_nodes_whose_products_are_left_to_cublas_have_a_launch_of_their_own(monkeypatch, noted):
+    edges, found = noted(launches.Predict, lambda launch, *_: launch.options["EDGES"]), []
     wanted = run(mixed("relu"), "torch")
     for plain in (2**20, 0):
         chosen = dataclasses.replace(backends.TRITON, fused_edge=400.0, plain_numbers=plain)
         monkeypatch.setattr(backends, "TRITON", chosen)
-        found.append([])
+        edges.clear()
         same(run(mixed("relu"), "triton"), wanted)
+        found.append(list(edges))
     assert found[1].count(False) > found[0].count(False)
     assert found[1].count(True) == found[0].count(True)
 
@@ -182,16 +200,9 @@ def test_weights_are_learnt_in_tiles_of_any_size(monkeypatch, tile):
     same(run(mixed("relu"), "triton", batch=19), run(mixed("relu"), "torch", batch=19))
 
 
-def test_rows_that_lie_evenly_are_told_from_others(monkeypatch):
+def test_rows_that_lie_evenly_are_told_from_others(noted):
     """Where some do, four numbers at a time are read of these alone: others would be read from beside them."""
-    found = set()
-    original = launches._Tiled.__init__
-
-    def made(self, *arguments):
-        original(self, *arguments)
-        found.add(self.options["EVEN"])
-
-    monkeypatch.setattr(launches._Tiled, "__init__", made)
+    found = noted(launches._Tiled, even)
     for size, wanted in ((None, 2), (12, 1), (9, 0)):
         graph = mixed()
         for v in () if size is None else graph:
@@ -383,23 +394,16 @@ def test_weights_are_copied_once_a_run_and_as_they_are_then(monkeypatch):
 
 
 @pytest.mark.parametrize("size", [28, 27])
-def test_neurons_of_groups_that_lie_evenly_or_not(monkeypatch, size):
+def test_neurons_of_groups_that_lie_evenly_or_not(noted, size):
     """Numbers of neurons are read four at a time where all nodes of a launch admit it, also in several pieces."""
     graph, sparse = nx.DiGraph(), pcgraph.transforms.SparseLinear
     for v, n in (("x", 12), ("h", 32), ("k", size), ("y", 8)):
         graph.add_node(v, shape=n, activation="tanh")
     for u, v in (("x", "h"), ("h", "h"), ("h", "k"), ("k", "y"), ("k", "h")):
         graph.add_edge(u, v, transform=sparse(density=0.3, seed=1))
-    made = set()
-    inner = launches._Scalars.__init__
-
-    def told(self, *arguments):
-        inner(self, *arguments)
-        made.add(self.options["EVEN"])
-
-    monkeypatch.setattr(launches._Scalars, "__init__", told)
+    made = noted(launches._Scalars, even)
     same(run(graph, "triton", batch=8), run(graph, "torch", batch=8))
-    assert made == ({True} if size == 28 else {False, True})
+    assert set(made) == ({True} if size == 28 else {False, True})
 
 
 def test_weights_that_edges_share_have_a_launch_of_their_own(monkeypatch):
@@ -448,17 +452,11 @@ def test_a_sweep_takes_a_launch_a_wave_and_a_step_two(monkeypatch):
 
 
 @pytest.mark.parametrize("heavy", [2.0**40, 40.0])
-def test_what_comes_in_is_kept_for_a_later_stage_that_reads_it_alone(monkeypatch, heavy):
+def test_what_comes_in_is_kept_for_a_later_stage_that_reads_it_alone(monkeypatch, noted, heavy):
     """Average computes the first errors from sums of the initialization; no step after that reads an old sum."""
     chosen = dataclasses.replace(backends.TRITON, fused_edge=heavy, plain_numbers=0)
     monkeypatch.setattr(backends, "TRITON", chosen)
-    flags, original = [], launches.Predict.__init__
-
-    def made(self, places, nodes, given, *tables):
-        flags.append(given.copy())
-        original(self, places, nodes, given, *tables)
-
-    monkeypatch.setattr(launches.Predict, "__init__", made)
+    flags = noted(launches.Predict, lambda launch, places, nodes, given, *_: given.copy())
     found, x, y = [], torch.randn(6, 6).to(DTYPE).to(DEVICE), torch.eye(4).to(DTYPE).to(DEVICE)[torch.arange(6) % 4]
     for backend in ("torch", "triton"):
         net = PCNetwork(pcgraph.graphs.chain([6, 8, 8, 8, 4]), backend=backend, dtype=DTYPE, device=DEVICE, seed=0)
