@@ -76,8 +76,7 @@ def _steps(plan: Any) -> Iterator[tuple[str, Index, Index, int]]:
         elif phase == "step" and isinstance(operation, Pull):
             back.append(operation.edges)
         elif isinstance(operation, Move):
-            span = f"step {t}" if plan.repeats(t) == 1 else f"steps {t} to {t + plan.repeats(t) - 1}"
-            yield span, np.concatenate(ahead), np.concatenate(back), len(operation.nodes)
+            yield plan.span(t), np.concatenate(ahead), np.concatenate(back), len(operation.nodes)
             ahead, back = [NONE], [NONE]
 
 

@@ -188,6 +188,10 @@ class Plan:
         """Tell how many steps are like step `t`, itself and later ones: 1 but for the last distinct one."""
         return self.steps - t if t == len(self.stages) - 1 else 1
 
+    def span(self, t: int) -> str:
+        """Name step `t` and those that are like it."""
+        return f"step {t}" if self.repeats(t) == 1 else f"steps {t} to {t + self.repeats(t) - 1}"
+
     # -- counting -----------------------------------------------------------------------------------------------------
 
     @cached_property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from types import SimpleNamespace
 
 import networkx as nx
@@ -20,7 +21,17 @@ from pcgraph.testing import conformance
 
 pytest.importorskip("triton")
 
-from pcgraph.backends.triton import availability, choices, gradients, kernels, launches, learning, means, tables
+from pcgraph.backends.triton import (
+    availability,
+    choices,
+    gradients,
+    kernels,
+    launches,
+    learning,
+    listing,
+    means,
+    tables,
+)
 from pcgraph.backends.triton import backend as backends
 from pcgraph.backends.triton.choices import Tile
 from pcgraph.backends.triton.program import TritonProgram
@@ -624,6 +635,35 @@ def test_explain_says_what_runs_beside_the_kernels():
     assert "beside the fused kernels: module edges" in text
     assert "activations that run beside them: sin" in text
     assert "energies that run beside them: LearnedPrecision" in text
+
+
+@pytest.mark.parametrize("heavy", [False, True])
+@pytest.mark.parametrize("graph", [mixed, lambda: pcgraph.graphs.chain([6, 40, 70, 4], activation="tanh")])
+def test_explain_lists_as_many_tiles_as_the_launches_have(monkeypatch, graph, heavy):
+    """In each step, of predictions and of moves; nothing is run for it."""
+    if heavy:
+        chosen = dataclasses.replace(backends.TRITON, fused_edge=400.0, plain_numbers=0)
+        monkeypatch.setattr(backends, "TRITON", chosen)
+    net = PCNetwork(graph(), backend="triton", dtype=DTYPE, device=DEVICE)
+    plan = net.plan(["x", "y"], init=Zero(), steps=4, optimizer=SGD(0.1))
+    program = net._planner.program(plan, listing.BATCH)
+    lines = [line.strip() for line in plan.explain().splitlines()]
+    for t, stage in enumerate(program._stages):
+        ahead, moved = (
+            sum(math.prod(launch.grid) for launch in part)
+            for part in (stage.predict, [launch for _, launch in stage.release])
+        )
+        assert f"{plan.span(t)}: {ahead} of predictions, {moved} of moves" in lines
+    assert any(line.startswith("at the end: ") for line in lines)
+
+
+def test_explain_counts_single_neurons():
+    graph = nx.gnp_random_graph(20, 0.3, seed=0, directed=True)
+    nx.set_node_attributes(graph, 1, "shape")
+    plan = PCNetwork(graph, backend="triton", device=DEVICE).plan([0], init=Zero(), steps=2, optimizer=SGD(0.1))
+    compared, moved = len(plan.stage(1).compare.nodes), len(plan.stage(1).move.nodes)
+    wanted = f"step 1: 0 of predictions and {compared} single neurons, 0 of moves and {moved} single neurons"
+    assert wanted in plan.explain()
 
 
 def test_memory_counts_what_stored_entries_take():

@@ -12,6 +12,7 @@ from pcgraph.backends.torch.workspace import Workspace
 from pcgraph.backends.traits import TRITON, traits_of
 from pcgraph.backends.triton.availability import unusable
 from pcgraph.backends.triton.choices import SCATTERED, aside, known, priced
+from pcgraph.backends.triton.listing import tiles
 from pcgraph.errors import ConfigError
 from pcgraph.network import Network
 from pcgraph.plan import Plan
@@ -96,4 +97,4 @@ class TritonBackend(TorchBackend):
         own = sorted({type(x.energy).__name__ for x in s.segments if priced(x, s.groups[x.group].size) < 0})
         lines += [f"  activations that run beside them: {', '.join(odd)}"] if odd else []
         lines += [f"  energies that run beside them: {', '.join(own)}"] if own else []
-        return ("backend: fused kernels, two launches a step", *lines)
+        return ("backend: fused kernels, two launches a step", *lines, *tiles(plan, network, kernels, TRITON))

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from pcgraph.activations import Activation
 from pcgraph.backends.torch.kernels import Kernel
-from pcgraph.backends.torch.workspace import Workspace
 from pcgraph.backends.traits import Traits
 from pcgraph.energies import KL, Bernoulli, CrossEntropy, Energy, Gaussian, Huber, Laplace, Poisson, StudentT, Zero
 from pcgraph.network import Bucket, Segment, Structure
+from pcgraph.plan.flow import Mask
 from pcgraph.plan.operations import Index
 
 __all__ = [
-    "ACTIVATIONS", "ENERGIES", "SCATTERED", "Tile", "aside", "early", "known", "learning_tile", "number_of", "power",
-    "precision_of",
-    "priced", "tile_for",
+    "ACTIVATIONS", "ENERGIES", "SCATTERED", "Tile", "aside", "division", "early", "known", "learning_tile", "number_of",
+    "plain_tile", "power", "precision_of", "priced", "tile_for",
 ]  # fmt: skip
 
 #: The activations that the kernels know, by their number.
@@ -95,12 +95,41 @@ def aside(bucket: Bucket, kernel: Kernel, structure: Structure, traits: Traits) 
     return None
 
 
-def precision_of(ws: Workspace) -> str:
+def division(structure: Structure, kernels: Sequence[Kernel], traits: Traits) -> tuple[Mask, Mask, Mask]:
+    """Say which edges the fused kernels compute, which of these neuron by neuron, and which nodes' neurons go so.
+
+    Those are nodes of one neuron, and groups between which there are stored entries alone: of a node that has another
+    fused edge as well, such entries are left to torch.
+
+    Returns
+    -------
+    fused, scalar : ndarray of bool, shape (edges,)
+    alone : ndarray of bool, shape (nodes,)
+    """
+    s = structure
+    fused, scalar = np.zeros(len(s.source), dtype=bool), np.zeros(len(s.source), dtype=bool)
+    for bucket, kernel in zip(s.buckets, kernels):
+        if aside(bucket, kernel, s, traits) is None:
+            part = slice(bucket.start, bucket.stop)
+            fused[part], scalar[part] = True, kernel.name in SCATTERED
+    mixed, alone = np.zeros(len(s.nodes), dtype=bool), np.zeros(len(s.nodes), dtype=bool)
+    for ends in (s.source, s.target):
+        mixed[ends[fused & ~scalar]] = True
+    for bucket in s.buckets:
+        part = slice(bucket.start, bucket.stop)
+        if scalar[part].any() and (mixed[s.source[part]].any() or mixed[s.target[part]].any()):
+            fused[part] = scalar[part] = False
+    for ends in (s.source, s.target):
+        alone[ends[scalar]] = True
+    return fused, scalar, alone
+
+
+def precision_of(dtype: torch.dtype) -> str:
     """Return how float32 products are taken: in TF32 where torch's switches allow it, else as exactly as in float32.
 
     That is by three products in TF32, of the upper and lower halves of each number: the plain cores are slower.
     """
-    if ws.dtype != torch.float32:
+    if dtype != torch.float32:
         return "ieee"
     return "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "tf32x3"
 
@@ -120,6 +149,11 @@ def tile_for(traits: Traits, sizes: Index, batch: int, exact: bool = False, back
     if exact:
         return Tile(min(32, samples), 32, 32, 4, 4)
     return Tile(samples if back else min(32, samples), 64, 64, 8, 3, True)
+
+
+def plain_tile(sizes: Index) -> Tile:
+    """Choose tiles of nodes that no edge is added up for: a thread has a few numbers, side by side."""
+    return Tile(16, max(32, min(128, power(int(sizes.max(initial=1))))), 32, 8, 1)
 
 
 def learning_tile(out: Index, width: Index, exact: bool = False) -> Tile:

@@ -214,7 +214,7 @@ class _Tiles:
         self.places = places.on_device(np.concatenate(where))
         self.factors = _Factors(places, np.repeat([p.factor for _, p in begun], [len(p.parameter) for _, p in begun]))
         table = np.concatenate([part.rows for _, part in begun if part.rows is not None])
-        precision = precision_of(places.ws)
+        precision = precision_of(places.ws.dtype)
         tile = learning_tile(table[:, 0], table[:, 1], precision == "tf32x3")
         tiles = _tiles(table[:, 0], table[:, 1], tile)
         self.grid, self.tables = (len(tiles),), [places.on_device(t) for t in (tiles, table)]

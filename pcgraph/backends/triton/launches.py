@@ -51,7 +51,7 @@ class _Tiled:
             **facts,
             **_size(tile),
             "ACC": LANGUAGE[ws.dtype],
-            "DOT": precision_of(ws),
+            "DOT": precision_of(ws.dtype),
             **places.early,
         }
 

@@ -16,18 +16,15 @@ from pcgraph.backends.torch.workspace import Workspace
 from pcgraph.backends.traits import Traits
 from pcgraph.backends.triton.choices import (
     ENERGIES,
-    SCATTERED,
-    Tile,
-    aside,
+    division,
     early,
     known,
     number_of,
-    power,
+    plain_tile,
     precision_of,
     priced,
     tile_for,
 )  # fmt: skip
-from pcgraph.plan.flow import Mask
 from pcgraph.plan.operations import Index
 
 __all__ = [
@@ -135,31 +132,26 @@ class Places:
         self.bias = self._biases()
         codes = np.array([known(segment) for segment in s.segments])
         self.sigma = codes[s.segment_of]
-        self.fused: Mask = np.zeros(len(s.source), dtype=bool)
-        #: Edges that go by the kernels for scattered neurons: between nodes of one, or of stored entries.
-        self.scalar: Mask = np.zeros(len(s.source), dtype=bool)
+        #: Scalar edges go by the kernels for scattered neurons: between nodes of one, or of stored entries.
+        self.fused, self.scalar, self.alone = division(s, kernels, traits)
         self.phi, self.copies = np.zeros(len(s.source), dtype=np.int64), np.zeros(len(s.source), dtype=bool)
         self.row = np.zeros(len(s.source), dtype=np.int64)
         self._scattered: dict[Any, Scattered] = {}
         #: Transposed copies of buffers.
         self._sides: dict[tuple[str, int], Tensor] = {}
-        for bucket, kernel in zip(s.buckets, kernels):
-            if aside(bucket, kernel, s, traits) is not None:
-                continue
+        for bucket in s.buckets:
             part = slice(bucket.start, bucket.stop)
-            self.fused[part], self.phi[part] = True, number_of(bucket.phi)
-            self.copies[part], self.scalar[part] = bucket.kind == "identity", kernel.name in SCATTERED
-            self.row[part] = np.arange(bucket.count) if bucket.weight is None else bucket.weight
-        self.alone = self._alone()
+            if self.fused[part].any():
+                self.phi[part], self.copies[part] = number_of(bucket.phi), bucket.kind == "identity"
+                self.row[part] = np.arange(bucket.count) if bucket.weight is None else bucket.weight
         #: The buckets whose weights the kernels learn.
         self.buckets = [
             b for b in range(len(kernels))
             if s.buckets[b].kind in ("linear", "sparse") and self.fused[s.buckets[b].start]
         ]  # fmt: skip
         tiled = self.fused & ~self.scalar
-        #: Tiles of nodes that no edge is added up for: a thread has a few numbers, side by side.
-        self.plain = Tile(16, max(32, min(128, power(int(self.size.max(initial=1))))), 32, 8, 1)
-        exact = precision_of(ws) == "tf32x3"
+        self.plain = plain_tile(self.size)
+        exact = precision_of(ws.dtype) == "tf32x3"
         self.tile, self.back = (tile_for(traits, self.size[~self.alone], ws.batch, exact, b) for b in (False, True))
         #: The number of each node's energy, -1 where it is taken beside the kernels; and what they know of it.
         self.energy, self.facts = self._energies()
@@ -169,20 +161,6 @@ class Places:
         #: What lets a launch begin before the one ahead of it has ended, where the card knows how.
         self.early = early(ws.device) if traits.early else {"EARLY": False}
         self.sigmas, self.phis, self.energies = _bits(self.sigma), _bits(self.phi[tiled]), _bits(self.energy)
-
-    def _alone(self) -> Mask:
-        """Find the nodes whose neurons go one by one: none but scalar edges of theirs are fused; others are not so."""
-        s = self.ws.structure
-        alone, mixed = np.zeros(len(self.size), dtype=bool), np.zeros(len(self.size), dtype=bool)
-        for ends in (s.source, s.target):
-            mixed[ends[self.fused & ~self.scalar]] = True
-        for bucket in s.buckets:
-            part = slice(bucket.start, bucket.stop)
-            if self.scalar[part].any() and (mixed[s.source[part]].any() or mixed[s.target[part]].any()):
-                self.fused[part] = self.scalar[part] = False
-        for ends in (s.source, s.target):
-            alone[ends[self.scalar]] = True
-        return alone
 
     def _energies(self) -> tuple[Index, NDArray[np.float64]]:
         s = self.ws.structure
